@@ -1,0 +1,64 @@
+//! Time, given from outside. The engine counts in milliseconds of a clock that its caller brings.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A source of time. Two kinds: the machine's, and one that a test moves by hand.
+#[derive(Clone, Debug)]
+pub struct Clock(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    /// `CLOCK_BOOTTIME`: a jump of the wall clock changes no deadline, and time asleep counts.
+    Boot { offset_ms: u64 },
+    /// Moved by [`Clock::advance`].
+    Manual(Arc<AtomicU64>),
+}
+
+impl Clock {
+    /// The machine's monotonic clock, counted from 1 ms at this call.
+    pub fn monotonic() -> Self {
+        Self(Kind::Boot { offset_ms: boot_ms() - 1 })
+    }
+
+    /// A clock that stands at `now_ms` until it is advanced. Clones share the time.
+    pub fn manual(now_ms: u64) -> Self {
+        Self(Kind::Manual(Arc::new(AtomicU64::new(now_ms))))
+    }
+
+    /// Milliseconds since the clock's beginning; never 0, never less than before.
+    pub fn now_ms(&self) -> u64 {
+        match &self.0 {
+            Kind::Boot { offset_ms } => boot_ms() - offset_ms,
+            Kind::Manual(now) => now.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Moves a manual clock forward.
+    ///
+    /// # Panics
+    /// When the clock is the machine's.
+    pub fn advance(&self, by_ms: u64) {
+        match &self.0 {
+            Kind::Boot { .. } => panic!("only a manual clock can be advanced"),
+            Kind::Manual(now) => now.fetch_add(by_ms, Ordering::Relaxed),
+        };
+    }
+}
+
+fn boot_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}
+
+/// Unix time in milliseconds, for what people read. Never for a deadline.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+pub fn unix_ms() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// CPU time of the calling thread in microseconds: what the cleaner's steps are bounded by.
+pub fn thread_cpu_micros() -> u64 {
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    cpu.tv_sec as u64 * 1_000_000 + cpu.tv_nsec as u64 / 1000
+}
