@@ -23,10 +23,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A pointer that readers load without a lock and a writer swaps.
 #[derive(Debug)]
-pub struct Swap<T>(
-    #[cfg(not(any(loom, shuttle)))] arc_swap::ArcSwap<T>,
-    #[cfg(any(loom, shuttle))] Mutex<Arc<T>>,
-);
+pub struct Swap<T>(#[cfg(not(any(loom, shuttle)))] arc_swap::ArcSwap<T>, #[cfg(any(loom, shuttle))] Mutex<Arc<T>>);
 
 #[cfg(not(any(loom, shuttle)))]
 impl<T> Swap<T> {

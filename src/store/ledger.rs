@@ -55,6 +55,12 @@ impl Ledger {
         self.total.load(Ordering::Relaxed)
     }
 
+    /// Whether `bytes` of segments would fit if there were no other: otherwise it is vain to evict for them.
+    pub fn could_hold(&self, bytes: u64) -> bool {
+        let fixed = self.used(Account::Index) + self.used(Account::InFlight);
+        fixed.saturating_add(bytes) <= self.capacity()
+    }
+
     /// Reserves `bytes`, or refuses and changes nothing.
     #[must_use]
     pub fn reserve(&self, account: Account, bytes: u64) -> bool {

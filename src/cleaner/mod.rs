@@ -1,0 +1,180 @@
+//! The cleaner: the one thread that frees memory.
+//!
+//! ```text
+//!  governor ──order──►┐                          ┌─ store.clean(shard): one step under that shard's lock
+//!  operator ──run────►├─ cleaner thread: pick ───┤
+//!  clock ────tick────►┘   (lowest priority)      └─ store.cool(): pages back to the operating system, no lock
+//! ```
+//! It works in steps of bounded CPU time: wall time would count what other processes took, CPU time is what the step
+//! cost. Between two steps every lock is free. Over a longer time it keeps to a share of one core, and what it could
+//! not do it does not catch up on: a peer that lengthens its steps by the time it waited makes pauses of 71 ms.
+//!
+//! Standing orders come from the governor and hold until the next one; a run that somebody asked for has an end. Both
+//! end in a [`Receipt`].
+
+mod plan;
+mod receipt;
+mod thread;
+
+pub use receipt::{Account, Order, Outside, Reason, Receipt};
+
+use crate::clock::Clock;
+use crate::store::{Stats, Store};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+/// How hard the cleaner may work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pacing {
+    /// The longest step, in microseconds of CPU.
+    pub step_micros: u32,
+    /// The share of one core the cleaner may use, in percent.
+    pub cpu_percent: u8,
+}
+
+/// Receipts that are remembered.
+const RECEIPTS: usize = 16;
+
+/// Speaks to the cleaner's thread. Clones speak to the same one.
+#[derive(Clone)]
+pub struct Cleaner(Arc<Shared>);
+
+/// What the thread and those who speak to it share.
+struct Shared {
+    store: Arc<Store>,
+    state: Mutex<State>,
+    /// Rung when the state changes and the thread should look.
+    bell: Condvar,
+    stopping: AtomicBool,
+    outside: Box<dyn Fn() -> Outside + Send + Sync>,
+    joined: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+struct State {
+    order: Order,
+    pacing: Pacing,
+    asked: VecDeque<(Order, Arc<Progress>)>,
+    receipts: VecDeque<Receipt>,
+    runs: u64,
+}
+
+/// How far a run is.
+#[derive(Debug, Default)]
+struct Progress {
+    percent: AtomicU8,
+    receipt: Mutex<Option<Receipt>>,
+}
+
+/// A run that was asked for.
+#[derive(Clone, Debug)]
+pub struct Run(Arc<Progress>);
+
+impl Run {
+    /// The share of the work done, 0 to 100.
+    pub fn percent(&self) -> u8 {
+        self.0.percent.load(Ordering::Relaxed)
+    }
+
+    /// The receipt, once the run has ended.
+    pub fn receipt(&self) -> Option<Receipt> {
+        held(&self.0.receipt).clone()
+    }
+}
+
+impl std::fmt::Debug for Cleaner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = held(&self.0.state);
+        f.debug_struct("Cleaner").field("order", &state.order).field("pacing", &state.pacing).finish_non_exhaustive()
+    }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Cleaner {
+    /// Starts the cleaner's thread. `outside` tells how the process is seen from outside, for receipts.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn spawn(
+        store: Arc<Store>,
+        clock: Clock,
+        pacing: Pacing,
+        outside: impl Fn() -> Outside + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let state = State { order: Order::REST, pacing, asked: VecDeque::new(), receipts: VecDeque::new(), runs: 0 };
+        let shared = Arc::new(Shared {
+            store,
+            state: Mutex::new(state),
+            bell: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            outside: Box::new(outside),
+            joined: Mutex::new(None),
+        });
+        let worker = thread::Worker::new(shared.clone(), clock);
+        let handle = std::thread::Builder::new().name("ebb-cleaner".to_owned()).spawn(move || worker.run())?;
+        *held(&shared.joined) = Some(handle);
+        Ok(Self(shared))
+    }
+
+    /// Sets the order it keeps to from now on.
+    pub fn obey(&self, order: Order) {
+        held(&self.0.state).order = order;
+        self.0.bell.notify_one();
+    }
+
+    /// Sets how hard it may work.
+    pub fn set_pacing(&self, pacing: Pacing) {
+        held(&self.0.state).pacing = pacing;
+    }
+
+    /// Asks for one run, beside the standing order. Runs are carried out one after the other.
+    pub fn run(&self, order: Order) -> Run {
+        let progress = Arc::new(Progress::default());
+        held(&self.0.state).asked.push_back((order, progress.clone()));
+        self.0.bell.notify_one();
+        Run(progress)
+    }
+
+    /// The account as it is now.
+    pub fn account(&self) -> Account {
+        self.0.account()
+    }
+
+    /// The last receipts, newest first, at most 16.
+    pub fn receipts(&self) -> Vec<Receipt> {
+        held(&self.0.state).receipts.iter().cloned().collect()
+    }
+
+    /// Stops the thread after its step and waits for it. Runs that were asked for end unfinished, with a receipt.
+    pub fn stop(&self) {
+        self.0.stopping.store(true, Ordering::Relaxed);
+        self.0.bell.notify_one();
+        let handle = held(&self.0.joined).take();
+        if let Some(handle) = handle {
+            handle.join().expect("the cleaner does not panic");
+        }
+    }
+}
+
+impl Shared {
+    fn account(&self) -> Account {
+        let Stats { live_bytes, dead_bytes, segment_bytes, index_bytes, in_flight_bytes, capacity_bytes, .. } =
+            self.store.stats();
+        Account {
+            outside: (self.outside)(),
+            live_bytes,
+            dead_bytes,
+            segment_bytes,
+            index_bytes,
+            in_flight_bytes,
+            budget_bytes: capacity_bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

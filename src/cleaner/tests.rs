@@ -1,0 +1,94 @@
+//! The cleaner's thread on a real store, with the machine's clock or one moved by hand.
+
+use super::*;
+use crate::store::{Attributes, Condition, Deletion, Key, Options};
+use std::time::{Duration, Instant};
+
+const PACING: Pacing = Pacing { step_micros: 100, cpu_percent: 100 };
+
+fn filled(entries: u32, clock: &Clock) -> Arc<Store> {
+    let options = Options { most_bytes: Some(256 << 20), ..Options::new(64 << 20) };
+    let store = Arc::new(Store::new(options).unwrap());
+    for i in 0..entries {
+        let name = format!("{i:016}");
+        let key = Key { namespace: 0, bytes: name.as_bytes() };
+        let attributes = Attributes { deadline_ms: if i % 2 == 0 { 0 } else { 10_000 }, ..Attributes::default() };
+        store.set(key, &[5; 128], &attributes, Condition::Always, false, clock.now_ms()).unwrap();
+    }
+    store
+}
+
+fn delete_all_but_every_tenth(store: &Store, entries: u32) {
+    for i in (0..entries).filter(|i| i % 10 != 0) {
+        let name = format!("{i:016}");
+        store.delete(Key { namespace: 0, bytes: name.as_bytes() }, None, Deletion::Remove, 1).unwrap();
+    }
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_run_that_was_asked_for_compacts_and_ends_in_a_receipt() {
+    let clock = Clock::manual(1);
+    let store = filled(100_000, &clock);
+    delete_all_but_every_tenth(&store, 100_000);
+    let cleaner = Cleaner::spawn(store.clone(), clock, PACING, Outside::default).unwrap();
+    let run = cleaner.run(Order { reason: Reason::Requested, target_occupancy_percent: 100, evict_to_bytes: None });
+    until("the run has ended", || run.receipt().is_some());
+    let receipt = run.receipt().unwrap();
+    assert_eq!((receipt.id, receipt.reason, receipt.evicted_items), (1, Reason::Requested, 0));
+    assert_eq!(run.percent(), 100);
+    assert!(receipt.after.segment_bytes * 5 < receipt.before.segment_bytes, "{receipt:?}");
+    assert!(
+        receipt.after.segment_bytes + receipt.after.index_bytes < receipt.after.live_bytes * 13 / 10,
+        "{receipt:?}"
+    );
+    assert!(receipt.moved_items >= 9_000 && receipt.freed_segments > 100 && receipt.cpu_us > 0, "{receipt:?}");
+    assert_eq!(store.stats().entries, 10_000);
+    assert_eq!(cleaner.receipts().first(), Some(&receipt));
+    cleaner.stop();
+}
+
+#[test]
+fn a_standing_order_is_kept_to_without_being_repeated() {
+    let clock = Clock::manual(1);
+    let store = filled(50_000, &clock);
+    let cleaner = Cleaner::spawn(store.clone(), clock, PACING, Outside::default).unwrap();
+    cleaner.obey(Order { reason: Reason::High, target_occupancy_percent: 0, evict_to_bytes: Some(5 << 20) });
+    until("it evicts to the bound", || cleaner.account().segment_bytes + cleaner.account().index_bytes <= 5 << 20);
+    assert!(store.stats().evictions > 10_000);
+    until("a receipt says why", || cleaner.receipts().iter().any(|receipt| receipt.reason == Reason::High));
+    cleaner.stop();
+}
+
+#[test]
+fn expired_items_go_without_any_order() {
+    let clock = Clock::manual(1);
+    let store = filled(50_000, &clock);
+    let cleaner = Cleaner::spawn(store.clone(), clock.clone(), PACING, Outside::default).unwrap();
+    clock.advance(20_000);
+    until("half has expired", || store.stats().entries == 25_000);
+    cleaner.stop();
+}
+
+#[test]
+fn stopping_in_the_middle_of_a_run_loses_nothing_and_takes_no_time() {
+    let clock = Clock::manual(1);
+    let store = filled(100_000, &clock);
+    delete_all_but_every_tenth(&store, 100_000);
+    let slow = Pacing { step_micros: 25, cpu_percent: 1 };
+    let cleaner = Cleaner::spawn(store.clone(), clock, slow, Outside::default).unwrap();
+    let run = cleaner.run(Order { reason: Reason::Requested, target_occupancy_percent: 100, evict_to_bytes: None });
+    until("it has begun", || store.stats().copied_bytes > 0);
+    let asked = Instant::now();
+    cleaner.stop();
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    assert!(run.receipt().is_some(), "whoever waits for the run is answered");
+    assert_eq!(store.stats().entries, 10_000);
+}

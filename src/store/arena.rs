@@ -1,0 +1,172 @@
+//! The memory itself: one reserved range of address space, seen as words. The only file in Ebb with `unsafe`.
+//!
+//! ```text
+//!  reserve (no page is resident) ──store──► page resident ──release──► page gone, reads as zero
+//! ```
+//! Every byte the cache stores is in this range and is reached as `&[AtomicU64]`. That is what makes the engine safe
+//! without further proof: a word can be read and written by any thread at any time, so the worst a broken rule above
+//! this file can do is to return a wrong value, never to be undefined. The rules above see to it that it does not.
+//!
+//! A1. The range is mapped once and stays mapped until the arena is dropped; nobody can hold a slice longer than that.
+//! A2. Pages are given back with `MADV_DONTNEED` alone: `MADV_FREE` does not lower RSS, and `munmap` of many pieces
+//!     fails at the kernel's limit of mappings.
+//! A3. Huge pages are off for the range: they would silently make released memory resident again.
+
+use crate::sync::atomic::AtomicU64;
+use std::io;
+use std::ops::Range;
+
+/// The size of a page in bytes. Memory is given back in multiples of it.
+pub(super) const PAGE_BYTES: usize = 4096;
+
+/// Bytes in a word.
+pub(super) const WORD_BYTES: usize = 8;
+
+pub(super) use backend::Arena;
+
+impl Arena {
+    /// The words of a range, given in words.
+    ///
+    /// # Panics
+    /// When the range does not lie in the arena.
+    pub(super) fn words(&self, range: Range<usize>) -> &[AtomicU64] {
+        &self.all()[range]
+    }
+
+    /// How many words there are.
+    pub(super) fn words_total(&self) -> usize {
+        self.all().len()
+    }
+
+    /// One word.
+    pub(super) fn word(&self, at: usize) -> &AtomicU64 {
+        &self.all()[at]
+    }
+}
+
+#[cfg(not(any(loom, shuttle)))]
+#[allow(unsafe_code, reason = "the one room where it lives")]
+mod backend {
+    use super::*;
+    use rustix::mm::{self, Advice, MapFlags, ProtFlags};
+    use std::ffi::c_void;
+
+    /// A reserved range of address space.
+    #[derive(Debug)]
+    pub(crate) struct Arena {
+        base: *mut AtomicU64,
+        words: usize,
+    }
+
+    // SAFETY: the arena is a range of atomics; sharing and sending them is what atomics are for.
+    unsafe impl Send for Arena {}
+    // SAFETY: as above.
+    unsafe impl Sync for Arena {}
+
+    impl Arena {
+        /// Reserves `bytes` (rounded up to pages) of address space. No page of it is resident.
+        ///
+        /// # Errors
+        /// When the system refuses that much address space (RLIMIT_AS, strict overcommit).
+        pub(crate) fn reserve(bytes: usize) -> io::Result<Self> {
+            let bytes = bytes.next_multiple_of(PAGE_BYTES).max(PAGE_BYTES);
+            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+            // SAFETY: a new anonymous mapping at an address the kernel chooses aliases nothing.
+            let base =
+                unsafe { mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags)? };
+            let arena = Self { base: base.cast(), words: bytes / WORD_BYTES };
+            // Kernels without huge pages refuse the first; both are hints (A3).
+            for advice in [Advice::LinuxNoHugepage, Advice::LinuxDontDump] {
+                // SAFETY: the range is ours, and these two change nothing about its contents.
+                let _ = unsafe { mm::madvise(base, bytes, advice) };
+            }
+            Ok(arena)
+        }
+
+        pub(super) fn all(&self) -> &[AtomicU64] {
+            // SAFETY: mapped, zeroed and aligned by `reserve`, until `drop` (A1); every bit pattern is a valid word.
+            unsafe { std::slice::from_raw_parts(self.base, self.words) }
+        }
+
+        /// Gives the pages of a range (in words, on page boundaries) back to the operating system; they read as zero.
+        ///
+        /// # Panics
+        /// When the range is not in the arena or not on page boundaries.
+        pub(crate) fn release(&self, range: Range<usize>) {
+            let words = self.words(range);
+            let (at, bytes) = (words.as_ptr() as *mut c_void, size_of_val(words));
+            assert!((at as usize).is_multiple_of(PAGE_BYTES) && bytes.is_multiple_of(PAGE_BYTES), "whole pages only");
+            if bytes == 0 {
+                return;
+            }
+            // SAFETY: the range lies in our own mapping; anonymous pages read as zero afterwards, and a zero is a
+            // valid word, so a slice that somebody still holds stays valid.
+            let released = unsafe { mm::madvise(at, bytes, Advice::LinuxDontNeed) };
+            released.expect("MADV_DONTNEED on a mapped anonymous range cannot fail");
+        }
+    }
+
+    impl Drop for Arena {
+        fn drop(&mut self) {
+            // SAFETY: mapped by `reserve`; no slice outlives `self` (A1).
+            let _ = unsafe { mm::munmap(self.base.cast(), self.words * WORD_BYTES) };
+        }
+    }
+}
+
+#[cfg(any(loom, shuttle))]
+mod backend {
+    use super::*;
+    use crate::sync::atomic::Ordering;
+
+    /// In a model the arena is a vector of the checker's own atomics, and released memory is poisoned rather than
+    /// zeroed, so that a reader of freed memory is caught.
+    #[derive(Debug)]
+    pub struct Arena(Vec<AtomicU64>);
+
+    impl Arena {
+        /// As the real one.
+        pub fn reserve(bytes: usize) -> io::Result<Self> {
+            Ok(Self((0..bytes.div_ceil(WORD_BYTES)).map(|_| AtomicU64::new(0)).collect()))
+        }
+
+        pub(super) fn all(&self) -> &[AtomicU64] {
+            &self.0
+        }
+
+        /// As the real one.
+        pub fn release(&self, range: Range<usize>) {
+            self.words(range).iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        }
+    }
+}
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn released_pages_read_as_zero_and_can_be_written_again() {
+        let arena = Arena::reserve(4 * PAGE_BYTES).unwrap();
+        let page = PAGE_BYTES / WORD_BYTES;
+        arena.word(page).store(7, Ordering::Relaxed);
+        arena.word(0).store(9, Ordering::Relaxed);
+        arena.release(page..2 * page);
+        assert_eq!((arena.word(0).load(Ordering::Relaxed), arena.word(page).load(Ordering::Relaxed)), (9, 0));
+        arena.word(page).store(8, Ordering::Relaxed);
+        assert_eq!(arena.word(page).load(Ordering::Relaxed), 8);
+    }
+
+    #[test]
+    fn sixty_four_gibibytes_of_address_space_cost_nothing() {
+        let arena = Arena::reserve(64 << 30).unwrap();
+        arena.word((64 << 30) / WORD_BYTES - 1).store(1, Ordering::Relaxed);
+    }
+
+    #[test]
+    #[should_panic(expected = "whole pages only")]
+    fn half_a_page_cannot_be_released() {
+        Arena::reserve(2 * PAGE_BYTES).unwrap().release(0..PAGE_BYTES / WORD_BYTES / 2);
+    }
+}

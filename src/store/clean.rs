@@ -1,0 +1,363 @@
+//! Cleaning: looking through a segment item by item, in steps that can be stopped anywhere.
+//!
+//! C1. A step holds the shard's lock; between two steps writers go on. A job remembers the segment and how far it came;
+//!     nothing else is carried from step to step.
+//! C2. An item is moved or dropped only if the index names this very copy of it, looked up in the same step.
+//! C3. A move is: copy, then store the slot. Readers see the old copy or the new one, which are alike.
+//! C4. A segment is given up only when it holds nothing live, which is counted, and asserted.
+
+use super::arena::WORD_BYTES;
+use super::hash::Hash;
+use super::index::Position;
+use super::item::View;
+use super::policy::{self, Case, Fate, Purpose};
+use super::segment::{Log, Tail};
+use super::shard::{Found, Locked, add};
+use super::slot::{Departure, Location, Slot};
+use super::types::Key;
+use crate::sync::atomic::Ordering;
+
+/// One segment being looked through.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Job {
+    segment: u32,
+    purpose: Purpose,
+    /// For an eviction: first it is weighed what would be kept, then acted.
+    weighing: bool,
+    cursor_words: usize,
+    kept_words: usize,
+    /// The earliest and latest deadline of what stays.
+    deadlines: (u64, u64),
+}
+
+/// The segments that an invalidation still has to look through.
+#[derive(Clone, Debug)]
+pub(super) struct Sweep {
+    segments: Vec<u32>,
+    /// How many of the shard's invalidations are carried out when it ends.
+    voids: usize,
+}
+
+/// What cleaning has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Bytes of live items copied.
+    pub moved_bytes: u64,
+    /// Items copied.
+    pub moved_items: u64,
+    /// Items dropped to make room.
+    pub evicted_items: u64,
+    /// Items dropped because their time had passed.
+    pub expired_items: u64,
+    /// Segments taken out of use.
+    pub freed_segments: u64,
+    /// Shards whose index was migrated.
+    pub migrated_shards: u64,
+}
+
+/// What a shard is to be cleaned for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Compact segments emptier than this, in percent. 0: none.
+    pub below_percent: usize,
+    /// Take open segments for full, so that they can be compacted too.
+    pub thorough: bool,
+    /// Evict one segment.
+    pub evict: bool,
+}
+
+/// Items between two questions whether to stop.
+const STRIDE: usize = 8;
+/// Buckets of a migration between two questions whether to stop.
+const STRIDE_BUCKETS: u32 = 64;
+/// Bytes of an old index given back between two questions whether to stop.
+const STRIDE_BYTES: u64 = 64 << 10;
+
+impl Locked<'_> {
+    /// Does some of what there is to do, until `stop` says so; `false` when there was nothing.
+    pub(super) fn clean(&mut self, task: Task, now_ms: u64, tally: &mut Tally, stop: &mut dyn FnMut() -> bool) -> bool {
+        let reclaimed = self.reclaim();
+        if self.writer.job.is_some() {
+            self.work(now_ms, tally, stop);
+            return true;
+        }
+        if self.clean_spare_bank(STRIDE_BYTES) {
+            while !stop() && self.clean_spare_bank(STRIDE_BYTES) {}
+            return true;
+        }
+        if self.writer.migration.is_some() {
+            while !stop() && self.migrate_some(STRIDE_BUCKETS) {}
+            if self.writer.migration.is_none() {
+                tally.migrated_shards += 1;
+            }
+            return true;
+        }
+        self.begin_something(task, now_ms, tally) || reclaimed
+    }
+
+    fn begin_something(&mut self, task: Task, now_ms: u64, tally: &mut Tally) -> bool {
+        let dead = |segment: &super::segment::Segment| segment.live_items == 0 && segment.tail_words > 0;
+        let sealed_or = |open: bool, segment: &super::segment::Segment| open || segment.sealed;
+        let segments = self.writer.segments.values();
+        let empty: Vec<u32> =
+            segments.filter(|s| dead(s) && sealed_or(task.thorough, s)).map(|s| s.extent.id).collect();
+        if !empty.is_empty() {
+            self.retire_segments(&empty, tally);
+            return true;
+        }
+        if let Some(id) = self.next_to_sweep() {
+            self.begin_job(id, Purpose::Sweep);
+            return true;
+        }
+        let due = |s: &&super::segment::Segment| s.look_again_ms != 0 && s.look_again_ms <= now_ms;
+        if let Some(id) = self.writer.segments.values().filter(due).map(|s| s.extent.id).next() {
+            self.begin_job(id, Purpose::Expire);
+            return true;
+        }
+        if task.evict
+            && let Some(id) = policy::eviction_victim(self.writer.segments.values())
+        {
+            self.begin_job(id, Purpose::Evict);
+            return true;
+        }
+        if let Some(id) = policy::compaction_victim(self.writer.segments.values(), task.below_percent) {
+            self.begin_job(id, Purpose::Compact);
+            return true;
+        }
+        if task.thorough && self.has_sparse_open_segment(task.below_percent) {
+            return self.seal_all();
+        }
+        self.shrink_index()
+    }
+
+    fn has_sparse_open_segment(&self, below_percent: usize) -> bool {
+        let open = self.writer.open.iter().flatten().map(|id| &self.writer.segments[id]);
+        open.filter(|segment| segment.tail_words > 0).any(|segment| segment.occupancy_percent() < below_percent.min(99))
+    }
+
+    /// The next segment of the running sweep; starts one when an invalidation waits, ends it when none is left.
+    fn next_to_sweep(&mut self) -> Option<u32> {
+        if self.writer.sweep.is_none() && !self.writer.voids.is_empty() {
+            let segments = self.writer.segments.keys().copied().collect();
+            self.writer.sweep = Some(Sweep { segments, voids: self.writer.voids.len() });
+        }
+        let writer = &mut *self.writer;
+        let sweep = writer.sweep.as_mut()?;
+        while let Some(id) = sweep.segments.pop() {
+            if writer.segments.contains_key(&id) {
+                return Some(id);
+            }
+        }
+        // Every item written before the sweep has been looked at: here, or when it was moved.
+        let done = sweep.voids;
+        writer.sweep = None;
+        writer.voids.drain(..done);
+        self.publish(Vec::new(), None);
+        None
+    }
+
+    /// Starts on a segment.
+    pub(super) fn begin_job(&mut self, segment: u32, purpose: Purpose) {
+        debug_assert!(self.writer.job.is_none());
+        let weighing = purpose == Purpose::Evict;
+        self.writer.job = Some(Job { segment, purpose, weighing, cursor_words: 0, kept_words: 0, deadlines: (0, 0) });
+    }
+
+    /// Goes on with the job until its end or until `stop` says so.
+    pub(super) fn work(&mut self, now_ms: u64, tally: &mut Tally, stop: &mut dyn FnMut() -> bool) {
+        while let Some(mut job) = self.writer.job {
+            let Some(segment) = self.writer.segments.get(&job.segment) else {
+                self.writer.job = None;
+                return;
+            };
+            let (log, end) = (segment.log, segment.tail_words);
+            let nothing_live = segment.live_items == 0;
+            for _ in 0..STRIDE {
+                if job.cursor_words >= end || nothing_live {
+                    break;
+                }
+                self.look_at(&mut job, log, now_ms, tally);
+            }
+            self.writer.job = Some(job);
+            if job.cursor_words >= end || nothing_live {
+                self.end_pass(job, tally);
+            }
+            if stop() {
+                return;
+            }
+        }
+    }
+
+    /// One item.
+    fn look_at(&mut self, job: &mut Job, log: Log, now_ms: u64, tally: &mut Tally) {
+        let location = Location::new(job.segment, job.cursor_words as u32);
+        let view = self.ground.view(location);
+        let header = view.header();
+        assert!(header.words() > 0, "items follow each other without a gap (S1)");
+        job.cursor_words += header.words();
+        if header.is_dead() {
+            return;
+        }
+        let Some((found, hash, void)) = self.identify(location, view) else { return };
+        let deadline = found.facts.attributes.deadline_ms;
+        let case = Case {
+            reads: found.slot.reads(),
+            words: header.words(),
+            expired: deadline != 0 && deadline <= now_ms,
+            void: void == Some(false),
+        };
+        if job.weighing {
+            let kept = !case.expired && !case.void && policy::earns_its_place(log, case, self.average_words());
+            job.kept_words += if kept { case.words } else { 0 };
+            return;
+        }
+        if void == Some(true) {
+            view.mark_stale();
+        }
+        match policy::fate(job.purpose, log, case, self.average_words()) {
+            Fate::Stay(reads) => {
+                self.recount(found.at, found.slot, reads);
+                job.deadlines = spanning(job.deadlines, deadline);
+            }
+            Fate::Move(to, reads) => self.move_item(&found, hash, to, reads, tally),
+            Fate::Drop(why) => self.drop_item(&found, hash, why, tally),
+        }
+    }
+
+    /// The slot of the item at a location, if the index still names this copy (C2), and whether it is void
+    /// (`Some(true)`: only stale).
+    fn identify(&mut self, location: Location, view: View<'_>) -> Option<(Found, Hash, Option<bool>)> {
+        let header = view.header();
+        let facts = view.facts(header, self.version());
+        let mut key = std::mem::take(&mut self.writer.scratch);
+        view.copy_key(header, &mut key);
+        let hash = self.ground.hasher.hash(Key { namespace: facts.namespace, bytes: &key });
+        let voids = self.writer.voids.iter().filter(|void| void.means(header, &facts, &key));
+        let void = voids.map(|void| void.mark_stale).min();
+        self.writer.scratch = key;
+        let (at, slot) = self.writer.index.position_of(&self.ground.arena, hash.place(), location)?;
+        Some((Found { at, slot, location, header, facts }, hash, void))
+    }
+
+    fn move_item(&mut self, found: &Found, hash: Hash, log: Log, reads: u8, tally: &mut Tally) {
+        let words = found.header.words();
+        if found.header.words() * WORD_BYTES > self.ground.pool.segment_bytes() / 4 {
+            return self.keep_alone(found, log, reads);
+        }
+        let Some(to) = self.append(Tail { log, moved: true }, words, true) else {
+            // The address space is used up: for a cache, dropping the item is better than stopping.
+            return self.drop_item(found, hash, Departure::Evicted, tally);
+        };
+        let view = self.ground.view(found.location);
+        view.copy_to(view.header(), self.ground.arena.words(self.range(to, words)));
+        self.replace_slot(found.at, hash.place(), found.location, found.slot.with_location(to).with_reads(reads));
+        let writer = &mut *self.writer;
+        let from = writer.segments.get_mut(&found.location.segment()).expect("it is being cleaned");
+        from.live_words -= words;
+        from.live_items -= 1;
+        let age = from.age;
+        let into = writer.segments.get_mut(&to.segment()).expect("it was just appended to");
+        into.live_words += words;
+        into.live_items += 1;
+        into.note_deadline(found.facts.attributes.deadline_ms);
+        if into.live_items == 1 && from_compaction(writer.job) {
+            into.age = age; // survivors keep their place in the queue
+        }
+        add(&self.shard.counts.copied_bytes, words * WORD_BYTES);
+        tally.moved_bytes += (words * WORD_BYTES) as u64;
+        tally.moved_items += 1;
+    }
+
+    /// An item that has its pages to itself is not copied: its segment changes its log and its age.
+    fn keep_alone(&mut self, found: &Found, log: Log, reads: u8) {
+        self.recount(found.at, found.slot, reads);
+        self.writer.next_age += 1;
+        let age = self.writer.next_age;
+        let segment = self.writer.segments.get_mut(&found.location.segment()).expect("it is being cleaned");
+        (segment.log, segment.age) = (log, age);
+    }
+
+    fn recount(&self, at: Position, slot: Slot, reads: u8) {
+        if slot.reads() != reads {
+            // A whole-word exchange: a read that is counted meanwhile wins.
+            let word = self.writer.index.slot(&self.ground.arena, at);
+            let fewer = slot.with_reads(reads).bits();
+            let _ = word.compare_exchange(slot.bits(), fewer, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    fn drop_item(&mut self, found: &Found, hash: Hash, why: Departure, tally: &mut Tally) {
+        self.writer.departures += 1;
+        let ghost = Slot::ghost(hash.place().tag(), why, self.ghost_time());
+        self.remove_slot(found.at, hash.place(), found.location, ghost);
+        self.bury(found.location);
+        let counts = &self.shard.counts;
+        match why {
+            Departure::Evicted => {
+                tally.evicted_items += 1;
+                add(&counts.evictions, 1);
+            }
+            Departure::Expired => {
+                tally.expired_items += 1;
+                add(&counts.expirations, 1);
+            }
+            Departure::Invalidated => add(&counts.invalidated, 1),
+        }
+    }
+
+    /// Drops the item whose slot stands at a position of the index.
+    pub(super) fn drop_at(&mut self, at: Position) {
+        let slot = self.writer.index.load(&self.ground.arena, at);
+        let Some(location) = slot.location() else { return };
+        if let Some((found, hash, _)) = self.identify(location, self.ground.view(location)) {
+            self.drop_item(&found, hash, Departure::Evicted, &mut Tally::default());
+        }
+    }
+
+    fn average_words(&self) -> usize {
+        let counts = &self.shard.counts;
+        let words = counts.live_words.load(Ordering::Relaxed);
+        words.checked_div(counts.entries.load(Ordering::Relaxed)).unwrap_or(0) as usize
+    }
+
+    /// The end of a pass over a segment: what was weighed is acted on; what is empty is retired.
+    fn end_pass(&mut self, job: Job, tally: &mut Tally) {
+        let writer = &mut *self.writer;
+        let segment = writer.segments.get_mut(&job.segment).expect("a job's segment is there");
+        if job.weighing {
+            let keep = job.kept_words * 100 >= segment.tail_words * policy::REQUEUE_PERCENT && job.kept_words > 0;
+            let purpose = if keep { Purpose::Requeue } else { Purpose::Evict };
+            writer.job = Some(Job { purpose, weighing: false, cursor_words: 0, ..job });
+            return;
+        }
+        writer.job = None;
+        if segment.live_items == 0 {
+            return self.retire_segments(&[job.segment], tally);
+        }
+        match job.purpose {
+            Purpose::Requeue => {
+                writer.next_age += 1;
+                (segment.age, segment.log) = (writer.next_age, Log::Main);
+            }
+            Purpose::Expire => {
+                segment.deadlines = job.deadlines;
+                segment.look_again_ms = if job.deadlines.0 == 0 { 0 } else { segment.next_look() };
+            }
+            Purpose::Sweep => {}
+            // Only an item that has its pages to itself may be left.
+            Purpose::Compact | Purpose::Evict => debug_assert!(segment.live_items == 1, "{segment:?}"),
+        }
+    }
+}
+
+fn from_compaction(job: Option<Job>) -> bool {
+    job.is_some_and(|job| job.purpose == Purpose::Compact)
+}
+
+fn spanning((first, last): (u64, u64), deadline: u64) -> (u64, u64) {
+    match (first, deadline) {
+        (_, 0) => (first, last),
+        (0, _) => (deadline, deadline),
+        _ => (first.min(deadline), last.max(deadline)),
+    }
+}

@@ -1,0 +1,482 @@
+//! An item: a header word, the words its header says are there, then key and value.
+//!
+//! ```text
+//!  word 0: header     63      40 39  32 31    13 12  10 9          0
+//!                    ┌──────────┬──────┬────────┬──────┬────────────┐
+//!                    │ version  │flags │ words  │ pad  │ key len -1 │
+//!                    └──────────┴──────┴────────┴──────┴────────────┘
+//!  then, each only if its flag is set: deadline · stale_at · flags and namespace · full version
+//!  then the bytes of the key and of the value without a gap, and `pad` bytes to the end of the last word
+//! ```
+//! A plain item of the default namespace carries 8 bytes beside its key and value. The header also is the seqlock of an
+//! overwrite in place:
+//!
+//! H1. Key, namespace and extent never change while the segment lives.
+//! H2. Whoever changes value bytes in place holds the shard's lock, sets BUSY before and stores another version after.
+//! H3. A reader loads the header before and after it copies; if the two differ, what it copied counts for nothing.
+//! H4. DEAD is set after the slot has left the item, and is never cleared: a reader that sees it looks again.
+//!
+//! The 24 bits of version in the header are the low bits of the shard's write count at the time of the write; a reader
+//! completes them to the largest such number not above the count now. A version is therefore exact for the last 2^24
+//! writes of its shard; one older than that may be reported grown although nobody wrote, which a caller that compares
+//! versions takes for a change. It is never reported equal to another write's.
+
+use super::arena::WORD_BYTES;
+use super::types::Attributes;
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
+use bytes::{Buf, Bytes};
+
+const VERSION_SHIFT: u32 = 40;
+const VERSION_MASK: u64 = (1 << 24) - 1;
+const WORDS_SHIFT: u32 = 13;
+const WORDS_MASK: u64 = (1 << 19) - 1;
+const PAD_SHIFT: u32 = 10;
+
+/// The most words an item can have.
+pub(super) const MAX_ITEM_WORDS: usize = WORDS_MASK as usize;
+
+/// What is true of an item.
+pub(super) mod flag {
+    /// The index no longer points here (H4).
+    pub(crate) const DEAD: u64 = 1 << 32;
+    /// The value is being overwritten (H2).
+    pub(crate) const BUSY: u64 = 1 << 33;
+    /// Declared stale.
+    pub(crate) const STALE: u64 = 1 << 34;
+    /// The key has no value at its source.
+    pub(crate) const NEGATIVE: u64 = 1 << 35;
+    /// A word with the deadline follows.
+    pub(crate) const DEADLINE: u64 = 1 << 36;
+    /// A word with the time of going stale follows.
+    pub(crate) const STALE_AT: u64 = 1 << 37;
+    /// A word with flags and namespace follows.
+    pub(crate) const META: u64 = 1 << 38;
+    /// A word with the whole version follows.
+    pub(crate) const VERSIONED: u64 = 1 << 39;
+}
+
+/// The first word of an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header(pub u64);
+
+impl Header {
+    fn has(self, flag: u64) -> bool {
+        self.0 & flag != 0
+    }
+
+    /// See [`flag::DEAD`].
+    pub(super) fn is_dead(self) -> bool {
+        self.has(flag::DEAD)
+    }
+
+    /// See [`flag::STALE`].
+    pub(super) fn is_stale(self) -> bool {
+        self.has(flag::STALE)
+    }
+
+    /// See [`flag::VERSIONED`].
+    pub(super) fn is_versioned(self) -> bool {
+        self.has(flag::VERSIONED)
+    }
+
+    /// How far it is to the next item, in words.
+    pub(super) fn words(self) -> usize {
+        (self.0 >> WORDS_SHIFT & WORDS_MASK) as usize
+    }
+
+    /// The key's length in bytes.
+    pub(super) fn key_len(self) -> usize {
+        (self.0 & 1023) as usize + 1
+    }
+
+    fn pad(self) -> usize {
+        (self.0 >> PAD_SHIFT & 7) as usize
+    }
+
+    fn extras(self) -> usize {
+        (self.0 & (flag::DEADLINE | flag::STALE_AT | flag::META | flag::VERSIONED)).count_ones() as usize
+    }
+
+    /// The value's length in bytes.
+    pub(super) fn value_len(self) -> usize {
+        (self.words() - 1 - self.extras()) * WORD_BYTES - self.pad() - self.key_len()
+    }
+
+    /// Bytes of key and value.
+    pub(super) fn payload_bytes(self) -> usize {
+        self.key_len() + self.value_len()
+    }
+
+    /// The largest number not above `now` that ends in this header's 24 bits.
+    fn version(self, now: u64) -> u64 {
+        now - (now.wrapping_sub(self.0 >> VERSION_SHIFT) & VERSION_MASK)
+    }
+
+    fn with_version(self, version: u64) -> Self {
+        Self(self.0 & !(VERSION_MASK << VERSION_SHIFT) | (version & VERSION_MASK) << VERSION_SHIFT)
+    }
+}
+
+/// Everything about an item but its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// Grows with every write of the key.
+    pub version: u64,
+    /// As stored.
+    pub attributes: Attributes,
+    /// Declared stale.
+    pub marked_stale: bool,
+    /// The number of its namespace.
+    pub namespace: u16,
+}
+
+/// An item that is about to be written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Draft<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// The value.
+    pub value: &'a [u8],
+    /// Everything else.
+    pub facts: Facts,
+    /// Write the whole version too (see the sweep of invalidations).
+    pub versioned: bool,
+}
+
+impl Draft<'_> {
+    fn header(&self) -> Header {
+        let Attributes { flags, deadline_ms, stale_at_ms, negative } = self.facts.attributes;
+        let set = |on: bool, flag: u64| if on { flag } else { 0 };
+        let flags = set(deadline_ms != 0, flag::DEADLINE)
+            | set(stale_at_ms != 0, flag::STALE_AT)
+            | set(flags != 0 || self.facts.namespace != 0, flag::META)
+            | set(self.versioned, flag::VERSIONED)
+            | set(negative, flag::NEGATIVE)
+            | set(self.facts.marked_stale, flag::STALE);
+        let bytes = self.key.len() + self.value.len();
+        let pad = bytes.next_multiple_of(WORD_BYTES) - bytes;
+        let words = 1 + Header(flags).extras() + bytes.div_ceil(WORD_BYTES);
+        let extent = (words as u64) << WORDS_SHIFT | (pad as u64) << PAD_SHIFT | (self.key.len() as u64 - 1);
+        Header(flags | extent).with_version(self.facts.version)
+    }
+
+    /// How many words it needs.
+    pub(super) fn words(&self) -> usize {
+        self.header().words()
+    }
+
+    /// Writes it where nobody reads yet. The caller publishes it by storing a slot with Release.
+    pub(super) fn write(&self, words: &[AtomicU64]) {
+        let header = self.header();
+        words[0].store(header.0, Ordering::Relaxed);
+        self.write_extras(header, words);
+        write_bytes(&words[1 + header.extras()..header.words()], self.key, self.value);
+    }
+
+    /// Whether it can take the place of the item there without moving: the same extent and the same extra words.
+    pub(super) fn fits_in_place(&self, there: Header) -> bool {
+        const SHAPE: u64 = flag::DEADLINE | flag::STALE_AT | flag::META | flag::VERSIONED;
+        let here = self.header();
+        here.words() == there.words() && here.0 & SHAPE == there.0 & SHAPE && !self.versioned && !there.is_versioned()
+    }
+
+    /// Overwrites the item there (H2). The caller holds the shard's lock and has asked [`Draft::fits_in_place`].
+    pub(super) fn overwrite(&self, words: &[AtomicU64]) {
+        let before = Header(words[0].load(Ordering::Relaxed));
+        words[0].store(before.0 | flag::BUSY, Ordering::Relaxed);
+        // Release pairs with the Acquire fence in `read`: whoever sees one of the bytes below also sees BUSY.
+        fence(Ordering::Release);
+        let header = self.header();
+        self.write_extras(header, words);
+        write_bytes(&words[1 + header.extras()..header.words()], self.key, self.value);
+        // Release pairs with the Acquire load in `read`: whoever sees this version sees its bytes.
+        words[0].store(header.0, Ordering::Release);
+    }
+
+    fn write_extras(&self, header: Header, words: &[AtomicU64]) {
+        let Attributes { flags, deadline_ms, stale_at_ms, negative: _ } = self.facts.attributes;
+        let meta = u64::from(flags) << 32 | u64::from(self.facts.namespace);
+        let extras = [
+            (flag::DEADLINE, deadline_ms),
+            (flag::STALE_AT, stale_at_ms),
+            (flag::META, meta),
+            (flag::VERSIONED, self.facts.version),
+        ];
+        let present = extras.into_iter().filter(|(flag, _)| header.has(*flag));
+        for (word, (_, value)) in words[1..].iter().zip(present) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Stores key and value without a gap; the rest of the last word is zero.
+fn write_bytes(words: &[AtomicU64], key: &[u8], value: &[u8]) {
+    let (whole, rest) = key.as_chunks::<WORD_BYTES>();
+    let (head, words) = words.split_at(whole.len());
+    for (word, bytes) in head.iter().zip(whole) {
+        word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+    }
+    // The word in which the key ends and the value begins.
+    let (joint, value) = value.split_at(value.len().min((WORD_BYTES - rest.len()) % WORD_BYTES));
+    let words = match words.split_first() {
+        Some((word, words)) if !rest.is_empty() => {
+            let mut bytes = [0; WORD_BYTES];
+            bytes[..rest.len()].copy_from_slice(rest);
+            bytes[rest.len()..rest.len() + joint.len()].copy_from_slice(joint);
+            word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+            words
+        }
+        _ => words,
+    };
+    let (whole, rest) = value.as_chunks::<WORD_BYTES>();
+    for (word, bytes) in words.iter().zip(whole) {
+        word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+    }
+    if !rest.is_empty() {
+        let mut bytes = [0; WORD_BYTES];
+        bytes[..rest.len()].copy_from_slice(rest);
+        words[whole.len()].store(u64::from_le_bytes(bytes), Ordering::Relaxed);
+    }
+}
+
+/// What a reader finds at a location.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Read<T> {
+    /// The item of the key that was asked for.
+    Mine(T),
+    /// Another key's item: two keys share a tag.
+    Another,
+    /// It changed while it was read, or is no longer current: look again.
+    Again,
+}
+
+/// An item in memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    words: &'a [AtomicU64],
+}
+
+impl<'a> View<'a> {
+    /// `words` begin with the item's header and reach at least to its end.
+    pub(super) fn new(words: &'a [AtomicU64]) -> Self {
+        Self { words }
+    }
+
+    /// The header as it is now.
+    pub(super) fn header(self) -> Header {
+        // Acquire pairs with the Release in `overwrite`.
+        Header(self.words[0].load(Ordering::Acquire))
+    }
+
+    /// Copies the item if it is `key`'s, as one moment saw it (H3). `version_now` is asked for the shard's write count
+    /// after the header was loaded, so that it is not below the item's version.
+    pub(super) fn read<T>(
+        self,
+        namespace: u16,
+        key: &[u8],
+        version_now: impl Fn() -> u64,
+        copy: impl FnOnce(Header, Facts, Self) -> T,
+    ) -> Read<T> {
+        let header = self.header();
+        if header.0 & (flag::BUSY | flag::DEAD) != 0 || header.words() > self.words.len() {
+            return Read::Again;
+        }
+        if !self.is(header, namespace, key) {
+            return Read::Another; // by H1 no overwrite in place can have made it look so
+        }
+        let copied = copy(header, self.facts(header, version_now()), self);
+        // Acquire pairs with the Release fence in `overwrite`.
+        fence(Ordering::Acquire);
+        match self.words[0].load(Ordering::Relaxed) == header.0 {
+            true => Read::Mine(copied),
+            false => Read::Again,
+        }
+    }
+
+    /// Whether the item belongs to `key`. Needs no second look at the header, by H1.
+    pub(super) fn is(self, header: Header, namespace: u16, key: &[u8]) -> bool {
+        if header.key_len() != key.len() || self.namespace(header) != namespace {
+            return false;
+        }
+        let words = &self.words[1 + header.extras()..];
+        let (whole, rest) = key.as_chunks::<WORD_BYTES>();
+        let same =
+            whole.iter().zip(words).all(|(bytes, word)| word.load(Ordering::Relaxed) == u64::from_le_bytes(*bytes));
+        same && (rest.is_empty() || words[whole.len()].load(Ordering::Relaxed).to_le_bytes().starts_with(rest))
+    }
+
+    fn extra(self, header: Header, wanted: u64) -> Option<&'a AtomicU64> {
+        const ALL: u64 = flag::DEADLINE | flag::STALE_AT | flag::META | flag::VERSIONED;
+        let before = header.0 & ALL & (wanted - 1);
+        header.has(wanted).then(|| &self.words[1 + before.count_ones() as usize])
+    }
+
+    /// The number of its namespace.
+    pub(super) fn namespace(self, header: Header) -> u16 {
+        self.extra(header, flag::META).map_or(0, |word| word.load(Ordering::Relaxed) as u16)
+    }
+
+    /// Everything but its bytes.
+    pub(super) fn facts(self, header: Header, version_now: u64) -> Facts {
+        let load = |flag| self.extra(header, flag).map_or(0, |word| word.load(Ordering::Relaxed));
+        let meta = load(flag::META);
+        Facts {
+            version: if header.is_versioned() { load(flag::VERSIONED) } else { header.version(version_now) },
+            attributes: Attributes {
+                flags: (meta >> 32) as u32,
+                deadline_ms: load(flag::DEADLINE),
+                stale_at_ms: load(flag::STALE_AT),
+                negative: header.has(flag::NEGATIVE),
+            },
+            marked_stale: header.is_stale(),
+            namespace: meta as u16,
+        }
+    }
+
+    /// The key, copied into `into`, which is cleared first.
+    pub(super) fn copy_key(self, header: Header, into: &mut Vec<u8>) {
+        into.clear();
+        let words = &self.words[1 + header.extras()..];
+        for word in &words[..header.key_len().div_ceil(WORD_BYTES)] {
+            into.extend_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+        }
+        into.truncate(header.key_len());
+    }
+
+    /// The value, copied. The bytes before it that share its first word are copied and cut off.
+    pub(super) fn copy_value(self, header: Header) -> Bytes {
+        let (len, skip) = (header.value_len(), header.key_len() % WORD_BYTES);
+        if len == 0 {
+            return Bytes::new();
+        }
+        let first = 1 + header.extras() + header.key_len() / WORD_BYTES;
+        let words = &self.words[first..header.words()];
+        let mut bytes = vec![0; words.len() * WORD_BYTES];
+        for (bytes, word) in bytes.as_chunks_mut::<WORD_BYTES>().0.iter_mut().zip(words) {
+            *bytes = word.load(Ordering::Relaxed).to_le_bytes();
+        }
+        let mut bytes = Bytes::from(bytes);
+        bytes.advance(skip);
+        bytes.truncate(len);
+        bytes
+    }
+
+    /// Copies the whole item to where nobody reads yet. The caller holds the shard's lock.
+    pub(super) fn copy_to(self, header: Header, to: &[AtomicU64]) {
+        for (to, from) in to.iter().zip(&self.words[..header.words()]) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
+    /// Says that the index has left this item (H4). The caller holds the shard's lock.
+    pub(super) fn mark_dead(self) {
+        let header = self.words[0].load(Ordering::Relaxed);
+        self.words[0].store(header | flag::DEAD, Ordering::Release);
+    }
+
+    /// Declares it stale. The caller holds the shard's lock.
+    pub(super) fn mark_stale(self) {
+        let header = self.words[0].load(Ordering::Relaxed);
+        self.words[0].store(header | flag::STALE, Ordering::Release);
+    }
+
+    /// Sets the deadline where there is a word for it; says whether there is. The caller holds the shard's lock.
+    pub(super) fn set_deadline(self, deadline_ms: u64) -> bool {
+        let header = Header(self.words[0].load(Ordering::Relaxed));
+        match self.extra(header, flag::DEADLINE) {
+            // A reader takes the old deadline or the new one; both were true during its call.
+            Some(word) => word.store(deadline_ms, Ordering::Relaxed),
+            None => return deadline_ms == 0,
+        }
+        true
+    }
+}
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests {
+    use super::*;
+
+    fn words(n: usize) -> Vec<AtomicU64> {
+        (0..n).map(|_| AtomicU64::new(u64::MAX)).collect()
+    }
+
+    fn facts(version: u64) -> Facts {
+        Facts { version, attributes: Attributes::default(), marked_stale: false, namespace: 0 }
+    }
+
+    #[test]
+    fn every_shape_reads_back_as_it_was_written() {
+        for key_len in [1, 7, 8, 9, 16, 23, 1024] {
+            for value_len in [0, 1, 6, 7, 8, 9, 128, 1000] {
+                for shape in 0..16_u32 {
+                    let attributes = Attributes {
+                        flags: if shape & 1 == 0 { 0 } else { 77 },
+                        deadline_ms: if shape & 2 == 0 { 0 } else { 1 << 40 },
+                        stale_at_ms: if shape & 4 == 0 { 0 } else { 5 },
+                        negative: shape & 8 != 0,
+                    };
+                    let namespace = (shape % 3) as u16;
+                    let facts = Facts { version: 1 << 30 | 9, attributes, marked_stale: shape == 3, namespace };
+                    let key: Vec<u8> = (0..key_len).map(|i| i as u8).collect();
+                    let value: Vec<u8> = (0..value_len).map(|i| !(i as u8)).collect();
+                    let draft = Draft { key: &key, value: &value, facts, versioned: shape % 2 == 0 };
+                    let memory = words(draft.words());
+                    draft.write(&memory);
+                    let view = View::new(&memory);
+                    let read = view.read(
+                        namespace,
+                        &key,
+                        || (1 << 30) + 100,
+                        |h, f, v| (f, v.copy_value(h), h.payload_bytes()),
+                    );
+                    assert_eq!(read, Read::Mine((facts, Bytes::from(value.clone()), key_len + value_len)), "{draft:?}");
+                    let mut back = Vec::new();
+                    view.copy_key(view.header(), &mut back);
+                    assert_eq!(back, key);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_of_the_same_length_or_prefix_is_another() {
+        let draft = Draft { key: b"0123456789", value: b"v", facts: facts(1), versioned: false };
+        let memory = words(draft.words());
+        draft.write(&memory);
+        for (namespace, key) in [(0, &b"0123456780"[..]), (0, b"01234567"), (1, b"0123456789"), (0, b"0123456789v")] {
+            assert_eq!(View::new(&memory).read(namespace, key, || 1, |_, _, _| ()), Read::Another);
+        }
+    }
+
+    #[test]
+    fn an_item_overwritten_during_the_copy_is_read_again() {
+        let old = Draft { key: b"key", value: b"old", facts: facts(1), versioned: false };
+        let new = Draft { value: b"new", facts: facts(2), ..old };
+        let memory = words(old.words());
+        old.write(&memory);
+        let view = View::new(&memory);
+        assert!(new.fits_in_place(view.header()));
+        let read = view.read(
+            0,
+            b"key",
+            || 2,
+            |header, _, view| {
+                new.overwrite(&memory);
+                view.copy_value(header)
+            },
+        );
+        assert_eq!(read, Read::Again);
+        let read = view.read(0, b"key", || 2, |header, facts, view| (view.copy_value(header), facts.version));
+        assert_eq!(read, Read::Mine((Bytes::from("new"), 2)));
+    }
+
+    #[test]
+    fn a_version_is_never_equal_to_that_of_another_write() {
+        let base = 1_u64 << 60;
+        let header = Header(0).with_version(base + 5);
+        assert_eq!(header.version(base + 5), base + 5);
+        assert_eq!(header.version(base + 5 + VERSION_MASK), base + 5);
+        // One write too many: reported grown, by a whole turn, never as a number another write had.
+        assert_eq!(header.version(base + 6 + VERSION_MASK), base + 6 + VERSION_MASK);
+    }
+}

@@ -1,0 +1,231 @@
+//! Migration: the index of a shard moves to a larger or smaller one, a few buckets at a time.
+//!
+//! ```text
+//!  index      [■■■■■■■■■■■■■■■■|□□□□□□□□]   readers read here until the end
+//!                        cursor┘
+//!  next       [▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪]   ──publish──► the index of the next map
+//! ```
+//! G1. Readers see only the old index until the new one is complete and published.
+//! G2. A slot whose bucket the cursor has passed is in both; whoever changes it in one changes it in the other. A slot
+//!     before the cursor is in the old index alone.
+//! G3. During a migration no slot moves between buckets of the old index, or it could slip past the cursor.
+//! G4. Places are computed from buckets and tags: no key is read, so a step costs what its slots cost.
+//!
+//! Writers help: each write moves a few buckets on, so a migration ends whether or not the cleaner gets the CPU.
+
+use super::arena::{PAGE_BYTES, WORD_BYTES};
+use super::index::{Index, MIN_BUCKETS, Position};
+use super::ledger::Account;
+use super::shard::{Locked, SpareBank};
+use super::slot::{Location, Place, Slot};
+use crate::sync::atomic::Ordering;
+
+/// A migration on its way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Migration {
+    next: Index,
+    /// Buckets of the old index that have been carried over.
+    cursor: u32,
+}
+
+/// The index grows when this share of its slots holds items, in percent.
+const FULL_PERCENT: u64 = 88;
+/// It shrinks when fewer do.
+const SPARSE_PERCENT: u64 = 55;
+/// A new index is made for this share.
+const FILL_PERCENT: u64 = 79;
+/// Buckets that a write carries over.
+const HELP_BUCKETS: u32 = 8;
+
+impl Locked<'_> {
+    pub(super) fn entries(&self) -> u64 {
+        self.shard.counts.entries.load(Ordering::Relaxed)
+    }
+
+    fn buckets_for(&self, entries: u64) -> u32 {
+        let slots = entries * 100 / FILL_PERCENT;
+        let most = (self.ground.bank_words / 8) as u64;
+        (slots / 8 + 1).clamp(u64::from(MIN_BUCKETS), most) as u32
+    }
+
+    /// Helps a migration along, and starts one when the index is too full.
+    pub(super) fn tend_index(&mut self) {
+        if self.writer.migration.is_some() {
+            self.migrate_some(HELP_BUCKETS);
+        } else if self.entries() * 100 > self.writer.index.slots() * FULL_PERCENT {
+            let _ = self.begin_migration(self.buckets_for(self.entries()));
+        }
+    }
+
+    /// Starts a migration to a smaller index if few slots are used; says whether it did.
+    pub(super) fn shrink_index(&mut self) -> bool {
+        let target = self.buckets_for(self.entries());
+        let sparse = self.entries() * 100 < self.writer.index.slots() * SPARSE_PERCENT;
+        self.writer.migration.is_none() && sparse && target < self.writer.index.buckets && self.begin_migration(target)
+    }
+
+    /// Starts a migration; `false` when the spare bank is still held by a reader or there is no room.
+    fn begin_migration(&mut self, buckets: u32) -> bool {
+        if buckets == self.writer.index.buckets {
+            return false;
+        }
+        self.reclaim();
+        while self.clean_spare_bank(u64::MAX) {}
+        if self.writer.spare != SpareBank::Clean {
+            return false;
+        }
+        let bank = self.writer.bank ^ 1;
+        let next = Index { base: bank * self.ground.bank_words, buckets };
+        let bytes = next.bytes().next_multiple_of(PAGE_BYTES as u64);
+        let shrinks = buckets < self.writer.index.buckets;
+        if shrinks {
+            self.ground.ledger.force(Account::Index, bytes);
+        } else if !self.ground.ledger.reserve(Account::Index, bytes) {
+            return false;
+        }
+        self.writer.migration = Some(Migration { next, cursor: 0 });
+        true
+    }
+
+    /// Carries some buckets over; publishes when the last one was. Says whether there was something to do.
+    pub(super) fn migrate_some(&mut self, buckets: u32) -> bool {
+        let Some(Migration { next, cursor }) = self.writer.migration else { return false };
+        let index = self.writer.index;
+        let end = index.buckets.min(cursor.saturating_add(buckets));
+        for bucket in cursor..end {
+            for (at, slot) in index.occupied(&self.ground.arena, bucket..bucket + 1) {
+                let place = index.place_of(bucket, slot);
+                if slot.location().is_none() {
+                    self.carry_ghost(next, place, slot);
+                } else if !self.carry_over(next, place, slot) {
+                    // No place in an emptier index: so unlikely that a cache may answer it by forgetting the item.
+                    self.drop_at(at);
+                }
+            }
+        }
+        self.writer.migration = Some(Migration { next, cursor: end });
+        if end == index.buckets {
+            self.end_migration(next);
+        }
+        true
+    }
+
+    /// Enters an item in the new index, which nobody reads yet; `false` when both its buckets are full for good.
+    fn carry_over(&self, next: Index, place: Place, slot: Slot) -> bool {
+        let arena = &self.ground.arena;
+        let time = self.ghost_time();
+        let vacancy = || next.vacancy(arena, place, |when| time.wrapping_sub(when));
+        let made = || {
+            for (from, to) in next.displacement(arena, place) {
+                next.move_to_other(arena, from, to);
+            }
+            vacancy()
+        };
+        match vacancy().or_else(made) {
+            Some((at, other)) => next.store(arena, at, slot.with_other(other)),
+            None => return false,
+        }
+        true
+    }
+
+    fn carry_ghost(&mut self, next: Index, place: Place, slot: Slot) {
+        let arena = &self.ground.arena;
+        if self.is_fresh(slot)
+            && let Some((at, other)) = next.vacancy(arena, place, |_| 0)
+            && next.load(arena, at).is_empty()
+        {
+            next.store(arena, at, slot.with_other(other));
+        }
+    }
+
+    /// A ghost that departed within one turnover of the shard's items.
+    pub(super) fn is_fresh(&self, slot: Slot) -> bool {
+        let age = |when: u16| u64::from(self.ghost_time().wrapping_sub(when)) * 64;
+        slot.departure().is_some_and(|(_, when)| age(when) <= self.entries() + 64)
+    }
+
+    fn end_migration(&mut self, next: Index) {
+        let old = self.writer.index;
+        self.writer.index = next;
+        self.writer.bank ^= 1;
+        self.writer.spare = SpareBank::Held;
+        self.writer.migration = None;
+        self.writer.disturbances += 1;
+        self.publish(Vec::new(), Some(old.bytes().next_multiple_of(PAGE_BYTES as u64)));
+    }
+
+    /// Gives back up to `most` bytes of the bank that the last migration left; says whether there was something to do.
+    pub(super) fn clean_spare_bank(&mut self, most: u64) -> bool {
+        let SpareBank::Dirty(bytes) = self.writer.spare else { return false };
+        let left = bytes.saturating_sub(most);
+        let first = (self.writer.bank ^ 1) * self.ground.bank_words;
+        self.ground.arena.release(first + left as usize / WORD_BYTES..first + bytes as usize / WORD_BYTES);
+        self.ground.ledger.release(Account::Index, bytes - left);
+        self.writer.spare = if left == 0 { SpareBank::Clean } else { SpareBank::Dirty(left) };
+        true
+    }
+
+    /// The other index, if the slot at `at` stands in it too (G2).
+    fn mirror(&self, at: Position) -> Option<Index> {
+        let Migration { next, cursor } = self.writer.migration?;
+        (Index::bucket(at) < cursor).then_some(next)
+    }
+
+    /// Replaces the slot of an item that is at `from` now.
+    pub(super) fn replace_slot(&mut self, at: Position, place: Place, from: Location, slot: Slot) {
+        let arena = &self.ground.arena;
+        if let Some(next) = self.mirror(at)
+            && let Some((at, there)) = next.position_of(arena, place, from)
+        {
+            next.store(arena, at, slot.with_other(there.is_other()));
+        }
+        let is_other = self.writer.index.load(arena, at).is_other();
+        self.writer.index.store(arena, at, slot.with_other(is_other));
+    }
+
+    /// Takes away the slot of an item that is at `from` now, and leaves `instead` (empty or a ghost).
+    pub(super) fn remove_slot(&mut self, at: Position, place: Place, from: Location, instead: Slot) {
+        let arena = &self.ground.arena;
+        if let Some(next) = self.mirror(at)
+            && let Some((at, there)) = next.position_of(arena, place, from)
+        {
+            let instead = if instead.is_empty() { instead } else { instead.with_other(there.is_other()) };
+            next.store(arena, at, instead);
+        }
+        let is_other = self.writer.index.load(arena, at).is_other();
+        let instead = if instead.is_empty() { instead } else { instead.with_other(is_other) };
+        self.writer.index.store(arena, at, instead);
+    }
+
+    /// Makes an item visible that has no slot yet.
+    pub(super) fn insert_slot(&mut self, place: Place, location: Location, reads: u8) {
+        let slot = Slot::item(place.tag(), location).with_reads(reads);
+        loop {
+            let (arena, index, time) = (&self.ground.arena, self.writer.index, self.ghost_time());
+            if let Some((at, other)) = index.vacancy(arena, place, |when| time.wrapping_sub(when)) {
+                match self.mirror(at) {
+                    Some(next) if !self.carry_over(next, place, slot) => self.migrate_some(u32::MAX),
+                    _ => return index.store(arena, at, slot.with_other(other)),
+                };
+                continue;
+            }
+            if self.writer.migration.is_some() {
+                self.migrate_some(u32::MAX); // then there is room (G3: nothing may be displaced before)
+                continue;
+            }
+            let moves = index.displacement(arena, place);
+            if !moves.is_empty() {
+                for (from, to) in moves {
+                    self.displace(|this| index.move_to_other(&this.ground.arena, from, to));
+                }
+                self.writer.disturbances += 1;
+            } else if self.begin_migration((index.buckets + index.buckets / 8).min((self.ground.bank_words / 8) as u32))
+            {
+                self.migrate_some(u32::MAX);
+            } else {
+                let at = index.coldest(arena, place);
+                self.drop_at(at);
+            }
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The store: keys and values in memory that the store owns, and can give back.
+//!
+//! ```text
+//!  Store ── hash ──► Shard ─┬─ ArcSwap<Map> ─► index: slots ─► items in segments     readers, without a lock
+//!                           └─ lock ─► Writer: logs of segments, migration, job      one writer or cleaner a shard
+//!    └─ Ground: one arena (index banks, segments), the pool of segments, the ledger
+//! ```
+//! Read the files in this order: [`types`](self), `arena` (the memory), `slot`, `item`, `index`, `segment`, `ledger`,
+//! then `shard` (what readers see, and the rules that keep them safe), `write`, `append`, `migrate`, and `clean` with
+//! `policy` (what is worth keeping).
+//!
+//! The store knows nothing of threads, files, time or the network. Who calls it brings the time, in milliseconds.
+
+mod append;
+mod arena;
+mod clean;
+mod hash;
+mod index;
+mod item;
+mod ledger;
+mod migrate;
+mod policy;
+mod scan;
+mod segment;
+mod shard;
+mod slot;
+mod stats;
+mod types;
+mod write;
+
+pub use clean::{Tally, Task};
+pub use ledger::{Account, Ledger};
+pub use stats::Stats;
+pub use types::*;
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+use arena::{Arena, PAGE_BYTES, WORD_BYTES};
+use hash::{Hash, Hasher};
+use segment::Pool;
+use shard::{Ground, Locked, Shard};
+use std::io;
+
+/// How a store is made.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What segments, index and bytes in flight may use together, in bytes. Can be changed later through the ledger.
+    pub capacity_bytes: u64,
+    /// The most that the capacity may ever be raised to, in bytes: address space is reserved for it. `None`: the
+    /// machine's memory.
+    pub most_bytes: Option<u64>,
+    /// The largest value, in bytes; at most [`MAX_VALUE_BYTES`].
+    pub max_value_bytes: usize,
+    /// The seed of the keyed hash.
+    pub seed: [u64; 2],
+    /// Every version is larger than this: the time of the start, in units finer than writes can come, makes versions
+    /// grow over restarts too.
+    pub first_version: u64,
+    /// How many shards, a power of two up to 256. `None`: one for every 16 MiB of capacity.
+    pub shards: Option<usize>,
+    /// Size of a segment in bytes, a power of two from 4 KiB to 2 MiB. `None`: 1/128 of a shard, at least 64 KiB.
+    pub segment_bytes: Option<usize>,
+}
+
+/// The largest value a store can be made for, in bytes.
+pub const MAX_VALUE_BYTES: usize = (item::MAX_ITEM_WORDS - 256) * WORD_BYTES;
+
+impl Options {
+    /// With everything chosen from the capacity, and a random seed.
+    pub fn new(capacity_bytes: u64) -> Self {
+        use std::hash::{BuildHasher, RandomState};
+        // The standard library's random state is the operating system's randomness, stretched.
+        let random = || RandomState::new().hash_one(0_u8);
+        Self {
+            capacity_bytes,
+            most_bytes: None,
+            max_value_bytes: 1 << 20,
+            seed: [random(), random()],
+            first_version: crate::clock::unix_ms() << 20,
+            shards: None,
+            segment_bytes: None,
+        }
+    }
+
+    fn shard_count(&self) -> usize {
+        const SHARD_BYTES: u64 = 16 << 20;
+        let wanted = self.capacity_bytes.div_ceil(SHARD_BYTES).clamp(1, 256) as usize;
+        self.shards.unwrap_or(wanted).next_power_of_two().min(256)
+    }
+
+    fn segment_size(&self) -> usize {
+        let wanted = (self.capacity_bytes / self.shard_count() as u64 / 128).max(1).next_power_of_two() as usize;
+        self.segment_bytes.unwrap_or(wanted.clamp(64 << 10, 2 << 20)).next_power_of_two().clamp(PAGE_BYTES, 2 << 20)
+    }
+
+    fn most(&self) -> u64 {
+        let machine = || {
+            let info = rustix::system::sysinfo();
+            info.totalram as u64 * u64::from(info.mem_unit)
+        };
+        self.most_bytes.unwrap_or_else(machine).max(self.capacity_bytes).next_multiple_of(PAGE_BYTES as u64)
+    }
+}
+
+/// The store.
+#[derive(Debug)]
+pub struct Store {
+    ground: Ground,
+    shards: Box<[Shard]>,
+    max_value_bytes: usize,
+    refusals: AtomicU64,
+}
+
+/// Other shards a write may evict from when its own has nothing left to give.
+const MAX_ELSEWHERE: usize = 64;
+
+impl Store {
+    /// Makes a store: reserves its address space, touches next to nothing.
+    ///
+    /// # Errors
+    /// When the system refuses the address space.
+    pub fn new(options: Options) -> io::Result<Self> {
+        let (shards, segment_bytes, most) = (options.shard_count(), options.segment_size(), options.most());
+        // An index takes at most 8 bytes for each smallest item (16 bytes) at its fill: half of all memory is plenty.
+        let bank_words = (most / shards as u64 / 2).next_multiple_of(PAGE_BYTES as u64) as usize / WORD_BYTES;
+        let banks_words = bank_words * 2 * shards;
+        // Four times the memory in address space: runs of segments for large values never want for neighbours.
+        let numbers = (most * 4 / segment_bytes as u64 + 2).min((1 << slot::SEGMENT_BITS) - 1) as u32;
+        let arena = Arena::reserve(banks_words * WORD_BYTES + numbers as usize * segment_bytes)?;
+        let ground = Ground {
+            arena,
+            pool: Pool::new(banks_words, segment_bytes, numbers),
+            ledger: std::sync::Arc::new(Ledger::new(options.capacity_bytes)),
+            hasher: Hasher::new(options.seed),
+            bank_words,
+        };
+        let shards = (0..shards as u32).map(|number| Shard::new(&ground, number, options.first_version)).collect();
+        let max_value_bytes = options.max_value_bytes.min(MAX_VALUE_BYTES);
+        Ok(Self { ground, shards, max_value_bytes, refusals: AtomicU64::new(0) })
+    }
+
+    /// The ledger that every growing byte is reserved in.
+    pub fn ledger(&self) -> &std::sync::Arc<Ledger> {
+        &self.ground.ledger
+    }
+
+    /// The largest value, in bytes.
+    pub fn max_value_bytes(&self) -> usize {
+        self.max_value_bytes
+    }
+
+    /// The size of a segment, in bytes.
+    pub fn segment_bytes(&self) -> usize {
+        self.ground.pool.segment_bytes()
+    }
+
+    /// Reads a key. Takes no lock.
+    ///
+    /// # Errors
+    /// [`Error::KeyLength`].
+    pub fn get(&self, key: Key<'_>, now_ms: u64, usage: Use) -> Result<Lookup, Error> {
+        let (shard, hash) = self.shard_of(key)?;
+        Ok(shard.get(&self.ground, key, hash, now_ms, usage))
+    }
+
+    /// Stores a value under a condition. `keep_deadline`: an item that is there keeps its deadline.
+    ///
+    /// # Errors
+    /// [`Error::KeyLength`], [`Error::ValueTooLarge`]; [`Error::NoSpace`] when nothing is left to evict.
+    pub fn set(
+        &self,
+        key: Key<'_>,
+        value: &[u8],
+        attributes: &Attributes,
+        condition: Condition,
+        keep_deadline: bool,
+        now_ms: u64,
+    ) -> Result<SetOutcome, Error> {
+        let (_, hash) = self.shard_of(key)?;
+        if value.len() > self.max_value_bytes {
+            return Err(Error::ValueTooLarge { len: value.len(), max: self.max_value_bytes });
+        }
+        self.with_room(hash, now_ms, |shard| shard.set(key, hash, value, attributes, condition, keep_deadline, now_ms))
+    }
+
+    /// Deletes a key.
+    ///
+    /// # Errors
+    /// [`Error::KeyLength`].
+    pub fn delete(
+        &self,
+        key: Key<'_>,
+        if_version: Option<u64>,
+        deletion: Deletion,
+        now_ms: u64,
+    ) -> Result<DeleteOutcome, Error> {
+        let (shard, hash) = self.shard_of(key)?;
+        Ok(shard.lock(&self.ground).delete(key, hash, if_version, deletion, now_ms))
+    }
+
+    /// Sets a new deadline (0: never) and returns the version, which stays; `None` when there is no item.
+    ///
+    /// # Errors
+    /// As for [`Store::set`]: an item without a deadline must be written again to get one.
+    pub fn touch(&self, key: Key<'_>, deadline_ms: u64, now_ms: u64) -> Result<Option<u64>, Error> {
+        let (_, hash) = self.shard_of(key)?;
+        self.with_room(hash, now_ms, |shard| shard.touch(key, hash, deadline_ms, now_ms))
+    }
+
+    /// Reads and writes one key without anybody in between. `decide` runs under the shard's lock and sees the item that
+    /// may be served; it may be asked again when room had to be made in other shards. The answer is what it returned,
+    /// and the version if something was stored.
+    ///
+    /// # Errors
+    /// As for [`Store::set`].
+    pub fn update<R>(
+        &self,
+        key: Key<'_>,
+        now_ms: u64,
+        mut decide: impl FnMut(Option<&Item>) -> (Update, R),
+    ) -> Result<(R, Option<u64>), Error> {
+        let (_, hash) = self.shard_of(key)?;
+        let most = self.max_value_bytes;
+        self.with_room(hash, now_ms, |shard| shard.update(key, hash, now_ms, &mut decide, most))
+    }
+
+    /// Declares a group void (or, with `mark_stale`, stale) in time that does not depend on its size: from now on no
+    /// item of it that was stored before is fresh. The cleaner finds the items later.
+    ///
+    /// # Errors
+    /// [`Error::TooManyInvalidations`] when too many wait for the cleaner.
+    pub fn invalidate(&self, group: Group<'_>, mark_stale: bool) -> Result<(), Error> {
+        for shard in &self.shards {
+            shard.lock(&self.ground).can_invalidate()?;
+        }
+        for shard in &self.shards {
+            shard.lock(&self.ground).invalidate(group, mark_stale);
+        }
+        Ok(())
+    }
+
+    /// How many shards there are to be cleaned.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Cleans a shard until `stop` says so, holding its lock; `false` when there was nothing to do.
+    pub fn clean(
+        &self,
+        shard: usize,
+        task: Task,
+        now_ms: u64,
+        tally: &mut Tally,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> bool {
+        self.shards[shard].lock(&self.ground).clean(task, now_ms, tally, stop)
+    }
+
+    /// Gives one freed segment's pages back to the operating system if more than `keep` wait for reuse; returns the
+    /// bytes given back.
+    pub fn cool(&self, keep: usize) -> Option<u64> {
+        self.ground.pool.cool_one(&self.ground.arena, &self.ground.ledger, keep)
+    }
+
+    fn shard_of(&self, key: Key<'_>) -> Result<(&Shard, Hash), Error> {
+        if !(1..=MAX_KEY_BYTES).contains(&key.bytes.len()) {
+            return Err(Error::KeyLength { len: key.bytes.len(), max: MAX_KEY_BYTES });
+        }
+        let hash = self.ground.hasher.hash(key);
+        Ok((&self.shards[hash.shard(self.shards.len())], hash))
+    }
+
+    /// Runs a write; when its shard has nothing left to evict, evicts where there is most and tries again.
+    fn with_room<T>(
+        &self,
+        hash: Hash,
+        now_ms: u64,
+        mut write: impl FnMut(&mut Locked<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let number = hash.shard(self.shards.len());
+        for _ in 0..MAX_ELSEWHERE {
+            match write(&mut self.shards[number].lock(&self.ground)) {
+                Err(Error::NoSpace { need, .. }) if self.ledger().could_hold(need) && self.evict_elsewhere(now_ms) => {}
+                result => {
+                    if matches!(result, Err(Error::NoSpace { .. })) {
+                        self.refusals.fetch_add(1, Ordering::Relaxed);
+                    }
+                    return result;
+                }
+            }
+        }
+        let ledger = self.ledger();
+        self.refusals.fetch_add(1, Ordering::Relaxed);
+        Err(Error::NoSpace { need: 0, used: ledger.total(), capacity: ledger.capacity() })
+    }
+
+    fn evict_elsewhere(&self, now_ms: u64) -> bool {
+        let written = |shard: &&Shard| shard.counts.written_words.load(Ordering::Relaxed);
+        let fullest = self.shards.iter().max_by_key(written).expect("there is a shard");
+        if written(&fullest) == 0 || !fullest.lock(&self.ground).clean_one_now(now_ms) {
+            return false;
+        }
+        while self.cool(0).is_some() {}
+        true
+    }
+}
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests;

@@ -1,0 +1,286 @@
+//! A segment: a fixed run of memory that is filled once, read, then given back whole; and the pool they come from.
+//!
+//! ```text
+//!  pool ──take──► open ──seal──► sealed ──emptied──► retired ──last reader left──► pool (hot) ──cool──► pages returned
+//! ```
+//! S1. Bytes below `tail` are an unbroken run of items; only the shard's writer appends, and only to an open segment.
+//! S2. A segment is retired when no slot of its shard's index names it, and its number returns to the pool only when
+//!     every map of the shard that was published before has been dropped.
+//! S3. What a segment has made resident is reserved in the ledger, page by page, before it is touched.
+//!
+//! An item too large for a segment has a segment of its own, made of as many numbers in a row as it needs: only address
+//! space is spent on the last of them, for pages that are not touched are not resident.
+
+use super::arena::{Arena, PAGE_BYTES, WORD_BYTES};
+use super::ledger::{Account, Ledger};
+use crate::sync::{Mutex, lock};
+use std::collections::BTreeMap;
+
+/// The two logs of a shard (S3-FIFO: Yang et al., SOSP 2023), each with a segment for what is new and one for what the
+/// cleaner moved, so that items of one age stay together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Log {
+    /// Items that were not asked for yet.
+    Nursery,
+    /// Items that have earned their place.
+    Main,
+}
+
+/// Where an item is appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tail {
+    /// The log.
+    pub log: Log,
+    /// Among items that were moved.
+    pub moved: bool,
+}
+
+impl Tail {
+    /// How many there are.
+    pub(super) const COUNT: usize = 4;
+
+    /// From 0 to [`Tail::COUNT`].
+    pub(super) fn number(self) -> usize {
+        self.log as usize * 2 + usize::from(self.moved)
+    }
+}
+
+/// A run of numbers with the memory behind them, as the pool gives it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// The first number.
+    pub id: u32,
+    /// How many.
+    pub units: u32,
+    /// What of it is resident and reserved in the ledger, from its beginning, in bytes.
+    pub resident_bytes: u64,
+}
+
+/// What the writer of a shard knows of a segment.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    /// Its memory.
+    pub extent: Extent,
+    /// Which log it belongs to.
+    pub log: Log,
+    /// Grows with time; survivors keep the age of where they come from.
+    pub age: u64,
+    /// Words written.
+    pub tail_words: usize,
+    /// Words of items that the index still names.
+    pub live_words: usize,
+    /// How many those are.
+    pub live_items: usize,
+    /// No more is appended.
+    pub sealed: bool,
+    /// The earliest and the latest deadline of an item here; (0, 0) for none.
+    pub deadlines: (u64, u64),
+    /// Not before this time is it worth looking for expired items again.
+    pub look_again_ms: u64,
+}
+
+impl Segment {
+    /// A new one, open.
+    pub(super) fn open(extent: Extent, log: Log, age: u64) -> Self {
+        Self {
+            extent,
+            log,
+            age,
+            tail_words: 0,
+            live_words: 0,
+            live_items: 0,
+            sealed: false,
+            deadlines: (0, 0),
+            look_again_ms: 0,
+        }
+    }
+
+    /// Live words in a hundred written ones.
+    pub(super) fn occupancy_percent(&self) -> usize {
+        (self.live_words * 100).checked_div(self.tail_words).unwrap_or(0)
+    }
+
+    /// Notes the deadline of an item that is appended.
+    pub(super) fn note_deadline(&mut self, deadline_ms: u64) {
+        if deadline_ms == 0 {
+            return;
+        }
+        let (first, last) = self.deadlines;
+        self.deadlines =
+            if first == 0 { (deadline_ms, deadline_ms) } else { (first.min(deadline_ms), last.max(deadline_ms)) };
+        self.look_again_ms = self.next_look();
+    }
+
+    /// When an eighth of the items with a deadline may have expired, were their deadlines spread evenly.
+    pub(super) fn next_look(&self) -> u64 {
+        let (first, last) = self.deadlines;
+        first + (last - first) / 8
+    }
+}
+
+/// The segments nobody uses, and the address space they lie in.
+#[derive(Debug)]
+pub(super) struct Pool {
+    /// The first word of segment number 0 in the arena. Number 0 is never given out.
+    base: usize,
+    segment_bytes: usize,
+    /// Numbers there are.
+    count: u32,
+    free: Mutex<Free>,
+}
+
+#[derive(Debug)]
+struct Free {
+    /// Resident and reserved; to be used first or to be cooled.
+    hot: Vec<Extent>,
+    /// Runs of numbers without a resident page: first number to length.
+    cold: BTreeMap<u32, u32>,
+}
+
+impl Pool {
+    /// `count` segments of `segment_bytes` from the word `base` of the arena on.
+    pub(super) fn new(base: usize, segment_bytes: usize, count: u32) -> Self {
+        let free = Free { hot: Vec::new(), cold: BTreeMap::from([(1, count - 1)]) };
+        Self { base, segment_bytes, count, free: Mutex::new(free) }
+    }
+
+    /// The size of a segment in bytes.
+    pub(super) fn segment_bytes(&self) -> usize {
+        self.segment_bytes
+    }
+
+    /// The words of an extent.
+    pub(super) fn words(&self, extent: Extent) -> std::ops::Range<usize> {
+        let unit = self.segment_bytes / WORD_BYTES;
+        let first = self.base + extent.id as usize * unit;
+        first..first + extent.units as usize * unit
+    }
+
+    /// The first word of a location's segment.
+    pub(super) fn first_word(&self, id: u32) -> usize {
+        debug_assert!(id < self.count);
+        self.base + id as usize * (self.segment_bytes / WORD_BYTES)
+    }
+
+    /// `units` numbers in a row: a hot one first. `None` when the address space is used up.
+    pub(super) fn take(&self, units: u32) -> Option<Extent> {
+        let mut free = lock(&self.free);
+        if let Some(at) = free.hot.iter().rposition(|extent| extent.units == units) {
+            return Some(free.hot.swap_remove(at));
+        }
+        let (&id, &len) = free.cold.iter().find(|(_, len)| **len >= units)?;
+        free.cold.remove(&id);
+        if len > units {
+            free.cold.insert(id + units, len - units);
+        }
+        Some(Extent { id, units, resident_bytes: 0 })
+    }
+
+    /// Takes back what nobody reads any more (S2), with its pages as they are.
+    pub(super) fn put_back(&self, extent: Extent) {
+        lock(&self.free).hot.push(extent);
+    }
+
+    /// Gives the pages of one hot extent back to the operating system, if there are more than `keep`; returns the bytes
+    /// given back.
+    pub(super) fn cool_one(&self, arena: &Arena, ledger: &Ledger, keep: usize) -> Option<u64> {
+        let extent = {
+            let mut free = lock(&self.free);
+            if free.hot.len() <= keep {
+                return None;
+            }
+            free.hot.pop()?
+        };
+        let first = self.words(extent).start;
+        arena.release(first..first + extent.resident_bytes as usize / WORD_BYTES);
+        ledger.release(Account::Segments, extent.resident_bytes);
+        let mut free = lock(&self.free);
+        let (mut id, mut units) = (extent.id, extent.units);
+        if let Some(next) = free.cold.remove(&(id + units)) {
+            units += next;
+        }
+        if let Some((&before, &len)) = free.cold.range(..id).next_back().filter(|(first, len)| *first + *len == id) {
+            free.cold.remove(&before);
+            (id, units) = (before, len + units);
+        }
+        free.cold.insert(id, units);
+        Some(extent.resident_bytes)
+    }
+
+    /// Resident bytes that wait for reuse.
+    pub(super) fn hot_bytes(&self) -> u64 {
+        lock(&self.free).hot.iter().map(|extent| extent.resident_bytes).sum()
+    }
+}
+
+/// Makes sure that the first `words` of an extent are reserved (S3), `step_bytes` (whole pages) at a time. `force`
+/// reserves whatever the capacity: for the cleaner, who frees more than that in the end.
+#[must_use]
+pub(super) fn reserve_up_to(
+    extent: &mut Extent,
+    words: usize,
+    segment_bytes: usize,
+    step_bytes: usize,
+    ledger: &Ledger,
+    force: bool,
+) -> bool {
+    debug_assert!(step_bytes.is_multiple_of(PAGE_BYTES));
+    let need = (words * WORD_BYTES) as u64;
+    if need <= extent.resident_bytes {
+        return true;
+    }
+    let up_to = need.next_multiple_of(step_bytes as u64).min(extent.units as u64 * segment_bytes as u64);
+    let more = up_to - extent.resident_bytes;
+    if force {
+        ledger.force(Account::Segments, more);
+    } else if !ledger.reserve(Account::Segments, more) {
+        return false;
+    }
+    extent.resident_bytes = up_to;
+    true
+}
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back_and_neighbours_grow_together() {
+        let arena = Arena::reserve(64 * PAGE_BYTES).unwrap();
+        let ledger = Ledger::new(u64::MAX);
+        let pool = Pool::new(0, PAGE_BYTES, 64);
+        let mut extents: Vec<_> = (0..3).map(|_| pool.take(1).unwrap()).collect();
+        extents.push(pool.take(60).unwrap());
+        assert_eq!(pool.take(1), None, "all 63 numbers are out");
+        for extent in &mut extents {
+            assert!(reserve_up_to(extent, 1, PAGE_BYTES, PAGE_BYTES, &ledger, false));
+        }
+        for extent in extents {
+            pool.put_back(extent);
+        }
+        assert!(pool.hot_bytes() > 0);
+        while pool.cool_one(&arena, &ledger, 0).is_some() {}
+        assert_eq!((ledger.total(), pool.hot_bytes()), (0, 0));
+        assert_eq!(pool.take(63).map(|extent| extent.id), Some(1), "one run again");
+    }
+
+    #[test]
+    fn pages_are_reserved_before_they_are_touched_and_never_beyond_the_segment() {
+        let ledger = Ledger::new(8 * PAGE_BYTES as u64);
+        let mut extent = Extent { id: 1, units: 1, resident_bytes: 0 };
+        assert!(reserve_up_to(&mut extent, 1, 6 * PAGE_BYTES, 4 * PAGE_BYTES, &ledger, false));
+        assert_eq!(extent.resident_bytes, 4 * PAGE_BYTES as u64);
+        assert!(reserve_up_to(
+            &mut extent,
+            5 * PAGE_BYTES / WORD_BYTES,
+            6 * PAGE_BYTES,
+            4 * PAGE_BYTES,
+            &ledger,
+            false
+        ));
+        assert_eq!(ledger.total(), 6 * PAGE_BYTES as u64);
+        let mut next = Extent { id: 2, units: 1, resident_bytes: 0 };
+        assert!(!reserve_up_to(&mut next, 1, 6 * PAGE_BYTES, 4 * PAGE_BYTES, &ledger, false));
+        assert_eq!(next.resident_bytes, 0);
+    }
+}

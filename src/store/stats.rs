@@ -1,0 +1,94 @@
+//! The account of the store.
+
+use super::Store;
+use super::arena::WORD_BYTES;
+use super::ledger::Account;
+use super::shard::Counts;
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// The account of the store. Counts are since its beginning, amounts are of now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Items that can be read (those that have expired and wait to be dropped included).
+    pub entries: u64,
+    /// Their keys and values, in bytes.
+    pub live_bytes: u64,
+    /// The same with what the store keeps beside them, in bytes.
+    pub item_bytes: u64,
+    /// Bytes in segments that no reader can reach any more.
+    pub dead_bytes: u64,
+    /// Resident bytes of segments, those that wait for reuse included.
+    pub segment_bytes: u64,
+    /// The index of all shards, in bytes.
+    pub index_bytes: u64,
+    /// Requests and responses in flight, in bytes.
+    pub in_flight_bytes: u64,
+    /// What all of these may be together, in bytes.
+    pub capacity_bytes: u64,
+    /// Reads that found an item.
+    pub hits: u64,
+    /// Reads that did not.
+    pub misses: u64,
+    /// Values stored.
+    pub sets: u64,
+    /// Keys deleted by callers.
+    pub deletes: u64,
+    /// Items dropped to make room.
+    pub evictions: u64,
+    /// Items dropped because their time had passed.
+    pub expirations: u64,
+    /// Items dropped because their group was declared void.
+    pub invalidated: u64,
+    /// Writes refused for want of room.
+    pub refusals: u64,
+    /// Bytes of items written by callers.
+    pub appended_bytes: u64,
+    /// Bytes of items copied by the cleaner.
+    pub copied_bytes: u64,
+    /// How many segments are 0-10 %, 10-20 %, ... 90-100 % full of live bytes.
+    pub occupancy: [u64; 10],
+}
+
+impl Store {
+    /// The account. Takes no lock, so its figures may be a few operations apart; `occupancy` is left empty.
+    pub fn stats(&self) -> Stats {
+        let sum = |of: fn(&Counts) -> &AtomicU64| -> u64 {
+            self.shards.iter().map(|shard| of(&shard.counts).load(Ordering::Relaxed)).sum()
+        };
+        let ledger = &self.ground.ledger;
+        let words = WORD_BYTES as u64;
+        let item_bytes = sum(|c| &c.live_words) * words;
+        Stats {
+            entries: sum(|c| &c.entries),
+            live_bytes: sum(|c| &c.live_bytes),
+            item_bytes,
+            dead_bytes: (sum(|c| &c.written_words) * words).saturating_sub(item_bytes),
+            segment_bytes: ledger.used(Account::Segments),
+            index_bytes: ledger.used(Account::Index),
+            in_flight_bytes: ledger.used(Account::InFlight),
+            capacity_bytes: ledger.capacity(),
+            hits: sum(|c| &c.hits),
+            misses: sum(|c| &c.misses),
+            sets: sum(|c| &c.sets),
+            deletes: sum(|c| &c.deletes),
+            evictions: sum(|c| &c.evictions),
+            expirations: sum(|c| &c.expirations),
+            invalidated: sum(|c| &c.invalidated),
+            refusals: self.refusals.load(Ordering::Relaxed),
+            appended_bytes: sum(|c| &c.appended_bytes),
+            copied_bytes: sum(|c| &c.copied_bytes),
+            occupancy: [0; 10],
+        }
+    }
+
+    /// How many segments are 0-10 %, 10-20 %, ... 90-100 % full of live bytes. Takes each shard's lock for a moment.
+    pub fn occupancy(&self) -> [u64; 10] {
+        let mut histogram = [0; 10];
+        for shard in &self.shards {
+            for segment in shard.lock(&self.ground).writer.segments.values() {
+                histogram[(segment.occupancy_percent() / 10).min(9)] += 1;
+            }
+        }
+        histogram
+    }
+}

@@ -1,0 +1,246 @@
+//! What callers change: set, delete, touch, update, invalidate. One writer a shard at a time.
+//!
+//! A write first makes room, then looks (making room may have moved what it found), then writes the item, and last
+//! publishes it by one store of a slot. What it replaces is marked dead afterwards.
+
+use super::hash::Hash;
+use super::item::{Draft, Facts};
+use super::segment::{Log, Tail};
+use super::shard::{Found, Locked, Void, add, sub};
+use super::slot::{Departure, Location};
+use super::types::{Attributes, Condition, DeleteOutcome, Deletion, Error, Group, Item, Key, SetOutcome, Update};
+use crate::sync::atomic::Ordering;
+
+/// Invalidations of a shard that may wait for their sweep.
+const MAX_VOIDS: usize = 64;
+
+impl Locked<'_> {
+    /// See [`super::Store::set`].
+    pub(super) fn set(
+        &mut self,
+        key: Key<'_>,
+        hash: Hash,
+        value: &[u8],
+        attributes: &Attributes,
+        condition: Condition,
+        keep_deadline: bool,
+        now_ms: u64,
+    ) -> Result<SetOutcome, Error> {
+        let present = self.find_servable(key, hash, now_ms).ok().map(|(found, _)| found.facts);
+        let version = present.map_or(0, |facts| facts.version);
+        match condition {
+            Condition::Absent if present.is_some() => return Ok(SetOutcome::NotStored(version)),
+            Condition::Present if present.is_none() => return Ok(SetOutcome::NotStored(0)),
+            Condition::Version(wanted) if wanted != version => return Ok(SetOutcome::Conflict(version)),
+            Condition::Always | Condition::Absent | Condition::Present | Condition::Version(_) => {}
+        }
+        let mut attributes = *attributes;
+        if let (true, Some(facts)) = (keep_deadline, present) {
+            attributes.deadline_ms = facts.attributes.deadline_ms;
+        }
+        self.store(key, hash, value, attributes, None, now_ms).map(SetOutcome::Stored)
+    }
+
+    /// See [`super::Store::update`].
+    pub(super) fn update<R>(
+        &mut self,
+        key: Key<'_>,
+        hash: Hash,
+        now_ms: u64,
+        decide: impl FnOnce(Option<&Item>) -> (Update, R),
+        max_value_bytes: usize,
+    ) -> Result<(R, Option<u64>), Error> {
+        let present = self.find_servable(key, hash, now_ms).ok().map(|(found, stale)| self.item(&found, stale));
+        let (update, answer) = decide(present.as_ref());
+        match update {
+            Update::Keep => Ok((answer, None)),
+            Update::Store { value, .. } if value.len() > max_value_bytes => {
+                Err(Error::ValueTooLarge { len: value.len(), max: max_value_bytes })
+            }
+            Update::Store { value, attributes } => {
+                let version = self.store(key, hash, &value, attributes, None, now_ms)?;
+                Ok((answer, Some(version)))
+            }
+        }
+    }
+
+    /// See [`super::Store::delete`].
+    pub(super) fn delete(
+        &mut self,
+        key: Key<'_>,
+        hash: Hash,
+        if_version: Option<u64>,
+        deletion: Deletion,
+        now_ms: u64,
+    ) -> DeleteOutcome {
+        let Ok((found, _)) = self.find_servable(key, hash, now_ms) else { return DeleteOutcome::NotFound };
+        if if_version.is_some_and(|wanted| wanted != found.facts.version) {
+            return DeleteOutcome::Conflict(found.facts.version);
+        }
+        add(&self.shard.counts.deletes, 1);
+        self.tend_index();
+        let found = self.find(key, hash).expect("helping a migration along loses no item that was just found");
+        match deletion {
+            Deletion::Remove => {
+                self.remove_slot(found.at, hash.place(), found.location, super::slot::Slot::EMPTY);
+                self.bury(found.location);
+                DeleteOutcome::Deleted(0)
+            }
+            Deletion::MarkStale => {
+                self.ground.view(found.location).mark_stale();
+                DeleteOutcome::Deleted(found.facts.version)
+            }
+        }
+    }
+
+    /// See [`super::Store::touch`].
+    pub(super) fn touch(
+        &mut self,
+        key: Key<'_>,
+        hash: Hash,
+        deadline_ms: u64,
+        now_ms: u64,
+    ) -> Result<Option<u64>, Error> {
+        let Ok((found, stale)) = self.find_servable(key, hash, now_ms) else { return Ok(None) };
+        if self.ground.view(found.location).set_deadline(deadline_ms) {
+            if let Some(segment) = self.writer.segments.get_mut(&found.location.segment()) {
+                segment.note_deadline(deadline_ms);
+            }
+            return Ok(Some(found.facts.version));
+        }
+        // The item has no word for a deadline: it is written again, under the version it has.
+        let Item { value, version, attributes, .. } = self.item(&found, stale);
+        let facts = Facts { marked_stale: stale, ..found.facts };
+        self.store(key, hash, &value, Attributes { deadline_ms, ..attributes }, Some(facts), now_ms)?;
+        Ok(Some(version))
+    }
+
+    /// Writes an item and publishes it in place of the one that is there. `as_is`: the same write again, under the same
+    /// version.
+    fn store(
+        &mut self,
+        key: Key<'_>,
+        hash: Hash,
+        value: &[u8],
+        attributes: Attributes,
+        as_is: Option<Facts>,
+        now_ms: u64,
+    ) -> Result<u64, Error> {
+        self.tend_index();
+        let fresh = Facts { version: self.version() + 1, attributes, marked_stale: false, namespace: key.namespace };
+        let facts = as_is.map_or(fresh, |facts| Facts { attributes, ..facts });
+        let draft = Draft { key: key.bytes, value, facts, versioned: !self.writer.voids.is_empty() };
+        if as_is.is_none()
+            && let Some(found) = self.find(key, hash)
+            && draft.fits_in_place(found.header)
+        {
+            return Ok(self.overwrite(&found, draft));
+        }
+
+        let words = draft.words();
+        let log = self.log_for(key, hash);
+        let (location, place) = (self.make_room_and_append(Tail { log, moved: false }, words, now_ms)?, hash.place());
+        // Making room may have ended an invalidation's sweep or moved items: only what is looked up now counts.
+        let draft = match as_is {
+            None => Draft { facts: Facts { version: self.next_version(), ..facts }, ..draft },
+            Some(_) => draft,
+        };
+        draft.write(self.ground.arena.words(self.range(location, words)));
+        let segment = self.writer.segments.get_mut(&location.segment()).expect("the item was appended to it");
+        segment.note_deadline(attributes.deadline_ms);
+        match self.find(key, hash) {
+            Some(old) => {
+                self.replace_slot(old.at, place, old.location, old.slot.with_location(location));
+                self.bury(old.location);
+            }
+            None => self.insert_slot(place, location, 0),
+        }
+        self.count_live(location, words, key.bytes.len() + value.len());
+        let counts = &self.shard.counts;
+        add(&counts.appended_bytes, words * super::arena::WORD_BYTES);
+        add(&counts.sets, 1);
+        Ok(draft.facts.version)
+    }
+
+    fn overwrite(&mut self, found: &Found, draft: Draft<'_>) -> u64 {
+        let version = self.next_version();
+        let draft = Draft { facts: Facts { version, ..draft.facts }, ..draft };
+        draft.overwrite(self.ground.arena.words(self.range(found.location, found.header.words())));
+        let counts = &self.shard.counts;
+        let payload = draft.key.len() + draft.value.len();
+        add(&counts.live_bytes, payload);
+        sub(&counts.live_bytes, found.header.payload_bytes());
+        add(&counts.appended_bytes, found.header.words() * super::arena::WORD_BYTES);
+        add(&counts.sets, 1);
+        if let Some(segment) = self.writer.segments.get_mut(&found.location.segment()) {
+            segment.note_deadline(draft.facts.attributes.deadline_ms);
+        }
+        version
+    }
+
+    /// A key that comes back soon after its eviction, or is in the main log already, goes to the main log.
+    fn log_for(&self, key: Key<'_>, hash: Hash) -> Log {
+        if let Some(found) = self.find(key, hash) {
+            return self.writer.segments[&found.location.segment()].log;
+        }
+        let mut slots = self.writer.index.candidates(&self.ground.arena, hash.place());
+        let evicted = |slot: super::slot::Slot| matches!(slot.departure(), Some((Departure::Evicted, _)));
+        match slots.any(|(_, slot)| evicted(slot) && self.is_fresh(slot)) {
+            true => Log::Main,
+            false => Log::Nursery,
+        }
+    }
+
+    /// The words of an item.
+    pub(super) fn range(&self, at: Location, words: usize) -> std::ops::Range<usize> {
+        let first = self.ground.pool.first_word(at.segment()) + at.offset_words() as usize;
+        first..first + words
+    }
+
+    /// Counts an item that has just become visible.
+    pub(super) fn count_live(&mut self, at: Location, words: usize, payload: usize) {
+        let segment = self.writer.segments.get_mut(&at.segment()).expect("a visible item is in a segment");
+        segment.live_words += words;
+        segment.live_items += 1;
+        let counts = &self.shard.counts;
+        add(&counts.entries, 1);
+        add(&counts.live_bytes, payload);
+        add(&counts.live_words, words);
+    }
+
+    /// Marks an item dead whose slot was just taken away, and counts it out: only here, and so only once.
+    pub(super) fn bury(&mut self, at: Location) {
+        let view = self.ground.view(at);
+        let header = view.header();
+        view.mark_dead();
+        let segment = self.writer.segments.get_mut(&at.segment()).expect("a live item is in a segment");
+        segment.live_words -= header.words();
+        segment.live_items -= 1;
+        let counts = &self.shard.counts;
+        sub(&counts.entries, 1);
+        sub(&counts.live_bytes, header.payload_bytes());
+        sub(&counts.live_words, header.words());
+    }
+
+    /// See [`super::Store::invalidate`]. The caller has asked [`Locked::can_invalidate`] of every shard.
+    pub(super) fn invalidate(&mut self, group: Group<'_>, mark_stale: bool) {
+        let (namespace, prefix) = match group {
+            Group::Namespace(namespace) => (namespace, &[][..]),
+            Group::Prefix(namespace, prefix) => (namespace, prefix),
+        };
+        let up_to_version = self.version();
+        if self.shard.counts.entries.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        self.writer.voids.push(Void { namespace, prefix: prefix.into(), up_to_version, mark_stale });
+        self.publish(Vec::new(), None);
+    }
+
+    /// Whether one more invalidation can be remembered until its sweep ends.
+    pub(super) fn can_invalidate(&self) -> Result<(), Error> {
+        match self.writer.voids.len() {
+            MAX_VOIDS.. => Err(Error::TooManyInvalidations { pending: self.writer.voids.len(), max: MAX_VOIDS }),
+            _ => Ok(()),
+        }
+    }
+}
