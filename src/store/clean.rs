@@ -127,7 +127,20 @@ impl Locked<'_> {
         if task.thorough && self.has_sparse_open_segment(task.below_percent) {
             return self.seal_all();
         }
-        self.shrink_index()
+        self.shrink_index() || self.trim_open_segments()
+    }
+
+    /// Gives back the pages behind the tail of open segments that nobody has appended to since the last time.
+    fn trim_open_segments(&mut self) -> bool {
+        let (ground, writer) = (self.ground, &mut *self.writer);
+        let mut trimmed = false;
+        for id in writer.open.iter().flatten() {
+            let segment = writer.segments.get_mut(id).expect("an open segment is known");
+            if std::mem::replace(&mut segment.tail_words_seen, segment.tail_words) == segment.tail_words {
+                trimmed |= segment.extent.trim(segment.tail_words, ground);
+            }
+        }
+        trimmed
     }
 
     fn has_sparse_open_segment(&self, below_percent: usize) -> bool {

@@ -13,6 +13,7 @@
 
 use super::arena::{Arena, PAGE_BYTES, WORD_BYTES};
 use super::ledger::{Account, Ledger};
+use super::shard::Ground;
 use crate::sync::{Mutex, lock};
 use std::collections::BTreeMap;
 
@@ -56,6 +57,21 @@ pub(super) struct Extent {
     pub resident_bytes: u64,
 }
 
+impl Extent {
+    /// Gives back the pages behind the first `words`; says whether there were any.
+    pub(super) fn trim(&mut self, words: usize, ground: &Ground) -> bool {
+        let keep = (words * WORD_BYTES).next_multiple_of(PAGE_BYTES) as u64;
+        if self.resident_bytes <= keep {
+            return false;
+        }
+        let first = ground.pool.words(*self).start;
+        ground.arena.release(first + keep as usize / WORD_BYTES..first + self.resident_bytes as usize / WORD_BYTES);
+        ground.ledger.release(Account::Segments, self.resident_bytes - keep);
+        self.resident_bytes = keep;
+        true
+    }
+}
+
 /// What the writer of a shard knows of a segment.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
@@ -75,6 +91,8 @@ pub(super) struct Segment {
     pub sealed: bool,
     /// The earliest and the latest deadline of an item here; (0, 0) for none.
     pub deadlines: (u64, u64),
+    /// What `tail_words` was when the cleaner last passed by.
+    pub(super) tail_words_seen: usize,
     /// Not before this time is it worth looking for expired items again.
     pub look_again_ms: u64,
 }
@@ -91,6 +109,7 @@ impl Segment {
             live_items: 0,
             sealed: false,
             deadlines: (0, 0),
+            tail_words_seen: 0,
             look_again_ms: 0,
         }
     }
