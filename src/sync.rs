@@ -60,3 +60,50 @@ impl<T> Swap<T> {
         std::mem::replace(&mut *lock(&self.0), value)
     }
 }
+
+/// Bugs that a model can plant, to prove that it would notice them. In the real build nothing is ever planted, and the
+/// question costs nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Fault {
+    /// An item's slot is stored before its bytes.
+    SlotBeforeBytes = 1,
+    /// An overwrite in place does not say that it is under way.
+    OverwriteUnannounced = 2,
+    /// Memory is freed while a reader still holds a map that leads to it.
+    FreeUnderReaders = 3,
+    /// A slot moves between its buckets without being counted.
+    MoveUncounted = 4,
+    /// A write during a migration goes to the old index alone.
+    WriteOneSide = 5,
+    /// A write during a sweep does not carry its version.
+    SweepUnversioned = 6,
+}
+
+/// Whether a bug is planted.
+#[cfg(not(any(loom, shuttle)))]
+pub const fn planted(_: Fault) -> bool {
+    false
+}
+
+#[cfg(any(loom, shuttle))]
+pub use model::{plant, planted};
+
+#[cfg(any(loom, shuttle))]
+mod model {
+    use super::Fault;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    // Not one of the checker's: planting is not part of what is checked.
+    static PLANTED: AtomicU32 = AtomicU32::new(0);
+
+    /// Plants a bug, or with `None` takes it out again.
+    pub fn plant(fault: Option<Fault>) {
+        PLANTED.store(fault.map_or(0, |fault| fault as u32), Ordering::SeqCst);
+    }
+
+    /// Whether a bug is planted.
+    pub fn planted(fault: Fault) -> bool {
+        PLANTED.load(Ordering::SeqCst) == fault as u32
+    }
+}

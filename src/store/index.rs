@@ -161,6 +161,12 @@ impl Index {
         Vec::new()
     }
 
+    /// The positions of the other bucket of a slot that stands at `at`.
+    #[cfg(all(test, shuttle))]
+    pub(super) fn other_positions(self, at: Position, slot: Slot) -> std::ops::Range<Position> {
+        Self::positions(self.other(Self::bucket(at), slot.tag()))
+    }
+
     fn positions(bucket: u32) -> std::ops::Range<Position> {
         let first = bucket as usize * BUCKET_SLOTS;
         first..first + BUCKET_SLOTS

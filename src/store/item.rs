@@ -24,6 +24,7 @@
 use super::arena::WORD_BYTES;
 use super::types::Attributes;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::sync::{Fault, planted};
 use bytes::{Buf, Bytes};
 
 const VERSION_SHIFT: u32 = 40;
@@ -183,7 +184,9 @@ impl Draft<'_> {
     /// Overwrites the item there (H2). The caller holds the shard's lock and has asked [`Draft::fits_in_place`].
     pub(super) fn overwrite(&self, words: &[AtomicU64]) {
         let before = Header(words[0].load(Ordering::Relaxed));
-        words[0].store(before.0 | flag::BUSY, Ordering::Relaxed);
+        if !planted(Fault::OverwriteUnannounced) {
+            words[0].store(before.0 | flag::BUSY, Ordering::Relaxed);
+        }
         // Release pairs with the Acquire fence in `read`: whoever sees one of the bytes below also sees BUSY.
         fence(Ordering::Release);
         let header = self.header();

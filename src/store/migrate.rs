@@ -19,6 +19,7 @@ use super::ledger::Account;
 use super::shard::{Locked, SpareBank};
 use super::slot::{Location, Place, Slot};
 use crate::sync::atomic::Ordering;
+use crate::sync::{Fault, planted};
 
 /// A migration on its way.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +66,7 @@ impl Locked<'_> {
     }
 
     /// Starts a migration; `false` when the spare bank is still held by a reader or there is no room.
-    fn begin_migration(&mut self, buckets: u32) -> bool {
+    pub(super) fn begin_migration(&mut self, buckets: u32) -> bool {
         if buckets == self.writer.index.buckets {
             return false;
         }
@@ -168,7 +169,7 @@ impl Locked<'_> {
     /// The other index, if the slot at `at` stands in it too (G2).
     fn mirror(&self, at: Position) -> Option<Index> {
         let Migration { next, cursor } = self.writer.migration?;
-        (Index::bucket(at) < cursor).then_some(next)
+        (Index::bucket(at) < cursor && !planted(Fault::WriteOneSide)).then_some(next)
     }
 
     /// Replaces the slot of an item that is at `from` now.

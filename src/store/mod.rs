@@ -306,3 +306,6 @@ impl Store {
 
 #[cfg(all(test, not(loom), not(shuttle)))]
 mod tests;
+
+#[cfg(all(test, any(loom, shuttle)))]
+mod models;

@@ -227,6 +227,7 @@ impl Pool {
     }
 
     /// Resident bytes that wait for reuse.
+    #[cfg(all(test, not(loom), not(shuttle)))]
     pub(super) fn hot_bytes(&self) -> u64 {
         lock(&self.free).hot.iter().map(|extent| extent.resident_bytes).sum()
     }

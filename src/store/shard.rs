@@ -50,7 +50,7 @@ use super::segment::{Extent, Pool, Segment, Tail};
 use super::slot::{Departure, Location};
 use super::types::{Item, Key, Lookup, Miss, Use};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
-use crate::sync::{Arc, Mutex, MutexGuard, Swap, lock};
+use crate::sync::{Arc, Fault, Mutex, MutexGuard, Swap, lock, planted};
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
 
@@ -99,7 +99,7 @@ pub(super) struct Map {
     shard: u32,
     generation: u64,
     pub(super) index: Index,
-    voids: Arc<[Void]>,
+    voids: std::sync::Arc<[Void]>,
 }
 
 /// Counters of a shard, read without its lock.
@@ -212,7 +212,7 @@ impl Shard {
         let bank = number as usize * 2;
         let index = Index { base: bank * ground.bank_words, buckets: super::index::MIN_BUCKETS };
         ground.ledger.force(Account::Index, index.bytes());
-        let map = Map { shard: number, generation: 0, index, voids: Arc::from([]) };
+        let map = Map { shard: number, generation: 0, index, voids: std::sync::Arc::from([]) };
         let writer = Writer {
             generation: 0,
             index,
@@ -401,6 +401,9 @@ impl Locked<'_> {
     /// Runs `change`, which moves a slot between the buckets of its key, so that no reader takes the gap for a miss.
     pub(super) fn displace(&mut self, change: impl FnOnce(&mut Self)) {
         let moves = self.shard.moves.load(Ordering::Relaxed);
+        if planted(Fault::MoveUncounted) {
+            return change(self);
+        }
         self.shard.moves.store(moves + 1, Ordering::Relaxed);
         // Release pairs with the Acquire fence in `try_get`.
         fence(Ordering::Release);
@@ -416,7 +419,7 @@ impl Locked<'_> {
             shard: self.shard.number,
             generation: self.writer.generation,
             index: self.writer.index,
-            voids: Arc::from(self.writer.voids.as_slice()),
+            voids: std::sync::Arc::from(self.writer.voids.as_slice()),
         };
         let old = self.shard.map.swap(Arc::new(map));
         assert_eq!(old.generation + 1, self.writer.generation, "generations follow each other");
@@ -429,7 +432,9 @@ impl Locked<'_> {
         let mut freed = false;
         while let Some(Retired { map, extents, index_bytes }) = self.writer.retired.pop_front() {
             // The count is ours alone only if every reader's release happened before (try_unwrap acquires).
-            if let Err(map) = Arc::try_unwrap(map) {
+            if let Err(map) = Arc::try_unwrap(map)
+                && !planted(Fault::FreeUnderReaders)
+            {
                 self.writer.retired.push_front(Retired { map, extents, index_bytes });
                 break;
             }

@@ -10,6 +10,7 @@ use super::shard::{Found, Locked, Void, add, sub};
 use super::slot::{Departure, Location};
 use super::types::{Attributes, Condition, DeleteOutcome, Deletion, Error, Group, Item, Key, SetOutcome, Update};
 use crate::sync::atomic::Ordering;
+use crate::sync::{Fault, planted};
 
 /// Invalidations of a shard that may wait for their sweep.
 const MAX_VOIDS: usize = 64;
@@ -129,7 +130,7 @@ impl Locked<'_> {
         self.tend_index();
         let fresh = Facts { version: self.version() + 1, attributes, marked_stale: false, namespace: key.namespace };
         let facts = as_is.map_or(fresh, |facts| Facts { attributes, ..facts });
-        let draft = Draft { key: key.bytes, value, facts, versioned: !self.writer.voids.is_empty() };
+        let draft = Draft { key: key.bytes, value, facts, versioned: self.sweeping() };
         if as_is.is_none()
             && let Some(found) = self.find(key, hash)
             && draft.fits_in_place(found.header)
@@ -145,7 +146,9 @@ impl Locked<'_> {
             None => Draft { facts: Facts { version: self.next_version(), ..facts }, ..draft },
             Some(_) => draft,
         };
-        draft.write(self.ground.arena.words(self.range(location, words)));
+        if !planted(Fault::SlotBeforeBytes) {
+            draft.write(self.ground.arena.words(self.range(location, words)));
+        }
         let segment = self.writer.segments.get_mut(&location.segment()).expect("the item was appended to it");
         segment.note_deadline(attributes.deadline_ms);
         match self.find(key, hash) {
@@ -155,11 +158,19 @@ impl Locked<'_> {
             }
             None => self.insert_slot(place, location, 0),
         }
+        if planted(Fault::SlotBeforeBytes) {
+            draft.write(self.ground.arena.words(self.range(location, words)));
+        }
         self.count_live(location, words, key.bytes.len() + value.len());
         let counts = &self.shard.counts;
         add(&counts.appended_bytes, words * super::arena::WORD_BYTES);
         add(&counts.sets, 1);
         Ok(draft.facts.version)
+    }
+
+    /// An invalidation waits for the end of its sweep: until then every write carries its full version.
+    fn sweeping(&self) -> bool {
+        !self.writer.voids.is_empty() && !planted(Fault::SweepUnversioned)
     }
 
     fn overwrite(&mut self, found: &Found, draft: Draft<'_>) -> u64 {

@@ -1,0 +1,345 @@
+//! Every race that lock-free readers make possible, run through a model checker, and each model's twin: the same with a
+//! planted bug, which must fail. A model that cannot fail proves nothing.
+//!
+//! `RUSTFLAGS="--cfg shuttle" cargo test --release --no-default-features --lib models` runs the whole store under
+//! shuttle: random schedules, and PCT (Burckhardt et al., ASPLOS 2010) for bugs that need few but rare switches.
+//! `RUSTFLAGS="--cfg loom"` runs what depends on memory order, a single item, under loom, which explores every
+//! execution of the C11 model. The number of executions is asserted: a checker that explored one schedule has not looked.
+
+use super::*;
+use crate::sync::{Fault, plant};
+use std::sync::Mutex as StdMutex;
+use std::sync::atomic::AtomicUsize as Count;
+
+/// One model at a time: what is planted is planted for the whole process.
+static TURN: StdMutex<()> = StdMutex::new(());
+
+/// Runs a model, which must hold, and then its twin, which must not. `explore` returns how many executions it took.
+fn with_twin(
+    fault: Fault,
+    least: usize,
+    explore: impl Fn() -> usize + std::panic::UnwindSafe + std::panic::RefUnwindSafe,
+) {
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    plant(None);
+    let executions = explore();
+    println!("{fault:?}: held in {executions} executions");
+    assert!(executions >= least, "only {executions} executions were explored");
+    plant(Some(fault));
+    let twin = std::panic::catch_unwind(&explore);
+    plant(None);
+    assert!(twin.is_err(), "the twin with {fault:?} planted must fail");
+}
+
+#[cfg(shuttle)]
+mod whole_store {
+    use super::*;
+    use crate::sync::Arc;
+    use shuttle::thread;
+
+    const EXECUTIONS: usize = 2_000;
+
+    /// Explores random schedules, then PCT schedules; returns how many ran.
+    fn explore(model: impl Fn() + Send + Sync + Clone + 'static) -> usize {
+        let count = std::sync::Arc::new(Count::new(0));
+        let counted = {
+            let count = count.clone();
+            move || {
+                count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                model();
+            }
+        };
+        shuttle::check_random(counted.clone(), EXECUTIONS);
+        shuttle::check_pct(counted, EXECUTIONS / 2, 3);
+        count.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    fn small() -> Arc<Store> {
+        Arc::new(
+            Store::new(Options {
+                capacity_bytes: 64 << 10,
+                most_bytes: Some(16 << 10),
+                max_value_bytes: 512,
+                seed: [3, 4],
+                first_version: 1 << 30,
+                shards: Some(1),
+                segment_bytes: Some(4 << 10),
+            })
+            .unwrap(),
+        )
+    }
+
+    fn key(bytes: &[u8]) -> Key<'_> {
+        Key { namespace: 0, bytes }
+    }
+
+    fn set(store: &Store, k: &[u8], value: &[u8]) {
+        store.set(key(k), value, &Attributes::default(), Condition::Always, false, 1).unwrap();
+    }
+
+    fn value(store: &Store, k: &[u8]) -> Option<bytes::Bytes> {
+        match store.get(key(k), 1, Use::Read).unwrap() {
+            Lookup::Found(item) => Some(item.value),
+            Lookup::Miss(_) => None,
+        }
+    }
+
+    fn clean(store: &Store, steps: usize) {
+        let task = Task { below_percent: 99, thorough: true, evict: false };
+        for _ in 0..steps {
+            store.clean(0, task, 1, &mut Tally::default(), &mut || false);
+            while store.cool(0).is_some() {}
+        }
+    }
+
+    fn is_uniform(value: &[u8]) -> bool {
+        value.iter().all(|byte| *byte == value[0])
+    }
+
+    #[test]
+    fn a_published_item_is_whole() {
+        with_twin(Fault::SlotBeforeBytes, EXECUTIONS, || {
+            explore(|| {
+                let store = small();
+                let writer = {
+                    let store = store.clone();
+                    thread::spawn(move || set(&store, b"k", &[7; 24]))
+                };
+                if let Some(value) = value(&store, b"k") {
+                    assert_eq!(&value[..], [7; 24]);
+                }
+                writer.join().unwrap();
+                assert!(value(&store, b"k").is_some());
+            })
+        });
+    }
+
+    #[test]
+    fn an_overwrite_in_place_is_seen_whole_or_not_at_all() {
+        with_twin(Fault::OverwriteUnannounced, EXECUTIONS, || {
+            explore(|| {
+                let store = small();
+                set(&store, b"k", &[1; 24]);
+                let writer = {
+                    let store = store.clone();
+                    thread::spawn(move || (2..4).for_each(|i| set(&store, b"k", &[i; 24])))
+                };
+                for _ in 0..2 {
+                    assert!(is_uniform(&value(&store, b"k").expect("it is there all the time")));
+                }
+                writer.join().unwrap();
+                assert_eq!(value(&store, b"k").unwrap()[0], 3);
+            })
+        });
+    }
+
+    #[test]
+    fn memory_is_reused_only_when_the_last_reader_has_left() {
+        with_twin(Fault::FreeUnderReaders, EXECUTIONS, || {
+            explore(|| {
+                let store = small();
+                // A segment that is full of dead bytes but for one item, so that the cleaner moves it and frees the rest.
+                set(&store, b"k", &[1; 40]);
+                for i in 0..7_u8 {
+                    set(&store, &[i], &[9; 500]);
+                }
+                for i in 0..7_u8 {
+                    store.delete(key(&[i]), None, Deletion::Remove, 1).unwrap();
+                }
+                let cleaner = {
+                    let store = store.clone();
+                    thread::spawn(move || {
+                        clean(&store, 6);
+                        // Another item where the old copy was.
+                        (0..8_u8).for_each(|i| set(&store, &[200 + i], &[8; 500]));
+                    })
+                };
+                let seen = value(&store, b"k").expect("moving an item never hides it");
+                assert_eq!(&seen[..], [1; 40], "another item's bytes");
+                cleaner.join().unwrap();
+            })
+        });
+    }
+
+    #[test]
+    fn an_item_that_moves_between_its_buckets_is_never_missed() {
+        with_twin(Fault::MoveUncounted, EXECUTIONS, || {
+            explore(|| {
+                let store = small();
+                set(&store, b"k", &[1; 8]);
+                let mover = {
+                    let store = store.clone();
+                    thread::spawn(move || {
+                        let shard = &store.shards[0];
+                        let hash = store.ground.hasher.hash(key(b"k"));
+                        for _ in 0..2 {
+                            let mut locked = shard.lock(&store.ground);
+                            let from = locked.find(key(b"k"), hash).unwrap().at;
+                            let index = locked.writer.index;
+                            // The other bucket is empty: every position of it will do.
+                            let to = index.other_positions(from, locked.find(key(b"k"), hash).unwrap().slot).start;
+                            locked.displace(|this| index.move_to_other(&this.ground.arena, from, to));
+                        }
+                    })
+                };
+                assert!(value(&store, b"k").is_some(), "missed while its slot moved");
+                mover.join().unwrap();
+            })
+        });
+    }
+
+    #[test]
+    fn a_write_during_a_migration_is_in_the_index_that_comes_out() {
+        with_twin(Fault::WriteOneSide, 100, || {
+            let count = std::sync::Arc::new(Count::new(0));
+            let counted = count.clone();
+            shuttle::check_random(
+                move || {
+                    counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    let store = small();
+                    set(&store, b"k", &[1; 8]);
+                    let migration = {
+                        let store = store.clone();
+                        thread::spawn(move || {
+                            assert!(store.shards[0].lock(&store.ground).begin_migration(80));
+                            while store.shards[0].lock(&store.ground).migrate_some(16) {}
+                        })
+                    };
+                    // Another size, so that it is written elsewhere and its slot must follow.
+                    set(&store, b"k", &[2; 64]);
+                    set(&store, b"new", &[3; 64]);
+                    migration.join().unwrap();
+                    assert_eq!(value(&store, b"k").map(|v| v[0]), Some(2), "a lost update");
+                    assert_eq!(value(&store, b"new").map(|v| v[0]), Some(3), "a lost insertion");
+                },
+                300,
+            );
+            count.load(std::sync::atomic::Ordering::SeqCst)
+        });
+    }
+
+    #[test]
+    fn what_is_written_after_an_invalidation_survives_its_sweep() {
+        with_twin(Fault::SweepUnversioned, EXECUTIONS, || {
+            explore(|| {
+                let store = small();
+                set(&store, b"a-old", &[1; 8]);
+                let sweeper = {
+                    let store = store.clone();
+                    thread::spawn(move || clean(&store, 3))
+                };
+                store.invalidate(Group::Prefix(0, b"a"), false).unwrap();
+                assert_eq!(value(&store, b"a-old"), None, "acknowledged: no hit any more");
+                set(&store, b"a-new", &[2; 8]);
+                assert!(value(&store, b"a-new").is_some(), "written after the invalidation");
+                sweeper.join().unwrap();
+                clean(&store, 3);
+                assert!(value(&store, b"a-new").is_some(), "swept away");
+            })
+        });
+    }
+
+    #[test]
+    fn a_delete_that_was_answered_is_never_undone_by_the_cleaner() {
+        let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let executions = explore(|| {
+            let store = small();
+            set(&store, b"k", &[1; 40]);
+            set(&store, b"dead", &[9; 500]);
+            store.delete(key(b"dead"), None, Deletion::Remove, 1).unwrap();
+            let cleaner = {
+                let store = store.clone();
+                thread::spawn(move || clean(&store, 4))
+            };
+            store.delete(key(b"k"), None, Deletion::Remove, 1).unwrap();
+            assert_eq!(value(&store, b"k"), None);
+            cleaner.join().unwrap();
+            assert_eq!(value(&store, b"k"), None, "resurrected");
+            assert_eq!(store.stats().entries, 0, "counted once");
+        });
+        assert!(executions >= EXECUTIONS);
+    }
+}
+
+#[cfg(loom)]
+mod one_item {
+    use super::item::{Draft, Facts, Read, View};
+    use super::*;
+    use crate::sync::atomic::{AtomicU64, Ordering};
+    use loom::sync::Arc;
+    use loom::thread;
+
+    fn facts(version: u64) -> Facts {
+        Facts { version, attributes: Attributes::default(), marked_stale: false, namespace: 0 }
+    }
+
+    /// Explores every execution; returns how many there were.
+    fn explore(model: impl Fn() + Send + Sync + 'static) -> usize {
+        let count = std::sync::Arc::new(Count::new(0));
+        let counted = count.clone();
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(3);
+        builder.check(move || {
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            model();
+        });
+        count.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    #[test]
+    fn a_published_item_is_whole() {
+        with_twin(Fault::SlotBeforeBytes, 2, || {
+            explore(|| {
+                let slot = Arc::new(AtomicU64::new(0));
+                let words: Arc<Vec<AtomicU64>> = Arc::new((0..3).map(|_| AtomicU64::new(0)).collect());
+                let writer = {
+                    let (slot, words) = (slot.clone(), words.clone());
+                    thread::spawn(move || {
+                        let draft = Draft { key: b"key", value: b"value", facts: facts(1), versioned: false };
+                        if crate::sync::planted(Fault::SlotBeforeBytes) {
+                            slot.store(1, Ordering::Release);
+                        }
+                        draft.write(&words);
+                        slot.store(1, Ordering::Release);
+                    })
+                };
+                AtomicU64::new(0).store(1, Ordering::Relaxed); // loom explores a thread from its first store on
+                if slot.load(Ordering::Acquire) == 1 {
+                    let read = View::new(&words).read(0, b"key", || 1, |header, _, view| view.copy_value(header));
+                    assert_eq!(read, Read::Mine(bytes::Bytes::from("value")));
+                }
+                writer.join().unwrap();
+            })
+        });
+    }
+
+    #[test]
+    fn an_overwrite_in_place_is_seen_whole_or_not_at_all() {
+        with_twin(Fault::OverwriteUnannounced, 10, || {
+            explore(|| {
+                let words: Arc<Vec<AtomicU64>> = Arc::new((0..4).map(|_| AtomicU64::new(0)).collect());
+                let old = Draft { key: b"keykeyke", value: &[1; 16], facts: facts(1), versioned: false };
+                old.write(&words);
+                let writer = {
+                    let words = words.clone();
+                    thread::spawn(move || Draft { value: &[2; 16], facts: facts(2), ..old }.overwrite(&words))
+                };
+                AtomicU64::new(0).store(1, Ordering::Relaxed); // loom explores a thread from its first store on
+                let read = View::new(&words).read(
+                    0,
+                    b"keykeyke",
+                    || 2,
+                    |header, facts, view| (view.copy_value(header), facts.version),
+                );
+                match read {
+                    Read::Mine((value, 1)) => assert_eq!(value, [1; 16][..]),
+                    Read::Mine((value, 2)) => assert_eq!(value, [2; 16][..]),
+                    Read::Mine(other) => panic!("{other:?}"),
+                    Read::Another => panic!("its key never changes"),
+                    Read::Again => {}
+                }
+                writer.join().unwrap();
+            })
+        });
+    }
+}
