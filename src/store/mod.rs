@@ -278,7 +278,9 @@ impl Store {
     ) -> Result<T, Error> {
         let number = hash.shard(self.shards.len());
         for _ in 0..MAX_ELSEWHERE {
-            match write(&mut self.shards[number].lock(&self.ground)) {
+            // A binding of its own: the shard's lock must be free again when another shard is evicted from.
+            let result = write(&mut self.shards[number].lock(&self.ground));
+            match result {
                 Err(Error::NoSpace { need, .. }) if self.ledger().could_hold(need) && self.evict_elsewhere(now_ms) => {}
                 result => {
                     if matches!(result, Err(Error::NoSpace { .. })) {

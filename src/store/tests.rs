@@ -362,3 +362,14 @@ fn an_overwrite_of_the_same_size_takes_no_new_memory() {
     assert_eq!(store.stats().dead_bytes, 0);
     assert_eq!(value_of(&store, b"counter", 1).as_deref(), Some(&999_u64.to_le_bytes()[..]));
 }
+
+#[test]
+fn a_shard_without_anything_to_evict_takes_room_from_the_fullest() {
+    let store = Store::new(options(2 << 20)).unwrap();
+    let mut random = Random(11);
+    for i in 0..2_000_u32 {
+        let len = if random.below(3) == 0 { 700_000 } else { random.below(3_000) as usize };
+        store.set(key(&i.to_le_bytes()), &vec![1; len], &Attributes::default(), Condition::Always, false, 1).unwrap();
+    }
+    assert!(store.stats().evictions > 1_000 && store.stats().refusals == 0, "{:?}", store.stats());
+}
