@@ -61,6 +61,11 @@ impl Ledger {
         fixed.saturating_add(bytes) <= self.capacity()
     }
 
+    /// Whether `bytes` would be granted now.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.total().saturating_add(bytes) <= self.capacity()
+    }
+
     /// Reserves `bytes`, or refuses and changes nothing.
     #[must_use]
     pub fn reserve(&self, account: Account, bytes: u64) -> bool {

@@ -35,6 +35,10 @@ const FULL_PERCENT: u64 = 88;
 const SPARSE_PERCENT: u64 = 55;
 /// A new index is made for this share.
 const FILL_PERCENT: u64 = 79;
+/// Ghosts an evicting shard makes room for, in percent of its items.
+const GHOST_PERCENT: u64 = 100;
+/// Segments that are cleaned to make room for a new index.
+const MAX_CLEANED: usize = 16;
 /// Buckets that a write carries over.
 const HELP_BUCKETS: u32 = 8;
 
@@ -43,29 +47,47 @@ impl Locked<'_> {
         self.shard.counts.entries.load(Ordering::Relaxed)
     }
 
-    fn buckets_for(&self, entries: u64) -> u32 {
-        let slots = entries * 100 / FILL_PERCENT;
+    /// Slots that the shard has use for: its items, and ghosts for as many as it lately evicted.
+    fn wanted_slots(&self) -> u64 {
+        let entries = self.entries();
+        entries + self.writer.departures.min(entries * GHOST_PERCENT / 100)
+    }
+
+    fn buckets_for(&self, wanted: u64) -> u32 {
+        let slots = wanted * 100 / FILL_PERCENT;
         let most = (self.ground.bank_words / 8) as u64;
         (slots / 8 + 1).clamp(u64::from(MIN_BUCKETS), most) as u32
     }
 
     /// Helps a migration along, and starts one when the index is too full.
-    pub(super) fn tend_index(&mut self) {
+    pub(super) fn tend_index(&mut self, now_ms: u64) {
         if self.writer.migration.is_some() {
             self.migrate_some(HELP_BUCKETS);
-        } else if self.entries() * 100 > self.writer.index.slots() * FULL_PERCENT {
-            let _ = self.begin_migration(self.buckets_for(self.entries()));
+        } else if self.wanted_slots() * 100 > self.writer.index.slots() * FULL_PERCENT {
+            let buckets = self.buckets_for(self.wanted_slots());
+            // The new index takes the room of items, which are evicted as for any other write.
+            let bytes = Index { base: 0, buckets }.bytes();
+            for _ in 0..MAX_CLEANED {
+                if self.ground.ledger.has_room(bytes) || !self.clean_one_now(now_ms) || !self.cool_all() {
+                    break;
+                }
+            }
+            let _ = self.begin_migration(buckets);
         }
+    }
+
+    fn cool_all(&self) -> bool {
+        std::iter::from_fn(|| self.ground.pool.cool_one(&self.ground.arena, &self.ground.ledger, 0)).count() > 0
     }
 
     /// Starts a migration to a smaller index if few slots are used; says whether it did.
     pub(super) fn shrink_index(&mut self) -> bool {
-        let target = self.buckets_for(self.entries());
-        let sparse = self.entries() * 100 < self.writer.index.slots() * SPARSE_PERCENT;
+        let target = self.buckets_for(self.wanted_slots());
+        let sparse = self.wanted_slots() * 100 < self.writer.index.slots() * SPARSE_PERCENT;
         self.writer.migration.is_none() && sparse && target < self.writer.index.buckets && self.begin_migration(target)
     }
 
-    /// Starts a migration; `false` when the spare bank is still held by a reader or there is no room.
+    /// Starts a migration; `false` when the spare bank is still held by a reader.
     pub(super) fn begin_migration(&mut self, buckets: u32) -> bool {
         if buckets == self.writer.index.buckets {
             return false;
@@ -77,13 +99,8 @@ impl Locked<'_> {
         }
         let bank = self.writer.bank ^ 1;
         let next = Index { base: bank * self.ground.bank_words, buckets };
-        let bytes = next.bytes().next_multiple_of(PAGE_BYTES as u64);
-        let shrinks = buckets < self.writer.index.buckets;
-        if shrinks {
-            self.ground.ledger.force(Account::Index, bytes);
-        } else if !self.ground.ledger.reserve(Account::Index, bytes) {
-            return false;
-        }
+        // Forced: room was made for it where room can be made; an insertion that finds both its buckets full cannot wait.
+        self.ground.ledger.force(Account::Index, next.bytes().next_multiple_of(PAGE_BYTES as u64));
         self.writer.migration = Some(Migration { next, cursor: 0 });
         true
     }

@@ -79,8 +79,6 @@ impl Locked<'_> {
             return DeleteOutcome::Conflict(found.facts.version);
         }
         add(&self.shard.counts.deletes, 1);
-        self.tend_index();
-        let found = self.find(key, hash).expect("helping a migration along loses no item that was just found");
         match deletion {
             Deletion::Remove => {
                 self.remove_slot(found.at, hash.place(), found.location, super::slot::Slot::EMPTY);
@@ -127,7 +125,7 @@ impl Locked<'_> {
         as_is: Option<Facts>,
         now_ms: u64,
     ) -> Result<u64, Error> {
-        self.tend_index();
+        self.tend_index(now_ms);
         let fresh = Facts { version: self.version() + 1, attributes, marked_stale: false, namespace: key.namespace };
         let facts = as_is.map_or(fresh, |facts| Facts { attributes, ..facts });
         let draft = Draft { key: key.bytes, value, facts, versioned: self.sweeping() };
