@@ -7,10 +7,35 @@
 //! The engine (`store`, `cleaner`, `clock`, `sync`) knows nothing of gRPC, tokio, Kubernetes, files or configuration,
 //! and builds alone with `--no-default-features`.
 
+#[cfg(feature = "server")]
+pub mod cache;
 pub mod cleaner;
+#[cfg(feature = "server")]
+pub mod cli;
 pub mod clock;
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod grpc;
+#[cfg(feature = "server")]
+mod http;
+#[cfg(feature = "server")]
+mod logging;
+pub mod memory;
+#[cfg(feature = "server")]
+mod metrics;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod store;
 pub mod sync;
+#[cfg(feature = "server")]
+pub mod units;
+
+// Freed request memory goes back to the system after a second (see `.cargo/config.toml`), or a burst of calls would be
+// taken for drift.
+#[cfg(feature = "server")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// The wire contract `ebb.v1`, generated from `proto/`.
 #[cfg(feature = "server")]

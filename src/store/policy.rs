@@ -92,7 +92,7 @@ fn reads_left(log: Log, reads: u8) -> u8 {
 pub(super) const REQUEUE_PERCENT: usize = 80;
 
 /// The share of a shard that belongs to what was not asked for yet.
-const NURSERY_PERCENT: usize = 10;
+const NURSERY_PERCENT: usize = 20;
 
 /// The segment to evict from: the oldest of the nursery while that is larger than its share, else the oldest of the
 /// main log. `None` when there is no sealed segment.

@@ -1,0 +1,126 @@
+//! Why a request is not carried out. Every sentence names the field, the problem and the bound.
+
+use crate::store;
+
+/// Why a request is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The store refuses.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A field is too short or too long.
+    #[error("`{field}` has {len} bytes; it must have {min} to {max}")]
+    Length {
+        /// The field.
+        field: &'static str,
+        /// Its length in bytes.
+        len: usize,
+        /// The shortest allowed.
+        min: usize,
+        /// The longest allowed.
+        max: usize,
+    },
+    /// A list is too long.
+    #[error("`{field}` has {count} items; it must have at most {max}")]
+    TooMany {
+        /// The field.
+        field: &'static str,
+        /// How many it has.
+        count: usize,
+        /// How many it may have.
+        max: usize,
+    },
+    /// A number is too large or too small.
+    #[error("`{field}` is {value}; it must be {min} to {max}")]
+    OutOfRange {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+        /// The least allowed.
+        min: u64,
+        /// The most allowed.
+        max: u64,
+    },
+    /// An enum has a value this server does not know.
+    #[error("`{field}` is {value}, which this server does not know")]
+    UnknownValue {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: i32,
+    },
+    /// A field that must be set is not.
+    #[error("`{field}` must be set")]
+    Missing {
+        /// The field.
+        field: &'static str,
+    },
+    /// Two fields exclude each other.
+    #[error("`{field}` cannot be set together with `{with}`")]
+    Conflicting {
+        /// The field.
+        field: &'static str,
+        /// The other one.
+        with: &'static str,
+    },
+    /// The contract has it, this server does not yet.
+    #[error("this server does not support `{field}`; GetCapabilities tells what it does")]
+    Unsupported {
+        /// The field.
+        field: &'static str,
+    },
+    /// The value is not a decimal number in the range of sint64.
+    #[error("the stored value of {len} bytes is not a decimal number in the range of sint64")]
+    NotACounter {
+        /// The value's length in bytes.
+        len: usize,
+    },
+    /// One more name would be one too many.
+    #[error("this server remembers {max} namespaces, and the one named is not among them")]
+    TooManyNamespaces {
+        /// How many there may be.
+        max: usize,
+    },
+    /// The token is not one that a scan gave out.
+    #[error("`page_token` is not one that a scan of this server gave out")]
+    PageToken,
+    /// The connection, or all of them together, have too much in flight.
+    #[error("{need} bytes cannot be taken in flight: {used} of {max} are, {whose}")]
+    InFlight {
+        /// What the request needs.
+        need: u64,
+        /// What is in flight.
+        used: u64,
+        /// What may be.
+        max: u64,
+        /// Of this connection, or of all.
+        whose: &'static str,
+    },
+}
+
+impl Refusal {
+    /// Refuses a field that is too short or too long.
+    ///
+    /// # Errors
+    /// [`Refusal::Length`].
+    pub fn length(field: &'static str, len: usize, min: usize, max: usize) -> Result<(), Self> {
+        if (min..=max).contains(&len) { Ok(()) } else { Err(Self::Length { field, len, min, max }) }
+    }
+
+    /// Refuses a list that is too long.
+    ///
+    /// # Errors
+    /// [`Refusal::TooMany`].
+    pub fn too_many(field: &'static str, count: usize, max: usize) -> Result<(), Self> {
+        if count <= max { Ok(()) } else { Err(Self::TooMany { field, count, max }) }
+    }
+
+    /// Refuses a number that is too large.
+    ///
+    /// # Errors
+    /// [`Refusal::OutOfRange`].
+    pub fn at_most(field: &'static str, value: u64, max: u64) -> Result<(), Self> {
+        if value <= max { Ok(()) } else { Err(Self::OutOfRange { field, value, min: 0, max }) }
+    }
+}

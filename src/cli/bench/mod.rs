@@ -1,0 +1,44 @@
+//! The instrument Ebb's figures are measured on.
+//!
+//! ```text
+//!   reclaim   fill, delete, watch the resident set fall          process, watch, latency, workload, wire
+//!   serve     calls per second and what each costs the server    process, latency, workload, wire
+//!   trace     misses on recorded requests, beside FIFO and LRU   trace
+//! ```
+//!
+//! B1. Whatever is compared is measured in the same run, by the same client, over the same kind of connection.
+//! B2. A server that was started here is ended here, by its own handle, also when the run fails.
+//! B3. Every run is bounded in time, and says what it is doing on standard error.
+
+mod connection;
+mod latency;
+mod process;
+mod reclaim;
+mod serve;
+mod trace;
+mod watch;
+mod wire;
+mod workload;
+
+use clap::Subcommand;
+
+use super::Outcome;
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Fill, delete, and watch memory come back.
+    Reclaim(reclaim::ReclaimArgs),
+    /// Load a server and print what calls cost.
+    Serve(serve::BenchServeArgs),
+    /// Replay recorded requests and print misses beside FIFO's and LRU's.
+    Trace(trace::TraceArgs),
+}
+
+pub(super) fn run(command: BenchCommand) -> Outcome {
+    match command {
+        BenchCommand::Reclaim(args) => reclaim::run(args),
+        BenchCommand::Serve(args) => serve::run(args),
+        BenchCommand::Trace(args) => trace::run(args),
+    }
+}

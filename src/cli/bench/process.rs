@@ -1,0 +1,317 @@
+//! The servers under measurement: started and ended here, and seen from outside through /proc.
+//!
+//! Resident memory is `statm`, CPU is the sum of `task/*/schedstat` in nanoseconds: the same for every program, and
+//! nothing a program says about itself.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::wire::{Shape, System};
+use crate::cli::connect::Address;
+
+/// A program to compare with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    Redis,
+    Memcached,
+}
+
+/// A peer to compare with: one to start, or one that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Against {
+    pub(super) peer: Peer,
+    running: Option<(Address, u32)>,
+}
+
+impl FromStr for Against {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, running) = match text.split_once('=') {
+            Some((name, at)) => (name, Some(at)),
+            None => (text, None),
+        };
+        let peer = match name {
+            "redis" => Peer::Redis,
+            "memcached" => Peer::Memcached,
+            _ => return Err(format!("`{name}` is neither redis nor memcached")),
+        };
+        let running = running.map(|at| {
+            let (at, pid) = at.rsplit_once('@').ok_or("a running server is given as redis=HOST:PORT@PID")?;
+            Ok::<_, String>((at.parse()?, pid.parse().map_err(|_| format!("`{pid}` is not a process id"))?))
+        });
+        Ok(Self { peer, running: running.transpose()? })
+    }
+}
+
+impl Against {
+    /// Which server this is: the options it is started with, or where it runs.
+    pub(super) fn describe(&self, memory_mib: u64) -> String {
+        let (name, _) = named(self.peer);
+        match &self.running {
+            Some((at, pid)) => format!("{name}: the one at {at}, process {pid}"),
+            None => {
+                let quoted = |word: String| if word.is_empty() { "''".to_owned() } else { word };
+                let options: Vec<String> = options(self.peer, memory_mib).into_iter().map(quoted).collect();
+                format!("{name} {}", options.join(" "))
+            }
+        }
+    }
+}
+
+/// A server, ended with this value if it was started here.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) name: &'static str,
+    pub(super) system: System,
+    pub(super) data: Address,
+    pub(super) socket: Option<Address>,
+    pub(super) admin: Option<Address>,
+    pub(super) pid: u32,
+    child: Option<Child>,
+    folder: Option<PathBuf>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill(); // it may have ended by itself
+            let _ = child.wait();
+        }
+        if let Some(folder) = &self.folder {
+            let _ = std::fs::remove_dir_all(folder); // sockets and logs of a run that is over
+        }
+    }
+}
+
+impl Server {
+    /// An Ebb that runs already.
+    pub(super) fn running(data: Address, admin: Option<Address>, pid: u32) -> Self {
+        let system = System::Ebb(Shape::Pipe);
+        Self { name: "ebb", system, data, socket: None, admin, pid, child: None, folder: None }
+    }
+
+    /// Resident memory in bytes.
+    pub(super) fn rss_bytes(&self) -> Result<u64, String> {
+        rss_bytes(self.pid)
+    }
+
+    /// CPU time of all threads so far.
+    pub(super) fn cpu(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
+        let nanos = tasks.filter_map(|task| {
+            let line = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            line.split(' ').next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(nanos.sum())
+    }
+}
+
+/// Resident memory of a process in bytes.
+pub(super) fn rss_bytes(pid: u32) -> Result<u64, String> {
+    let gone = || format!("process {pid} cannot be observed; does it run, and on this machine?");
+    let line = std::fs::read_to_string(format!("/proc/{pid}/statm")).map_err(|_| gone())?;
+    let pages: u64 = line.split(' ').nth(1).and_then(|pages| pages.parse().ok()).ok_or_else(gone)?;
+    Ok(pages * rustix::param::page_size() as u64)
+}
+
+/// How a server is started: with how much memory, and whether bound to the first core.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    pub(super) memory_mib: u64,
+    pub(super) pinned: bool,
+}
+
+/// Starts this program as a server on free ports and a socket.
+pub(super) fn start_ebb(start: Start) -> Result<Server, String> {
+    let folder = new_folder()?;
+    let socket = folder.join("ebb.sock");
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let mut command = command(&program.to_string_lossy(), start.pinned);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
+    command.arg("--socket").arg(&socket).arg(format!("--max-memory={}Mi", start.memory_mib)).arg("--cores=1");
+    let log = std::fs::File::create(folder.join("log")).map_err(|error| error.to_string())?;
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn();
+    let mut child = child.map_err(|error| format!("`ebb serve` cannot be started: {error}"))?;
+    let stdout = child.stdout.take();
+    let mut server = Server {
+        name: "ebb",
+        system: System::Ebb(Shape::Pipe),
+        data: Address::Tcp(String::new()),
+        socket: Some(Address::Unix(socket.to_string_lossy().into_owned())),
+        admin: None,
+        pid: child.id(),
+        child: Some(child),
+        folder: Some(folder.clone()),
+    };
+    let mut lines = BufReader::new(stdout.ok_or("a child without output")?).lines();
+    let said = lines.by_ref().map_while(Result::ok).find_map(|line| listening(&line));
+    let Some((data, admin)) = said else {
+        let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+        return Err(format!(
+            "`ebb serve` ended before it listened: {}",
+            log.lines().last().unwrap_or("it said nothing")
+        ));
+    };
+    // What it says from here on is read and dropped, so that it never waits for a reader.
+    std::thread::spawn(move || lines.for_each(drop));
+    server.data = data;
+    server.admin = Some(admin);
+    Ok(server)
+}
+
+/// Reads `listening data=ADDR admin=ADDR http=ADDR`, wherever it stands in the line.
+fn listening(line: &str) -> Option<(Address, Address)> {
+    let (_, said) = line.split_once("listening ")?;
+    let value = |name: &str| said.split_whitespace().find_map(|word| word.strip_prefix(name)?.parse().ok());
+    Some((value("data=")?, value("admin=")?))
+}
+
+/// Starts a peer, or takes the one that runs.
+pub(super) fn peer(against: &Against, start: Start) -> Result<Server, String> {
+    let Some((data, pid)) = against.running.clone() else { return start_peer(against.peer, start) };
+    let (name, system) = named(against.peer);
+    Ok(Server { name, system, data, socket: None, admin: None, pid, child: None, folder: None })
+}
+
+fn named(peer: Peer) -> (&'static str, System) {
+    match peer {
+        Peer::Redis => ("redis", System::Redis),
+        Peer::Memcached => ("memcached", System::Memcached),
+    }
+}
+
+/// The options a peer is started with, beside its port: as shipped, without persistence, one thread.
+fn options(peer: Peer, memory_mib: u64) -> Vec<String> {
+    let words = match peer {
+        Peer::Redis => "--save '' --appendonly no --bind 127.0.0.1".to_owned(),
+        Peer::Memcached => format!("-l 127.0.0.1 -t 1 -m {memory_mib} -c 4096"),
+    };
+    words.split(' ').map(|word| word.trim_matches('\'').to_owned()).collect()
+}
+
+/// Starts a peer that is installed here, on a free port.
+pub(super) fn start_peer(peer: Peer, start: Start) -> Result<Server, String> {
+    let port = free_port()?;
+    let folder = new_folder()?;
+    let socket = folder.join("peer.sock");
+    let (name, system) = named(peer);
+    let mut command = command(if peer == Peer::Redis { "redis-server" } else { "memcached" }, start.pinned);
+    command.args(options(peer, start.memory_mib));
+    match peer {
+        Peer::Redis => {
+            command.args(["--port", &port.to_string()]).arg("--unixsocket").arg(&socket);
+            command.arg("--dir").arg(&folder);
+        }
+        Peer::Memcached => {
+            command.args(["-p", &port.to_string()]);
+            if rustix::process::geteuid().is_root() {
+                command.args(["-u", "root"]); // it refuses to run as root unless told
+            }
+        }
+    }
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let child = child.map_err(|error| format!("{name} cannot be started: {error}; is it installed?"))?;
+    let at = format!("127.0.0.1:{port}");
+    let mut server = Server {
+        name,
+        system,
+        data: Address::Tcp(at.clone()),
+        socket: (peer == Peer::Redis).then(|| Address::Unix(socket.to_string_lossy().into_owned())),
+        admin: None,
+        pid: child.id(),
+        child: Some(child),
+        folder: Some(folder),
+    };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while std::net::TcpStream::connect(&at).is_err() {
+        let ended = server.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)));
+        if ended || Instant::now() > deadline {
+            return Err(format!("{name} did not listen on port {port}"));
+        }
+        pause(Duration::from_millis(10));
+    }
+    Ok(server)
+}
+
+fn command(program: &str, pinned: bool) -> Command {
+    if !(pinned && two_cores() && installed("taskset")) {
+        return Command::new(program);
+    }
+    let mut command = Command::new("taskset");
+    command.args(["-c", "0", program]);
+    command
+}
+
+fn installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// Binds the calling thread, which is the client, to the second core, away from the server; says whether it did.
+pub(super) fn pin_client() -> bool {
+    let mut cores = rustix::thread::CpuSet::new();
+    cores.set(1);
+    two_cores() && rustix::thread::sched_setaffinity(None, &cores).is_ok() // some containers do not allow it
+}
+
+fn two_cores() -> bool {
+    std::thread::available_parallelism().is_ok_and(|cores| cores.get() >= 2)
+}
+
+fn free_port() -> Result<u16, String> {
+    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    Ok(listener.map_err(|error| format!("no free port: {error}"))?.port())
+}
+
+fn new_folder() -> Result<PathBuf, String> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("ebb-bench-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    Ok(folder)
+}
+
+/// Lets time pass between two looks at a process that cannot say when it changes.
+#[expect(clippy::disallowed_methods, reason = "a process seen from outside through /proc has nothing to wait on")]
+pub(super) fn pause(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_a_server_announces_itself_with_is_understood() {
+        let line = "2026 INFO listening data=127.0.0.1:40001 admin=unix:/run/a.sock http=127.0.0.1:40003";
+        let at = (Address::Tcp("127.0.0.1:40001".into()), Address::Unix("/run/a.sock".into()));
+        assert_eq!(listening(line), Some(at));
+        assert_eq!(listening("listening data=127.0.0.1:1"), None);
+        assert_eq!(listening("starting"), None);
+    }
+
+    #[test]
+    fn a_peer_is_started_or_taken_where_it_runs() {
+        assert_eq!("redis".parse(), Ok(Against { peer: Peer::Redis, running: None }));
+        let running: Against = "memcached=127.0.0.1:11211@42".parse().unwrap();
+        assert_eq!(running.running, Some((Address::Tcp("127.0.0.1:11211".into()), 42)));
+        assert_eq!(running.describe(64), "memcached: the one at 127.0.0.1:11211, process 42");
+        let started: Against = "redis".parse().unwrap();
+        assert_eq!(started.describe(64), "redis --save '' --appendonly no --bind 127.0.0.1");
+        for bad in ["valkey", "redis=127.0.0.1:1", "redis=127.0.0.1:1@x"] {
+            assert!(bad.parse::<Against>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn this_process_can_be_observed_and_an_absent_one_is_named() {
+        assert!(rss_bytes(std::process::id()).unwrap() > 1 << 20);
+        assert!(rss_bytes(u32::MAX).unwrap_err().contains("4294967295"));
+    }
+}

@@ -1,0 +1,85 @@
+//! The server's own account of its cleaner. It keeps its last receipts only, so they are taken while a run goes on.
+
+use std::collections::BTreeMap;
+
+use tonic::transport::Channel;
+
+use crate::cli::connect::{Address, channel};
+use crate::proto::admin_service_client::AdminServiceClient;
+use crate::proto::{GetStatsRequest, GetStatsResponse, Receipt};
+
+/// The receipts of a server, if it can be asked.
+pub(super) struct Receipts {
+    admin: Option<AdminServiceClient<Channel>>,
+    seen: BTreeMap<u64, Receipt>,
+    /// Receipts up to this one do not count.
+    forgotten: u64,
+}
+
+/// Several receipts together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sum {
+    pub(super) runs: u64,
+    pub(super) cpu_us: u64,
+    pub(super) longest_step_us: u64,
+}
+
+impl Receipts {
+    pub(super) async fn of(at: Option<&Address>) -> Self {
+        let admin = match at {
+            Some(at) => channel(at, None).await.ok().map(AdminServiceClient::new),
+            None => None,
+        };
+        Self { admin, seen: BTreeMap::new(), forgotten: 0 }
+    }
+
+    async fn stats(&mut self) -> Option<GetStatsResponse> {
+        Some(self.admin.as_mut()?.get_stats(GetStatsRequest {}).await.ok()?.into_inner())
+    }
+
+    /// Takes what there is.
+    pub(super) async fn collect(&mut self) {
+        let stats = self.stats().await.unwrap_or_default();
+        self.seen.extend(stats.receipts.into_iter().map(|receipt| (receipt.id, receipt)));
+    }
+
+    /// What there is by now does not count.
+    pub(super) async fn forget(&mut self) {
+        self.collect().await;
+        self.forgotten = self.seen.keys().next_back().copied().unwrap_or(0);
+    }
+
+    /// Bytes written by callers, and copied by the cleaner, so far; `None` when the server does not count them.
+    pub(super) async fn written(&mut self) -> Option<(u64, u64)> {
+        let stats = self.stats().await?;
+        (stats.appended_bytes > 0).then_some((stats.appended_bytes, stats.copied_bytes))
+    }
+
+    /// The receipts that count.
+    pub(super) fn sum(&self) -> Sum {
+        self.seen.range(self.forgotten + 1..).fold(Sum::default(), |sum, (_, receipt)| Sum {
+            runs: sum.runs + 1,
+            cpu_us: sum.cpu_us + receipt.cpu_us,
+            longest_step_us: sum.longest_step_us.max(receipt.longest_step_us),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::testing;
+
+    #[tokio::test]
+    async fn receipts_from_before_do_not_count_and_none_counts_twice() {
+        let server = testing::Server::start().await;
+        let mut receipts = Receipts::of(Some(&server.address)).await;
+        receipts.forget().await;
+        assert_eq!(receipts.sum().runs, 0);
+        let receipt = |id, longest_step_us| (id, Receipt { id, cpu_us: 10, longest_step_us, ..Receipt::default() });
+        receipts.seen.extend([receipt(2, 70), receipt(3, 40)]);
+        receipts.collect().await;
+        assert_eq!(receipts.sum(), Sum { runs: 2, cpu_us: 20, longest_step_us: 70 });
+        assert_eq!(receipts.written().await, None, "that server does not count bytes");
+    }
+}

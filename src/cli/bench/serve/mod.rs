@@ -1,0 +1,193 @@
+//! `ebb bench serve`: calls per second, what a caller waits, and what each call costs the server's CPU.
+//!
+//! ```text
+//!   core 0   the servers, all up at once, idle but for the one whose turn it is
+//!   core 1   this client, one thread
+//!   rounds   A B C … C B A A B C …     each cell a few tenths of a second; the median of its rounds is printed
+//! ```
+//! S1. CPU per operation is the server's own, all threads, by `schedstat`, over the window of the cell; a batch counts
+//!     as many operations as it has keys.
+//! S2. The empty call is GetCapabilities through the same path; Redis has PING and memcached `mn`.
+//! S3. Only figures of one run compare: each is a ratio to the first peer's matching cell, of the same rounds.
+
+mod burst;
+mod cell;
+mod report;
+
+use std::time::Duration;
+
+use clap::Args;
+
+use self::cell::{Cell, Via};
+use super::process::{self, Against, Server, Start};
+use super::wire::{Kind, Shape, System};
+use crate::cli::connect::{Address, Output};
+use crate::cli::units::Millis;
+use crate::cli::{Failure, Outcome, output, wait};
+
+/// Load a server and print what calls cost.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ebb bench serve                                 starts a server of its own
+  ebb bench serve --against redis --against memcached
+  ebb bench serve --addr 127.0.0.1:7070 --pid 4242 --rounds 3
+  ebb bench serve --only pipe --output json
+
+Shapes: \"50 x 1\" is 50 connections with one call in flight each. `pipe` is one Pipe a
+connection; peers are pipelined as deep. `batch` is 64 keys a call (MGET, multi-get).")]
+pub(crate) struct BenchServeArgs {
+    /// A server that runs already; it must be on this machine.
+    #[arg(long, requires = "pid")]
+    addr: Option<Address>,
+    /// Its Unix socket.
+    #[arg(long, requires = "addr", value_name = "PATH")]
+    socket: Option<String>,
+    /// Its process.
+    #[arg(long, requires = "addr")]
+    pid: Option<u32>,
+    /// Do the same to redis or memcached: one that is started, or NAME=HOST:PORT@PID.
+    #[arg(long, value_name = "PEER")]
+    against: Vec<Against>,
+    /// How many keys of 16 + 128 bytes are stored.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    keys: u64,
+    /// How often each cell is measured; the median counts.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=101))]
+    rounds: u32,
+    /// How long a cell is measured in one round.
+    #[arg(long, default_value = "400ms")]
+    window: Millis,
+    /// Only cells whose name contains this, such as `pipe`, `batch`, `unix` or `4 x 64`.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Leave out the burst of 10,000 calls in flight.
+    #[arg(long)]
+    no_burst: bool,
+    /// How to print.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// The cells: what is called, how, over what, and how many at a time.
+fn cells() -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for via in [Via::Tcp, Via::Unix] {
+        for (connections, in_flight) in [(1, 1), (50, 1), (4, 64)] {
+            for kind in [Kind::Empty, Kind::Get, Kind::Set] {
+                cells.push(Cell { shape: Shape::Unary, kind, batch: false, via, connections, in_flight });
+            }
+        }
+        for (connections, in_flight) in [(1, 1), (1, 64), (4, 64)] {
+            for kind in [Kind::Get, Kind::Set] {
+                cells.push(Cell { shape: Shape::Pipe, kind, batch: false, via, connections, in_flight });
+            }
+        }
+        for (connections, in_flight) in [(1, 1), (50, 1)] {
+            cells.push(Cell { shape: Shape::Unary, kind: Kind::Get, batch: true, via, connections, in_flight });
+        }
+    }
+    cells
+}
+
+pub(super) fn run(args: BenchServeArgs) -> Outcome {
+    let wanted = |cell: &Cell| args.only.as_ref().is_none_or(|only| cell.to_string().contains(only.as_str()));
+    let cells: Vec<Cell> = cells().into_iter().filter(wanted).collect();
+    if cells.is_empty() {
+        return Err(Failure::Usage("--only names no cell".into()));
+    }
+    let start = Start { memory_mib: 1024, pinned: true };
+    let ebb = match (args.addr.clone(), args.pid) {
+        (Some(addr), Some(pid)) => {
+            let mut server = Server::running(addr, None, pid);
+            server.socket = args.socket.clone().map(Address::Unix);
+            server
+        }
+        _ => process::start_ebb(start)?,
+    };
+    let mut servers = vec![ebb];
+    for against in &args.against {
+        servers.push(process::peer(against, start)?);
+    }
+    let pinned = process::pin_client();
+    let table = wait(async {
+        for server in &servers {
+            eprintln!("{}: storing {} keys", server.name, args.keys);
+            cell::store(server, args.keys).await?;
+        }
+        let mut table = report::Rows::new(&servers, pinned);
+        let window = Duration::from_millis(args.window.0);
+        for round in 0..args.rounds {
+            for (at, cell) in cells.iter().enumerate() {
+                eprint!("\r\x1b[Kround {} of {}: {cell}", round + 1, args.rounds);
+                let mut order: Vec<usize> = (0..servers.len()).collect();
+                if (round as usize + at) % 2 == 1 {
+                    order.reverse();
+                }
+                for which in order {
+                    if let Some(figures) = cell::measure(&servers[which], *cell, args.keys, window).await? {
+                        table.add(*cell, which, figures);
+                    }
+                }
+            }
+        }
+        eprint!("\r\x1b[K");
+        if !args.no_burst {
+            table.burst = Some(burst::measure(&servers[0]).await?);
+        }
+        Ok::<_, Failure>(table)
+    })?;
+    match args.output {
+        Output::Json => output::json(&table.as_json()),
+        Output::Text => {
+            output::line(table.as_text().trim_end())?;
+            args.against.iter().try_for_each(|against| output::line(&against.describe(start.memory_mib)))
+        }
+    }
+}
+
+/// The protocol of a cell on a server: peers pipeline as deep as a Pipe.
+fn system(server: &Server, shape: Shape) -> System {
+    match server.system {
+        System::Ebb(_) => System::Ebb(shape),
+        peer => peer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::bench::process::{Peer, start_peer};
+    use crate::cli::testing;
+
+    #[test]
+    fn every_cell_has_a_name_of_its_own() {
+        let names: std::collections::HashSet<String> = cells().iter().map(Cell::to_string).collect();
+        assert_eq!(names.len(), cells().len());
+    }
+
+    #[tokio::test]
+    async fn a_cell_counts_what_was_answered_and_nothing_is_refused() {
+        let window = Duration::from_millis(100);
+        let server = testing::Server::start().await;
+        let mut servers = vec![Server::running(server.address.clone(), None, std::process::id())];
+        servers.extend(start_peer(Peer::Redis, Start { memory_mib: 64, pinned: false }));
+        servers.extend(start_peer(Peer::Memcached, Start { memory_mib: 64, pinned: false }));
+        for server in &servers {
+            cell::store(server, 1000).await.unwrap();
+            for cell in cells().into_iter().filter(|cell| cell.connections < 50) {
+                match cell::measure(server, cell, 1000, window).await.unwrap() {
+                    Some(figures) => {
+                        assert!(
+                            figures.per_second > 0.0 && figures.cpu_us > 0.0,
+                            "{} {cell}: {figures:?}",
+                            server.name
+                        );
+                        assert_eq!(figures.refused, 0, "{} {cell}", server.name);
+                    }
+                    None => assert!(cell.via == Via::Unix && server.socket.is_none()),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The engine under a recorded run: how many objects it is given room for, and what it then misses.
+//!
+//! The capacity is FIFO's, exactly, so that the two can be compared:
+//!
+//! ```text
+//!   objects:  every item has one footprint (header, key, value), chosen so that a segment holds exactly `per_segment`
+//!             of them;  log = objects / per_segment segments  ⇒  room for at most as many objects as FIFO
+//!   bytes:    an item's footprint is the size the trace states (at least a header and a key);
+//!             log = capacity / segment segments
+//!   in both:  about 128 segments or more where the capacity allows it, open and nursery segments counted in
+//! ```
+//! E1. Index memory is granted on top: the reference policies have their index for nothing, too. Before each request the
+//!     ledger's capacity is set to log + index in use + what is missing to one more segment, so that the index can grow
+//!     and the log cannot.
+//! E2. One shard unless told otherwise: the policies it is compared with have one queue, too.
+//! E3. There is no cleaner's thread: a write that finds the ledger full evicts by itself.
+
+use crate::store::{Account, Attributes, Condition, Error, Key, Lookup, Options, Store, Use};
+
+use super::format::{Request, Trace};
+
+const KEY_BYTES: usize = 8;
+const SEGMENTS: u64 = 128;
+const LEAST_SEGMENT_BYTES: u64 = 4 << 10;
+const LARGEST_SEGMENT_BYTES: u64 = 2 << 20;
+/// Large beside a slot of the index, so that while the index migrates, its second copy is little beside the log.
+const LEAST_FOOTPRINT: u64 = 256;
+
+/// How a capacity is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Capacity {
+    /// So many objects, all of one size.
+    Objects(u64),
+    /// So many bytes, with the sizes of the trace.
+    Bytes(u64),
+}
+
+/// How the log is cut for a capacity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    segment_bytes: u64,
+    segments: u64,
+    /// The footprint of every item, or `None`: as the trace says.
+    footprint: Option<u64>,
+}
+
+fn shape(capacity: Capacity) -> Shape {
+    match capacity {
+        Capacity::Objects(objects) => {
+            // At least two to a segment: an item that fills one would be stored apart, as a large value is.
+            let wanted = (objects / SEGMENTS).max(2);
+            let segment_bytes = power_of_two(wanted * LEAST_FOOTPRINT);
+            let footprint = (segment_bytes / wanted) & !7; // items stand at multiples of eight
+            let per_segment = segment_bytes / footprint;
+            Shape { segment_bytes, segments: (objects / per_segment).max(2), footprint: Some(footprint) }
+        }
+        Capacity::Bytes(bytes) => {
+            let segment_bytes = power_of_two(bytes / SEGMENTS / 2 + 1);
+            Shape { segment_bytes, segments: (bytes / segment_bytes).max(2), footprint: None }
+        }
+    }
+}
+
+fn power_of_two(at_least: u64) -> u64 {
+    at_least.next_power_of_two().clamp(LEAST_SEGMENT_BYTES, LARGEST_SEGMENT_BYTES)
+}
+
+/// What an item takes in the log beside its key and value, asked of the engine itself.
+pub(super) fn header_bytes() -> u64 {
+    const VALUE: [u8; 40] = [0; 40];
+    let store = Store::new(Options::new(4 << 20)).expect("4 MiB can be had");
+    let attributes = Attributes::default();
+    let stored = store.set(key(&[0; KEY_BYTES]), &VALUE, &attributes, Condition::Always, false, 1);
+    stored.expect("an empty store has room");
+    store.stats().appended_bytes.saturating_sub((KEY_BYTES + VALUE.len()) as u64)
+}
+
+/// What the engine missed, and what it did for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Replay {
+    pub(super) misses: u64,
+    /// Bytes copied by eviction for each byte written.
+    pub(super) copied_per_written: f64,
+    /// Writes the engine refused; 0 unless something is wrong with E1, or an object is larger than the capacity.
+    pub(super) refused: u64,
+}
+
+/// Replays a trace through the engine.
+pub(super) fn replay(trace: &Trace, capacity: Capacity, header: u64, shards: usize) -> Result<Replay, String> {
+    let shape = shape(capacity);
+    let log_bytes = shape.segments * shape.segment_bytes;
+    let mut options = Options::new(log_bytes);
+    options.segment_bytes = Some(shape.segment_bytes as usize);
+    options.shards = Some(shards);
+    options.max_value_bytes = 4 << 20;
+    // The arena is reserved for the first capacity, so that one has room for the index, too.
+    options.capacity_bytes = log_bytes + 64 * trace.objects as u64 + (1 << 20);
+    options.seed = [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03]; // the same run twice gives the same misses
+    let store = Store::new(options).map_err(|error| format!("the engine cannot be made: {error}"))?;
+    let filler = vec![0_u8; 4 << 20];
+    let mut result = Replay { misses: 0, copied_per_written: 0.0, refused: 0 };
+    for (at, &request) in trace.requests.iter().enumerate() {
+        grant(&store, log_bytes, shape.segment_bytes);
+        let now_ms = 1 + at as u64 / 1000;
+        let name = spread(request.id).to_le_bytes();
+        match store.get(key(&name), now_ms, Use::Read).map_err(|error| error.to_string())? {
+            Lookup::Found(_) => continue,
+            Lookup::Miss(_) => result.misses += 1,
+        }
+        let value = &filler[..value_bytes(request, shape.footprint, header).min(filler.len())];
+        match store.set(key(&name), value, &Attributes::default(), Condition::Always, false, now_ms) {
+            Ok(_) => {}
+            Err(Error::NoSpace { .. } | Error::ValueTooLarge { .. }) => result.refused += 1,
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    let stats = store.stats();
+    result.copied_per_written = stats.copied_bytes as f64 / stats.appended_bytes.max(1) as f64;
+    Ok(result)
+}
+
+/// E1.
+fn grant(store: &Store, log_bytes: u64, segment_bytes: u64) {
+    let ledger = store.ledger();
+    ledger.set_capacity(log_bytes + ledger.used(Account::Index) + segment_bytes - 1);
+}
+
+fn value_bytes(request: Request, footprint: Option<u64>, header: u64) -> usize {
+    let total = footprint.unwrap_or(request.size.into());
+    total.saturating_sub(header + KEY_BYTES as u64) as usize
+}
+
+fn key(bytes: &[u8]) -> Key<'_> {
+    Key { namespace: 0, bytes }
+}
+
+/// The key of an object: its dense number, spread over all 64 bits.
+fn spread(id: u32) -> u64 {
+    super::super::workload::mix(u64::from(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::tests::encode;
+    use super::*;
+
+    #[test]
+    fn a_log_holds_at_most_as_many_objects_as_were_asked_for() {
+        for objects in [74, 290, 1000, 5039, 46_720, 125_984] {
+            let Shape { segment_bytes, segments, footprint } = shape(Capacity::Objects(objects));
+            let held = segments * (segment_bytes / footprint.unwrap());
+            assert!(held <= objects && held >= objects - objects / 64 - 1, "{objects}: {held}");
+            assert!(objects < 256 || segments >= 120, "{objects}: {segments} segments");
+            assert!(footprint.unwrap() >= LEAST_FOOTPRINT);
+        }
+    }
+
+    #[test]
+    fn a_log_of_bytes_is_cut_into_128_segments_or_more() {
+        for bytes in [1 << 20, 20 << 20, 500 << 20] {
+            let Shape { segment_bytes, segments, .. } = shape(Capacity::Bytes(bytes));
+            assert!(segments >= 128 && segments * segment_bytes <= bytes);
+        }
+    }
+
+    #[test]
+    fn what_was_stored_is_not_missed_again() {
+        let trace = Trace::parse(&encode(&[0, 1, 2, 0, 1, 2, 0, 1, 2], 100)).unwrap();
+        let replay = replay(&trace, Capacity::Objects(1000), header_bytes(), 1).unwrap();
+        assert_eq!((replay.misses, replay.refused), (3, 0));
+    }
+}

@@ -1,0 +1,105 @@
+//! The same replay through a server: its misses with whatever memory it has.
+//!
+//! Requests go in portions of 64 over one Pipe: the portion's gets, then the sets of what was missed. An object asked
+//! for twice in one portion can so be missed twice; it is counted as the server answered it.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::super::connection::{Connection, Load};
+use super::super::wire::{Kind, Reply, Request, Shape, System};
+use super::super::workload::key;
+use super::format::{self, Trace};
+use crate::cli::connect::{Address, Output};
+use crate::cli::output::{self, Table};
+use crate::cli::{Failure, Outcome, wait};
+
+const PORTION: usize = 64;
+
+/// A portion of gets, or of sets.
+struct Portion<'a> {
+    kind: Kind,
+    requests: std::slice::Iter<'a, format::Request>,
+    value_bytes: u32,
+    missed: Vec<u32>,
+    refused: u64,
+}
+
+impl Load for Portion<'_> {
+    fn next(&mut self, _: Instant, request: &mut Request) -> bool {
+        let Some(asked) = self.requests.next() else { return false };
+        request.begin(self.kind, false, asked.id.into());
+        let name = key(asked.id.into());
+        let size = if asked.size == 0 { self.value_bytes } else { asked.size.saturating_sub(name.len() as u32) };
+        match self.kind {
+            Kind::Set => request.pair(name, |value| value.resize(size as usize, 0)),
+            _ => request.key(name),
+        }
+        true
+    }
+
+    fn take(&mut self, id: u64, _: Duration, reply: Reply<'_>) {
+        match reply {
+            Reply::Value(_) | Reply::Done => {}
+            Reply::Miss | Reply::Many { .. } => self.missed.push(id as u32),
+            Reply::Refused(_) => self.refused += 1,
+        }
+    }
+}
+
+pub(super) fn run(files: &[PathBuf], at: &Address, value_bytes: u32, output: Output) -> Outcome {
+    let mut table = Table::new(["trace", "requests", "misses", "miss ratio", "refused"]);
+    let mut rows = Vec::new();
+    for path in files {
+        let (trace, name) = (super::open(path)?, super::name(path));
+        eprintln!("{name}: {} requests", trace.requests.len());
+        let (misses, refused) = wait(async { Ok::<_, Failure>(replay(&trace, at, value_bytes).await?) })?;
+        let requests = trace.requests.len() as u64;
+        let ratio = misses as f64 / requests as f64;
+        table.row([name.clone(), requests.to_string(), misses.to_string(), format!("{ratio:.4}"), refused.to_string()]);
+        let row =
+            json!({ "trace": name, "requests": requests, "misses": misses, "miss_ratio": ratio, "refused": refused });
+        rows.push(row);
+    }
+    match output {
+        Output::Json => output::json(&json!({ "through": at.to_string(), "rows": rows })),
+        Output::Text => output::line(table.to_string().trim_end()),
+    }
+}
+
+async fn replay(trace: &Trace, at: &Address, value_bytes: u32) -> Result<(u64, u64), String> {
+    let mut connection = Connection::open(at, System::Ebb(Shape::Pipe)).await?;
+    let (mut misses, mut refused) = (0, 0);
+    let mut absent: Vec<format::Request> = Vec::with_capacity(PORTION);
+    for portion in trace.requests.chunks(PORTION) {
+        let load = |kind, requests| Portion { kind, requests, value_bytes, missed: Vec::new(), refused: 0 };
+        let mut gets = load(Kind::Get, portion.iter());
+        connection.drive(PORTION, &mut gets).await?;
+        misses += gets.missed.len() as u64;
+        absent.clear();
+        absent.extend(portion.iter().filter(|request| gets.missed.contains(&request.id)));
+        absent.sort_by_key(|request| request.id);
+        absent.dedup_by_key(|request| request.id);
+        let mut sets = load(Kind::Set, absent.iter());
+        connection.drive(PORTION, &mut sets).await?;
+        refused += gets.refused + sets.refused;
+    }
+    Ok((misses, refused))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::tests::encode;
+    use super::*;
+    use crate::cli::testing;
+
+    #[tokio::test]
+    async fn a_server_that_forgets_nothing_misses_each_object_once() {
+        let server = testing::Server::start().await;
+        let ids: Vec<u32> = (0..1000).map(|at| at % 100).collect();
+        let trace = Trace::parse(&encode(&ids, 100)).unwrap();
+        assert_eq!(replay(&trace, &server.address, 128).await, Ok((100, 0)));
+    }
+}

@@ -1,0 +1,93 @@
+//! `ebb compact` and `ebb release`: memory given back now, and the receipt.
+
+use std::io::IsTerminal as _;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::connect::{AdminAt, Output, refused};
+use super::units::{Bytes, Millis, bytes};
+use super::{Failure, Outcome, output, stats};
+use crate::proto;
+use crate::proto::compact_response::Update;
+
+/// Compact now, show progress, and print the receipt.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ebb compact
+  ebb compact --dry-run                only say what it would do
+  ebb compact --target-occupancy 80    stop when segments are 80 % full")]
+pub(crate) struct CompactArgs {
+    /// Stop when segments are this full of live bytes, in percent. 0: as full as can be.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    target_occupancy: u32,
+    /// Only say what it would do.
+    #[arg(long)]
+    dry_run: bool,
+    /// How to print.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    at: AdminAt,
+}
+
+/// Compacts, shows progress, prints the receipt.
+pub(super) async fn compact(args: CompactArgs) -> Outcome {
+    let refuse = |s: tonic::Status| refused("compact", &args.at.admin_addr, &s);
+    let request = proto::CompactRequest { target_occupancy_percent: args.target_occupancy, dry_run: args.dry_run };
+    let mut stream = args.at.connect().await?.compact(request).await.map_err(refuse)?.into_inner();
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(100) } else { ProgressBar::hidden() };
+    bar.set_style(ProgressStyle::with_template("compacting {bar:40} {pos:>3} % {elapsed}")?);
+    let mut receipt = None;
+    while let Some(answer) = stream.message().await.map_err(refuse)? {
+        match answer.update {
+            Some(Update::Percent(percent)) => bar.set_position(percent.into()),
+            Some(Update::Receipt(last)) => receipt = Some(last),
+            None => {}
+        }
+    }
+    bar.finish_and_clear();
+    let receipt = receipt.ok_or("the server ended the compaction without a receipt")?;
+    print(&receipt, args.output)
+}
+
+/// Compact, then evict, until memory use is at or below a target.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ebb release --to 64Mi                exits with 1 when it could not be reached")]
+pub(crate) struct ReleaseArgs {
+    /// Bring memory use to this or below, such as 64Mi.
+    #[arg(long, value_name = "SIZE")]
+    to: Bytes,
+    /// Give up after this long.
+    #[arg(long, default_value = "10s")]
+    timeout: Millis,
+    /// How to print.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    at: AdminAt,
+}
+
+/// Releases memory down to a target.
+pub(super) async fn release(args: ReleaseArgs) -> Outcome {
+    let refuse = |s: tonic::Status| refused("release", &args.at.admin_addr, &s);
+    let request = proto::ReleaseMemoryRequest { target_bytes: args.to.0, timeout_ms: args.timeout.0 };
+    let answer = args.at.connect().await?.release_memory(request).await.map_err(refuse)?.into_inner();
+    let receipt = answer.receipt.unwrap_or_default();
+    print(&receipt, args.output)?;
+    if answer.reached {
+        return Ok(());
+    }
+    let used = receipt.after.map_or(0, |memory| memory.used_bytes);
+    Err(Failure::Failed(format!("memory use is {}, above the target of {}", bytes(used), bytes(args.to.0))))
+}
+
+fn print(receipt: &proto::Receipt, how: Output) -> Outcome {
+    match how {
+        Output::Json => output::json(&stats::receipt_json(receipt)),
+        Output::Text => output::line(stats::receipts(std::slice::from_ref(receipt)).to_string().trim_end()),
+    }
+}

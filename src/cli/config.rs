@@ -1,0 +1,57 @@
+//! `ebb config`: check a file before it is mounted, and see which value came from where.
+
+use super::{Failure, Outcome};
+use crate::config::Row;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// Check a configuration file, or print the values in effect and where each came from.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ebb config check ebb.yaml
+  ebb config print --config ebb.yaml")]
+pub(crate) struct ConfigArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    command: ConfigCommand,
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Report every problem of a file, and exit with 64 if there is one.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Print every value in effect and where it came from.
+    Print {
+        /// As for `ebb serve`.
+        #[command(flatten)]
+        serve: super::serve::ServeArgs,
+    },
+    /// Print the JSON schema of the file.
+    Schema,
+}
+
+/// Checks or prints.
+pub(crate) fn run(args: ConfigArgs) -> Outcome {
+    match args.command {
+        ConfigCommand::Check { file } => {
+            crate::config::check(&file).map_err(|problems| Failure::Config(problems.0.join("\n")))?;
+            println!("{} is good", file.display());
+        }
+        ConfigCommand::Print { serve } => {
+            let live = serve.load()?;
+            let rows = &live.effective().rows;
+            let wide = |of: fn(&Row) -> usize| rows.iter().map(of).max().unwrap_or(0);
+            let (keys, values) = (wide(|row| row.key.len()), wide(|row| row.value.len()));
+            for Row { key, value, source } in rows {
+                println!("{key:keys$}  {value:values$}  {source}");
+            }
+        }
+        ConfigCommand::Schema => println!("{:#}", crate::config::schema()),
+    }
+    Ok(())
+}

@@ -1,0 +1,434 @@
+//! The data commands: what an application calls, by hand.
+//!
+//! Keys and values are bytes: `get` prints the value as it is stored, without a newline, and `set` reads it from
+//! standard input when it is `-`.
+
+use std::io::{Read as _, Write as _};
+
+use bytes::Bytes;
+use clap::Args;
+
+use super::connect::{DataAt, Output, refused};
+use super::output;
+use super::units::Millis;
+use super::{Failure, Outcome};
+use crate::proto;
+
+/// What names one key.
+#[derive(Args, Debug)]
+pub(crate) struct KeyArgs {
+    /// The key.
+    pub(crate) key: String,
+    /// The namespace; empty: the server's default one.
+    #[arg(long, short, env = "EBB_NAMESPACE", default_value = "", hide_default_value = true)]
+    pub(crate) namespace: String,
+    /// Where the server is.
+    #[command(flatten)]
+    pub(crate) at: DataAt,
+}
+
+impl KeyArgs {
+    fn key(&self) -> Bytes {
+        Bytes::copy_from_slice(self.key.as_bytes())
+    }
+}
+
+/// Print the value of a key.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ebb get greeting
+  ebb get greeting --output json       version, flags and time to live, too
+  ebb get logo > logo.png              values are bytes and come out as they went in")]
+pub(crate) struct GetArgs {
+    #[command(flatten)]
+    key: KeyArgs,
+    /// Do not send the value when the stored version is this one.
+    #[arg(long, value_name = "VERSION")]
+    if_version_differs: Option<u64>,
+    /// Give the entry a new time to live on the way.
+    #[arg(long, value_name = "TTL")]
+    touch: Option<Millis>,
+    /// Accept a stale value up to this age.
+    #[arg(long, value_name = "AGE")]
+    max_stale: Option<Millis>,
+    /// Do not count this read as use.
+    #[arg(long)]
+    peek: bool,
+    /// How to print.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Prints the value of a key.
+pub(super) async fn get(args: GetArgs) -> Outcome {
+    use proto::get_response::Outcome as Found;
+    let request = proto::GetRequest {
+        key: args.key.key(),
+        namespace: args.key.namespace.clone(),
+        if_version_differs: args.if_version_differs,
+        touch_ttl_ms: args.touch.map(|ttl| ttl.0),
+        max_stale_ms: args.max_stale.map_or(0, |age| age.0),
+        peek: args.peek,
+        ..Default::default()
+    };
+    let at = &args.key.at;
+    let answer = at.connect().await?.get(request).await.map_err(|s| refused("get", &at.addr, &s))?.into_inner();
+    let found = answer.outcome();
+    if args.output == Output::Json {
+        output::json(&serde_json::json!({
+            "outcome": short(found.as_str_name(), "OUTCOME_"),
+            "value": String::from_utf8_lossy(&answer.value),
+            "size": answer.value.len(),
+            "version": answer.version,
+            "flags": answer.flags,
+            "ttl_ms": answer.ttl_ms,
+            "miss_reason": short(answer.miss_reason().as_str_name(), "MISS_REASON_"),
+        }))?;
+    } else if matches!(found, Found::Hit | Found::Stale) {
+        std::io::stdout().write_all(&answer.value)?;
+    }
+    match found {
+        Found::Hit => Ok(()),
+        Found::Stale => said_if(args.output, "the value is stale", Ok(())),
+        Found::Unchanged => said_if(args.output, "unchanged", Ok(())),
+        Found::Negative => said_if(args.output, "stored as having no value", Err(Failure::Said)),
+        Found::Miss | Found::Unspecified => {
+            let reason = short(answer.miss_reason().as_str_name(), "MISS_REASON_").replace('_', " ");
+            said_if(args.output, &format!("no value: {reason}"), Err(Failure::Said))
+        }
+    }
+}
+
+/// Store a value.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ebb set greeting hello --ttl 30s
+  ebb set logo - < logo.png            the value from standard input
+  ebb set lock me --if-absent --ttl 10s
+  ebb set greeting hi --version 17     only if the stored version is 17")]
+pub(crate) struct SetArgs {
+    #[command(flatten)]
+    key: KeyArgs,
+    /// The value; `-` reads standard input.
+    #[arg(required_unless_present = "negative", allow_negative_numbers = true)]
+    value: Option<String>,
+    /// Time to live, such as 30s.
+    #[arg(long)]
+    pub(super) ttl: Option<Millis>,
+    /// After this the value is stale.
+    #[arg(long, value_name = "TTL")]
+    soft_ttl: Option<Millis>,
+    /// Spread both deadlines by up to this many percent, at most 50.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0)]
+    jitter: u32,
+    /// A number stored beside the value.
+    #[arg(long, default_value_t = 0)]
+    flags: u32,
+    /// Only when the key has no value.
+    #[arg(long, group = "condition")]
+    pub(super) if_absent: bool,
+    /// Only when the key has a value.
+    #[arg(long, group = "condition")]
+    if_present: bool,
+    /// Only when the stored version is this one.
+    #[arg(long = "version", value_name = "VERSION", group = "condition")]
+    if_version: Option<u64>,
+    /// Keep the entry's present time to live.
+    #[arg(long, conflicts_with = "ttl")]
+    keep_ttl: bool,
+    /// Store that the key has no value at its source.
+    #[arg(long, conflicts_with = "value")]
+    negative: bool,
+    /// How to print.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Stores a value.
+pub(super) async fn set(args: SetArgs) -> Outcome {
+    use proto::set_request::Condition;
+    use proto::set_response::Outcome as Stored;
+    let value = match args.value.as_deref() {
+        Some("-") => {
+            let mut value = Vec::new();
+            std::io::stdin().read_to_end(&mut value)?;
+            Bytes::from(value)
+        }
+        value => Bytes::copy_from_slice(value.unwrap_or_default().as_bytes()),
+    };
+    let condition = match (args.if_absent, args.if_present, args.if_version) {
+        (true, ..) => Some(Condition::IfAbsent(true)),
+        (_, true, _) => Some(Condition::IfPresent(true)),
+        (.., Some(version)) => Some(Condition::IfVersion(version)),
+        _ => None,
+    };
+    let request = proto::SetRequest {
+        key: args.key.key(),
+        value,
+        namespace: args.key.namespace.clone(),
+        ttl_ms: args.ttl.map_or(0, |ttl| ttl.0),
+        soft_ttl_ms: args.soft_ttl.map_or(0, |ttl| ttl.0),
+        jitter_percent: args.jitter,
+        flags: args.flags,
+        condition,
+        keep_ttl: args.keep_ttl,
+        negative: args.negative,
+        ..Default::default()
+    };
+    let at = &args.key.at;
+    let answer = at.connect().await?.set(request).await.map_err(|s| refused("set", &at.addr, &s))?.into_inner();
+    let stored = answer.outcome();
+    if args.output == Output::Json {
+        output::json(&serde_json::json!({
+            "outcome": short(stored.as_str_name(), "OUTCOME_"),
+            "version": answer.version,
+        }))?;
+    }
+    match stored {
+        Stored::Stored => Ok(()),
+        Stored::Conflict => {
+            said_if(args.output, &format!("not stored: the version is {}", answer.version), Err(Failure::Said))
+        }
+        Stored::NotStored | Stored::LeaseLost | Stored::Unspecified => {
+            said_if(args.output, "not stored: the condition does not hold", Err(Failure::Said))
+        }
+    }
+}
+
+/// Delete keys.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ebb del greeting
+  ebb del a b c                        prints how many there were
+  ebb del greeting --version 17        only if the stored version is 17
+  ebb del greeting --mark-stale        keep it, to be served only as stale")]
+pub(crate) struct DelArgs {
+    /// The keys.
+    #[arg(required = true)]
+    keys: Vec<String>,
+    /// The namespace; empty: the server's default one.
+    #[arg(long, short, env = "EBB_NAMESPACE", default_value = "", hide_default_value = true)]
+    namespace: String,
+    /// Only when the stored version is this one.
+    #[arg(long = "version", value_name = "VERSION")]
+    if_version: Option<u64>,
+    /// Keep the entries, to be served only as stale.
+    #[arg(long)]
+    mark_stale: bool,
+    #[command(flatten)]
+    at: DataAt,
+}
+
+/// Deletes keys, and prints how many there were.
+pub(super) async fn del(args: DelArgs) -> Outcome {
+    use proto::delete_request::Mode;
+    use proto::delete_response::Outcome as Deleted;
+    let mut client = args.at.connect().await?;
+    let (mut deleted, mut conflict) = (0, None);
+    for key in &args.keys {
+        let request = proto::DeleteRequest {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            namespace: args.namespace.clone(),
+            if_version: args.if_version,
+            mode: if args.mark_stale { Mode::MarkStale } else { Mode::Unspecified }.into(),
+            ..Default::default()
+        };
+        let answer = client.delete(request).await.map_err(|s| refused("del", &args.at.addr, &s))?.into_inner();
+        match answer.outcome() {
+            Deleted::Deleted => deleted += 1,
+            Deleted::Conflict => conflict = Some(answer.version),
+            Deleted::NotFound | Deleted::Unspecified => {}
+        }
+    }
+    output::line(&deleted.to_string())?;
+    if let Some(version) = conflict {
+        return Err(Failure::Failed(format!("not deleted: the version is {version}")));
+    }
+    if deleted == 0 { Err(Failure::Said) } else { Ok(()) }
+}
+
+/// Give a key a new time to live.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ebb touch session:17 --ttl 30m
+  ebb touch session:17                 never expires")]
+pub(crate) struct TouchArgs {
+    #[command(flatten)]
+    key: KeyArgs,
+    /// Time to live from now; without it the entry never expires.
+    #[arg(long)]
+    ttl: Option<Millis>,
+}
+
+/// Gives a key a new time to live.
+pub(super) async fn touch(args: TouchArgs) -> Outcome {
+    let request = proto::TouchRequest {
+        key: args.key.key(),
+        namespace: args.key.namespace.clone(),
+        ttl_ms: args.ttl.map_or(0, |ttl| ttl.0),
+    };
+    let at = &args.key.at;
+    let answer = at.connect().await?.touch(request).await.map_err(|s| refused("touch", &at.addr, &s))?.into_inner();
+    if answer.found { Ok(()) } else { Err(Failure::Failed("no value".into())) }
+}
+
+/// Add to a counter and print it.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ebb incr visits                      add one, from 0 when there is no counter
+  ebb incr stock --by -3 --initial 100 --ttl 1h
+  ebb incr visits --only-existing      exit with 1 when there is no counter")]
+pub(crate) struct IncrArgs {
+    #[command(flatten)]
+    key: KeyArgs,
+    /// What to add; may be negative.
+    #[arg(long, default_value_t = 1, allow_negative_numbers = true)]
+    by: i64,
+    /// What a new counter starts from.
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    initial: i64,
+    /// Do not create the counter.
+    #[arg(long, conflicts_with = "initial")]
+    only_existing: bool,
+    /// Time to live of a counter created here.
+    #[arg(long)]
+    ttl: Option<Millis>,
+    /// Repeating a call with the same id within a minute adds once.
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    request_id: String,
+}
+
+/// Adds to a counter and prints it.
+pub(super) async fn incr(args: IncrArgs) -> Outcome {
+    let request = proto::IncrementRequest {
+        key: args.key.key(),
+        namespace: args.key.namespace.clone(),
+        delta: args.by,
+        initial: (!args.only_existing).then_some(args.initial),
+        ttl_ms: args.ttl.map_or(0, |ttl| ttl.0),
+        request_id: args.request_id.clone(),
+    };
+    let at = &args.key.at;
+    let answer = at.connect().await?.increment(request).await.map_err(|s| refused("incr", &at.addr, &s))?.into_inner();
+    if !answer.found {
+        return Err(Failure::Failed("no counter".into()));
+    }
+    output::line(&answer.value.to_string())
+}
+
+/// List the keys of a namespace.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ebb scan                             one key a line
+  ebb scan user: --limit 10 --output json
+  ebb scan user: --values --output json")]
+pub(crate) struct ScanArgs {
+    /// Only keys that begin with this.
+    #[arg(default_value = "", hide_default_value = true)]
+    prefix: String,
+    /// The namespace; empty: the server's default one.
+    #[arg(long, short, env = "EBB_NAMESPACE", default_value = "", hide_default_value = true)]
+    namespace: String,
+    /// Stop after this many. 0: no bound.
+    #[arg(long, default_value_t = 0)]
+    limit: u64,
+    /// Print the values, too.
+    #[arg(long)]
+    values: bool,
+    /// How to print; JSON is one object a line.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    at: DataAt,
+}
+
+/// Lists the keys of a namespace.
+pub(super) async fn scan(args: ScanArgs) -> Outcome {
+    let request = proto::ScanRequest {
+        namespace: args.namespace,
+        prefix: args.prefix.into(),
+        with_values: args.values,
+        limit: args.limit,
+        ..Default::default()
+    };
+    let refuse = |s: tonic::Status| refused("scan", &args.at.addr, &s);
+    let mut stream = args.at.connect().await?.scan(request).await.map_err(refuse)?.into_inner();
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    while let Some(portion) = stream.message().await.map_err(refuse)? {
+        for entry in portion.entries {
+            let written = if args.output == Output::Json {
+                let mut row = serde_json::json!({
+                    "key": String::from_utf8_lossy(&entry.key),
+                    "version": entry.version,
+                    "ttl_ms": entry.ttl_ms,
+                    "size": entry.size,
+                });
+                if args.values {
+                    row["value"] = String::from_utf8_lossy(&entry.value).into();
+                }
+                writeln!(out, "{row}")
+            } else {
+                let tab: &[u8] = if args.values { b"\t" } else { b"" };
+                [&entry.key, tab, &entry.value, b"\n"].iter().try_for_each(|part| out.write_all(part))
+            };
+            if output::closed(written)? {
+                return Ok(());
+            }
+        }
+    }
+    output::closed(out.flush())?;
+    Ok(())
+}
+
+/// `OUTCOME_NOT_STORED` becomes `not_stored`.
+fn short(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_lowercase()
+}
+
+/// In text the sentence goes to standard error; in JSON the object has said it already.
+fn said_if(output: Output, sentence: &str, outcome: Outcome) -> Outcome {
+    if output == Output::Text {
+        eprintln!("ebb: {sentence}");
+    }
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command, testing};
+    use clap::Parser as _;
+
+    #[test]
+    fn names_on_the_wire_become_words() {
+        assert_eq!(short("OUTCOME_NOT_STORED", "OUTCOME_"), "not_stored");
+        assert_eq!(short("MISS_REASON_EXPIRED", "MISS_REASON_"), "expired");
+    }
+
+    async fn did(server: &testing::Server, words: &[&str]) -> Outcome {
+        let at = server.address.to_string();
+        let cli = Cli::try_parse_from(["ebb"].iter().chain(words).chain(&["--addr", &at])).unwrap();
+        match cli.command {
+            Command::Get(args) => get(args).await,
+            Command::Set(args) => set(args).await,
+            Command::Incr(args) => incr(args).await,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_miss_is_an_exit_code_and_a_refusal_is_a_sentence() {
+        let server = testing::Server::start().await;
+        assert!(matches!(did(&server, &["get", "k"]).await, Err(Failure::Said)));
+        did(&server, &["set", "k", "v"]).await.unwrap();
+        did(&server, &["get", "k", "--output", "json"]).await.unwrap();
+        let Err(Failure::Failed(said)) = did(&server, &["incr", "k"]).await else { panic!("not implemented there") };
+        assert!(said.starts_with("incr at 127.0.0.1:") && said.contains("not known there"), "{said}");
+    }
+}

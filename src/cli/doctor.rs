@@ -1,0 +1,79 @@
+//! `ebb doctor`: what is wrong, with evidence and a remedy for each finding.
+
+use clap::Args;
+use serde_json::json;
+
+use super::connect::{AdminAt, Output, refused};
+use super::{Failure, Outcome, output};
+use crate::proto;
+use crate::proto::diagnose_response::Finding;
+
+/// Say what is wrong, with evidence and a remedy, worst first.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ebb doctor                           exits with 1 when there is an error among the findings
+  ebb doctor --output json")]
+pub(crate) struct DoctorArgs {
+    /// How to print.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    at: AdminAt,
+}
+
+/// Prints the findings, worst first.
+pub(super) async fn run(args: DoctorArgs) -> Outcome {
+    let refuse = |s: tonic::Status| refused("doctor", &args.at.admin_addr, &s);
+    let answer = args.at.connect().await?.diagnose(proto::DiagnoseRequest {}).await.map_err(refuse)?;
+    let findings = worst_first(answer.into_inner().findings);
+    match args.output {
+        Output::Json => output::json(&json!({ "findings": findings.iter().map(as_json).collect::<Vec<_>>() }))?,
+        Output::Text => output::line(as_text(&findings).trim_end())?,
+    }
+    if findings.iter().any(|finding| finding.severity == "error") { Err(Failure::Said) } else { Ok(()) }
+}
+
+fn worst_first(mut findings: Vec<Finding>) -> Vec<Finding> {
+    findings.sort_by_key(|finding| match finding.severity.as_str() {
+        "error" => 0,
+        "warning" => 1,
+        _ => 2,
+    });
+    findings
+}
+
+fn as_text(findings: &[Finding]) -> String {
+    if findings.is_empty() {
+        return "all is well".into();
+    }
+    let one = |finding: &Finding| {
+        let Finding { code, severity, evidence, remedy } = finding;
+        format!("{severity}: {code}\n  seen    {evidence}\n  remedy  {remedy}\n")
+    };
+    findings.iter().map(one).collect::<Vec<_>>().join("\n")
+}
+
+fn as_json(finding: &Finding) -> serde_json::Value {
+    let Finding { code, severity, evidence, remedy } = finding;
+    json!({ "code": code, "severity": severity, "evidence": evidence, "remedy": remedy })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_finding_stands_first() {
+        let finding = |severity: &str| Finding {
+            code: format!("a_{severity}"),
+            severity: severity.into(),
+            evidence: "no limit was found".into(),
+            remedy: "set one".into(),
+        };
+        let findings = worst_first(vec![finding("info"), finding("error"), finding("warning")]);
+        assert!(as_text(&findings).starts_with("error: a_error\n  seen    no limit was found\n  remedy  set one\n"));
+        assert_eq!(findings[2].severity, "info");
+        assert_eq!(as_text(&[]), "all is well");
+    }
+}

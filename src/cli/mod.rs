@@ -1,0 +1,200 @@
+//! The command line.
+//!
+//! ```text
+//!   data     get set del touch incr scan     an application's calls, by hand
+//!   admin    stats compact release doctor    what an operator sees and does
+//!   server   serve config                    the sidecar itself
+//!   bench    reclaim serve trace             the instrument its figures are measured on
+//! ```
+//!
+//! C1. Standard output carries the answer and nothing else; progress, misses and errors go to standard error.
+//! C2. The exit code is 0 when the answer was given, 1 when a call failed or found nothing, 2 when the command line
+//!     could not be read, and 64 when the configuration is bad.
+
+mod bench;
+mod compact;
+mod config;
+mod connect;
+mod data;
+mod doctor;
+mod output;
+mod serve;
+mod stats;
+#[cfg(test)]
+mod testing;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A cache that runs beside an application and gives memory back.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ebb",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  ebb serve                            start the sidecar
+  ebb set greeting hello --ttl 30s     store a value for half a minute
+  ebb get greeting                     print it
+  ebb stats --watch                    see where the memory is
+  ebb compact                          give memory back now
+
+Exit codes: 0 done, 1 the call failed or found nothing, 2 bad command line, 64 bad configuration."
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the sidecar.
+    Serve(serve::ServeArgs),
+    /// Check a configuration file, or print the values in effect and where each came from.
+    Config(config::ConfigArgs),
+    /// Print the value of a key.
+    Get(data::GetArgs),
+    /// Store a value.
+    Set(data::SetArgs),
+    /// Delete keys.
+    Del(data::DelArgs),
+    /// Give a key a new time to live.
+    Touch(data::TouchArgs),
+    /// Add to a counter and print it.
+    Incr(data::IncrArgs),
+    /// List the keys of a namespace.
+    Scan(data::ScanArgs),
+    /// Show where the memory is and what the cache has done.
+    Stats(stats::StatsArgs),
+    /// Compact now, show progress, and print the receipt.
+    Compact(compact::CompactArgs),
+    /// Compact, then evict, until memory use is at or below a target.
+    Release(compact::ReleaseArgs),
+    /// Say what is wrong, with evidence and a remedy, worst first.
+    Doctor(doctor::DoctorArgs),
+    /// Measure: memory given back, calls per second, misses on recorded traces.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+}
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A sentence for standard error; the exit code is 1.
+    Failed(String),
+    /// Already said what there is to say; the exit code is 1.
+    Said,
+    /// The arguments make no sense together; the exit code is 2.
+    Usage(String),
+    /// The configuration is bad; the exit code is 64.
+    Config(String),
+}
+
+impl<E: std::fmt::Display> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// What a command ends in.
+pub(crate) type Outcome = Result<(), Failure>;
+
+/// Reads the command line, does what it says, and tells how it went.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse(); // ends the process with 2, or with 0 for --help and --version
+    let (code, sentence) = match dispatch(cli.command) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(sentence)) => (1, Some(sentence)),
+        Err(Failure::Said) => (1, None),
+        Err(Failure::Usage(sentence)) => (2, Some(sentence)),
+        Err(Failure::Config(sentence)) => (64, Some(sentence)),
+    };
+    if let Some(sentence) = sentence {
+        eprintln!("ebb: {sentence}");
+    }
+    ExitCode::from(code)
+}
+
+fn dispatch(command: Command) -> Outcome {
+    match command {
+        Command::Serve(args) => serve::run(args), // makes its own runtimes
+        Command::Config(args) => config::run(args),
+        Command::Get(args) => wait(data::get(args)),
+        Command::Set(args) => wait(data::set(args)),
+        Command::Del(args) => wait(data::del(args)),
+        Command::Touch(args) => wait(data::touch(args)),
+        Command::Incr(args) => wait(data::incr(args)),
+        Command::Scan(args) => wait(data::scan(args)),
+        Command::Stats(args) => wait(stats::run(args)),
+        Command::Compact(args) => wait(compact::compact(args)),
+        Command::Release(args) => wait(compact::release(args)),
+        Command::Doctor(args) => wait(doctor::run(args)),
+        Command::Bench(command) => bench::run(command),
+    }
+}
+
+/// Drives a client's future: a command makes a handful of calls, so one thread is plenty.
+fn wait<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent_and_each_command_explains_itself() {
+        let mut command = Cli::command();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands_mut() {
+            assert!(sub.get_about().is_some(), "{} has no description", sub.get_name());
+            assert!(sub.render_long_help().to_string().len() > 100);
+        }
+    }
+
+    #[test]
+    fn a_command_line_is_read_as_it_is_meant() {
+        let cli = Cli::try_parse_from(["ebb", "set", "k", "v", "--ttl", "30s", "--if-absent"]).unwrap();
+        let Command::Set(args) = cli.command else { panic!("set is set") };
+        assert_eq!(args.ttl, Some(units::Millis(30_000)));
+        assert!(args.if_absent);
+        assert!(Cli::try_parse_from(["ebb", "set", "k", "v", "--if-absent", "--if-present"]).is_err());
+        assert!(Cli::try_parse_from(["ebb", "set", "k", "v", "--ttl", "30 parsecs"]).is_err());
+    }
+
+    async fn admin(words: &[&str]) -> Outcome {
+        let server = testing::Server::start().await;
+        let at = server.address.to_string();
+        let cli = Cli::try_parse_from(["ebb"].iter().chain(words).chain(&["--admin-addr", &at])).unwrap();
+        match cli.command {
+            Command::Stats(args) => stats::run(args).await,
+            Command::Compact(args) => compact::compact(args).await,
+            Command::Release(args) => compact::release(args).await,
+            Command::Doctor(args) => doctor::run(args).await,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_operator_learns_from_the_outcome_how_it_went() {
+        admin(&["stats"]).await.unwrap();
+        admin(&["stats", "--watch", "--output", "json"]).await.unwrap();
+        admin(&["compact"]).await.unwrap();
+        admin(&["release", "--to", "64Mi"]).await.unwrap();
+        let failed = async |words: &[&str]| match admin(words).await {
+            Err(Failure::Failed(sentence) | Failure::Usage(sentence)) => sentence,
+            other => panic!("{other:?}"),
+        };
+        assert!(failed(&["compact", "--dry-run"]).await.contains("without a receipt"));
+        let said = failed(&["release", "--to", "16Mi", "--output", "json"]).await;
+        assert_eq!(said, "memory use is 32.0 MiB, above the target of 16.0 MiB");
+        assert!(failed(&["stats", "--watch", "--every", "50ms"]).await.contains("at least 100ms"));
+        assert!(matches!(admin(&["doctor"]).await, Err(Failure::Said)), "there is an error among the findings");
+    }
+}

@@ -1,0 +1,91 @@
+//! `ebb serve`: the arguments of the sidecar, and the start of it.
+//!
+//! A flag wins over the file, the file over the environment; each flag's variable is read with the other variables (see
+//! [`crate::config`]), so that it takes its place among them.
+
+use super::{Failure, Outcome};
+use crate::config::{Flags, Live};
+use crate::server::Server;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Run the sidecar.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Every flag can be given as an environment variable (--max-memory: EBB_MAX_MEMORY), and every other knob too: see
+docs/configuration.md.
+
+Examples:
+  ebb serve
+  ebb serve --listen 127.0.0.1:0 --max-memory 256Mi
+  ebb serve --socket /run/ebb/ebb.sock --config /etc/ebb/ebb.yaml")]
+pub(crate) struct ServeArgs {
+    /// Where applications connect; port 0 takes a free one and says which [EBB_LISTEN; 127.0.0.1:7070].
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Serve applications on this Unix socket, too [EBB_SOCKET].
+    #[arg(long, value_name = "PATH")]
+    socket: Option<String>,
+    /// Where operators connect [EBB_ADMIN_LISTEN; 127.0.0.1:7071].
+    #[arg(long, value_name = "ADDR")]
+    admin_listen: Option<String>,
+    /// Serve operators on this Unix socket instead [EBB_ADMIN_SOCKET].
+    #[arg(long, value_name = "PATH")]
+    admin_socket: Option<String>,
+    /// Where /livez, /readyz and /metrics are [EBB_HTTP_LISTEN; 127.0.0.1:7072].
+    #[arg(long, value_name = "ADDR")]
+    http_listen: Option<String>,
+    /// The configuration file; changes to it apply without a restart.
+    #[arg(long, env = "EBB_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The memory limit to obey when the container has none or a larger one, such as 256Mi [EBB_MAX_MEMORY].
+    #[arg(long, value_name = "SIZE")]
+    max_memory: Option<String>,
+    /// How many threads serve applications [EBB_CORES; 1].
+    #[arg(long, value_name = "N")]
+    cores: Option<String>,
+}
+
+impl ServeArgs {
+    /// The configuration that these arguments, the environment and the file amount to.
+    pub(super) fn load(self) -> Result<Live, Failure> {
+        let Self { listen, socket, admin_listen, admin_socket, http_listen, config, max_memory, cores } = self;
+        let flags = [
+            ("listen", listen, "flag --listen"),
+            ("socket", socket, "flag --socket"),
+            ("adminListen", admin_listen, "flag --admin-listen"),
+            ("adminSocket", admin_socket, "flag --admin-socket"),
+            ("httpListen", http_listen, "flag --http-listen"),
+            ("maxMemory", max_memory, "flag --max-memory"),
+            ("cores", cores, "flag --cores"),
+        ];
+        let given = |(key, value, flag): (&str, Option<String>, &'static str)| Some((key.to_owned(), (value?, flag)));
+        let flags: Flags = flags.into_iter().filter_map(given).collect();
+        let environment = std::env::vars().filter(|(name, _)| name.starts_with("EBB_")).collect();
+        Live::start(config, environment, flags).map_err(|problems| Failure::Config(problems.to_string()))
+    }
+}
+
+/// Runs the sidecar until it is told to stop.
+pub(crate) fn run(args: ServeArgs) -> Outcome {
+    let live = args.load()?;
+    crate::logging::start(live.config().boot.log_format, live.tuning().log_level);
+    live.effective().warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
+    let server = Server::bind(live).map_err(Failure::Config)?;
+    let addresses = server.addresses();
+    println!("listening data={} admin={} http={}", addresses.data.join(","), addresses.admin, addresses.http);
+    server.run(told_to_stop()).map_err(Failure::Failed)
+}
+
+/// Ready at SIGTERM or SIGINT.
+async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

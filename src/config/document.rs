@@ -1,0 +1,58 @@
+//! The schema and the reference page, printed from the structs.
+
+use super::Config;
+use super::layers::{leaves, plain, variable};
+use schemars::generate::SchemaSettings;
+use serde_json::Value;
+use std::fmt::Write as _;
+
+/// The JSON schema of the file.
+pub fn schema() -> Value {
+    // Sections inline: the page below reads them where they are.
+    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let mut schema = settings.into_generator().into_root_schema_for::<Config>().to_value();
+    schema["title"] = "Ebb configuration".into();
+    schema["additionalProperties"] = false.into();
+    schema
+}
+
+/// `docs/configuration.md`.
+pub fn reference() -> String {
+    let defaults = serde_json::to_value(Config::default()).expect("a configuration is a tree");
+    let boot = serde_json::to_value(super::Boot::default()).expect("a configuration is a tree");
+    let schema = schema();
+    let mut page = String::from(
+        "# Configuration\n\n\
+         Printed from the code by `EBB_BLESS=1 cargo test --test config`; do not edit.\n\n\
+         A value comes from, later ones winning: the default, the environment, the file (`--config`, YAML), a flag.\n\
+         Sizes are written like `64Mi`, shares like `85%`, lengths of time like `250ms`. `ebb config check FILE` says what\n\
+         is wrong with a file, `ebb config print` what is in force and where it comes from.\n",
+    );
+    let sections = [("Followed while the server runs", false), ("Read at the start", true)];
+    for (title, wanted) in sections {
+        let _ = write!(page, "\n## {title}\n\n| key | default | environment | meaning |\n|---|---|---|---|\n");
+        for (key, value) in leaves(&defaults) {
+            let is_boot = boot.get(key.split('.').next().unwrap_or_default()).is_some();
+            if is_boot == wanted {
+                let meaning = describe(&schema, &key);
+                let default =
+                    Some(plain(&value)).filter(|text| !text.is_empty()).map_or("–".to_owned(), |v| format!("`{v}`"));
+                let _ = writeln!(page, "| `{key}` | {default} | `{}` | {meaning} |", variable(&key));
+            }
+        }
+    }
+    page
+}
+
+/// The doc comments along a path.
+fn describe(schema: &Value, key: &str) -> String {
+    let mut at = schema;
+    let mut words = Vec::new();
+    for part in key.split('.') {
+        at = &at["properties"][part];
+        if let Some(text) = at["description"].as_str() {
+            words.push(text.replace('\n', " "));
+        }
+    }
+    words.join(" ")
+}

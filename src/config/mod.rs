@@ -1,0 +1,369 @@
+//! The configuration: every knob once, with its meaning, unit and default.
+//!
+//! ```text
+//!  built-in ◄ environment EBB_… ◄ file (YAML, the shape a ConfigMap mounts) ◄ flags        later ones win
+//! ```
+//! [`Boot`] is read once, when the process starts; [`Tuning`] again whenever the file changes. The schema and
+//! `docs/configuration.md` are printed from these structs, and a test says when they are stale.
+
+mod document;
+mod layers;
+mod live;
+
+pub use document::{reference, schema};
+pub use layers::{Effective, Flags, Problems, Row, check, load};
+pub use live::{Live, Reload};
+
+use crate::cache::Defaults;
+use crate::cleaner::Pacing;
+use crate::memory::{Marks, Setting};
+use crate::units::{ByteSize, Percent, Span};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Config {
+    /// Read once.
+    #[serde(flatten)]
+    pub boot: Boot,
+    /// Read again on change.
+    #[serde(flatten)]
+    pub tuning: Tuning,
+}
+
+/// What is read once, when the process starts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Boot {
+    /// Address of the data listener; port 0 takes a free one.
+    pub listen: String,
+    /// Path of a Unix socket for data; none if empty.
+    pub socket: String,
+    /// Address of the admin listener.
+    pub admin_listen: String,
+    /// Path of a Unix socket for admin calls, instead of the address; none if empty.
+    pub admin_socket: String,
+    /// Address of the HTTP listener: `/livez`, `/readyz`, `/metrics`.
+    pub http_listen: String,
+    /// Data-plane threads. One serves several hundred thousand piped reads a second.
+    pub cores: u8,
+    /// The limit when no other is found.
+    pub default_memory: ByteSize,
+    /// The largest value; at most 3584Ki, which stock clients can receive.
+    pub max_value: ByteSize,
+    /// Connections at a time; more wait to be accepted.
+    pub connections: u32,
+    /// Calls at a time on one connection.
+    pub streams: u32,
+    /// Flow-control window of one call.
+    pub stream_window: ByteSize,
+    /// Flow-control window of one connection; also its budget for small messages, so keep it large.
+    pub connection_window: ByteSize,
+    /// How long a client may take to say that it speaks HTTP/2.
+    pub handshake_timeout: Span,
+    /// How long a connection may do nothing.
+    pub idle_timeout: Span,
+    /// How long bytes in flight may stand still before their connection is closed.
+    pub write_timeout: Span,
+    /// Headers of one call.
+    pub header_list: ByteSize,
+    /// Bytes in flight of all connections together, at most; never more than 1/16 of the limit.
+    pub in_flight: ByteSize,
+    /// Bytes in flight of one connection, at most.
+    pub in_flight_per_connection: ByteSize,
+    /// How long calls may go on after SIGTERM.
+    pub drain_timeout: Span,
+    /// File with the container's memory limit in bytes, as the downward API writes it; none if empty.
+    pub limit_file: String,
+    /// Where the cgroup file systems are mounted.
+    pub cgroup_root: String,
+    /// `text` for people, `json` for machines.
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
+
+impl Default for Boot {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:7070".to_owned(),
+            socket: String::new(),
+            admin_listen: "127.0.0.1:7071".to_owned(),
+            admin_socket: String::new(),
+            http_listen: "127.0.0.1:7072".to_owned(),
+            cores: 1,
+            default_memory: ByteSize(256 << 20),
+            max_value: ByteSize(1 << 20),
+            connections: 256,
+            streams: 256,
+            stream_window: ByteSize(1 << 20),
+            connection_window: ByteSize(16 << 20),
+            handshake_timeout: Span(2_000),
+            idle_timeout: Span(15 * 60_000),
+            write_timeout: Span(5_000),
+            header_list: ByteSize(8 << 10),
+            in_flight: ByteSize(32 << 20),
+            in_flight_per_connection: ByteSize(8 << 20),
+            drain_timeout: Span(1_500),
+            limit_file: String::new(),
+            cgroup_root: "/sys/fs/cgroup".to_owned(),
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+/// What is followed while the process runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Tuning {
+    /// A limit of its own, beside the container's; 0: none.
+    pub max_memory: ByteSize,
+    /// What is kept free under the limit.
+    pub reserve: Reserve,
+    /// When eviction starts and stops, as shares of what the cache may use.
+    pub watermarks: Watermarks,
+    /// When compaction starts, and how far it goes.
+    pub drift: Drift,
+    /// How hard the cleaner may work.
+    pub pacing: PacingKnobs,
+    /// What a request leaves to the server.
+    pub defaults: DefaultsKnobs,
+    /// How often memory is read.
+    pub tick: Span,
+    /// How far growth is followed into the future.
+    pub look_ahead: Span,
+    /// From this share of the last ten seconds spent waiting for memory on, the container is short of it.
+    pub pressure: Percent,
+    /// What is logged: `error`, `warn`, `info`, `debug` or `trace`.
+    pub log_level: LogLevel,
+}
+
+/// What is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    /// The name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// What is kept free under the limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Reserve {
+    /// Of the limit.
+    pub share: Percent,
+    /// At the least.
+    pub least: ByteSize,
+}
+
+/// When eviction starts and stops, as shares of what the cache may use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Watermarks {
+    /// Eviction stops once use is at or below this.
+    pub low: Percent,
+    /// Eviction starts once use reaches this. Must be above `low`.
+    pub high: Percent,
+    /// Eviction is urgent. Must be above `high`.
+    pub critical: Percent,
+}
+
+/// When compaction starts, and how far it goes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Drift {
+    /// Dead bytes, as a share of live ones, at which compaction starts.
+    pub dead: Percent,
+    /// How full of live bytes segments are made while callers write much: fuller costs more copying.
+    pub busy_occupancy: Percent,
+    /// How full they are made while callers do not.
+    pub idle_occupancy: Percent,
+}
+
+/// How hard the cleaner may work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PacingKnobs {
+    /// The longest step, in microseconds of CPU; 10 to 1,000.
+    pub step_micros: u32,
+    /// Of one core.
+    pub cpu: Percent,
+}
+
+/// What a request leaves to the server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase")]
+pub struct DefaultsKnobs {
+    /// Time to live of a value stored without one; 0: none.
+    pub ttl: Span,
+    /// How long past its soft deadline a value is served.
+    pub max_stale: Span,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            max_memory: ByteSize(0),
+            reserve: Reserve::default(),
+            watermarks: Watermarks::default(),
+            drift: Drift::default(),
+            pacing: PacingKnobs::default(),
+            defaults: DefaultsKnobs::default(),
+            tick: Span(100),
+            look_ahead: Span(Marks::default().look_ahead_ms),
+            pressure: Percent(Marks::default().pressure_percent as u8),
+            log_level: LogLevel::Info,
+        }
+    }
+}
+
+impl Default for Reserve {
+    fn default() -> Self {
+        let Marks { reserve_percent, reserve_bytes, .. } = Marks::default();
+        Self { share: Percent(reserve_percent as u8), least: ByteSize(reserve_bytes) }
+    }
+}
+
+impl Default for Watermarks {
+    fn default() -> Self {
+        let Marks { low_percent, high_percent, critical_percent, .. } = Marks::default();
+        let percent = |n: u64| Percent(n as u8);
+        Self { low: percent(low_percent), high: percent(high_percent), critical: percent(critical_percent) }
+    }
+}
+
+impl Default for Drift {
+    fn default() -> Self {
+        let Marks { dead_percent, busy_occupancy_percent, idle_occupancy_percent, .. } = Marks::default();
+        Self {
+            dead: Percent(dead_percent as u8),
+            busy_occupancy: Percent(busy_occupancy_percent),
+            idle_occupancy: Percent(idle_occupancy_percent),
+        }
+    }
+}
+
+impl Default for PacingKnobs {
+    fn default() -> Self {
+        Self { step_micros: 50, cpu: Percent(50) }
+    }
+}
+
+impl Default for DefaultsKnobs {
+    fn default() -> Self {
+        Self { ttl: Span(0), max_stale: Span(60_000) }
+    }
+}
+
+impl Tuning {
+    /// As the governor takes it.
+    pub fn setting(&self) -> Setting {
+        // Destructured whole, so that a knob nobody reads is a warning.
+        let Self {
+            max_memory,
+            reserve: Reserve { share, least },
+            watermarks: Watermarks { low, high, critical },
+            drift: Drift { dead, busy_occupancy, idle_occupancy },
+            pacing: _,
+            defaults: _,
+            tick,
+            look_ahead,
+            pressure,
+            log_level: _,
+        } = self;
+        Setting {
+            max_memory_bytes: Some(max_memory.0).filter(|bytes| *bytes > 0),
+            tick: tick.duration(),
+            marks: Marks {
+                reserve_percent: share.0.into(),
+                reserve_bytes: least.0,
+                low_percent: low.0.into(),
+                high_percent: high.0.into(),
+                critical_percent: critical.0.into(),
+                dead_percent: dead.0.into(),
+                busy_occupancy_percent: busy_occupancy.0,
+                idle_occupancy_percent: idle_occupancy.0,
+                look_ahead_ms: look_ahead.0,
+                pressure_percent: pressure.0.into(),
+            },
+        }
+    }
+
+    /// As the cleaner takes it.
+    pub fn pacing(&self) -> Pacing {
+        Pacing { step_micros: self.pacing.step_micros, cpu_percent: self.pacing.cpu.0 }
+    }
+
+    /// As the cache takes it.
+    pub fn defaults(&self) -> Defaults {
+        Defaults { ttl_ms: self.defaults.ttl.0, max_stale_ms: self.defaults.max_stale.0 }
+    }
+}
+
+impl Config {
+    /// What the types cannot say: every problem, in sentences.
+    fn problems(&self) -> Vec<String> {
+        let Watermarks { low, high, critical } = &self.tuning.watermarks;
+        let Drift { busy_occupancy, idle_occupancy, .. } = &self.tuning.drift;
+        let mut problems = Vec::new();
+        let mut below = |a: &str, a_value: &Percent, b: &str, b_value: &Percent| {
+            if a_value >= b_value {
+                problems.push(format!("{a} ({}) must be below {b} ({})", a_value.0, b_value.0));
+            }
+        };
+        below("watermarks.low", low, "watermarks.high", high);
+        below("watermarks.high", high, "watermarks.critical", critical);
+        below("drift.busyOccupancy", busy_occupancy, "drift.idleOccupancy", idle_occupancy);
+        let mut within = |name: &str, value: u64, min: u64, max: u64| {
+            if !(min..=max).contains(&value) {
+                problems.push(format!("{name} is {value}; it must be {min} to {max}"));
+            }
+        };
+        within("cores", self.boot.cores.into(), 1, 64);
+        within("connections", self.boot.connections.into(), 1, 65_536);
+        within("streams", self.boot.streams.into(), 1, 65_536);
+        within("maxValue (bytes)", self.boot.max_value.0, 1, 3_584 << 10);
+        within("streamWindow (bytes)", self.boot.stream_window.0, 65_535, (1 << 31) - 1);
+        within("connectionWindow (bytes)", self.boot.connection_window.0, 65_535, (1 << 31) - 1);
+        within("headerList (bytes)", self.boot.header_list.0, 1 << 10, 1 << 20);
+        within("defaultMemory (bytes)", self.boot.default_memory.0, 16 << 20, 1 << 44);
+        within("pacing.stepMicros", self.tuning.pacing.step_micros.into(), 10, 1_000);
+        within("pacing.cpu", self.tuning.pacing.cpu.0.into(), 1, 100);
+        within("tick (ms)", self.tuning.tick.0, 10, 2_000);
+        within("drift.busyOccupancy", busy_occupancy.0.into(), 50, 99);
+        let max_memory = self.tuning.max_memory.0;
+        if max_memory != 0 && max_memory < 16 << 20 {
+            problems.push(format!("maxMemory ({max_memory} bytes) must be 0 or at least 16Mi"));
+        }
+        problems
+    }
+}

@@ -1,0 +1,330 @@
+//! `ebb.v1.AdminService`: the account, the cleaner by hand, and what is wrong.
+
+use crate::cleaner::{self, Cleaner, Order, Reason, Run};
+use crate::clock::Clock;
+use crate::memory::{Regime, Snapshot, View};
+use crate::proto::{self, admin_service_server::AdminService, compact_response::Update};
+use crate::store::{Stats, Store};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_stream::wrappers::IntervalStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status};
+
+/// What the service shows.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The store.
+    pub store: Arc<Store>,
+    /// The cleaner.
+    pub cleaner: Cleaner,
+    /// The governor's last reading.
+    pub memory: View,
+    /// Counted from the start of the process.
+    pub clock: Clock,
+    /// Why the configuration on disk is not the one in force, if so.
+    pub config_problem: Arc<arc_swap::ArcSwapOption<String>>,
+}
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    sources: Sources,
+}
+
+/// How often a run's progress is looked at.
+const PROGRESS: Duration = Duration::from_millis(50);
+/// How long ReleaseMemory tries when nothing is said, in milliseconds, and at most.
+const RELEASE_MS: (u64, u64) = (10_000, 600_000);
+/// How often stats are streamed when nothing is said, in milliseconds, and at most.
+const WATCH_MS: (u64, u64) = (1_000, 100);
+
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Admin {
+    /// Over its sources.
+    pub fn new(sources: Sources) -> Self {
+        Self { sources }
+    }
+}
+
+#[tonic::async_trait]
+impl AdminService for Admin {
+    type WatchStatsStream = Responses<proto::WatchStatsResponse>;
+    type CompactStream = Responses<proto::CompactResponse>;
+
+    async fn get_stats(&self, _: Request<proto::GetStatsRequest>) -> Result<Response<proto::GetStatsResponse>, Status> {
+        Ok(Response::new(self.sources.stats()))
+    }
+
+    async fn watch_stats(
+        &self,
+        request: Request<proto::WatchStatsRequest>,
+    ) -> Result<Response<Self::WatchStatsStream>, Status> {
+        let (default, least) = WATCH_MS;
+        let interval_ms = match request.get_ref().interval_ms {
+            0 => default,
+            asked if asked < least => {
+                return Err(Status::invalid_argument(format!(
+                    "`interval_ms` is {asked}; it must be 0 or at least {least}"
+                )));
+            }
+            asked => asked,
+        };
+        let sources = self.sources.clone();
+        let ticks = IntervalStream::new(tokio::time::interval(Duration::from_millis(interval_ms)));
+        Ok(Response::new(Box::pin(ticks.map(move |_| Ok(proto::WatchStatsResponse { stats: Some(sources.stats()) })))))
+    }
+
+    async fn diagnose(&self, _: Request<proto::DiagnoseRequest>) -> Result<Response<proto::DiagnoseResponse>, Status> {
+        let memory = self.sources.memory.get();
+        let problem = self.sources.config_problem.load_full();
+        let findings = diagnose(&memory, &self.sources.store.stats(), problem.as_deref().map(String::as_str));
+        Ok(Response::new(proto::DiagnoseResponse { findings }))
+    }
+
+    async fn compact(&self, request: Request<proto::CompactRequest>) -> Result<Response<Self::CompactStream>, Status> {
+        let proto::CompactRequest { target_occupancy_percent, dry_run } = request.into_inner();
+        let target = match target_occupancy_percent {
+            0 => 100,
+            1..=100 => target_occupancy_percent as u8,
+            more => {
+                return Err(Status::invalid_argument(format!(
+                    "`target_occupancy_percent` is {more}; it must be 0 to 100"
+                )));
+            }
+        };
+        let order = Order { reason: Reason::Requested, target_occupancy_percent: target, evict_to_bytes: None };
+        if dry_run {
+            let receipt = Update::Receipt(self.sources.dry_run());
+            let only = proto::CompactResponse { update: Some(receipt) };
+            return Ok(Response::new(Box::pin(tokio_stream::once(Ok(only)))));
+        }
+        let (run, sources) = (self.sources.cleaner.run(order), self.sources.clone());
+        Ok(Response::new(Box::pin(progress(run, sources))))
+    }
+
+    async fn release_memory(
+        &self,
+        request: Request<proto::ReleaseMemoryRequest>,
+    ) -> Result<Response<proto::ReleaseMemoryResponse>, Status> {
+        let proto::ReleaseMemoryRequest { target_bytes, timeout_ms } = request.into_inner();
+        let (default, most) = RELEASE_MS;
+        let timeout_ms = match timeout_ms {
+            0 => default,
+            asked if asked > most => {
+                return Err(Status::invalid_argument(format!("`timeout_ms` is {asked}; it must be at most {most}")));
+            }
+            asked => asked,
+        };
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(timeout_ms);
+        let mut last = None;
+        loop {
+            let used_bytes = self.sources.used_bytes();
+            if used_bytes <= target_bytes && last.is_some() || tokio::time::Instant::now() >= deadline {
+                let receipt = last.map(|receipt| self.sources.receipt(receipt));
+                return Ok(Response::new(proto::ReleaseMemoryResponse {
+                    reached: used_bytes <= target_bytes,
+                    receipt,
+                }));
+            }
+            let account = self.sources.cleaner.account();
+            let engine = account.segment_bytes + account.index_bytes + account.in_flight_bytes;
+            let order = Order {
+                reason: Reason::Requested,
+                target_occupancy_percent: 100,
+                evict_to_bytes: Some(engine.saturating_sub(used_bytes.saturating_sub(target_bytes))),
+            };
+            let run = self.sources.cleaner.run(order);
+            let mut ticks = tokio::time::interval(PROGRESS);
+            while run.receipt().is_none() && tokio::time::Instant::now() < deadline {
+                ticks.tick().await;
+            }
+            last = run.receipt().or(last);
+            ticks.tick().await; // the allocator and the kernel give back with a delay of their own
+        }
+    }
+}
+
+fn progress(run: Run, sources: Sources) -> impl Stream<Item = Result<proto::CompactResponse, Status>> + Send {
+    let mut ended = false;
+    let ticks = IntervalStream::new(tokio::time::interval(PROGRESS));
+    let updates = ticks.map(move |_| match run.receipt() {
+        Some(receipt) => Update::Receipt(sources.receipt(receipt)),
+        None => Update::Percent(run.percent().into()),
+    });
+    updates.map_while(move |update| {
+        let go_on = !ended;
+        ended = matches!(update, Update::Receipt(_));
+        go_on.then_some(Ok(proto::CompactResponse { update: Some(update) }))
+    })
+}
+
+impl Sources {
+    /// What counts against the limit now, read afresh.
+    fn used_bytes(&self) -> u64 {
+        let memory = self.memory.get();
+        let outside = self.memory.outside();
+        // The governor's reading is up to a tick old; RSS is of now, and moves as the usage does.
+        let beside = memory.used_bytes.saturating_sub(memory.rss_bytes);
+        outside.rss_bytes + beside
+    }
+
+    fn stats(&self) -> proto::GetStatsResponse {
+        let stats = self.store.stats();
+        let memory = self.memory.get();
+        let receipts = self.cleaner.receipts().into_iter().map(|receipt| self.receipt(receipt));
+        proto::GetStatsResponse {
+            memory: Some(self.account(&self.cleaner.account())),
+            entries: stats.entries,
+            hits: stats.hits,
+            misses: stats.misses,
+            sets: stats.sets,
+            deletes: stats.deletes,
+            evictions: stats.evictions,
+            expirations: stats.expirations,
+            refusals: stats.refusals,
+            regime: memory.regime.name().to_owned(),
+            uptime_ms: self.clock.now_ms(),
+            receipts: receipts.collect(),
+            appended_bytes: stats.appended_bytes,
+            copied_bytes: stats.copied_bytes,
+        }
+    }
+
+    fn account(&self, account: &cleaner::Account) -> proto::MemoryAccount {
+        proto::MemoryAccount {
+            limit_bytes: account.outside.limit_bytes,
+            limit_source: self.memory.get().limit_source.to_owned(),
+            used_bytes: account.outside.used_bytes,
+            rss_bytes: account.outside.rss_bytes,
+            live_bytes: account.live_bytes,
+            dead_bytes: account.dead_bytes,
+            segment_bytes: account.segment_bytes,
+            index_bytes: account.index_bytes,
+            in_flight_bytes: account.in_flight_bytes,
+            budget_bytes: account.budget_bytes,
+        }
+    }
+
+    fn receipt(&self, receipt: cleaner::Receipt) -> proto::Receipt {
+        proto::Receipt {
+            id: receipt.id,
+            reason: receipt.reason.name().to_owned(),
+            started_at_ms: receipt.started_at_ms as i64,
+            duration_us: receipt.duration_us,
+            cpu_us: receipt.cpu_us,
+            longest_step_us: receipt.longest_step_us,
+            moved_bytes: receipt.moved_bytes,
+            moved_items: receipt.moved_items,
+            evicted_items: receipt.evicted_items,
+            expired_items: receipt.expired_items,
+            freed_segments: receipt.freed_segments,
+            migrated_shards: receipt.migrated_shards,
+            before: Some(self.account(&receipt.before)),
+            after: Some(self.account(&receipt.after)),
+        }
+    }
+
+    /// What a compaction would do: free the dead bytes, in whole segments.
+    fn dry_run(&self) -> proto::Receipt {
+        let before = self.cleaner.account();
+        let freed = before.dead_bytes;
+        let after =
+            cleaner::Account { dead_bytes: 0, segment_bytes: before.segment_bytes.saturating_sub(freed), ..before };
+        proto::Receipt {
+            reason: Reason::Requested.name().to_owned(),
+            freed_segments: freed / self.store.segment_bytes() as u64,
+            before: Some(self.account(&before)),
+            after: Some(self.account(&after)),
+            ..proto::Receipt::default()
+        }
+    }
+}
+
+/// What is wrong, worst first.
+fn diagnose(memory: &Snapshot, stats: &Stats, config_problem: Option<&str>) -> Vec<proto::diagnose_response::Finding> {
+    const MIB: u64 = 1 << 20;
+    let finding = |severity: &str, code: &str, evidence: String, remedy: &str| proto::diagnose_response::Finding {
+        code: code.to_owned(),
+        severity: severity.to_owned(),
+        evidence,
+        remedy: remedy.to_owned(),
+    };
+    let reads = stats.hits + stats.misses;
+    let mut findings = Vec::new();
+    if memory.oom_kills > 0 {
+        let evidence = format!("the kernel has killed {} times in this container", memory.oom_kills);
+        findings.push(finding(
+            "error",
+            "oom_killed",
+            evidence,
+            "raise the limit, or look for what else runs in the container",
+        ));
+    }
+    if let Some(problem) = config_problem {
+        findings.push(finding(
+            "error",
+            "config_rejected",
+            problem.to_owned(),
+            "correct the file; the last good configuration is in force",
+        ));
+    }
+    if memory.budget_bytes < 8 * MIB {
+        let evidence = format!(
+            "{} MiB of a limit of {} MiB are left for the cache",
+            memory.budget_bytes / MIB,
+            memory.limit_bytes / MIB
+        );
+        findings.push(finding("error", "limit_too_small", evidence, "give the container at least 32 MiB"));
+    }
+    if memory.is_default_limit {
+        let evidence = format!("no limit was found; {} MiB are obeyed", memory.limit_bytes / MIB);
+        findings.push(finding(
+            "warning",
+            "no_memory_limit",
+            evidence,
+            "set a memory limit on the container, or --max-memory",
+        ));
+    }
+    if memory.regime == Regime::Critical || stats.refusals > 0 {
+        let evidence = format!("regime {}, {} writes refused", memory.regime.name(), stats.refusals);
+        findings.push(finding("warning", "memory_short", evidence, "raise the limit, or store less or smaller values"));
+    }
+    if stats.copied_bytes > 3 * stats.appended_bytes && stats.appended_bytes > 64 * MIB {
+        let evidence =
+            format!("{} MiB copied for {} MiB written", stats.copied_bytes / MIB, stats.appended_bytes / MIB);
+        findings.push(finding("warning", "copy_ratio_high", evidence, "lower drift.busyOccupancy, or raise the limit"));
+    }
+    if memory.shrink_pending {
+        let evidence = format!("the limit file says {} MiB, less than the cgroup enforces", memory.limit_bytes / MIB);
+        findings.push(finding(
+            "info",
+            "shrink_pending",
+            evidence,
+            "nothing: memory is being given back so that the resize can complete",
+        ));
+    }
+    if reads > 10_000 && stats.evictions > 0 && stats.hits * 2 < reads {
+        let evidence =
+            format!("{} % of {reads} reads hit, {} items were evicted", stats.hits * 100 / reads, stats.evictions);
+        findings.push(finding("info", "hit_ratio_low", evidence, "more memory may help: see the trace benchmark"));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_come_worst_first_and_a_healthy_server_has_none() {
+        let healthy = Snapshot { limit_bytes: 256 << 20, budget_bytes: 200 << 20, ..Snapshot::default() };
+        assert_eq!(diagnose(&healthy, &Stats::default(), None), []);
+        let sick = Snapshot { is_default_limit: true, oom_kills: 2, shrink_pending: true, ..healthy };
+        let findings = diagnose(&sick, &Stats { refusals: 1, ..Stats::default() }, Some("x is wrong"));
+        let codes: Vec<_> = findings.iter().map(|finding| finding.code.as_str()).collect();
+        assert_eq!(codes, ["oom_killed", "config_rejected", "no_memory_limit", "memory_short", "shrink_pending"]);
+    }
+}

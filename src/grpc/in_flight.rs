@@ -1,0 +1,278 @@
+//! Requests and responses in flight are memory too: they are counted in the ledger before they are buffered.
+//!
+//! ```text
+//!  request bytes ──Counted──► tonic ──► cache ──► tonic ──Held──► h2 ──► socket
+//!                 at the length a message announces        until the last byte has been written and dropped
+//! ```
+//! One connection may hold its share, all together theirs; a request beyond that is refused, the connection goes on. A
+//! reader that stops reading therefore pins its share and no more.
+
+use crate::cache::Refusal;
+use crate::grpc::status;
+use crate::store::{Account, Ledger};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use tonic::Status;
+
+/// What all connections together have in flight.
+#[derive(Debug)]
+pub struct InFlight {
+    ledger: Arc<Ledger>,
+    max: AtomicU64,
+    max_per_connection: u64,
+}
+
+impl InFlight {
+    /// At most `max` bytes, and `max_per_connection` for one connection.
+    pub fn new(ledger: Arc<Ledger>, max: u64, max_per_connection: u64) -> Arc<Self> {
+        Arc::new(Self { ledger, max: AtomicU64::new(max), max_per_connection })
+    }
+
+    /// Sets the bound: it follows the limit.
+    pub fn set_max(&self, max: u64) {
+        self.max.store(max, Ordering::Relaxed);
+    }
+}
+
+/// What one connection has in flight.
+#[derive(Debug)]
+pub(super) struct Share {
+    all: Arc<InFlight>,
+    used: AtomicU64,
+}
+
+impl Share {
+    /// The share of a new connection.
+    pub(super) fn new(all: Arc<InFlight>) -> Arc<Self> {
+        Arc::new(Self { all, used: AtomicU64::new(0) })
+    }
+
+    /// Bytes of this connection that are in flight.
+    pub(super) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether `need` more bytes may be taken.
+    ///
+    /// # Errors
+    /// [`Refusal::InFlight`] says whose bound it is.
+    pub(super) fn room(&self, need: u64) -> Result<(), Refusal> {
+        let all = self.all.ledger.used(Account::InFlight);
+        let bounds = [
+            (self.used(), self.all.max_per_connection, "by this connection"),
+            (all, self.all.max.load(Ordering::Relaxed), "by all connections"),
+        ];
+        bounds.into_iter().try_for_each(|(used, max, whose)| match used.saturating_add(need) {
+            sum if sum <= max => Ok(()),
+            _ => Err(Refusal::InFlight { need, used, max, whose }),
+        })
+    }
+
+    /// Takes bytes, if there is room for them.
+    ///
+    /// # Errors
+    /// As [`Share::room`].
+    fn take(self: &Arc<Self>, bytes: u64) -> Result<Permit, Refusal> {
+        self.room(bytes)?;
+        Ok(self.force(bytes))
+    }
+
+    /// Takes bytes that are there already.
+    fn force(self: &Arc<Self>, bytes: u64) -> Permit {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        self.all.ledger.force(Account::InFlight, bytes);
+        Permit { share: self.clone(), bytes }
+    }
+}
+
+/// Bytes that were taken; given back when it is dropped.
+#[derive(Debug)]
+struct Permit {
+    share: Arc<Share>,
+    bytes: u64,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.share.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.share.all.ledger.release(Account::InFlight, self.bytes);
+    }
+}
+
+/// A request's body, counted message by message at the length that its prefix announces.
+#[derive(Debug)]
+pub(super) struct Counted<B> {
+    inner: B,
+    share: Arc<Share>,
+    prefix: Prefix,
+    /// For the message that is arriving, and for the one that is being handled.
+    permit: Option<Permit>,
+}
+
+impl<B> Counted<B> {
+    /// Counts what arrives against `share`.
+    pub(super) fn new(inner: B, share: Arc<Share>) -> Self {
+        Self { inner, share, prefix: Prefix::default(), permit: None }
+    }
+}
+
+impl<B: Body<Data = Bytes, Error: Into<tonic::codegen::StdError>> + Unpin> Body for Counted<B> {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        if this.prefix.is_between_messages() {
+            this.permit = None; // whoever asks for more has handled what came before
+        }
+        let frame = match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
+            None => return Poll::Ready(None),
+        };
+        if let Some(data) = frame.data_ref()
+            && let Some(largest) = this.prefix.feed(data)
+            && largest > SMALL_BYTES
+        {
+            match this.share.take(largest) {
+                Ok(permit) => this.permit = Some(permit),
+                Err(refusal) => return Poll::Ready(Some(Err(status::of(&refusal)))),
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Messages and frames up to this size are not counted one by one: the bound on streams bounds them.
+const SMALL_BYTES: u64 = 1024;
+
+/// Follows the five-byte prefixes (a flag and a length) between which gRPC messages stand.
+#[derive(Debug, Default)]
+struct Prefix {
+    bytes: [u8; 5],
+    have: usize,
+    left: u64,
+}
+
+impl Prefix {
+    fn is_between_messages(&self) -> bool {
+        self.have == 0 && self.left == 0
+    }
+
+    /// Goes over `data`; returns the length of the longest message that begins in it.
+    fn feed(&mut self, mut data: &[u8]) -> Option<u64> {
+        let mut longest = None;
+        while !data.is_empty() {
+            let skip = self.left.min(data.len() as u64);
+            self.left -= skip;
+            data = &data[skip as usize..];
+            let take = (5 - self.have).min(data.len());
+            self.bytes[self.have..self.have + take].copy_from_slice(&data[..take]);
+            self.have += take;
+            data = &data[take..];
+            if self.have == 5 {
+                let [_, length @ ..] = self.bytes;
+                self.left = u32::from_be_bytes(length).into();
+                self.have = 0;
+                longest = longest.max(Some(self.left));
+            }
+        }
+        longest
+    }
+}
+
+/// A response's body whose bytes are counted until the last reference to them is gone.
+#[derive(Debug)]
+pub(super) struct Held {
+    inner: tonic::body::Body,
+    share: Arc<Share>,
+}
+
+impl Held {
+    /// Counts what leaves against `share`.
+    pub(super) fn new(inner: tonic::body::Body, share: Arc<Share>) -> Self {
+        Self { inner, share }
+    }
+}
+
+/// Bytes with their permit.
+struct WithPermit {
+    bytes: Bytes,
+    _permit: Permit,
+}
+
+impl AsRef<[u8]> for WithPermit {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Body for Held {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| {
+            frame.map(|frame| {
+                frame.map_data(|bytes| match bytes.len() as u64 {
+                    0..=SMALL_BYTES => bytes,
+                    len => Bytes::from_owner(WithPermit { bytes, _permit: self.share.force(len) }),
+                })
+            })
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_lengths_are_found_however_the_bytes_are_cut() {
+        let mut stream = Vec::new();
+        for length in [0_u32, 3, 70_000, 1] {
+            stream.push(0);
+            stream.extend(length.to_be_bytes());
+            stream.extend(std::iter::repeat_n(9, length as usize));
+        }
+        for cut in [1, 2, 4, 5, 7, 1000, stream.len()] {
+            let mut prefix = Prefix::default();
+            let longest = stream.chunks(cut).filter_map(|piece| prefix.feed(piece)).max();
+            assert_eq!((longest, prefix.is_between_messages()), (Some(70_000), true), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn what_is_taken_comes_back_and_beyond_the_share_nothing_is_given() {
+        let ledger = Arc::new(Ledger::new(1 << 20));
+        let all = InFlight::new(ledger.clone(), 1_000, 600);
+        let (one, two) = (Share::new(all.clone()), Share::new(all));
+        let permit = one.take(600).unwrap();
+        assert!(matches!(one.take(1), Err(Refusal::InFlight { whose: "by this connection", .. })));
+        assert!(matches!(two.take(401), Err(Refusal::InFlight { whose: "by all connections", .. })));
+        drop(permit);
+        assert_eq!((ledger.total(), one.used()), (0, 0));
+        assert!(two.take(401).is_ok());
+    }
+}

@@ -1,0 +1,73 @@
+//! The pipe: many operations over one stream.
+//!
+//! No task, no channel, no queue of our own: the response stream pulls an operation off the request stream, carries it
+//! out (the store never waits), and hands the result to tonic, which goes on collecting results into one write while
+//! they are ready. What may pile up is bounded by HTTP/2's windows on both sides. Results happen to come in the order of
+//! the operations today; clients match by id.
+
+use super::cache::room;
+use super::in_flight::Share;
+use super::status;
+use crate::cache::{Cache, Refusal};
+use crate::proto::{self, pipe_request::Operation, pipe_response::Result as Outcome};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio_stream::Stream;
+use tonic::{Status, Streaming};
+
+/// Operations a client may have unanswered, announced with the first response. The server holds none of them: this is
+/// what a connection window full of small messages amounts to.
+pub(super) const WINDOW: u32 = 1_024;
+
+/// A pipe's results.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    cache: Arc<Cache>,
+    operations: Streaming<proto::PipeRequest>,
+    share: Option<Arc<Share>>,
+    announced: bool,
+}
+
+impl Pipe {
+    /// The results of `operations`.
+    pub(super) fn new(cache: Arc<Cache>, operations: Streaming<proto::PipeRequest>, share: Option<Arc<Share>>) -> Self {
+        Self { cache, operations, share, announced: false }
+    }
+
+    fn carry_out(&self, operation: Option<Operation>) -> Result<Outcome, Refusal> {
+        match operation {
+            Some(Operation::Get(request)) => {
+                let response = self.cache.get(&request)?;
+                room(self.share.as_ref(), response.value.len() as u64)?;
+                Ok(Outcome::Get(response))
+            }
+            Some(Operation::Set(request)) => self.cache.set(&request).map(Outcome::Set),
+            Some(Operation::Delete(request)) => self.cache.delete(&request).map(Outcome::Delete),
+            Some(Operation::Touch(request)) => self.cache.touch(&request).map(Outcome::Touch),
+            Some(Operation::Increment(request)) => self.cache.increment(&request).map(Outcome::Increment),
+            None => Err(Refusal::Missing { field: "operation" }),
+        }
+    }
+}
+
+impl Stream for Pipe {
+    type Item = Result<proto::PipeResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let request = match ready!(Pin::new(&mut self.operations).poll_next(cx)) {
+            Some(Ok(request)) => request,
+            Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+            None => return Poll::Ready(None),
+        };
+        let result = self.carry_out(request.operation).unwrap_or_else(|refusal| Outcome::Error(error(&refusal)));
+        let window = if std::mem::replace(&mut self.announced, true) { 0 } else { WINDOW };
+        Poll::Ready(Some(Ok(proto::PipeResponse { id: request.id, result: Some(result), window })))
+    }
+}
+
+/// The refusal of one operation; the pipe goes on.
+fn error(refusal: &Refusal) -> proto::PipeError {
+    let (code, _, retry_after_ms) = status::table(refusal);
+    proto::PipeError { code: code.into(), message: refusal.to_string(), retry_after_ms }
+}

@@ -1,0 +1,205 @@
+//! The data plane: threads that accept, and what they serve.
+
+use super::connection;
+use super::in_flight::InFlight;
+use super::listener::Listener;
+use super::{Limits, cache};
+use crate::proto::cache_service_server::CacheServiceServer;
+use http::{Request, Response};
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tonic::service::Routes;
+use tower_service::Service as _;
+
+/// What is served on a listener.
+#[derive(Clone, Debug)]
+pub struct Services {
+    /// The hot path, called without a router.
+    pub(super) cache: Option<CacheServiceServer<cache::Service>>,
+    /// Everything else.
+    pub(super) rest: Routes,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<tonic::body::Body>, Infallible>> + Send>>;
+
+impl Services {
+    /// The cache, if it is served here, and everything else.
+    pub fn new(cache: Option<Arc<crate::cache::Cache>>, rest: Routes, limits: Limits) -> Self {
+        let cache = cache.map(|cache| {
+            CacheServiceServer::new(cache::Service::new(cache))
+                .max_decoding_message_size(limits.message)
+                .max_encoding_message_size(limits.message)
+        });
+        Self { cache, rest: rest.prepare() }
+    }
+
+    pub(super) fn call(&mut self, request: Request<tonic::body::Body>) -> Answer {
+        match &mut self.cache {
+            Some(cache) if request.uri().path().starts_with("/ebb.v1.CacheService/") => cache.call(request),
+            _ => {
+                let answer = self.rest.call(request);
+                Box::pin(answer)
+            }
+        }
+    }
+}
+
+/// What the accept loops of a plane share.
+#[derive(Clone, Debug)]
+pub struct Plane {
+    /// What is served.
+    pub services: Services,
+    /// What it may use.
+    pub limits: Limits,
+    /// The account of bytes in flight.
+    pub in_flight: Arc<InFlight>,
+    /// Connections still allowed.
+    pub permits: Arc<Semaphore>,
+    /// Turns true when the server drains.
+    pub draining: watch::Receiver<bool>,
+}
+
+/// Data-plane threads that run.
+#[derive(Debug)]
+pub struct Running(Vec<std::thread::JoinHandle<()>>);
+
+impl Running {
+    /// Waits for the threads, which end when draining has ended.
+    pub fn join(self) {
+        for thread in self.0 {
+            thread.join().expect("a data-plane thread does not panic");
+        }
+    }
+}
+
+impl Plane {
+    /// Starts `threads` threads, each with a runtime of its own, that all accept from `listeners`.
+    ///
+    /// # Errors
+    /// When the system refuses a thread, a runtime or a socket.
+    pub fn spawn(self, threads: usize, listeners: &[Listener], drain: Duration) -> io::Result<Running> {
+        let thread = |number: usize| {
+            let sockets = listeners.iter().map(Socket::clone_of).collect::<io::Result<Vec<_>>>()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let plane = self.clone();
+            let name = format!("ebb-data-{number}");
+            std::thread::Builder::new().name(name).spawn(move || runtime.block_on(plane.run(sockets, drain)))
+        };
+        (0..threads.max(1)).map(thread).collect::<io::Result<_>>().map(Running)
+    }
+
+    /// Accepts on the runtime of the caller until the server has drained.
+    ///
+    /// # Errors
+    /// When a socket cannot be registered.
+    pub async fn serve(self, listeners: &[Listener], drain: Duration) -> io::Result<()> {
+        let sockets = listeners.iter().map(Socket::clone_of).collect::<io::Result<Vec<_>>>()?;
+        self.run(sockets, drain).await;
+        Ok(())
+    }
+
+    async fn run(self, sockets: Vec<Socket>, drain: Duration) {
+        let mut connections = tokio::task::JoinSet::new();
+        let mut accepting = tokio::task::JoinSet::new();
+        let (opened, mut arriving) = tokio::sync::mpsc::unbounded_channel();
+        for socket in sockets {
+            accepting.spawn(self.clone().accept(socket, opened.clone()));
+        }
+        let mut draining = self.draining.clone();
+        loop {
+            tokio::select! {
+                Some(connection) = arriving.recv() => { connections.spawn(connection); }
+                Some(_) = connections.join_next() => {}
+                _ = draining.wait_for(|draining| *draining) => break,
+            }
+        }
+        accepting.shutdown().await;
+        // What does not end by itself ends with the runtime.
+        let _ = tokio::time::timeout(drain, async { while connections.join_next().await.is_some() {} }).await;
+    }
+
+    async fn accept(self, socket: Socket, opened: tokio::sync::mpsc::UnboundedSender<Connection>) {
+        loop {
+            let permit = self.permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+            match socket.accept().await {
+                Ok(stream) => {
+                    let Self { services, limits, in_flight, draining, .. } = self.clone();
+                    let keepalive = matches!(stream, Stream::Tcp(_));
+                    let connection = Box::pin(async move {
+                        match stream {
+                            Stream::Tcp(stream) => {
+                                connection::serve(stream, services, in_flight, limits, keepalive, draining).await;
+                            }
+                            Stream::Unix(stream) => {
+                                let stream = super::authority::Scrubbed::new(stream);
+                                connection::serve(stream, services, in_flight, limits, keepalive, draining).await;
+                            }
+                        }
+                        drop(permit);
+                    });
+                    if opened.send(connection).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    // Too many open files, a connection that went away again: the loop goes on, but does not spin.
+                    tracing::warn!(%error, "accept");
+                    tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await.ok();
+                }
+            }
+        }
+    }
+}
+
+type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A listening socket, registered with a runtime when it first accepts.
+enum Socket {
+    Tcp(std::net::TcpListener, std::sync::OnceLock<tokio::net::TcpListener>),
+    Unix(std::os::unix::net::UnixListener, std::sync::OnceLock<tokio::net::UnixListener>),
+}
+
+enum Stream {
+    Tcp(tokio::net::TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+impl Socket {
+    fn clone_of(listener: &Listener) -> io::Result<Self> {
+        match listener {
+            Listener::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                Ok(Self::Tcp(listener.try_clone()?, std::sync::OnceLock::new()))
+            }
+            Listener::Unix(listener, _) => {
+                listener.set_nonblocking(true)?;
+                Ok(Self::Unix(listener.try_clone()?, std::sync::OnceLock::new()))
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(socket, registered) => {
+                if registered.get().is_none() {
+                    let _ = registered.set(tokio::net::TcpListener::from_std(socket.try_clone()?)?);
+                }
+                let (stream, _) = registered.get().expect("it was just registered").accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            }
+            Self::Unix(socket, registered) => {
+                if registered.get().is_none() {
+                    let _ = registered.set(tokio::net::UnixListener::from_std(socket.try_clone()?)?);
+                }
+                let (stream, _) = registered.get().expect("it was just registered").accept().await?;
+                Ok(Stream::Unix(stream))
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What the governor makes of a reading: a pure function, so that it can be told as stories.
+//!
+//! ```text
+//!  limit ──less the reserve──► ceiling ──less what the process uses beside the engine──► budget of the engine
+//!
+//!  use ÷ budget    0 ────────────────── low ──────── high ── critical ── 1
+//!  evicts                               stop ◄────── start               refuse
+//! ```
+//! Two reasons, never mixed. **Eviction** follows what the engine uses against its budget: dropping live items lowers
+//! exactly that. **Compaction** follows dead bytes as a share of the live: moving items lowers exactly those. Memory
+//! that nobody accounts for lowers the budget, by no more than half: evicting a whole cache would not bring it back.
+//!
+//! D1. The budget never exceeds the ceiling.
+//! D2. Nothing is evicted while what is live fits the low watermark.
+//! D3. Every regime but calm ends by itself once its cause has gone: no state refers to an earlier state but for the
+//!     space between low and high.
+
+use crate::cleaner::{Order, Reason};
+
+/// One reading of everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sample {
+    /// The clock, in milliseconds.
+    pub now_ms: u64,
+    /// The limit that is obeyed: the smallest there is.
+    pub limit_bytes: u64,
+    /// What counts against it.
+    pub used_bytes: u64,
+    /// What the engine accounts for: segments, index, bytes in flight.
+    pub engine_bytes: u64,
+    /// Items that are live, with the index and bytes in flight: what compaction cannot lower.
+    pub live_bytes: u64,
+    /// Items that are live, alone.
+    pub item_bytes: u64,
+    /// Bytes in segments that nobody can reach.
+    pub dead_bytes: u64,
+    /// Bytes that callers have written since the process started.
+    pub written_bytes: u64,
+    /// The share of the last 10 s in which somebody in the container waited for memory, in percent.
+    pub pressure_percent: f64,
+}
+
+/// What the rules go by: see the configuration, where each is described.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Marks {
+    /// Kept free under the limit, in percent of it.
+    pub reserve_percent: u64,
+    /// Kept free under the limit at the least, in bytes.
+    pub reserve_bytes: u64,
+    /// Of the budget, in percent: eviction stops.
+    pub low_percent: u64,
+    /// Eviction starts.
+    pub high_percent: u64,
+    /// Eviction is urgent.
+    pub critical_percent: u64,
+    /// Dead bytes in percent of live ones at which compaction starts.
+    pub dead_percent: u64,
+    /// How full segments are made while callers write much.
+    pub busy_occupancy_percent: u8,
+    /// And while they do not.
+    pub idle_occupancy_percent: u8,
+    /// How far the slope of the engine's use is followed into the future, in milliseconds.
+    pub look_ahead_ms: u64,
+    /// From this pressure on the container is taken to be short of memory, in percent.
+    pub pressure_percent: f64,
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self {
+            reserve_percent: 6,
+            reserve_bytes: 4 << 20,
+            low_percent: 88,
+            high_percent: 94,
+            critical_percent: 98,
+            dead_percent: 10,
+            busy_occupancy_percent: 91,
+            idle_occupancy_percent: 98,
+            look_ahead_ms: 500,
+            pressure_percent: 20.0,
+        }
+    }
+}
+
+/// What the memory is like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Regime {
+    /// Nothing to do.
+    #[default]
+    Calm,
+    /// Dead bytes passed their share: compact.
+    Drift,
+    /// The high watermark was reached: evict down to the low one.
+    High,
+    /// The critical watermark was reached.
+    Critical,
+}
+
+impl Regime {
+    /// Every regime.
+    pub const ALL: [Self; 4] = [Self::Calm, Self::Drift, Self::High, Self::Critical];
+
+    /// The stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Calm => "calm",
+            Self::Drift => "drift",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// What was decided, and what the next decision needs to know of this one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// What the memory is like.
+    pub regime: Regime,
+    /// What the engine may use.
+    pub budget_bytes: u64,
+    /// What the cleaner is told.
+    pub order: Order,
+    before: Option<Sample>,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self { regime: Regime::Calm, budget_bytes: 0, order: Order::REST, before: None }
+    }
+}
+
+/// Dead bytes below this are never worth a run.
+const WORTH_BYTES: u64 = 512 << 10;
+/// Bytes written a second, in percent of live ones, from which on callers are said to write much.
+const BUSY_PERCENT: u64 = 2;
+
+/// Decides.
+pub fn decide(now: Sample, before: &Standing, marks: &Marks) -> Standing {
+    let budget_bytes = budget(&now, marks);
+    let of_budget = |percent: u64| budget_bytes / 100 * percent;
+    let (low, high, critical) =
+        (of_budget(marks.low_percent), of_budget(marks.high_percent), of_budget(marks.critical_percent));
+    let elapsed_ms = before.before.map_or(0, |earlier| now.now_ms.saturating_sub(earlier.now_ms));
+    let ahead = expected(&now, before.before.as_ref(), elapsed_ms, marks.look_ahead_ms);
+    let was_evicting = matches!(before.regime, Regime::High | Regime::Critical);
+    let short = now.pressure_percent >= marks.pressure_percent && now.engine_bytes > low;
+
+    let regime = match () {
+        () if now.engine_bytes >= critical => Regime::Critical,
+        () if now.engine_bytes.max(ahead) >= high || short => Regime::High,
+        () if was_evicting && now.engine_bytes > low => Regime::High,
+        () if is_drift(&now, before, marks) => Regime::Drift,
+        () => Regime::Calm,
+    };
+    let reason = match regime {
+        Regime::Calm | Regime::Drift => Reason::Drift,
+        _ if before.before.is_some_and(|earlier| now.limit_bytes < earlier.limit_bytes) => Reason::LimitLowered,
+        _ if was_evicting && before.order.reason == Reason::LimitLowered => Reason::LimitLowered,
+        _ if short && now.engine_bytes < high => Reason::Pressure,
+        Regime::High => Reason::High,
+        Regime::Critical => Reason::Critical,
+    };
+    let occupancy = match is_busy(&now, before.before.as_ref(), elapsed_ms) {
+        true => marks.busy_occupancy_percent,
+        false => marks.idle_occupancy_percent,
+    };
+    let order = match regime {
+        Regime::Calm => Order::REST,
+        Regime::Drift => Order { reason, target_occupancy_percent: occupancy, evict_to_bytes: None },
+        Regime::High | Regime::Critical => {
+            Order { reason, target_occupancy_percent: occupancy, evict_to_bytes: Some(low) }
+        }
+    };
+    Standing { regime, budget_bytes, order, before: Some(now) }
+}
+
+/// What the engine may use: the limit, less the reserve, less what the process uses that the engine does not account
+/// for (program, threads, connections, allocator).
+fn budget(now: &Sample, marks: &Marks) -> u64 {
+    let reserve = (now.limit_bytes / 100 * marks.reserve_percent).max(marks.reserve_bytes);
+    let ceiling = now.limit_bytes.saturating_sub(reserve);
+    let beside = now.used_bytes.saturating_sub(now.engine_bytes);
+    ceiling - beside.min(ceiling / 2)
+}
+
+/// The engine's use after the look-ahead, if it grows on as it did since the last reading.
+fn expected(now: &Sample, earlier: Option<&Sample>, elapsed_ms: u64, look_ahead_ms: u64) -> u64 {
+    let Some(earlier) = earlier else { return now.engine_bytes };
+    // A clock that stood still or leapt says nothing about a slope.
+    if !(10..=10_000).contains(&elapsed_ms) {
+        return now.engine_bytes;
+    }
+    let grown = now.engine_bytes.saturating_sub(earlier.engine_bytes);
+    now.engine_bytes.saturating_add(grown.saturating_mul(look_ahead_ms) / elapsed_ms)
+}
+
+fn is_busy(now: &Sample, earlier: Option<&Sample>, elapsed_ms: u64) -> bool {
+    let Some(earlier) = earlier.filter(|_| (10..=10_000).contains(&elapsed_ms)) else { return false };
+    let written = now.written_bytes.saturating_sub(earlier.written_bytes);
+    written.saturating_mul(1000) / elapsed_ms > now.item_bytes / 100 * BUSY_PERCENT
+}
+
+/// Compaction starts above the mark and goes on until the dead bytes have fallen to what full segments leave.
+fn is_drift(now: &Sample, before: &Standing, marks: &Marks) -> bool {
+    if now.dead_bytes < WORTH_BYTES && now.item_bytes > 0 {
+        return false;
+    }
+    let started = before.regime == Regime::Drift;
+    let target = u64::from(before.order.target_occupancy_percent.max(50));
+    let mark = if started { 100 - target } else { marks.dead_percent };
+    now.dead_bytes > now.item_bytes / 100 * mark
+}
+
+#[cfg(test)]
+#[path = "stories.rs"]
+mod stories;

@@ -1,0 +1,54 @@
+//! What can be said of the process itself, and of the machine.
+
+use std::path::Path;
+use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+
+/// Reads the resident set size of this process.
+#[derive(Debug)]
+pub(super) struct Process {
+    system: System,
+    pid: Pid,
+}
+
+impl Process {
+    /// Of this process.
+    pub(super) fn own() -> Self {
+        Self { system: System::new(), pid: Pid::from_u32(std::process::id()) }
+    }
+
+    /// Resident set size, in bytes; 0 when /proc cannot be read.
+    pub(super) fn rss_bytes(&mut self) -> u64 {
+        let memory = ProcessRefreshKind::nothing().with_memory();
+        self.system.refresh_processes_specifics(ProcessesToUpdate::Some(&[self.pid]), false, memory);
+        self.system.process(self.pid).map_or(0, |process| process.memory())
+    }
+}
+
+/// The limit as the downward API writes it to a file, in bytes. `None` when there is no such number.
+pub(super) fn limit_file(path: &Path) -> Option<u64> {
+    std::fs::read_to_string(path).ok()?.trim().parse().ok().filter(|limit| *limit > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_resident_set_is_what_proc_says() {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+        let rss = Process::own().rss_bytes();
+        assert!(rss.abs_diff(pages * 4096) < 8 << 20, "{rss} against {pages} pages");
+    }
+
+    #[test]
+    fn a_limit_file_holds_one_number() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("limit");
+        assert_eq!(limit_file(&path), None);
+        for (text, limit) in [("67108864\n", Some(67_108_864)), ("0", None), ("64Mi", None), ("", None)] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(limit_file(&path), limit, "{text:?}");
+        }
+    }
+}

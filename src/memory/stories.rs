@@ -1,0 +1,187 @@
+//! The governor's rules, told as what happens to a cache of one container.
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+/// A container that is read every 250 ms.
+struct Story {
+    sample: Sample,
+    standing: Standing,
+}
+
+impl Story {
+    fn new(limit_mib: u64) -> Self {
+        let sample = Sample { limit_bytes: limit_mib * MIB, used_bytes: 8 * MIB, ..Sample::default() };
+        let mut story = Self { sample, standing: Standing::default() };
+        story.tick();
+        story
+    }
+
+    /// So many MiB live and dead, with 8 MiB beside the engine.
+    fn engine(&mut self, live_mib: u64, dead_mib: u64) -> &mut Self {
+        let (live, dead) = (live_mib * MIB, dead_mib * MIB);
+        let sample = &mut self.sample;
+        (sample.item_bytes, sample.live_bytes, sample.dead_bytes) = (live, live, dead);
+        sample.engine_bytes = live + dead;
+        sample.used_bytes = sample.engine_bytes + 8 * MIB;
+        self
+    }
+
+    fn tick(&mut self) -> Regime {
+        self.sample.now_ms += 250;
+        self.standing = decide(self.sample, &self.standing, &Marks::default());
+        assert!(self.standing.budget_bytes <= self.sample.limit_bytes, "D1");
+        self.standing.regime
+    }
+
+    /// Reads again until nothing changes any more.
+    fn settle(&mut self) -> Regime {
+        (0..4).map(|_| self.tick()).last().unwrap()
+    }
+}
+
+#[test]
+fn a_burst_is_emptied_and_compaction_starts_by_itself_and_ends() {
+    let mut story = Story::new(256);
+    assert_eq!(story.engine(160, 0).settle(), Regime::Calm);
+    assert_eq!(story.engine(16, 144).tick(), Regime::Drift);
+    assert_eq!(story.standing.order.evict_to_bytes, None, "nothing is evicted for drift");
+    assert_eq!(story.standing.order.target_occupancy_percent, 98, "nobody writes: go all the way");
+    assert_eq!(story.engine(16, 5).tick(), Regime::Drift, "once started it goes on below the mark");
+    assert_eq!(story.engine(16, 0).tick(), Regime::Calm);
+    assert_eq!(story.standing.order, Order::REST);
+}
+
+#[test]
+fn a_slow_leak_of_dead_bytes_is_noticed_at_the_mark_however_small_the_cache() {
+    let mut story = Story::new(64);
+    for dead in 0..=2 {
+        assert_eq!(story.engine(20, dead).tick(), Regime::Calm);
+    }
+    assert_eq!(story.engine(20, 3).tick(), Regime::Drift);
+    let mut small = Story::new(64);
+    assert_eq!(small.engine(4, 1).settle(), Regime::Drift, "no floor of a hundred megabytes");
+}
+
+#[test]
+fn a_reading_that_flickers_around_a_mark_does_not_start_and_stop() {
+    let mut story = Story::new(256);
+    let budget = story.standing.budget_bytes / MIB;
+    let (low, high) = (budget * 88 / 100, budget * 94 / 100 + 1);
+    assert_eq!(story.engine(high, 0).settle(), Regime::High);
+    assert_eq!(story.engine(high - 3, 0).tick(), Regime::High);
+    assert_eq!(story.engine(high - 1, 0).tick(), Regime::High);
+    assert_eq!(story.engine(low - 1, 0).tick(), Regime::Calm);
+    assert_eq!(story.engine(low + 1, 0).settle(), Regime::Calm, "and not again before the high mark");
+}
+
+#[test]
+fn a_limit_lowered_under_the_live_data_evicts_at_once_and_says_why() {
+    let mut story = Story::new(256);
+    story.engine(160, 0).settle();
+    story.sample.limit_bytes = 128 * MIB;
+    assert_eq!(story.tick(), Regime::Critical);
+    assert_eq!(story.standing.order.reason, Reason::LimitLowered);
+    let to = story.standing.order.evict_to_bytes.unwrap();
+    assert!(to + 8 * MIB < 128 * MIB, "{to}");
+    assert_eq!(story.tick(), Regime::Critical);
+    assert_eq!(story.standing.order.reason, Reason::LimitLowered, "until it is done");
+    assert_eq!(story.engine(to / MIB, 0).tick(), Regime::Calm);
+}
+
+#[test]
+fn a_limit_raised_is_room_at_once() {
+    let mut story = Story::new(64);
+    story.engine(40, 0).settle();
+    let before = story.standing.budget_bytes;
+    story.sample.limit_bytes = 512 * MIB;
+    assert_eq!(story.tick(), Regime::Calm);
+    assert!(story.standing.budget_bytes > before * 8);
+}
+
+#[test]
+fn page_cache_does_not_count() {
+    // It is not in `used_bytes`; see `cgroup`. What is there beside the engine lowers the budget and evicts nothing.
+    let mut story = Story::new(256);
+    assert_eq!(story.engine(160, 0).settle(), Regime::Calm);
+}
+
+#[test]
+fn memory_that_nobody_accounts_for_takes_half_the_ceiling_at_most() {
+    let mut story = Story::new(256);
+    story.engine(30, 0).settle();
+    story.sample.used_bytes = 250 * MIB;
+    story.settle();
+    assert!(story.standing.budget_bytes >= 110 * MIB, "{}", story.standing.budget_bytes / MIB);
+    assert_eq!(story.standing.regime, Regime::Calm, "30 MiB are not evicted for what they do not hold");
+}
+
+#[test]
+fn growth_that_will_reach_the_mark_soon_is_met_now() {
+    let mut story = Story::new(256);
+    story.engine(180, 0).settle();
+    assert_eq!(story.engine(200, 0).tick(), Regime::High, "20 MiB in 250 ms: at the mark in 200 ms");
+    let mut slow = Story::new(256);
+    slow.engine(180, 0).settle();
+    assert_eq!(slow.engine(181, 0).tick(), Regime::Calm);
+}
+
+#[test]
+fn a_clock_that_jumps_decides_nothing() {
+    let mut story = Story::new(256);
+    story.engine(150, 0).settle();
+    story.sample.now_ms += 3_600_000;
+    assert_eq!(story.engine(170, 0).tick(), Regime::Calm);
+    story.sample.now_ms = 5;
+    assert_eq!(story.engine(190, 0).tick(), Regime::Calm);
+}
+
+#[test]
+fn a_container_that_waits_for_memory_is_relieved() {
+    let mut story = Story::new(256);
+    story.engine(206, 0).settle();
+    story.sample.pressure_percent = 40.0;
+    assert_eq!(story.tick(), Regime::High);
+    assert_eq!(story.standing.order.reason, Reason::Pressure);
+    story.sample.pressure_percent = 0.0;
+    assert_eq!(story.engine(150, 0).tick(), Regime::Calm);
+}
+
+#[test]
+fn while_callers_write_much_segments_are_not_packed_to_the_last() {
+    let mut story = Story::new(1024);
+    story.engine(500, 0).settle();
+    story.sample.written_bytes += 100 * MIB;
+    assert_eq!(story.engine(500, 60).tick(), Regime::Drift);
+    assert_eq!(story.standing.order.target_occupancy_percent, 91);
+}
+
+#[test]
+fn whatever_happens_the_rules_hold_and_calm_returns() {
+    let mut state = 88_172_645_463_325_252_u64;
+    let mut random = |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    for _ in 0..2_000 {
+        let mut story = Story::new(16 + random(1_000));
+        for _ in 0..20 {
+            story.sample.limit_bytes = (8 + random(1_000)) * MIB;
+            story.sample.now_ms = random(1 << 40);
+            story.sample.pressure_percent = random(100) as f64;
+            story.engine(random(1_000), random(500));
+            story.sample.used_bytes = random(2_000) * MIB;
+            story.tick();
+            let low = story.standing.budget_bytes / 100 * Marks::default().low_percent;
+            if story.standing.order.evict_to_bytes.is_some() {
+                assert!(story.sample.engine_bytes > low, "D2: {:?}", story.standing);
+            }
+        }
+        story.sample.pressure_percent = 0.0;
+        story.sample.limit_bytes = 1_000 * MIB;
+        assert_eq!(story.engine(1, 0).settle(), Regime::Calm, "D3");
+    }
+}

@@ -1,0 +1,239 @@
+//! The server: builds the parts, announces its addresses, waits, drains.
+
+use crate::cache::Cache;
+use crate::cleaner::Cleaner;
+use crate::clock::Clock;
+use crate::config::{Boot, Live, Reload, Tuning};
+use crate::grpc::{Address, Admin, InFlight, Limits, Listener, Plane, Services, Sources};
+use crate::memory::{self, Governor, Paths, View, sample_limits};
+use crate::metrics::Metrics;
+use crate::proto;
+use crate::proto::admin_service_server::AdminServiceServer;
+use crate::store::{Options, Store};
+use arc_swap::ArcSwapOption;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use tonic::service::Routes;
+
+/// How often the configuration file is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// What a batch may take beside its values, in bytes.
+const MESSAGE_MARGIN: u64 = 64 << 10;
+/// The largest batch, in bytes: what stock clients receive at most.
+const BATCH_BYTES: u64 = 4 << 20;
+
+/// Where a server listens, as clients name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// For applications: TCP first, then the Unix socket if there is one.
+    pub data: Vec<String>,
+    /// For operators.
+    pub admin: String,
+    /// For probes and metrics.
+    pub http: String,
+}
+
+/// A server whose listeners are bound.
+#[derive(Debug)]
+pub struct Server {
+    live: Live,
+    data: Vec<Listener>,
+    admin: Listener,
+    http: std::net::TcpListener,
+}
+
+impl Server {
+    /// Binds every listener, before anything is started.
+    ///
+    /// # Errors
+    /// A sentence that names the address and what is in its way.
+    pub fn bind(live: Live) -> Result<Self, String> {
+        let Boot { listen, socket, admin_listen, admin_socket, http_listen, .. } = &live.config().boot;
+        let mut data = vec![Listener::bind(&tcp("listen", listen)?)?];
+        if !socket.is_empty() {
+            data.push(Listener::bind(&Address::Unix(socket.into()))?);
+        }
+        let admin = match admin_socket.as_str() {
+            "" => Listener::bind(&tcp("adminListen", admin_listen)?)?,
+            path => Listener::bind(&Address::Unix(path.into()))?,
+        };
+        let http = match Listener::bind(&tcp("httpListen", http_listen)?)? {
+            Listener::Tcp(listener) => listener,
+            Listener::Unix(..) => unreachable!("an address was bound"),
+        };
+        Ok(Self { live, data, admin, http })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Addresses {
+        Addresses {
+            data: self.data.iter().map(Listener::name).collect(),
+            admin: self.admin.name(),
+            http: self.http.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string()),
+        }
+    }
+
+    /// Serves until `shutdown` is ready, then drains. Blocks the thread, which becomes the control plane.
+    ///
+    /// # Errors
+    /// A sentence about what the system refused.
+    pub fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
+        let result = runtime.block_on(self.serve(shutdown)).map_err(|error| error.to_string());
+        runtime.shutdown_background();
+        result
+    }
+
+    async fn serve(self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
+        let Self { mut live, data, admin, http } = self;
+        let (boot, tuning) = (live.config().boot.clone(), live.tuning().clone());
+        let clock = Clock::monotonic();
+        let memory_limits = memory_limits(&boot);
+        let setting = tuning.setting();
+        let at_start = sample_limits(&memory_limits, setting.max_memory_bytes);
+        announce_limit(&at_start);
+
+        let store = Arc::new(Store::new(Options {
+            max_value_bytes: boot.max_value.0 as usize,
+            ..Options::new(at_start.limit_bytes - at_start.limit_bytes / 16)
+        })?);
+        let view = View::default();
+        let outside = view.clone();
+        let cleaner = Cleaner::spawn(store.clone(), clock.clone(), tuning.pacing(), move || outside.outside())?;
+        let mut governor =
+            Governor::spawn(memory_limits, setting, store.clone(), cleaner.clone(), clock.clone(), view.clone())?;
+        let cache = Arc::new(Cache::new(store.clone(), clock.clone(), tuning.defaults()));
+        let metrics = Arc::new(Metrics::new(store.clone(), cleaner.clone(), view.clone()));
+        let config_problem = Arc::new(ArcSwapOption::empty());
+        let sources = Sources {
+            store: store.clone(),
+            cleaner: cleaner.clone(),
+            memory: view.clone(),
+            clock,
+            config_problem: config_problem.clone(),
+        };
+
+        let limits = limits(&boot);
+        let (drain, draining) = watch::channel(false);
+        let in_flight_max = |limit: u64| boot.in_flight.0.min(limit / 16);
+        let in_flight =
+            InFlight::new(store.ledger().clone(), in_flight_max(at_start.limit_bytes), boot.in_flight_per_connection.0);
+        let plane = |services| Plane {
+            services,
+            limits,
+            in_flight: in_flight.clone(),
+            permits: Arc::new(Semaphore::new(limits.connections)),
+            draining: draining.clone(),
+        };
+        let data_services = Services::new(Some(cache.clone()), standard_services().await, limits);
+        let drain_time = boot.drain_timeout.duration();
+        let running = plane(data_services).spawn(boot.cores.into(), &data, drain_time)?;
+        let rest = standard_services().await.add_service(AdminServiceServer::new(Admin::new(sources)));
+        let mut control = tokio::task::JoinSet::new();
+        let admin_plane = plane(Services::new(None, rest, limits));
+        control.spawn(async move { admin_plane.serve(&[admin], drain_time).await });
+        control.spawn(crate::http::serve(http, metrics.clone(), draining.clone()));
+
+        let follow = async {
+            let mut ticks = tokio::time::interval(LOOK);
+            loop {
+                ticks.tick().await;
+                in_flight.set_max(in_flight_max(view.get().limit_bytes));
+                if let Some(tuning) = follow(live.poll(), &live, &config_problem, &metrics) {
+                    governor.set(tuning.setting());
+                    cleaner.set_pacing(tuning.pacing());
+                    cache.set_defaults(tuning.defaults());
+                }
+            }
+        };
+        tokio::select! {
+            () = shutdown => {}
+            () = follow => {}
+        }
+        tracing::info!(drain_ms = drain_time.as_millis() as u64, "draining");
+        drain.send_replace(true);
+        governor.stop();
+        cleaner.stop();
+        while control.join_next().await.is_some() {}
+        running.join();
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+fn tcp(key: &str, text: &str) -> Result<Address, String> {
+    let address = text.parse().map(Address::Tcp);
+    address.map_err(|_| format!("{key} ({text:?}) is not an address; write it like 127.0.0.1:7070"))
+}
+
+fn memory_limits(boot: &Boot) -> memory::Limits {
+    memory::Limits {
+        cgroup: Paths::new(PathBuf::from(&boot.cgroup_root)),
+        file: Some(&boot.limit_file).filter(|path| !path.is_empty()).map(PathBuf::from),
+        default_bytes: boot.default_memory.0,
+    }
+}
+
+fn announce_limit(found: &memory::Snapshot) {
+    match found.is_default_limit {
+        true => tracing::warn!(
+            limit_bytes = found.limit_bytes,
+            "no memory limit was found; set one on the container, or with --max-memory. Until then the default holds"
+        ),
+        false => tracing::info!(limit_bytes = found.limit_bytes, source = found.limit_source, "memory limit"),
+    }
+}
+
+fn limits(boot: &Boot) -> Limits {
+    Limits {
+        connections: boot.connections as usize,
+        streams: boot.streams,
+        stream_window: boot.stream_window.0 as u32,
+        connection_window: boot.connection_window.0 as u32,
+        handshake_timeout: boot.handshake_timeout.duration(),
+        idle_timeout: boot.idle_timeout.duration(),
+        write_timeout: boot.write_timeout.duration(),
+        header_list: boot.header_list.0 as u32,
+        message: boot.max_value.0.max(BATCH_BYTES).saturating_add(MESSAGE_MARGIN) as usize,
+    }
+}
+
+/// Health and reflection, which every listener serves.
+async fn standard_services() -> Routes {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    reporter.set_service_status("ebb.v1.CacheService", tonic_health::ServingStatus::Serving).await;
+    let described = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Routes::new(health)
+        .add_service(described().build_v1().expect("our descriptors are whole"))
+        .add_service(described().build_v1alpha().expect("our descriptors are whole"))
+}
+
+/// Logs what a look at the file has found; the tuning, if there is a new one.
+fn follow(found: Reload, live: &Live, problem: &ArcSwapOption<String>, metrics: &Metrics) -> Option<Tuning> {
+    match found {
+        Reload::Unchanged => None,
+        Reload::Rejected(why) => {
+            tracing::error!(why, "configuration rejected; the last good one stays in force");
+            problem.store(Some(Arc::new(why)));
+            metrics.set_config_good(false);
+            None
+        }
+        Reload::Applied { changes, warnings } => {
+            changes.iter().for_each(|change| tracing::info!(change, "configuration"));
+            warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
+            problem.store(None);
+            metrics.set_config_good(true);
+            crate::logging::set_level(live.tuning().log_level);
+            Some(live.tuning().clone())
+        }
+    }
+}
