@@ -131,7 +131,7 @@ impl Metrics {
 
     fn count_runs(&self) {
         for reason in Reason::ALL {
-            self.runs.get_or_create(&vec![("reason", reason.name())]);
+            drop(self.runs.get_or_create(&vec![("reason", reason.name())]));
         }
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let before = *counted;

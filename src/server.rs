@@ -28,8 +28,10 @@ const BATCH_BYTES: u64 = 4 << 20;
 /// Where a server listens, as clients name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// For applications: TCP first, then the Unix socket if there is one.
-    pub data: Vec<String>,
+    /// For applications.
+    pub data: String,
+    /// For applications, too, if there is one.
+    pub socket: Option<String>,
     /// For operators.
     pub admin: String,
     /// For probes and metrics.
@@ -70,7 +72,8 @@ impl Server {
     /// Where it listens.
     pub fn addresses(&self) -> Addresses {
         Addresses {
-            data: self.data.iter().map(Listener::name).collect(),
+            data: self.data[0].name(),
+            socket: self.data.get(1).map(Listener::name),
             admin: self.admin.name(),
             http: self.http.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string()),
         }
@@ -101,7 +104,7 @@ impl Server {
             max_value_bytes: boot.max_value.0 as usize,
             ..Options::new(at_start.limit_bytes - at_start.limit_bytes / 16)
         })?);
-        let view = View::default();
+        let view = View::new(at_start.clone());
         let outside = view.clone();
         let cleaner = Cleaner::spawn(store.clone(), clock.clone(), tuning.pacing(), move || outside.outside())?;
         let mut governor =

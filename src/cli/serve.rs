@@ -73,7 +73,8 @@ pub(crate) fn run(args: ServeArgs) -> Outcome {
     live.effective().warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
     let server = Server::bind(live).map_err(Failure::Config)?;
     let addresses = server.addresses();
-    println!("listening data={} admin={} http={}", addresses.data.join(","), addresses.admin, addresses.http);
+    let socket = addresses.socket.map_or_else(String::new, |socket| format!(" socket={socket}"));
+    println!("listening data={}{socket} admin={} http={}", addresses.data, addresses.admin, addresses.http);
     server.run(told_to_stop()).map_err(Failure::Failed)
 }
 

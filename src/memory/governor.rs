@@ -62,10 +62,15 @@ pub struct Snapshot {
 }
 
 /// Shows the last snapshot. Clones show the same.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct View(Arc<ArcSwap<Snapshot>>);
 
 impl View {
+    /// Shows `first` until the governor has read.
+    pub fn new(first: Snapshot) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(first)))
+    }
+
     /// The last snapshot.
     pub fn get(&self) -> Arc<Snapshot> {
         self.0.load_full()

@@ -47,8 +47,12 @@ struct Shape {
 fn shape(capacity: Capacity) -> Shape {
     match capacity {
         Capacity::Objects(objects) => {
-            // At least two to a segment: an item that fills one would be stored apart, as a large value is.
-            let wanted = (objects / SEGMENTS).max(2);
+            // Few objects get a segment each, as large values do: two or three to a segment would be stored apart too,
+            // and leave the rest of it unused.
+            let wanted = match objects / SEGMENTS {
+                0..4 => 1,
+                several => several,
+            };
             let segment_bytes = power_of_two(wanted * LEAST_FOOTPRINT);
             let footprint = (segment_bytes / wanted) & !7; // items stand at multiples of eight
             let per_segment = segment_bytes / footprint;

@@ -1,0 +1,94 @@
+//! The arrows between modules run one way. An arrow that is not in the table fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// Who may name whom.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("sync", &[]),
+    ("clock", &[]),
+    ("units", &[]),
+    ("proto", &[]),
+    ("store", &["clock", "sync"]),
+    ("cleaner", &["clock", "store"]),
+    ("memory", &["cleaner", "clock", "store"]),
+    ("cache", &["clock", "proto", "store"]),
+    ("config", &["cache", "cleaner", "memory", "units"]),
+    ("logging", &["config"]),
+    ("metrics", &["cleaner", "memory", "store"]),
+    ("http", &["metrics"]),
+    ("grpc", &["cache", "cleaner", "clock", "memory", "proto", "store"]),
+    (
+        "server",
+        &["cache", "cleaner", "clock", "config", "grpc", "http", "logging", "memory", "metrics", "proto", "store"],
+    ),
+    ("cli", &["config", "logging", "proto", "server", "store"]),
+];
+
+fn sources(path: &Path, into: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push((path.to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+/// The modules a text names as `crate::module`, without what stands in its unit tests.
+fn named(text: &str) -> BTreeSet<String> {
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let mut modules = BTreeSet::new();
+    for line in code {
+        for part in line.split("crate::").skip(1) {
+            modules.insert(part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+        }
+    }
+    modules
+}
+
+#[test]
+fn every_arrow_is_one_that_was_decided_on() {
+    let arrows: BTreeMap<_, _> = ARROWS.iter().copied().collect();
+    let mut files = Vec::new();
+    sources(Path::new("src"), &mut files);
+    for (path, text) in files {
+        let module = path.trim_start_matches("src/").split(['/', '.']).next().unwrap().to_owned();
+        if ["lib", "main"].contains(&module.as_str()) || path.ends_with("tests.rs") || path.ends_with("testing.rs") {
+            continue;
+        }
+        let allowed = arrows.get(module.as_str()).unwrap_or_else(|| panic!("{module} is not in the table"));
+        for target in named(&text) {
+            assert!(target == module || allowed.contains(&target.as_str()), "{path} names crate::{target}");
+        }
+    }
+}
+
+#[test]
+fn unsafe_lives_in_one_room() {
+    let mut files = Vec::new();
+    sources(Path::new("src"), &mut files);
+    for (path, text) in files {
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let blocks =
+            code.filter(|line| line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl"));
+        assert!(path == "src/store/arena.rs" || blocks.count() == 0, "{path}");
+    }
+}
+
+#[test]
+fn the_engine_knows_nothing_of_the_outside() {
+    let mut files = Vec::new();
+    for module in ["store", "cleaner"] {
+        sources(Path::new("src").join(module).as_path(), &mut files);
+    }
+    for (path, text) in files.iter().filter(|(path, _)| !path.ends_with("tests.rs")) {
+        for foreign in ["tokio", "tonic", "prost", "serde", "std::fs", "std::net", "SystemTime"] {
+            let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            assert!(!code.into_iter().any(|line| line.contains(foreign)), "{path} names {foreign}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! A real server for a test: the program itself, on free ports, ended with the test.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A running `ebb serve`.
+pub struct Ebb {
+    pub child: Child,
+    pub data: String,
+    pub admin: String,
+    pub http: String,
+    pub directory: tempfile::TempDir,
+}
+
+/// The program under test.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ebb"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("EBB_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+impl Ebb {
+    /// Starts it with more arguments.
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut command = program();
+        command.args(SERVE).args(arguments);
+        Self::spawn(command)
+    }
+
+    /// Starts a command that ends in `ebb serve`.
+    pub fn spawn(mut command: Command) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let part = |name: &str| {
+            let words = line.split_whitespace();
+            words.filter_map(|word| word.strip_prefix(name)).next().map(str::to_owned)
+        };
+        match (part("data="), part("admin="), part("http=")) {
+            (Some(data), Some(admin), Some(http)) => {
+                // Its log is read away, or it would stop when the pipe is full.
+                let mut log = child.stderr.take().unwrap();
+                std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+                Self { child, data, admin, http, directory }
+            }
+            _ => {
+                let mut error = String::new();
+                let _ = child.stderr.take().unwrap().read_to_string(&mut error);
+                panic!("no addresses in {line:?}: {error}");
+            }
+        }
+    }
+
+    /// Resident set size, in bytes.
+    pub fn rss_bytes(&self) -> u64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap_or_default();
+        statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Asks it to stop, and says how long that took and with which code it ended.
+    pub fn terminate(&mut self) -> (Duration, Option<i32>) {
+        let asked = Instant::now();
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let status = self.child.wait().unwrap();
+        (asked.elapsed(), status.code())
+    }
+}
+
+pub const SERVE: [&str; 7] =
+    ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
+
+impl Drop for Ebb {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits for a condition, for at most half a minute.
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// The same on a runtime.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        ticks.tick().await;
+    }
+}

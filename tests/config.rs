@@ -1,0 +1,133 @@
+//! The configuration: what is generated from it is not stale, and a file is followed while the server runs.
+
+mod common;
+
+use common::{Ebb, program, until};
+use std::fs;
+use std::os::unix::fs::symlink;
+
+/// Compares a committed file with what the code prints; `EBB_BLESS=1` rewrites it.
+fn generated(path: &str, expected: &str) {
+    if std::env::var_os("EBB_BLESS").is_some() {
+        fs::write(path, expected).unwrap();
+    }
+    let committed = fs::read_to_string(path).unwrap_or_default();
+    assert!(committed == expected, "{path} is stale: EBB_BLESS=1 cargo test --test config");
+}
+
+#[test]
+fn the_reference_page_and_the_schema_are_those_of_the_code() {
+    generated("docs/configuration.md", &ebb::config::reference());
+    generated("docs/configuration.schema.json", &format!("{:#}\n", ebb::config::schema()));
+}
+
+fn check(text: &str) -> (i32, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ebb.yaml");
+    fs::write(&path, text).unwrap();
+    let output = program().args(["config", "check"]).arg(&path).output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn every_problem_of_a_file_is_named_at_once() {
+    let (code, said) = check(
+        "watermarks: { low: 95, high: 90 }\nmaxMemory: 64 bananas\nwatermark: {}\npacing: { cpu: 300 }\ncores: 0\ntick: 5\n",
+    );
+    assert_eq!(code, 64);
+    for sentence in [
+        "watermarks.low (95) must be below watermarks.high (90)",
+        "maxMemory (",
+        "\"64 bananas\" is not a size",
+        "pacing.cpu (",
+        "cores is 0; it must be 1 to 64",
+        "tick (",
+    ] {
+        assert!(said.contains(sentence), "{sentence:?} is missing in {said}");
+    }
+}
+
+#[test]
+fn unknown_keys_half_files_and_files_of_something_else_are_refused() {
+    let (code, said) = check("watermarks: { hihg: 90 }\n");
+    assert_eq!(code, 64);
+    assert!(said.contains("watermarks.hihg is not a knob; did you mean watermarks.high?"), "{said}");
+    assert!(check("watermarks: { low: 5").1.contains("not YAML"));
+    assert!(check("- a\n- b\n").1.contains("the file must hold keys and values"));
+    assert_eq!(check("").0, 0, "an empty file changes nothing");
+    assert_eq!(check("watermarks:\n  low: 80%\nmaxMemory: 128Mi\n").0, 0);
+}
+
+#[test]
+fn print_says_where_each_value_comes_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ebb.yaml");
+    fs::write(&path, "watermarks: { low: 70 }\nmaxMemory: 100Mi\n").unwrap();
+    let mut command = program();
+    command.args(["config", "print", "--max-memory", "64Mi", "--config"]).arg(&path);
+    command.env("EBB_WATERMARKS_LOW", "60").env("EBB_PACING_CPU", "10%");
+    let printed = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let row = |key: &str| {
+        let line = printed.lines().find(|line| line.split_whitespace().next() == Some(key)).unwrap();
+        line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(row("maxMemory"), "64Mi flag --max-memory");
+    assert_eq!(row("watermarks.low"), format!("70% {}", path.display()), "the file wins over the environment");
+    assert_eq!(row("pacing.cpu"), "10% EBB_PACING_CPU");
+    assert_eq!(row("watermarks.high"), "94% default");
+}
+
+fn limit(ebb: &Ebb) -> u64 {
+    metric(ebb, "ebb_memory_limit_bytes ")
+}
+
+fn metric(ebb: &Ebb, name: &str) -> u64 {
+    use std::io::{Read, Write};
+    let Ok(mut stream) = std::net::TcpStream::connect(&ebb.http) else { return 0 };
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", ebb.http);
+    let mut page = String::new();
+    stream.write_all(request.as_bytes()).unwrap();
+    stream.read_to_string(&mut page).unwrap();
+    page.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |value| value.trim().parse().unwrap())
+}
+
+#[test]
+fn a_change_of_the_file_takes_hold_and_a_bad_one_keeps_the_last_good() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ebb.yaml");
+    fs::write(&path, "maxMemory: 100Mi\n").unwrap();
+    let ebb = Ebb::start(&["--config", path.to_str().unwrap()]);
+    until("the first limit is in force", || limit(&ebb) == 100 << 20);
+    fs::write(&path, "maxMemory: 50Mi\n").unwrap();
+    until("the second limit is in force", || limit(&ebb) == 50 << 20);
+    for bad in ["maxMemory: 4 bananas\n", "maxMemory: [", "watermarks: { low: 99 }\nmaxMemory: 70Mi\n"] {
+        fs::write(&path, bad).unwrap();
+        until("the gauge says so", || metric(&ebb, "ebb_config_good ") == 0);
+        assert_eq!(limit(&ebb), 50 << 20, "{bad:?} changes nothing");
+        fs::write(&path, "maxMemory: 50Mi\n").unwrap();
+        until("all is good again", || metric(&ebb, "ebb_config_good ") == 1);
+    }
+    fs::remove_file(&path).unwrap();
+    until("a file that is gone is a problem", || metric(&ebb, "ebb_config_good ") == 0);
+    assert_eq!(limit(&ebb), 50 << 20);
+}
+
+#[test]
+fn the_swap_of_a_projected_volume_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let write = |name: &str, text: &str| {
+        fs::create_dir(root.join(name)).unwrap();
+        fs::write(root.join(name).join("ebb.yaml"), text).unwrap();
+    };
+    write("..one", "maxMemory: 80Mi\n");
+    symlink("..one", root.join("..data")).unwrap();
+    symlink("..data/ebb.yaml", root.join("ebb.yaml")).unwrap();
+    let path = root.join("ebb.yaml");
+    let ebb = Ebb::start(&["--config", path.to_str().unwrap()]);
+    until("the first limit is in force", || limit(&ebb) == 80 << 20);
+    write("..two", "maxMemory: 40Mi\n");
+    symlink("..two", root.join("..data_tmp")).unwrap();
+    fs::rename(root.join("..data_tmp"), root.join("..data")).unwrap();
+    until("the second limit is in force", || limit(&ebb) == 40 << 20);
+}

@@ -1,0 +1,101 @@
+//! The process: how it starts, what stands in its way, how it ends.
+
+mod common;
+
+use common::{Ebb, SERVE, program, until};
+use ebb::proto::cache_service_client::CacheServiceClient;
+use ebb::proto::{BatchDeleteRequest, BatchSetRequest, SetRequest};
+use std::time::Duration;
+
+fn failure(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = program().args(arguments).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_port_or_a_socket_that_is_taken_is_named_and_ends_with_64() {
+    let ebb = Ebb::start(&[]);
+    let (code, said) = failure(&["serve", "--listen", &ebb.data]);
+    assert_eq!(code, Some(64));
+    assert!(said.contains(&format!("cannot listen on {}", ebb.data)), "{said}");
+    let file = ebb.path("not-a-socket");
+    std::fs::write(&file, "precious").unwrap();
+    let (code, said) = failure(&[&SERVE[..], &["--socket", file.to_str().unwrap()]].concat());
+    assert_eq!(code, Some(64));
+    assert!(said.contains("is not a socket"), "{said}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+    let (code, said) = failure(&["serve", "--listen", "nowhere"]);
+    assert_eq!((code, said.contains("\"nowhere\"")), (Some(64), true), "{said}");
+    let (code, said) = failure(&["serve", "--config", "/does/not/exist.yaml"]);
+    assert_eq!((code, said.contains("cannot read /does/not/exist.yaml")), (Some(64), true), "{said}");
+}
+
+#[test]
+fn a_dead_socket_is_replaced_and_ours_is_removed_at_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ebb.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let mut ebb = Ebb::start(&["--socket", path.to_str().unwrap()]);
+    let address = format!("unix:{}", path.display());
+    let set = program().args(["set", "k", "v", "--addr", &address]).status().unwrap();
+    assert!(set.success());
+    let got = program().args(["get", "k", "--addr", &address]).output().unwrap();
+    assert_eq!(got.stdout.trim_ascii(), b"v");
+    let second = failure(&[&SERVE[..], &["--socket", path.to_str().unwrap()]].concat());
+    assert!(second.1.contains("a live server listens there"), "{}", second.1);
+    assert_eq!(ebb.terminate().1, Some(0));
+    assert!(!path.exists());
+}
+
+async fn fill(ebb: &Ebb, entries: u32) -> CacheServiceClient<tonic::transport::Channel> {
+    let mut client = CacheServiceClient::connect(format!("http://{}", ebb.data)).await.unwrap();
+    for chunk in (0..entries).collect::<Vec<_>>().chunks(1_000) {
+        let item = |i: &u32| SetRequest { key: name(*i), value: vec![7; 128].into(), ..SetRequest::default() };
+        let items = chunk.iter().map(item).collect();
+        client.batch_set(BatchSetRequest { items, ..Default::default() }).await.unwrap();
+    }
+    client
+}
+
+fn name(i: u32) -> bytes::Bytes {
+    format!("{i:016}").into()
+}
+
+async fn delete(client: &mut CacheServiceClient<tonic::transport::Channel>, keys: impl Iterator<Item = u32>) {
+    for chunk in keys.collect::<Vec<_>>().chunks(1_000) {
+        let keys = chunk.iter().map(|i| name(*i)).collect();
+        client.batch_delete(BatchDeleteRequest { keys, ..Default::default() }).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn memory_falls_after_a_mass_delete_by_itself_and_to_nothing_after_the_last() {
+    const ENTRIES: u32 = 200_000;
+    let ebb = Ebb::start(&["--max-memory", "256Mi"]);
+    let idle = ebb.rss_bytes();
+    let mut client = fill(&ebb, ENTRIES).await;
+    let full = ebb.rss_bytes();
+    assert!(full - idle > u64::from(ENTRIES) * 144, "{} MiB", full >> 20);
+    delete(&mut client, (0..ENTRIES).filter(|i| i % 10 != 0)).await;
+    let live = u64::from(ENTRIES / 10) * 144;
+    until("RSS over idle is near the live bytes", || ebb.rss_bytes() < idle + live * 14 / 10 + (4 << 20));
+    delete(&mut client, (0..ENTRIES).step_by(10)).await;
+    until("nothing is left", || ebb.rss_bytes() < idle + (4 << 20));
+}
+
+#[tokio::test]
+async fn sigterm_in_the_middle_of_a_compaction_ends_within_two_seconds() {
+    let mut command = program();
+    // So slowly that it cannot have ended.
+    command.args(SERVE).env("EBB_PACING_CPU", "1").env("EBB_PACING_STEP_MICROS", "10");
+    let mut ebb = Ebb::spawn(command);
+    let mut client = fill(&ebb, 100_000).await;
+    delete(&mut client, (0..100_000).filter(|i| i % 10 != 0)).await;
+    let compaction =
+        program().args(["compact", "--admin-addr", &ebb.admin]).stdout(std::process::Stdio::null()).spawn();
+    let mut compaction = compaction.unwrap();
+    let (took, code) = ebb.terminate();
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let _ = compaction.wait();
+}
