@@ -16,6 +16,8 @@ use std::sync::{Mutex, PoisonError};
 
 type Label = Vec<(&'static str, &'static str)>;
 type U64 = Gauge<u64, AtomicU64>;
+/// Where a figure stands in the store's account.
+type Of = fn(&Stats) -> u64;
 
 /// The metrics and where they are read from.
 #[derive(Debug)]
@@ -24,8 +26,8 @@ pub(crate) struct Metrics {
     store: Arc<Store>,
     cleaner: Cleaner,
     memory: View,
-    gauges: Vec<(fn(&Stats) -> u64, U64)>,
-    counters: Vec<(fn(&Stats) -> u64, Counter)>,
+    gauges: Vec<(Of, U64)>,
+    counters: Vec<(Of, Counter)>,
     outside: [U64; 4],
     regime: Family<Label, U64>,
     runs: Family<Label, Counter>,

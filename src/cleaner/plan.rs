@@ -22,6 +22,9 @@ pub(super) enum Plan {
 /// From this target on a compaction takes open segments too.
 const THOROUGH_PERCENT: u8 = 93;
 
+/// While callers write or delete much, a segment fuller than this is left alone: what is copied now may be dead soon.
+const BUSY_BELOW_PERCENT: usize = 85;
+
 /// How full segments are of live bytes, in percent; 100 when there are none.
 pub(super) fn occupancy_percent(stats: &Stats) -> u64 {
     (stats.item_bytes * 100).checked_div(stats.item_bytes + stats.dead_bytes).unwrap_or(100)
@@ -44,9 +47,10 @@ pub(super) fn plan(stats: &Stats, order: Order) -> Plan {
         (true, false) => Plan::Evict,
         (true, true) if !compaction_is_enough => Plan::Evict,
         (true, true) => Plan::Compact { below_percent: 98, thorough: true },
-        (false, true) => {
-            Plan::Compact { below_percent: 98, thorough: order.target_occupancy_percent >= THOROUGH_PERCENT }
+        (false, true) if order.target_occupancy_percent >= THOROUGH_PERCENT => {
+            Plan::Compact { below_percent: 98, thorough: true }
         }
+        (false, true) => Plan::Compact { below_percent: BUSY_BELOW_PERCENT, thorough: false },
         (false, false) => Plan::Tidy,
     }
 }
@@ -96,7 +100,7 @@ mod tests {
 
     #[test]
     fn drift_is_compacted_until_the_target_and_no_item_is_evicted_for_it() {
-        assert_eq!(plan(&stats(10, 90), order(88, None)), Plan::Compact { below_percent: 98, thorough: false });
+        assert_eq!(plan(&stats(10, 90), order(88, None)), Plan::Compact { below_percent: 85, thorough: false });
         assert_eq!(plan(&stats(10, 90), order(97, None)), Plan::Compact { below_percent: 98, thorough: true });
         assert_eq!(plan(&stats(90, 10), order(88, None)), Plan::Tidy);
     }

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(100);
 /// Freed segments that stay resident for reuse while writers are evicting.
 const HOT_SEGMENTS: usize = 4;
+/// Steps between two looks at the account: summing it over all shards costs about as much as a short step.
+const STEPS_OF_A_PLAN: usize = 8;
 /// How much nicer than other threads it is: readers and writers come first.
 const NICENESS: i32 = 10;
 
@@ -84,13 +86,18 @@ impl Worker {
         }
         let mut evicting = false;
         let mut idle_shards = 0;
+        let mut plan = plan::plan(&stats, order);
+        let mut steps = 0_usize;
         while idle_shards < self.shared.store.shards() && !self.stopping() {
-            let stats = self.shared.store.stats();
-            let plan = plan::plan(&stats, order);
-            evicting |= plan == Plan::Evict;
-            if let Some(progress) = &asked {
-                progress.percent.store(plan::percent(&stats, order, account.work_at_start), Ordering::Relaxed);
+            if steps.is_multiple_of(STEPS_OF_A_PLAN) {
+                let stats = self.shared.store.stats();
+                plan = plan::plan(&stats, order);
+                evicting |= plan == Plan::Evict;
+                if let Some(progress) = &asked {
+                    progress.percent.store(plan::percent(&stats, order, account.work_at_start), Ordering::Relaxed);
+                }
             }
+            steps += 1;
             match self.step(plan.task(), &mut account) {
                 true => idle_shards = 0,
                 false => idle_shards += 1,

@@ -34,8 +34,8 @@ pub struct Sample {
     pub item_bytes: u64,
     /// Bytes in segments that nobody can reach.
     pub dead_bytes: u64,
-    /// Bytes that callers have written since the process started.
-    pub written_bytes: u64,
+    /// Bytes that callers have written, replaced or deleted since the process started.
+    pub changed_bytes: u64,
     /// The share of the last 10 s in which somebody in the container waited for memory, in percent.
     pub pressure_percent: f64,
 }
@@ -131,7 +131,7 @@ impl Default for Standing {
 
 /// Dead bytes below this are never worth a run.
 const WORTH_BYTES: u64 = 512 << 10;
-/// Bytes written a second, in percent of live ones, from which on callers are said to write much.
+/// Bytes changed a second, in percent of live ones, from which on callers are said to write much.
 const BUSY_PERCENT: u64 = 2;
 
 /// Decides.
@@ -196,8 +196,8 @@ fn expected(now: &Sample, earlier: Option<&Sample>, elapsed_ms: u64, look_ahead_
 
 fn is_busy(now: &Sample, earlier: Option<&Sample>, elapsed_ms: u64) -> bool {
     let Some(earlier) = earlier.filter(|_| (10..=10_000).contains(&elapsed_ms)) else { return false };
-    let written = now.written_bytes.saturating_sub(earlier.written_bytes);
-    written.saturating_mul(1000) / elapsed_ms > now.item_bytes / 100 * BUSY_PERCENT
+    let changed = now.changed_bytes.saturating_sub(earlier.changed_bytes);
+    changed.saturating_mul(1000) / elapsed_ms > now.item_bytes / 100 * BUSY_PERCENT
 }
 
 /// Compaction starts above the mark and goes on until the dead bytes have fallen to what full segments leave.

@@ -239,8 +239,16 @@ impl Sampler {
             Some(used) if by_container => used,
             _ => rss_bytes,
         };
-        let Stats { item_bytes, dead_bytes, segment_bytes, index_bytes, in_flight_bytes, appended_bytes, .. } =
-            store.stats();
+        let Stats {
+            item_bytes,
+            dead_bytes,
+            segment_bytes,
+            index_bytes,
+            in_flight_bytes,
+            appended_bytes,
+            buried_bytes,
+            ..
+        } = store.stats();
         let sample = Sample {
             now_ms,
             limit_bytes: snapshot.limit_bytes,
@@ -249,7 +257,7 @@ impl Sampler {
             live_bytes: item_bytes + index_bytes + in_flight_bytes,
             item_bytes,
             dead_bytes,
-            written_bytes: appended_bytes,
+            changed_bytes: appended_bytes + buried_bytes,
             pressure_percent: reading.pressure_percent,
         };
         (Snapshot { used_bytes, rss_bytes, ..snapshot }, sample)

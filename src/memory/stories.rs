@@ -153,7 +153,7 @@ fn a_container_that_waits_for_memory_is_relieved() {
 fn while_callers_write_much_segments_are_not_packed_to_the_last() {
     let mut story = Story::new(1024);
     story.engine(500, 0).settle();
-    story.sample.written_bytes += 100 * MIB;
+    story.sample.changed_bytes += 100 * MIB;
     assert_eq!(story.engine(500, 60).tick(), Regime::Drift);
     assert_eq!(story.standing.order.target_occupancy_percent, 91);
 }

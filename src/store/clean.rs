@@ -67,9 +67,9 @@ pub struct Task {
 }
 
 /// Items between two questions whether to stop.
-const STRIDE: usize = 8;
+const STRIDE: usize = 32;
 /// Buckets of a migration between two questions whether to stop.
-const STRIDE_BUCKETS: u32 = 64;
+const STRIDE_BUCKETS: u32 = 128;
 /// Bytes of an old index given back between two questions whether to stop.
 const STRIDE_BYTES: u64 = 64 << 10;
 

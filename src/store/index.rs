@@ -43,12 +43,12 @@ impl Index {
     }
 
     fn home(self, place: Place) -> u32 {
-        (u64::from(place.0) * u64::from(self.buckets) >> Place::BITS) as u32
+        ((u64::from(place.0) * u64::from(self.buckets)) >> Place::BITS) as u32
     }
 
     /// The other bucket of a key that may stand in `bucket`. Applied twice it leads back.
     fn other(self, bucket: u32, tag: u32) -> u32 {
-        let spread = u64::from(tag.wrapping_mul(0x9e37_79b1)) * u64::from(self.buckets) >> 32;
+        let spread = (u64::from(tag.wrapping_mul(0x9e37_79b1)) * u64::from(self.buckets)) >> 32;
         ((spread + u64::from(self.buckets) - u64::from(bucket)) % u64::from(self.buckets)) as u32
     }
 

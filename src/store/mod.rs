@@ -55,7 +55,8 @@ pub struct Options {
     /// Every version is larger than this: the time of the start, in units finer than writes can come, makes versions
     /// grow over restarts too.
     pub first_version: u64,
-    /// How many shards, a power of two up to 256. `None`: one for every 16 MiB of capacity.
+    /// How many shards, a power of two up to 256. `None`: one for every 16 MiB of capacity, at most 64: each keeps a
+    /// few pages of its own.
     pub shards: Option<usize>,
     /// Size of a segment in bytes, a power of two from 4 KiB to 2 MiB. `None`: 1/128 of a shard, at least 64 KiB.
     pub segment_bytes: Option<usize>,
@@ -83,7 +84,7 @@ impl Options {
 
     fn shard_count(&self) -> usize {
         const SHARD_BYTES: u64 = 16 << 20;
-        let wanted = self.capacity_bytes.div_ceil(SHARD_BYTES).clamp(1, 256) as usize;
+        let wanted = self.capacity_bytes.div_ceil(SHARD_BYTES).clamp(1, 64) as usize;
         self.shards.unwrap_or(wanted).next_power_of_two().min(256)
     }
 
@@ -179,7 +180,8 @@ impl Store {
         if value.len() > self.max_value_bytes {
             return Err(Error::ValueTooLarge { len: value.len(), max: self.max_value_bytes });
         }
-        self.with_room(hash, now_ms, |shard| shard.set(key, hash, value, attributes, condition, keep_deadline, now_ms))
+        let put = write::Put { value, attributes: *attributes, condition, keep_deadline };
+        self.with_room(hash, now_ms, |shard| shard.set(key, hash, put, now_ms))
     }
 
     /// Deletes a key.

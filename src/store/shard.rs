@@ -114,6 +114,7 @@ pub(super) struct Counts {
     pub(super) invalidated: AtomicU64,
     pub(super) appended_bytes: AtomicU64,
     pub(super) copied_bytes: AtomicU64,
+    pub(super) buried_bytes: AtomicU64,
     pub(super) entries: AtomicU64,
     pub(super) live_bytes: AtomicU64,
     /// Words of live items and words written, of all segments together.
@@ -292,7 +293,7 @@ impl Shard {
         // Acquire pairs with the Release fence in `Locked::displace`: if a slot was seen missing because it was moving,
         // the count is seen to have moved too.
         fence(Ordering::Acquire);
-        (moves % 2 == 0 && self.moves.load(Ordering::Relaxed) == moves).then_some(Lookup::Miss(miss))
+        (moves.is_multiple_of(2) && self.moves.load(Ordering::Relaxed) == moves).then_some(Lookup::Miss(miss))
     }
 
     /// The shard's write count: not below the version of any item whose slot was seen before this call.

@@ -45,12 +45,12 @@ pub struct Stats {
     pub appended_bytes: u64,
     /// Bytes of items copied by the cleaner.
     pub copied_bytes: u64,
-    /// How many segments are 0-10 %, 10-20 %, ... 90-100 % full of live bytes.
-    pub occupancy: [u64; 10],
+    /// Bytes of items that were deleted, replaced or dropped.
+    pub buried_bytes: u64,
 }
 
 impl Store {
-    /// The account. Takes no lock, so its figures may be a few operations apart; `occupancy` is left empty.
+    /// The account. Takes no lock, so its figures may be a few operations apart.
     pub fn stats(&self) -> Stats {
         let sum = |of: fn(&Counts) -> &AtomicU64| -> u64 {
             self.shards.iter().map(|shard| of(&shard.counts).load(Ordering::Relaxed)).sum()
@@ -77,7 +77,7 @@ impl Store {
             refusals: self.refusals.load(Ordering::Relaxed),
             appended_bytes: sum(|c| &c.appended_bytes),
             copied_bytes: sum(|c| &c.copied_bytes),
-            occupancy: [0; 10],
+            buried_bytes: sum(|c| &c.buried_bytes),
         }
     }
 

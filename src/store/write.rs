@@ -15,18 +15,19 @@ use crate::sync::{Fault, planted};
 /// Invalidations of a shard that may wait for their sweep.
 const MAX_VOIDS: usize = 64;
 
+/// What is to be stored, and when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Put<'a> {
+    pub(super) value: &'a [u8],
+    pub(super) attributes: Attributes,
+    pub(super) condition: Condition,
+    pub(super) keep_deadline: bool,
+}
+
 impl Locked<'_> {
     /// See [`super::Store::set`].
-    pub(super) fn set(
-        &mut self,
-        key: Key<'_>,
-        hash: Hash,
-        value: &[u8],
-        attributes: &Attributes,
-        condition: Condition,
-        keep_deadline: bool,
-        now_ms: u64,
-    ) -> Result<SetOutcome, Error> {
+    pub(super) fn set(&mut self, key: Key<'_>, hash: Hash, put: Put<'_>, now_ms: u64) -> Result<SetOutcome, Error> {
+        let Put { value, mut attributes, condition, keep_deadline } = put;
         let present = self.find_servable(key, hash, now_ms).ok().map(|(found, _)| found.facts);
         let version = present.map_or(0, |facts| facts.version);
         match condition {
@@ -35,7 +36,6 @@ impl Locked<'_> {
             Condition::Version(wanted) if wanted != version => return Ok(SetOutcome::Conflict(version)),
             Condition::Always | Condition::Absent | Condition::Present | Condition::Version(_) => {}
         }
-        let mut attributes = *attributes;
         if let (true, Some(facts)) = (keep_deadline, present) {
             attributes.deadline_ms = facts.attributes.deadline_ms;
         }
@@ -229,6 +229,7 @@ impl Locked<'_> {
         sub(&counts.entries, 1);
         sub(&counts.live_bytes, header.payload_bytes());
         sub(&counts.live_words, header.words());
+        add(&counts.buried_bytes, header.words() * super::arena::WORD_BYTES);
     }
 
     /// See [`super::Store::invalidate`]. The caller has asked [`Locked::can_invalidate`] of every shard.

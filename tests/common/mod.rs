@@ -1,5 +1,5 @@
 //! A real server for a test: the program itself, on free ports, ended with the test.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its own part")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;

@@ -4,6 +4,7 @@
 //!   reclaim   fill, delete, watch the resident set fall          process, watch, latency, workload, wire
 //!   serve     calls per second and what each costs the server    process, latency, workload, wire
 //!   trace     misses on recorded requests, beside FIFO and LRU   trace
+//!   storm     more writes than a server can take                 storm
 //! ```
 //!
 //! B1. Whatever is compared is measured in the same run, by the same client, over the same kind of connection.
@@ -15,6 +16,7 @@ mod latency;
 mod process;
 mod reclaim;
 mod serve;
+mod storm;
 mod trace;
 mod watch;
 mod wire;
@@ -33,6 +35,8 @@ pub(crate) enum BenchCommand {
     Serve(serve::BenchServeArgs),
     /// Replay recorded requests and print misses beside FIFO's and LRU's.
     Trace(trace::TraceArgs),
+    /// Write as fast as a server takes it, with a slow reader attached.
+    Storm(storm::StormArgs),
 }
 
 pub(super) fn run(command: BenchCommand) -> Outcome {
@@ -40,5 +44,6 @@ pub(super) fn run(command: BenchCommand) -> Outcome {
         BenchCommand::Reclaim(args) => reclaim::run(args),
         BenchCommand::Serve(args) => serve::run(args),
         BenchCommand::Trace(args) => trace::run(args),
+        BenchCommand::Storm(args) => storm::run(args),
     }
 }

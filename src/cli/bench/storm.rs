@@ -1,0 +1,121 @@
+//! `ebb bench storm`: writers that do not wait for each other and a reader that does not read, for as long as asked.
+//!
+//! It checks nothing about the server but that it answers: whether it lived within its limit is seen from outside, by
+//! the kernel (see `tests/storm.sh`).
+
+use crate::cli::{Failure, Outcome, wait};
+use crate::proto::cache_service_client::CacheServiceClient;
+use crate::proto::{GetRequest, ScanRequest, SetRequest};
+use clap::Args;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+
+/// Write as fast as a server takes it, with a slow reader attached.
+#[derive(Args, Debug)]
+pub(crate) struct StormArgs {
+    /// The server.
+    #[arg(long, env = "EBB_ADDR", default_value = "127.0.0.1:7070")]
+    addr: String,
+    /// For how long, in seconds.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// The seed of sizes and keys.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+const WRITERS: u64 = 64;
+const SLOW_STREAMS: usize = 64;
+const LARGEST_BYTES: u64 = 1 << 20;
+
+pub(super) fn run(args: StormArgs) -> Outcome {
+    wait(storm(args))
+}
+
+#[derive(Default)]
+struct Counts {
+    stored: AtomicU64,
+    bytes: AtomicU64,
+    refused: AtomicU64,
+}
+
+async fn storm(args: StormArgs) -> Result<(), Failure> {
+    let endpoint = Channel::from_shared(format!("http://{}", args.addr))?.connect_timeout(Duration::from_secs(2));
+    let slow = slow_readers(&endpoint).await?;
+    let counts = Arc::new(Counts::default());
+    let end = Instant::now() + Duration::from_secs(args.seconds);
+    let mut writers = tokio::task::JoinSet::new();
+    for number in 0..WRITERS {
+        // Eight writers a connection.
+        let channel = endpoint.connect().await?;
+        let client = CacheServiceClient::new(channel).max_decoding_message_size(8 << 20);
+        writers.spawn(write(client, fastrand::Rng::with_seed(args.seed * 1_000 + number), end, counts.clone()));
+    }
+    while let Some(writer) = writers.join_next().await {
+        writer??;
+    }
+    drop(slow);
+    let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    println!(
+        "{} sets of {} MiB in {} s, {} refused, nobody dropped (seed {})",
+        of(&counts.stored),
+        of(&counts.bytes) >> 20,
+        args.seconds,
+        of(&counts.refused),
+        args.seed
+    );
+    Ok(())
+}
+
+/// Streams that are opened and never read.
+async fn slow_readers(endpoint: &Endpoint) -> Result<Vec<tonic::Streaming<crate::proto::ScanResponse>>, Failure> {
+    let channel = endpoint.clone().initial_stream_window_size(65_535).connect().await?;
+    let mut client = CacheServiceClient::new(channel);
+    let mut streams = Vec::new();
+    for _ in 0..SLOW_STREAMS {
+        let request = ScanRequest { with_values: true, ..ScanRequest::default() };
+        streams.push(client.scan(request).await?.into_inner());
+    }
+    Ok(streams)
+}
+
+async fn write(
+    mut client: CacheServiceClient<Channel>,
+    mut random: fastrand::Rng,
+    end: Instant,
+    counts: Arc<Counts>,
+) -> Result<(), Failure> {
+    let noise: bytes::Bytes = std::iter::repeat_with(|| random.u8(..)).take(LARGEST_BYTES as usize).collect();
+    while Instant::now() < end {
+        // Mostly small, sometimes as large as can be.
+        let len = match random.u32(0..100) {
+            0 => random.u64(1..=LARGEST_BYTES),
+            1..10 => random.u64(1..=64 << 10),
+            _ => random.u64(1..=2 << 10),
+        };
+        let key: bytes::Bytes = format!("{:016}", random.u64(0..2_000_000)).into();
+        let value = noise.slice(..len as usize);
+        let ttl_ms = if random.u32(0..4) == 0 { 500 } else { 0 };
+        match client.set(SetRequest { key: key.clone(), value, ttl_ms, ..SetRequest::default() }).await {
+            Ok(_) => {
+                counts.stored.fetch_add(1, Ordering::Relaxed);
+                counts.bytes.fetch_add(len, Ordering::Relaxed);
+            }
+            Err(status) if status.code() == Code::ResourceExhausted => {
+                counts.refused.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+            Err(status) => return Err(status.into()),
+        }
+        if random.u32(0..8) == 0 {
+            match client.get(GetRequest { key, ..GetRequest::default() }).await {
+                Err(status) if status.code() != Code::ResourceExhausted => return Err(status.into()),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}

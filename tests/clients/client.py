@@ -1,0 +1,30 @@
+"""Calls a server as any Python application would, at each address given."""
+
+import sys
+
+import grpc
+from ebb.v1 import cache_pb2 as m
+from ebb.v1 import cache_pb2_grpc
+
+for target in sys.argv[1:]:
+    with grpc.insecure_channel(target) as channel:
+        cache = cache_pb2_grpc.CacheServiceStub(channel)
+        for i in range(200):
+            key = f"{target}-{i}".encode()
+            stored = cache.Set(m.SetRequest(key=key, value=b"v" * i, ttl_ms=60_000))
+            assert stored.outcome == m.SetResponse.OUTCOME_STORED, stored
+            got = cache.Get(m.GetRequest(key=key))
+            assert got.outcome == m.GetResponse.OUTCOME_HIT and got.value == b"v" * i, got
+        batch = cache.BatchGet(m.BatchGetRequest(keys=[f"{target}-{i}".encode() for i in range(200)]))
+        assert [len(r.value) for r in batch.results] == list(range(200))
+        big = b"x" * 1_000_000
+        cache.Set(m.SetRequest(key=b"big", value=big))
+        assert cache.Get(m.GetRequest(key=b"big")).value == big
+        operations = (m.PipeRequest(id=i, get=m.GetRequest(key=b"big", peek=True)) for i in range(20))
+        assert [r.id for r in cache.Pipe(operations)] == list(range(20))
+        try:
+            cache.Get(m.GetRequest(key=b""))
+            raise AssertionError("an empty key was taken")
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error
+        print(f"{target}: 200 sets and gets, a batch, a megabyte, a pipe, a refusal")
