@@ -50,7 +50,7 @@ pub(super) fn plan(stats: &Stats, order: Order) -> Plan {
         (false, true) if order.target_occupancy_percent >= THOROUGH_PERCENT => {
             Plan::Compact { below_percent: 98, thorough: true }
         }
-        (false, true) => Plan::Compact { below_percent: BUSY_BELOW_PERCENT, thorough: false },
+        (false, true) => Plan::Compact { below_percent: BUSY_BELOW_PERCENT.min(target as usize), thorough: false },
         (false, false) => Plan::Tidy,
     }
 }
@@ -102,6 +102,7 @@ mod tests {
     fn drift_is_compacted_until_the_target_and_no_item_is_evicted_for_it() {
         assert_eq!(plan(&stats(10, 90), order(88, None)), Plan::Compact { below_percent: 85, thorough: false });
         assert_eq!(plan(&stats(10, 90), order(97, None)), Plan::Compact { below_percent: 98, thorough: true });
+        assert_eq!(plan(&stats(10, 90), order(50, None)), Plan::Compact { below_percent: 50, thorough: false });
         assert_eq!(plan(&stats(90, 10), order(88, None)), Plan::Tidy);
     }
 

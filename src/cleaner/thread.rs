@@ -4,6 +4,7 @@ use super::plan::{self, Plan};
 use super::{Order, Pacing, Progress, RECEIPTS, Receipt, Shared, State, held};
 use crate::clock::{self, Clock};
 use crate::store::{Stats, Tally, Task};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ const TICK: Duration = Duration::from_millis(100);
 const HOT_SEGMENTS: usize = 4;
 /// Steps between two looks at the account: summing it over all shards costs about as much as a short step.
 const STEPS_OF_A_PLAN: usize = 8;
+/// The shortest rest: a shorter one costs more in switching than it gives.
+const REST: Duration = Duration::from_micros(400);
 /// How much nicer than other threads it is: readers and writers come first.
 const NICENESS: i32 = 10;
 
@@ -22,6 +25,8 @@ pub(super) struct Worker {
     clock: Clock,
     /// The shard that is next.
     shard: usize,
+    /// Rest that is owed.
+    owed: Cell<Duration>,
 }
 
 /// What a run has cost and done so far.
@@ -34,7 +39,7 @@ struct Account {
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, clock: Clock) -> Self {
-        Self { shared, clock, shard: 0 }
+        Self { shared, clock, shard: 0, owed: Cell::new(Duration::ZERO) }
     }
 
     pub(super) fn run(mut self) {
@@ -152,14 +157,16 @@ impl Worker {
         }
     }
 
-    /// Books a step and rests for as long as the cleaner's share of a core asks: after this step, for this step.
+    /// Books a step and rests for as long as the cleaner's share of a core asks, once that is worth going to sleep for.
     fn charge(&self, started: u64, pacing: Pacing, account: &mut Account) {
         let cost = clock::thread_cpu_micros() - started;
         account.receipt.cpu_us += cost;
         account.receipt.longest_step_us = account.receipt.longest_step_us.max(cost);
         let share = u64::from(pacing.cpu_percent.clamp(1, 100));
-        let rest = Duration::from_micros(cost * (100 - share) / share);
-        if rest > Duration::from_micros(1) {
+        let rest = self.owed.get() + Duration::from_micros(cost * (100 - share) / share);
+        self.owed.set(rest);
+        if rest >= REST {
+            self.owed.set(Duration::ZERO);
             let state = held(&self.shared.state);
             let on = |_: &mut State| !self.stopping();
             // The bell may ring for an order meanwhile; only a stop ends the rest.

@@ -131,6 +131,9 @@ impl Default for Standing {
 
 /// Dead bytes below this are never worth a run.
 const WORTH_BYTES: u64 = 512 << 10;
+/// How full segments are made while callers delete much: what is copied now may be deleted next, and the need for
+/// memory is falling anyway. Emptier ones are worth it at any time.
+const EMPTYING_OCCUPANCY_PERCENT: u8 = 50;
 /// Bytes changed a second, in percent of live ones, from which on callers are said to write much.
 const BUSY_PERCENT: u64 = 2;
 
@@ -160,9 +163,10 @@ pub fn decide(now: Sample, before: &Standing, marks: &Marks) -> Standing {
         Regime::High => Reason::High,
         Regime::Critical => Reason::Critical,
     };
-    let occupancy = match is_busy(&now, before.before.as_ref(), elapsed_ms) {
-        true => marks.busy_occupancy_percent,
-        false => marks.idle_occupancy_percent,
+    let occupancy = match before.before {
+        Some(earlier) if is_emptying(&now, &earlier) => EMPTYING_OCCUPANCY_PERCENT,
+        earlier if is_busy(&now, earlier.as_ref(), elapsed_ms) => marks.busy_occupancy_percent,
+        _ => marks.idle_occupancy_percent,
     };
     let order = match regime {
         Regime::Calm => Order::REST,
@@ -192,6 +196,11 @@ fn expected(now: &Sample, earlier: Option<&Sample>, elapsed_ms: u64, look_ahead_
     }
     let grown = now.engine_bytes.saturating_sub(earlier.engine_bytes);
     now.engine_bytes.saturating_add(grown.saturating_mul(look_ahead_ms) / elapsed_ms)
+}
+
+/// Live items became fewer by more than a hundredth since the last reading.
+fn is_emptying(now: &Sample, earlier: &Sample) -> bool {
+    now.item_bytes < earlier.item_bytes - earlier.item_bytes / 100
 }
 
 fn is_busy(now: &Sample, earlier: Option<&Sample>, elapsed_ms: u64) -> bool {
