@@ -67,9 +67,15 @@ impl Locked<'_> {
         sealed.count() > 0
     }
 
+    /// Nothing more is appended; pages behind the tail that a segment brought along from its last use go back.
     fn seal(&mut self, id: u32) -> bool {
-        self.writer.segments.get_mut(&id).is_some_and(|segment| {
+        const WORTH_BYTES: usize = 4 * PAGE_BYTES;
+        let (ground, writer) = (self.ground, &mut *self.writer);
+        writer.segments.get_mut(&id).is_some_and(|segment| {
             segment.sealed = true;
+            if segment.extent.resident_bytes as usize >= segment.tail_words * WORD_BYTES + WORTH_BYTES {
+                segment.extent.trim(segment.tail_words, ground);
+            }
             true
         })
     }
