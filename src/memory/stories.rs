@@ -156,8 +156,8 @@ fn while_callers_write_much_segments_are_not_packed_to_the_last() {
     let mut story = Story::new(1024);
     story.engine(500, 0).settle();
     story.sample.changed_bytes += 100 * MIB;
-    assert_eq!(story.engine(500, 60).tick(), Regime::Drift);
-    assert_eq!(story.standing.order.target_occupancy_percent, 91);
+    assert_eq!(story.engine(500, 70).tick(), Regime::Drift);
+    assert_eq!(story.standing.order.target_occupancy_percent, 90);
 }
 
 #[test]
