@@ -84,7 +84,7 @@ impl Locked<'_> {
     /// ledger's capacity, for the cleaner.
     pub(super) fn append(&mut self, tail: Tail, words: usize, force: bool) -> Option<Location> {
         let segment_words = self.ground.pool.segment_bytes() / WORD_BYTES;
-        if words > segment_words / 4 {
+        if self.ground.pool.is_alone(words) {
             return self.append_alone(tail, words, force);
         }
         let number = tail.number();
@@ -138,7 +138,7 @@ impl Locked<'_> {
     }
 
     fn extend(&mut self, id: u32, words: usize, force: bool) -> Option<Location> {
-        let alone = words * WORD_BYTES > self.ground.pool.segment_bytes() / 4;
+        let alone = self.ground.pool.is_alone(words);
         let step = self.reservation_step(alone);
         let segment = self.writer.segments.get_mut(&id).expect("an open segment is known");
         let (at, end) = (segment.tail_words, segment.tail_words + words);

@@ -173,6 +173,10 @@ impl Locked<'_> {
     pub(super) fn begin_job(&mut self, segment: u32, purpose: Purpose) {
         debug_assert!(self.writer.job.is_none());
         let weighing = purpose == Purpose::Evict;
+        if purpose == Purpose::Expire {
+            // What is written into the segment from here on notes its deadline, wherever the job has come to.
+            self.writer.segments.get_mut(&segment).expect("a job's segment is there").forget_deadlines();
+        }
         self.writer.job = Some(Job { segment, purpose, weighing, cursor_words: 0, kept_words: 0, deadlines: (0, 0) });
     }
 
@@ -254,7 +258,7 @@ impl Locked<'_> {
 
     fn move_item(&mut self, found: &Found, hash: Hash, log: Log, reads: u8, tally: &mut Tally) {
         let words = found.header.words();
-        if found.header.words() * WORD_BYTES > self.ground.pool.segment_bytes() / 4 {
+        if self.ground.pool.is_alone(words) {
             return self.keep_alone(found, log, reads);
         }
         let Some(to) = self.append(Tail { log, moved: true }, words, true) else {
@@ -353,8 +357,9 @@ impl Locked<'_> {
                 (segment.age, segment.log) = (writer.next_age, Log::Main);
             }
             Purpose::Expire => {
-                segment.deadlines = job.deadlines;
-                segment.look_again_ms = if job.deadlines.0 == 0 { 0 } else { segment.next_look() };
+                let (first, last) = job.deadlines;
+                segment.note_deadline(first);
+                segment.note_deadline(last);
             }
             Purpose::Sweep => {}
             // Only an item that has its pages to itself may be left.

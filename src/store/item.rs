@@ -11,7 +11,8 @@
 //! A plain item of the default namespace carries 8 bytes beside its key and value. The header also is the seqlock of an
 //! overwrite in place:
 //!
-//! H1. Key, namespace and extent never change while the segment lives.
+//! H1. Key and namespace never change while the segment lives, and the extent only shrinks: what is cut off becomes a
+//!     dead item of its own, so that items still follow each other without a gap.
 //! H2. Whoever changes value bytes in place holds the shard's lock, sets BUSY before and stores another version after.
 //! H3. A reader loads the header before and after it copies; if the two differ, what it copied counts for nothing.
 //! H4. DEAD is set after the slot has left the item, and is never cleared: a reader that sees it looks again.
@@ -61,6 +62,11 @@ pub(super) mod flag {
 pub(super) struct Header(pub u64);
 
 impl Header {
+    /// That of a dead item without content, this many words long.
+    fn filler(words: usize) -> Self {
+        Self((words as u64) << WORDS_SHIFT | flag::DEAD)
+    }
+
     fn has(self, flag: u64) -> bool {
         self.0 & flag != 0
     }
@@ -174,14 +180,15 @@ impl Draft<'_> {
         write_bytes(&words[1 + header.extras()..header.words()], self.key, self.value);
     }
 
-    /// Whether it can take the place of the item there without moving: the same extent and the same extra words.
+    /// Whether it can take the place of the item there without moving: no larger, and with the same extra words.
     pub(super) fn fits_in_place(&self, there: Header) -> bool {
         const SHAPE: u64 = flag::DEADLINE | flag::STALE_AT | flag::META | flag::VERSIONED;
         let here = self.header();
-        here.words() == there.words() && here.0 & SHAPE == there.0 & SHAPE && !self.versioned && !there.is_versioned()
+        here.words() <= there.words() && here.0 & SHAPE == there.0 & SHAPE && !self.versioned && !there.is_versioned()
     }
 
-    /// Overwrites the item there (H2). The caller holds the shard's lock and has asked [`Draft::fits_in_place`].
+    /// Overwrites the item that fills `words` (H2). The caller holds the shard's lock and has asked
+    /// [`Draft::fits_in_place`].
     pub(super) fn overwrite(&self, words: &[AtomicU64]) {
         let before = Header(words[0].load(Ordering::Relaxed));
         if !planted(Fault::OverwriteUnannounced) {
@@ -192,6 +199,9 @@ impl Draft<'_> {
         let header = self.header();
         self.write_extras(header, words);
         write_bytes(&words[1 + header.extras()..header.words()], self.key, self.value);
+        if let [cut_off, ..] = &words[header.words()..] {
+            cut_off.store(Header::filler(words.len() - header.words()).0, Ordering::Relaxed);
+        }
         // Release pairs with the Acquire load in `read`: whoever sees this version sees its bytes.
         words[0].store(header.0, Ordering::Release);
     }
@@ -471,6 +481,23 @@ mod tests {
         assert_eq!(read, Read::Again);
         let read = view.read(0, b"key", || 2, |header, facts, view| (view.copy_value(header), facts.version));
         assert_eq!(read, Read::Mine((Bytes::from("new"), 2)));
+    }
+
+    #[test]
+    fn what_a_shorter_value_leaves_is_a_dead_item_of_its_own() {
+        let old = Draft { key: b"key", value: &[1; 100], facts: facts(1), versioned: false };
+        let new = Draft { value: &[2; 30], facts: facts(2), ..old };
+        let memory = words(old.words());
+        old.write(&memory);
+        assert!(new.fits_in_place(View::new(&memory).header()));
+        new.overwrite(&memory);
+        let read =
+            View::new(&memory).read(0, b"key", || 2, |header, _, view| (header.words(), view.copy_value(header)));
+        assert_eq!(read, Read::Mine((new.words(), Bytes::from(vec![2; 30]))));
+        let rest = View::new(&memory[new.words()..]).header();
+        assert!(rest.is_dead());
+        assert_eq!(new.words() + rest.words(), old.words());
+        assert!(!old.fits_in_place(View::new(&memory).header()), "what is cut off does not come back");
     }
 
     #[test]

@@ -119,7 +119,12 @@ impl Segment {
         (self.live_words * 100).checked_div(self.tail_words).unwrap_or(0)
     }
 
-    /// Notes the deadline of an item that is appended.
+    /// Until the next one is noted, nothing here expires.
+    pub(super) fn forget_deadlines(&mut self) {
+        (self.deadlines, self.look_again_ms) = ((0, 0), 0);
+    }
+
+    /// Notes the deadline of an item that is written here. 0: none.
     pub(super) fn note_deadline(&mut self, deadline_ms: u64) {
         if deadline_ms == 0 {
             return;
@@ -131,7 +136,7 @@ impl Segment {
     }
 
     /// When an eighth of the items with a deadline may have expired, were their deadlines spread evenly.
-    pub(super) fn next_look(&self) -> u64 {
+    fn next_look(&self) -> u64 {
         let (first, last) = self.deadlines;
         first + (last - first) / 8
     }
@@ -166,6 +171,12 @@ impl Pool {
     /// The size of a segment in bytes.
     pub(super) fn segment_bytes(&self) -> usize {
         self.segment_bytes
+    }
+
+    /// Whether an item of that many words has its pages to itself: what is left over of a segment because the next item
+    /// does not fit is then less than a quarter.
+    pub(super) fn is_alone(&self, words: usize) -> bool {
+        words * WORD_BYTES > self.segment_bytes / 4
     }
 
     /// The words of an extent.

@@ -132,6 +132,7 @@ impl Locked<'_> {
         if as_is.is_none()
             && let Some(found) = self.find(key, hash)
             && draft.fits_in_place(found.header)
+            && !self.wastes_pages(&found, draft.words())
         {
             return Ok(self.overwrite(&found, draft));
         }
@@ -171,19 +172,27 @@ impl Locked<'_> {
         !self.writer.voids.is_empty() && !planted(Fault::SweepUnversioned)
     }
 
+    /// An item that has its pages to itself is never compacted: what a shorter value left there would stay for good.
+    fn wastes_pages(&self, found: &Found, words: usize) -> bool {
+        words < found.header.words() && self.ground.pool.is_alone(found.header.words())
+    }
+
     fn overwrite(&mut self, found: &Found, draft: Draft<'_>) -> u64 {
         let version = self.next_version();
         let draft = Draft { facts: Facts { version, ..draft.facts }, ..draft };
         draft.overwrite(self.ground.arena.words(self.range(found.location, found.header.words())));
+        let (words, payload) = (draft.words(), draft.key.len() + draft.value.len());
+        let cut_off = found.header.words() - words;
+        let segment = self.writer.segments.get_mut(&found.location.segment()).expect("a live item is in a segment");
+        segment.live_words -= cut_off;
+        segment.note_deadline(draft.facts.attributes.deadline_ms);
         let counts = &self.shard.counts;
-        let payload = draft.key.len() + draft.value.len();
         add(&counts.live_bytes, payload);
         sub(&counts.live_bytes, found.header.payload_bytes());
-        add(&counts.appended_bytes, found.header.words() * super::arena::WORD_BYTES);
+        sub(&counts.live_words, cut_off);
+        add(&counts.buried_bytes, cut_off * super::arena::WORD_BYTES);
+        add(&counts.appended_bytes, words * super::arena::WORD_BYTES);
         add(&counts.sets, 1);
-        if let Some(segment) = self.writer.segments.get_mut(&found.location.segment()) {
-            segment.note_deadline(draft.facts.attributes.deadline_ms);
-        }
         version
     }
 
