@@ -4,6 +4,9 @@ use super::{Cache, MAX_BATCH_ITEMS, Refusal};
 use crate::proto;
 use crate::store::{Deletion, Key, MAX_KEY_BYTES, Use};
 
+/// Keys whose memory is asked for together: as many as a processor has misses under way, a few times over.
+const LOOK_AHEAD: usize = 32;
+
 impl Cache {
     /// Reads many keys; results stand in the order of the request. `room` is asked whether a response of so many bytes
     /// may be built, before each value.
@@ -20,7 +23,11 @@ impl Cache {
         let usage = if request.peek { Use::Peek } else { Use::Read };
         let now_ms = self.clock.now_ms();
         let mut bytes = 0;
-        let results = request.keys.iter().map(|key| {
+        let results = request.keys.iter().enumerate().map(|(i, key)| {
+            if i % LOOK_AHEAD == 0 {
+                let soon = request.keys[i..].iter().take(LOOK_AHEAD);
+                self.store.look_ahead(soon.map(|key| Key { namespace, bytes: key }));
+            }
             let lookup = self.store.get(Key { namespace, bytes: key }, now_ms, usage)?;
             let response = self.answer(lookup, 0, None, now_ms);
             bytes += response.value.len() as u64;

@@ -14,6 +14,7 @@
 
 mod plan;
 mod receipt;
+mod steps;
 mod thread;
 
 pub use receipt::{Account, Order, Outside, Reason, Receipt};

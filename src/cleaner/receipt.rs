@@ -97,6 +97,10 @@ pub struct Receipt {
     pub cpu_us: u64,
     /// The longest single step in microseconds of CPU.
     pub longest_step_us: u64,
+    /// How many steps it took.
+    pub steps: u64,
+    /// What 99.9 % of the steps stayed within, in microseconds of CPU.
+    pub step_p999_us: u64,
     /// Bytes of live items copied.
     pub moved_bytes: u64,
     /// Items copied.

@@ -1,6 +1,7 @@
 //! The cleaner's thread: a dull loop around [`super::plan`].
 
 use super::plan::{self, Plan};
+use super::steps::Steps;
 use super::{Order, Pacing, Progress, RECEIPTS, Receipt, Shared, State, held};
 use crate::clock::{self, Clock};
 use crate::store::{Stats, Tally, Task};
@@ -17,6 +18,8 @@ const HOT_SEGMENTS: usize = 4;
 const STEPS_OF_A_PLAN: usize = 8;
 /// The shortest rest: a shorter one costs more in switching than it gives.
 const REST: Duration = Duration::from_micros(400);
+/// While callers write, the time from a look that found no segment empty enough to the next.
+const ROUND: Duration = Duration::from_millis(10);
 /// How much nicer than other threads it is: readers and writers come first.
 const NICENESS: i32 = 10;
 
@@ -32,6 +35,7 @@ pub(super) struct Worker {
 /// What a run has cost and done so far.
 struct Account {
     tally: Tally,
+    steps: Steps,
     started: Instant,
     receipt: Receipt,
     work_at_start: u64,
@@ -82,6 +86,7 @@ impl Worker {
         let is_run = asked.is_some() || plan::plan(&stats, order) != Plan::Tidy;
         let mut account = Account {
             tally: Tally::default(),
+            steps: Steps::default(),
             started: Instant::now(),
             receipt: Receipt { reason: order.reason, started_at_ms: clock::unix_ms(), ..Receipt::default() },
             work_at_start: plan::work_left(&stats, order),
@@ -110,6 +115,10 @@ impl Worker {
             if asked.is_none() && self.has_other_work(order) {
                 break;
             }
+            if asked.is_none() && idle_shards == self.shared.store.shards() && plan.goes_on() {
+                self.rest(ROUND);
+                (idle_shards, steps) = (0, 0);
+            }
         }
         let keep = if evicting || self.writers_evict(&stats) { HOT_SEGMENTS } else { 0 };
         self.cool(keep, &mut account);
@@ -134,8 +143,11 @@ impl Worker {
         let (started, limit) = (clock::thread_cpu_micros(), u64::from(pacing.step_micros));
         let mut stop = || clock::thread_cpu_micros() - started >= limit;
         let store = &self.shared.store;
+        let freed_before = account.tally.freed_segments;
         let did = store.clean(self.shard, task, self.clock.now_ms(), &mut account.tally, &mut stop);
-        if !did {
+        // On to the next shard after each segment, so that the emptiest of every shard go before the others.
+        if !did || account.tally.freed_segments != freed_before {
+            store.reclaim(self.shard);
             self.shard = (self.shard + 1) % store.shards();
         }
         self.charge(started, pacing, account);
@@ -161,21 +173,26 @@ impl Worker {
     fn charge(&self, started: u64, pacing: Pacing, account: &mut Account) {
         let cost = clock::thread_cpu_micros() - started;
         account.receipt.cpu_us += cost;
-        account.receipt.longest_step_us = account.receipt.longest_step_us.max(cost);
+        account.steps.count(cost);
         let share = u64::from(pacing.cpu_percent.clamp(1, 100));
         let rest = self.owed.get() + Duration::from_micros(cost * (100 - share) / share);
         self.owed.set(rest);
         if rest >= REST {
             self.owed.set(Duration::ZERO);
-            let state = held(&self.shared.state);
-            let on = |_: &mut State| !self.stopping();
-            // The bell may ring for an order meanwhile; only a stop ends the rest.
-            drop(self.shared.bell.wait_timeout_while(state, rest, on));
+            self.rest(rest);
         }
     }
 
+    /// Sleeps. The bell may ring for an order meanwhile; only a stop ends the rest.
+    fn rest(&self, rest: Duration) {
+        let state = held(&self.shared.state);
+        drop(self.shared.bell.wait_timeout_while(state, rest, |_: &mut State| !self.stopping()));
+    }
+
     fn end_run(&self, account: Account, asked: Option<Arc<Progress>>) {
-        let Account { tally, started, mut receipt, .. } = account;
+        let Account { tally, steps, started, mut receipt, .. } = account;
+        (receipt.steps, receipt.step_p999_us) = (steps.total(), steps.within_us(999));
+        receipt.longest_step_us = steps.longest_us();
         let Tally { moved_bytes, moved_items, evicted_items, expired_items, freed_segments, migrated_shards } = tally;
         receipt.after = self.shared.account();
         receipt.duration_us = started.elapsed().as_micros() as u64;

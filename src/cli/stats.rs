@@ -166,6 +166,8 @@ pub(super) fn receipt_json(receipt: &proto::Receipt) -> Value {
         "duration_us": receipt.duration_us,
         "cpu_us": receipt.cpu_us,
         "longest_step_us": receipt.longest_step_us,
+        "steps": receipt.steps,
+        "step_p999_us": receipt.step_p999_us,
         "moved_bytes": receipt.moved_bytes,
         "moved_items": receipt.moved_items,
         "evicted_items": receipt.evicted_items,

@@ -274,7 +274,7 @@ impl Default for Drift {
 
 impl Default for PacingKnobs {
     fn default() -> Self {
-        Self { step_micros: 50, cpu: Percent(50) }
+        Self { step_micros: 50, cpu: Percent(75) }
     }
 }
 

@@ -73,7 +73,7 @@ impl Default for Marks {
             low_percent: 88,
             high_percent: 94,
             critical_percent: 98,
-            dead_percent: 12,
+            dead_percent: 10,
             busy_occupancy_percent: 90,
             idle_occupancy_percent: 98,
             look_ahead_ms: 500,

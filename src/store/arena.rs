@@ -12,7 +12,7 @@
 //!     fails at the kernel's limit of mappings.
 //! A3. Huge pages are off for the range: they would silently make released memory resident again.
 
-use crate::sync::atomic::AtomicU64;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use std::io;
 use std::ops::Range;
 
@@ -36,6 +36,11 @@ impl Arena {
     /// How many words there are.
     pub(super) fn words_total(&self) -> usize {
         self.all().len()
+    }
+
+    /// Loads a word nobody waits for, so that its cache line is on its way when somebody does.
+    pub(super) fn touch(&self, at: usize) {
+        std::hint::black_box(self.word(at).load(Ordering::Relaxed));
     }
 
     /// One word.
@@ -117,7 +122,6 @@ mod backend {
 #[cfg(any(loom, shuttle))]
 mod backend {
     use super::*;
-    use crate::sync::atomic::Ordering;
 
     /// In a model the arena is a vector of the checker's own atomics, and released memory is poisoned rather than
     /// zeroed, so that a reader of freed memory is caught.

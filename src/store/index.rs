@@ -32,6 +32,11 @@ pub(super) struct Index {
 }
 
 impl Index {
+    /// Asks the processor for the first bucket of a key.
+    pub(super) fn touch(self, arena: &Arena, place: Place) {
+        arena.touch(self.base + self.home(place) as usize * BUCKET_SLOTS);
+    }
+
     /// What it takes, in bytes.
     pub(super) fn bytes(self) -> u64 {
         u64::from(self.buckets) * 64

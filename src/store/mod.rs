@@ -257,6 +257,26 @@ impl Store {
         self.shards[shard].lock(&self.ground).clean(task, now_ms, tally, stop)
     }
 
+    /// Takes back what a shard has given up and no reader can reach any more, so that it can be reused or cooled.
+    pub fn reclaim(&self, shard: usize) {
+        self.shards[shard].lock(&self.ground).reclaim();
+    }
+
+    /// Asks the processor for what looking these keys up will read: their cache misses then overlap instead of following
+    /// each other. Only a hint; meant for some tens of keys at a time.
+    pub fn look_ahead<'a>(&self, keys: impl Iterator<Item = Key<'a>>) {
+        let hashes: Vec<_> = keys.filter_map(|key| self.shard_of(key).ok()).collect();
+        let indexes: Vec<_> = hashes.iter().map(|(shard, hash)| (shard.index(), hash.place())).collect();
+        for (index, place) in &indexes {
+            index.touch(&self.ground.arena, *place);
+        }
+        for (index, place) in &indexes {
+            if let Some(location) = index.candidates(&self.ground.arena, *place).find_map(|(_, slot)| slot.location()) {
+                self.ground.touch(location);
+            }
+        }
+    }
+
     /// Gives one freed segment's pages back to the operating system if more than `keep` wait for reuse; returns the
     /// bytes given back.
     pub fn cool(&self, keep: usize) -> Option<u64> {

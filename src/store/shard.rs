@@ -72,7 +72,18 @@ impl Ground {
         let end = (first + super::item::MAX_ITEM_WORDS).min(self.arena.words_total());
         View::new(self.arena.words(first..end))
     }
+
+    /// Asks the processor for the beginning of the item at a location.
+    pub(super) fn touch(&self, at: Location) {
+        let first = self.pool.first_word(at.segment()) + at.offset_words() as usize;
+        for line in 0..TOUCHED_LINES {
+            self.arena.touch((first + line * 8).min(self.arena.words_total() - 1));
+        }
+    }
 }
+
+/// Cache lines of an item that [`Ground::touch`] asks for: what a small item has.
+const TOUCHED_LINES: usize = 3;
 
 /// A group of keys that was declared void.
 #[derive(Clone, Debug)]
@@ -294,6 +305,11 @@ impl Shard {
         // the count is seen to have moved too.
         fence(Ordering::Acquire);
         (moves.is_multiple_of(2) && self.moves.load(Ordering::Relaxed) == moves).then_some(Lookup::Miss(miss))
+    }
+
+    /// The index as it is now.
+    pub(super) fn index(&self) -> Index {
+        self.map.load().index
     }
 
     /// The shard's write count: not below the version of any item whose slot was seen before this call.

@@ -52,6 +52,13 @@ impl Watch {
         series.iter().filter(|(at, _)| *at >= from).map(|(_, rss)| *rss).max().unwrap_or(0)
     }
 
+    /// The mean from `from` to `to`.
+    pub(super) fn mean_between(&self, from: Instant, to: Instant) -> f64 {
+        let series = self.series.lock().expect("the watching thread does not panic");
+        let within: Vec<u64> = series.iter().filter(|(at, _)| (from..=to).contains(at)).map(|(_, rss)| *rss).collect();
+        within.iter().sum::<u64>() as f64 / within.len().max(1) as f64
+    }
+
     /// Where memory came to rest since `from`, as far as can be said by now.
     pub(super) fn settled(&self, from: Instant) -> Option<Settled> {
         settled(&self.series.lock().expect("the watching thread does not panic"), from)

@@ -138,17 +138,19 @@ impl<'a> Run<'a> {
         });
         self.fill(entries, numbers).await?;
         let done = Instant::now();
+        let written = self.receipts.written().await;
         let settled = self.settle(&watch, done).await?;
         let round = |n: u64| u64::from(rounds[n as usize]);
         let live_bytes = (0..entries.count).map(|n| 16 + entries.value_bytes(n, round(n)) as u64).sum();
         self.measured.after = Moment { rss_bytes: settled.rss_bytes, live_bytes };
         self.measured.settle = Some(settled.at.saturating_duration_since(done));
         self.measured.still = settled.still;
+        // By the second half every segment has been rewritten, and the load is as it would stay.
+        let steady = watch.mean_between(begun + (done - begun) / 2, done);
+        self.measured.writing_to_live = Some(steady / live_bytes as f64);
         self.measured.peak_to_live = Some(watch.peak_since(begun) as f64 / live_bytes as f64);
         drop(watch);
-        if let (Some((appended, copied)), Some((appended_now, copied_now))) =
-            (written_before, self.receipts.written().await)
-        {
+        if let (Some((appended, copied)), Some((appended_now, copied_now))) = (written_before, written) {
             let appended = appended_now.saturating_sub(appended).max(1);
             self.measured.copied_per_written = Some(copied_now.saturating_sub(copied) as f64 / appended as f64);
         }
@@ -234,7 +236,7 @@ impl<'a> Run<'a> {
         let sum = self.receipts.sum();
         self.measured.runs = sum.runs;
         if sum.runs > 0 {
-            self.measured.longest_step_us = Some(sum.longest_step_us);
+            self.measured.step_us = Some((sum.step_p999_us, sum.longest_step_us));
         }
         if sum.cpu_us > 0 && reclaimed > 0 {
             self.measured.reclaimed_per_cpu_second = Some(reclaimed as f64 * 1e6 / sum.cpu_us as f64);

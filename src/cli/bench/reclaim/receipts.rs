@@ -22,6 +22,9 @@ pub(super) struct Sum {
     pub(super) runs: u64,
     pub(super) cpu_us: u64,
     pub(super) longest_step_us: u64,
+    /// Of the run with the most steps.
+    pub(super) step_p999_us: u64,
+    steps: u64,
 }
 
 impl Receipts {
@@ -61,6 +64,8 @@ impl Receipts {
             runs: sum.runs + 1,
             cpu_us: sum.cpu_us + receipt.cpu_us,
             longest_step_us: sum.longest_step_us.max(receipt.longest_step_us),
+            step_p999_us: if receipt.steps > sum.steps { receipt.step_p999_us } else { sum.step_p999_us },
+            steps: sum.steps.max(receipt.steps),
         })
     }
 }
@@ -76,10 +81,12 @@ mod tests {
         let mut receipts = Receipts::of(Some(&server.address)).await;
         receipts.forget().await;
         assert_eq!(receipts.sum().runs, 0);
-        let receipt = |id, longest_step_us| (id, Receipt { id, cpu_us: 10, longest_step_us, ..Receipt::default() });
-        receipts.seen.extend([receipt(2, 70), receipt(3, 40)]);
+        let receipt = |id, longest_step_us, steps, step_p999_us| {
+            (id, Receipt { id, cpu_us: 10, longest_step_us, steps, step_p999_us, ..Receipt::default() })
+        };
+        receipts.seen.extend([receipt(2, 70, 30, 69), receipt(3, 40, 5_000, 21)]);
         receipts.collect().await;
-        assert_eq!(receipts.sum(), Sum { runs: 2, cpu_us: 20, longest_step_us: 70 });
+        assert_eq!(receipts.sum(), Sum { runs: 2, cpu_us: 20, longest_step_us: 70, step_p999_us: 21, steps: 5_000 });
         assert_eq!(receipts.written().await, None, "that server does not count bytes");
     }
 }

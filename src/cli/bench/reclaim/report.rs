@@ -37,9 +37,12 @@ pub(super) struct Measured {
     /// The highest memory from the first deletion on, less that before it.
     pub(super) extra_bytes: Option<i64>,
     pub(super) peak_to_loaded: Option<f64>,
+    /// On average over the second half of the writing.
+    pub(super) writing_to_live: Option<f64>,
     pub(super) peak_to_live: Option<f64>,
     pub(super) copied_per_written: Option<f64>,
-    pub(super) longest_step_us: Option<u64>,
+    /// 99.9 % of the steps, and the longest.
+    pub(super) step_us: Option<(u64, u64)>,
     pub(super) reclaimed_per_cpu_second: Option<f64>,
     pub(super) runs: u64,
     pub(super) at_rest: Percentiles,
@@ -95,11 +98,12 @@ pub(super) fn as_text(workload: &str, pattern: Pattern, results: &[Measured]) ->
     row("time to settle, empty", &|r| Some(format!("{:.2} s", r.empty_settle.as_secs_f64())));
     row("extra memory meanwhile", &|r| r.extra_bytes.map(|extra| format!("{:+.1} MB", extra as f64 / 1e6)));
     row("peak ÷ loaded RSS", &|r| r.peak_to_loaded.map(|ratio| format!("{ratio:.3}")));
+    row("RSS ÷ live, writing", &|r| r.writing_to_live.map(|ratio| format!("{ratio:.3}")));
     row("peak RSS ÷ live", &|r| r.peak_to_live.map(|ratio| format!("{ratio:.3}")));
-    row("copied per written byte", &|r| r.copied_per_written.map(|ratio| format!("{ratio:.2}")));
-    row("longest step", &|r| r.longest_step_us.map(|us| format!("{us} µs")));
+    row("copied per byte, writing", &|r| r.copied_per_written.map(|ratio| format!("{ratio:.2}")));
+    row("step, p99.9 / longest", &|r| r.step_us.map(|(tail, longest)| format!("{tail} / {longest} µs")));
     row("reclaimed per CPU second", &|r| r.reclaimed_per_cpu_second.map(|rate| format!("{:.0} MB", rate / 1e6)));
-    row("runs of the cleaner", &|r| r.longest_step_us.map(|_| r.runs.to_string()));
+    row("runs of the cleaner", &|r| r.step_us.map(|_| r.runs.to_string()));
     row("Get at rest, p50/p99/p99.9 µs", &|r| reads(r).then(|| r.at_rest.to_string()));
     row("Get meanwhile", &|r| reads(r).then(|| r.compacting.to_string()));
     row("p99.9 meanwhile ÷ at rest", &|r| reads(r).then(|| format!("{:.2}", r.tail_ratio())));
@@ -128,9 +132,11 @@ pub(super) fn as_json(workload: &str, pattern: Pattern, results: &[Measured]) ->
             "empty_settle_ms": r.empty_settle.as_millis() as u64,
             "extra_bytes": r.extra_bytes,
             "peak_to_loaded_rss": r.peak_to_loaded,
+            "writing_rss_to_live": r.writing_to_live,
             "peak_rss_to_live": r.peak_to_live,
             "copied_per_written": r.copied_per_written,
-            "longest_step_us": r.longest_step_us,
+            "step_p999_us": r.step_us.map(|(tail, _)| tail),
+            "longest_step_us": r.step_us.map(|(_, longest)| longest),
             "reclaimed_bytes_per_cpu_second": r.reclaimed_per_cpu_second,
             "cleaner_runs": r.runs,
             "get_at_rest": r.at_rest.json(),
