@@ -17,7 +17,7 @@ const HOT_SEGMENTS: usize = 4;
 /// Steps between two looks at the account: summing it over all shards costs about as much as a short step.
 const STEPS_OF_A_PLAN: usize = 8;
 /// The shortest rest: a shorter one costs more in switching than it gives.
-const REST: Duration = Duration::from_micros(400);
+const REST: Duration = Duration::from_millis(1);
 /// While callers write, the time from a look that found no segment empty enough to the next.
 const ROUND: Duration = Duration::from_millis(10);
 /// How much nicer than other threads it is: readers and writers come first.

@@ -47,7 +47,7 @@ fn a_burst_is_emptied_and_compaction_starts_by_itself_and_ends() {
     assert_eq!(story.engine(160, 0).settle(), Regime::Calm);
     assert_eq!(story.engine(16, 144).tick(), Regime::Drift);
     assert_eq!(story.standing.order.evict_to_bytes, None, "nothing is evicted for drift");
-    assert_eq!(story.standing.order.target_occupancy_percent, 50, "while it is being emptied, only what costs little");
+    assert_eq!(story.standing.order.target_occupancy_percent, 30, "while it is being emptied, only what costs little");
     assert_eq!(story.tick(), Regime::Drift);
     assert_eq!(story.standing.order.target_occupancy_percent, 98, "nobody writes: go all the way");
     assert_eq!(story.engine(16, 5).tick(), Regime::Drift, "once started it goes on below the mark");

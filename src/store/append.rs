@@ -28,7 +28,7 @@ impl Locked<'_> {
             left -= 1;
             // Memory that waits for reuse in another shape or shard goes back first: it costs nobody anything.
             self.reclaim();
-            if self.ground.pool.cool_one(&self.ground.arena, ledger, 0).is_none() && !self.clean_one_now(now_ms) {
+            if self.ground.cool(0, u64::MAX).is_none() && !self.clean_one_now(now_ms) {
                 return Err(no_room);
             }
         }

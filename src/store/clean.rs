@@ -127,7 +127,8 @@ impl Locked<'_> {
         if task.thorough && self.has_sparse_open_segment(task.below_percent) {
             return self.seal_all();
         }
-        self.shrink_index() || self.trim_open_segments()
+        let busy = task.below_percent > 0 && !task.thorough;
+        self.shrink_index(busy) || self.trim_open_segments()
     }
 
     /// Gives back the pages behind the tail of open segments that nobody has appended to since the last time.

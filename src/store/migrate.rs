@@ -31,8 +31,10 @@ pub(super) struct Migration {
 
 /// The index grows when this share of its slots holds items, in percent.
 const FULL_PERCENT: u64 = 88;
-/// It shrinks when fewer do.
+/// It shrinks when fewer do, and nothing more urgent is to be done.
 const SPARSE_PERCENT: u64 = 55;
+/// It shrinks when fewer do even while callers delete: each migration on the way down costs all its slots.
+const HOLLOW_PERCENT: u64 = 30;
 /// A new index is made for this share.
 const FILL_PERCENT: u64 = 79;
 /// Ghosts an evicting shard makes room for, in percent of its items.
@@ -68,22 +70,20 @@ impl Locked<'_> {
             // The new index takes the room of items, which are evicted as for any other write.
             let bytes = Index { base: 0, buckets }.bytes();
             for _ in 0..MAX_CLEANED {
-                if self.ground.ledger.has_room(bytes) || !self.clean_one_now(now_ms) || !self.cool_all() {
+                if self.ground.ledger.has_room(bytes) || !self.clean_one_now(now_ms) {
                     break;
                 }
+                while self.ground.cool(0, u64::MAX).is_some() {}
             }
             let _ = self.begin_migration(buckets);
         }
     }
 
-    fn cool_all(&self) -> bool {
-        std::iter::from_fn(|| self.ground.pool.cool_one(&self.ground.arena, &self.ground.ledger, 0)).count() > 0
-    }
-
-    /// Starts a migration to a smaller index if few slots are used; says whether it did.
-    pub(super) fn shrink_index(&mut self) -> bool {
+    /// Starts a migration to a smaller index if few slots are used, or very few while `busy`; says whether it did.
+    pub(super) fn shrink_index(&mut self, busy: bool) -> bool {
+        let bound = if busy { HOLLOW_PERCENT } else { SPARSE_PERCENT };
         let target = self.buckets_for(self.wanted_slots());
-        let sparse = self.wanted_slots() * 100 < self.writer.index.slots() * SPARSE_PERCENT;
+        let sparse = self.wanted_slots() * 100 < self.writer.index.slots() * bound;
         self.writer.migration.is_none() && sparse && target < self.writer.index.buckets && self.begin_migration(target)
     }
 

@@ -113,6 +113,8 @@ pub struct Store {
 
 /// Other shards a write may evict from when its own has nothing left to give.
 const MAX_ELSEWHERE: usize = 64;
+/// Bytes given back to the operating system in one step: what takes about as long as any other step.
+const COOL_BYTES: u64 = 256 << 10;
 
 impl Store {
     /// Makes a store: reserves its address space, touches next to nothing.
@@ -277,10 +279,10 @@ impl Store {
         }
     }
 
-    /// Gives one freed segment's pages back to the operating system if more than `keep` wait for reuse; returns the
-    /// bytes given back.
+    /// Gives pages of one freed segment back to the operating system, as many as go in a step, if more than `keep`
+    /// segments wait for reuse; returns the bytes given back.
     pub fn cool(&self, keep: usize) -> Option<u64> {
-        self.ground.pool.cool_one(&self.ground.arena, &self.ground.ledger, keep)
+        self.ground.cool(keep, COOL_BYTES)
     }
 
     fn shard_of(&self, key: Key<'_>) -> Result<(&Shard, Hash), Error> {

@@ -211,20 +211,26 @@ impl Pool {
         lock(&self.free).hot.push(extent);
     }
 
-    /// Gives the pages of one hot extent back to the operating system, if there are more than `keep`; returns the bytes
-    /// given back.
-    pub(super) fn cool_one(&self, arena: &Arena, ledger: &Ledger, keep: usize) -> Option<u64> {
-        let extent = {
+    /// Gives up to `most_bytes` (whole pages) of one hot extent back to the operating system, if there are more than
+    /// `keep`; returns the bytes given back.
+    pub(super) fn cool(&self, arena: &Arena, ledger: &Ledger, keep: usize, most_bytes: u64) -> Option<u64> {
+        let mut extent = {
             let mut free = lock(&self.free);
             if free.hot.len() <= keep {
                 return None;
             }
             free.hot.pop()?
         };
-        let first = self.words(extent).start;
-        arena.release(first..first + extent.resident_bytes as usize / WORD_BYTES);
-        ledger.release(Account::Segments, extent.resident_bytes);
+        let piece = extent.resident_bytes.min(most_bytes);
+        extent.resident_bytes -= piece;
+        let first = self.words(extent).start + extent.resident_bytes as usize / WORD_BYTES;
+        arena.release(first..first + piece as usize / WORD_BYTES);
+        ledger.release(Account::Segments, piece);
         let mut free = lock(&self.free);
+        if extent.resident_bytes > 0 {
+            free.hot.push(extent);
+            return Some(piece);
+        }
         let (mut id, mut units) = (extent.id, extent.units);
         if let Some(next) = free.cold.remove(&(id + units)) {
             units += next;
@@ -234,7 +240,7 @@ impl Pool {
             (id, units) = (before, len + units);
         }
         free.cold.insert(id, units);
-        Some(extent.resident_bytes)
+        Some(piece)
     }
 
     /// Resident bytes that wait for reuse.
@@ -290,7 +296,7 @@ mod tests {
             pool.put_back(extent);
         }
         assert!(pool.hot_bytes() > 0);
-        while pool.cool_one(&arena, &ledger, 0).is_some() {}
+        while pool.cool(&arena, &ledger, 0, 16 << 10).is_some() {}
         assert_eq!((ledger.total(), pool.hot_bytes()), (0, 0));
         assert_eq!(pool.take(63).map(|extent| extent.id), Some(1), "one run again");
     }

@@ -73,6 +73,11 @@ impl Ground {
         View::new(self.arena.words(first..end))
     }
 
+    /// See [`Pool::cool`].
+    pub(super) fn cool(&self, keep: usize, most_bytes: u64) -> Option<u64> {
+        self.pool.cool(&self.arena, &self.ledger, keep, most_bytes)
+    }
+
     /// Asks the processor for the beginning of the item at a location.
     pub(super) fn touch(&self, at: Location) {
         let first = self.pool.first_word(at.segment()) + at.offset_words() as usize;
