@@ -50,7 +50,8 @@ impl Locked<'_> {
         const CHEAP_PERCENT: usize = 50;
         let segments = self.writer.segments.values();
         let cheap = policy::compaction_victim(segments.clone(), CHEAP_PERCENT).map(|id| (id, Purpose::Compact));
-        let victim = cheap.or_else(|| policy::eviction_victim(segments).map(|id| (id, Purpose::Evict)));
+        let victim =
+            cheap.or_else(|| policy::eviction_victim(segments, self.writer.nursery).map(|id| (id, Purpose::Evict)));
         match victim {
             Some((id, purpose)) => self.begin_job(id, purpose),
             // Everything there is, is in open segments: seal them and look again.

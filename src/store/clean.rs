@@ -115,7 +115,7 @@ impl Locked<'_> {
             return true;
         }
         if task.evict
-            && let Some(id) = policy::eviction_victim(self.writer.segments.values())
+            && let Some(id) = policy::eviction_victim(self.writer.segments.values(), self.writer.nursery)
         {
             self.begin_job(id, Purpose::Evict);
             return true;
@@ -305,8 +305,10 @@ impl Locked<'_> {
     }
 
     fn drop_item(&mut self, found: &Found, hash: Hash, why: Departure, tally: &mut Tally) {
+        let log = self.writer.segments[&found.location.segment()].log;
         self.writer.departures += 1;
-        let ghost = Slot::ghost(hash.place().tag(), why, self.ghost_time());
+        self.writer.main_departures += u64::from(log == Log::Main);
+        let ghost = Slot::ghost(hash.place().tag(), why, log, self.ghost_time());
         self.remove_slot(found.at, hash.place(), found.location, ghost);
         self.bury(found.location);
         let counts = &self.shard.counts;

@@ -158,8 +158,12 @@ impl Locked<'_> {
 
     /// A ghost that departed within one turnover of the shard's items.
     pub(super) fn is_fresh(&self, slot: Slot) -> bool {
-        let age = |when: u16| u64::from(self.ghost_time().wrapping_sub(when)) * 64;
-        slot.departure().is_some_and(|(_, when)| age(when) <= self.entries() + 64)
+        self.ghost_age(slot) <= self.entries() + 64
+    }
+
+    /// Departures since that of a ghost, to within 64.
+    pub(super) fn ghost_age(&self, slot: Slot) -> u64 {
+        slot.departure().map_or(u64::MAX, |(_, when)| u64::from(self.ghost_time().wrapping_sub(when)) * 64)
     }
 
     fn end_migration(&mut self, next: Index) {

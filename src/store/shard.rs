@@ -46,6 +46,7 @@ use super::index::Index;
 use super::item::{Facts, Header, Read, View};
 use super::ledger::{Account, Ledger};
 use super::migrate::Migration;
+use super::policy::Share;
 use super::segment::{Extent, Pool, Segment, Tail};
 use super::slot::{Departure, Location};
 use super::types::{Item, Key, Lookup, Miss, Use};
@@ -176,6 +177,10 @@ pub(super) struct Writer {
     pub(super) next_age: u64,
     /// Departures since the beginning: the clock of ghosts.
     pub(super) departures: u64,
+    /// Those from the main log.
+    pub(super) main_departures: u64,
+    /// The nursery's share.
+    pub(super) nursery: Share,
     /// Grows whenever slots or segments may have moved under somebody who remembers a position.
     pub(super) disturbances: u64,
     retired: VecDeque<Retired>,
@@ -240,6 +245,8 @@ impl Shard {
             open: [None; Tail::COUNT],
             next_age: 0,
             departures: 0,
+            main_departures: 0,
+            nursery: Share::default(),
             disturbances: 0,
             retired: VecDeque::new(),
             job: None,

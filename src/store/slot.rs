@@ -5,7 +5,7 @@
 //! ┌───────────────┬──────────────┬─────────────┬─────┬─────┐
 //! │ segment  (21) │ offset  (18) │  tag  (22)  │other│reads│   an item
 //! ├───────────────┼──────────────┼─────────────┼─────┼─────┤
-//! │ 0             │ why │  when  │  tag        │other│  0  │   a ghost: an item that was dropped
+//! │ 0             │ why │  when  │  tag        │other│ log │   a ghost: an item that was dropped, and from which log
 //! ├───────────────┴──────────────┴─────────────┴─────┴─────┤
 //! │ 0                                                      │   empty
 //! └────────────────────────────────────────────────────────┘
@@ -13,6 +13,7 @@
 //! `other` says that the slot stands in the second of the two buckets its key may stand in. With the bucket it stands
 //! in, the tag then gives back the whole [`Place`] of the key: an index is migrated without reading a single key.
 
+use super::segment::Log;
 use std::fmt;
 
 const READS_BITS: u32 = 2;
@@ -107,9 +108,10 @@ impl Slot {
         Self(location.0 << OFFSET_SHIFT | u64::from(tag) << TAG_SHIFT)
     }
 
-    /// The memory of an item that departed at `when`, a count that wraps at 2^16.
-    pub(super) fn ghost(tag: u32, why: Departure, when: u16) -> Self {
-        Self((why as u64) << (OFFSET_SHIFT + WHEN_BITS) | u64::from(when) << OFFSET_SHIFT | u64::from(tag) << TAG_SHIFT)
+    /// The memory of an item that departed from a log at `when`, a count that wraps at 2^16.
+    pub(super) fn ghost(tag: u32, why: Departure, log: Log, when: u16) -> Self {
+        let why = (why as u64) << (OFFSET_SHIFT + WHEN_BITS);
+        Self(why | u64::from(when) << OFFSET_SHIFT | u64::from(tag) << TAG_SHIFT | log as u64)
     }
 
     /// From the word in the index.
@@ -144,6 +146,11 @@ impl Slot {
             3 => Some((Departure::Invalidated, when)),
             _ => None,
         }
+    }
+
+    /// Which log a ghost departed from.
+    pub(super) fn departed_from(self) -> Log {
+        if self.0 & mask(READS_BITS) == Log::Main as u64 { Log::Main } else { Log::Nursery }
     }
 
     /// The low bits of the key's place.
@@ -204,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_ghost_is_no_item_and_says_why_and_when() {
-        let ghost = Slot::ghost(5, Departure::Expired, u16::MAX);
+        let ghost = Slot::ghost(5, Departure::Expired, Log::Main, u16::MAX);
         assert_eq!((ghost.location(), ghost.departure(), ghost.tag()), (None, Some((Departure::Expired, u16::MAX)), 5));
         assert!(!ghost.is_empty());
         assert_eq!(format!("{:?} {:?}", ghost, Slot::EMPTY), "ghost#5 Expired@65535 empty");

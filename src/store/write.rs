@@ -6,8 +6,8 @@
 use super::hash::Hash;
 use super::item::{Draft, Facts};
 use super::segment::{Log, Tail};
-use super::shard::{Found, Locked, Void, add, sub};
-use super::slot::{Departure, Location};
+use super::shard::{Found, Locked, Void, Writer, add, sub};
+use super::slot::{Departure, Location, Slot};
 use super::types::{Attributes, Condition, DeleteOutcome, Deletion, Error, Group, Item, Key, SetOutcome, Update};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Fault, planted};
@@ -81,7 +81,7 @@ impl Locked<'_> {
         add(&self.shard.counts.deletes, 1);
         match deletion {
             Deletion::Remove => {
-                self.remove_slot(found.at, hash.place(), found.location, super::slot::Slot::EMPTY);
+                self.remove_slot(found.at, hash.place(), found.location, Slot::EMPTY);
                 self.bury(found.location);
                 DeleteOutcome::Deleted(0)
             }
@@ -197,16 +197,19 @@ impl Locked<'_> {
     }
 
     /// A key that comes back soon after its eviction, or is in the main log already, goes to the main log.
-    fn log_for(&self, key: Key<'_>, hash: Hash) -> Log {
+    fn log_for(&mut self, key: Key<'_>, hash: Hash) -> Log {
         if let Some(found) = self.find(key, hash) {
             return self.writer.segments[&found.location.segment()].log;
         }
         let mut slots = self.writer.index.candidates(&self.ground.arena, hash.place());
-        let evicted = |slot: super::slot::Slot| matches!(slot.departure(), Some((Departure::Evicted, _)));
-        match slots.any(|(_, slot)| evicted(slot) && self.is_fresh(slot)) {
-            true => Log::Main,
-            false => Log::Nursery,
-        }
+        let evicted = |slot: Slot| matches!(slot.departure(), Some((Departure::Evicted, _)));
+        let Some((_, ghost)) = slots.find(|(_, slot)| evicted(*slot) && self.is_fresh(*slot)) else {
+            return Log::Nursery;
+        };
+        let (age, entries) = (self.ghost_age(ghost), self.entries());
+        let Writer { nursery, main_departures, departures, .. } = &mut *self.writer;
+        nursery.learn(ghost.departed_from(), age, entries, *main_departures, *departures);
+        Log::Main
     }
 
     /// The words of an item.
