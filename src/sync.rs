@@ -78,6 +78,12 @@ pub enum Fault {
     WriteOneSide = 5,
     /// A write during a sweep does not carry its version.
     SweepUnversioned = 6,
+    /// The cleaner moves an item whose slot does not name it any more.
+    MoveWhatDied = 7,
+    /// A key is inserted without a look whether it is there.
+    InsertUnlooked = 8,
+    /// A read is counted by storing the slot instead of exchanging it.
+    CountByStore = 9,
 }
 
 /// Whether a bug is planted.

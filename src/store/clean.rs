@@ -16,6 +16,7 @@ use super::shard::{Found, Locked, add};
 use super::slot::{Departure, Location, Slot};
 use super::types::Key;
 use crate::sync::atomic::Ordering;
+use crate::sync::{Fault, planted};
 
 /// One segment being looked through.
 #[derive(Clone, Copy, Debug)]
@@ -213,7 +214,7 @@ impl Locked<'_> {
         let header = view.header();
         assert!(header.words() > 0, "items follow each other without a gap (S1)");
         job.cursor_words += header.words();
-        if header.is_dead() {
+        if header.is_dead() && !planted(Fault::MoveWhatDied) {
             return;
         }
         let Some((found, hash, void)) = self.identify(location, view) else { return };
@@ -253,7 +254,11 @@ impl Locked<'_> {
         let voids = self.writer.voids.iter().filter(|void| void.means(header, &facts, &key));
         let void = voids.map(|void| void.mark_stale).min();
         self.writer.scratch = key;
-        let (at, slot) = self.writer.index.position_of(&self.ground.arena, hash.place(), location)?;
+        let named = match header.is_dead() && planted(Fault::MoveWhatDied) {
+            false => location,
+            true => self.writer.index.candidates(&self.ground.arena, hash.place()).find_map(|(_, s)| s.location())?,
+        };
+        let (at, slot) = self.writer.index.position_of(&self.ground.arena, hash.place(), named)?;
         Some((Found { at, slot, location, header, facts }, hash, void))
     }
 

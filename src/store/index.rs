@@ -12,6 +12,7 @@
 use super::arena::Arena;
 use super::slot::{Location, Place, Slot, TAG_BITS};
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Fault, planted};
 
 /// Slots of a bucket: a cache line of them.
 pub(super) const BUCKET_SLOTS: usize = 8;
@@ -112,7 +113,9 @@ impl Index {
     /// Counts a read in a slot, if the slot still is what it was; none when it is saturated.
     pub(super) fn count_read(self, arena: &Arena, at: Position, slot: Slot) {
         let counted = slot.with_reads(slot.reads() + 1);
-        if counted != slot {
+        if planted(Fault::CountByStore) {
+            self.store(arena, at, counted);
+        } else if counted != slot {
             // A whole-word exchange: a slot that a writer has changed meanwhile is left alone. Nothing follows from it.
             let word = self.slot(arena, at);
             let _ = word.compare_exchange(slot.bits(), counted.bits(), Ordering::Relaxed, Ordering::Relaxed);

@@ -261,6 +261,62 @@ mod whole_store {
     }
 
     #[test]
+    fn an_update_is_not_lost_to_the_cleaner() {
+        with_twin(Fault::MoveWhatDied, EXECUTIONS, |search| {
+            explore(search, || {
+                let store = small();
+                set(&store, b"k", &[1; 40]);
+                set(&store, b"dead", &[9; 500]);
+                store.delete(key(b"dead"), None, Deletion::Remove, 1).unwrap();
+                let cleaner = {
+                    let store = store.clone();
+                    thread::spawn(move || clean(&store, 4))
+                };
+                // Larger, so that it is written elsewhere while the old copy waits to be moved.
+                set(&store, b"k", &[2; 80]);
+                assert_eq!(value(&store, b"k").map(|v| v[0]), Some(2));
+                cleaner.join().unwrap();
+                assert_eq!(value(&store, b"k").map(|v| v[0]), Some(2), "the old copy came back");
+            })
+        });
+    }
+
+    #[test]
+    fn two_writers_of_one_key_make_one_entry() {
+        with_twin(Fault::InsertUnlooked, EXECUTIONS, |search| {
+            explore(search, || {
+                let store = small();
+                let other = {
+                    let store = store.clone();
+                    thread::spawn(move || set(&store, b"k", &[1; 40]))
+                };
+                set(&store, b"k", &[2; 80]);
+                other.join().unwrap();
+                assert_eq!(store.stats().entries, 1);
+                store.delete(key(b"k"), None, Deletion::Remove, 1).unwrap();
+                assert_eq!(value(&store, b"k"), None, "a second entry");
+            })
+        });
+    }
+
+    #[test]
+    fn a_read_that_is_counted_undoes_no_write() {
+        with_twin(Fault::CountByStore, EXECUTIONS, |search| {
+            explore(search, || {
+                let store = small();
+                set(&store, b"k", &[1; 24]);
+                let writer = {
+                    let store = store.clone();
+                    thread::spawn(move || set(&store, b"k", &[2; 80]))
+                };
+                assert!(value(&store, b"k").is_some());
+                writer.join().unwrap();
+                assert_eq!(value(&store, b"k").map(|v| v[0]), Some(2), "the slot of before came back");
+            })
+        });
+    }
+
+    #[test]
     fn a_delete_that_was_answered_is_never_undone_by_the_cleaner() {
         let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let executions = explore(Search::Model, || {

@@ -20,24 +20,26 @@
 //! M5. A map knows its shard and its generation, and a load checks the shard: a pointer of another instance would be
 //!     noticed, not followed.
 //!
-//! The races that follow from lock-free readers, and the rule against each (the tests in `tests/races.rs` and the models
-//! in `tests/models.rs` bear these names):
+//! The races that follow from lock-free readers, the rule against each, and what checks it: a model in `models` with a
+//! planted-bug twin, or a test in `tests`, under the name that is given.
 //!
-//! | race | rule |
-//! |---|---|
-//! | lost update: the cleaner overwrites a newer slot | the cleaner moves an item under the shard's lock and only if the slot still names the very copy it read |
-//! | resurrection: a deleted item comes back by a move | as above: a deleted item's slot names nothing |
-//! | torn read: a slot is seen before its bytes | bytes first, then the slot with Release; readers load slots with Acquire |
-//! | read of freed or reused memory | M2, and keys are always compared in full |
-//! | recycled segment, same offset (ABA) | M2: a number is not given out while a map older than its release is held |
-//! | live bytes counted twice | only who takes the slot away counts, under the lock |
-//! | two entries for one key | one writer a shard at a time looks and inserts |
-//! | false miss while an item moves between buckets | `moves` is odd during the move and grows by two; a miss counts only if it stood still |
-//! | a write lands in the old index during a migration | writers write both sides of the migration's cursor, under the lock |
-//! | foreign map | M5 |
-//! | expiry during a copy | a deadline is judged by the reader's own clock reading, after the copy is known to be whole |
-//! | scan during a swap | a scan walks a shard under its lock, by place, and places do not change with the index |
-//! | read counts against unlinking | the count is raised by exchanging the whole slot |
+//! | race | rule | checked by |
+//! |---|---|---|
+//! | lost update: the cleaner overwrites a newer slot | the cleaner moves an item under the shard's lock and only if the slot still names the very copy it read | `an_update_is_not_lost_to_the_cleaner` |
+//! | resurrection: a deleted item comes back by a move | as above: a deleted item's slot names nothing | `a_delete_that_was_answered_is_never_undone_by_the_cleaner` |
+//! | torn read: a slot is seen before its bytes | bytes first, then the slot with Release; readers load slots with Acquire | `a_published_item_is_whole` |
+//! | torn read: bytes change during the copy | H2 and H3 in [`super::item`] | `an_overwrite_in_place_is_seen_whole_or_not_at_all` |
+//! | read of freed or reused memory | M2, and keys are always compared in full | `memory_is_reused_only_when_the_last_reader_has_left` |
+//! | recycled segment, same offset (ABA) | M2: a number is not given out while a map older than its release is held | the same: the old place is refilled |
+//! | live bytes counted twice | only who takes the slot away counts, under the lock | `a_delete_that_was_answered_is_never_undone_by_the_cleaner`, and exact totals in `random_operations_answer_as_a_map_whatever_the_cleaner_does` |
+//! | two entries for one key | one writer a shard at a time looks and inserts | `two_writers_of_one_key_make_one_entry` |
+//! | false miss while an item moves between buckets | `moves` is odd during the move and grows by two; a miss counts only if it stood still | `an_item_that_moves_between_its_buckets_is_never_missed` |
+//! | a write lands in the old index during a migration | writers write both sides of the migration's cursor, under the lock | `a_write_during_a_migration_is_in_the_index_that_comes_out` |
+//! | foreign map | M5 | `a_map_of_another_shard_is_noticed` |
+//! | version goes back, or two writes share one | versions come from one counter under the lock | `random_operations_…`, and exact totals of increments under contention |
+//! | expiry during a copy | a deadline is judged by the reader's own clock reading, on the copy that is known to be whole | `expired_items_are_never_returned_and_their_memory_comes_back_untouched` |
+//! | scan during a swap | a scan walks a shard under its lock, by place, and places do not change with the index | `random_operations_…`: scans in portions between migrations |
+//! | read counts against unlinking | the count is raised by exchanging the whole slot | `a_read_that_is_counted_undoes_no_write` |
 
 use super::arena::Arena;
 use super::clean::Job;
@@ -476,5 +478,23 @@ impl Locked<'_> {
             }
         }
         freed
+    }
+}
+
+#[cfg(all(test, not(loom), not(shuttle)))]
+mod tests {
+    use super::super::{Options, Store, Use};
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "a shard's map is its own (M5)")]
+    fn a_map_of_another_shard_is_noticed() {
+        let options = Options { shards: Some(2), ..Options::new(8 << 20) };
+        let store = Store::new(options).unwrap();
+        let [one, two] = &store.shards[..] else { panic!("two shards") };
+        one.map.swap(two.map.load().clone());
+        for key in [b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h"] {
+            let _ = store.get(Key { namespace: 0, bytes: key }, 1, Use::Read);
+        }
     }
 }

@@ -150,7 +150,7 @@ impl Locked<'_> {
         }
         let segment = self.writer.segments.get_mut(&location.segment()).expect("the item was appended to it");
         segment.note_deadline(attributes.deadline_ms);
-        match self.find(key, hash) {
+        match self.find(key, hash).filter(|_| !planted(Fault::InsertUnlooked)) {
             Some(old) => {
                 self.replace_slot(old.at, place, old.location, old.slot.with_location(location));
                 self.bury(old.location);
