@@ -11,6 +11,9 @@ use super::types::Error;
 /// Segments a write may clean before it gives up: several are needed when all of them are worth keeping.
 const MAX_CLEANED: usize = 64;
 
+/// A table of so many segments is not worth shrinking.
+const FEW_SEGMENTS: usize = 8;
+
 impl Locked<'_> {
     /// Room for an item of `words`; evicts and compacts in this shard until there is.
     pub(super) fn make_room_and_append(&mut self, tail: Tail, words: usize, now_ms: u64) -> Result<Location, Error> {
@@ -169,6 +172,10 @@ impl Locked<'_> {
             sub(&self.shard.counts.written_words, segment.tail_words);
             tally.freed_segments += u64::from(segment.extent.units);
             extents.push(segment.extent);
+        }
+        let segments = &mut self.writer.segments;
+        if segments.capacity() > FEW_SEGMENTS && segments.len() < segments.capacity() / 4 {
+            segments.shrink_to(segments.len() * 2); // the table of a full shard is larger than an empty one's everything
         }
         self.writer.disturbances += 1;
         self.publish(extents, None);
