@@ -14,5 +14,9 @@ fn compile() {
     let descriptors = protox::compile(files, ["proto"]).expect("proto/ compiles");
     let out = std::path::PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     std::fs::write(out.join("ebb.v1.bin"), descriptors.encode_to_vec()).expect("OUT_DIR is writable");
-    tonic_prost_build::configure().codec_path("crate::grpc::codec::Small").bytes(".ebb.v1").compile_fds(descriptors).expect("the descriptors become Rust");
+    tonic_prost_build::configure()
+        .codec_path("crate::grpc::codec::Small")
+        .bytes(".ebb.v1")
+        .compile_fds(descriptors)
+        .expect("the descriptors become Rust");
 }
