@@ -123,6 +123,49 @@ async fn a_connection_without_a_handshake_is_closed_in_time_and_others_stay() {
 }
 
 #[tokio::test]
+async fn a_connection_without_calls_is_closed_after_the_idle_timeout() {
+    let ebb = start(&[("EBB_IDLE_TIMEOUT", "1s"), ("EBB_WRITE_TIMEOUT", "1s")], &[]);
+    let mut client = connect(&ebb.data).await;
+    let (operations, receiver) = tokio::sync::mpsc::channel(1);
+    let pipe = client.pipe(tokio_stream::wrappers::ReceiverStream::new(receiver));
+    operations.send(get_operation()).await.unwrap();
+    let mut results = pipe.await.unwrap().into_inner();
+    assert!(results.message().await.unwrap().is_some());
+
+    let mute = saying(&ebb.data, HELLO);
+    let pinging = pinging(&ebb).await;
+    eventually("pings alone do not keep it", async || pinging.is_finished()).await;
+    assert!(closed(mute) < Duration::from_secs(10), "nor does silence");
+    operations.send(get_operation()).await.unwrap();
+    assert!(results.message().await.unwrap().is_some(), "one with a call open stays");
+}
+
+fn get_operation() -> PipeRequest {
+    let get = GetRequest { key: "k".into(), ..Default::default() };
+    PipeRequest { id: 1, operation: Some(pipe_request::Operation::Get(get)) }
+}
+
+/// A client that does nothing but to ask whether the server is there.
+async fn pinging(ebb: &Ebb) -> tokio::task::JoinHandle<()> {
+    let stream = tokio::net::TcpStream::connect(&ebb.data).await.unwrap();
+    let (client, mut connection) = h2::client::handshake(stream).await.unwrap();
+    let mut pings = connection.ping_pong().unwrap();
+    tokio::spawn(async move {
+        let _client = client;
+        let asking = async {
+            let mut ticks = tokio::time::interval(Duration::from_millis(100));
+            while pings.ping(h2::Ping::opaque()).await.is_ok() {
+                ticks.tick().await;
+            }
+        };
+        tokio::select! {
+            _ = connection => {}
+            () = asking => {}
+        }
+    })
+}
+
+#[tokio::test]
 async fn one_connection_more_than_the_cap_waits_until_another_is_closed() {
     let ebb = start(&[("EBB_CONNECTIONS", "2")], &["--cores", "2"]);
     let (mut first, mut second) = (connect(&ebb.data).await, connect(&ebb.data).await);
