@@ -181,6 +181,18 @@ async fn one_connection_more_than_the_cap_waits_until_another_is_closed() {
     assert!(is_answered(&mut second).await);
 }
 
+#[tokio::test]
+async fn every_listener_is_served_whatever_the_cap() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("ebb.sock");
+    let ebb = start(&[("EBB_CONNECTIONS", "1")], &["--socket", socket.to_str().unwrap(), "--cores", "2"]);
+    let unix = format!("unix:{}", socket.display());
+    for address in [&unix, &unix, &ebb.data, &ebb.data] {
+        let set = program().args(["set", "k", "v", "--addr", address]).status().unwrap();
+        assert!(set.success(), "{address}");
+    }
+}
+
 /// A client whose frames the test sends itself.
 struct Raw {
     calls: SendRequest<Bytes>,
