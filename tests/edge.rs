@@ -91,6 +91,21 @@ async fn without_descriptors_clients_are_answered_and_with_new_ones_more_come_in
     assert!(is_answered(&mut before).await);
 }
 
+#[tokio::test]
+async fn without_descriptors_the_limit_that_was_read_last_holds() {
+    let cgroup = Cgroup::new(&(64 * MIB).to_string());
+    let ebb = start(&[("EBB_CGROUP_ROOT", &cgroup.root()), ("EBB_DEFAULT_MEMORY", "128Mi")], &[]);
+    let admin = admin(&ebb).await;
+    assert_eq!(memory(&admin).await.limit_bytes, 64 * MIB);
+    leave_descriptors(&ebb, 4);
+    let _storm = storm(&ebb);
+    eventually("accepting is tried again", async || {
+        assert_eq!(memory(&admin).await.limit_bytes, 64 * MIB);
+        ebb.logged(REFUSED) > 10
+    })
+    .await;
+}
+
 /// Waits until the server closes a connection; says how long that took.
 fn closed(mut stream: impl Read) -> Duration {
     let since = Instant::now();
