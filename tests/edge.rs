@@ -1,161 +1,412 @@
-//! The edge of the server, met by clients that do not behave: too many, too slow, silent, gone.
+//! The edges of the service: what runs out, what stalls, and what goes away without a word.
 
 mod common;
 
-use common::{Ebb, SERVE, eventually, program};
-use ebb::proto::admin_service_client::AdminServiceClient;
+use bytes::{BufMut, Bytes, BytesMut};
+use common::{Ebb, SERVE, eventually, program, until};
 use ebb::proto::cache_service_client::CacheServiceClient;
-use ebb::proto::{GetRequest, GetStatsRequest, MemoryAccount, ScanRequest, SetRequest};
-use http::Request;
-use prost::Message as _;
-use std::process::Command;
-use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use ebb::proto::*;
+use h2::client::SendRequest;
+use h2::{RecvStream, SendStream};
+use prost::Message;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+use tonic::Code;
 use tonic::transport::Channel;
 
-/// No wait of a test is longer.
-const PATIENCE: Duration = Duration::from_secs(30);
+type Client = CacheServiceClient<Channel>;
 
-fn server(settings: &[(&str, &str)]) -> Ebb {
+/// What an HTTP/2 client says first: its preface, and SETTINGS that set nothing.
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+const MIB: u64 = 1 << 20;
+
+fn start(settings: &[(&str, &str)], arguments: &[&str]) -> Ebb {
     let mut command = program();
-    command.args(SERVE).envs(settings.iter().copied());
+    command.args(SERVE).args(arguments).envs(settings.iter().copied());
     Ebb::spawn(command)
 }
 
-async fn client(ebb: &Ebb) -> CacheServiceClient<Channel> {
-    CacheServiceClient::connect(format!("http://{}", ebb.data)).await.expect("the server accepts")
+async fn connect(address: &str) -> Client {
+    CacheServiceClient::connect(format!("http://{address}")).await.expect("the server accepts")
 }
 
-fn set(key: &str, bytes: usize) -> SetRequest {
-    SetRequest { key: key.to_owned().into(), value: vec![7; bytes].into(), ..SetRequest::default() }
+async fn is_answered(client: &mut Client) -> bool {
+    client.get(GetRequest { key: "k".into(), ..Default::default() }).await.is_ok()
 }
 
-async fn answers(client: &mut CacheServiceClient<Channel>) -> bool {
-    client.get(GetRequest { key: "k".into(), ..GetRequest::default() }).await.is_ok()
+async fn set(client: &mut Client, key: &str, bytes: u64) {
+    let value = vec![7; bytes as usize].into();
+    client.set(SetRequest { key: key.to_owned().into(), value, ..Default::default() }).await.unwrap();
 }
 
-async fn memory(ebb: &Ebb) -> MemoryAccount {
-    let mut admin = AdminServiceClient::connect(format!("http://{}", ebb.admin)).await.unwrap();
-    admin.get_stats(GetStatsRequest {}).await.unwrap().into_inner().memory.unwrap()
+type Admin = admin_service_client::AdminServiceClient<Channel>;
+
+async fn admin(ebb: &Ebb) -> Admin {
+    Admin::connect(format!("http://{}", ebb.admin)).await.unwrap()
 }
 
-/// A connection on which HTTP/2 is spoken by hand; the other half ends when the server closes it.
-async fn by_hand(ebb: &Ebb) -> (h2::client::SendRequest<bytes::Bytes>, tokio::task::JoinHandle<()>) {
-    let stream = TcpStream::connect(&ebb.data).await.unwrap();
-    let (requests, connection) = h2::client::handshake(stream).await.unwrap();
-    (requests.ready().await.unwrap(), tokio::spawn(async move { drop(connection.await) }))
+async fn memory(admin: &Admin) -> MemoryAccount {
+    admin.clone().get_stats(GetStatsRequest {}).await.unwrap().into_inner().memory.unwrap()
 }
 
-fn call(method: &str) -> Request<()> {
-    let request = Request::post(format!("http://ebb/ebb.v1.CacheService/{method}"));
-    request.header("content-type", "application/grpc").header("te", "trailers").body(()).unwrap()
+async fn in_flight(admin: &Admin) -> u64 {
+    memory(admin).await.in_flight_bytes
 }
 
-/// A message behind its prefix, which announces `len`.
-fn framed(len: usize, message: &[u8]) -> bytes::Bytes {
-    [&[0][..], &(len as u32).to_be_bytes(), message].concat().into()
+/// Lets the server have so many descriptors more than it has now.
+fn leave_descriptors(ebb: &Ebb, more: u64) {
+    let open = std::fs::read_dir(format!("/proc/{}/fd", ebb.child.id())).unwrap().count() as u64;
+    let limit = Rlimit { current: Some(open + more), ..getrlimit(Resource::Nofile) };
+    prlimit(Some(Pid::from_child(&ebb.child)), Resource::Nofile, limit).unwrap();
+}
+
+const REFUSED: &str = "Too many open files";
+
+/// More connections than the server has descriptors for.
+fn storm(ebb: &Ebb) -> Vec<TcpStream> {
+    let storm = (0..20).map(|_| TcpStream::connect(&ebb.data).unwrap()).collect();
+    until("a connection cannot be accepted", || ebb.logged(REFUSED) > 0);
+    storm
 }
 
 #[tokio::test]
-async fn a_server_out_of_file_descriptors_serves_whom_it_has_and_accepts_again_later() {
-    let mut command = Command::new("sh");
-    let ebb = program().get_program().to_owned();
-    command.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]).arg(ebb).args(SERVE);
-    let ebb = Ebb::spawn(command);
-    let mut first = client(&ebb).await;
-    first.set(set("k", 10)).await.unwrap();
-    let mut crowd = Vec::new();
-    for _ in 0..100 {
-        crowd.push(TcpStream::connect(&ebb.data).await.unwrap()); // the kernel's queue takes what the server does not
+async fn without_descriptors_clients_are_answered_and_with_new_ones_more_come_in() {
+    let ebb = start(&[], &[]);
+    let mut before = connect(&ebb.data).await;
+    assert!(is_answered(&mut before).await);
+    leave_descriptors(&ebb, 4);
+    let storm = storm(&ebb);
+    let (since, already) = (Instant::now(), ebb.logged(REFUSED));
+    eventually("accepting is tried again", async || {
+        assert!(is_answered(&mut before.clone()).await, "who is connected is answered");
+        ebb.logged(REFUSED) >= already + 5
+    })
+    .await;
+    let most = since.elapsed().as_millis() / 50 + 2;
+    assert!((ebb.logged(REFUSED) - already) as u128 <= most, "it does not spin");
+    drop(storm);
+    assert!(is_answered(&mut connect(&ebb.data).await).await, "descriptors are free again");
+    assert!(is_answered(&mut before).await);
+}
+
+#[tokio::test]
+async fn without_descriptors_the_limit_that_was_read_last_holds() {
+    let cgroup = Cgroup::new(&(64 * MIB).to_string());
+    let ebb = start(&[("EBB_CGROUP_ROOT", &cgroup.root()), ("EBB_DEFAULT_MEMORY", "128Mi")], &[]);
+    let admin = admin(&ebb).await;
+    assert_eq!(memory(&admin).await.limit_bytes, 64 * MIB);
+    leave_descriptors(&ebb, 4);
+    let _storm = storm(&ebb);
+    eventually("accepting is tried again", async || {
+        assert_eq!(memory(&admin).await.limit_bytes, 64 * MIB);
+        ebb.logged(REFUSED) > 10
+    })
+    .await;
+}
+
+/// Waits until the server closes a connection; says how long that took.
+fn closed(mut stream: impl Read) -> Duration {
+    let since = Instant::now();
+    let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    since.elapsed()
+}
+
+fn saying(address: &str, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.write_all(bytes).unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_connection_without_a_handshake_is_closed_in_time_and_others_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("ebb.sock");
+    let ebb = start(&[("EBB_HANDSHAKE_TIMEOUT", "1s")], &["--socket", socket.to_str().unwrap()]);
+    let mut client = connect(&ebb.data).await;
+    assert!(is_answered(&mut client).await);
+    let silent = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    silent.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let unshaken = [saying(&ebb.data, b""), saying(&ebb.data, &HELLO[..30]), saying(&ebb.admin, b"")];
+    closed(silent);
+    for stream in unshaken {
+        assert!(closed(stream) < Duration::from_secs(10));
     }
-    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", ebb.child.id())).unwrap().count();
-    eventually("the descriptors are used up", async || descriptors() >= 64).await;
-    for _ in 0..100 {
-        assert!(answers(&mut first).await);
-    }
-    drop(crowd);
-    assert!(answers(&mut client(&ebb).await).await);
+    assert!(is_answered(&mut client).await);
 }
 
 #[tokio::test]
-async fn a_client_that_says_nothing_is_closed_after_the_handshake_timeout() {
-    let ebb = server(&[("EBB_HANDSHAKE_TIMEOUT", "1s")]);
-    let mut silent = TcpStream::connect(&ebb.data).await.unwrap();
-    let mut half = TcpStream::connect(&ebb.data).await.unwrap();
-    half.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
-    let mut spoken = client(&ebb).await;
-    for stream in [&mut silent, &mut half] {
-        let mut rest = Vec::new();
-        let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
-        let _ = ended.expect("the server ends it"); // politely or by a reset
-    }
-    assert!(answers(&mut spoken).await, "a client that speaks stays");
+async fn a_connection_without_calls_is_closed_after_the_idle_timeout() {
+    let ebb = start(&[("EBB_IDLE_TIMEOUT", "1s"), ("EBB_WRITE_TIMEOUT", "1s")], &[]);
+    let mut client = connect(&ebb.data).await;
+    let (operations, receiver) = tokio::sync::mpsc::channel(1);
+    let pipe = client.pipe(tokio_stream::wrappers::ReceiverStream::new(receiver));
+    operations.send(get_operation()).await.unwrap();
+    let mut results = pipe.await.unwrap().into_inner();
+    assert!(results.message().await.unwrap().is_some());
+
+    let mute = saying(&ebb.data, HELLO);
+    let pinging = pinging(&ebb).await;
+    eventually("pings alone do not keep it", async || pinging.is_finished()).await;
+    assert!(closed(mute) < Duration::from_secs(10), "nor does silence");
+    operations.send(get_operation()).await.unwrap();
+    assert!(results.message().await.unwrap().is_some(), "one with a call open stays");
+}
+
+fn get_operation() -> PipeRequest {
+    let get = GetRequest { key: "k".into(), ..Default::default() };
+    PipeRequest { id: 1, operation: Some(pipe_request::Operation::Get(get)) }
+}
+
+/// A client that does nothing but to ask whether the server is there.
+async fn pinging(ebb: &Ebb) -> tokio::task::JoinHandle<()> {
+    let stream = tokio::net::TcpStream::connect(&ebb.data).await.unwrap();
+    let (client, mut connection) = h2::client::handshake(stream).await.unwrap();
+    let mut pings = connection.ping_pong().unwrap();
+    tokio::spawn(async move {
+        let _client = client;
+        let asking = async {
+            let mut ticks = tokio::time::interval(Duration::from_millis(100));
+            while pings.ping(h2::Ping::opaque()).await.is_ok() {
+                ticks.tick().await;
+            }
+        };
+        tokio::select! {
+            _ = connection => {}
+            () = asking => {}
+        }
+    })
 }
 
 #[tokio::test]
-async fn a_connection_that_does_nothing_is_closed_after_the_idle_timeout() {
-    let ebb = server(&[("EBB_IDLE_TIMEOUT", "1s")]);
-    let (_requests, ended) = by_hand(&ebb).await;
-    tokio::time::timeout(PATIENCE, ended).await.expect("the server ends it").unwrap();
-}
-
-#[tokio::test]
-async fn a_connection_beyond_the_cap_waits_until_another_ends() {
-    let ebb = server(&[("EBB_CONNECTIONS", "2")]);
-    let (mut one, mut two) = (client(&ebb).await, client(&ebb).await);
-    assert!(answers(&mut one).await && answers(&mut two).await);
-    let data = ebb.data.clone();
-    let third = tokio::spawn(async move {
-        let mut client = CacheServiceClient::connect(format!("http://{data}")).await.unwrap();
-        answers(&mut client).await
-    });
+async fn one_connection_more_than_the_cap_waits_until_another_is_closed() {
+    let ebb = start(&[("EBB_CONNECTIONS", "2")], &["--cores", "2"]);
+    let (mut first, mut second) = (connect(&ebb.data).await, connect(&ebb.data).await);
+    assert!(is_answered(&mut first).await && is_answered(&mut second).await);
+    let mut third = connect(&ebb.data).await;
+    let waiting = tokio::spawn(async move { is_answered(&mut third).await });
     for _ in 0..200 {
-        assert!(answers(&mut one).await && answers(&mut two).await);
+        assert!(is_answered(&mut first).await && is_answered(&mut second).await, "those before it work on");
     }
-    assert!(!third.is_finished(), "it waits");
-    drop(two);
-    assert!(tokio::time::timeout(PATIENCE, third).await.expect("its turn comes").unwrap());
+    assert!(!waiting.is_finished(), "it waits");
+    drop(first);
+    assert!(waiting.await.unwrap(), "it is let in");
+    assert!(is_answered(&mut second).await);
 }
 
 #[tokio::test]
-async fn a_request_that_stalls_is_ended_and_what_it_held_comes_back() {
-    let ebb = server(&[("EBB_WRITE_TIMEOUT", "1s")]);
-    let (mut requests, ended) = by_hand(&ebb).await;
-    let (_response, mut body) = requests.send_request(call("Set"), false).unwrap();
-    body.send_data(framed(1 << 20, b"only the beginning"), false).unwrap();
-    eventually("the announced length is in the account", async || memory(&ebb).await.in_flight_bytes >= 1 << 20).await;
-    tokio::time::timeout(PATIENCE, ended).await.expect("the server ends it").unwrap();
-    eventually("nothing is in flight", async || memory(&ebb).await.in_flight_bytes == 0).await;
+async fn every_listener_is_served_whatever_the_cap() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("ebb.sock");
+    let ebb = start(&[("EBB_CONNECTIONS", "1")], &["--socket", socket.to_str().unwrap(), "--cores", "2"]);
+    let unix = format!("unix:{}", socket.display());
+    for address in [&unix, &unix, &ebb.data, &ebb.data] {
+        let set = program().args(["set", "k", "v", "--addr", address]).status().unwrap();
+        assert!(set.success(), "{address}");
+    }
+}
+
+/// A client whose frames the test sends itself.
+struct Raw {
+    calls: SendRequest<Bytes>,
+    connection: tokio::task::JoinHandle<()>,
+}
+
+struct Call {
+    response: h2::client::ResponseFuture,
+    body: SendStream<Bytes>,
+}
+
+impl Raw {
+    async fn connect(ebb: &Ebb) -> Self {
+        let stream = tokio::net::TcpStream::connect(&ebb.data).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        // Closing it resets it.
+        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+        let (calls, connection) = h2::client::handshake(stream).await.unwrap();
+        Self { calls, connection: tokio::spawn(async move { drop(connection.await) }) }
+    }
+
+    async fn call(&mut self, method: &str) -> Call {
+        let request = http::Request::post(format!("http://ebb/ebb.v1.CacheService/{method}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        self.calls = self.calls.clone().ready().await.unwrap();
+        let (response, body) = self.calls.send_request(request.body(()).unwrap(), false).unwrap();
+        Call { response, body }
+    }
+
+    /// Goes away without a word.
+    async fn vanish(self) {
+        self.connection.abort();
+        let _ = self.connection.await;
+    }
+}
+
+/// A message with its prefix.
+fn framed(message: &impl Message) -> Bytes {
+    let mut bytes = BytesMut::new();
+    bytes.put_u8(0);
+    bytes.put_u32(message.encoded_len() as u32);
+    message.encode(&mut bytes).unwrap();
+    bytes.freeze()
+}
+
+fn set_request(bytes: usize) -> SetRequest {
+    SetRequest { key: "slow".into(), value: vec![7; bytes].into(), ..Default::default() }
+}
+
+async fn code(mut answer: http::Response<RecvStream>) -> Option<Code> {
+    while let Some(Ok(data)) = answer.body_mut().data().await {
+        let _ = answer.body_mut().flow_control().release_capacity(data.len());
+    }
+    let trailers = answer.body_mut().trailers().await.ok()?.unwrap_or_default();
+    let status = answer.headers().get("grpc-status").or(trailers.get("grpc-status"))?;
+    Some(Code::from_bytes(status.as_bytes()))
 }
 
 #[tokio::test]
-async fn a_client_that_vanishes_in_the_middle_of_a_stream_leaves_nothing_in_flight() {
-    let ebb = server(&[]);
-    let mut writer = client(&ebb).await;
+async fn requests_that_stall_hold_their_share_and_are_ended() {
+    let ebb = start(&[("EBB_WRITE_TIMEOUT", "1s")], &["--max-memory", "256Mi"]);
+    let (admin, mut other) = (admin(&ebb).await, connect(&ebb.data).await);
+    let mut raw = Raw::connect(&ebb).await;
+    let mut calls = Vec::new();
+    for _ in 0..20 {
+        let mut call = raw.call("Set").await;
+        call.body.send_data(framed(&set_request(MIB as usize)).slice(..100), false).unwrap();
+        calls.push(call);
+    }
+    let refused = calls.pop().unwrap();
+    assert_eq!(code(refused.response.await.unwrap()).await, Some(Code::ResourceExhausted), "beyond its share");
+    let held = in_flight(&admin).await;
+    assert!(held > 6 * MIB && held <= 8 * MIB, "{held}");
+    assert!(is_answered(&mut other).await, "others are served");
+    eventually("it is ended", async || raw.connection.is_finished()).await;
+    eventually("nothing is in flight", async || in_flight(&admin).await == 0).await;
+}
+
+#[tokio::test]
+async fn a_request_that_comes_byte_by_byte_is_answered() {
+    let ebb = start(&[("EBB_WRITE_TIMEOUT", "1s")], &[]);
+    let admin = admin(&ebb).await;
+    let mut raw = Raw::connect(&ebb).await;
+    let mut call = raw.call("Set").await;
+    let message = framed(&set_request(2_000));
+    for at in 0..message.len() {
+        call.body.send_data(message.slice(at..=at), at + 1 == message.len()).unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(code(call.response.await.unwrap()).await, Some(Code::Ok));
+    eventually("nothing is in flight", async || in_flight(&admin).await == 0).await;
+}
+
+/// A server whose watch does not help, with 16 values of 1 MiB.
+async fn patient() -> (Ebb, Admin) {
+    let ebb = start(&[("EBB_WRITE_TIMEOUT", "1h")], &["--max-memory", "256Mi"]);
+    let mut client = connect(&ebb.data).await;
     for i in 0..16 {
-        writer.set(set(&format!("{i}"), 512 << 10)).await.unwrap();
+        set(&mut client, &format!("k{i}"), MIB).await;
     }
-    let (mut requests, connection) = by_hand(&ebb).await;
-    let (_response, mut body) = requests.send_request(call("Scan"), false).unwrap();
-    let scan = ScanRequest { with_values: true, ..ScanRequest::default() }.encode_to_vec();
-    body.send_data(framed(scan.len(), &scan), true).unwrap();
-    eventually("values are on their way", async || memory(&ebb).await.in_flight_bytes > 0).await;
-    connection.abort(); // unread bytes are in the socket: the kernel resets the connection
-    assert!(connection.await.unwrap_err().is_cancelled());
-    eventually("nothing is in flight", async || memory(&ebb).await.in_flight_bytes == 0).await;
-    assert!(answers(&mut writer).await);
+    let admin = admin(&ebb).await;
+    eventually("nothing is in flight", async || in_flight(&admin).await == 0).await;
+    (ebb, admin)
+}
+
+async fn vanishes_with(admin: &Admin, raw: Raw) {
+    eventually("bytes are in flight", async || in_flight(admin).await > MIB / 2).await;
+    raw.vanish().await;
+    eventually("nothing is in flight", async || in_flight(admin).await == 0).await;
 }
 
 #[tokio::test]
-async fn without_a_cgroup_the_default_or_what_was_asked_for_is_obeyed() {
-    let nothing = tempfile::tempdir().unwrap();
-    let root = nothing.path().to_str().unwrap();
-    let memory_of = async |settings: &[(&str, &str)]| {
-        let memory = memory(&server(settings)).await;
-        (memory.limit_bytes, memory.limit_source)
-    };
-    assert_eq!(memory_of(&[("EBB_CGROUP_ROOT", root)]).await, (256 << 20, "default_memory".to_owned()));
-    let asked = [("EBB_CGROUP_ROOT", root), ("EBB_MAX_MEMORY", "100Mi")];
-    assert_eq!(memory_of(&asked).await, (100 << 20, "max_memory".to_owned()));
+async fn a_client_that_vanishes_in_a_scan_leaves_nothing_in_flight() {
+    let (ebb, admin) = patient().await;
+    for _ in 0..5 {
+        let mut raw = Raw::connect(&ebb).await;
+        let mut scan = raw.call("Scan").await;
+        let request = ScanRequest { with_values: true, ..Default::default() };
+        scan.body.send_data(framed(&request), true).unwrap();
+        let _unread = scan.response.await.unwrap();
+        vanishes_with(&admin, raw).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_in_a_pipe_leaves_nothing_in_flight() {
+    let (ebb, admin) = patient().await;
+    for _ in 0..5 {
+        let mut raw = Raw::connect(&ebb).await;
+        let mut pipe = raw.call("Pipe").await;
+        for i in 0..16 {
+            let get = GetRequest { key: format!("k{i}").into(), ..Default::default() };
+            let operation = PipeRequest { id: i, operation: Some(pipe_request::Operation::Get(get)) };
+            pipe.body.send_data(framed(&operation), false).unwrap();
+        }
+        let _unread = pipe.response.await.unwrap();
+        vanishes_with(&admin, raw).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_while_it_sends_leaves_nothing_in_flight() {
+    let (ebb, admin) = patient().await;
+    for method in ["Set", "Pipe"] {
+        let mut raw = Raw::connect(&ebb).await;
+        let mut call = raw.call(method).await;
+        call.body.send_data(framed(&set_request(MIB as usize)).slice(..5_000), false).unwrap();
+        vanishes_with(&admin, raw).await;
+    }
+}
+
+/// Memory files as both versions of cgroups have them, with this limit.
+struct Cgroup(tempfile::TempDir);
+
+impl Cgroup {
+    fn new(limit: &str) -> Self {
+        let cgroup = Self(tempfile::tempdir().unwrap());
+        std::fs::create_dir(cgroup.0.path().join("memory")).unwrap();
+        for (name, text) in [("memory.max", limit), ("memory.stat", "anon 1\nrss 1\n")] {
+            std::fs::write(cgroup.0.path().join(name), text).unwrap();
+        }
+        for (name, text) in [("limit_in_bytes", limit), ("stat", "rss 1\n")] {
+            std::fs::write(cgroup.0.path().join(format!("memory/memory.{name}")), text).unwrap();
+        }
+        cgroup
+    }
+
+    /// Files that are there and cannot be read, whoever asks.
+    fn unreadable() -> Self {
+        let cgroup = Self(tempfile::tempdir().unwrap());
+        for name in ["memory.max", "memory.stat", "memory/memory.limit_in_bytes", "memory/memory.stat"] {
+            std::fs::create_dir_all(cgroup.0.path().join(name)).unwrap();
+        }
+        cgroup
+    }
+
+    fn root(&self) -> String {
+        self.0.path().to_str().unwrap().to_owned()
+    }
+}
+
+async fn limit(ebb: &Ebb) -> (u64, String) {
+    let memory = memory(&admin(ebb).await).await;
+    (memory.limit_bytes / MIB, memory.limit_source)
+}
+
+#[tokio::test]
+async fn without_a_cgroup_that_can_be_read_the_default_holds_with_a_warning() {
+    let (unreadable, nonsense) = (Cgroup::unreadable(), Cgroup::new("lots"));
+    for root in ["/does/not/exist", "/dev/null", &unreadable.root(), &nonsense.root()] {
+        let settings = [("EBB_CGROUP_ROOT", root), ("EBB_DEFAULT_MEMORY", "48Mi")];
+        let ebb = start(&settings, &[]);
+        assert_eq!(limit(&ebb).await, (48, "default_memory".to_owned()), "{root}");
+        until("it warns", || ebb.logged("no memory limit was found") == 1);
+        assert!(is_answered(&mut connect(&ebb.data).await).await);
+        let ebb = start(&settings, &["--max-memory", "32Mi"]);
+        assert_eq!(limit(&ebb).await, (32, "max_memory".to_owned()), "{root}");
+        until("it says which limit it obeys", || ebb.logged("max_memory") == 1);
+        assert_eq!(ebb.logged("no memory limit was found"), 0, "{root}");
+    }
 }

@@ -1,8 +1,8 @@
 //! One connection: HTTP/2 by hyper, our services called directly, and a watch on its progress.
 //!
 //! hyper and tonic bound neither how long a connection may do nothing nor what it may pin. The watch does, once a
-//! second: a handshake that does not come, a connection that does nothing, and one whose bytes in flight do not move
-//! are ended. Only connections with a real problem pay for it.
+//! second: a handshake that does not come, a connection without calls, and one whose bytes in flight do not move are
+//! ended. Only connections with a real problem pay for it.
 
 use super::in_flight::{Counted, Held, InFlight, Share};
 use super::{Limits, Services};
@@ -13,7 +13,7 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -36,7 +36,7 @@ pub(super) async fn serve<S>(
 {
     let moved = Arc::new(Moved::default());
     let share = Share::new(in_flight);
-    let active = Arc::new(AtomicUsize::new(0));
+    let calls = Arc::new(Calls::default());
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -49,10 +49,10 @@ pub(super) async fn serve<S>(
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .keep_alive_interval(keepalive.then_some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(10));
-    let service = Dispatch { services, share: share.clone(), active: active.clone() };
+    let service = Dispatch { services, share: share.clone(), calls: calls.clone() };
     let io = TokioIo::new(Watched { stream, moved: moved.clone() });
     let connection = pin!(builder.serve_connection(io, service));
-    watch_over(connection, &moved, &share, &active, limits, draining).await;
+    watch_over(connection, &moved, &share, &calls, limits, draining).await;
 }
 
 /// What hyper hands to h2 for one stream before it waits for the client, in bytes.
@@ -62,7 +62,7 @@ async fn watch_over<C>(
     mut connection: Pin<&mut C>,
     moved: &Moved,
     share: &Share,
-    active: &AtomicUsize,
+    calls: &Calls,
     limits: Limits,
     mut draining: watch::Receiver<bool>,
 ) where
@@ -71,6 +71,7 @@ async fn watch_over<C>(
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     let opened = Instant::now();
     let mut last = (moved.total(), opened);
+    let mut last_call = (0, opened);
     let mut asked_to_drain = false;
     loop {
         tokio::select! {
@@ -89,7 +90,14 @@ async fn watch_over<C>(
                 if unshaken || stuck {
                     return; // dropping the connection closes it and gives back what it held
                 }
-                if active.load(Ordering::Relaxed) == 0 && still >= limits.idle_timeout {
+                if calls.are_open() || calls.begun() != last_call.0 {
+                    last_call = (calls.begun(), now);
+                }
+                let idle = now.duration_since(last_call.1);
+                if idle >= limits.idle_timeout.saturating_add(limits.write_timeout) {
+                    return; // it was asked to end, and does not answer
+                }
+                if idle >= limits.idle_timeout {
                     connection.as_mut().drain();
                 }
             }
@@ -183,15 +191,38 @@ impl<S> Watched<S> {
 struct Dispatch {
     services: Services,
     share: Arc<Share>,
-    active: Arc<AtomicUsize>,
+    calls: Arc<Calls>,
 }
 
-/// Counts a stream while it is answered.
-struct Active(Arc<AtomicUsize>);
+/// The calls of a connection. The pings of either side are none.
+#[derive(Debug, Default)]
+struct Calls {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
 
-impl Drop for Active {
+impl Calls {
+    fn begin(self: &Arc<Self>) -> Call {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Call(self.clone())
+    }
+
+    fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    fn are_open(&self) -> bool {
+        self.begun() != self.ended.load(Ordering::Relaxed)
+    }
+}
+
+/// A call, until its response has been taken whole.
+#[derive(Debug)]
+pub(super) struct Call(Arc<Calls>);
+
+impl Drop for Call {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -201,16 +232,14 @@ impl hyper::service::Service<Request<Incoming>> for Dispatch {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Held>, Self::Error>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.active.fetch_add(1, Ordering::Relaxed);
-        let (active, share) = (Active(self.active.clone()), self.share.clone());
+        let (call, share) = (self.calls.begin(), self.share.clone());
         let mut request = request.map(|body| tonic::body::Body::new(Counted::new(body, share.clone())));
         request.extensions_mut().insert(share.clone());
         let mut services = self.services.clone();
         let answer = services.call(request);
         Box::pin(async move {
             let response = answer.await?;
-            drop(active);
-            Ok(response.map(|body| Held::new(body, share)))
+            Ok(response.map(|body| Held::new(body, share, call)))
         })
     }
 }

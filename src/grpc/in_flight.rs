@@ -8,6 +8,7 @@
 //! reader that stops reading therefore pins its share and no more.
 
 use crate::cache::Refusal;
+use crate::grpc::connection::Call;
 use crate::grpc::status;
 use crate::store::{Account, Ledger};
 use bytes::Bytes;
@@ -198,12 +199,13 @@ impl Prefix {
 pub(super) struct Held {
     inner: tonic::body::Body,
     share: Arc<Share>,
+    _call: Call,
 }
 
 impl Held {
-    /// Counts what leaves against `share`.
-    pub(super) fn new(inner: tonic::body::Body, share: Arc<Share>) -> Self {
-        Self { inner, share }
+    /// Counts what leaves against `share`; `call` ends with it.
+    pub(super) fn new(inner: tonic::body::Body, share: Arc<Share>, call: Call) -> Self {
+        Self { inner, share, _call: call }
     }
 }
 

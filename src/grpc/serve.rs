@@ -125,9 +125,10 @@ impl Plane {
 
     async fn accept(self, socket: Socket, opened: tokio::sync::mpsc::UnboundedSender<Connection>) {
         loop {
-            let permit = self.permits.clone().acquire_owned().await.expect("the semaphore is never closed");
             match socket.accept().await {
                 Ok(stream) => {
+                    // After accepting: a loop that waits for a client must not keep a permit from the other loops.
+                    let permit = self.permits.clone().acquire_owned().await.expect("the semaphore is never closed");
                     let Self { services, limits, in_flight, draining, .. } = self.clone();
                     let keepalive = matches!(stream, Stream::Tcp(_));
                     let connection = Box::pin(async move {

@@ -79,50 +79,57 @@ impl Cgroup {
     }
 
     /// Reads everything once. What cannot be read is left out; a file that holds nonsense counts as unreadable.
-    pub fn read(&self) -> Reading {
+    ///
+    /// # Errors
+    /// When the process has no descriptor left to read with: then what a file says is unknown.
+    pub fn read(&self) -> io::Result<Reading> {
         match self.version {
             Version::V1 => self.read_v1(),
             Version::V2 => self.read_v2(),
         }
     }
 
-    fn read_v2(&self) -> Reading {
-        let smallest =
-            |file: &str| self.groups.iter().filter_map(|group| number(&group.join(file)).ok().flatten()).min();
+    fn read_v2(&self) -> io::Result<Reading> {
         let own = &self.groups[0];
-        let stat = Fields::read(&own.join("memory.stat"));
+        let stat = Fields::read(&own.join("memory.stat"))?;
         let reclaimable = stat.get("slab_reclaimable");
-        Reading {
-            limit: smallest("memory.max").map(|limit| (limit, "cgroup memory.max")),
-            high: smallest("memory.high"),
+        Ok(Reading {
+            limit: self.smallest("memory.max")?.map(|limit| (limit, "cgroup memory.max")),
+            high: self.smallest("memory.high")?,
             used: stat.found.then(|| {
                 let kernel =
                     stat.get("kernel").max(stat.get("slab") + stat.get("kernel_stack") + stat.get("pagetables"));
                 stat.get("anon") + stat.get("shmem") + stat.get("sock") + kernel.saturating_sub(reclaimable)
             }),
-            oom_kills: Fields::read(&own.join("memory.events")).get("oom_kill"),
+            oom_kills: Fields::read(&own.join("memory.events"))?.get("oom_kill"),
             pressure_percent: pressure(&own.join("memory.pressure")),
-        }
+        })
     }
 
-    fn read_v1(&self) -> Reading {
+    fn read_v1(&self) -> io::Result<Reading> {
         let own = &self.groups[0];
-        let stat = Fields::read(&own.join("memory.stat"));
+        let stat = Fields::read(&own.join("memory.stat"))?;
         // The kernel's own minimum over the hierarchy, and ours for trees where it is missing.
         let hierarchical = Some(stat.get("hierarchical_memory_limit")).filter(|limit| *limit > 0 && *limit < NO_LIMIT);
-        let limits = self.groups.iter().filter_map(|group| number(&group.join("memory.limit_in_bytes")).ok().flatten());
-        let smallest = limits.filter(|limit| *limit < NO_LIMIT).chain(hierarchical).min();
-        let kernel = number(&own.join("memory.kmem.usage_in_bytes")).ok().flatten().unwrap_or(0);
+        let limit = self.smallest("memory.limit_in_bytes")?.filter(|limit| *limit < NO_LIMIT);
+        let smallest = limit.into_iter().chain(hierarchical).min();
+        let kernel = number(&own.join("memory.kmem.usage_in_bytes"))?.unwrap_or(0);
         let or = |total: u64, own: u64| if total > 0 { total } else { own };
         let anonymous = or(stat.get("total_rss"), stat.get("rss"));
         let shared = or(stat.get("total_shmem"), stat.get("shmem"));
-        Reading {
+        Ok(Reading {
             limit: smallest.map(|limit| (limit, "cgroup memory.limit_in_bytes")),
             high: None,
             used: stat.found.then(|| anonymous + shared + kernel),
-            oom_kills: Fields::read(&own.join("memory.oom_control")).get("oom_kill"),
+            oom_kills: Fields::read(&own.join("memory.oom_control"))?.get("oom_kill"),
             pressure_percent: pressure(&own.join("memory.pressure")),
-        }
+        })
+    }
+
+    /// The smallest number that a file holds in any of the groups.
+    fn smallest(&self, file: &str) -> io::Result<Option<u64>> {
+        let numbers = self.groups.iter().map(|group| number(&group.join(file)));
+        Ok(numbers.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().min())
     }
 }
 
@@ -141,13 +148,23 @@ fn ancestors(root: &Path, path: &str) -> Vec<PathBuf> {
     groups
 }
 
+/// The text of a file; `None` when it cannot be read.
+///
+/// # Errors
+/// When there is no descriptor left to read it with.
+pub(super) fn text(path: &Path) -> io::Result<Option<String>> {
+    use rustix::io::Errno;
+    let text = fs::read_to_string(path);
+    let exhausted = |error: &io::Error| [Some(Errno::MFILE), Some(Errno::NFILE)].contains(&Errno::from_io_error(error));
+    match text {
+        Err(error) if exhausted(&error) => Err(error),
+        text => Ok(text.ok()),
+    }
+}
+
 /// A file with one number; `max` is none.
 fn number(path: &Path) -> io::Result<Option<u64>> {
-    let text = fs::read_to_string(path)?;
-    match text.trim() {
-        "max" => Ok(None),
-        digits => digits.parse().map(Some).map_err(|_| io::Error::other(format!("{digits:?} is not a number"))),
-    }
+    Ok(text(path)?.and_then(|text| text.trim().parse().ok()))
 }
 
 /// A file of names and numbers, a pair a line.
@@ -158,11 +175,9 @@ struct Fields {
 }
 
 impl Fields {
-    fn read(path: &Path) -> Self {
-        match fs::read_to_string(path) {
-            Ok(text) => Self { found: true, text },
-            Err(_) => Self::default(),
-        }
+    fn read(path: &Path) -> io::Result<Self> {
+        let text = text(path)?;
+        Ok(Self { found: text.is_some(), text: text.unwrap_or_default() })
     }
 
     fn get(&self, name: &str) -> u64 {
@@ -198,7 +213,7 @@ mod tests {
 
         fn read(&self) -> Option<Reading> {
             let root = self.0.path().to_owned();
-            Cgroup::find(&Paths { own: root.join("own"), root }).map(|cgroup| cgroup.read())
+            Cgroup::find(&Paths { own: root.join("own"), root }).map(|cgroup| cgroup.read().unwrap())
         }
     }
 
@@ -277,7 +292,7 @@ mod tests {
     #[test]
     fn the_machine_this_runs_on_can_be_read() {
         if let Some(cgroup) = Cgroup::find(&Paths::new("/sys/fs/cgroup".into())) {
-            let reading = cgroup.read();
+            let reading = cgroup.read().unwrap();
             assert!(reading.used.is_some(), "{cgroup:?} {reading:?}");
         }
     }

@@ -192,22 +192,36 @@ pub fn sample_limits(limits: &Limits, max_memory_bytes: Option<u64>) -> Snapshot
     Sampler::new(limits.clone()).limits(max_memory_bytes).0
 }
 
+/// Reads the cgroup and the limit file.
+fn files(limits: &Limits, cgroup: Option<&Cgroup>) -> io::Result<(Reading, Option<u64>)> {
+    let reading = cgroup.map_or_else(|| Ok(Reading::default()), Cgroup::read)?;
+    let file = limits.file.as_deref().map_or(Ok(None), process::limit_file)?;
+    Ok((reading, file))
+}
+
 /// Reads everything.
 struct Sampler {
     limits: Limits,
     cgroup: Option<Cgroup>,
     process: Process,
+    /// The last reading of the cgroup and the limit file.
+    last: (Reading, Option<u64>),
 }
 
 impl Sampler {
     fn new(limits: Limits) -> Self {
         let cgroup = Cgroup::find(&limits.cgroup);
-        Self { limits, cgroup, process: Process::own() }
+        let last = files(&limits, cgroup.as_ref()).unwrap_or_default();
+        Self { limits, cgroup, process: Process::own(), last }
     }
 
-    fn limits(&self, max_memory_bytes: Option<u64>) -> (Snapshot, Reading) {
-        let reading = self.cgroup.as_ref().map(Cgroup::read).unwrap_or_default();
-        let file = self.limits.file.as_deref().and_then(process::limit_file);
+    fn limits(&mut self, max_memory_bytes: Option<u64>) -> (Snapshot, Reading) {
+        match files(&self.limits, self.cgroup.as_ref()) {
+            Ok(now) => self.last = now,
+            // A limit does not end because it cannot be seen; what was used then says nothing about now.
+            Err(_) => self.last.0.used = None,
+        }
+        let (reading, file) = self.last.clone();
         let all = [
             reading.limit,
             reading.high.map(|limit| (limit, "cgroup memory.high")),

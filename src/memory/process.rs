@@ -1,5 +1,7 @@
 //! What can be said of the process itself, and of the machine.
 
+use super::cgroup::text;
+use std::io;
 use std::path::Path;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
@@ -25,8 +27,11 @@ impl Process {
 }
 
 /// The limit as the downward API writes it to a file, in bytes. `None` when there is no such number.
-pub(super) fn limit_file(path: &Path) -> Option<u64> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok().filter(|limit| *limit > 0)
+///
+/// # Errors
+/// When the process has no descriptor left to read with.
+pub(super) fn limit_file(path: &Path) -> io::Result<Option<u64>> {
+    Ok(text(path)?.and_then(|text| text.trim().parse().ok()).filter(|limit| *limit > 0))
 }
 
 #[cfg(test)]
@@ -45,10 +50,10 @@ mod tests {
     fn a_limit_file_holds_one_number() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("limit");
-        assert_eq!(limit_file(&path), None);
+        assert_eq!(limit_file(&path).unwrap(), None);
         for (text, limit) in [("67108864\n", Some(67_108_864)), ("0", None), ("64Mi", None), ("", None)] {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(limit_file(&path), limit, "{text:?}");
+            assert_eq!(limit_file(&path).unwrap(), limit, "{text:?}");
         }
     }
 }

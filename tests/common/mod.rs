@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A running `ebb serve`.
@@ -13,6 +14,7 @@ pub struct Ebb {
     pub admin: String,
     pub http: String,
     pub directory: tempfile::TempDir,
+    log: Arc<Mutex<String>>,
 }
 
 /// The program under test.
@@ -45,9 +47,12 @@ impl Ebb {
         match (part("data="), part("admin="), part("http=")) {
             (Some(data), Some(admin), Some(http)) => {
                 // Its log is read away, or it would stop when the pipe is full.
-                let mut log = child.stderr.take().unwrap();
-                std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-                Self { child, data, admin, http, directory }
+                let log = Arc::new(Mutex::new(String::new()));
+                let (lines, into) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
+                std::thread::spawn(move || {
+                    lines.map_while(Result::ok).for_each(|line| *into.lock().unwrap() += &(line + "\n"))
+                });
+                Self { child, data, admin, http, directory, log }
             }
             _ => {
                 let mut error = String::new();
@@ -61,6 +66,11 @@ impl Ebb {
     pub fn rss_bytes(&self) -> u64 {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap_or_default();
         statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+    }
+
+    /// How many lines of its log hold `text`.
+    pub fn logged(&self, text: &str) -> usize {
+        self.log.lock().unwrap().lines().filter(|line| line.contains(text)).count()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
