@@ -148,8 +148,8 @@ async fn a_connection_without_calls_is_closed_after_the_idle_timeout() {
     assert!(results.message().await.unwrap().is_some());
 
     let mute = saying(&ebb.data, HELLO);
-    let pinging = pinging(&ebb).await;
-    eventually("pings alone do not keep it", async || pinging.is_finished()).await;
+    let pinging = Raw::connect(&ebb).await;
+    eventually("pings alone do not keep it", async || pinging.connection.is_finished()).await;
     assert!(closed(mute) < Duration::from_secs(10), "nor does silence");
     operations.send(get_operation()).await.unwrap();
     assert!(results.message().await.unwrap().is_some(), "one with a call open stays");
@@ -158,26 +158,6 @@ async fn a_connection_without_calls_is_closed_after_the_idle_timeout() {
 fn get_operation() -> PipeRequest {
     let get = GetRequest { key: "k".into(), ..Default::default() };
     PipeRequest { id: 1, operation: Some(pipe_request::Operation::Get(get)) }
-}
-
-/// A client that does nothing but to ask whether the server is there.
-async fn pinging(ebb: &Ebb) -> tokio::task::JoinHandle<()> {
-    let stream = tokio::net::TcpStream::connect(&ebb.data).await.unwrap();
-    let (client, mut connection) = h2::client::handshake(stream).await.unwrap();
-    let mut pings = connection.ping_pong().unwrap();
-    tokio::spawn(async move {
-        let _client = client;
-        let asking = async {
-            let mut ticks = tokio::time::interval(Duration::from_millis(100));
-            while pings.ping(h2::Ping::opaque()).await.is_ok() {
-                ticks.tick().await;
-            }
-        };
-        tokio::select! {
-            _ = connection => {}
-            () = asking => {}
-        }
-    })
 }
 
 #[tokio::test]
@@ -208,7 +188,7 @@ async fn every_listener_is_served_whatever_the_cap() {
     }
 }
 
-/// A client whose frames the test sends itself.
+/// A client whose frames the test sends itself, and that asks all the time whether the server is there.
 struct Raw {
     calls: SendRequest<Bytes>,
     connection: tokio::task::JoinHandle<()>,
@@ -225,8 +205,10 @@ impl Raw {
         stream.set_nodelay(true).unwrap();
         // Closing it resets it.
         rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
-        let (calls, connection) = h2::client::handshake(stream).await.unwrap();
-        Self { calls, connection: tokio::spawn(async move { drop(connection.await) }) }
+        let (calls, mut connection) = h2::client::handshake(stream).await.unwrap();
+        let pings = connection.ping_pong().unwrap();
+        let both = async { drop(tokio::join!(connection, ping(pings))) };
+        Self { calls, connection: tokio::spawn(both) }
     }
 
     async fn call(&mut self, method: &str) -> Call {
@@ -242,6 +224,14 @@ impl Raw {
     async fn vanish(self) {
         self.connection.abort();
         let _ = self.connection.await;
+    }
+}
+
+/// Pings ten times a second until the connection ends.
+async fn ping(mut pings: h2::PingPong) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    while pings.ping(h2::Ping::opaque()).await.is_ok() {
+        ticks.tick().await;
     }
 }
 
@@ -283,7 +273,7 @@ async fn requests_that_stall_hold_their_share_and_are_ended() {
     let held = in_flight(&admin).await;
     assert!(held > 6 * MIB && held <= 8 * MIB, "{held}");
     assert!(is_answered(&mut other).await, "others are served");
-    eventually("it is ended", async || raw.connection.is_finished()).await;
+    eventually("it is ended, pings or not", async || raw.connection.is_finished()).await;
     eventually("nothing is in flight", async || in_flight(&admin).await == 0).await;
 }
 

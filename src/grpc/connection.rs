@@ -55,6 +55,9 @@ pub(super) async fn serve<S>(
     watch_over(connection, &moved, &share, &calls, limits, draining).await;
 }
 
+/// Bytes in flight of which fewer move in the write timeout stand still: pings and single bytes are no progress.
+const PROGRESS_BYTES: u64 = 16 << 10;
+
 /// What hyper hands to h2 for one stream before it waits for the client, in bytes.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 
@@ -81,12 +84,12 @@ async fn watch_over<C>(
                 connection.as_mut().drain();
             }
             now = ticks.tick() => {
-                if moved.total() != last.0 {
+                if share.used() == 0 || moved.total() >= last.0 + PROGRESS_BYTES {
                     last = (moved.total(), now);
                 }
                 let still = now.duration_since(last.1);
                 let unshaken = moved.read.load(Ordering::Relaxed) < HANDSHAKE_BYTES && now.duration_since(opened) >= limits.handshake_timeout;
-                let stuck = share.used() > 0 && still >= limits.write_timeout;
+                let stuck = still >= limits.write_timeout;
                 if unshaken || stuck {
                     return; // dropping the connection closes it and gives back what it held
                 }
