@@ -404,7 +404,7 @@ async fn the_operator_sees_compacts_and_releases_memory() {
         }
     }
     assert_eq!(receipt.unwrap().reason, "requested");
-    let target = memory.used_bytes - (4 << 20);
+    let target = ebb.rss_bytes() - (4 << 20);
     let release = ReleaseMemoryRequest { target_bytes: target, timeout_ms: 20_000 };
     let released = admin.release_memory(release).await.unwrap().into_inner();
     assert!(released.reached, "{released:?}");

@@ -120,7 +120,9 @@ impl Worker {
                 (idle_shards, steps) = (0, 0);
             }
         }
-        let keep = if evicting || self.writers_evict(&stats) { HOT_SEGMENTS } else { 0 };
+        // Who asks for memory gets all there is; writers who evict will want some of it again in a moment.
+        let reuse = asked.is_none() && (evicting || self.writers_evict(&stats));
+        let keep = if reuse { HOT_SEGMENTS } else { 0 };
         self.cool(keep, &mut account);
         if is_run && (asked.is_some() || account.tally != Tally::default()) {
             self.end_run(account, asked);

@@ -123,14 +123,17 @@ impl Governor {
         let shared = Arc::new(Shared { state: Mutex::new(State { setting, stopping: false }), bell: Condvar::new() });
         let mut sampler = Sampler::new(limits);
         let mut standing = Standing::default();
+        let mut govern = move |setting: Setting| {
+            let (snapshot, sample) = sampler.read(&setting, &store, clock.now_ms());
+            standing = act(sample, &standing, &setting.marks, &store, &cleaner);
+            let Standing { regime, budget_bytes, order, .. } = standing;
+            view.0.store(Arc::new(Snapshot { regime, budget_bytes, reason: order.reason, ..snapshot }));
+        };
+        govern(setting); // at once: nobody asks a server that has not read
         let on_thread = shared.clone();
         let thread = std::thread::Builder::new().name("ebb-governor".to_owned()).spawn(move || {
             while let Some(setting) = on_thread.next() {
-                let (snapshot, sample) = sampler.read(&setting, &store, clock.now_ms());
-                standing = act(sample, &standing, &setting.marks, &store, &cleaner);
-                let order = standing.order;
-                let Standing { regime, budget_bytes, .. } = standing;
-                view.0.store(Arc::new(Snapshot { regime, budget_bytes, reason: order.reason, ..snapshot }));
+                govern(setting);
             }
         })?;
         Ok(Self { shared, thread: Some(thread) })
