@@ -1,15 +1,25 @@
-//! HTTP for those who watch: `/livez`, `/readyz` and `/metrics`.
+//! HTTP for those who watch: `/livez`, `/readyz` and `/metrics`. A few connections at a time, and none that does not say
+//! what it wants.
 
 use crate::metrics::Metrics;
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use std::sync::Arc;
-use tokio::sync::watch;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
 
 /// The content type of OpenMetrics.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Connections at a time: kubelet, a few scrapers, a few people. More wait.
+const CONNECTIONS: usize = 64;
+/// How long a client may take over its headers, and how long a connection may wait for the next request.
+const HEADERS: Duration = Duration::from_secs(5);
 
 /// Serves until `draining` turns true. A kubelet may go on asking for a moment: the process is live while it drains, but
 /// no longer ready.
@@ -31,12 +41,34 @@ pub(crate) async fn serve(
         "/metrics",
         get(move || async move { ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.text()).into_response() }),
     );
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let drained = async move {
-        let _ = draining.wait_for(|draining| *draining).await;
-    };
+    let listener = TcpListener::from_std(listener)?;
     tokio::select! {
-        result = async { axum::serve(listener, router).await } => result,
-        () = drained => Ok(()),
+        () = accept(listener, router) => {}
+        _ = draining.wait_for(|draining| *draining) => {}
+    }
+    Ok(())
+}
+
+async fn accept(listener: TcpListener, router: Router) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let mut builder = hyper::server::conn::http1::Builder::new();
+                builder.timer(TokioTimer::new()).header_read_timeout(HEADERS);
+                let service = TowerToHyperService::new(router.clone());
+                let connection = builder.serve_connection(TokioIo::new(stream), service);
+                tokio::spawn(async move {
+                    let _ = connection.await; // whatever ended it, nobody waits for an answer any more
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                // Too many open files, most likely: the loop goes on, but does not spin.
+                tracing::warn!(%error, "accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
     }
 }

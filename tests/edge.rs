@@ -138,6 +138,19 @@ async fn a_connection_without_a_handshake_is_closed_in_time_and_others_stay() {
 }
 
 #[tokio::test]
+async fn an_http_client_that_does_not_say_what_it_wants_is_closed_and_never_keeps_a_probe_out() {
+    let ebb = start(&[], &[]);
+    let crowd: Vec<_> = (0..100).map(|_| saying(&ebb.http, b"GET /readyz HTTP/1.1\r\n")).collect();
+    let mut probe = saying(&ebb.http, b"GET /readyz HTTP/1.1\r\nhost: ebb\r\nconnection: close\r\n\r\n");
+    let mut answer = String::new();
+    probe.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("ready\n"), "{answer}");
+    for stream in crowd {
+        closed(stream);
+    }
+}
+
+#[tokio::test]
 async fn a_connection_without_calls_is_closed_after_the_idle_timeout() {
     let ebb = start(&[("EBB_IDLE_TIMEOUT", "1s"), ("EBB_WRITE_TIMEOUT", "1s")], &[]);
     let mut client = connect(&ebb.data).await;
