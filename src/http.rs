@@ -67,7 +67,7 @@ async fn accept(listener: TcpListener, router: Router) {
             Err(error) => {
                 // Too many open files, most likely: the loop goes on, but does not spin.
                 tracing::warn!(%error, "accept");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await.ok();
             }
         }
     }
