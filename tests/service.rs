@@ -394,6 +394,7 @@ async fn the_operator_sees_compacts_and_releases_memory() {
     let mut admin = AdminServiceClient::connect(format!("http://{}", ebb.admin)).await.unwrap();
     let now = stats(&ebb).await;
     let memory = now.memory.as_ref().unwrap();
+    assert!(memory.used_bytes > 1 << 20, "it has been read, however young the server is: {memory:?}");
     assert_eq!((now.entries, memory.limit_bytes, memory.limit_source.as_str()), (40_000, 128 << 20, "max_memory"));
     let mut updates = admin.compact(CompactRequest::default()).await.unwrap().into_inner();
     let mut receipt = None;

@@ -68,6 +68,19 @@ fn a_standing_order_is_kept_to_without_being_repeated() {
 }
 
 #[test]
+fn a_run_that_is_to_free_everything_keeps_nothing_for_reuse() {
+    let clock = Clock::manual(1);
+    let store = filled(50_000, &clock);
+    let cleaner = Cleaner::spawn(store.clone(), clock, PACING, Outside::default).unwrap();
+    let run = cleaner.run(Order { reason: Reason::Requested, target_occupancy_percent: 100, evict_to_bytes: Some(0) });
+    until("the run has ended", || run.receipt().is_some());
+    // Segments that are still open hold the last items; beside their pages nothing stays.
+    let after = run.receipt().unwrap().after;
+    assert!(after.segment_bytes < after.live_bytes * 13 / 10 + (64 << 10), "{after:?}");
+    cleaner.stop();
+}
+
+#[test]
 fn expired_items_go_without_any_order() {
     let clock = Clock::manual(1);
     let store = filled(50_000, &clock);

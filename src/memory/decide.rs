@@ -215,8 +215,12 @@ fn is_drift(now: &Sample, before: &Standing, marks: &Marks) -> bool {
         return false;
     }
     let started = before.regime == Regime::Drift;
-    let target = u64::from(before.order.target_occupancy_percent.max(50));
-    let mark = if started { 100 - target } else { marks.dead_percent };
+    let goal = match before.order.target_occupancy_percent {
+        // What was left for the end of the deleting is not forgotten when the deleting ends.
+        EMPTYING_OCCUPANCY_PERCENT => marks.idle_occupancy_percent,
+        target => target.max(50),
+    };
+    let mark = if started { 100 - u64::from(goal) } else { marks.dead_percent };
     now.dead_bytes > now.item_bytes / 100 * mark
 }
 

@@ -56,6 +56,17 @@ fn a_burst_is_emptied_and_compaction_starts_by_itself_and_ends() {
 }
 
 #[test]
+fn what_compaction_leaves_while_a_burst_is_emptied_it_takes_up_when_that_ends() {
+    let mut story = Story::new(256);
+    story.engine(160, 0).settle();
+    story.engine(60, 100).tick();
+    assert_eq!(story.engine(40, 3).tick(), Regime::Drift, "7 % are dead, and the deleting goes on");
+    assert_eq!(story.tick(), Regime::Drift);
+    assert_eq!(story.standing.order.target_occupancy_percent, 98);
+    assert_eq!(story.engine(40, 0).tick(), Regime::Calm);
+}
+
+#[test]
 fn a_slow_leak_of_dead_bytes_is_noticed_at_the_mark_however_small_the_cache() {
     let mut story = Story::new(64);
     story.engine(20, 0).settle();
