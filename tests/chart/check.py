@@ -44,7 +44,9 @@ def helm(major, *arguments, env=None):
         "KUBECONFIG": "/dev/null",
         **(env or {}),
     }
-    done = subprocess.run([CACHE / major / "helm", *arguments], capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run(
+        [CACHE / major / "helm", *arguments], capture_output=True, text=True, env=environment, timeout=60
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -84,7 +86,9 @@ def generated(path, expected):
     if BLESS:
         path.parent.mkdir(exist_ok=True)
         path.write_text(expected)
-    difference = list(difflib.unified_diff(read(path).splitlines(), expected.splitlines(), "committed", "expected", n=0))
+    difference = list(
+        difflib.unified_diff(read(path).splitlines(), expected.splitlines(), "committed", "expected", n=0)
+    )
     stale = [f"stale: tests/chart.sh CACHE_DIR --bless rewrites it", *difference[2:8]] if difference else []
     check(f"{path} is not stale", *stale)
 
@@ -100,7 +104,11 @@ def knobs(schema):
     kept = ("type", "description", "properties", "enum", "const", "oneOf", "pattern", "minimum", "maximum")
     out = {key: value for key, value in schema.items() if key in kept}
     if "oneOf" in out:
-        out = {"enum": [choice["const"] for choice in out["oneOf"]], "description": out["description"], "type": "string"}
+        out = {
+            "enum": [choice["const"] for choice in out["oneOf"]],
+            "description": out["description"],
+            "type": "string",
+        }
     if "properties" in out:
         out["properties"] = {key: knobs(value) for key, value in out["properties"].items()}
         out["additionalProperties"] = False
@@ -132,6 +140,9 @@ def check_generated():
     text = "".join(read(path) for path in sorted(CHART.glob("templates/**/*")) if path.is_file())
     leaves = {path.split(".")[-1] for path, _ in commented()[0]}
     check("every value is read by a template", *sorted(leaf for leaf in leaves if not re.search(rf"\b{leaf}\b", text)))
+    variables = set(re.findall(r"`(EBB_\w+)`", live + boot)) | {"EBB_ADDR", "EBB_ADMIN_ADDR"}
+    set_by_us = set(re.findall(r"\bEBB_\w+", text + "".join(read(path) for path in MANIFESTS.glob("*.yaml"))))
+    check("every variable that is set is one that Ebb reads", *sorted(set_by_us - variables - {"EBB"}))
     defaults = {mark: knob["default"] for mark, knob in ours["watermarks"]["properties"].items()}
     shown = [values[part]["config"]["watermarks"] for part in ("sidecar", "standalone")]
     check("the watermarks are Ebb's own defaults", *[part for part in shown if part != defaults])
@@ -146,7 +157,9 @@ def check_generated():
     ):
         code, text, why = template("helm4", POLICY_VERSIONS[-1], *arguments)
         # Nobody manages these with Helm.
-        lines = [line for line in text.splitlines() if not re.search(r"managed-by: Helm$|helm\.sh/chart: |^# Source: ", line)]
+        lines = [
+            line for line in text.splitlines() if not re.search(r"managed-by: Helm$|helm\.sh/chart: |^# Source: ", line)
+        ]
         generated(MANIFESTS / f"{name}.yaml", header + first + "\n".join(lines).strip() + "\n" if code == 0 else why)
 
 
@@ -301,13 +314,21 @@ def check_contents():
     security = sidecar["securityContext"]
     mounts = {mount["name"]: mount["mountPath"] for mount in sidecar["volumeMounts"]}
     facts = {
-        "is the first init container, and restarted for ever": (sidecar["name"], sidecar["restartPolicy"]) == ("ebb", "Always"),
-        "has a startup probe each second": (sidecar["startupProbe"]["periodSeconds"], sidecar["startupProbe"]["httpGet"]["path"]) == (1, "/readyz"),
+        "is the first init container, and restarted for ever": (sidecar["name"], sidecar["restartPolicy"])
+        == ("ebb", "Always"),
+        "has a startup probe each second": (
+            sidecar["startupProbe"]["periodSeconds"],
+            sidecar["startupProbe"]["httpGet"]["path"],
+        )
+        == (1, "/readyz"),
         "has no preStop and no readiness probe": not {"lifecycle", "readinessProbe"} & sidecar.keys(),
-        "asks for as much memory as it may use": sidecar["resources"]["requests"]["memory"] == sidecar["resources"]["limits"]["memory"],
+        "asks for as much memory as it may use": sidecar["resources"]["requests"]["memory"]
+        == sidecar["resources"]["limits"]["memory"],
         "has no CPU limit": "cpu" not in sidecar["resources"]["limits"],
-        "fits restricted pod security": security["runAsNonRoot"] and security["capabilities"] == {"drop": ["ALL"]}
-        and not security["allowPrivilegeEscalation"] and security["seccompProfile"] == {"type": "RuntimeDefault"},
+        "fits restricted pod security": security["runAsNonRoot"]
+        and security["capabilities"] == {"drop": ["ALL"]}
+        and not security["allowPrivilegeEscalation"]
+        and security["seccompProfile"] == {"type": "RuntimeDefault"},
         "is resized in place": [policy["restartPolicy"] for policy in sidecar["resizePolicy"]] == ["NotRequired"] * 2,
         "mounts its configuration and the socket": mounts == {"ebb-config": "/etc/ebb", "ebb-socket": "/run/ebb"},
         "shares the socket with the application": spec["containers"][0]["volumeMounts"][0]["mountPath"] == "/run/ebb"
@@ -320,7 +341,14 @@ def check_contents():
     added = lambda path: [literal(part) for part in re.split(rf'path: "{path}",\s+value: ', expression)[1:]]
     (container,) = added("/spec/initContainers/0")
     wanted = {**sidecar, "resources": None}
-    check("the policy's container is the sidecar", *[f"{key}: {container.get(key)} is not {wanted.get(key)}" for key in container.keys() | wanted.keys() if container.get(key) != wanted.get(key)])
+    check(
+        "the policy's container is the sidecar",
+        *[
+            f"{key}: {container.get(key)} is not {wanted.get(key)}"
+            for key in container.keys() | wanted.keys()
+            if container.get(key) != wanted.get(key)
+        ],
+    )
     volumes = added("/spec/volumes/-")
     shown = json.loads(json.dumps(spec["volumes"]))
     for volume in shown:
@@ -329,14 +357,25 @@ def check_contents():
                 source["configMap"]["name"] = None
     check("the policy's volumes are the sidecar's", volumes != shown and f"{volumes} is not {shown}")
 
-    pods = [document["spec"]["template"]["spec"] for document in rendered("--values", CHART / "ci/standalone-values.yaml") if document["kind"] == "Deployment"]
-    check("the stand-alone pod needs no token and no service variables", *[pod for pod in pods if pod["automountServiceAccountToken"] or pod["enableServiceLinks"]])
+    pods = [
+        document["spec"]["template"]["spec"]
+        for document in rendered("--values", CHART / "ci/standalone-values.yaml")
+        if document["kind"] == "Deployment"
+    ]
+    check(
+        "the stand-alone pod needs no token and no service variables",
+        *[pod for pod in pods if pod["automountServiceAccountToken"] or pod["enableServiceLinks"]],
+    )
     without = [document["kind"] for document in rendered("--values", CHART / "ci/monitoring-values.yaml")]
     check("there is no PodMonitor where the cluster does not know it", "PodMonitor" in without and without)
     # Helm 3 wants a cluster even for a dry run on the client.
     arguments = "injector.mode=none,standalone.enabled=true,monitoring.sidecars.enabled=true"
     code, said, why = helm("helm4", "install", "ebb", CHART, "--dry-run=client", "--set", arguments)
-    missing = [words for words in ("The shared cache is at ebb.default:7070", "Warning: monitoring is enabled") if words not in said]
+    missing = [
+        words
+        for words in ("The shared cache is at ebb.default:7070", "Warning: monitoring is enabled")
+        if words not in said
+    ]
     check("the notes after an installation", *(missing and [*missing, why]))
 
 
@@ -375,15 +414,42 @@ BAD = {
 }
 
 GUARDS = {
-    ("1.35.4", ""): "injector.mode is policy, which needs Kubernetes 1.36 or newer (MutatingAdmissionPolicy v1); this cluster is v1.35.4. Set injector.mode to none, or upgrade the cluster.",
-    ("1.30.9", "injector.mode=none"): "chart requires kubeVersion: >=1.31.0-0 which is incompatible with Kubernetes v1.30.9",
-    ("1.37.0", "sidecar.config.watermarks.low=94%"): "sidecar.config.watermarks.low (94%) must be below sidecar.config.watermarks.high (94%).",
-    ("1.37.0", "standalone.config.watermarks.high=99"): "standalone.config.watermarks.high (99%) must be below standalone.config.watermarks.critical (98%).",
-    ("1.37.0", "sidecar.config.watermarks.critical=101"): "sidecar.config.watermarks.critical (101%) must not be above 100%.",
-    ("1.37.0", "sidecar.ports.http=7070"): "sidecar.ports must be three different ports; they are data 7070, admin 7071 and http 7070.",
-    ("1.37.0", "injector.failurePolicy=Fail,injector.excludedNamespaces=null"): "injector.failurePolicy is Fail and injector.excludedNamespaces is empty",
-    ("1.37.0", "standalone.enabled=true,standalone.replicas=2"): "standalone.replicas is 2, but each pod holds its own entries, and one address would lead to any of them.",
-    ("1.37.0", "standalone.enabled=true,standalone.service.headless=true,standalone.service.type=NodePort"): "standalone.service.headless needs standalone.service.type ClusterIP; it is NodePort.",
+    (
+        "1.35.4",
+        "",
+    ): "injector.mode is policy, which needs Kubernetes 1.36 or newer (MutatingAdmissionPolicy v1); this cluster is v1.35.4. Set injector.mode to none, or upgrade the cluster.",
+    (
+        "1.30.9",
+        "injector.mode=none",
+    ): "chart requires kubeVersion: >=1.31.0-0 which is incompatible with Kubernetes v1.30.9",
+    (
+        "1.37.0",
+        "sidecar.config.watermarks.low=94%",
+    ): "sidecar.config.watermarks.low (94%) must be below sidecar.config.watermarks.high (94%).",
+    (
+        "1.37.0",
+        "standalone.config.watermarks.high=99",
+    ): "standalone.config.watermarks.high (99%) must be below standalone.config.watermarks.critical (98%).",
+    (
+        "1.37.0",
+        "sidecar.config.watermarks.critical=101",
+    ): "sidecar.config.watermarks.critical (101%) must not be above 100%.",
+    (
+        "1.37.0",
+        "sidecar.ports.http=7070",
+    ): "sidecar.ports must be three different ports; they are data 7070, admin 7071 and http 7070.",
+    (
+        "1.37.0",
+        "injector.failurePolicy=Fail,injector.excludedNamespaces=null",
+    ): "injector.failurePolicy is Fail and injector.excludedNamespaces is empty",
+    (
+        "1.37.0",
+        "standalone.enabled=true,standalone.replicas=2",
+    ): "standalone.replicas is 2, but each pod holds its own entries, and one address would lead to any of them.",
+    (
+        "1.37.0",
+        "standalone.enabled=true,standalone.service.headless=true,standalone.service.type=NodePort",
+    ): "standalone.service.headless needs standalone.service.type ClusterIP; it is NodePort.",
 }
 
 
@@ -410,7 +476,7 @@ check_refusals()
 if assets := os.environ.get("KUBEBUILDER_ASSETS"):
     import policy
 
-    policy.run(pathlib.Path(assets), CACHE / "helm4", check)
+    policy.run(pathlib.Path(assets), CACHE, check)
 else:
     print("skip   the policy in a real API server: KUBEBUILDER_ASSETS names no folder with etcd and kube-apiserver")
 sys.exit(failures > 0)

@@ -72,12 +72,18 @@ class Cluster:
         return done.returncode, done.stdout, done.stderr
 
     def kubectl(self, *arguments, text=None):
-        return self.run("kubectl", *arguments, text=text)
+        return self.run("helm4/kubectl", *arguments, text=text)
 
     def admit(self, pod, namespace="shop"):
         """The pod as the API server would store it, or why not."""
         code, out, why = self.kubectl(
-            "create", "--dry-run=server", "--output=json", "--namespace", namespace, "--filename=-", text=json.dumps(pod)
+            "create",
+            "--dry-run=server",
+            "--output=json",
+            "--namespace",
+            namespace,
+            "--filename=-",
+            text=json.dumps(pod),
         )
         return json.loads(out) if code == 0 else why
 
@@ -150,7 +156,10 @@ def check_pods(cluster, check):
     one("a pod with nothing", pod(), lambda got: wired(got, "app"), resources(**plain))
     one("a pod without labels and annotations", {**pod(), "metadata": {"name": "p"}}, lambda got: wired(got, "app"))
     full = pod(
-        containers=[app("a", env=[{"name": "A", "value": "$(EBB_ADDR)"}], volumeMounts=[{"name": "v", "mountPath": "/v"}]), app("b")],
+        containers=[
+            app("a", env=[{"name": "A", "value": "$(EBB_ADDR)"}], volumeMounts=[{"name": "v", "mountPath": "/v"}]),
+            app("b"),
+        ],
         initContainers=[app("first"), app("second", restartPolicy="Always")],
         volumes=[{"name": "v", "emptyDir": {}}],
         securityContext={"fsGroup": 1000, "supplementalGroups": [7]},
@@ -160,32 +169,88 @@ def check_pods(cluster, check):
         full,
         lambda got: wired(got, "a", "b"),
         lambda got: [c["name"] for c in got["spec"]["initContainers"]] != ["ebb", "first", "second"] and "order",
-        lambda got: [v["name"] for v in got["spec"]["containers"][0]["env"]] != ["EBB_ADDR", "A"] and "a variable that uses EBB_ADDR must follow it",
-        lambda got: got["spec"]["securityContext"] != {"fsGroup": 1000, "supplementalGroups": [7, 65532]} and got["spec"]["securityContext"],
+        lambda got: [v["name"] for v in got["spec"]["containers"][0]["env"]] != ["EBB_ADDR", "A"]
+        and "a variable that uses EBB_ADDR must follow it",
+        lambda got: got["spec"]["securityContext"] != {"fsGroup": 1000, "supplementalGroups": [7, 65532]}
+        and got["spec"]["securityContext"],
         lambda got: got["spec"]["volumes"][0] != {"name": "v", "emptyDir": {}} and got["spec"]["volumes"],
     )
     again = cluster.admit(pod())
     for key in ("uid", "creationTimestamp", "generation"):
         again["metadata"].pop(key, None)
     second = cluster.admit({**again, "status": None})
-    check("policy: a second round adds nothing", second if isinstance(second, str) else second["spec"] != again["spec"] and second["spec"])
+    check(
+        "policy: a second round adds nothing",
+        second if isinstance(second, str) else second["spec"] != again["spec"] and second["spec"],
+    )
     mine = app(env=[{"name": "EBB_ADDR", "value": "mine"}], volumeMounts=[{"name": "v", "mountPath": "/run/ebb"}])
-    one("a container's own EBB_ADDR and /run/ebb stay", pod(containers=[mine], volumes=[{"name": "v", "emptyDir": {}}]), lambda got: wired(got, "app"))
-    one("a Guaranteed pod stays Guaranteed", pod(containers=[app(resources=both("1", "64Mi"))]), qos("Guaranteed"), resources(**both("50m", "256Mi")))
-    one("a Burstable pod stays so", pod(containers=[app(resources={"requests": {"cpu": "1"}})]), qos("Burstable"), resources(**plain))
+    one(
+        "a container's own EBB_ADDR and /run/ebb stay",
+        pod(containers=[mine], volumes=[{"name": "v", "emptyDir": {}}]),
+        lambda got: wired(got, "app"),
+    )
+    one(
+        "a Guaranteed pod stays Guaranteed",
+        pod(containers=[app(resources=both("1", "64Mi"))]),
+        qos("Guaranteed"),
+        resources(**both("50m", "256Mi")),
+    )
+    one(
+        "a Burstable pod stays so",
+        pod(containers=[app(resources={"requests": {"cpu": "1"}})]),
+        qos("Burstable"),
+        resources(**plain),
+    )
     zero = {"cpu": "0", "memory": "0"}
-    one("a pod's own total is kept", pod(containers=[app(resources=both("1", "1Gi"))], resources=both("1", "1Gi")), qos("Guaranteed"), resources(limits={"memory": "256Mi"}, requests=zero))
-    one("a limit is not above the pod's", pod(resources=both("1", "100Mi")), resources(limits={"memory": "100Mi"}, requests=zero))
+    one(
+        "a pod's own total is kept",
+        pod(containers=[app(resources=both("1", "1Gi"))], resources=both("1", "1Gi")),
+        qos("Guaranteed"),
+        resources(limits={"memory": "256Mi"}, requests=zero),
+    )
+    one(
+        "a limit is not above the pod's",
+        pod(resources=both("1", "100Mi")),
+        resources(limits={"memory": "100Mi"}, requests=zero),
+    )
     sized = {"config.ebb-cache.io/memory-limit": "1Gi", "config.ebb-cache.io/cpu-request": "200m"}
-    one("annotations size the sidecar", pod(annotations=sized), resources(limits={"memory": "1Gi"}, requests={"cpu": "200m", "memory": "1Gi"}))
-    one("annotations size it in a Guaranteed pod", pod(annotations=sized, containers=[app(resources=both("1", "64Mi"))]), qos("Guaranteed"), resources(**both("200m", "1Gi")))
-    wrong = {"config.ebb-cache.io/memory-limit": "lots", "config.ebb-cache.io/cpu-request": "-1", "config.ebb-cache.io/config-map": "No Name"}
-    config_map = lambda name: lambda got: got["spec"]["volumes"][0]["projected"]["sources"][1]["configMap"]["name"] != name and "another ConfigMap"
+    one(
+        "annotations size the sidecar",
+        pod(annotations=sized),
+        resources(limits={"memory": "1Gi"}, requests={"cpu": "200m", "memory": "1Gi"}),
+    )
+    one(
+        "annotations size it in a Guaranteed pod",
+        pod(annotations=sized, containers=[app(resources=both("1", "64Mi"))]),
+        qos("Guaranteed"),
+        resources(**both("200m", "1Gi")),
+    )
+    wrong = {
+        "config.ebb-cache.io/memory-limit": "lots",
+        "config.ebb-cache.io/cpu-request": "-1",
+        "config.ebb-cache.io/config-map": "No Name",
+    }
+    config_map = (
+        lambda name: lambda got: got["spec"]["volumes"][0]["projected"]["sources"][1]["configMap"]["name"] != name
+        and "another ConfigMap"
+    )
     one("wrong annotations leave the defaults", pod(annotations=wrong), resources(**plain), config_map("ebb-config"))
-    one("an annotation names the ConfigMap", pod(annotations={"config.ebb-cache.io/config-map": "orders"}), config_map("orders"))
+    one(
+        "an annotation names the ConfigMap",
+        pod(annotations={"config.ebb-cache.io/config-map": "orders"}),
+        config_map("orders"),
+    )
     two = [app("a"), app("b"), app("c")]
-    one("an annotation names the applications", pod(annotations={"config.ebb-cache.io/app-containers": "a, c"}, containers=two), lambda got: wired(got, "a", "c"))
-    one("an annotation names no application", pod(annotations={"config.ebb-cache.io/app-containers": ""}, containers=two), lambda got: wired(got))
+    one(
+        "an annotation names the applications",
+        pod(annotations={"config.ebb-cache.io/app-containers": "a, c"}, containers=two),
+        lambda got: wired(got, "a", "c"),
+    )
+    one(
+        "an annotation names no application",
+        pod(annotations={"config.ebb-cache.io/app-containers": ""}, containers=two),
+        lambda got: wired(got),
+    )
     one("a pod asks in a namespace that does not", pod(labels=ENABLED), namespace="plain")
     one("a pod asks in a namespace that does", pod(labels=ENABLED), lambda got: wired(got, "app"))
     one("a pod's label that means nothing does not count", pod(labels={"ebb-cache.io/inject": "perhaps"}))
@@ -202,8 +267,17 @@ def check_pods(cluster, check):
     alone("a pod that needs the port 7070", pod(containers=[app(ports=[{"containerPort": 7070}])]))
     one("a pod that needs UDP port 7070", pod(containers=[app(ports=[{"containerPort": 7070, "protocol": "UDP"}])]))
     code, _, why = cluster.kubectl("label", "namespace", "shop", "pod-security.kubernetes.io/enforce=restricted")
-    restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-    one("restricted pod security lets the sidecar in", pod(containers=[app(securityContext=restricted)]), lambda got: wired(got, "app"))
+    restricted = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    one(
+        "restricted pod security lets the sidecar in",
+        pod(containers=[app(securityContext=restricted)]),
+        lambda got: wired(got, "app"),
+    )
 
 
 def in_force(cluster):
@@ -219,25 +293,45 @@ def run(assets, tools, check):
                 cluster.kubectl("create", "namespace", namespace)
             cluster.kubectl("label", "namespace", "shop", "ebb-cache.io/inject=enabled")
             install = ("--namespace", "ebb-system", "--create-namespace", "--set", "standalone.enabled=true")
-            code, _, why = cluster.run("helm", "install", "ebb", "charts/ebb", *install)
+            code, _, why = cluster.run("helm4/helm", "install", "ebb", "charts/ebb", *install)
             check("policy: the chart installs", code and why)
             cluster.until("the policy is in force", in_force(cluster))
             check_pods(cluster, check)
-            hooks = cluster.run("helm", "get", "hooks", "ebb", "--namespace", "ebb-system")[1]
+            hooks = cluster.run("helm4/helm", "get", "hooks", "ebb", "--namespace", "ebb-system")[1]
             test = hooks.split("test-injection.yaml")[-1].split("\n---")[0]
             got = cluster.kubectl("create", "--dry-run=server", "--output=json", "--filename=-", text="#" + test)
             check("policy: the test pod is injected in the release's namespace", got[2] or injected(json.loads(got[1])))
-            code, _, why = cluster.run("helm", "install", "other", "charts/ebb", "--namespace", "plain")
+            code, _, why = cluster.run("helm4/helm", "install", "other", "charts/ebb", "--namespace", "plain")
             said = "The policy ebb.ebb-system.ebb-cache.io of release ebb injects in this cluster already" in why
             check("policy: a second release is refused with the name of the first", not (code and said) and why)
-            code, _, why = cluster.run("helm", "upgrade", "ebb", "charts/ebb", "--namespace", "ebb-system", "--values", "charts/ebb/ci/tcp-values.yaml")
+            code, _, why = cluster.run(
+                "helm4/helm",
+                "upgrade",
+                "ebb",
+                "charts/ebb",
+                "--namespace",
+                "ebb-system",
+                "--values",
+                "charts/ebb/ci/tcp-values.yaml",
+            )
             check("policy: an upgrade", code and why)
             told = lambda got: got["spec"]["containers"][0].get("env", [{}])[0].get("value")
-            cluster.until("the upgraded policy is in force", lambda: told(cluster.admit(pod(labels=ENABLED), "plain")) == "127.0.0.1:17070")
-            code, _, why = cluster.run("helm", "uninstall", "ebb", "--namespace", "ebb-system")
+            cluster.until(
+                "the upgraded policy is in force",
+                lambda: told(cluster.admit(pod(labels=ENABLED), "plain")) == "127.0.0.1:17070",
+            )
+            code, _, why = cluster.run("helm4/helm", "uninstall", "ebb", "--namespace", "ebb-system")
             kinds = "mutatingadmissionpolicies,mutatingadmissionpolicybindings,deployments,services,configmaps,poddisruptionbudgets,secrets"
-            left = cluster.kubectl("get", kinds, "--all-namespaces", "--selector", "app.kubernetes.io/part-of=ebb", "--output=name")
+            left = cluster.kubectl(
+                "get", kinds, "--all-namespaces", "--selector", "app.kubernetes.io/part-of=ebb", "--output=name"
+            )
             check("policy: an uninstallation leaves nothing", code and why, left[1])
+            for words in (
+                ("install", "ebb", "charts/ebb", *install),
+                ("uninstall", "ebb", "--namespace", "ebb-system"),
+            ):
+                code, _, why = cluster.run("helm3/helm", *words)
+                check(f"policy: {words[0]} with Helm 3", code and why)
             manifests = cluster.kubectl("apply", "--filename", "manifests")
             check("policy: manifests/ apply without Helm", manifests[0] and manifests[2])
             cluster.until("the policy of manifests/ is in force", in_force(cluster))

@@ -82,9 +82,9 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{/* What /etc/ebb holds, whoever mounts it; .configMap is a name, .optional whether it may be missing. The empty
-ebb.yaml stands first, so that a ConfigMap takes its place and a missing one leaves a file that says nothing: later
-sources of a projected volume win, and Ebb refuses to start without the file it was pointed at. */}}
+{{/* What /etc/ebb holds, whoever mounts it; .configMap is a name, .optional whether it may be missing. The file of an
+annotation that nobody sets stands first: Ebb refuses to start without the file it was pointed at, so a missing ConfigMap
+leaves an empty one, and a ConfigMap takes its place, because later sources of a projected volume win. */}}
 {{- define "ebb.configVolume" -}}
 name: ebb-config
 projected:
@@ -95,7 +95,7 @@ projected:
           - path: ebb.yaml
             fieldRef:
               apiVersion: v1
-              fieldPath: metadata.annotations['config.ebb-cache.io/none']
+              fieldPath: metadata.annotations['config.ebb-cache.io/empty']
           - path: annotations
             fieldRef:
               apiVersion: v1
