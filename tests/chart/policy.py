@@ -1,4 +1,4 @@
-"""The policy in a real API server: what it adds to pods, which it leaves alone, and that a second round adds nothing."""
+"""The policy in a real API server: what it adds to a pod, which pods it leaves alone, and that once is enough."""
 
 import json
 import pathlib
@@ -320,8 +320,20 @@ def run(assets, tools, check):
                 "the upgraded policy is in force",
                 lambda: told(cluster.admit(pod(labels=ENABLED), "plain")) == "127.0.0.1:17070",
             )
+            asked = {"config.ebb-cache.io/memory-limit": "100Mi", "config.ebb-cache.io/cpu-request": "2"}
+            for annotations, memory, cpu in (
+                ({}, ("128Mi", "1Gi"), ("100m", "1")),
+                (asked, ("100Mi",) * 2, ("2", "2")),
+            ):
+                got = sidecar(cluster.admit(pod(labels=ENABLED, annotations=annotations), "plain"))["resources"]
+                expected = {
+                    "requests": {"cpu": cpu[0], "memory": memory[0]},
+                    "limits": {"cpu": cpu[1], "memory": memory[1]},
+                }
+                check(f"policy: requests below limits, annotations {annotations}", got != expected and got)
             code, _, why = cluster.run("helm4/helm", "uninstall", "ebb", "--namespace", "ebb-system")
-            kinds = "mutatingadmissionpolicies,mutatingadmissionpolicybindings,deployments,services,configmaps,poddisruptionbudgets,secrets"
+            kinds = "mutatingadmissionpolicies,mutatingadmissionpolicybindings,deployments,services,configmaps,secrets"
+            kinds += ",poddisruptionbudgets,networkpolicies"
             left = cluster.kubectl(
                 "get", kinds, "--all-namespaces", "--selector", "app.kubernetes.io/part-of=ebb", "--output=name"
             )

@@ -34,3 +34,22 @@ type, because a CEL map may not mix kinds of values. */}}
 {{- define "ebb.celString" -}}
 {{- toRawJson . }}
 {{- end }}
+
+{{/* The sidecar's resources depend on the pod. One with a total of its own (spec.resources) keeps it, so nothing is asked
+for on top; a Guaranteed pod stays so; every other gets what the values say. */}}
+{{- define "ebb.celResources" -}}
+has(object.spec.resources)
+  ? Object.spec.initContainers.resources{
+      limits: {"memory": variables.memory},
+      requests: {"cpu": "0", "memory": "0"}
+    }
+  : variables.guaranteed
+  ? Object.spec.initContainers.resources{
+      limits: {"cpu": variables.cpu, "memory": variables.memory},
+      requests: {"cpu": variables.cpu, "memory": variables.memory}
+    }
+  : Object.spec.initContainers.resources{
+      limits: { {{- with .Values.sidecar.resources.limits.cpu }}"cpu": variables.cpuLimit, {{ end }}"memory": variables.memory},
+      requests: {"cpu": variables.cpu, "memory": variables.memoryRequest}
+    }
+{{- end }}
