@@ -36,4 +36,4 @@ if command -v npm >/dev/null && [ ! -d "$cache/operator/node_modules" ]; then
   echo "installing @kubernetes-models/prometheus-operator $operator from npm into $cache/operator"
   npm install --silent --no-fund --no-audit --prefix "$cache/operator" "@kubernetes-models/prometheus-operator@$operator"
 fi
-exec "$cache/python/bin/python" tests/chart/check.py "$cache" "${@:2}"
+exec "$cache/python/bin/python" -B tests/chart/check.py "$cache" "${@:2}"

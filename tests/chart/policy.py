@@ -260,6 +260,7 @@ def check_pods(cluster, check):
     alone("a pod that asks in the release's namespace", pod(labels=ENABLED), namespace="ebb-system")
     alone("a pod of the host's network", pod(hostNetwork=True))
     alone("a pod for Windows", pod(os={"name": "windows"}))
+    alone("a pod for nodes with Windows", pod(nodeSelector={"kubernetes.io/os": "windows"}))
     alone("a pod for a virtual kubelet", pod(nodeSelector={"type": "virtual-kubelet"}))
     alone("a mirror pod", pod(annotations={"kubernetes.io/config.mirror": "x"}, nodeName="n"))
     alone("a pod with a container ebb", pod(containers=[app("ebb")]))
