@@ -1,0 +1,216 @@
+{{- define "ebb.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "ebb.fullname" -}}
+{{- $name := include "ebb.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/* Names of cluster-wide objects say the namespace too: releases of the same name may be in several. */}}
+{{- define "ebb.clusterName" -}}
+{{- printf "%s.%s.ebb-cache.io" (include "ebb.fullname" .) .Release.Namespace }}
+{{- end }}
+
+{{- define "ebb.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "ebb.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "ebb.labels" -}}
+{{ include "ebb.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | quote }}
+app.kubernetes.io/part-of: ebb
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "ebb.image" -}}
+{{- $registry := .Values.image.registry | default .Values.global.imageRegistry }}
+{{- $repository := .Values.image.repository }}
+{{- if $registry }}{{ $repository = printf "%s/%s" $registry $repository }}{{ end }}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" $repository .Values.image.digest }}
+{{- else }}
+{{- printf "%s:%s" $repository (.Values.image.tag | default .Chart.AppVersion) }}
+{{- end }}
+{{- end }}
+
+{{/* Knobs as environment variables: watermarks.low is EBB_WATERMARKS_LOW. */}}
+{{- define "ebb.knobs" -}}
+{{- $prefix := .prefix }}
+{{- range $key, $value := .knobs }}
+{{- $name := printf "%s_%s" $prefix (snakecase $key | upper) }}
+{{- if kindIs "map" $value }}
+{{- include "ebb.knobs" (dict "knobs" $value "prefix" $name) }}
+{{- else }}
+- name: {{ $name }}
+  value: {{ include "ebb.scalar" $value | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Helm reads numbers of a values file as floats; large ones must not turn into 1e+06. */}}
+{{- define "ebb.scalar" -}}
+{{- if kindIs "float64" . }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
+{{- end }}
+
+{{- define "ebb.securityContext" -}}
+allowPrivilegeEscalation: false
+capabilities:
+  drop:
+    - ALL
+privileged: false
+readOnlyRootFilesystem: true
+{{- if not (kindIs "invalid" .runAsGroup) }}
+runAsGroup: {{ int64 .runAsGroup }}
+{{- end }}
+runAsNonRoot: true
+{{- if not (kindIs "invalid" .runAsUser) }}
+runAsUser: {{ int64 .runAsUser }}
+{{- end }}
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{/* What /etc/ebb holds, whoever mounts it; .configMap is a name, .optional whether it may be missing. The file of an
+annotation that nobody sets stands first: Ebb refuses to start without the file it was pointed at, so a missing ConfigMap
+leaves an empty one, and a ConfigMap takes its place, because later sources of a projected volume win. */}}
+{{- define "ebb.configVolume" -}}
+name: ebb-config
+projected:
+  defaultMode: 292
+  sources:
+    - downwardAPI:
+        items:
+          - path: ebb.yaml
+            fieldRef:
+              apiVersion: v1
+              fieldPath: metadata.annotations['config.ebb-cache.io/empty']
+          - path: annotations
+            fieldRef:
+              apiVersion: v1
+              fieldPath: metadata.annotations
+          - path: memory-limit
+            resourceFieldRef:
+              containerName: ebb
+              divisor: "1"
+              resource: limits.memory
+          - path: memory-request
+            resourceFieldRef:
+              containerName: ebb
+              divisor: "1"
+              resource: requests.memory
+    - configMap:
+        name: {{ .configMap | quote }}
+        optional: {{ .optional }}
+{{- end }}
+
+{{- define "ebb.socketVolume" -}}
+name: ebb-socket
+emptyDir:
+  medium: Memory
+  sizeLimit: 1Mi
+{{- end }}
+
+{{- define "ebb.address" -}}
+{{- if eq .Values.sidecar.address "socket" }}unix:/run/ebb/ebb.sock{{ else }}{{ printf "127.0.0.1:%d" (int .Values.sidecar.ports.data) }}{{ end }}
+{{- end }}
+
+{{/* The container spec of the sidecar: the only place where it is described. */}}
+{{- define "ebb.sidecar" -}}
+{{- $sidecar := .Values.sidecar }}
+name: ebb
+image: {{ include "ebb.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+restartPolicy: Always
+args:
+  - serve
+  - --config=/etc/ebb/ebb.yaml
+env:
+  - name: EBB_LISTEN
+    value: {{ printf "127.0.0.1:%d" (int $sidecar.ports.data) | quote }}
+  - name: EBB_ADMIN_LISTEN
+    value: {{ printf "127.0.0.1:%d" (int $sidecar.ports.admin) | quote }}
+  - name: EBB_ADMIN_ADDR
+    value: {{ printf "127.0.0.1:%d" (int $sidecar.ports.admin) | quote }}
+  - name: EBB_HTTP_LISTEN
+    value: {{ printf "%s:%d" $sidecar.httpAddress (int $sidecar.ports.http) | quote }}
+  {{- if eq $sidecar.address "socket" }}
+  - name: EBB_SOCKET
+    value: /run/ebb/ebb.sock
+  {{- end }}
+  - name: EBB_ADDR
+    value: {{ include "ebb.address" . | quote }}
+  - name: EBB_LIMIT_FILE
+    value: /etc/ebb/memory-limit
+  {{- with include "ebb.knobs" (dict "knobs" $sidecar.boot "prefix" "EBB") }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  {{- with include "ebb.knobs" (dict "knobs" $sidecar.config "prefix" "EBB") }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  {{- with $sidecar.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+ports:
+  - name: ebb-http
+    containerPort: {{ int $sidecar.ports.http }}
+    protocol: TCP
+resources:
+  {{- toYaml $sidecar.resources | nindent 2 }}
+resizePolicy:
+  - resourceName: cpu
+    restartPolicy: NotRequired
+  - resourceName: memory
+    restartPolicy: NotRequired
+startupProbe:
+  httpGet:
+    path: /readyz
+    port: ebb-http
+  {{- toYaml $sidecar.startupProbe | nindent 2 }}
+livenessProbe:
+  httpGet:
+    path: /livez
+    port: ebb-http
+  {{- toYaml $sidecar.livenessProbe | nindent 2 }}
+{{- with $sidecar.readinessProbe }}
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: ebb-http
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- include "ebb.securityContext" $sidecar | nindent 2 }}
+terminationMessagePolicy: FallbackToLogsOnError
+volumeMounts:
+  - name: ebb-config
+    mountPath: /etc/ebb
+    readOnly: true
+  {{- if eq $sidecar.address "socket" }}
+  - name: ebb-socket
+    mountPath: /run/ebb
+  {{- end }}
+{{- end }}
+
+{{/* What an application container gets: how to connect, and where the socket is. */}}
+{{- define "ebb.appEnv" -}}
+name: EBB_ADDR
+value: {{ include "ebb.address" . | quote }}
+{{- end }}
+
+{{- define "ebb.appMount" -}}
+name: ebb-socket
+mountPath: /run/ebb
+readOnly: true
+{{- end }}

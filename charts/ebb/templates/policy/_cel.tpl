@@ -1,0 +1,55 @@
+{{/* A value as a CEL literal: .value of an object or a list, .type the CEL type at that place (Object.spec.volumes).
+Strings that begin with "cel:" are expressions already. Quantities and labels are maps with free keys, all else has a
+type, because a CEL map may not mix kinds of values. */}}
+{{- define "ebb.cel" -}}
+{{- $type := .type }}
+{{- if kindIs "map" .value }}
+{{- $free := has (splitList "." $type | last) (list "limits" "requests" "labels" "annotations") }}
+{{- if not $free }}{{ $type }}{{ end }}{
+{{- $entries := list }}
+{{- range $key, $value := .value }}
+{{- $name := ternary (toJson $key) $key $free }}
+{{- $entries = append $entries (printf "%s: %s" $name (include "ebb.cel" (dict "value" $value "type" (printf "%s.%s" $type $key)))) }}
+{{- end }}
+{{- printf "\n%s" (join ",\n" $entries) | indent 2 | trimPrefix "  " }}
+}
+{{- else if kindIs "slice" .value }}
+{{- if .value }}[
+{{- $entries := list }}
+{{- range .value }}
+{{- $entries = append $entries (include "ebb.cel" (dict "value" . "type" $type)) }}
+{{- end }}
+{{- printf "\n%s" (join ",\n" $entries) | indent 2 | trimPrefix "  " }}
+]{{ else }}[]{{ end }}
+{{- else if kindIs "string" .value }}
+{{- if hasPrefix "cel:" .value }}{{ trimPrefix "cel:" .value }}{{ else }}{{ include "ebb.celString" .value }}{{ end }}
+{{- else if kindIs "float64" .value }}
+{{- int64 .value }}
+{{- else }}
+{{- .value }}
+{{- end }}
+{{- end }}
+
+{{/* JSON's escapes are CEL's too, but for the three that Go adds for HTML. */}}
+{{- define "ebb.celString" -}}
+{{- toRawJson . }}
+{{- end }}
+
+{{/* The sidecar's resources depend on the pod. One with a total of its own (spec.resources) keeps it, so nothing is asked
+for on top; a Guaranteed pod stays so; every other gets what the values say. */}}
+{{- define "ebb.celResources" -}}
+has(object.spec.resources)
+  ? Object.spec.initContainers.resources{
+      limits: {"memory": variables.memory},
+      requests: {"cpu": "0", "memory": "0"}
+    }
+  : variables.guaranteed
+  ? Object.spec.initContainers.resources{
+      limits: {"cpu": variables.cpu, "memory": variables.memory},
+      requests: {"cpu": variables.cpu, "memory": variables.memory}
+    }
+  : Object.spec.initContainers.resources{
+      limits: { {{- with .Values.sidecar.resources.limits.cpu }}"cpu": variables.cpuLimit, {{ end }}"memory": variables.memory},
+      requests: {"cpu": variables.cpu, "memory": variables.memoryRequest}
+    }
+{{- end }}
