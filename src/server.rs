@@ -1,9 +1,9 @@
 //! The server: builds the parts, announces its addresses, waits, drains.
 
 use crate::cache::Cache;
-use crate::cleaner::Cleaner;
+use crate::cleaner::{Cleaner, Order};
 use crate::clock::Clock;
-use crate::config::{Boot, Live, Reload, Tuning};
+use crate::config::{Boot, Compaction, Live, Reload, Tuning};
 use crate::grpc::{Address, Admin, InFlight, Limits, Listener, Plane, Services, Sources};
 use crate::memory::{self, Governor, Paths, View, sample_limits};
 use crate::metrics::Metrics;
@@ -97,7 +97,7 @@ impl Server {
         let clock = Clock::monotonic();
         let memory_limits = memory_limits(&boot);
         let setting = tuning.setting();
-        let at_start = sample_limits(&memory_limits, setting.max_memory_bytes);
+        let at_start = sample_limits(&memory_limits, &setting);
         announce_limit(&at_start);
 
         let store = Arc::new(Store::new(Options {
@@ -111,7 +111,8 @@ impl Server {
             Governor::spawn(memory_limits, setting, store.clone(), cleaner.clone(), clock.clone(), view.clone())?;
         let cache = Arc::new(Cache::new(store.clone(), clock.clone(), tuning.defaults()));
         let metrics = Arc::new(Metrics::new(store.clone(), cleaner.clone(), view.clone()));
-        let config_problem = Arc::new(ArcSwapOption::empty());
+        let config_problem = Arc::new(ArcSwapOption::from_pointee(live.problem().map(str::to_owned)));
+        metrics.set_config_good(live.problem().is_none());
         let sources = Sources {
             store: store.clone(),
             cleaner: cleaner.clone(),
@@ -146,10 +147,14 @@ impl Server {
             loop {
                 ticks.tick().await;
                 in_flight.set_max(in_flight_max(view.get().limit_bytes));
+                let compaction = live.tuning().compaction;
                 if let Some(tuning) = follow(live.poll(), &live, &config_problem, &metrics) {
                     governor.set(tuning.setting());
                     cleaner.set_pacing(tuning.pacing());
                     cache.set_defaults(tuning.defaults());
+                    if tuning.compaction == Compaction::Now && compaction != Compaction::Now {
+                        cleaner.run(Order::compact(100));
+                    }
                 }
             }
         };
@@ -174,9 +179,12 @@ fn tcp(key: &str, text: &str) -> Result<Address, String> {
 }
 
 fn memory_limits(boot: &Boot) -> memory::Limits {
+    let path = |text: &String| Some(text).filter(|text| !text.is_empty()).map(PathBuf::from);
     memory::Limits {
         cgroup: Paths::new(PathBuf::from(&boot.cgroup_root)),
-        file: Some(&boot.limit_file).filter(|path| !path.is_empty()).map(PathBuf::from),
+        file: path(&boot.limit_file),
+        request: path(&boot.request_file),
+        meminfo: PathBuf::from("/proc/meminfo"),
         default_bytes: boot.default_memory.0,
     }
 }

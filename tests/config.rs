@@ -112,6 +112,93 @@ fn a_change_of_the_file_takes_hold_and_a_bad_one_keeps_the_last_good() {
     assert_eq!(limit(&ebb), 50 << 20);
 }
 
+/// A projected volume, swapped as the kubelet does it: all files at once, by one link.
+struct Volume {
+    root: tempfile::TempDir,
+    generation: std::cell::Cell<u32>,
+}
+
+impl Volume {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let volume = Self { root: tempfile::tempdir().unwrap(), generation: std::cell::Cell::new(0) };
+        for name in ["ebb.yaml", "annotations", "memory-limit", "memory-request"] {
+            symlink(format!("..data/{name}"), volume.root.path().join(name)).unwrap();
+        }
+        volume.swap(files);
+        volume
+    }
+
+    fn swap(&self, files: &[(&str, &str)]) {
+        let (root, next) = (self.root.path(), self.generation.get() + 1);
+        let directory = format!("..{next}");
+        fs::create_dir(root.join(&directory)).unwrap();
+        for (name, text) in files {
+            fs::write(root.join(&directory).join(name), text).unwrap();
+        }
+        symlink(&directory, root.join("..data_tmp")).unwrap();
+        fs::rename(root.join("..data_tmp"), root.join("..data")).unwrap();
+        self.generation.set(next);
+    }
+
+    fn path(&self) -> &str {
+        self.root.path().to_str().unwrap()
+    }
+}
+
+#[test]
+fn one_pod_is_tuned_by_its_annotations() {
+    let config = ("ebb.yaml", "maxMemory: 100Mi\n");
+    let volume = Volume::new(&[config]);
+    let ebb = Ebb::start(&["--config", volume.path()]);
+    until("the ConfigMap is in force", || limit(&ebb) == 100 << 20);
+    let annotated = |value: &str| format!("kubernetes.io/x=\"y\"\nconfig.ebb-cache.io/max-memory=\"{value}\"\n");
+    volume.swap(&[config, ("annotations", &annotated("50Mi"))]);
+    until("the annotation wins", || limit(&ebb) == 50 << 20);
+    volume.swap(&[config, ("annotations", &annotated("fifty"))]);
+    until("a bad one is a problem", || metric(&ebb, "ebb_config_good ") == 0);
+    assert_eq!(limit(&ebb), 50 << 20, "and the last good stays");
+    let named = "maxMemory (annotation config.ebb-cache.io/max-memory): \\\"fifty\\\" is not a size";
+    assert_eq!(ebb.logged(named), 1, "and is named");
+    volume.swap(&[config]);
+    until("without it the ConfigMap holds again", || limit(&ebb) == 100 << 20);
+    volume.swap(&[]);
+    until("without a ConfigMap the container's own limit holds", || limit(&ebb) != 100 << 20);
+    assert_eq!(metric(&ebb, "ebb_config_good "), 1, "it is optional");
+}
+
+#[test]
+fn a_broken_configmap_does_not_keep_a_pod_from_starting() {
+    let annotations = ("annotations", "config.ebb-cache.io/max-memory=\"50Mi\"\n");
+    let volume = Volume::new(&[("ebb.yaml", "tick: 4 bananas\n"), annotations]);
+    let ebb = Ebb::start(&["--config", volume.path()]);
+    assert_eq!((metric(&ebb, "ebb_config_good "), limit(&ebb)), (0, 50 << 20), "what is good in it holds");
+    volume.swap(&[("ebb.yaml", "maxMemory: 40Mi\n")]);
+    until("it is repaired", || limit(&ebb) == 40 << 20);
+    assert_eq!(metric(&ebb, "ebb_config_good "), 1);
+}
+
+#[test]
+fn a_pods_limit_file_is_found_in_the_volume_and_followed() {
+    let volume = Volume::new(&[("memory-limit", "67108864")]);
+    let ebb = Ebb::start(&["--config", volume.path()]);
+    until("the limit is that of the file", || limit(&ebb) == 64 << 20);
+    volume.swap(&[("memory-limit", "33554432")]);
+    until("a resize is followed", || limit(&ebb) == 32 << 20);
+    let printed = program().args(["config", "print", "--config", volume.path()]).output().unwrap();
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    let row = printed.lines().find(|line| line.starts_with("requestFile")).unwrap();
+    assert!(row.ends_with(&format!("volume {}", volume.path())), "{row}");
+}
+
+#[test]
+fn an_annotation_asks_for_a_compaction() {
+    let volume = Volume::new(&[]);
+    let ebb = Ebb::start(&["--config", volume.path()]);
+    let runs = || metric(&ebb, "ebb_cleaner_runs_total{reason=\"requested\"} ");
+    volume.swap(&[("annotations", "config.ebb-cache.io/compaction=\"now\"\n")]);
+    until("one run is asked for", || runs() == 1);
+}
+
 #[test]
 fn the_swap_of_a_projected_volume_is_noticed() {
     let directory = tempfile::tempdir().unwrap();

@@ -50,6 +50,11 @@ pub struct Order {
 impl Order {
     /// Do nothing but what is nearly free: give back segments without a live byte, drop what has expired.
     pub const REST: Self = Self { reason: Reason::Drift, target_occupancy_percent: 0, evict_to_bytes: None };
+
+    /// Move items together until segments are this full, in percent, as somebody has asked for.
+    pub fn compact(target_occupancy_percent: u8) -> Self {
+        Self { reason: Reason::Requested, target_occupancy_percent, evict_to_bytes: None }
+    }
 }
 
 /// Memory of the process, as the engine's caller sees it.

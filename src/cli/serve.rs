@@ -4,7 +4,7 @@
 //! [`crate::config`]), so that it takes its place among them.
 
 use super::{Failure, Outcome};
-use crate::config::{Flags, Live};
+use crate::config::{Flags, Live, Source};
 use crate::server::Server;
 use clap::Args;
 use std::path::PathBuf;
@@ -35,8 +35,9 @@ pub(crate) struct ServeArgs {
     /// Where /livez, /readyz and /metrics are [EBB_HTTP_LISTEN; 127.0.0.1:7072].
     #[arg(long, value_name = "ADDR")]
     http_listen: Option<String>,
-    /// The configuration file; changes to it apply without a restart.
-    #[arg(long, env = "EBB_CONFIG", value_name = "FILE")]
+    /// The configuration file, or the directory of a pod's projected volume (ebb.yaml, annotations, memory-limit,
+    /// memory-request, each optional); changes apply without a restart.
+    #[arg(long, env = "EBB_CONFIG", value_name = "PATH")]
     config: Option<PathBuf>,
     /// The memory limit to obey when the container has none or a larger one, such as 256Mi [EBB_MAX_MEMORY].
     #[arg(long, value_name = "SIZE")]
@@ -62,7 +63,8 @@ impl ServeArgs {
         let given = |(key, value, flag): (&str, Option<String>, &'static str)| Some((key.to_owned(), (value?, flag)));
         let flags: Flags = flags.into_iter().filter_map(given).collect();
         let environment = std::env::vars().filter(|(name, _)| name.starts_with("EBB_")).collect();
-        Live::start(config, environment, flags).map_err(|problems| Failure::Config(problems.to_string()))
+        let source = config.map_or(Source::Nothing, Source::at);
+        Live::start(source, environment, flags).map_err(|problems| Failure::Config(problems.to_string()))
     }
 }
 
@@ -70,6 +72,9 @@ impl ServeArgs {
 pub(crate) fn run(args: ServeArgs) -> Outcome {
     let live = args.load()?;
     crate::logging::start(live.config().boot.log_format, live.tuning().log_level);
+    if let Some(problem) = live.problem() {
+        tracing::error!(problem, "configuration; what is good in it is in force");
+    }
     live.effective().warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
     let server = Server::bind(live).map_err(Failure::Config)?;
     let addresses = server.addresses();

@@ -1,6 +1,7 @@
 //! Where values come from: defaults, environment, file, flags; and what is wrong with them, all at once.
 
-use super::Config;
+use super::source::Texts;
+use super::{Config, Source, annotations};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -44,59 +45,54 @@ impl fmt::Display for Problems {
     }
 }
 
-/// Reads all layers. Unknown keys of the file are warnings here; see [`check`].
-///
-/// # Errors
-/// Every problem of every layer.
-pub fn load(file: Option<&Path>, environment: &[(String, String)], flags: &Flags) -> Result<Effective, Problems> {
-    let text = match file {
-        None => None,
-        Some(path) => {
-            let text = std::fs::read_to_string(path);
-            Some((path, text.map_err(|error| Problems(vec![format!("cannot read {}: {error}", path.display())]))?))
-        }
-    };
-    merge(text.as_ref().map(|(path, text)| (*path, text.as_str())), environment, flags)
-}
-
-/// As [`load`] of one file, but an unknown key is a problem too.
+/// Everything that is wrong with one file. An unknown key, which a running server passes over, is a problem too.
 ///
 /// # Errors
 /// Every problem of the file.
 pub fn check(file: &Path) -> Result<(), Problems> {
-    let effective = load(Some(file), &[], &Flags::new())?;
+    let texts = Source::File(file.to_owned()).read().map_err(|why| Problems(vec![why]))?;
+    let effective = merge(&texts, &[], &Flags::new())?;
     if effective.warnings.is_empty() { Ok(()) } else { Err(Problems(effective.warnings)) }
 }
 
-pub(super) fn merge(
-    file: Option<(&Path, &str)>,
-    environment: &[(String, String)],
-    flags: &Flags,
-) -> Result<Effective, Problems> {
+/// Puts all layers one on the other. Unknown keys of the file are warnings; see [`check`].
+///
+/// # Errors
+/// Every problem of every layer.
+pub(super) fn merge(texts: &Texts, environment: &[(String, String)], flags: &Flags) -> Result<Effective, Problems> {
     let defaults = defaults();
     let known = leaves(&defaults);
     let mut problems = Vec::new();
     let mut warnings = Vec::new();
     let mut overrides: BTreeMap<String, (Value, String)> = BTreeMap::new();
 
+    if let Some(volume) = &texts.volume {
+        for (key, file) in [("limitFile", "memory-limit"), ("requestFile", "memory-request")] {
+            let path = volume.join(file).display().to_string();
+            overrides.insert(key.to_owned(), (path.into(), format!("volume {}", volume.display())));
+        }
+    }
     for key in known.keys() {
         let name = variable(key);
         if let Some((_, text)) = environment.iter().find(|(variable, _)| *variable == name) {
             overrides.insert(key.clone(), (scalar(text), name));
         }
     }
-    if let Some((path, text)) = file {
+    if let Some((name, text)) = &texts.file {
         match parse(text) {
-            Err(why) => problems.push(format!("{}: {why}", path.display())),
+            Err(why) => problems.push(format!("{name}: {why}")),
             Ok(tree) => {
                 for (key, value) in leaves(&tree) {
                     match known.contains_key(&key) {
-                        true => drop(overrides.insert(key, (value, path.display().to_string()))),
-                        false => warnings.push(unknown(&key, &known, path)),
+                        true => drop(overrides.insert(key, (value, name.clone()))),
+                        false => warnings.push(unknown(&key, &known, name)),
                     }
                 }
             }
         }
+    }
+    for (key, text) in &texts.annotations {
+        overrides.insert(key.clone(), (scalar(text), annotations::name(key)));
     }
     for (key, (text, flag)) in flags {
         overrides.insert(key.clone(), (scalar(text), (*flag).to_owned()));
@@ -194,10 +190,10 @@ fn place(tree: &mut Value, key: &str, value: Value) {
     *at = value;
 }
 
-fn unknown(key: &str, known: &Leaves, path: &Path) -> String {
+fn unknown(key: &str, known: &Leaves, file: &str) -> String {
     let nearest = known.keys().min_by_key(|candidate| distance(candidate, key)).expect("there are knobs");
     let hint = if distance(nearest, key) <= 3 { format!("; did you mean {nearest}?") } else { String::new() };
-    format!("{}: {key} is not a knob{hint}", path.display())
+    format!("{file}: {key} is not a knob{hint}")
 }
 
 /// Levenshtein's distance.

@@ -1,21 +1,22 @@
 //! The configuration while the process runs: the file is looked at again, and what is good in it takes hold.
 //!
-//! The file is read and compared whole, about once a second. It is small, and that notices every way in which it can
-//! change: an edit in place, a rename, and the `..data` link by which Kubernetes swaps a whole directory (where a file
-//! watch would go on watching the old one).
+//! Its layers are read and compared whole, about once a second. They are small, and that notices every way in which they
+//! can change: an edit in place, a rename, and the `..data` link by which Kubernetes swaps a whole directory (where a
+//! file watch would go on watching the old one).
 
-use super::layers::{self, Flags};
+use super::layers::{self, Flags, Problems};
+use super::source::{Source, Texts};
 use super::{Config, Effective, Tuning};
-use std::path::PathBuf;
 
 /// The configuration in force, and how it is looked at again.
 #[derive(Debug)]
 pub struct Live {
-    file: Option<PathBuf>,
+    source: Source,
     environment: Vec<(String, String)>,
     flags: Flags,
-    seen: Option<Result<String, String>>,
+    seen: Result<Texts, String>,
     effective: Effective,
+    problem: Option<String>,
 }
 
 /// What a look has found.
@@ -38,16 +39,27 @@ impl Live {
     /// The configuration at the start.
     ///
     /// # Errors
-    /// Every problem of every layer.
-    pub fn start(
-        file: Option<PathBuf>,
-        environment: Vec<(String, String)>,
-        flags: Flags,
-    ) -> Result<Self, layers::Problems> {
-        let effective = layers::load(file.as_deref(), &environment, &flags)?;
-        let mut live = Self { file, environment, flags, seen: None, effective };
-        live.seen = live.read();
-        Ok(live)
+    /// Every problem of every layer. What is wrong in a volume is passed over instead; see [`Self::problem`].
+    pub fn start(source: Source, environment: Vec<(String, String)>, flags: Flags) -> Result<Self, Problems> {
+        let seen = source.read();
+        let merged = match &seen {
+            Ok(texts) => layers::merge(texts, &environment, &flags),
+            Err(why) => Err(Problems(vec![why.clone()])),
+        };
+        let (effective, problem) = match merged {
+            Ok(effective) => (effective, None),
+            Err(problems) if source.is_lenient() => {
+                let texts = seen.clone().unwrap_or_default();
+                (best_of(texts, &environment, &flags)?, Some(problems.to_string()))
+            }
+            Err(problems) => return Err(problems),
+        };
+        Ok(Self { source, environment, flags, seen, effective, problem })
+    }
+
+    /// What is wrong with the layers as they are now; what was good last is in force.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
     }
 
     /// What is in force.
@@ -65,26 +77,25 @@ impl Live {
         &self.effective.config.tuning
     }
 
-    fn read(&self) -> Option<Result<String, String>> {
-        let path = self.file.as_ref()?;
-        Some(std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display())))
-    }
-
-    /// Looks at the file again.
+    /// Looks at the layers again.
     pub fn poll(&mut self) -> Reload {
-        let now = self.read();
+        let now = self.source.read();
         if now == self.seen {
             return Reload::Unchanged;
         }
         self.seen.clone_from(&now);
-        let (text, path) = match (now, &self.file) {
-            (Some(Ok(text)), Some(path)) => (text, path),
-            (Some(Err(why)), _) => return Reload::Rejected(why),
-            _ => return Reload::Unchanged,
-        };
-        match layers::merge(Some((path.as_path(), &text)), &self.environment, &self.flags) {
-            Err(problems) => Reload::Rejected(problems.to_string()),
-            Ok(next) => self.apply(next),
+        let merged = now.and_then(|texts| {
+            layers::merge(&texts, &self.environment, &self.flags).map_err(|problems| problems.to_string())
+        });
+        match merged {
+            Ok(next) => {
+                self.problem = None;
+                self.apply(next)
+            }
+            Err(why) => {
+                self.problem = Some(why.clone());
+                Reload::Rejected(why)
+            }
         }
     }
 
@@ -107,4 +118,17 @@ impl Live {
         self.effective.config = Config { boot, tuning: next.config.tuning };
         Reload::Applied { changes, warnings }
     }
+}
+
+/// As many of the layers as go together: without the annotations, without the file, without both.
+///
+/// # Errors
+/// What is wrong with environment and flags.
+fn best_of(texts: Texts, environment: &[(String, String)], flags: &Flags) -> Result<Effective, Problems> {
+    let Texts { volume, file, annotations } = texts;
+    let without_annotations = Texts { volume: volume.clone(), file, annotations: Vec::new() };
+    let without_file = Texts { volume: volume.clone(), file: None, annotations };
+    let neither = Texts { volume, ..Texts::default() };
+    let merge = |texts: &Texts| layers::merge(texts, environment, flags);
+    merge(&without_annotations).or_else(|_| merge(&without_file)).or_else(|_| merge(&neither))
 }

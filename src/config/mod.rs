@@ -1,18 +1,21 @@
 //! The configuration: every knob once, with its meaning, unit and default.
 //!
 //! ```text
-//!  built-in ◄ environment EBB_… ◄ file (YAML, the shape a ConfigMap mounts) ◄ flags        later ones win
+//!  built-in ◄ environment EBB_… ◄ file (YAML, the shape a ConfigMap mounts) ◄ pod annotations ◄ flags        later ones win
 //! ```
 //! [`Boot`] is read once, when the process starts; [`Tuning`] again whenever the file changes. The schema and
 //! `docs/configuration.md` are printed from these structs, and a test says when they are stale.
 
+pub mod annotations;
 mod document;
 mod layers;
 mod live;
+mod source;
 
 pub use document::{reference, schema};
-pub use layers::{Effective, Flags, Problems, Row, check, load};
+pub use layers::{Effective, Flags, Problems, Row, check};
 pub use live::{Live, Reload};
+pub use source::Source;
 
 use crate::cache::Defaults;
 use crate::cleaner::Pacing;
@@ -77,6 +80,8 @@ pub struct Boot {
     pub drain_timeout: Span,
     /// File with the container's memory limit in bytes, as the downward API writes it; none if empty.
     pub limit_file: String,
+    /// File with the container's memory request in bytes, as the downward API writes it; none if empty.
+    pub request_file: String,
     /// Where the cgroup file systems are mounted.
     pub cgroup_root: String,
     /// `text` for people, `json` for machines.
@@ -117,6 +122,7 @@ impl Default for Boot {
             in_flight_per_connection: ByteSize(8 << 20),
             drain_timeout: Span(1_500),
             limit_file: String::new(),
+            request_file: String::new(),
             cgroup_root: "/sys/fs/cgroup".to_owned(),
             log_format: LogFormat::Text,
         }
@@ -135,6 +141,11 @@ pub struct Tuning {
     pub watermarks: Watermarks,
     /// When compaction starts, and how far it goes.
     pub drift: Drift,
+    /// Whether compaction starts by itself: `auto` or `off`; `now` is `auto` with one run at once.
+    pub compaction: Compaction,
+    /// Whether the cache keeps to the container's memory request while the node is short of memory: the kubelet evicts
+    /// first what uses more than it asked for.
+    pub eviction_aware: bool,
     /// How hard the cleaner may work.
     pub pacing: PacingKnobs,
     /// What a request leaves to the server.
@@ -147,6 +158,19 @@ pub struct Tuning {
     pub pressure: Percent,
     /// What is logged: `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: LogLevel,
+}
+
+/// Whether compaction starts by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Compaction {
+    /// When there is enough to win.
+    #[default]
+    Auto,
+    /// Only when somebody asks for it, or to make room.
+    Off,
+    /// As `auto`, and one run as soon as this is read.
+    Now,
 }
 
 /// What is logged.
@@ -236,6 +260,8 @@ impl Default for Tuning {
             reserve: Reserve::default(),
             watermarks: Watermarks::default(),
             drift: Drift::default(),
+            compaction: Compaction::Auto,
+            eviction_aware: false,
             pacing: PacingKnobs::default(),
             defaults: DefaultsKnobs::default(),
             tick: Span(100),
@@ -293,6 +319,8 @@ impl Tuning {
             reserve: Reserve { share, least },
             watermarks: Watermarks { low, high, critical },
             drift: Drift { dead, busy_occupancy, idle_occupancy },
+            compaction,
+            eviction_aware,
             pacing: _,
             defaults: _,
             tick,
@@ -303,7 +331,9 @@ impl Tuning {
         Setting {
             max_memory_bytes: Some(max_memory.0).filter(|bytes| *bytes > 0),
             tick: tick.duration(),
+            eviction_aware: *eviction_aware,
             marks: Marks {
+                compacts: *compaction != Compaction::Off,
                 reserve_percent: share.0.into(),
                 reserve_bytes: least.0,
                 low_percent: low.0.into(),

@@ -95,7 +95,7 @@ impl AdminService for Admin {
                 )));
             }
         };
-        let order = Order { reason: Reason::Requested, target_occupancy_percent: target, evict_to_bytes: None };
+        let order = Order::compact(target);
         if dry_run {
             let receipt = Update::Receipt(self.sources.dry_run());
             let only = proto::CompactResponse { update: Some(receipt) };

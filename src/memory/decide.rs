@@ -53,6 +53,8 @@ pub struct Marks {
     pub high_percent: u64,
     /// Eviction is urgent.
     pub critical_percent: u64,
+    /// Whether compaction starts by itself.
+    pub compacts: bool,
     /// Dead bytes in percent of live ones at which compaction starts.
     pub dead_percent: u64,
     /// How full segments are made while callers write much.
@@ -73,6 +75,7 @@ impl Default for Marks {
             low_percent: 88,
             high_percent: 94,
             critical_percent: 98,
+            compacts: true,
             dead_percent: 10,
             busy_occupancy_percent: 90,
             idle_occupancy_percent: 98,
@@ -211,7 +214,7 @@ fn is_busy(now: &Sample, earlier: Option<&Sample>, elapsed_ms: u64) -> bool {
 
 /// Compaction starts above the mark and goes on until the dead bytes have fallen to what full segments leave.
 fn is_drift(now: &Sample, before: &Standing, marks: &Marks) -> bool {
-    if now.dead_bytes < WORTH_BYTES && now.item_bytes > 0 {
+    if !marks.compacts || (now.dead_bytes < WORTH_BYTES && now.item_bytes > 0) {
         return false;
     }
     let started = before.regime == Regime::Drift;

@@ -2,6 +2,7 @@
 
 use super::cgroup::{Cgroup, Paths, Reading};
 use super::decide::{Marks, Regime, Sample, Standing, decide};
+use super::node::Node;
 use super::process::{self, Process};
 use crate::cleaner::{Cleaner, Outside, Reason};
 use crate::clock::Clock;
@@ -17,8 +18,12 @@ use std::time::Duration;
 pub struct Limits {
     /// The cgroup files.
     pub cgroup: Paths,
-    /// The file of the downward API, if there is one.
+    /// The file of the downward API that holds the limit, if there is one.
     pub file: Option<PathBuf>,
+    /// The file of the downward API that holds the request, if there is one.
+    pub request: Option<PathBuf>,
+    /// Usually `/proc/meminfo`.
+    pub meminfo: PathBuf,
     /// The limit when none is found, in bytes.
     pub default_bytes: u64,
 }
@@ -30,6 +35,8 @@ pub struct Setting {
     pub max_memory_bytes: Option<u64>,
     /// How often it reads.
     pub tick: Duration,
+    /// Whether the request is the limit while the node is short of memory.
+    pub eviction_aware: bool,
     /// The rules' numbers.
     pub marks: Marks,
 }
@@ -191,15 +198,31 @@ fn act(sample: Sample, before: &Standing, marks: &Marks, store: &Store, cleaner:
 }
 
 /// Reads the limits once: for the size of the store at the start.
-pub fn sample_limits(limits: &Limits, max_memory_bytes: Option<u64>) -> Snapshot {
-    Sampler::new(limits.clone()).limits(max_memory_bytes).0
+pub fn sample_limits(limits: &Limits, setting: &Setting) -> Snapshot {
+    Sampler::new(limits.clone()).limits(setting).0
 }
 
-/// Reads the cgroup and the limit file.
-fn files(limits: &Limits, cgroup: Option<&Cgroup>) -> io::Result<(Reading, Option<u64>)> {
-    let reading = cgroup.map_or_else(|| Ok(Reading::default()), Cgroup::read)?;
-    let file = limits.file.as_deref().map_or(Ok(None), process::limit_file)?;
-    Ok((reading, file))
+/// What the files say, the process's own aside.
+#[derive(Clone, Debug, Default)]
+struct Files {
+    cgroup: Reading,
+    /// The limit of the downward API, in bytes.
+    limit: Option<u64>,
+    /// The request of the downward API, in bytes.
+    request: Option<u64>,
+    node: Option<Node>,
+}
+
+impl Files {
+    fn read(limits: &Limits, cgroup: Option<&Cgroup>) -> io::Result<Self> {
+        let number = |path: &Option<PathBuf>| path.as_deref().map_or(Ok(None), process::limit_file);
+        Ok(Self {
+            cgroup: cgroup.map_or_else(|| Ok(Reading::default()), Cgroup::read)?,
+            limit: number(&limits.file)?,
+            request: number(&limits.request)?,
+            node: Node::read(&limits.meminfo)?,
+        })
+    }
 }
 
 /// Reads everything.
@@ -207,51 +230,56 @@ struct Sampler {
     limits: Limits,
     cgroup: Option<Cgroup>,
     process: Process,
-    /// The last reading of the cgroup and the limit file.
-    last: (Reading, Option<u64>),
+    last: Files,
+    node_is_short: bool,
 }
 
 impl Sampler {
     fn new(limits: Limits) -> Self {
         let cgroup = Cgroup::find(&limits.cgroup);
-        let last = files(&limits, cgroup.as_ref()).unwrap_or_default();
-        Self { limits, cgroup, process: Process::own(), last }
+        let last = Files::read(&limits, cgroup.as_ref()).unwrap_or_default();
+        Self { limits, cgroup, process: Process::own(), last, node_is_short: false }
     }
 
-    fn limits(&mut self, max_memory_bytes: Option<u64>) -> (Snapshot, Reading) {
-        match files(&self.limits, self.cgroup.as_ref()) {
+    fn limits(&mut self, setting: &Setting) -> (Snapshot, Reading) {
+        match Files::read(&self.limits, self.cgroup.as_ref()) {
             Ok(now) => self.last = now,
             // A limit does not end because it cannot be seen; what was used then says nothing about now.
-            Err(_) => self.last.0.used = None,
+            Err(_) => self.last.cgroup.used = None,
         }
-        let (reading, file) = self.last.clone();
+        let Files { cgroup, limit, request, node } = self.last.clone();
+        let enforced = cgroup.limit.map(|(limit, _)| limit);
+        let file = limit.filter(|limit| enforced.is_some() || !node.is_some_and(|node| node.is_whole(*limit)));
+        self.node_is_short = node.is_some_and(|node| node.is_short(self.node_is_short));
+        let keeps_to_request = setting.eviction_aware && self.node_is_short;
         let all = [
-            reading.limit,
-            reading.high.map(|limit| (limit, "cgroup memory.high")),
+            cgroup.limit,
+            cgroup.high.map(|limit| (limit, "cgroup memory.high")),
             file.map(|limit| (limit, "limit file")),
-            max_memory_bytes.map(|limit| (limit, "max_memory")),
+            request.filter(|_| keeps_to_request).map(|request| (request, "memory request")),
+            setting.max_memory_bytes.map(|limit| (limit, "max_memory")),
         ];
         let found = all.into_iter().flatten().min_by_key(|(limit, _)| *limit);
         let (limit_bytes, limit_source) = found.unwrap_or((self.limits.default_bytes, "default_memory"));
-        let enforced = reading.limit.map(|(limit, _)| limit);
         let snapshot = Snapshot {
             limit_bytes,
             limit_source,
             is_default_limit: found.is_none(),
             shrink_pending: file.zip(enforced).is_some_and(|(file, enforced)| file < enforced),
-            pressure_percent: reading.pressure_percent,
-            oom_kills: reading.oom_kills,
+            pressure_percent: cgroup.pressure_percent,
+            oom_kills: cgroup.oom_kills,
             ..Snapshot::default()
         };
-        (snapshot, reading)
+        (snapshot, cgroup)
     }
 
     fn read(&mut self, setting: &Setting, store: &Store, now_ms: u64) -> (Snapshot, Sample) {
-        let (snapshot, reading) = self.limits(setting.max_memory_bytes);
+        let (snapshot, reading) = self.limits(setting);
         let rss_bytes = self.process.rss_bytes();
         // A limit that only the configuration knows is held against this process alone; a container's usage may hold
         // others, whose share is not ours to give back.
-        let by_container = snapshot.limit_source.starts_with("cgroup") || snapshot.limit_source == "limit file";
+        let by_container = snapshot.limit_source.starts_with("cgroup")
+            || ["limit file", "memory request"].contains(&snapshot.limit_source);
         let used_bytes = match reading.used {
             Some(used) if by_container => used,
             _ => rss_bytes,
@@ -278,5 +306,96 @@ impl Sampler {
             pressure_percent: reading.pressure_percent,
         };
         (Snapshot { used_bytes, rss_bytes, ..snapshot }, sample)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const MIB: u64 = 1 << 20;
+
+    /// The files of a container whose cgroup enforces 256 MiB, on a node of 4 GiB.
+    struct Pod(tempfile::TempDir);
+
+    impl Pod {
+        fn new() -> Self {
+            let pod = Self(tempfile::tempdir().unwrap());
+            pod.write("own", "0::/\n").write("memory.stat", "anon 1048576\n").write("memory.max", "268435456\n");
+            pod.node(2048);
+            pod
+        }
+
+        fn write(&self, name: &str, text: &str) -> &Self {
+            fs::write(self.0.path().join(name), text).unwrap();
+            self
+        }
+
+        fn node(&self, available_mib: u64) {
+            self.write("meminfo", &format!("MemTotal: 4194304 kB\nMemAvailable: {} kB\n", available_mib << 10));
+        }
+
+        fn sampler(&self) -> Sampler {
+            let path = |name: &str| self.0.path().join(name);
+            Sampler::new(Limits {
+                cgroup: Paths { root: path(""), own: path("own") },
+                file: Some(path("memory-limit")),
+                request: Some(path("memory-request")),
+                meminfo: path("meminfo"),
+                default_bytes: 64 * MIB,
+            })
+        }
+    }
+
+    fn setting(eviction_aware: bool) -> Setting {
+        let tick = Duration::from_millis(100);
+        Setting { max_memory_bytes: None, tick, eviction_aware, marks: Marks::default() }
+    }
+
+    fn limit(sampler: &mut Sampler, setting: &Setting) -> (u64, &'static str) {
+        let found = sampler.limits(setting).0;
+        (found.limit_bytes / MIB, found.limit_source)
+    }
+
+    #[test]
+    fn a_cache_keeps_to_its_request_while_the_node_is_short_of_memory() {
+        let pod = Pod::new();
+        pod.write("memory-request", "67108864");
+        let mut sampler = pod.sampler();
+        let aware = setting(true);
+        assert_eq!(limit(&mut sampler, &aware), (256, "cgroup memory.max"));
+        pod.node(300);
+        assert_eq!(limit(&mut sampler, &aware), (64, "memory request"));
+        assert_eq!(limit(&mut sampler, &setting(false)), (256, "cgroup memory.max"), "only where it is asked for");
+        pod.node(500);
+        assert_eq!(limit(&mut sampler, &aware), (64, "memory request"), "not yet out of danger");
+        pod.node(700);
+        assert_eq!(limit(&mut sampler, &aware), (256, "cgroup memory.max"));
+        pod.node(100);
+        pod.write("memory-request", "0");
+        assert_eq!(limit(&mut sampler, &aware), (256, "cgroup memory.max"), "a pod without a request has none to keep");
+    }
+
+    #[test]
+    fn a_limit_file_below_the_cgroup_is_a_pending_shrink() {
+        let pod = Pod::new();
+        pod.write("memory-limit", "134217728");
+        let mut sampler = pod.sampler();
+        let (found, _) = sampler.limits(&setting(false));
+        assert_eq!((found.limit_bytes / MIB, found.limit_source, found.shrink_pending), (128, "limit file", true));
+        pod.write("memory.max", "134217728\n");
+        assert!(!sampler.limits(&setting(false)).0.shrink_pending, "the kubelet has done it");
+    }
+
+    #[test]
+    fn what_the_node_can_give_is_no_limit_of_the_container() {
+        let pod = Pod::new();
+        pod.write("memory.max", "max\n").write("memory-limit", &(3900 * MIB).to_string());
+        let mut sampler = pod.sampler();
+        let (found, _) = sampler.limits(&setting(false));
+        assert!(found.is_default_limit, "{found:?}");
+        pod.write("memory-limit", &(512 * MIB).to_string());
+        assert_eq!(limit(&mut sampler, &setting(false)), (512, "limit file"));
     }
 }

@@ -14,6 +14,8 @@ mod cgroup;
 #[cfg(feature = "server")]
 mod governor;
 #[cfg(feature = "server")]
+mod node;
+#[cfg(feature = "server")]
 mod process;
 
 #[cfg(feature = "server")]

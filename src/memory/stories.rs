@@ -8,12 +8,13 @@ const MIB: u64 = 1 << 20;
 struct Story {
     sample: Sample,
     standing: Standing,
+    marks: Marks,
 }
 
 impl Story {
     fn new(limit_mib: u64) -> Self {
         let sample = Sample { limit_bytes: limit_mib * MIB, used_bytes: 8 * MIB, ..Sample::default() };
-        let mut story = Self { sample, standing: Standing::default() };
+        let mut story = Self { sample, standing: Standing::default(), marks: Marks::default() };
         story.tick();
         story
     }
@@ -30,7 +31,7 @@ impl Story {
 
     fn tick(&mut self) -> Regime {
         self.sample.now_ms += 250;
-        self.standing = decide(self.sample, &self.standing, &Marks::default());
+        self.standing = decide(self.sample, &self.standing, &self.marks);
         assert!(self.standing.budget_bytes <= self.sample.limit_bytes, "D1");
         self.standing.regime
     }
@@ -53,6 +54,15 @@ fn a_burst_is_emptied_and_compaction_starts_by_itself_and_ends() {
     assert_eq!(story.engine(16, 5).tick(), Regime::Drift, "once started it goes on below the mark");
     assert_eq!(story.engine(16, 0).tick(), Regime::Calm);
     assert_eq!(story.standing.order, Order::REST);
+}
+
+#[test]
+fn compaction_that_is_off_stays_off_and_eviction_does_not() {
+    let mut story = Story::new(256);
+    story.marks.compacts = false;
+    assert_eq!(story.engine(16, 144).settle(), Regime::Calm);
+    assert_eq!(story.engine(16, 206).settle(), Regime::High);
+    assert!(story.standing.order.evict_to_bytes.is_some());
 }
 
 #[test]

@@ -82,9 +82,7 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{/* What /etc/ebb holds, whoever mounts it; .configMap is a name, .optional whether it may be missing. The file of an
-annotation that nobody sets stands first: Ebb refuses to start without the file it was pointed at, so a missing ConfigMap
-leaves an empty one, and a ConfigMap takes its place, because later sources of a projected volume win. */}}
+{{/* What /etc/ebb holds, whoever mounts it; .configMap is a name, .optional whether it may be missing. */}}
 {{- define "ebb.configVolume" -}}
 name: ebb-config
 projected:
@@ -92,10 +90,6 @@ projected:
   sources:
     - downwardAPI:
         items:
-          - path: ebb.yaml
-            fieldRef:
-              apiVersion: v1
-              fieldPath: metadata.annotations['config.ebb-cache.io/empty']
           - path: annotations
             fieldRef:
               apiVersion: v1
@@ -135,7 +129,7 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 restartPolicy: Always
 args:
   - serve
-  - --config=/etc/ebb/ebb.yaml
+  - --config=/etc/ebb
 env:
   - name: EBB_LISTEN
     value: {{ printf "127.0.0.1:%d" (int $sidecar.ports.data) | quote }}
@@ -151,8 +145,6 @@ env:
   {{- end }}
   - name: EBB_ADDR
     value: {{ include "ebb.address" . | quote }}
-  - name: EBB_LIMIT_FILE
-    value: /etc/ebb/memory-limit
   {{- with include "ebb.knobs" (dict "knobs" $sidecar.boot "prefix" "EBB") }}
   {{- . | nindent 2 }}
   {{- end }}

