@@ -20,6 +20,8 @@ pub mod grpc;
 #[cfg(feature = "server")]
 mod http;
 #[cfg(feature = "server")]
+pub mod k8s;
+#[cfg(feature = "server")]
 mod logging;
 pub mod memory;
 #[cfg(feature = "server")]

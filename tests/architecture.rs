@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("memory", &["cleaner", "clock", "store"]),
     ("cache", &["clock", "proto", "store"]),
     ("config", &["cache", "cleaner", "memory", "units"]),
+    ("k8s", &["config"]),
     ("logging", &["config"]),
     ("metrics", &["cleaner", "memory", "store"]),
     ("http", &["metrics"]),
@@ -23,7 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "server",
         &["cache", "cleaner", "clock", "config", "grpc", "http", "logging", "memory", "metrics", "proto", "store"],
     ),
-    ("cli", &["config", "logging", "proto", "server", "store"]),
+    ("cli", &["config", "k8s", "logging", "proto", "server", "store"]),
 ];
 
 fn sources(path: &Path, into: &mut Vec<(String, String)>) {

@@ -4,6 +4,7 @@
 //!   data     get set del touch incr scan     an application's calls, by hand
 //!   admin    stats compact release doctor    what an operator sees and does
 //!   server   serve config                    the sidecar itself
+//!   cluster  inject uninject                 sidecars for pods in files
 //!   bench    reclaim serve trace             the instrument its figures are measured on
 //! ```
 //!
@@ -17,6 +18,8 @@ mod config;
 mod connect;
 mod data;
 mod doctor;
+mod inject;
+mod manifest;
 mod output;
 mod serve;
 mod stats;
@@ -77,6 +80,10 @@ pub(crate) enum Command {
     Release(compact::ReleaseArgs),
     /// Say what is wrong, with evidence and a remedy, worst first.
     Doctor(doctor::DoctorArgs),
+    /// Put a sidecar into the pods and workloads of manifests.
+    Inject(inject::InjectArgs),
+    /// Take the sidecars out again that `ebb inject` has put in.
+    Uninject(inject::UninjectArgs),
     /// Measure: memory given back, calls per second, misses on recorded traces.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -134,6 +141,8 @@ fn dispatch(command: Command) -> Outcome {
         Command::Compact(args) => wait(compact::compact(args)),
         Command::Release(args) => wait(compact::release(args)),
         Command::Doctor(args) => wait(doctor::run(args)),
+        Command::Inject(args) => inject::inject(args),
+        Command::Uninject(args) => inject::uninject(args),
         Command::Bench(command) => bench::run(command),
     }
 }

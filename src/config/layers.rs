@@ -101,9 +101,7 @@ pub(super) fn merge(texts: &Texts, environment: &[(String, String)], flags: &Fla
     let mut tree = defaults.clone();
     for (key, (value, source)) in &overrides {
         // Each value by itself first, so that every wrong one is reported, with its name.
-        let mut alone = defaults.clone();
-        place(&mut alone, key, value.clone());
-        match serde_json::from_value::<Config>(alone) {
+        match with(&defaults, key, value.clone()) {
             Ok(_) => place(&mut tree, key, value.clone()),
             Err(error) => problems.push(format!("{key} ({source}): {error}")),
         }
@@ -117,6 +115,17 @@ pub(super) fn merge(texts: &Texts, environment: &[(String, String)], flags: &Fla
     let values = leaves(&serde_json::to_value(&config).expect("a configuration is a tree"));
     let row = |(key, value): (String, Value)| Row { source: source(&key), value: plain(&value), key };
     Ok(Effective { config, rows: values.into_iter().map(row).collect(), warnings })
+}
+
+/// Whether a knob can have a value, all others as they come.
+pub(super) fn alone(key: &str, text: &str) -> Result<(), String> {
+    with(&defaults(), key, scalar(text)).map(drop).map_err(|error| error.to_string())
+}
+
+fn with(defaults: &Value, key: &str, value: Value) -> Result<Config, serde_json::Error> {
+    let mut tree = defaults.clone();
+    place(&mut tree, key, value);
+    serde_json::from_value(tree)
 }
 
 fn defaults() -> Value {

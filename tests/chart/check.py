@@ -21,7 +21,7 @@ CHART = pathlib.Path("charts/ebb")
 MANIFESTS = pathlib.Path("manifests")
 HELMS = ("helm3", "helm4")
 # A policy needs 1.36; all else works from 1.31 on.
-VERSIONS = ("1.31.0", "1.34.0", "1.36.0", "1.37.0")
+VERSIONS = tuple(f"1.{minor}.0" for minor in range(31, 38))
 POLICY_VERSIONS = ("1.36.0", "1.37.0")
 MONITORING = ("--api-versions", "monitoring.coreos.com/v1")
 
@@ -480,7 +480,22 @@ def check_refusals():
         check(f"{len(GUARDS)} guards say their sentence, {major}", *problems)
 
 
+def check_injected():
+    """What `ebb inject` makes of the pods of tests/inject is valid in every version in which the pod itself was."""
+    folder, problems, valid = pathlib.Path("tests/inject"), [], 0
+    for path in sorted(folder.glob("injected/*.yaml")):
+        if path.stem == "unknown-fields":
+            continue
+        injected, given = (yaml.safe_load(read(at)) for at in (path, folder / "pods" / path.name))
+        for version in VERSIONS:
+            if not validate([given], version, 0):
+                valid += 1
+                problems += [f"{path.stem}, {version}: {problem}" for problem in validate([injected], version, 0)]
+    check(f"{valid} injected pods are valid, Kubernetes {VERSIONS[0]} to {VERSIONS[-1]}", *problems)
+
+
 check_generated()
+check_injected()
 check_good_values()
 check_contents()
 check_refusals()

@@ -7,6 +7,8 @@ import subprocess
 import tempfile
 import time
 
+import yaml
+
 CONFIG = """\
 apiVersion: v1
 kind: Config
@@ -281,6 +283,39 @@ def check_pods(cluster, check):
     )
 
 
+READ_BY_THE_POLICY = {"memory-limit", "cpu-request", "config-map", "app-containers"}
+
+
+def check_corpus(cluster, check):
+    """The policy gives the pods of tests/inject what `ebb inject` gives them, wherever it reads what they ask for."""
+    compared, problems = 0, []
+    for path in sorted(pathlib.Path("tests/inject/pods").glob("*.yaml")):
+        expected, text = path.read_text().split("\n", 1)
+        given = yaml.safe_load(text)
+        asked = {key.removeprefix("config.ebb-cache.io/") for key in given.get("metadata", {}).get("annotations") or {}}
+        asked = {name for name in asked if "/" not in name}
+        strange = text.startswith("# namespace") or path.stem in ("declares-ebb", "unknown-fields")
+        if strange or asked - READ_BY_THE_POLICY or expected.endswith(("malformed", "too-small")):
+            continue
+        given.setdefault("metadata", {})["name"] = "p"
+        got = cluster.admit(given)
+        if isinstance(got, dict) and expected == "# injected":
+            ours = yaml.safe_load((path.parents[1] / "injected" / path.name).read_text())
+            ours["metadata"]["name"] = "p"
+            ours = cluster.admit(ours)
+            for one in (got, ours):
+                if isinstance(one, dict):
+                    for field in ("uid", "creationTimestamp", "managedFields"):
+                        one["metadata"].pop(field, None)
+                    one["metadata"]["annotations"].pop("ebb-cache.io/injected-by")
+            if got != ours:
+                problems.append(f"{path.stem}: {json.dumps(got)} instead of {json.dumps(ours)}")
+        elif isinstance(got, str) or sidecar(got) and path.stem != "container-called-ebb":
+            problems.append(f"{path.stem}: {got}")
+        compared += 1
+    check(f"policy: {compared} pods of tests/inject get what ebb inject gives them", *problems)
+
+
 def in_force(cluster):
     """Policies reach the admission chain a moment after they are stored."""
     return lambda: not injected(cluster.admit(pod(labels=ENABLED), "plain"))
@@ -297,6 +332,7 @@ def run(assets, tools, check):
             code, _, why = cluster.run("helm4/helm", "install", "ebb", "charts/ebb", *install)
             check("policy: the chart installs", code and why)
             cluster.until("the policy is in force", in_force(cluster))
+            check_corpus(cluster, check)
             check_pods(cluster, check)
             hooks = cluster.run("helm4/helm", "get", "hooks", "ebb", "--namespace", "ebb-system")[1]
             test = hooks.split("test-injection.yaml")[-1].split("\n---")[0]

@@ -1,0 +1,180 @@
+//! `ebb inject` and `ebb uninject`: sidecars for the pods of manifests, without a cluster.
+
+use super::{Failure, Outcome, manifest, output};
+use crate::k8s::inject::{Context, Namespace, TakeOut, Template, Verdict, inject as sidecar, take_out};
+use clap::{Args, ValueEnum};
+use serde_yaml_ng::Value;
+use std::path::PathBuf;
+
+/// How manifests are printed.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Output {
+    /// Documents, one after the other.
+    #[default]
+    Yaml,
+    /// One object; a List if there are several.
+    Json,
+}
+
+/// Put a sidecar into the pods and workloads of manifests.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, ReplicationControllers, Jobs, CronJobs, PodTemplates and
+lists of them get a sidecar; every other document is printed as it is. Comments are lost. What was done, and why
+something was not, is said on standard error. docs/injection.md describes the annotations.
+
+Examples:
+  ebb inject -f deployment.yaml | kubectl apply -f -
+  kubectl get deployment web -o yaml | ebb inject -f - | kubectl apply -f -
+  ebb inject -f manifests/ --set memory-limit=64Mi
+  helm template ebb charts/ebb --set sidecar.example=true >sidecar.yaml; ebb inject -f pod.yaml --template sidecar.yaml")]
+pub(crate) struct InjectArgs {
+    /// A file, a directory of .yaml, .yml and .json, or - for standard input; may be repeated.
+    #[arg(short, long = "filename", value_name = "PATH", required = true)]
+    filenames: Vec<PathBuf>,
+    /// A file with the PodTemplate of the sidecar, as the chart renders it [default: the chart's own].
+    #[arg(long, value_name = "FILE")]
+    template: Option<PathBuf>,
+    /// An annotation for pods that do not have it, such as memory-limit=64Mi; may be repeated.
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// Leave alone what does not ask for a cache by its label.
+    #[arg(long)]
+    labelled: bool,
+    /// How to print the manifests.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Take the sidecars out again that `ebb inject` has put in.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+What is empty afterwards is left out, whether it was there before or not. A container that the pod declared itself stays.
+
+Examples:
+  kubectl get deployment web -o yaml | ebb uninject -f - | kubectl apply -f -")]
+pub(crate) struct UninjectArgs {
+    /// A file, a directory of .yaml, .yml and .json, or - for standard input; may be repeated.
+    #[arg(short, long = "filename", value_name = "PATH", required = true)]
+    filenames: Vec<PathBuf>,
+    /// How to print the manifests.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// Injects.
+pub(crate) fn inject(args: InjectArgs) -> Outcome {
+    let template = match &args.template {
+        None => Template::built_in(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            Template::parse(&text).map_err(|why| format!("{}: {why}", path.display()))?
+        }
+    };
+    let mut annotations = std::collections::BTreeMap::new();
+    for text in &args.set {
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| Failure::Usage(format!("--set {text:?} must be like memory-limit=64Mi")))?;
+        annotations.insert(format!("{}{name}", crate::config::annotations::PREFIX), value.to_owned());
+    }
+    let mut documents = manifest::read(&args.filenames)?;
+    for document in &mut documents {
+        manifest::pods(document, &mut |found| {
+            let manifest::Found { owner, namespace, pod } = found;
+            let namespace = Namespace { name: namespace, annotations: annotations.clone(), ..Namespace::default() };
+            let context = Context {
+                namespace: &namespace,
+                own_namespace: None,
+                needs_label: args.labelled,
+                by: concat!("ebb inject ", env!("CARGO_PKG_VERSION")),
+            };
+            let outcome = sidecar(&manifest::json(pod, &owner)?, &context, &template);
+            match outcome.verdict {
+                Verdict::Inject(operations) => {
+                    manifest::apply(pod, &operations);
+                    eprintln!("{owner}: injected");
+                }
+                Verdict::Skip(reason, detail) => eprintln!("{owner}: left alone ({}): {detail}", reason.label()),
+            }
+            outcome.warnings.iter().for_each(|warning| eprintln!("{owner}: warning: {warning}"));
+            Ok(())
+        })?;
+    }
+    print(documents, args.output)
+}
+
+/// Takes out.
+pub(crate) fn uninject(args: UninjectArgs) -> Outcome {
+    let mut documents = manifest::read(&args.filenames)?;
+    for document in &mut documents {
+        manifest::pods(document, &mut |found| {
+            let mut pod = manifest::json(found.pod, &found.owner)?;
+            let done = take_out(&mut pod);
+            match done {
+                TakeOut::Done => {
+                    prune(found.pod, &pod);
+                    eprintln!("{}: the sidecar is out", found.owner);
+                }
+                TakeOut::NotInjected => eprintln!("{}: left alone: nothing was injected", found.owner),
+                TakeOut::Declared => eprintln!(
+                    "{}: left alone: it declares the container ebb itself; what was added to that cannot be told apart",
+                    found.owner
+                ),
+            }
+            Ok(())
+        })?;
+    }
+    print(documents, args.output)
+}
+
+/// Makes `value` what `wanted` is, in the order it was in.
+fn prune(value: &mut Value, wanted: &serde_json::Value) {
+    match (value, wanted) {
+        (Value::Mapping(fields), serde_json::Value::Object(wanted)) => {
+            fields.retain(|key, _| key.as_str().is_some_and(|key| wanted.contains_key(key)));
+            for (key, value) in fields.iter_mut() {
+                if let Some(wanted) = key.as_str().and_then(|key| wanted.get(key)) {
+                    prune(value, wanted);
+                }
+            }
+        }
+        (Value::Sequence(values), serde_json::Value::Array(wanted)) => {
+            let mut left = wanted.iter().peekable();
+            values.retain_mut(|value| {
+                let is_wanted = left.peek().is_some_and(|wanted| is_same(value, wanted));
+                if is_wanted {
+                    prune(value, left.next().expect("it was there"));
+                }
+                is_wanted
+            });
+        }
+        _ => {}
+    }
+}
+
+/// Whether an entry of a list is that entry: by its name, or as a whole.
+fn is_same(value: &Value, wanted: &serde_json::Value) -> bool {
+    match (value.get("name").and_then(Value::as_str), wanted["name"].as_str()) {
+        (Some(name), Some(wanted_name)) if value.get("mountPath").is_none() => name == wanted_name,
+        _ => serde_json::to_value(value).is_ok_and(|value| value == *wanted),
+    }
+}
+
+fn print(mut documents: Vec<Value>, how: Output) -> Outcome {
+    match how {
+        Output::Yaml => {
+            let texts: Result<Vec<String>, _> = documents.iter().map(serde_saphyr::to_string).collect();
+            output::line(texts?.join("---\n").trim_end())
+        }
+        Output::Json if documents.len() == 1 => output::line(&serde_json::to_string_pretty(&documents.remove(0))?),
+        Output::Json => {
+            let mut list = serde_yaml_ng::Mapping::new();
+            list.insert("apiVersion".into(), "v1".into());
+            list.insert("kind".into(), "List".into());
+            list.insert("items".into(), documents.into());
+            output::line(&serde_json::to_string_pretty(&list)?)
+        }
+    }
+}

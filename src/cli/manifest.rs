@@ -1,0 +1,141 @@
+//! Manifests: documents of YAML or JSON from files, directories and standard input, and the pods in them.
+//!
+//! They are kept as they were read, in their order, so that what nobody touches comes out as it went in (but for
+//! comments, which no parser keeps).
+
+use super::Failure;
+use crate::k8s::inject::Operation;
+use serde::Deserialize as _;
+use serde_json::Value as Json;
+use serde_yaml_ng::Value;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+/// Where the pod stands in an object of each kind.
+const KINDS: [(&str, &[&str]); 9] = [
+    ("Pod", &[]),
+    ("PodTemplate", &["template"]),
+    ("ReplicationController", &["spec", "template"]),
+    ("Deployment", &["spec", "template"]),
+    ("StatefulSet", &["spec", "template"]),
+    ("DaemonSet", &["spec", "template"]),
+    ("ReplicaSet", &["spec", "template"]),
+    ("Job", &["spec", "template"]),
+    ("CronJob", &["spec", "jobTemplate", "spec", "template"]),
+];
+
+/// Reads every document of every path; `-` is standard input.
+pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Value>, Failure> {
+    let mut documents = Vec::new();
+    for path in paths {
+        for file in files(path)? {
+            let (name, text) = text(&file)?;
+            for (at, document) in serde_yaml_ng::Deserializer::from_str(&text).enumerate() {
+                let value = Value::deserialize(document);
+                let value = value.map_err(|error| format!("{name}, document {}: not YAML: {error}", at + 1))?;
+                if !value.is_null() {
+                    documents.push(value);
+                }
+            }
+        }
+    }
+    Ok(documents)
+}
+
+/// The file itself, or those of the directory that look like manifests.
+fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let file = entry.map_err(failed)?.path();
+        let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        if file.is_file() && ["yaml", "yml", "json"].contains(&extension) {
+            files.push(file);
+        }
+    }
+    files.sort();
+    match files.is_empty() {
+        true => Err(Failure::Failed(format!("{} holds no .yaml, .yml or .json", path.display()))),
+        false => Ok(files),
+    }
+}
+
+fn text(path: &Path) -> Result<(String, String), Failure> {
+    let (name, text) = match path.to_str() {
+        Some("-") => {
+            let mut text = String::new();
+            let read = std::io::stdin().read_to_string(&mut text);
+            ("standard input".to_owned(), read.map(|_| text))
+        }
+        _ => (path.display().to_string(), std::fs::read_to_string(path)),
+    };
+    let text = text.map_err(|error| format!("cannot read {name}: {error}"))?;
+    Ok((name, text))
+}
+
+/// A pod in a document.
+pub(super) struct Found<'a> {
+    /// Kind and name of the object it stands in.
+    pub(super) owner: String,
+    /// The namespace of that object; empty if it does not say.
+    pub(super) namespace: String,
+    /// The pod: `metadata` and `spec`.
+    pub(super) pod: &'a mut Value,
+}
+
+/// Calls `each` for every pod of a document, those in lists, too.
+pub(super) fn pods(
+    document: &mut Value,
+    each: &mut impl FnMut(Found<'_>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let text = |value: &Value, keys: &[&str]| {
+        let found = keys.iter().try_fold(value, |at, key| at.get(key));
+        found.and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let kind = text(document, &["kind"]);
+    if let Some(items) = document.get_mut("items").and_then(Value::as_sequence_mut).filter(|_| kind.ends_with("List")) {
+        return items.iter_mut().try_for_each(|item| pods(item, each));
+    }
+    let Some((_, path)) = KINDS.iter().find(|(name, _)| *name == kind) else { return Ok(()) };
+    let mut name = text(document, &["metadata", "name"]);
+    if name.is_empty() {
+        name = text(document, &["metadata", "generateName"]) + "*";
+    }
+    let (owner, namespace) = (format!("{kind}/{name}"), text(document, &["metadata", "namespace"]));
+    match path.iter().try_fold(document, |at, key| at.get_mut(key)) {
+        Some(pod) => each(Found { owner, namespace, pod }),
+        None => Err(Failure::Failed(format!("{owner} has no {}", path.join(".")))),
+    }
+}
+
+/// The same value as JSON.
+pub(super) fn json(value: &Value, owner: &str) -> Result<Json, Failure> {
+    serde_json::to_value(value).map_err(|error| Failure::Failed(format!("{owner}: {error}")))
+}
+
+/// Carries out operations.
+pub(super) fn apply(object: &mut Value, operations: &[Operation]) {
+    for Operation { path, value, .. } in operations {
+        let value = serde_yaml_ng::to_value(value).expect("JSON is YAML");
+        let mut parts: Vec<String> = path.split('/').skip(1).map(unescaped).collect();
+        let last = parts.pop().expect("a pointer has a part");
+        let parent = parts.iter().fold(&mut *object, |at, part| match at {
+            Value::Sequence(values) => &mut values[part.parse::<usize>().expect("an index")],
+            at => &mut at[part.as_str()],
+        });
+        match parent {
+            Value::Sequence(values) => {
+                let at = if last == "-" { values.len() } else { last.parse().expect("an index") };
+                values.insert(at, value);
+            }
+            parent => parent[last.as_str()] = value,
+        }
+    }
+}
+
+fn unescaped(part: &str) -> String {
+    part.replace("~1", "/").replace("~0", "~")
+}

@@ -1,0 +1,57 @@
+//! The reference page, printed from the tables.
+
+use super::skip::SkipReason;
+use super::wish::ANNOTATIONS;
+use crate::config::annotations::{KNOBS, PREFIX};
+use std::fmt::Write as _;
+
+const OPENING: &str = "\
+# Injection
+
+Printed from the code by `EBB_BLESS=1 cargo test --test inject`; do not edit.
+
+The sidecar is described once, by the PodTemplate that the chart renders, and put into pods in one of three ways: by the
+webhook (`ebb injector`), by the API server itself (a MutatingAdmissionPolicy, Kubernetes 1.36 and newer), or in files by
+`ebb inject`. All give the same pod. The policy reads four annotations (`memory-limit`, `cpu-request`, `config-map`,
+`app-containers`) and leaves alone a pod that declares a container `ebb`; the other two read all annotations below, and
+complete such a container instead.
+
+A pod asks for a cache by the label `ebb-cache.io/inject: enabled`, or is in a namespace with that label; the pod's own
+word wins, and `disabled` declines. What was injected has the label `ebb-cache.io/injected: \"true\"` and the annotations
+`ebb-cache.io/injected-by` and `ebb-cache.io/version`.
+
+## What a pod gets
+
+- The native sidecar `ebb`, first among the init containers: it is ready before the application starts and ends after it.
+- The volumes `ebb-config` (a ConfigMap, the pod's annotations, its own limit and request) and `ebb-socket`.
+- In application containers `EBB_ADDR` and the socket's directory, unless they say something else about them themselves.
+- Its quality-of-service class stays. A pod with a total of its own (`spec.resources`) is asked for nothing on top.
+
+Nothing else is changed, and nothing is removed.
+";
+
+/// `docs/injection.md`.
+pub fn reference() -> String {
+    let mut page = String::from(OPENING);
+    page.push_str(
+        "\n## Annotations read at injection\n\n\
+         The pod's, or else its namespace's. One that makes no sense is ignored, with a warning that names it.\n\n\
+         | annotation | value | meaning |\n|---|---|---|\n",
+    );
+    for (name, must, meaning) in ANNOTATIONS {
+        let _ = writeln!(page, "| `{PREFIX}{name}` | {must} | {meaning} |");
+    }
+    page.push_str(
+        "\n## Annotations followed while the pod runs\n\n\
+         `kubectl annotate pod` tunes one pod, within about a minute. They win over the ConfigMap.\n\n\
+         | annotation | knob (docs/configuration.md) |\n|---|---|\n",
+    );
+    for (name, knob) in KNOBS {
+        let _ = writeln!(page, "| `{PREFIX}{name}` | `{knob}` |");
+    }
+    page.push_str("\n## Pods that are left alone\n\n| reason | meaning |\n|---|---|\n");
+    for reason in SkipReason::ALL {
+        let _ = writeln!(page, "| `{}` | {} |", reason.label(), reason.meaning());
+    }
+    page
+}

@@ -1,0 +1,193 @@
+//! A sidecar for a pod: a pure function of the pod's raw JSON, its namespace and the template.
+//!
+//! ```text
+//!  pod ──► wish (annotations) ──► skip? ──► resources ──► patch: operations that only add
+//! ```
+//! J1. Nothing of the pod is replaced or removed, but for what a null stood for.
+//! J2. What was injected is left alone: a second round adds nothing.
+//! J3. The pod keeps its quality-of-service class.
+//! J4. An annotation that makes no sense is a warning, never a refusal.
+//!
+//! The chart's MutatingAdmissionPolicy does the same in the API server, for pods without the annotations that only this
+//! function reads; the chart's checks compare the two.
+
+mod document;
+mod patch;
+mod quantity;
+mod resources;
+mod skip;
+mod take_out;
+mod template;
+mod wish;
+
+pub use document::reference;
+pub use patch::Operation;
+pub use skip::{SYSTEM_NAMESPACES, SkipReason};
+pub use take_out::{TakeOut, take_out};
+pub use template::Template;
+
+use patch::{Patch, escaped};
+use serde_json::{Map, Value, json};
+use skip::list;
+use std::collections::BTreeMap;
+use wish::Wishes;
+
+/// The namespace of a pod, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its name.
+    pub name: String,
+    /// Its labels; `ebb-cache.io/inject` counts.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations, which its pods inherit.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Where a pod is, and who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The pod's namespace.
+    pub namespace: &'a Namespace,
+    /// The injector's own namespace, where nothing is injected.
+    pub own_namespace: Option<&'a str>,
+    /// Whether a pod without a label of its own, in a namespace without one, is left alone.
+    pub needs_label: bool,
+    /// Who injects, as the pod's annotation says it.
+    pub by: &'a str,
+}
+
+/// What becomes of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// What to add, or why nothing is.
+    pub verdict: Verdict,
+    /// Annotations that were ignored, in sentences.
+    pub warnings: Vec<String>,
+}
+
+/// What to add, or why nothing is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// The operations, in order.
+    Inject(Vec<Operation>),
+    /// The reason, and what was found.
+    Skip(SkipReason, String),
+}
+
+/// What becomes of a pod, given as the API server shows it: `metadata` and `spec`.
+pub fn inject(pod: &Value, context: &Context<'_>, template: &Template) -> Outcome {
+    let mut wishes = Wishes::read(pod, context, template);
+    let warnings = std::mem::take(&mut wishes.warnings);
+    if let Some((reason, detail)) = skip::skip(pod, context, &wishes) {
+        // Who gets no cache is not bothered with how it would have looked.
+        return Outcome { verdict: Verdict::Skip(reason, detail), warnings: Vec::new() };
+    }
+    let mut patch = Patch::new(pod);
+    mark(&mut patch, context, template);
+    add_sidecar(&mut patch, pod, &wishes);
+    add_volumes(&mut patch, &wishes);
+    tell_applications(&mut patch, &wishes, template);
+    Outcome { verdict: Verdict::Inject(patch.finish()), warnings }
+}
+
+/// Says on the pod that it was injected, and by whom.
+fn mark(patch: &mut Patch, context: &Context<'_>, template: &Template) {
+    patch.object_at("/metadata");
+    patch.object_at("/metadata/labels");
+    patch.object_at("/metadata/annotations");
+    patch.add("/metadata/labels/ebb-cache.io~1injected", json!("true"));
+    patch.add("/metadata/annotations/ebb-cache.io~1injected-by", json!(context.by));
+    patch.add("/metadata/annotations/ebb-cache.io~1version", json!(template.version));
+    // People mean their application when they ask for logs.
+    let first = patch.object()["spec"]["containers"][0]["name"].clone();
+    patch.unless("/metadata/annotations/kubectl.kubernetes.io~1default-container", first);
+}
+
+fn add_sidecar(patch: &mut Patch, pod: &Value, wishes: &Wishes) {
+    let mut container = wishes.container.clone();
+    container["resources"] = resources::resources(pod, wishes);
+    patch.array_at("/spec/initContainers");
+    let declared = list(&pod["spec"]["initContainers"]).position(|container| container["name"] == "ebb");
+    match (declared, wishes.is_last) {
+        (Some(at), _) => {
+            patch.add("/metadata/annotations/ebb-cache.io~1merged", json!("true"));
+            complete(patch, &format!("/spec/initContainers/{at}"), &container);
+        }
+        (None, true) => patch.add("/spec/initContainers/-", container),
+        (None, false) => patch.add("/spec/initContainers/0", container),
+    }
+}
+
+/// Adds to a container that the pod declares what it leaves open: fields, fields of objects, and the entries of lists
+/// that go by a name.
+fn complete(patch: &mut Patch, at: &str, with: &Value) {
+    for (key, value) in with.as_object().into_iter().flatten() {
+        let path = format!("{at}/{}", escaped(key));
+        match (patch.object().pointer(&path).cloned(), value) {
+            (None | Some(Value::Null), _) => patch.add(&path, value.clone()),
+            (Some(Value::Object(_)), Value::Object(_)) if !is_one_of_a_kind(key) => complete(patch, &path, value),
+            (Some(Value::Array(there)), Value::Array(wanted)) => {
+                let identity = match key.as_str() {
+                    "env" | "ports" => "name",
+                    "volumeMounts" => "mountPath",
+                    _ => continue,
+                };
+                for entry in wanted.iter().filter(|entry| !there.iter().any(|own| own[identity] == entry[identity])) {
+                    patch.add(&format!("{path}/-"), entry.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A probe has one way of probing: that of the pod stays as it is.
+fn is_one_of_a_kind(key: &str) -> bool {
+    key.ends_with("Probe")
+}
+
+fn add_volumes(patch: &mut Patch, wishes: &Wishes) {
+    patch.array_at("/spec/volumes");
+    for volume in &wishes.volumes {
+        patch.add("/spec/volumes/-", volume.clone());
+    }
+    if wishes.groups.is_empty() {
+        return;
+    }
+    patch.object_at("/spec/securityContext");
+    patch.array_at("/spec/securityContext/supplementalGroups");
+    for group in &wishes.groups {
+        let groups = &patch.object()["spec"]["securityContext"]["supplementalGroups"];
+        if !list(groups).any(|there| there == group) {
+            patch.add("/spec/securityContext/supplementalGroups/-", group.clone());
+        }
+    }
+}
+
+/// Tells the application containers where the cache is. What they say themselves stays.
+fn tell_applications(patch: &mut Patch, wishes: &Wishes, template: &Template) {
+    let containers: Vec<Value> = list(&patch.object()["spec"]["containers"]).cloned().collect();
+    for (at, container) in containers.iter().enumerate().filter(|(_, container)| wishes.wants(container)) {
+        let is_mounted = |mount: &Value| {
+            let path = |mount: &Value| mount["mountPath"].as_str().map(|path| path.trim_end_matches('/').to_owned());
+            list(&container["volumeMounts"]).any(|there| path(there) == path(mount))
+        };
+        for mount in template.mounts.iter().filter(|mount| !is_mounted(mount)) {
+            patch.array_at(&format!("/spec/containers/{at}/volumeMounts"));
+            patch.add(&format!("/spec/containers/{at}/volumeMounts/-"), mount.clone());
+        }
+        let is_set = |variable: &Value| list(&container["env"]).any(|there| there["name"] == variable["name"]);
+        for variable in wishes.env.iter().filter(|variable| !is_set(variable)) {
+            patch.array_at(&format!("/spec/containers/{at}/env"));
+            // First, so that the container's own variables can refer to it.
+            patch.add(&format!("/spec/containers/{at}/env/0"), variable.clone());
+        }
+    }
+}
+
+/// The labels or annotations of an object.
+pub fn texts(value: &Value) -> BTreeMap<String, String> {
+    let empty = Map::new();
+    let entries = value.as_object().unwrap_or(&empty).iter();
+    entries.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}

@@ -1,0 +1,97 @@
+//! Operations that only add (RFC 6902), tried out on a copy while they are collected.
+//!
+//! The copy is the raw JSON of the object, so a field that nobody here knows is never touched, and each operation is known
+//! to apply in its turn.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// One `add`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Operation {
+    op: &'static str,
+    /// Where, as a JSON pointer.
+    pub path: String,
+    /// What.
+    pub value: Value,
+}
+
+/// Operations, and the object as they leave it.
+#[derive(Clone, Debug)]
+pub(super) struct Patch {
+    object: Value,
+    operations: Vec<Operation>,
+}
+
+impl Patch {
+    pub(super) fn new(object: &Value) -> Self {
+        Self { object: object.clone(), operations: Vec::new() }
+    }
+
+    /// The object as it is by now.
+    pub(super) fn object(&self) -> &Value {
+        &self.object
+    }
+
+    /// Adds a value. An index of an array moves the others; `-` is its end.
+    pub(super) fn add(&mut self, path: &str, value: Value) {
+        let (parent, last) = path.rsplit_once('/').expect("a pointer has a slash");
+        match self.object.pointer_mut(parent) {
+            Some(Value::Object(fields)) => drop(fields.insert(unescaped(last), value.clone())),
+            Some(Value::Array(values)) => {
+                let at = if last == "-" { values.len() } else { last.parse().expect("an index") };
+                values.insert(at, value.clone());
+            }
+            other => unreachable!("{path} leads to {other:?}; the object was checked before"),
+        }
+        self.operations.push(Operation { op: "add", path: path.to_owned(), value });
+    }
+
+    /// Adds an empty object where there is none.
+    pub(super) fn object_at(&mut self, path: &str) {
+        self.unless(path, json!({}));
+    }
+
+    /// Adds an empty array where there is none.
+    pub(super) fn array_at(&mut self, path: &str) {
+        self.unless(path, json!([]));
+    }
+
+    /// Adds a value where there is none; null is none.
+    pub(super) fn unless(&mut self, path: &str, value: Value) {
+        if self.object.pointer(path).is_none_or(Value::is_null) {
+            self.add(path, value);
+        }
+    }
+
+    pub(super) fn finish(self) -> Vec<Operation> {
+        self.operations
+    }
+}
+
+/// A key as a part of a pointer.
+pub(super) fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+fn unescaped(part: &str) -> String {
+    part.replace("~1", "/").replace("~0", "~")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_operation_applies_to_what_the_ones_before_have_left() {
+        let mut patch = Patch::new(&json!({"spec": {"list": null}}));
+        patch.array_at("/spec/list");
+        patch.add("/spec/list/-", json!(2));
+        patch.add("/spec/list/0", json!(1));
+        patch.object_at("/spec");
+        patch.add(&format!("/spec/{}", escaped("a/b~c")), json!(true));
+        assert_eq!(*patch.object(), json!({"spec": {"list": [1, 2], "a/b~c": true}}));
+        let paths: Vec<String> = patch.finish().into_iter().map(|operation| operation.path).collect();
+        assert_eq!(paths, ["/spec/list", "/spec/list/-", "/spec/list/0", "/spec/a~1b~0c"]);
+    }
+}

@@ -1,0 +1,66 @@
+//! The sidecar's resources, which depend on the pod's.
+//!
+//! | the pod | limits | requests |
+//! |---|---|---|
+//! | has a total of its own (`spec.resources`) | memory, within the total | zero: the total was asked for already |
+//! | is Guaranteed | CPU and memory | the same: it stays Guaranteed |
+//! | every other | memory, CPU if asked for | CPU and memory |
+//!
+//! A request that is left out becomes the limit, so "nothing" has to be written as zero.
+
+use super::quantity::Quantity;
+use super::skip::all_containers;
+use super::wish::Wishes;
+use serde_json::{Value, json};
+
+/// What a CPU request is where neither annotation nor template says.
+const CPU: &str = "50m";
+
+pub(super) fn resources(pod: &Value, wishes: &Wishes) -> Value {
+    let spec = &pod["spec"];
+    let (limits, requests) = (&wishes.container["resources"]["limits"], &wishes.container["resources"]["requests"]);
+    let wanted = wishes.memory_limit.clone().unwrap_or_else(|| text(&limits["memory"]).unwrap_or_default());
+    let total = text(&spec["resources"]["limits"]["memory"]);
+    let memory = total.filter(|total| is_less(total, &wanted)).unwrap_or(wanted);
+    let cpu = wishes.cpu_request.clone().or_else(|| text(&requests["cpu"])).or_else(|| text(&limits["cpu"]));
+    let cpu = cpu.unwrap_or_else(|| CPU.to_owned());
+    if spec["resources"].is_object() {
+        return json!({"limits": {"memory": memory}, "requests": {"cpu": "0", "memory": "0"}});
+    }
+    if is_guaranteed(spec) {
+        let cpu = wishes.cpu_limit.clone().filter(|limit| is_less(&cpu, limit)).unwrap_or(cpu);
+        return json!({"limits": {"cpu": cpu, "memory": memory}, "requests": {"cpu": cpu, "memory": memory}});
+    }
+    let by_template = || text(&requests["memory"]).filter(|_| wishes.memory_limit.is_none());
+    let request = wishes.memory_request.clone().or_else(by_template).filter(|request| is_less(request, &memory));
+    let request = request.unwrap_or_else(|| memory.clone());
+    let mut resources = json!({"limits": {"memory": memory}, "requests": {"cpu": cpu, "memory": request}});
+    if let Some(limit) = wishes.cpu_limit.clone().or_else(|| text(&limits["cpu"])) {
+        resources["limits"]["cpu"] = if is_less(&limit, &cpu) { cpu.into() } else { limit.into() };
+    }
+    resources
+}
+
+/// Every container has limits for CPU and memory, and requests no less.
+fn is_guaranteed(spec: &Value) -> bool {
+    all_containers(spec).filter(|container| container["name"] != "ebb").all(|container| {
+        ["cpu", "memory"].iter().all(|resource| {
+            let limit = text(&container["resources"]["limits"][resource]);
+            let request = text(&container["resources"]["requests"][resource]).or_else(|| limit.clone());
+            limit.zip(request).is_some_and(|(a, b)| Quantity::parse(&a) == Quantity::parse(&b))
+        })
+    })
+}
+
+fn is_less(a: &str, b: &str) -> bool {
+    Quantity::parse(a).zip(Quantity::parse(b)).is_some_and(|(a, b)| a < b)
+}
+
+/// A quantity as it was written; numbers are quantities, too.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}

@@ -1,0 +1,152 @@
+//! Which pods are left alone, and why.
+
+use super::Context;
+use super::quantity::Quantity;
+use super::wish::Wishes;
+use serde_json::Value;
+
+/// What the namespaces of the system itself are called.
+pub const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
+/// The volumes that the sidecar brings along.
+const VOLUMES: [&str; 2] = ["ebb-config", "ebb-socket"];
+/// Below this a container of Ebb has no room for a cache, in bytes.
+const LEAST: &str = "16Mi";
+
+macro_rules! reasons {
+    ($($variant:ident $label:literal $meaning:literal)+) => {
+        /// Why a pod is left alone.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum SkipReason {
+            $(#[doc = $meaning] $variant,)+
+        }
+
+        impl SkipReason {
+            /// Every reason, in the order in which they are looked for.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The stable name: a metric's label, an Event's word.
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label),+ }
+            }
+
+            /// A sentence for people.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning),+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    Malformed "malformed" "It has no list of containers, or a list where an object belongs."
+    AlreadyInjected "already-injected" "It has its sidecar."
+    Disabled "disabled" "The pod's label, or the namespace's and none of the pod, says `disabled`."
+    NotLabelled "not-labelled" "Neither the pod nor its namespace asks for a cache."
+    SystemNamespace "system-namespace" "It is in a namespace of the system, or in the injector's own."
+    MirrorPod "mirror-pod" "The kubelet runs it from a file; what the API server shows is a mirror."
+    HostNetwork "host-network" "It uses the node's network, where the ports of two caches would collide."
+    Windows "windows" "It is for nodes with Windows; there is no such image."
+    VirtualKubelet "virtual-kubelet" "It is for a node that is not one."
+    NameConflict "name-conflict" "An application container is called `ebb`."
+    VolumeConflict "volume-conflict" "A volume is called `ebb-config` or `ebb-socket`."
+    PortConflict "port-conflict" "A container uses a TCP port that the sidecar needs."
+    PodLimitTooSmall "pod-limit-too-small" "The pod's own memory limit (`spec.resources`) is below 16Mi."
+}
+
+/// The reason to leave the pod alone, with the detail that people look for.
+pub(super) fn skip(pod: &Value, context: &Context<'_>, wishes: &Wishes) -> Option<(SkipReason, String)> {
+    let found = |reason: SkipReason, detail: String| Some((reason, detail));
+    let (meta, spec) = (&pod["metadata"], &pod["spec"]);
+    if let Some(detail) = malformed(pod) {
+        return found(SkipReason::Malformed, detail);
+    }
+    let containers = || all_containers(spec);
+    let has_sidecar = containers().any(|container| container["name"] == "ebb");
+    if has_sidecar && meta["labels"]["ebb-cache.io/injected"] == "true" {
+        return found(SkipReason::AlreadyInjected, "the label ebb-cache.io/injected is true".to_owned());
+    }
+    let (own, inherited) =
+        (meta["labels"]["ebb-cache.io/inject"].as_str(), context.namespace.labels.get("ebb-cache.io/inject"));
+    match own.filter(|word| ["enabled", "disabled"].contains(word)).or(inherited.map(String::as_str)) {
+        Some("disabled") => return found(SkipReason::Disabled, "ebb-cache.io/inject is disabled".to_owned()),
+        Some("enabled") => {}
+        _ if !context.needs_label => {}
+        _ => return found(SkipReason::NotLabelled, "ebb-cache.io/inject: enabled is not there".to_owned()),
+    }
+    let namespace = context.namespace.name.as_str();
+    if SYSTEM_NAMESPACES.contains(&namespace) || context.own_namespace == Some(namespace) {
+        return found(SkipReason::SystemNamespace, namespace.to_owned());
+    }
+    if !meta["annotations"]["kubernetes.io/config.mirror"].is_null() {
+        return found(SkipReason::MirrorPod, "it has the annotation kubernetes.io/config.mirror".to_owned());
+    }
+    if spec["hostNetwork"] == true {
+        return found(SkipReason::HostNetwork, "spec.hostNetwork is true".to_owned());
+    }
+    if spec["os"]["name"] == "windows" || spec["nodeSelector"]["kubernetes.io/os"] == "windows" {
+        return found(SkipReason::Windows, "spec.os or its nodeSelector says windows".to_owned());
+    }
+    if spec["nodeSelector"]["type"] == "virtual-kubelet" {
+        return found(SkipReason::VirtualKubelet, "its nodeSelector says virtual-kubelet".to_owned());
+    }
+    if list(&spec["containers"]).any(|container| container["name"] == "ebb") {
+        return found(SkipReason::NameConflict, "spec.containers has one of the name ebb".to_owned());
+    }
+    let taken = list(&spec["volumes"]).filter_map(|volume| volume["name"].as_str()).find(|name| VOLUMES.contains(name));
+    if let Some(name) = taken {
+        return found(SkipReason::VolumeConflict, format!("there is a volume {name}"));
+    }
+    let ports = wishes.ports();
+    for container in containers().filter(|container| container["name"] != "ebb") {
+        for port in list(&container["ports"]).filter(|port| port["protocol"].is_null() || port["protocol"] == "TCP") {
+            if let Some(number) = port["containerPort"].as_u64().filter(|number| ports.contains(number)) {
+                return found(SkipReason::PortConflict, format!("container {} has port {number}", container["name"]));
+            }
+        }
+    }
+    let total = spec["resources"]["limits"]["memory"].as_str();
+    if let Some(total) = total.filter(|total| Quantity::parse(total) < Quantity::parse(LEAST)) {
+        return found(SkipReason::PodLimitTooSmall, format!("spec.resources.limits.memory is {total}"));
+    }
+    None
+}
+
+/// What makes it no pod that operations could be applied to.
+fn malformed(pod: &Value) -> Option<String> {
+    let is =
+        |path: &str, fits: fn(&Value) -> bool| pod.pointer(path).is_none_or(|value| value.is_null() || fits(value));
+    if pod["spec"]["containers"].as_array().is_none_or(Vec::is_empty) {
+        return Some("spec.containers must be a list with at least one container".to_owned());
+    }
+    for path in ["/metadata", "/metadata/labels", "/metadata/annotations", "/spec/securityContext", "/spec/resources"] {
+        if !is(path, Value::is_object) {
+            return Some(format!("{path} must be an object"));
+        }
+    }
+    for path in ["/spec/initContainers", "/spec/volumes", "/spec/securityContext/supplementalGroups"] {
+        if !is(path, Value::is_array) {
+            return Some(format!("{path} must be a list"));
+        }
+    }
+    for container in all_containers(&pod["spec"]) {
+        if !container.is_object() {
+            return Some("each container must be an object".to_owned());
+        }
+        for field in ["env", "volumeMounts", "ports", "args"] {
+            if !container[field].is_null() && !container[field].is_array() {
+                return Some(format!("{field} of container {} must be a list", container["name"]));
+            }
+        }
+    }
+    None
+}
+
+/// The values of a list; none if it is none.
+pub(super) fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().map(Vec::as_slice).unwrap_or_default().iter()
+}
+
+/// The containers of both kinds.
+pub(super) fn all_containers(spec: &Value) -> impl Iterator<Item = &Value> {
+    list(&spec["containers"]).chain(list(&spec["initContainers"]))
+}

@@ -1,0 +1,70 @@
+//! The way back: takes out of a pod what `inject` has put in.
+
+use super::skip::list;
+use serde_json::{Value, json};
+
+/// What was found in a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakeOut {
+    /// The sidecar was taken out.
+    Done,
+    /// Nobody had put one in.
+    NotInjected,
+    /// The pod declares the container `ebb` itself, and what was added to it cannot be told from what was there.
+    Declared,
+}
+
+/// Takes the sidecar out. Lists and objects that are empty afterwards go, too: whether they were there before is not known.
+pub fn take_out(pod: &mut Value) -> TakeOut {
+    let annotations = &pod["metadata"]["annotations"];
+    if annotations["ebb-cache.io/injected-by"].is_null() {
+        return TakeOut::NotInjected;
+    }
+    if !annotations["ebb-cache.io/merged"].is_null() {
+        return TakeOut::Declared;
+    }
+    let sidecar = list(&pod["spec"]["initContainers"]).find(|container| container["name"] == "ebb").cloned();
+    let sidecar = sidecar.unwrap_or_default();
+    let address = list(&sidecar["env"]).find(|variable| variable["name"] == "EBB_ADDR").cloned();
+    let group = sidecar["securityContext"]["runAsGroup"].clone();
+
+    let first = pod["spec"]["containers"][0]["name"].clone();
+    if pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"] == first {
+        remove(pod, "/metadata/annotations", "kubectl.kubernetes.io/default-container");
+    }
+    remove(pod, "/metadata/labels", "ebb-cache.io/injected");
+    remove(pod, "/metadata/annotations", "ebb-cache.io/injected-by");
+    remove(pod, "/metadata/annotations", "ebb-cache.io/version");
+    retain(pod, "/spec/initContainers", |container| container["name"] != "ebb");
+    retain(pod, "/spec/volumes", |volume| volume["name"] != "ebb-config" && volume["name"] != "ebb-socket");
+    retain(pod, "/spec/securityContext/supplementalGroups", |there| *there != group);
+    let containers = list(&pod["spec"]["containers"]).count();
+    for at in 0..containers {
+        retain(pod, &format!("/spec/containers/{at}/volumeMounts"), |mount| mount["name"] != "ebb-socket");
+        retain(pod, &format!("/spec/containers/{at}/env"), |variable| Some(variable) != address.as_ref());
+    }
+    for path in ["/spec/securityContext", "/metadata/labels", "/metadata/annotations", "/metadata"] {
+        drop_if_empty(pod, path);
+    }
+    TakeOut::Done
+}
+
+fn remove(object: &mut Value, path: &str, key: &str) {
+    if let Some(fields) = object.pointer_mut(path).and_then(Value::as_object_mut) {
+        fields.remove(key);
+    }
+}
+
+fn retain(object: &mut Value, path: &str, keep: impl Fn(&Value) -> bool) {
+    if let Some(values) = object.pointer_mut(path).and_then(Value::as_array_mut) {
+        values.retain(keep);
+        drop_if_empty(object, path);
+    }
+}
+
+fn drop_if_empty(object: &mut Value, path: &str) {
+    if object.pointer(path).is_some_and(|value| *value == json!([]) || *value == json!({})) {
+        let (parent, key) = path.rsplit_once('/').expect("a pointer has a slash");
+        remove(object, parent, key);
+    }
+}

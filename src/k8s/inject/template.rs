@@ -1,0 +1,99 @@
+//! What is put into a pod, described once: the PodTemplate that the chart renders (`ebb.sidecar`).
+//!
+//! It shows the sidecar beside one application container, so what applications get stands there as it will look.
+
+use serde_json::Value;
+
+/// The sidecar, and what it brings along.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Template {
+    /// The container.
+    pub(super) container: Value,
+    /// Its volumes.
+    pub(super) volumes: Vec<Value>,
+    /// What an application container gets: how to connect.
+    pub(super) env: Vec<Value>,
+    /// What an application container gets: where the socket is.
+    pub(super) mounts: Vec<Value>,
+    /// The group that may open the socket.
+    pub(super) groups: Vec<Value>,
+    /// Ebb's version.
+    pub(super) version: String,
+}
+
+/// The chart's template with the chart's defaults.
+const BUILT_IN: &str = include_str!("../../../manifests/sidecar.yaml");
+
+impl Template {
+    /// The chart's, with the chart's values as they come.
+    pub fn built_in() -> Self {
+        Self::parse(BUILT_IN).expect("a test parses it")
+    }
+
+    /// Reads the PodTemplate among the documents of a YAML text.
+    ///
+    /// # Errors
+    /// A sentence that says what is missing.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut found = None;
+        for document in serde_yaml_ng::Deserializer::from_str(text) {
+            let value = serde::Deserialize::deserialize(document);
+            let value: Value = value.map_err(|error| format!("the template is not YAML: {error}"))?;
+            if value["kind"] == "PodTemplate" && value["apiVersion"] == "v1" {
+                found = Some(value);
+            }
+        }
+        let object = found.ok_or("the template holds no PodTemplate (apiVersion v1)")?;
+        let spec = &object["template"]["spec"];
+        let list = |at: &Value| at.as_array().cloned().unwrap_or_default();
+        let (sidecars, applications) = (list(&spec["initContainers"]), list(&spec["containers"]));
+        let ([container], [application]) = (sidecars.as_slice(), applications.as_slice()) else {
+            return Err(format!(
+                "the template has {} initContainers and {} containers; it must have one of each: the sidecar and an \
+                 application",
+                sidecars.len(),
+                applications.len()
+            ));
+        };
+        if container["name"] != "ebb" || container["image"].as_str().is_none_or(str::is_empty) {
+            return Err("the template's initContainer must have the name ebb and an image".to_owned());
+        }
+        if container["resources"]["limits"]["memory"].is_null() {
+            return Err("the template's initContainer must have resources.limits.memory".to_owned());
+        }
+        Ok(Self {
+            container: container.clone(),
+            volumes: list(&spec["volumes"]),
+            env: list(&application["env"]),
+            mounts: list(&application["volumeMounts"]),
+            groups: list(&spec["securityContext"]["supplementalGroups"]),
+            version: object["metadata"]["labels"]["app.kubernetes.io/version"].as_str().unwrap_or("unknown").to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_charts_own_is_whole() {
+        let template = Template::built_in();
+        assert_eq!(template.version, env!("CARGO_PKG_VERSION"));
+        assert_eq!((template.volumes.len(), template.env.len(), template.mounts.len()), (2, 1, 1));
+        assert_eq!(template.groups, [65532]);
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let said = |text: &str| Template::parse(text).unwrap_err();
+        assert!(said("a: [").contains("not YAML"));
+        assert!(said("kind: Pod\n").contains("no PodTemplate"));
+        let with = |spec: &str| said(&format!("apiVersion: v1\nkind: PodTemplate\ntemplate: {{spec: {spec}}}\n"));
+        assert!(with("{}").contains("0 initContainers and 0 containers"));
+        assert!(with("{containers: [{}], initContainers: [{name: x}]}").contains("the name ebb and an image"));
+        assert!(
+            with("{containers: [{}], initContainers: [{name: ebb, image: e}]}").contains("resources.limits.memory")
+        );
+    }
+}

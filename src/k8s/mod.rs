@@ -1,0 +1,9 @@
+//! Kubernetes: how a sidecar gets into a pod, and whether an installation is well.
+//!
+//! ```text
+//!  the chart's PodTemplate ──► inject (pure): pod as JSON ──► operations that only add, or the reason for none
+//!                                 ▲
+//!                    ebb inject ──┘  files, offline
+//! ```
+
+pub mod inject;

@@ -1,0 +1,350 @@
+//! Injection, over a corpus of pods: what is added, what is left alone, that once is enough and that the way back leads
+//! back. The chart's checks hold the results against Kubernetes' schemas, and the policy against them.
+
+mod common;
+
+use common::program;
+use ebb::k8s::inject::{Context, Namespace, Outcome, TakeOut, Template, Verdict, inject, reference, take_out, texts};
+use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::process::Stdio;
+
+const PODS: &str = "tests/inject/pods";
+const INJECTED: &str = "tests/inject/injected";
+
+/// A pod of the corpus, with what the comments above it say.
+struct Case {
+    name: String,
+    expected: String,
+    pod: Value,
+    namespace: Namespace,
+    needs_label: bool,
+}
+
+impl Case {
+    fn all() -> Vec<Self> {
+        let mut names: Vec<String> = fs::read_dir(PODS)
+            .unwrap()
+            .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        names.sort();
+        assert!(names.len() >= 30, "{names:?}");
+        names.into_iter().map(|name| Self::read(&name)).collect()
+    }
+
+    fn read(name: &str) -> Self {
+        let text = fs::read_to_string(format!("{PODS}/{name}.yaml")).unwrap();
+        let mut comments = text.lines().map_while(|line| line.strip_prefix("# "));
+        let expected = comments.next().expect("what is expected stands in the first line").to_owned();
+        let stated = comments.find_map(|line| line.strip_prefix("namespace: ")).map(|text| {
+            let value: Value = serde_json::from_str(text).unwrap();
+            let name = value["name"].as_str().unwrap().to_owned();
+            Namespace { name, labels: texts(&value["labels"]), annotations: texts(&value["annotations"]) }
+        });
+        Self {
+            name: name.to_owned(),
+            expected,
+            pod: serde_yaml_ng::from_str(&text).unwrap(),
+            needs_label: stated.is_some(),
+            namespace: stated.unwrap_or_default(),
+        }
+    }
+
+    fn inject(&self, pod: &Value) -> Outcome {
+        let context = Context {
+            namespace: &self.namespace,
+            own_namespace: Some("ebb-system"),
+            needs_label: self.needs_label,
+            by: "a test",
+        };
+        inject(pod, &context, &Template::built_in())
+    }
+
+    /// The pod with its sidecar; `None` if it is left alone.
+    fn injected(&self) -> Option<Value> {
+        match self.inject(&self.pod).verdict {
+            Verdict::Inject(operations) => Some(patched(&self.pod, &serde_json::to_value(operations).unwrap())),
+            Verdict::Skip(..) => None,
+        }
+    }
+}
+
+/// As the API server does it.
+fn patched(pod: &Value, operations: &Value) -> Value {
+    let mut pod = pod.clone();
+    let patch: json_patch::Patch = serde_json::from_value(operations.clone()).unwrap();
+    json_patch::patch(&mut pod, &patch).unwrap();
+    pod
+}
+
+#[test]
+fn every_pod_of_the_corpus_becomes_what_it_should() {
+    let bless = std::env::var_os("EBB_BLESS").is_some();
+    let mut wrong = Vec::new();
+    for case in Case::all() {
+        let outcome = case.inject(&case.pod);
+        let found = match (&outcome.verdict, outcome.warnings.len()) {
+            (Verdict::Inject(_), 0) => "injected".to_owned(),
+            (Verdict::Inject(_), warnings) => format!("injected, {warnings} warnings"),
+            (Verdict::Skip(reason, _), _) => format!("left alone: {}", reason.label()),
+        };
+        if found != case.expected {
+            wrong.push(format!("{}: {found} instead of {}: {:#?}", case.name, case.expected, outcome.warnings));
+        }
+        let Some(injected) = case.injected() else { continue };
+        let path = format!("{INJECTED}/{}.yaml", case.name);
+        let mut expected = outcome.warnings.iter().map(|warning| format!("# {warning}\n")).collect::<String>();
+        expected += &serde_saphyr::to_string(&injected).unwrap();
+        if bless {
+            fs::create_dir_all(INJECTED).unwrap();
+            fs::write(&path, &expected).unwrap();
+        }
+        if fs::read_to_string(&path).unwrap_or_default() != expected {
+            wrong.push(format!("{path} is stale: EBB_BLESS=1 cargo test --test inject"));
+        }
+    }
+    let known: Vec<String> = Case::all().into_iter().map(|case| format!("{}.yaml", case.name)).collect();
+    for entry in fs::read_dir(INJECTED).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(known.contains(&name), "{INJECTED}/{name} belongs to no pod");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_second_round_adds_nothing() {
+    for case in Case::all() {
+        let Some(injected) = case.injected() else { continue };
+        match case.inject(&injected).verdict {
+            Verdict::Skip(reason, _) => assert_eq!(reason.label(), "already-injected", "{}", case.name),
+            Verdict::Inject(operations) => panic!("{}: {operations:?}", case.name),
+        }
+    }
+}
+
+/// Everything in `before` is in `after`, lists in their order.
+fn contains(after: &Value, before: &Value) -> bool {
+    match (after, before) {
+        (_, Value::Null) => true,
+        (Value::Object(after), Value::Object(before)) => {
+            before.iter().all(|(key, value)| after.get(key).is_some_and(|there| contains(there, value)))
+        }
+        (Value::Array(after), Value::Array(before)) => {
+            let mut rest = after.iter();
+            before.iter().all(|value| rest.any(|there| contains(there, value)))
+        }
+        (after, before) => after == before,
+    }
+}
+
+#[test]
+fn nothing_of_a_pod_is_changed_or_lost() {
+    for case in Case::all() {
+        if let Some(injected) = case.injected() {
+            assert!(contains(&injected, &case.pod), "{}", case.name);
+        }
+    }
+    assert!(!contains(&json!({"a": [1, 3]}), &json!({"a": [3, 1]})), "this test can fail");
+}
+
+/// Without empty lists and objects, and without nulls.
+fn pruned(value: &Value) -> Value {
+    let is_something = |value: &Value| !value.is_null() && *value != json!({}) && *value != json!([]);
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(key, value)| (key.clone(), pruned(value)));
+            Value::Object(fields.filter(|(_, value)| is_something(value)).collect())
+        }
+        Value::Array(values) => Value::Array(values.iter().map(pruned).collect()),
+        value => value.clone(),
+    }
+}
+
+#[test]
+fn the_way_back_leads_back() {
+    for case in Case::all() {
+        let Some(mut pod) = case.injected() else { continue };
+        // What the pod had of its own that looks like ours goes, too; no pod has it by accident.
+        if ["has-the-group", "default-container-chosen"].contains(&case.name.as_str()) {
+            continue;
+        }
+        match take_out(&mut pod) {
+            TakeOut::Done => assert_eq!(pruned(&pod), pruned(&case.pod), "{}", case.name),
+            TakeOut::Declared => assert_eq!(case.name, "declares-ebb"),
+            TakeOut::NotInjected => panic!("{}", case.name),
+        }
+    }
+    let mut pod = Case::read("plain").pod;
+    assert_eq!(take_out(&mut pod), TakeOut::NotInjected);
+}
+
+/// The quality-of-service class as the kubelet sees it, from typed objects.
+fn class(pod: &Value) -> &'static str {
+    let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
+    let spec = pod.spec.unwrap();
+    if let Some(total) = spec.resources {
+        return class_of(&[(total.requests.unwrap_or_default(), total.limits.unwrap_or_default())]);
+    }
+    let all: Vec<Container> = spec.containers.into_iter().chain(spec.init_containers.unwrap_or_default()).collect();
+    let resources: Vec<_> = all
+        .into_iter()
+        .map(|container| {
+            let resources = container.resources.unwrap_or_default();
+            let limits = resources.limits.unwrap_or_default();
+            let mut requests = limits.clone();
+            requests.extend(resources.requests.unwrap_or_default());
+            (requests, limits)
+        })
+        .collect();
+    class_of(&resources)
+}
+
+type Amounts = BTreeMap<String, Quantity>;
+
+fn class_of(all: &[(Amounts, Amounts)]) -> &'static str {
+    let same =
+        |a: &Quantity, b: &Quantity| a == b || (a.0 == "1000m" && b.0 == "1") || (a.0 == "0.5Gi" && b.0 == "512Mi");
+    let is_bound = |(requests, limits): &(Amounts, Amounts)| {
+        ["cpu", "memory"].iter().all(|name| requests.get(*name).zip(limits.get(*name)).is_some_and(|(a, b)| same(a, b)))
+    };
+    match () {
+        () if all.iter().all(|(requests, limits)| requests.is_empty() && limits.is_empty()) => "BestEffort",
+        () if all.iter().all(is_bound) => "Guaranteed",
+        () => "Burstable",
+    }
+}
+
+#[test]
+fn a_pod_keeps_its_class_of_service() {
+    let mut seen = BTreeMap::new();
+    for case in Case::all().into_iter().filter(|case| case.name != "unknown-fields") {
+        let Some(injected) = case.injected() else { continue };
+        let (before, after) = (class(&case.pod), class(&injected));
+        // A pod that asked for nothing cannot stay so: a cache needs a limit to keep to.
+        let expected = if before == "BestEffort" { "Burstable" } else { before };
+        assert_eq!(after, expected, "{}", case.name);
+        *seen.entry(before).or_insert(0) += 1;
+    }
+    assert!(seen.len() == 3, "each class is among the pods: {seen:?}");
+}
+
+#[test]
+fn a_pod_of_types_and_a_pod_of_json_are_the_same() {
+    for case in Case::all().into_iter().filter(|case| case.name != "unknown-fields") {
+        let Some(injected) = case.injected() else { continue };
+        let typed: Pod = serde_json::from_value(injected.clone()).unwrap();
+        assert!(contains(&serde_json::to_value(typed).unwrap(), &pruned(&injected)), "{}", case.name);
+    }
+}
+
+#[test]
+fn the_reference_page_is_that_of_the_code() {
+    let (path, expected) = ("docs/injection.md", reference());
+    if std::env::var_os("EBB_BLESS").is_some() {
+        fs::write(path, &expected).unwrap();
+    }
+    assert!(fs::read_to_string(path).unwrap() == expected, "{path} is stale: EBB_BLESS=1 cargo test --test inject");
+}
+
+/// Runs `ebb WORDS` with `input`; exit code, standard output, standard error.
+fn run(words: &[&str], input: &str) -> (i32, String, String) {
+    let mut command = program();
+    command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+const WORKLOADS: &str = "\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: untouched}
+data: {b: '1', a: '0x10'}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: app, image: 'app:1'}]}
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: night}
+spec:
+  jobTemplate:
+    spec:
+      template:
+        spec: {restartPolicy: Never, containers: [{name: app, image: 'app:1'}]}
+---
+apiVersion: v1
+kind: List
+items:
+  - {apiVersion: v1, kind: Pod, metadata: {generateName: x-}, spec: {hostNetwork: true, containers: [{name: app}]}}
+  - {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db}, spec: {template: {spec: {containers: [{name: app}]}}}}
+";
+
+#[test]
+fn workloads_of_every_kind_get_a_sidecar_and_everything_else_passes() {
+    let (code, printed, said) = run(&["inject", "-f", "-"], WORKLOADS);
+    assert_eq!(code, 0, "{said}");
+    for line in [
+        "Deployment/web: injected",
+        "CronJob/night: injected",
+        "Pod/x-*: left alone (host-network): spec.hostNetwork is true",
+        "StatefulSet/db: injected",
+    ] {
+        assert!(said.contains(line), "{line:?} is missing in {said}");
+    }
+    assert_eq!(printed.matches("restartPolicy: Always").count(), 3);
+    assert!(printed.starts_with(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: untouched\ndata:\n  b: \"1\"\n  a: \"0x10\"\n---\n"
+    ));
+    let (_, again, said) = run(&["inject", "-f", "-"], &printed);
+    assert_eq!(again, printed, "a second round adds nothing: {said}");
+    let (code, back, said) = run(&["uninject", "-f", "-"], &printed);
+    assert_eq!((code, said.matches("the sidecar is out").count()), (0, 3), "{said}");
+    let values = |text: &str| -> Vec<Value> {
+        let documents = serde_yaml_ng::Deserializer::from_str(text);
+        documents.map(|document| pruned(&serde::Deserialize::deserialize(document).unwrap())).collect()
+    };
+    assert_eq!(values(&back), values(WORKLOADS));
+}
+
+#[test]
+fn annotations_can_be_given_and_json_can_be_printed() {
+    let pod =
+        r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "app"}]}}"#;
+    let words = ["inject", "-f", "-", "--output", "json", "--set", "memory-limit=64Mi", "--set", "uid=root"];
+    let (code, printed, said) = run(&words, pod);
+    let injected: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!((code, &injected["spec"]["initContainers"][0]["resources"]["limits"]["memory"]), (0, &json!("64Mi")));
+    let warning = "annotation config.ebb-cache.io/uid (\"root\") is ignored: it must be 1 to 2147483647";
+    assert!(said.contains(warning), "{said}");
+    let (_, printed, said) = run(&["inject", "-f", "-", "--labelled"], pod);
+    assert!(!printed.contains("initContainers") && said.contains("left alone (not-labelled)"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_read_is_said_and_nothing_is_printed() {
+    for (words, input, sentence) in [
+        (&["inject", "-f", "/nowhere.yaml"][..], "", "cannot read /nowhere.yaml"),
+        (&["inject", "-f", "-"], "a: b\n---\na: [", "standard input, document 2: not YAML"),
+        (&["inject", "-f", "-"], "kind: Deployment\nmetadata: {name: web}\n", "Deployment/web has no spec.template"),
+        (&["inject", "-f", "-", "--template", "Cargo.toml"], "", "Cargo.toml: the template"),
+        (&["inject", "-f", "src"], "", "src holds no .yaml, .yml or .json"),
+    ] {
+        let (code, printed, said) = run(words, input);
+        assert_eq!((code, printed.as_str()), (1, ""), "{words:?}: {said}");
+        assert!(said.contains(sentence), "{sentence:?} is missing in {said}");
+    }
+    assert_eq!(run(&["inject", "-f", "-", "--set", "uid"], "").0, 2);
+    assert_eq!(run(&["inject"], "").0, 2, "nothing to inject into");
+}
