@@ -1,7 +1,6 @@
 //! HTTP for those who watch: `/livez`, `/readyz` and `/metrics`. A few connections at a time, and none that does not say
 //! what it wants.
 
-use crate::metrics::Metrics;
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -21,25 +20,25 @@ const CONNECTIONS: usize = 64;
 /// How long a client may take over its headers, and how long a connection may wait for the next request.
 const HEADERS: Duration = Duration::from_secs(5);
 
-/// Serves until `draining` turns true. A kubelet may go on asking for a moment: the process is live while it drains, but
-/// no longer ready.
+/// Serves until `draining` turns true. `metrics` prints the page; while `unready` is true, the process is live but does not
+/// want to be called.
 ///
 /// # Errors
 /// When the listener cannot be used.
 pub(crate) async fn serve(
     listener: std::net::TcpListener,
-    metrics: Arc<Metrics>,
+    metrics: impl Fn() -> String + Clone + Send + Sync + 'static,
+    unready: watch::Receiver<bool>,
     mut draining: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
-    let ready = draining.clone();
     let readyz = move || {
-        let ready = !*ready.borrow();
-        async move { if ready { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "draining\n") } }
+        let ready = !*unready.borrow();
+        async move { if ready { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") } }
     };
     let router = Router::new().route("/livez", get(|| async { "live\n" })).route("/readyz", get(readyz)).route(
         "/metrics",
-        get(move || async move { ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics.text()).into_response() }),
+        get(move || async move { ([(header::CONTENT_TYPE, OPEN_METRICS)], metrics()).into_response() }),
     );
     let listener = TcpListener::from_std(listener)?;
     tokio::select! {

@@ -140,7 +140,11 @@ impl Server {
         let mut control = tokio::task::JoinSet::new();
         let admin_plane = plane(Services::new(None, rest, limits));
         control.spawn(async move { admin_plane.serve(&[admin], drain_time).await });
-        control.spawn(crate::http::serve(http, metrics.clone(), draining.clone()));
+        let page = {
+            let metrics = metrics.clone();
+            move || metrics.text()
+        };
+        control.spawn(crate::http::serve(http, page, draining.clone(), draining.clone()));
 
         let follow = async {
             let mut ticks = tokio::time::interval(LOOK);

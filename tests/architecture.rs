@@ -15,10 +15,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("memory", &["cleaner", "clock", "store"]),
     ("cache", &["clock", "proto", "store"]),
     ("config", &["cache", "cleaner", "memory", "units"]),
-    ("k8s", &["config"]),
+    ("k8s", &["config", "http"]),
     ("logging", &["config"]),
     ("metrics", &["cleaner", "memory", "store"]),
-    ("http", &["metrics"]),
+    ("http", &[]),
     ("grpc", &["cache", "cleaner", "clock", "memory", "proto", "store"]),
     (
         "server",

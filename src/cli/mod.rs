@@ -4,7 +4,7 @@
 //!   data     get set del touch incr scan     an application's calls, by hand
 //!   admin    stats compact release doctor    what an operator sees and does
 //!   server   serve config                    the sidecar itself
-//!   cluster  inject uninject                 sidecars for pods in files
+//!   cluster  inject uninject injector        sidecars for pods, in files and by a webhook
 //!   bench    reclaim serve trace             the instrument its figures are measured on
 //! ```
 //!
@@ -19,6 +19,7 @@ mod connect;
 mod data;
 mod doctor;
 mod inject;
+mod injector;
 mod manifest;
 mod output;
 mod serve;
@@ -84,6 +85,8 @@ pub(crate) enum Command {
     Inject(inject::InjectArgs),
     /// Take the sidecars out again that `ebb inject` has put in.
     Uninject(inject::UninjectArgs),
+    /// Run the webhook that puts sidecars into pods.
+    Injector(injector::InjectorArgs),
     /// Measure: memory given back, calls per second, misses on recorded traces.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -143,6 +146,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Doctor(args) => wait(doctor::run(args)),
         Command::Inject(args) => inject::inject(args),
         Command::Uninject(args) => inject::uninject(args),
+        Command::Injector(args) => injector::run(args), // makes its own runtime
         Command::Bench(command) => bench::run(command),
     }
 }

@@ -84,7 +84,7 @@ pub(crate) fn run(args: ServeArgs) -> Outcome {
 }
 
 /// Ready at SIGTERM or SIGINT.
-async fn told_to_stop() {
+pub(super) async fn told_to_stop() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {

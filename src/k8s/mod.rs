@@ -3,7 +3,9 @@
 //! ```text
 //!  the chart's PodTemplate ──► inject (pure): pod as JSON ──► operations that only add, or the reason for none
 //!                                 ▲
-//!                    ebb inject ──┘  files, offline
+//!                    ebb inject ──┤  files, offline
+//!                  ebb injector ──┘  a webhook, with its certificates
 //! ```
 
 pub mod inject;
+pub(crate) mod injector;

@@ -1,0 +1,124 @@
+//! `ebb injector`: the webhook that puts sidecars into pods.
+
+use super::{Failure, Outcome};
+use crate::config::{LogFormat, LogLevel};
+use crate::k8s::injector::{self, Objects, Settings, Times};
+use crate::units::Span;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Run the webhook that puts sidecars into pods.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The chart runs it (injector.mode: webhook). It finds the API server as every client in a pod does, or by KUBECONFIG.
+
+Without --tls-cert and --tls-key it makes its certificates itself: an authority and a leaf in a Secret, renewed long before
+they end, by the replica that holds the Lease, and published in the MutatingWebhookConfiguration.
+
+Examples:
+  ebb injector --template /etc/ebb-injector/sidecar.yaml
+  ebb injector --template sidecar.yaml --tls-cert tls.crt --tls-key tls.key --listen 127.0.0.1:10250")]
+pub(crate) struct InjectorArgs {
+    /// Where the API server calls; port 0 takes a free one.
+    #[arg(long, env = "EBB_INJECTOR_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:10250")]
+    listen: String,
+    /// Where /livez, /readyz and /metrics are.
+    #[arg(long, env = "EBB_INJECTOR_HTTP_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:10251")]
+    http_listen: String,
+    /// The file with the PodTemplate of the sidecar, as the chart renders it; changes apply without a restart.
+    #[arg(long, env = "EBB_INJECTOR_TEMPLATE", value_name = "FILE")]
+    template: PathBuf,
+    /// A certificate that somebody else renews, as PEM.
+    #[arg(long, env = "EBB_INJECTOR_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its key, as PEM.
+    #[arg(long, env = "EBB_INJECTOR_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// The namespace of the injector; nothing is injected there.
+    #[arg(long, env = "EBB_INJECTOR_NAMESPACE", value_name = "NAME", default_value = "ebb-system")]
+    namespace: String,
+    /// The Service by which the API server calls.
+    #[arg(long, env = "EBB_INJECTOR_SERVICE", value_name = "NAME", default_value = "ebb-injector")]
+    service: String,
+    /// The MutatingWebhookConfiguration that is kept supplied with authorities.
+    #[arg(long, env = "EBB_INJECTOR_WEBHOOK", value_name = "NAME", default_value = "ebb.ebb-system.ebb-cache.io")]
+    webhook: String,
+    /// The Secret that holds certificates made here.
+    #[arg(long, env = "EBB_INJECTOR_SECRET", value_name = "NAME", default_value = "ebb-injector-tls")]
+    secret: String,
+    /// The Lease by which replicas agree on who makes them.
+    #[arg(long, env = "EBB_INJECTOR_LEASE", value_name = "NAME", default_value = "ebb-injector")]
+    lease: String,
+    /// Who this replica is; the pod's name.
+    #[arg(long, env = "EBB_INJECTOR_IDENTITY", value_name = "NAME", default_value = "ebb-injector")]
+    identity: String,
+    /// How long a certificate made here is valid; it is renewed when two thirds have passed.
+    #[arg(long, env = "EBB_INJECTOR_LEAF", value_name = "TIME", default_value = "24h")]
+    leaf: Span,
+    /// How long an authority is valid.
+    #[arg(long, env = "EBB_INJECTOR_AUTHORITY", value_name = "TIME", default_value = "8760h")]
+    authority: Span,
+    /// How long API servers may take to notice a new authority.
+    #[arg(long, env = "EBB_INJECTOR_SETTLE", value_name = "TIME", default_value = "2m")]
+    settle: Span,
+    /// How often certificates and template are looked at.
+    #[arg(long, env = "EBB_INJECTOR_LOOK", value_name = "TIME", default_value = "5s")]
+    look: Span,
+    /// How long calls are still taken after SIGTERM.
+    #[arg(long, env = "EBB_INJECTOR_DRAIN_DELAY", value_name = "TIME", default_value = "3s")]
+    drain_delay: Span,
+    /// Write no Events.
+    #[arg(long, env = "EBB_INJECTOR_NO_EVENTS")]
+    no_events: bool,
+    /// How log lines look: text or json.
+    #[arg(long, env = "EBB_INJECTOR_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    log_format: String,
+}
+
+/// Runs the webhook until it is told to stop.
+pub(crate) fn run(args: InjectorArgs) -> Outcome {
+    let log_format = match args.log_format.as_str() {
+        "text" => LogFormat::Text,
+        "json" => LogFormat::Json,
+        other => return Err(Failure::Usage(format!("--log-format is {other:?}; it must be text or json"))),
+    };
+    let seconds = |name: &str, span: Span, least: i64| {
+        let seconds = i64::try_from(span.0 / 1000).unwrap_or(i64::MAX);
+        match seconds >= least && seconds <= 10 * 365 * 86_400 {
+            true => Ok(seconds),
+            false => Err(Failure::Usage(format!("--{name} is {seconds} s; it must be {least} s to ten years"))),
+        }
+    };
+    let (leaf, authority) = (seconds("leaf", args.leaf, 3)?, seconds("authority", args.authority, 9)?);
+    if authority < leaf * 3 {
+        return Err(Failure::Usage("--authority must be at least three times --leaf".to_owned()));
+    }
+    if args.look.0 < 50 {
+        return Err(Failure::Usage("--look must be at least 50ms".to_owned()));
+    }
+    let settle = seconds("settle", args.settle, 0)?;
+    let (service, namespace) = (&args.service, &args.namespace);
+    let settings = Settings {
+        names: vec![format!("{service}.{namespace}.svc"), format!("{service}.{namespace}.svc.cluster.local")],
+        listen: args.listen,
+        http_listen: args.http_listen,
+        template: args.template,
+        files: args.tls_cert.zip(args.tls_key),
+        times: Times { leaf, authority, settle, grace: settle },
+        look: args.look.duration(),
+        drain_delay: args.drain_delay.duration(),
+        events: !args.no_events,
+        objects: Objects {
+            namespace: args.namespace,
+            secret: args.secret,
+            lease: args.lease,
+            webhook: args.webhook,
+            identity: args.identity,
+        },
+    };
+    crate::logging::start(log_format, LogLevel::Info);
+    super::wait(async {
+        let announce = |at: &injector::Addresses| println!("listening webhook={} http={}", at.webhook, at.http);
+        injector::run(settings, announce, super::serve::told_to_stop()).await.map_err(Failure::Config)
+    })
+}

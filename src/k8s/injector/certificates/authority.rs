@@ -1,0 +1,104 @@
+//! Certificates: made, read, and held against each other.
+
+use super::decide::Validity;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{RootCertStore, sign::CertifiedKey};
+use std::sync::Arc;
+use std::time::Duration;
+use time::OffsetDateTime;
+
+/// Clocks in a cluster differ by so much, in seconds.
+const SKEW: i64 = 60;
+
+/// A certificate with its key, as PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Pair {
+    pub(super) certificate: String,
+    pub(super) key: String,
+}
+
+impl std::fmt::Debug for Pair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pair").field("validity", &validity(&self.certificate)).finish_non_exhaustive()
+    }
+}
+
+type Made = Result<Pair, rcgen::Error>;
+
+/// An authority of its own, valid from now on for so many seconds.
+pub(super) fn authority(now: i64, seconds: i64) -> Made {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name.push(DnType::CommonName, format!("Ebb injector, authority of {now}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    (params.not_before, params.not_after) = (moment(now - SKEW), moment(now + seconds));
+    let key = KeyPair::generate()?;
+    Ok(Pair { certificate: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
+}
+
+/// A leaf for these names, signed by the authority.
+pub(super) fn leaf(authority: &Pair, names: &[String], now: i64, seconds: i64) -> Made {
+    let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
+    let mut params = CertificateParams::new(names.to_vec())?;
+    params.distinguished_name.push(DnType::CommonName, "Ebb injector");
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    (params.not_before, params.not_after) = (moment(now - SKEW), moment(now + seconds));
+    let key = KeyPair::generate()?;
+    Ok(Pair { certificate: params.signed_by(&key, &issuer)?.pem(), key: key.serialize_pem() })
+}
+
+fn moment(seconds: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(seconds).expect("a time of this age")
+}
+
+/// When a certificate is valid; `None` when it cannot be read. The skew is no part of it.
+pub(super) fn validity(pem: &str) -> Option<Validity> {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(&der).ok()?;
+    let validity = certificate.validity();
+    Some(Validity { from: validity.not_before.timestamp() + SKEW, to: validity.not_after.timestamp() })
+}
+
+/// Whether a client that trusts `bundle` takes `leaf` for `name` at that moment. It is asked of the verifier that clients
+/// use.
+pub(super) fn is_trusted(leaf: &str, bundle: &str, name: &str, now: i64) -> bool {
+    let verified = || -> Option<()> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
+            roots.add(certificate.ok()?).ok()?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(leaf.as_bytes()).collect::<Result<_, _>>().ok()?;
+        let (end, between) = chain.split_first()?;
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(now.try_into().ok()?));
+        let name = ServerName::try_from(name.to_owned()).ok()?;
+        use rustls::client::danger::ServerCertVerifier as _;
+        verifier.build().ok()?.verify_server_cert(end, between, &name, &[], at).ok().map(drop)
+    };
+    verified().is_some()
+}
+
+/// As a server presents it.
+///
+/// # Errors
+/// A sentence that says what cannot be used.
+pub(super) fn presented(pair: &Pair) -> Result<CertifiedKey, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pair.certificate.as_bytes()).collect();
+    let chain = chain.map_err(|error| format!("the certificate is not PEM: {error}"))?;
+    if chain.is_empty() {
+        return Err("there is no certificate".to_owned());
+    }
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes());
+    let key = key.map_err(|error| format!("the key is not PEM: {error}"))?;
+    let key = rustls::crypto::ring::sign::any_supported_type(&key);
+    let key = CertifiedKey::new(chain, key.map_err(|error| format!("the key is of no use: {error}"))?);
+    key.keys_match().map_err(|error| format!("certificate and key do not belong together: {error}"))?;
+    Ok(key)
+}

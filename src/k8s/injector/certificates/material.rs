@@ -1,0 +1,210 @@
+//! What the Secret holds: up to three authorities, and the leaf that is served.
+
+use super::authority::{Pair, authority, is_trusted, leaf, presented, validity};
+use super::decide::{State, Step, Times};
+use std::collections::BTreeMap;
+
+/// The data of a Secret.
+pub(super) type Data = BTreeMap<String, String>;
+
+/// Everything; what is missing or cannot be used is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Material {
+    pub(super) authority: Option<Pair>,
+    pub(super) next: Option<Pair>,
+    /// The certificate alone: it signs nothing any more.
+    pub(super) old: Option<String>,
+    pub(super) leaf: Option<Pair>,
+}
+
+impl Material {
+    /// Reads the data of the Secret.
+    pub(super) fn read(data: &Data) -> Self {
+        let text = |name: &str| data.get(name).cloned();
+        let pair = |certificate: &str, key: &str| {
+            let pair = Pair { certificate: text(certificate)?, key: text(key)? };
+            presented(&pair).is_ok().then_some(pair)
+        };
+        Self {
+            authority: pair("authority.crt", "authority.key"),
+            next: pair("next.crt", "next.key"),
+            old: text("old.crt").filter(|old| validity(old).is_some()),
+            leaf: pair("tls.crt", "tls.key"),
+        }
+    }
+
+    /// The data of the Secret.
+    pub(super) fn data(&self) -> Data {
+        let mut data = Data::new();
+        let mut put = |name: &str, text: &str| drop(data.insert(name.to_owned(), text.to_owned()));
+        for (name, pair) in [("authority", &self.authority), ("next", &self.next), ("tls", &self.leaf)] {
+            if let Some(pair) = pair {
+                put(&format!("{name}.crt"), &pair.certificate);
+                put(&format!("{name}.key"), &pair.key);
+            }
+        }
+        if let Some(old) = &self.old {
+            put("old.crt", old);
+        }
+        put("ca.crt", &self.bundle());
+        data
+    }
+
+    /// The authorities that clients must trust, as PEM.
+    pub(super) fn bundle(&self) -> String {
+        let certificate = |pair: &Option<Pair>| pair.as_ref().map(|pair| pair.certificate.clone());
+        [certificate(&self.authority), certificate(&self.next), self.old.clone()].into_iter().flatten().collect()
+    }
+
+    /// As the rules see it.
+    pub(super) fn state(&self, names: &[String], now: i64, published: Option<i64>) -> State {
+        let of = |pair: &Pair| validity(&pair.certificate);
+        let signed = |authority: &Pair| {
+            self.leaf.as_ref().filter(|leaf| {
+                names.iter().all(|name| is_trusted(&leaf.certificate, &authority.certificate, name, now))
+            })
+        };
+        State {
+            authority: self.authority.as_ref().and_then(of),
+            next: self.next.as_ref().and_then(of),
+            old: self.old.as_deref().and_then(validity),
+            leaf: self.authority.as_ref().and_then(signed).and_then(of),
+            published,
+        }
+    }
+
+    /// Takes a step.
+    ///
+    /// # Errors
+    /// When a key cannot be made.
+    pub(super) fn take(self, step: Step, names: &[String], now: i64, times: &Times) -> Result<Self, rcgen::Error> {
+        let signed = |by: &Option<Pair>| match by {
+            Some(by) => leaf(by, names, now, times.leaf).map(Some),
+            None => Ok(None),
+        };
+        Ok(match step {
+            Step::Rest => self,
+            Step::Begin => {
+                let authority = Some(authority(now, times.authority)?);
+                Self { leaf: signed(&authority)?, authority, ..Self::default() }
+            }
+            Step::SignLeaf => Self { leaf: signed(&self.authority)?, ..self },
+            Step::PrepareNext => Self { next: Some(authority(now, times.authority)?), ..self },
+            Step::Promote => Self {
+                leaf: signed(&self.next)?,
+                old: self.authority.map(|authority| authority.certificate),
+                authority: self.next,
+                next: None,
+            },
+            Step::DropOld => Self { old: None, ..self },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::decide::decide;
+    use super::*;
+
+    const TIMES: Times = Times { leaf: 86_400, authority: 864_000, settle: 60, grace: 300 };
+    const NAME: &str = "ebb-injector.ebb-system.svc";
+
+    /// Two replicas that read the Secret every 10 s, and an API server that notices a bundle after 50.
+    struct Cluster {
+        secret: Data,
+        published: (i64, String),
+        trusted: String,
+        served: [Option<String>; 2],
+        now: i64,
+        hasty: bool,
+    }
+
+    impl Cluster {
+        /// Ten seconds: the leader takes a step, one replica looks at the Secret, the API server is called.
+        fn tick(&mut self) -> Step {
+            let names = [NAME.to_owned()];
+            let material = Material::read(&self.secret);
+            let bundle = material.bundle();
+            let published = Some(self.published.0).filter(|_| self.published.1 == bundle && !bundle.is_empty());
+            // The planted bug: whoever is hasty takes a bundle for known as soon as it is written.
+            let published = published.map(|since| if self.hasty { since - 3_600 } else { since });
+            let step = decide(self.now, &material.state(&names, self.now, published), &TIMES);
+            let material = material.take(step, &names, self.now, &TIMES).unwrap();
+            if self.published.1 != material.bundle() {
+                self.published = (self.now, material.bundle());
+            }
+            self.secret = material.data();
+            let replica = usize::try_from(self.now / 10 % 2).unwrap();
+            self.served[replica] = Material::read(&self.secret).leaf.map(|leaf| leaf.certificate);
+            self.now += 10;
+            if self.now >= self.published.0 + 50 {
+                self.trusted.clone_from(&self.published.1);
+            }
+            step
+        }
+
+        fn is_refused(&self) -> bool {
+            let served = self.served.iter().flatten();
+            served.into_iter().any(|leaf| !is_trusted(leaf, &self.trusted, NAME, self.now))
+        }
+    }
+
+    /// Runs through two changes of the authority; the steps taken, and how often a call would have been refused.
+    fn rotate(hasty: bool) -> (Vec<Step>, u32) {
+        let start = 1_800_000_000;
+        let nothing = (start, String::new());
+        let mut cluster = Cluster {
+            secret: Data::new(),
+            published: nothing,
+            trusted: String::new(),
+            served: [None, None],
+            now: start,
+            hasty,
+        };
+        let (mut steps, mut refused) = (Vec::new(), 0);
+        for _ in 0..8 {
+            steps.push(cluster.tick()); // until the first bundle is known, nothing can be trusted
+        }
+        while steps.iter().filter(|step| **step == Step::DropOld).count() < 2 {
+            let step = cluster.tick();
+            if step == Step::Rest {
+                // Nothing happens for a while; what could be refused was looked at in the last steps.
+                let quiet = cluster.now > cluster.published.0 + 400;
+                cluster.now += if quiet { 3_600 } else { 0 };
+            }
+            steps.push(step);
+            refused += u32::from(cluster.is_refused());
+        }
+        steps.retain(|step| *step != Step::Rest);
+        (steps, refused)
+    }
+
+    #[test]
+    fn no_call_is_refused_while_authorities_change() {
+        let (steps, refused) = rotate(false);
+        assert_eq!((steps[0], refused), (Step::Begin, 0), "{steps:?}");
+        assert_eq!(steps.iter().filter(|step| **step == Step::Promote).count(), 2, "{steps:?}");
+        assert!(!steps[1..].contains(&Step::Begin), "{steps:?}");
+    }
+
+    #[test]
+    fn a_leader_that_does_not_wait_for_the_bundle_is_found_out() {
+        assert!(rotate(true).1 > 0);
+    }
+
+    #[test]
+    fn a_corrupted_or_foreign_secret_is_as_good_as_an_empty_one() {
+        let names = [NAME.to_owned()];
+        let (now, foreign) = (1_800_000_000, authority(1_800_000_000, 1000).unwrap());
+        let material = Material::default().take(Step::Begin, &names, now, &TIMES).unwrap();
+        assert_eq!(decide(now, &material.state(&names, now, None), &TIMES), Step::Rest);
+        let mut data = material.data();
+        data.insert("authority.key".to_owned(), "garbage".to_owned());
+        assert_eq!(decide(now, &Material::read(&data).state(&names, now, None), &TIMES), Step::Begin);
+        let other = Material { authority: Some(foreign), ..material.clone() };
+        assert_eq!(decide(now, &other.state(&names, now, None), &TIMES), Step::SignLeaf, "not its leaf");
+        let renamed = ["elsewhere.svc".to_owned()];
+        assert_eq!(decide(now, &material.state(&renamed, now, None), &TIMES), Step::SignLeaf, "not its name");
+        assert_eq!(Material::read(&material.data()), material);
+    }
+}

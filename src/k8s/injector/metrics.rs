@@ -1,0 +1,90 @@
+//! What Prometheus sees of the injector.
+
+use super::review::Admission;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use std::time::Duration;
+
+type Labels = Vec<(&'static str, &'static str)>;
+
+/// The metrics.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    admissions: Family<Labels, Counter>,
+    duration: Histogram,
+    refused: Counter,
+    certificate: Gauge,
+    leads: Gauge,
+    template: Gauge,
+    events: Family<Labels, Counter>,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let mut registry = Registry::with_prefix("ebb_injector");
+        let (admissions, events) = (Family::<Labels, Counter>::default(), Family::<Labels, Counter>::default());
+        let duration = Histogram::new(exponential_buckets(0.000_05, 2.0, 14));
+        let (refused, certificate, leads, template) =
+            (Counter::default(), Gauge::default(), Gauge::default(), Gauge::default());
+        registry.register("admissions", "Pods by what became of them", admissions.clone());
+        registry.register_with_unit(
+            "admission_duration",
+            "Time from the last byte of a review to its answer",
+            Unit::Seconds,
+            duration.clone(),
+        );
+        registry.register("refused_requests", "Requests that were no AdmissionReview", refused.clone());
+        registry.register(
+            "certificate_expiry_timestamp",
+            "When the certificate that is served ends, in seconds since 1970",
+            certificate.clone(),
+        );
+        registry.register("leader", "1 on the replica that looks after the certificates", leads.clone());
+        registry.register("template_good", "1 while the template on disk is in force", template.clone());
+        registry.register("events", "Events by what became of them", events.clone());
+        template.set(1);
+        Self { registry, admissions, duration, refused, certificate, leads, template, events }
+    }
+
+    pub(super) fn admitted(&self, admission: &Admission, took: Duration) {
+        let (outcome, reason) = match admission.reason {
+            None => ("passed", ""),
+            Some(None) => ("injected", ""),
+            Some(Some(reason)) => ("skipped", reason.label()),
+        };
+        self.admissions.get_or_create(&vec![("outcome", outcome), ("reason", reason)]).inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn refused(&self) {
+        self.refused.inc();
+    }
+
+    pub(super) fn certificate_ends(&self, at: i64) {
+        self.certificate.set(at);
+    }
+
+    pub(super) fn leads(&self, leads: bool) {
+        self.leads.set(leads.into());
+    }
+
+    pub(super) fn template_is_good(&self, good: bool) {
+        self.template.set(good.into());
+    }
+
+    pub(super) fn event(&self, outcome: &'static str) {
+        self.events.get_or_create(&vec![("outcome", outcome)]).inc();
+    }
+
+    /// The page, in OpenMetrics.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
+        text
+    }
+}

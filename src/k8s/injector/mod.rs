@@ -1,0 +1,218 @@
+//! The webhook that puts sidecars into pods: `ebb injector`.
+//!
+//! ```text
+//!  API server ──TLS──► serve ──► review (pure) ──► inject (pure)
+//!                        ▲          ▲    └──► Events, metrics, one line
+//!          certificates ─┘          └── template (a mounted file), namespaces (a watch)
+//! ```
+//! It refuses no pod: what it cannot inject into, it leaves alone and says why.
+
+mod certificates;
+mod events;
+mod metrics;
+mod review;
+mod serve;
+
+pub(crate) use certificates::{Objects, Times};
+
+use crate::k8s::inject::{Namespace, Template};
+use arc_swap::ArcSwap;
+use certificates::{Keeper, Served};
+use events::Events;
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1;
+use kube::api::PartialObjectMeta;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, ResourceExt as _};
+use metrics::Metrics;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// How the injector runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Where the API server calls.
+    pub(crate) listen: String,
+    /// Where `/livez`, `/readyz` and `/metrics` are.
+    pub(crate) http_listen: String,
+    /// The file with the PodTemplate of the sidecar.
+    pub(crate) template: PathBuf,
+    /// Certificate and key that somebody else makes; else they are made here.
+    pub(crate) files: Option<(PathBuf, PathBuf)>,
+    /// The objects that hold the certificates.
+    pub(crate) objects: Objects,
+    /// The names under which the API server calls.
+    pub(crate) names: Vec<String>,
+    /// Lengths of time of the certificates.
+    pub(crate) times: Times,
+    /// How often certificates and template are looked at.
+    pub(crate) look: Duration,
+    /// How long calls are taken after the end was asked for, until no API server calls any more.
+    pub(crate) drain_delay: Duration,
+    /// Whether Events are written.
+    pub(crate) events: bool,
+}
+
+type Namespaces = Store<PartialObjectMeta<v1::Namespace>>;
+
+/// What an admission needs.
+pub(super) struct Injector {
+    template: ArcSwap<Template>,
+    namespaces: Namespaces,
+    own_namespace: String,
+    by: String,
+    metrics: Arc<Metrics>,
+    events: Option<Events>,
+}
+
+impl Injector {
+    /// The namespace, as far as it is known.
+    fn namespace(&self, name: &str) -> Namespace {
+        let found = self.namespaces.get(&ObjectRef::new(name));
+        let mut namespace = Namespace { name: name.to_owned(), ..Namespace::default() };
+        if let Some(found) = found {
+            namespace.labels.clone_from(found.labels());
+            namespace.annotations.clone_from(found.annotations());
+        }
+        namespace
+    }
+}
+
+/// Where an injector listens.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    pub(crate) webhook: String,
+    pub(crate) http: String,
+}
+
+/// Runs until `shutdown` is ready, then drains. `announce` is told the addresses.
+///
+/// # Errors
+/// A sentence about what is in its way.
+pub(crate) async fn run(
+    settings: Settings,
+    announce: impl FnOnce(&Addresses),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), String> {
+    let (mut text, template) = read(&settings.template)?;
+    let bind = |address: String| async move {
+        let bound = TcpListener::bind(&address).await;
+        bound.map_err(|error| format!("cannot listen on {address}: {error}"))
+    };
+    let webhook = bind(settings.listen.clone()).await?;
+    let http = bind(settings.http_listen.clone()).await?;
+    let client = Client::try_default().await.map_err(|error| format!("no way to the API server: {error}"))?;
+    let name = |listener: &TcpListener| listener.local_addr().map_or_else(|_| "?".to_owned(), |at| at.to_string());
+    announce(&Addresses { webhook: name(&webhook), http: name(&http) });
+
+    let metrics = Arc::new(Metrics::new());
+    let identity = settings.objects.identity.clone();
+    let injector = Arc::new(Injector {
+        template: ArcSwap::from_pointee(template),
+        namespaces: follow_namespaces(client.clone()),
+        own_namespace: settings.objects.namespace.clone(),
+        by: format!("webhook {}", settings.objects.webhook),
+        events: settings.events.then(|| Events::start(client.clone(), identity, metrics.clone())),
+        metrics: metrics.clone(),
+    });
+    let served = Arc::new(Served::default());
+    let mut keeper = match settings.files.clone() {
+        Some((certificate, key)) => Keeper::files(certificate, key),
+        None => Keeper::own(client, settings.objects.clone(), settings.names.clone(), settings.times),
+    };
+    let (drain, draining) = watch::channel(false);
+    let (unready, is_unready) = watch::channel(true);
+    let page = metrics.clone();
+    let watchers = crate::http::serve(
+        http.into_std().map_err(|error| error.to_string())?,
+        move || page.text(),
+        is_unready,
+        draining.clone(),
+    );
+    let watchers = tokio::spawn(watchers);
+    let serving = tokio::spawn(serve::serve(webhook, injector.clone(), served.clone(), draining));
+
+    let look = async {
+        let mut ticks = tokio::time::interval(settings.look);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last = None;
+        loop {
+            ticks.tick().await;
+            let problem = keeper.tick(&served, &metrics).await.err();
+            if let Some(why) = problem.as_ref().filter(|_| problem != last) {
+                tracing::warn!(why, "certificates");
+            }
+            last = problem;
+            unready.send_if_modified(|unready| std::mem::replace(unready, !served.is_there()) == served.is_there());
+            follow_template(&settings.template, &mut text, &injector);
+        }
+    };
+    tokio::select! {
+        () = shutdown => {}
+        () = look => {}
+    }
+    // API servers go on calling until they have noticed that this replica is not ready any more.
+    unready.send_replace(true);
+    tracing::info!(delay_ms = settings.drain_delay.as_millis() as u64, "draining");
+    keeper.stop().await;
+    tokio::time::timeout(settings.drain_delay, std::future::pending::<()>()).await.ok();
+    drain.send_replace(true);
+    let ended = serving.await.map_err(|error| error.to_string())?;
+    watchers.abort();
+    tracing::info!("stopped");
+    ended
+}
+
+fn read(path: &PathBuf) -> Result<(String, Template), String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let template = Template::parse(&text).map_err(|why| format!("{}: {why}", path.display()))?;
+    Ok((text, template))
+}
+
+/// Takes a changed template; a bad one keeps the last good.
+fn follow_template(path: &PathBuf, last: &mut String, injector: &Injector) {
+    match std::fs::read_to_string(path) {
+        Ok(text) if text == *last => {}
+        Ok(text) => {
+            *last = text;
+            match Template::parse(last) {
+                Ok(template) => {
+                    injector.template.store(Arc::new(template));
+                    injector.metrics.template_is_good(true);
+                    tracing::info!("the template has changed");
+                }
+                Err(why) => {
+                    injector.metrics.template_is_good(false);
+                    tracing::error!(why, "template rejected; the last good one stays in force");
+                }
+            }
+        }
+        Err(error) => {
+            if !std::mem::take(last).is_empty() {
+                injector.metrics.template_is_good(false);
+                tracing::error!(%error, "the template cannot be read; the last good one stays in force");
+            }
+        }
+    }
+}
+
+/// Watches the labels and annotations of namespaces, and nothing else of them.
+fn follow_namespaces(client: Client) -> Namespaces {
+    let (store, writer) = reflector::store();
+    let events = watcher(Api::<PartialObjectMeta<v1::Namespace>>::all(client), watcher::Config::default());
+    let events = events.default_backoff().modify(|namespace| namespace.managed_fields_mut().clear());
+    let mut events = Box::pin(reflector::reflector(writer, events));
+    tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            if let Err(error) = event {
+                tracing::warn!(%error, "namespaces");
+            }
+        }
+    });
+    store
+}

@@ -1,0 +1,199 @@
+//! An AdmissionReview and its answer: a pure function of the bytes.
+
+use crate::k8s::inject::{Context, Namespace, SkipReason, Template, Verdict, inject};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+/// The API server cuts warnings at this length, in bytes.
+const WARNING_BYTES: usize = 256;
+
+/// What a review is answered with.
+#[derive(Debug)]
+pub(super) struct Admission {
+    /// The AdmissionReview that goes back.
+    pub(super) answer: Value,
+    /// What became of the pod; `None` if there was no pod to inject into.
+    pub(super) reason: Option<Option<SkipReason>>,
+    /// The sentence for people.
+    pub(super) detail: String,
+    pub(super) namespace: String,
+    pub(super) owner: Option<Owner>,
+    /// Nothing may be changed for this review, so nothing is told to anybody either.
+    pub(super) is_dry_run: bool,
+}
+
+/// The object that made the pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) api_version: String,
+    pub(super) kind: String,
+    pub(super) name: String,
+    pub(super) uid: String,
+}
+
+/// Answers. `find` knows the namespaces.
+///
+/// # Errors
+/// A sentence that says what makes it no AdmissionReview.
+pub(super) fn review(
+    body: &[u8],
+    find: impl Fn(&str) -> Namespace,
+    own_namespace: &str,
+    by: &str,
+    template: &Template,
+) -> Result<Admission, String> {
+    let review: Value = serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))?;
+    let (version, kind) = (&review["apiVersion"], &review["kind"]);
+    if version != "admission.k8s.io/v1" || kind != "AdmissionReview" {
+        return Err(format!("the body is {version} {kind}; it must be \"admission.k8s.io/v1\" \"AdmissionReview\""));
+    }
+    let request = &review["request"];
+    let uid = request["uid"].as_str().filter(|uid| !uid.is_empty()).ok_or("request.uid is missing")?;
+    let pod = &request["object"];
+    let namespace = request["namespace"].as_str().unwrap_or_default().to_owned();
+    let answer = |more: Value| {
+        let mut response = json!({"uid": uid, "allowed": true});
+        if let (Value::Object(response), Value::Object(more)) = (&mut response, more) {
+            response.extend(more);
+        }
+        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
+    };
+    let mut admission = Admission {
+        answer: answer(json!({})),
+        reason: None,
+        detail: String::new(),
+        namespace,
+        owner: owner(pod),
+        is_dry_run: request["dryRun"] == true,
+    };
+    if request["kind"]["kind"] != "Pod" || request["operation"] != "CREATE" {
+        admission.detail = format!("{} of {} is none of ours", request["operation"], request["kind"]["kind"]);
+        return Ok(admission);
+    }
+    let known = find(&admission.namespace);
+    let context = Context {
+        namespace: &known,
+        own_namespace: Some(own_namespace),
+        // The selectors of the webhook have asked already, and a namespace may not be known here yet.
+        needs_label: false,
+        by,
+    };
+    let outcome = inject(pod, &context, template);
+    let warnings: Vec<String> = outcome.warnings.into_iter().map(|text| shortened(&text)).collect();
+    match outcome.verdict {
+        Verdict::Inject(operations) => {
+            let patch = serde_json::to_vec(&operations).expect("operations are JSON");
+            let mut more = json!({"patchType": "JSONPatch", "patch": STANDARD.encode(patch)});
+            if !warnings.is_empty() {
+                more["warnings"] = warnings.into();
+            }
+            admission.answer = answer(more);
+            admission.reason = Some(None);
+            "the pod gets a sidecar".clone_into(&mut admission.detail);
+        }
+        Verdict::Skip(reason, detail) => {
+            admission.reason = Some(Some(reason));
+            admission.detail = detail;
+        }
+    }
+    Ok(admission)
+}
+
+fn owner(pod: &Value) -> Option<Owner> {
+    let owners = pod["metadata"]["ownerReferences"].as_array()?;
+    let owner = owners.iter().find(|owner| owner["controller"] == true)?;
+    let text = |key: &str| owner[key].as_str().map(str::to_owned);
+    Some(Owner { api_version: text("apiVersion")?, kind: text("kind")?, name: text("name")?, uid: text("uid")? })
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().map(|(at, _)| at).take_while(|at| *at <= WARNING_BYTES - 4).last() {
+        Some(end) if text.len() > WARNING_BYTES => format!("{}…", &text[..end]),
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(body: &Value) -> Result<Admission, String> {
+        let find = |name: &str| Namespace { name: name.to_owned(), ..Namespace::default() };
+        review(body.to_string().as_bytes(), find, "ebb-system", "a test", &Template::built_in())
+    }
+
+    fn with(object: Value) -> Value {
+        json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "request": {
+                "uid": "7", "kind": {"kind": "Pod"}, "operation": "CREATE", "namespace": "shop", "object": object,
+            },
+        })
+    }
+
+    fn patch(admission: &Admission) -> Vec<Value> {
+        let patch = admission.answer["response"]["patch"].as_str().expect("there is a patch");
+        serde_json::from_slice(&STANDARD.decode(patch).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_pod_gets_a_patch_that_only_adds() {
+        let admission = ask(&with(json!({"spec": {"containers": [{"name": "app"}]}}))).unwrap();
+        assert_eq!(admission.answer["response"]["uid"], "7");
+        assert_eq!(admission.answer["response"]["allowed"], true);
+        assert!(patch(&admission).iter().all(|operation| operation["op"] == "add"));
+        assert_eq!(admission.answer["response"].get("warnings"), None);
+    }
+
+    #[test]
+    fn a_pod_that_is_left_alone_is_allowed_and_says_why() {
+        let admission = ask(&with(json!({"spec": {"hostNetwork": true, "containers": [{"name": "app"}]}}))).unwrap();
+        assert_eq!(admission.answer["response"], json!({"uid": "7", "allowed": true}));
+        assert_eq!(admission.reason, Some(Some(SkipReason::HostNetwork)));
+    }
+
+    #[test]
+    fn a_wrong_annotation_is_a_warning_of_bounded_length() {
+        let annotations = json!({"config.ebb-cache.io/image": "ä ".repeat(1000)});
+        let pod = json!({"metadata": {"annotations": annotations}, "spec": {"containers": [{"name": "app"}]}});
+        let admission = ask(&with(pod)).unwrap();
+        let warning = admission.answer["response"]["warnings"][0].as_str().unwrap();
+        assert!(warning.starts_with("annotation config.ebb-cache.io/image"), "{warning}");
+        assert!(warning.len() <= WARNING_BYTES && warning.ends_with('…'));
+    }
+
+    #[test]
+    fn what_is_no_review_is_refused_with_a_sentence() {
+        let said = |body: &[u8]| {
+            review(body, |_| Namespace::default(), "", "", &Template::built_in()).expect_err("it is refused")
+        };
+        assert!(said(b"{").contains("not JSON"));
+        assert!(said(b"[]").contains("it must be \"admission.k8s.io/v1\""));
+        let mut body = with(json!({}));
+        body["request"]["uid"] = json!("");
+        assert_eq!(said(body.to_string().as_bytes()), "request.uid is missing");
+        body["apiVersion"] = json!("admission.k8s.io/v1beta1");
+        assert!(said(body.to_string().as_bytes()).starts_with("the body is \"admission.k8s.io/v1beta1\""));
+    }
+
+    #[test]
+    fn what_is_no_new_pod_passes() {
+        let mut body = with(json!({"spec": {"containers": [{"name": "app"}]}}));
+        body["request"]["operation"] = json!("UPDATE");
+        assert_eq!(ask(&body).unwrap().answer["response"], json!({"uid": "7", "allowed": true}));
+        let nothing = ask(&with(Value::Null)).unwrap();
+        assert_eq!(nothing.reason, Some(Some(SkipReason::Malformed)), "a pod that is none never ends in a panic");
+    }
+
+    #[test]
+    fn the_owner_is_the_controller() {
+        let owners = json!([
+            {"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "1"},
+            {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-1", "uid": "2", "controller": true},
+        ]);
+        let found = owner(&json!({"metadata": {"ownerReferences": owners}})).unwrap();
+        assert_eq!((found.kind.as_str(), found.uid.as_str()), ("ReplicaSet", "2"));
+        assert_eq!(owner(&json!({})), None);
+    }
+}
