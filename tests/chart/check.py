@@ -140,7 +140,7 @@ def check_generated():
     text = "".join(read(path) for path in sorted(CHART.glob("templates/**/*")) if path.is_file())
     leaves = {path.split(".")[-1] for path, _ in commented()[0]}
     check("every value is read by a template", *sorted(leaf for leaf in leaves if not re.search(rf"\b{leaf}\b", text)))
-    variables = set(re.findall(r"`(EBB_\w+)`", live + boot)) | {"EBB_ADDR", "EBB_ADMIN_ADDR"}
+    variables = set(re.findall(r"`(EBB_\w+)`", live + boot)) | {"EBB_ADDR", "EBB_ADMIN_ADDR", "EBB_INJECTOR_IDENTITY"}
     set_by_us = set(re.findall(r"\bEBB_\w+", text + "".join(read(path) for path in MANIFESTS.glob("*.yaml"))))
     check("every variable that is set is one that Ebb reads", *sorted(set_by_us - variables - {"EBB"}))
     defaults = {mark: knob["default"] for mark, knob in ours["watermarks"]["properties"].items()}
@@ -153,6 +153,7 @@ def check_generated():
     for name, arguments, first in (
         ("policy", policy, ""),
         ("standalone", (*policy, "--set", "injector.mode=none,standalone.enabled=true"), namespace),
+        ("webhook", (*policy, "--set", "injector.mode=webhook"), namespace),
         ("sidecar", (*policy, "--set", "injector.mode=none,sidecar.example=true"), namespace),
     ):
         code, text, why = template("helm4", POLICY_VERSIONS[-1], *arguments)
@@ -196,8 +197,9 @@ def unlike(schema, values, definitions, path):
     """Keys that the schema has and values.yaml has not, or the other way round; what is inside a free map is not."""
     if "$ref" in schema:
         schema = definitions[schema["$ref"].split("/")[-1]]
-    whole = path in ("sidecar.config", "standalone.config", "sidecar.resources", "standalone.resources")
-    if not isinstance(values, dict) or "properties" not in schema or path.endswith("Probe") or not values or whole:
+    whole = path in ("sidecar.config", "standalone.config")
+    whole = whole or path.endswith(("Probe", ".resources"))
+    if not isinstance(values, dict) or "properties" not in schema or not values or whole:
         return set()
     at = lambda key: f"{path}.{key}".strip(".")
     out = {f"{at(key)} is in one of them only" for key in schema["properties"].keys() ^ values.keys()}
@@ -244,7 +246,8 @@ def check_good_values():
                 renders[version, major] = objects(text)
                 if version == versions[-1] and template(major, version, "--values", path, *monitoring)[1] != text:
                     problems.append(f"{major}: two renders differ")
-            by_helm = [renders.get((version, major)) for major in HELMS]
+            # Kinds that one major has no place for come in another order.
+            by_helm = [sorted(renders.get((version, major), []), key=label) for major in HELMS]
             if by_helm[0] != by_helm[1]:
                 problems.append(f"{version}: the two majors of Helm render different objects")
             if by_helm[1]:
@@ -391,9 +394,14 @@ def check_contents():
 # Bad values: refused by the schema with the key's name, or by a guard with its sentence.
 
 BAD = {
-    "injector.mode=webhook": "mode",
+    "injector.mode=webhooks": "mode",
     "injector.failurePolicy=Maybe": "failurePolicy",
-    "injector.replicas=2": "replicas",
+    "injector.replicas=0": "replicas",
+    "injector.replica=2": "replica",
+    "injector.timeoutSeconds=60": "timeoutSeconds",
+    "injector.tls.source=openssl": "source",
+    "injector.tls.caBundle=none": "caBundle",
+    "injector.tls.rotate=daily": "rotate",
     "sidecars.address=tcp": "sidecars",
     "sidecar.address=udp": "address",
     "sidecar.ports.data=70000": "data",
@@ -424,7 +432,7 @@ BAD = {
 
 GUARDS = (
     ("1.35.4", "", "injector.mode is policy, which needs Kubernetes 1.36 or newer (MutatingAdmissionPolicy v1)"),
-    ("1.35.4", "", "this cluster is v1.35.4. Set injector.mode to none, or upgrade the cluster."),
+    ("1.35.4", "", "this cluster is v1.35.4. Set injector.mode to webhook, or upgrade the cluster."),
     ("1.30.9", "injector.mode=none", "kubeVersion: >=1.31.0-0 which is incompatible with Kubernetes v1.30.9"),
     (
         "1.37.0",
@@ -451,6 +459,9 @@ GUARDS = (
         "injector.failurePolicy=Fail,injector.excludedNamespaces=null",
         "injector.failurePolicy is Fail and injector.excludedNamespaces is empty",
     ),
+    ("1.31.0", "injector.mode=webhook,injector.failurePolicy=Fail,injector.replicas=1", "injector.replicas is 1: while"),
+    ("1.31.0", "injector.mode=webhook,injector.tls.source=secret", "injector.tls.existingSecret is empty"),
+    ("1.31.0", "injector.mode=webhook,injector.tls.source=cert-manager", "Install cert-manager first"),
     (
         "1.37.0",
         "standalone.enabled=true,standalone.replicas=2",
@@ -503,6 +514,12 @@ if assets := os.environ.get("KUBEBUILDER_ASSETS"):
     import policy
 
     policy.run(pathlib.Path(assets), CACHE, check)
+    if program := os.environ.get("EBB_PROGRAM"):
+        import webhook
+
+        webhook.run(pathlib.Path(assets), CACHE, program, check)
+    else:
+        print("skip   the webhook before a real API server: EBB_PROGRAM names no ebb")
 else:
     print("skip   the policy in a real API server: KUBEBUILDER_ASSETS names no folder with etcd and kube-apiserver")
 sys.exit(failures > 0)

@@ -35,20 +35,23 @@ class Cluster:
         (folder / "tokens.csv").write_text(f"{token},operator,operator,system:masters\n")
         (folder / "kubeconfig").write_text(CONFIG.format(port=port, token=token))
         client, member = f"http://127.0.0.1:{etcd}", f"http://127.0.0.1:{peer}"
-        self.processes = []
+        self.processes, self.port, self.token = [], port, token
         self.start(
             [assets / "etcd", "--data-dir", folder / "etcd", "--unsafe-no-fsync"]
             + ["--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", member]
             + ["--initial-advertise-peer-urls", member, "--initial-cluster", f"default={member}"]
         )
-        self.start(
+        self.server = (
             [assets / "kube-apiserver", "--etcd-servers", client, "--cert-dir", folder / "certs"]
             + ["--secure-port", str(port), "--bind-address", "127.0.0.1", "--service-cluster-ip-range", "10.0.0.0/24"]
             + ["--service-account-issuer", "https://kubernetes.default.svc"]
             + ["--service-account-key-file", folder / "sa.key", "--service-account-signing-key-file", folder / "sa.key"]
             + ["--authorization-mode", "RBAC", "--token-auth-file", folder / "tokens.csv"]
             + ["--disable-admission-plugins", "ServiceAccount"]
+            # Webhooks are called at the addresses of their EndpointSlices: nobody here carries out Services.
+            + ["--enable-aggregator-routing"]
         )
+        self.start(self.server)
         self.until("the API server is ready", lambda: self.kubectl("get", "--raw", "/readyz")[1] == "ok")
 
     def start(self, command):
@@ -339,7 +342,7 @@ def run(assets, tools, check):
             got = cluster.kubectl("create", "--dry-run=server", "--output=json", "--filename=-", text="#" + test)
             check("policy: the test pod is injected in the release's namespace", got[2] or injected(json.loads(got[1])))
             code, _, why = cluster.run("helm4/helm", "install", "other", "charts/ebb", "--namespace", "plain")
-            said = "The policy ebb.ebb-system.ebb-cache.io of release ebb injects in this cluster already" in why
+            said = "The MutatingAdmissionPolicy ebb.ebb-system.ebb-cache.io of release ebb injects in this cluster already" in why
             check("policy: a second release is refused with the name of the first", not (code and said) and why)
             code, _, why = cluster.run(
                 "helm4/helm",
@@ -381,7 +384,7 @@ def run(assets, tools, check):
             ):
                 code, _, why = cluster.run("helm3/helm", *words)
                 check(f"policy: {words[0]} with Helm 3", code and why)
-            manifests = cluster.kubectl("apply", "--filename", "manifests")
+            manifests = cluster.kubectl("apply", "--filename", "manifests/policy.yaml", "--filename", "manifests/standalone.yaml")
             check("policy: manifests/ apply without Helm", manifests[0] and manifests[2])
             cluster.until("the policy of manifests/ is in force", in_force(cluster))
         finally:

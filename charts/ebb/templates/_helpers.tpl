@@ -206,3 +206,60 @@ name: ebb-socket
 mountPath: /run/ebb
 readOnly: true
 {{- end }}
+
+{{/* The sidecar beside one application: what the webhook and `ebb inject` put into pods. */}}
+{{- define "ebb.podTemplate" -}}
+apiVersion: v1
+kind: PodTemplate
+metadata:
+  name: {{ include "ebb.fullname" . }}-sidecar
+  namespace: {{ .Release.Namespace }}
+  labels:
+    {{- include "ebb.labels" . | nindent 4 }}
+    app.kubernetes.io/component: example
+template:
+  metadata:
+    labels:
+      ebb-cache.io/injected: "true"
+  spec:
+    {{- if and (eq .Values.sidecar.address "socket") (not (kindIs "invalid" .Values.sidecar.runAsGroup)) }}
+    securityContext:
+      supplementalGroups:
+        - {{ int64 .Values.sidecar.runAsGroup }}
+    {{- end }}
+    initContainers:
+      - {{ include "ebb.sidecar" . | nindent 8 | trim }}
+    containers:
+      - name: app
+        image: app
+        env:
+          - {{ include "ebb.appEnv" . | nindent 12 | trim }}
+        {{- if eq .Values.sidecar.address "socket" }}
+        volumeMounts:
+          - {{ include "ebb.appMount" . | nindent 12 | trim }}
+        {{- end }}
+    volumes:
+      - {{ include "ebb.configVolume" (dict "configMap" .Values.sidecar.configMapName "optional" true) | nindent 8 | trim }}
+      {{- if eq .Values.sidecar.address "socket" }}
+      - {{ include "ebb.socketVolume" . | nindent 8 | trim }}
+      {{- end }}
+{{- end }}
+
+{{- define "ebb.injector" -}}
+{{ include "ebb.fullname" . }}-injector
+{{- end }}
+
+{{- define "ebb.injectorSecret" -}}
+{{- if eq .Values.injector.tls.source "secret" }}{{ .Values.injector.tls.existingSecret }}{{ else }}{{ include "ebb.injector" . }}-tls{{ end }}
+{{- end }}
+
+{{/* Metadata of an object of the injector; .root, .name, and .cluster for what has no namespace. */}}
+{{- define "ebb.injectorMetadata" -}}
+name: {{ .name }}
+{{- if not .cluster }}
+namespace: {{ .root.Release.Namespace }}
+{{- end }}
+labels:
+  {{- include "ebb.labels" .root | nindent 2 }}
+  app.kubernetes.io/component: injector
+{{- end }}

@@ -84,7 +84,24 @@ impl Wishes {
                 wishes.warnings.push(format!("annotation {PREFIX}{name} ({value:?}) is ignored: {must}"));
             }
         }
+        wishes.take_declared(pod);
         wishes
+    }
+
+    /// What a container that the pod declares says of its resources wins over annotations: it will stand there.
+    fn take_declared(&mut self, pod: &Value) {
+        let Some(declared) = list(&pod["spec"]["initContainers"]).find(|container| container["name"] == "ebb") else {
+            return;
+        };
+        let said = |part: &str, resource: &str| declared["resources"][part][resource].as_str().and_then(quantity);
+        for (wish, part, resource) in [
+            (&mut self.memory_limit, "limits", "memory"),
+            (&mut self.memory_request, "requests", "memory"),
+            (&mut self.cpu_limit, "limits", "cpu"),
+            (&mut self.cpu_request, "requests", "cpu"),
+        ] {
+            *wish = said(part, resource).or_else(|| wish.take());
+        }
     }
 
     /// Takes one wish in.
