@@ -4,7 +4,7 @@
 //!   data     get set del touch incr scan     an application's calls, by hand
 //!   admin    stats compact release doctor    what an operator sees and does
 //!   server   serve config                    the sidecar itself
-//!   cluster  inject uninject injector        sidecars for pods, in files and by a webhook
+//!   cluster  inject uninject injector check  sidecars for pods, in files and by a webhook; whether all is well
 //!   bench    reclaim serve trace             the instrument its figures are measured on
 //! ```
 //!
@@ -13,6 +13,7 @@
 //!     could not be read, and 64 when the configuration is bad.
 
 mod bench;
+mod check;
 mod compact;
 mod config;
 mod connect;
@@ -81,6 +82,8 @@ pub(crate) enum Command {
     Release(compact::ReleaseArgs),
     /// Say what is wrong, with evidence and a remedy, worst first.
     Doctor(doctor::DoctorArgs),
+    /// Say whether an installation in a cluster is well, with a remedy for what is not.
+    Check(check::CheckArgs),
     /// Put a sidecar into the pods and workloads of manifests.
     Inject(inject::InjectArgs),
     /// Take the sidecars out again that `ebb inject` has put in.
@@ -144,6 +147,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Compact(args) => wait(compact::compact(args)),
         Command::Release(args) => wait(compact::release(args)),
         Command::Doctor(args) => wait(doctor::run(args)),
+        Command::Check(args) => wait(check::run(args)),
         Command::Inject(args) => inject::inject(args),
         Command::Uninject(args) => inject::uninject(args),
         Command::Injector(args) => injector::run(args), // makes its own runtime

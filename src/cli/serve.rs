@@ -39,6 +39,9 @@ pub(crate) struct ServeArgs {
     /// memory-request, each optional); changes apply without a restart.
     #[arg(long, env = "EBB_CONFIG", value_name = "PATH")]
     config: Option<PathBuf>,
+    /// Follow the key ebb.yaml of this ConfigMap through the API server instead; needs get, list and watch of it.
+    #[arg(long, env = "EBB_CONFIG_MAP", value_name = "NAMESPACE/NAME", conflicts_with = "config")]
+    config_map: Option<String>,
     /// The memory limit to obey when the container has none or a larger one, such as 256Mi [EBB_MAX_MEMORY].
     #[arg(long, value_name = "SIZE")]
     max_memory: Option<String>,
@@ -50,7 +53,8 @@ pub(crate) struct ServeArgs {
 impl ServeArgs {
     /// The configuration that these arguments, the environment and the file amount to.
     pub(super) fn load(self) -> Result<Live, Failure> {
-        let Self { listen, socket, admin_listen, admin_socket, http_listen, config, max_memory, cores } = self;
+        let Self { listen, socket, admin_listen, admin_socket, http_listen, config, config_map, max_memory, cores } =
+            self;
         let flags = [
             ("listen", listen, "flag --listen"),
             ("socket", socket, "flag --socket"),
@@ -63,7 +67,10 @@ impl ServeArgs {
         let given = |(key, value, flag): (&str, Option<String>, &'static str)| Some((key.to_owned(), (value?, flag)));
         let flags: Flags = flags.into_iter().filter_map(given).collect();
         let environment = std::env::vars().filter(|(name, _)| name.starts_with("EBB_")).collect();
-        let source = config.map_or(Source::Nothing, Source::at);
+        let source = match config_map {
+            Some(reference) => crate::k8s::config_map::follow(&reference).map_err(Failure::Config)?,
+            None => config.map_or(Source::Nothing, Source::at),
+        };
         Live::start(source, environment, flags).map_err(|problems| Failure::Config(problems.to_string()))
     }
 }

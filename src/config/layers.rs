@@ -50,8 +50,19 @@ impl fmt::Display for Problems {
 /// # Errors
 /// Every problem of the file.
 pub fn check(file: &Path) -> Result<(), Problems> {
-    let texts = Source::File(file.to_owned()).read().map_err(|why| Problems(vec![why]))?;
-    let effective = merge(&texts, &[], &Flags::new())?;
+    strictly(&Source::File(file.to_owned()).read().map_err(|why| Problems(vec![why]))?)
+}
+
+/// The same of a text.
+///
+/// # Errors
+/// Every problem of the text.
+pub fn check_text(text: &str) -> Result<(), Problems> {
+    strictly(&Texts { file: Some(("ebb.yaml".to_owned(), text.to_owned())), ..Texts::default() })
+}
+
+fn strictly(texts: &Texts) -> Result<(), Problems> {
+    let effective = merge(texts, &[], &Flags::new())?;
     if effective.warnings.is_empty() { Ok(()) } else { Err(Problems(effective.warnings)) }
 }
 

@@ -13,7 +13,7 @@ mod live;
 mod source;
 
 pub use document::{reference, schema};
-pub use layers::{Effective, Flags, Problems, Row, check};
+pub use layers::{Effective, Flags, Problems, Row, check, check_text};
 pub use live::{Live, Reload};
 pub use source::Source;
 

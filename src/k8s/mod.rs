@@ -5,7 +5,11 @@
 //!                                 ▲
 //!                    ebb inject ──┤  files, offline
 //!                  ebb injector ──┘  a webhook, with its certificates
+//!
+//!  config_map ──► config: the configuration of a cache that is not a sidecar
 //! ```
 
+pub(crate) mod check;
+pub(crate) mod config_map;
 pub mod inject;
 pub(crate) mod injector;

@@ -181,6 +181,74 @@ def check_rbac(cluster, check):
     )
 
 
+def check_config_map(cluster, program, check):
+    """`ebb serve --config-map`: followed at once, the last good stays, and whoever may not read it is told."""
+
+    def put(text):
+        given = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "tuning"}, "data": {"ebb.yaml": text}}
+        cluster.kubectl("apply", "-n", "plain", "--filename=-", text=json.dumps(given))
+
+    listen = [f"--{name}=127.0.0.1:0" for name in ("listen", "admin-listen", "http-listen")]
+    command = [program, "serve", "--config-map=plain/tuning", *listen]
+    environment = {"KUBECONFIG": str(cluster.folder / "kubeconfig"), "PATH": ""}
+    absent = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
+    said = "ConfigMap plain/tuning: " in absent.stderr and "not found" in absent.stderr
+    check("serve: a ConfigMap that is not there is named", (absent.returncode, said) != (64, True) and absent.stderr)
+    put("maxMemory: 100Mi\n")
+    stranger = {**environment, "KUBECONFIG": str(cluster.folder / "injector.kubeconfig")}
+    refused = subprocess.run(command, env=stranger, capture_output=True, text=True, timeout=30)
+    check("serve: an account that may not read it is told", "get, list and watch" not in refused.stderr and refused.stderr)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as ebb:
+        try:
+            http = re.search(r"http=(\S+)", ebb.stdout.readline())[1]
+
+            def metric(name):
+                with urllib.request.urlopen(f"http://{http}/metrics", timeout=5) as page:
+                    return float(re.search(rf"^{name} (\S+)$", page.read().decode(), re.M)[1])
+
+            cluster.until("the ConfigMap is in force", lambda: metric("ebb_memory_limit_bytes") == 100 << 20)
+            put("maxMemory: 50Mi\n")
+            cluster.until("it is followed", lambda: metric("ebb_memory_limit_bytes") == 50 << 20)
+            put("maxMemory: fifty\n")
+            cluster.until("a bad one is a problem", lambda: metric("ebb_config_good") == 0)
+            cluster.kubectl("delete", "configmap", "tuning", "-n", "plain")
+            check("serve: the last good stays", metric("ebb_memory_limit_bytes") != 50 << 20)
+            put("maxMemory: 40Mi\n")
+            cluster.until("it is back", lambda: metric("ebb_memory_limit_bytes") == 40 << 20)
+        finally:
+            ebb.kill()
+
+
+def findings(cluster, program):
+    """What `ebb check` finds: its exit code, and everything that is not well."""
+    environment = {"KUBECONFIG": str(cluster.folder / "kubeconfig"), "PATH": ""}
+    command = [program, "check", "--namespace", "plain", "--output", "json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    if done.returncode not in (0, 1) or not done.stdout:
+        return done.returncode, {"": done.stderr}
+    return done.returncode, {f["category"]: f["found"] for f in json.loads(done.stdout) if f["severity"] != "ok"}
+
+
+def check_findings(cluster, program, check):
+    """What is planted is found. No controller runs here, so the Deployment has no replica that is ready, and the
+    authorities of this test live for seconds."""
+    code, found = findings(cluster, program)
+    planted = {"control-plane": "0 of 2 replicas", "webhook": "ends in 0 hours"}
+    missing = [words for category, words in planted.items() if words not in found.get(category, "")]
+    check("check: nothing is found but that", found.keys() ^ planted.keys(), missing and found)
+    bad = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ebb-config"}, "data": {"ebb.yaml": "tick: 1"}}
+    cluster.kubectl("apply", "-n", "shop", "--filename=-", text=json.dumps(bad))
+    bare = {**pod(labels=DISABLED), "metadata": {"name": "forgotten", "labels": DISABLED}}
+    cluster.kubectl("create", "-n", "shop", "--filename=-", text=json.dumps(bare))
+    cluster.kubectl("label", "pod", "forgotten", "-n", "shop", "--overwrite", "ebb-cache.io/inject=enabled")
+    code, found = findings(cluster, program)
+    planted = {"config": "the ConfigMap shop/ebb-config", "data-plane": "have none: shop/forgotten"}
+    missing = [words for category, words in planted.items() if words not in found.get(category, "")]
+    check("check: a wrong ConfigMap and a pod without its cache are found", code != 1 and code, missing and found)
+    cluster.kubectl("delete", "pod", "forgotten", "-n", "shop", "--now")
+    cluster.kubectl("delete", "configmap", "ebb-config", "-n", "shop")
+
+
 def run(assets, tools, program, check):
     with tempfile.TemporaryDirectory() as folder:
         cluster = Cluster(assets, tools, pathlib.Path(folder))
@@ -286,7 +354,11 @@ def run(assets, tools, program, check):
             cluster.until("a bad template is noticed", lambda: two.metric("ebb_injector_template_good") == 0)
             check("webhook: the last good template stays", injected(cluster.admit(pod())))
             check_rbac(cluster, check)
+            check_config_map(cluster, program, check)
+            check_findings(cluster, program, check)
             code = two.stop()
+            found = findings(cluster, program)[1]
+            check("check: a webhook that cannot be reached is found", "webhook" not in found.get("injection", "") and found)
             check("webhook: it ends well", code and two.log.read_text()[-500:])
             holder = cluster.kubectl("get", "lease", INJECTOR, "-n", NAMESPACE, "-o", "jsonpath={.spec.holderIdentity}")
             check("webhook: and gives the Lease back", holder[1])

@@ -1,0 +1,389 @@
+//! What to make of the facts.
+
+use super::{Facts, Finding, Pod, Said, Severity};
+use base64::Engine as _;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use serde_json::Value;
+
+/// The oldest minor version of Kubernetes with what the sidecar needs, and the first that has the policy.
+const OLDEST: u64 = 31;
+const POLICY: u64 = 36;
+/// An authority that ends so soon should have been replaced, in seconds.
+const SOON: i64 = 7 * 86_400;
+
+/// The findings, in the order of their categories.
+pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
+    let mut all = Vec::new();
+    version(facts, &mut all);
+    control_plane(facts, &mut all);
+    webhook(facts, &mut all);
+    policy(facts, &mut all);
+    trial(facts, &mut all);
+    rbac(facts, &mut all);
+    config(facts, &mut all);
+    data_plane(facts, &mut all);
+    monitoring(facts, &mut all);
+    all
+}
+
+fn ok(all: &mut Vec<Finding>, category: &'static str, found: impl Into<String>) {
+    all.push(Finding { category, severity: Severity::Ok, found: found.into(), remedy: String::new() });
+}
+
+fn bad(all: &mut Vec<Finding>, category: &'static str, severity: Severity, found: impl Into<String>, remedy: &str) {
+    all.push(Finding { category, severity, found: found.into(), remedy: remedy.to_owned() });
+}
+
+/// The items of a list, or a warning that it could not be looked at.
+fn items<'a>(said: &'a Said, what: &str, category: &'static str, all: &mut Vec<Finding>) -> &'a [Value] {
+    match said {
+        Ok(list) => list["items"].as_array().map(Vec::as_slice).unwrap_or_default(),
+        Err(why) => {
+            let found = format!("{what} cannot be looked at: {why}");
+            bad(all, category, Severity::Warning, found, "Run this with an account that may list them.");
+            &[]
+        }
+    }
+}
+
+fn minor(facts: &Facts) -> Option<u64> {
+    let minor = facts.version.as_ref().ok()?["minor"].as_str()?;
+    minor.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok()
+}
+
+fn version(facts: &Facts, all: &mut Vec<Finding>) {
+    const CATEGORY: &str = "kubernetes-version";
+    match minor(facts) {
+        Some(minor) if minor >= OLDEST => ok(all, CATEGORY, format!("the API server is 1.{minor}")),
+        Some(minor) => {
+            let found = format!("the API server is 1.{minor}; native sidecars need 1.{OLDEST}");
+            bad(all, CATEGORY, Severity::Error, found, "Upgrade the cluster.");
+        }
+        None => {
+            let why = facts.version.as_ref().err().map_or("it does not say its version", String::as_str);
+            bad(all, CATEGORY, Severity::Error, format!("the API server: {why}"), "Check KUBECONFIG and the network.");
+        }
+    }
+}
+
+fn control_plane(facts: &Facts, all: &mut Vec<Finding>) {
+    const CATEGORY: &str = "control-plane";
+    for deployment in items(&facts.injectors, "injectors", CATEGORY, all) {
+        let name = &deployment["metadata"]["name"];
+        let (wanted, ready) = (deployment["spec"]["replicas"].as_u64(), deployment["status"]["readyReplicas"].as_u64());
+        let (wanted, ready) = (wanted.unwrap_or(1), ready.unwrap_or(0));
+        let found = format!("{ready} of {wanted} replicas of the Deployment {name} are ready");
+        match ready {
+            ready if ready >= wanted => ok(all, CATEGORY, found),
+            0 => bad(all, CATEGORY, Severity::Error, found, "kubectl describe the Deployment and read its pods' logs."),
+            _ => bad(all, CATEGORY, Severity::Warning, found, "kubectl describe the pods that are not ready."),
+        }
+    }
+}
+
+fn webhook(facts: &Facts, all: &mut Vec<Finding>) {
+    const CATEGORY: &str = "webhook";
+    for configuration in items(&facts.webhooks, "webhooks", CATEGORY, all) {
+        for webhook in configuration["webhooks"].as_array().into_iter().flatten() {
+            let name = webhook["name"].as_str().unwrap_or_default();
+            let bundle = webhook["clientConfig"]["caBundle"].as_str().unwrap_or_default();
+            match last_end(bundle) {
+                None => {
+                    let found = format!("{name} has no authority that can be read (caBundle)");
+                    let remedy = "The injector writes it: read its logs, and see that its role may patch the webhook.";
+                    bad(all, CATEGORY, Severity::Error, found, remedy);
+                }
+                Some(end) if end <= facts.now => {
+                    let found = format!("the authority of {name} has ended");
+                    bad(all, CATEGORY, Severity::Error, found, "Renew it, or let the injector do so: tls.source self.");
+                }
+                Some(end) if end - facts.now < SOON => {
+                    let found = format!("the authority of {name} ends in {} hours", (end - facts.now) / 3600);
+                    bad(all, CATEGORY, Severity::Warning, found, "Renew it; if the injector should, read its logs.");
+                }
+                Some(end) => {
+                    ok(all, CATEGORY, format!("the authority of {name} holds for {} days", (end - facts.now) / 86_400));
+                }
+            }
+        }
+    }
+}
+
+/// When the last authority of a bundle ends.
+fn last_end(bundle: &str) -> Option<i64> {
+    let pem = base64::engine::general_purpose::STANDARD.decode(bundle).ok()?;
+    let ends = CertificateDer::pem_slice_iter(&pem).filter_map(|der| {
+        let der = der.ok()?;
+        let (_, certificate) = x509_parser::parse_x509_certificate(&der).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    });
+    ends.max()
+}
+
+fn policy(facts: &Facts, all: &mut Vec<Finding>) {
+    const CATEGORY: &str = "policy";
+    if minor(facts).is_some_and(|minor| minor < POLICY) {
+        return;
+    }
+    let policies = items(&facts.policies, "policies", CATEGORY, all).len();
+    let webhooks = facts.webhooks.as_ref().ok().and_then(|list| list["items"].as_array()).map_or(0, Vec::len);
+    match (policies, webhooks) {
+        (0, _) => {}
+        (1, 0) => ok(all, CATEGORY, "one MutatingAdmissionPolicy injects"),
+        _ => {
+            let found =
+                format!("{policies} policies and {webhooks} webhooks inject, and race each other for every pod");
+            bad(
+                all,
+                CATEGORY,
+                Severity::Error,
+                found,
+                "Keep one release with an injector; injector.mode none elsewhere.",
+            );
+        }
+    }
+}
+
+fn trial(facts: &Facts, all: &mut Vec<Finding>) {
+    const CATEGORY: &str = "injection";
+    match &facts.trial {
+        Ok(pod) => {
+            let first = &pod["spec"]["initContainers"][0]["name"];
+            match first == "ebb" {
+                true => ok(all, CATEGORY, "a pod that asks for a cache gets one (tried, not created)"),
+                false => bad(
+                    all,
+                    CATEGORY,
+                    Severity::Error,
+                    "a pod that asks for a cache does not get one (tried, not created)",
+                    "Is an injector installed, ready, and reachable from the API server? See the findings above.",
+                ),
+            }
+        }
+        Err(why) => bad(
+            all,
+            CATEGORY,
+            Severity::Error,
+            format!("a pod that asks for a cache is refused: {why}"),
+            "If it names the webhook: the API server cannot reach it or does not trust it. Look at its Service and caBundle.",
+        ),
+    }
+}
+
+fn rbac(facts: &Facts, all: &mut Vec<Finding>) {
+    const CATEGORY: &str = "rbac";
+    match facts.refused.is_empty() {
+        true => ok(all, CATEGORY, "this account may look at everything"),
+        false => {
+            let found = format!("this account may not: {}", facts.refused.join(", "));
+            bad(all, CATEGORY, Severity::Warning, found, "What it may not look at was not checked.");
+        }
+    }
+}
+
+fn config(facts: &Facts, all: &mut Vec<Finding>) {
+    const CATEGORY: &str = "config";
+    let mut good = 0;
+    for found in items(&facts.config_maps, "ConfigMaps", CATEGORY, all) {
+        let name = format!("{}/{}", plain(&found["metadata"]["namespace"]), plain(&found["metadata"]["name"]));
+        let Some(text) = found["data"]["ebb.yaml"].as_str() else {
+            let found = format!("the ConfigMap {name} has no key ebb.yaml");
+            bad(all, CATEGORY, Severity::Warning, found, "Sidecars look for that key alone.");
+            continue;
+        };
+        match crate::config::check_text(text) {
+            Ok(()) => good += 1,
+            Err(problems) => {
+                let found = format!("the ConfigMap {name}: {problems}");
+                bad(all, CATEGORY, Severity::Error, found, "The last good values stay in force; `ebb config check`.");
+            }
+        }
+    }
+    if good > 0 {
+        ok(all, CATEGORY, format!("{good} ConfigMaps are good"));
+    }
+}
+
+fn plain(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn data_plane(facts: &Facts, all: &mut Vec<Finding>) {
+    const CATEGORY: &str = "data-plane";
+    let pods = match &facts.pods {
+        Ok(pods) => pods,
+        Err(why) => {
+            let found = format!("pods cannot be looked at: {why}");
+            return bad(all, CATEGORY, Severity::Warning, found, "Run this with an account that may list them.");
+        }
+    };
+    let own = env!("CARGO_PKG_VERSION");
+    type Rule<'a> = (&'a str, Severity, &'a str, &'a dyn Fn(&Pod) -> bool);
+    let rules: &[Rule<'_>] = &[
+        (
+            "ask for a cache and have none",
+            Severity::Error,
+            "They were created while nothing injected; create them anew: kubectl rollout restart.",
+            &|pod| pod.asks && !pod.declines && !pod.has_sidecar,
+        ),
+        (
+            "have a sidecar that was killed for want of memory",
+            Severity::Error,
+            "Raise its limit by the annotation memory-limit, and report it: Ebb should keep below any limit.",
+            &|pod| pod.was_oom_killed,
+        ),
+        (
+            "have a sidecar that was restarted",
+            Severity::Warning,
+            "kubectl logs POD -c ebb --previous says why.",
+            &|pod| pod.restarts > 0 && !pod.was_oom_killed,
+        ),
+        (
+            "have a sidecar without a memory limit",
+            Severity::Error,
+            "A cache without a limit keeps to a default of 256Mi; set resources.limits.memory.",
+            &|pod| pod.has_sidecar && !pod.has_limit,
+        ),
+        (
+            "were Guaranteed without their sidecar",
+            Severity::Warning,
+            "Give the sidecar a CPU limit, or create the pods anew so that the injector does.",
+            &|pod| pod.is_demoted,
+        ),
+        (
+            "wait for a resize",
+            Severity::Warning,
+            "Ebb goes below a lower limit by itself; if it stays so, the node has no room: kubectl describe the pod.",
+            &|pod| pod.pending_resize.is_some(),
+        ),
+        (
+            "have another version of Ebb than this program",
+            Severity::Warning,
+            "New pods get the installed version: kubectl rollout restart.",
+            &|pod| pod.has_sidecar && !pod.version.is_empty() && pod.version != own,
+        ),
+    ];
+    let mut well = true;
+    for (what, severity, remedy, applies) in rules {
+        let names: Vec<&str> = pods.iter().filter(|pod| applies(pod)).map(|pod| pod.name.as_str()).collect();
+        if !names.is_empty() {
+            well = false;
+            let shown = names.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+            let more = if names.len() > 5 { format!(" and {} more", names.len() - 5) } else { String::new() };
+            bad(all, CATEGORY, *severity, format!("{} pods {what}: {shown}{more}", names.len()), remedy);
+        }
+    }
+    if well {
+        let sidecars = pods.iter().filter(|pod| pod.has_sidecar).count();
+        ok(all, CATEGORY, format!("{sidecars} sidecars, none in trouble"));
+    }
+}
+
+fn monitoring(facts: &Facts, all: &mut Vec<Finding>) {
+    const CATEGORY: &str = "monitoring";
+    match facts.monitors {
+        Ok(_) => ok(all, CATEGORY, "the cluster knows PodMonitor: monitoring.sidecars.enabled finds the sidecars"),
+        Err(_) => ok(all, CATEGORY, "no PodMonitor here; every sidecar has its metrics on port ebb-http"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn well() -> Facts {
+        let list = |items: Value| Ok(json!({"items": items}));
+        Facts {
+            now: 1_800_000_000,
+            version: Ok(json!({"minor": "37+"})),
+            webhooks: list(json!([])),
+            policies: list(json!([{}])),
+            injectors: list(json!([])),
+            pods: Ok(Vec::new()),
+            config_maps: list(json!([])),
+            trial: Ok(json!({"spec": {"initContainers": [{"name": "ebb"}]}})),
+            monitors: Err("not found".to_owned()),
+            refused: Vec::new(),
+        }
+    }
+
+    fn troubles(facts: &Facts) -> Vec<(&'static str, Severity, String)> {
+        let found = judge(facts).into_iter().filter(|finding| finding.severity > Severity::Ok);
+        found
+            .map(|finding| {
+                assert!(!finding.remedy.is_empty(), "{finding:?}");
+                (finding.category, finding.severity, finding.found)
+            })
+            .collect()
+    }
+
+    /// Exactly one trouble, of that category and severity, that says so.
+    fn only(facts: &Facts, category: &str, severity: Severity, words: &str) {
+        let found = troubles(facts);
+        let [one] = found.as_slice() else { panic!("{found:?}") };
+        assert!(one.0 == category && one.1 == severity && one.2.contains(words), "{one:?}");
+    }
+
+    #[test]
+    fn a_cluster_that_is_well_has_no_trouble() {
+        assert_eq!(troubles(&well()), []);
+    }
+
+    #[test]
+    fn each_trouble_is_found_and_no_other() {
+        use Severity::{Error, Warning};
+        let with = |change: &dyn Fn(&mut Facts)| {
+            let mut facts = well();
+            change(&mut facts);
+            facts
+        };
+        let list = |items: Value| Ok(json!({"items": items}));
+        let facts = with(&|facts| facts.version = Ok(json!({"minor": "30"})));
+        only(&facts, "kubernetes-version", Error, "native sidecars need 1.31");
+        let away = with(&|facts| facts.version = Err("connection refused".to_owned()));
+        only(&away, "kubernetes-version", Error, "connection refused");
+        let half = json!([{"metadata": {"name": "i"}, "spec": {"replicas": 2}, "status": {"readyReplicas": 1}}]);
+        only(&with(&|facts| facts.injectors = list(half.clone())), "control-plane", Warning, "1 of 2 replicas");
+        let none = json!([{"metadata": {"name": "i"}, "spec": {"replicas": 2}, "status": {}}]);
+        only(&with(&|facts| facts.injectors = list(none.clone())), "control-plane", Error, "0 of 2 replicas");
+        let bare = json!([{"webhooks": [{"name": "w", "clientConfig": {"caBundle": "bm9uZQ=="}}]}]);
+        let facts = with(&|facts| (facts.webhooks, facts.policies) = (list(bare.clone()), list(json!([]))));
+        only(&facts, "webhook", Error, "no authority that can be read");
+        only(&with(&|facts| facts.policies = list(json!([{}, {}]))), "policy", Error, "2 policies and 0 webhooks");
+        only(&with(&|facts| facts.trial = Ok(json!({"spec": {}}))), "injection", Error, "does not get one");
+        only(&with(&|facts| facts.trial = Err("no route".to_owned())), "injection", Error, "refused: no route");
+        only(&with(&|facts| facts.refused = vec!["list pods".to_owned()]), "rbac", Warning, "may not: list pods");
+        let map = |text: &str| json!([{"metadata": {"namespace": "shop", "name": "c"}, "data": {"ebb.yaml": text}}]);
+        let facts = with(&|facts| facts.config_maps = list(map("watermark: 1")));
+        only(&facts, "config", Error, "the ConfigMap shop/c: ");
+        let empty = json!([{"metadata": {"namespace": "shop", "name": "c"}}]);
+        only(&with(&|facts| facts.config_maps = list(empty.clone())), "config", Warning, "no key ebb.yaml");
+        let injected = Pod {
+            name: "shop/p".to_owned(),
+            has_sidecar: true,
+            has_limit: true,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Pod::default()
+        };
+        let pod = |change: &dyn Fn(&mut Pod)| {
+            let mut pod = injected.clone();
+            change(&mut pod);
+            with(&|facts| facts.pods = Ok(vec![pod.clone(), injected.clone()]))
+        };
+        let plane = |facts: &Facts, severity, words| only(facts, "data-plane", severity, words);
+        plane(
+            &pod(&|pod| (pod.asks, pod.has_sidecar) = (true, false)),
+            Error,
+            "1 pods ask for a cache and have none: shop/p",
+        );
+        plane(&pod(&|pod| (pod.restarts, pod.was_oom_killed) = (1, true)), Error, "killed for want of memory");
+        plane(&pod(&|pod| pod.restarts = 1), Warning, "restarted");
+        plane(&pod(&|pod| pod.has_limit = false), Error, "without a memory limit");
+        plane(&pod(&|pod| pod.is_demoted = true), Warning, "Guaranteed");
+        plane(&pod(&|pod| pod.pending_resize = Some(String::new())), Warning, "wait for a resize");
+        plane(&pod(&|pod| "0.0.1".clone_into(&mut pod.version)), Warning, "another version");
+        only(&with(&|facts| facts.pods = Err("forbidden".to_owned())), "data-plane", Warning, "forbidden");
+    }
+}

@@ -1,0 +1,82 @@
+//! Whether an installation is well: what the API server says, and what to make of it.
+//!
+//! ```text
+//!  gather (calls, and a dry run) ──► Facts ──► judge (pure) ──► findings, each with a remedy
+//! ```
+
+mod gather;
+mod judge;
+
+pub(crate) use gather::gather;
+pub(crate) use judge::judge;
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Severity {
+    /// As it should be.
+    Ok,
+    /// It works, but not as well as it could; or it could not be looked at.
+    Warning,
+    /// It does not work.
+    Error,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    /// What it belongs to.
+    pub(crate) category: &'static str,
+    /// How bad it is.
+    pub(crate) severity: Severity,
+    /// What was found, in a sentence.
+    pub(crate) found: String,
+    /// What to do about it; empty if it is well.
+    pub(crate) remedy: String,
+}
+
+/// What an API server said: the object, or the sentence with which it refused.
+pub(crate) type Said = Result<Value, String>;
+
+/// What is known of a cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    /// Seconds since 1970.
+    pub(crate) now: i64,
+    /// `/version`.
+    pub(crate) version: Said,
+    /// The MutatingWebhookConfigurations of Ebb.
+    pub(crate) webhooks: Said,
+    /// The MutatingAdmissionPolicies of Ebb.
+    pub(crate) policies: Said,
+    /// The Deployments of injectors.
+    pub(crate) injectors: Said,
+    /// Pods with a sidecar, and those of labelled namespaces, reduced to what is looked at.
+    pub(crate) pods: Result<Vec<Pod>, String>,
+    /// The ConfigMaps that sidecars follow.
+    pub(crate) config_maps: Said,
+    /// A pod that asks for a cache, as the API server would store it.
+    pub(crate) trial: Said,
+    /// Whether PodMonitors are known.
+    pub(crate) monitors: Said,
+    /// What this account may not do, of what was needed.
+    pub(crate) refused: Vec<String>,
+}
+
+/// What is looked at of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pod {
+    pub(crate) name: String,
+    pub(crate) asks: bool,
+    pub(crate) declines: bool,
+    pub(crate) has_sidecar: bool,
+    pub(crate) version: String,
+    pub(crate) restarts: u64,
+    pub(crate) was_oom_killed: bool,
+    pub(crate) has_limit: bool,
+    pub(crate) pending_resize: Option<String>,
+    pub(crate) is_demoted: bool,
+}

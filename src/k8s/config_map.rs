@@ -1,0 +1,77 @@
+//! A ConfigMap that is followed through the API server, for a cache that is not a sidecar: a change arrives within a moment,
+//! not with the next round of the kubelet. It needs an account that may get, list and watch that one ConfigMap.
+
+use crate::config::Source;
+use arc_swap::ArcSwapOption;
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// The key whose text is the configuration.
+const KEY: &str = "ebb.yaml";
+/// How long the API server may take over the first answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Follows `NAMESPACE/NAME`, on a thread of its own, and waits for what it holds now.
+///
+/// # Errors
+/// A sentence that says what cannot be read, and what is needed to read it.
+pub(crate) fn follow(reference: &str) -> Result<Source, String> {
+    let parts: Vec<&str> = reference.split('/').collect();
+    let [namespace, name] = parts.as_slice() else {
+        return Err(format!("--config-map is {reference:?}; it must be like NAMESPACE/NAME"));
+    };
+    let (namespace, name) = ((*namespace).to_owned(), (*name).to_owned());
+    let source = format!("ConfigMap {reference}");
+    let text = Arc::new(ArcSwapOption::empty());
+    let (ready, first) = mpsc::channel();
+    let (into, called) = (text.clone(), source.clone());
+    let thread = std::thread::Builder::new().name("ebb-config-map".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(ready.send(Err(format!("no runtime: {error}")))),
+        };
+        runtime.block_on(async move {
+            let client = match Client::try_default().await {
+                Ok(client) => client,
+                Err(error) => return drop(ready.send(Err(format!("no way to the API server: {error}")))),
+            };
+            let api: Api<ConfigMap> = Api::namespaced(client, &namespace);
+            match api.get(&name).await {
+                Ok(found) => into.store(content(found)),
+                Err(error) => return drop(ready.send(Err(said(&called, &error)))),
+            }
+            drop(ready.send(Ok(())));
+            let mut changes = Box::pin(watcher::watch_object(api, &name).default_backoff());
+            while let Some(change) = changes.next().await {
+                match change {
+                    Ok(found) => into.store(found.and_then(content)),
+                    Err(error) => tracing::warn!(%error, "{called}"),
+                }
+            }
+        });
+    });
+    thread.map_err(|error| format!("no thread: {error}"))?;
+    match first.recv_timeout(PATIENCE) {
+        Ok(Ok(())) => Ok(Source::Watched { name: source, text }),
+        Ok(Err(why)) => Err(why),
+        Err(_) => Err(format!("{source}: the API server did not answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+fn content(mut found: ConfigMap) -> Option<Arc<String>> {
+    found.data.as_mut().and_then(|data| data.remove(KEY)).map(Arc::new)
+}
+
+fn said(source: &str, error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if status.code == 403 => {
+            format!("{source}: the account may not get it; it needs get, list and watch: {}", status.message)
+        }
+        error => format!("{source}: {error}"),
+    }
+}
