@@ -24,7 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "server",
         &["cache", "cleaner", "clock", "config", "grpc", "http", "logging", "memory", "metrics", "proto", "store"],
     ),
-    ("cli", &["config", "k8s", "logging", "proto", "server", "store"]),
+    ("cli", &["config", "k8s", "logging", "proto", "server", "store", "units"]),
 ];
 
 fn sources(path: &Path, into: &mut Vec<(String, String)>) {
