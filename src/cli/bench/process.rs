@@ -3,6 +3,7 @@
 //! Resident memory is `statm`, CPU is the sum of `task/*/schedstat` in nanoseconds: the same for every program, and
 //! nothing a program says about itself.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -101,14 +102,26 @@ impl Server {
         rss_bytes(self.pid)
     }
 
-    /// CPU time of all threads so far.
-    pub(super) fn cpu(&self) -> Duration {
+    /// CPU time of every thread so far.
+    pub(super) fn cpu(&self) -> Cpu {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
         let nanos = tasks.filter_map(|task| {
             let line = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-            line.split(' ').next()?.parse::<u64>().ok()
+            Some((task.file_name().to_str()?.parse().ok()?, line.split(' ').next()?.parse().ok()?))
         });
-        Duration::from_nanos(nanos.sum())
+        Cpu(nanos.collect())
+    }
+}
+
+/// CPU time of threads, in nanoseconds, by their numbers.
+#[derive(Debug)]
+pub(super) struct Cpu(BTreeMap<u32, u64>);
+
+impl Cpu {
+    /// What the threads that run now have taken since then. One that has ended in between took its time along.
+    pub(super) fn since(&self, before: &Self) -> Duration {
+        let taken = self.0.iter().map(|(thread, now)| now.saturating_sub(before.0.get(thread).copied().unwrap_or(0)));
+        Duration::from_nanos(taken.sum())
     }
 }
 

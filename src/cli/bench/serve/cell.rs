@@ -171,8 +171,7 @@ pub(super) async fn measure(
         latency.add(&share.latency);
     }
     figures.per_second = operations as f64 / window.as_secs_f64();
-    // A thread that has ended takes its time along; no server of a measurement ends one.
-    figures.cpu_us = after.saturating_sub(before).as_secs_f64() * 1e6 / operations.max(1) as f64;
+    figures.cpu_us = after.since(&before).as_secs_f64() * 1e6 / operations.max(1) as f64;
     figures.latency = latency.percentiles();
     Ok(Some(figures))
 }
