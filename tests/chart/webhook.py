@@ -1,6 +1,7 @@
 """The webhook before a real API server: what it adds, its certificates while they change, and trouble of every kind."""
 
 import concurrent.futures
+import http.client
 import json
 import pathlib
 import re
@@ -147,6 +148,29 @@ def post(cluster, given, path="/api/v1/namespaces/shop/pods?dryRun=All"):
         return str(error)
 
 
+def load(replica, per_second=200, connections=4, seconds=5):
+    """How long reviews take from outside, at a steady rate over connections that stay: milliseconds, sorted."""
+    request = {"uid": "1", "kind": {"kind": "Pod"}, "operation": "CREATE", "namespace": "shop", "object": pod()}
+    review = json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request})
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    begin, took = time.perf_counter(), []
+
+    def client(number):
+        server = http.client.HTTPSConnection(replica.address, replica.port, context=context)
+        for turn in range(per_second * seconds // connections):
+            due = begin + (turn * connections + number) / per_second
+            time.sleep(max(0.0, due - time.perf_counter()))
+            start = time.perf_counter()
+            server.request("POST", "/inject", review)
+            server.getresponse().read()
+            took.append((time.perf_counter() - start) * 1000)
+
+    with concurrent.futures.ThreadPoolExecutor(connections) as pool:
+        list(pool.map(client, range(connections)))
+    return sorted(took)
+
+
 def check_rbac(cluster, check):
     account = f"system:serviceaccount:{NAMESPACE}:{INJECTOR}"
     may = lambda *words: cluster.kubectl("auth", "can-i", *words, f"--as={account}")[1].strip()
@@ -273,6 +297,9 @@ def run(assets, tools, program, check):
             route(cluster, one)
             cluster.until("pods are injected", lambda: not injected(cluster.admit(pod())))
             print(f"       idle, the injector has {one.rss_mib():.1f} MiB resident")
+            took = load(one)
+            said = f"{took[len(took) // 2]:.2f} ms in the median, {took[len(took) * 99 // 100]:.2f} ms at p99"
+            print(f"       {len(took)} reviews at 200 a second: {said}, {one.rss_mib():.1f} MiB resident")
             check("webhook: an application is told", wired(cluster.admit(pod()), "app"))
             check_corpus(cluster, check)
             for name, given, namespace in (
