@@ -44,7 +44,7 @@ until_true 'the limit is that of the container' limit_is $((64 << 20))
 # As in a pod, the two have one network and one socket.
 application() { podman run --rm --name "$app" --network "container:$cache" "${common[@]}" "$image" "$@"; }
 [ "$(application incr visits)" = 1 ] && echo 'ok     the application calls through the shared socket'
-application bench storm --addr 127.0.0.1:7070 --seconds 10
+application bench storm --seconds 10
 echo "       loaded: $(($(number rss_bytes) >> 20)) MiB resident"
 [ "$(podman inspect --format '{{.State.Status}}' "$cache")" = running ] || { echo 'the cache was killed'; exit 1; }
 echo 'ok     nobody was killed'

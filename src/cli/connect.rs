@@ -87,14 +87,19 @@ impl AdminAt {
     }
 }
 
-/// Connects, within two seconds, or says that nobody answers there.
-pub(crate) async fn channel(at: &Address, timeout: Option<Duration>) -> Result<Channel, Failure> {
+/// Where to connect, within two seconds.
+pub(crate) fn endpoint(at: &Address) -> Result<Endpoint, Failure> {
     let uri = match at {
         Address::Tcp(at) => format!("http://{at}"),
         Address::Unix(path) => format!("unix://{path}"),
     };
     let endpoint = Endpoint::from_shared(uri).map_err(|e| Failure::Usage(format!("{at}: {e}")))?;
-    let endpoint = endpoint.connect_timeout(Duration::from_secs(2));
+    Ok(endpoint.connect_timeout(Duration::from_secs(2)))
+}
+
+/// Connects, or says that nobody answers there.
+pub(crate) async fn channel(at: &Address, timeout: Option<Duration>) -> Result<Channel, Failure> {
+    let endpoint = endpoint(at)?;
     let endpoint = if let Some(timeout) = timeout { endpoint.timeout(timeout) } else { endpoint };
     endpoint.connect().await.map_err(|error| unreachable(at, &error))
 }

@@ -3,6 +3,7 @@
 //! It checks nothing about the server but that it answers: whether it lived within its limit is seen from outside, by
 //! the kernel (see `tests/storm.sh`).
 
+use crate::cli::connect::{self, Address};
 use crate::cli::{Failure, Outcome, wait};
 use crate::proto::cache_service_client::CacheServiceClient;
 use crate::proto::{GetRequest, ScanRequest, SetRequest};
@@ -16,9 +17,9 @@ use tonic::transport::{Channel, Endpoint};
 /// Write as fast as a server takes it, with a slow reader attached.
 #[derive(Args, Debug)]
 pub(crate) struct StormArgs {
-    /// The server.
+    /// The server: HOST:PORT or unix:/path.
     #[arg(long, env = "EBB_ADDR", default_value = "127.0.0.1:7070")]
-    addr: String,
+    addr: Address,
     /// For how long, in seconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
@@ -43,7 +44,8 @@ struct Counts {
 }
 
 async fn storm(args: StormArgs) -> Result<(), Failure> {
-    let endpoint = Channel::from_shared(format!("http://{}", args.addr))?.connect_timeout(Duration::from_secs(2));
+    drop(connect::channel(&args.addr, None).await?); // says it well if nobody is there
+    let endpoint = connect::endpoint(&args.addr)?;
     let slow = slow_readers(&endpoint).await?;
     let counts = Arc::new(Counts::default());
     let end = Instant::now() + Duration::from_secs(args.seconds);
