@@ -8,7 +8,7 @@ set -eu
 image=${1:-localhost/ebb:$(sed -nE 's/^version = "(.*)"/\1/p' "$(dirname "$0")/../Cargo.toml" | head -n 1)}
 work=$(mktemp -d)
 cache=ebb-cache-$$ app=ebb-app-$$
-trap 'podman rm --force "$cache" "$app" >/dev/null 2>&1; rm -rf "$work"' EXIT
+trap 'podman rm --force --ignore --time 1 "$app" "$cache" >/dev/null 2>&1; rm -rf "$work"' EXIT
 cat >"$work/containers.conf" <<CONF
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
