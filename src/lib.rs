@@ -28,8 +28,12 @@ pub mod memory;
 mod metrics;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+pub mod sources;
 pub mod store;
 pub mod sync;
+#[cfg(feature = "server")]
+pub mod traffic;
 #[cfg(feature = "server")]
 pub mod units;
 

@@ -4,13 +4,15 @@ use crate::cache::Cache;
 use crate::cleaner::{Cleaner, Order};
 use crate::clock::Clock;
 use crate::config::{Boot, Compaction, Live, Reload, Tuning};
-use crate::grpc::{Address, Admin, InFlight, Limits, Listener, Plane, Services, Sources};
+use crate::grpc::{Address, Admin, InFlight, Limits, Listener, Plane, Services};
 use crate::memory::{self, Governor, Paths, View, sample_limits};
 use crate::metrics::Metrics;
 use crate::proto;
 use crate::proto::admin_service_server::AdminServiceServer;
+use crate::sources::Sources;
 use crate::store::{Options, Store};
-use arc_swap::ArcSwapOption;
+use crate::traffic::Traffic;
+use arc_swap::ArcSwap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -110,16 +112,16 @@ impl Server {
         let mut governor =
             Governor::spawn(memory_limits, setting, store.clone(), cleaner.clone(), clock.clone(), view.clone())?;
         let cache = Arc::new(Cache::new(store.clone(), clock.clone(), tuning.defaults()));
-        let metrics = Arc::new(Metrics::new(store.clone(), cleaner.clone(), view.clone()));
-        let config_problem = Arc::new(ArcSwapOption::from_pointee(live.problem().map(str::to_owned)));
-        metrics.set_config_good(live.problem().is_none());
+        let in_force = Arc::new(ArcSwap::from_pointee(live.in_force()));
         let sources = Sources {
             store: store.clone(),
             cleaner: cleaner.clone(),
             memory: view.clone(),
             clock,
-            config_problem: config_problem.clone(),
+            traffic: Traffic::default(),
+            config: in_force.clone(),
         };
+        let metrics = Arc::new(Metrics::new(sources.clone()));
 
         let limits = limits(&boot);
         let (drain, draining) = watch::channel(false);
@@ -130,20 +132,18 @@ impl Server {
             services,
             limits,
             in_flight: in_flight.clone(),
+            traffic: sources.traffic.clone(),
             permits: Arc::new(Semaphore::new(limits.connections)),
             draining: draining.clone(),
         };
         let data_services = Services::new(Some(cache.clone()), standard_services().await, limits);
         let drain_time = boot.drain_timeout.duration();
         let running = plane(data_services).spawn(boot.cores.into(), &data, drain_time)?;
-        let rest = standard_services().await.add_service(AdminServiceServer::new(Admin::new(sources)));
+        let rest = standard_services().await.add_service(AdminServiceServer::new(Admin::new(sources.clone())));
         let mut control = tokio::task::JoinSet::new();
         let admin_plane = plane(Services::new(None, rest, limits));
         control.spawn(async move { admin_plane.serve(&[admin], drain_time).await });
-        let page = {
-            let metrics = metrics.clone();
-            move || metrics.text()
-        };
+        let page = move || metrics.text();
         control.spawn(crate::http::serve(http, page, draining.clone(), draining.clone()));
 
         let follow = async {
@@ -152,7 +152,11 @@ impl Server {
                 ticks.tick().await;
                 in_flight.set_max(in_flight_max(view.get().limit_bytes));
                 let compaction = live.tuning().compaction;
-                if let Some(tuning) = follow(live.poll(), &live, &config_problem, &metrics) {
+                let found = live.poll();
+                if found != Reload::Unchanged {
+                    in_force.store(Arc::new(live.in_force()));
+                }
+                if let Some(tuning) = follow(found, &live) {
                     governor.set(tuning.setting());
                     cleaner.set_pacing(tuning.pacing());
                     cache.set_defaults(tuning.defaults());
@@ -233,20 +237,16 @@ async fn standard_services() -> Routes {
 }
 
 /// Logs what a look at the file has found; the tuning, if there is a new one.
-fn follow(found: Reload, live: &Live, problem: &ArcSwapOption<String>, metrics: &Metrics) -> Option<Tuning> {
+fn follow(found: Reload, live: &Live) -> Option<Tuning> {
     match found {
         Reload::Unchanged => None,
         Reload::Rejected(why) => {
             tracing::error!(why, "configuration rejected; the last good one stays in force");
-            problem.store(Some(Arc::new(why)));
-            metrics.set_config_good(false);
             None
         }
         Reload::Applied { changes, warnings } => {
             changes.iter().for_each(|change| tracing::info!(change, "configuration"));
             warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
-            problem.store(None);
-            metrics.set_config_good(true);
             crate::logging::set_level(live.tuning().log_level);
             Some(live.tuning().clone())
         }

@@ -17,7 +17,7 @@ mod receipt;
 mod steps;
 mod thread;
 
-pub use receipt::{Account, Order, Outside, Reason, Receipt};
+pub use receipt::{Account, Order, Outside, Reason, Receipt, Total};
 
 use crate::clock::Clock;
 use crate::store::{Stats, Store};
@@ -58,7 +58,8 @@ struct State {
     pacing: Pacing,
     asked: VecDeque<(Order, Arc<Progress>)>,
     receipts: VecDeque<Receipt>,
-    runs: u64,
+    /// By [`Reason`], in the order of [`Reason::ALL`].
+    totals: [Total; Reason::ALL.len()],
 }
 
 /// How far a run is.
@@ -106,7 +107,7 @@ impl Cleaner {
         pacing: Pacing,
         outside: impl Fn() -> Outside + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let state = State { order: Order::REST, pacing, asked: VecDeque::new(), receipts: VecDeque::new(), runs: 0 };
+        let state = State { order: Order::REST, pacing, asked: VecDeque::new(), receipts: VecDeque::new(), totals: Default::default() };
         let shared = Arc::new(Shared {
             store,
             state: Mutex::new(state),
@@ -148,6 +149,11 @@ impl Cleaner {
     /// The last receipts, newest first, at most 16.
     pub fn receipts(&self) -> Vec<Receipt> {
         held(&self.0.state).receipts.iter().cloned().collect()
+    }
+
+    /// What all runs together did and cost, by reason in the order of [`Reason::ALL`].
+    pub fn totals(&self) -> [Total; Reason::ALL.len()] {
+        held(&self.0.state).totals
     }
 
     /// Stops the thread after its step and waits for it. Runs that were asked for end unfinished, with a receipt.

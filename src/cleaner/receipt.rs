@@ -57,6 +57,32 @@ impl Order {
     }
 }
 
+/// What all runs of one reason together did and cost, since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Total {
+    /// How many there were.
+    pub runs: u64,
+    /// CPU time of the cleaner's thread in microseconds.
+    pub cpu_us: u64,
+    /// The longest single step in microseconds of CPU.
+    pub longest_step_us: u64,
+    /// Bytes of live items copied.
+    pub moved_bytes: u64,
+    /// Segments given back to the operating system.
+    pub freed_segments: u64,
+}
+
+impl Total {
+    /// Adds a run.
+    pub(super) fn add(&mut self, receipt: &Receipt) {
+        self.runs += 1;
+        self.cpu_us += receipt.cpu_us;
+        self.longest_step_us = self.longest_step_us.max(receipt.longest_step_us);
+        self.moved_bytes += receipt.moved_bytes;
+        self.freed_segments += receipt.freed_segments;
+    }
+}
+
 /// Memory of the process, as the engine's caller sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outside {

@@ -202,8 +202,8 @@ impl Worker {
         (receipt.evicted_items, receipt.expired_items) = (evicted_items, expired_items);
         (receipt.freed_segments, receipt.migrated_shards) = (freed_segments, migrated_shards);
         let mut state = held(&self.shared.state);
-        state.runs += 1;
-        receipt.id = state.runs;
+        receipt.id = state.totals.iter().map(|total| total.runs).sum::<u64>() + 1;
+        state.totals[receipt.reason as usize].add(&receipt);
         state.receipts.push_front(receipt.clone());
         state.receipts.truncate(RECEIPTS);
         drop(state);

@@ -6,7 +6,8 @@
 
 use super::layers::{self, Flags, Problems};
 use super::source::{Source, Texts};
-use super::{Config, Effective, Tuning};
+use super::{Config, Effective, Row, Tuning};
+use crate::clock;
 
 /// The configuration in force, and how it is looked at again.
 #[derive(Debug)]
@@ -17,6 +18,21 @@ pub struct Live {
     seen: Result<Texts, String>,
     effective: Effective,
     problem: Option<String>,
+    generation: u64,
+    applied_at_ms: u64,
+}
+
+/// The configuration as those who watch see it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InForce {
+    /// Every knob, and where its value comes from.
+    pub rows: Vec<Row>,
+    /// Why what is on disk is not in force, if so.
+    pub problem: Option<String>,
+    /// Counts up from 1 each time another one takes hold.
+    pub generation: u64,
+    /// When this one took hold, in Unix milliseconds.
+    pub applied_at_ms: u64,
 }
 
 /// What a look has found.
@@ -54,7 +70,7 @@ impl Live {
             }
             Err(problems) => return Err(problems),
         };
-        Ok(Self { source, environment, flags, seen, effective, problem })
+        Ok(Self { source, environment, flags, seen, effective, problem, generation: 1, applied_at_ms: clock::unix_ms() })
     }
 
     /// What is wrong with the layers as they are now; what was good last is in force.
@@ -70,6 +86,13 @@ impl Live {
     /// What is in force, with where each value came from.
     pub fn effective(&self) -> &Effective {
         &self.effective
+    }
+
+    /// What those who watch see of it.
+    pub fn in_force(&self) -> InForce {
+        let Self { effective, problem, generation, applied_at_ms, .. } = self;
+        let (generation, applied_at_ms) = (*generation, *applied_at_ms);
+        InForce { rows: effective.rows.clone(), problem: problem.clone(), generation, applied_at_ms }
     }
 
     /// The tuning in force.
@@ -116,6 +139,7 @@ impl Live {
         let rows = old_rows.into_iter().zip(next.rows).map(|(old, new)| if is_boot(&old.key) { old } else { new });
         self.effective.rows = rows.collect();
         self.effective.config = Config { boot, tuning: next.config.tuning };
+        (self.generation, self.applied_at_ms) = (self.generation + 1, clock::unix_ms());
         Reload::Applied { changes, warnings }
     }
 }

@@ -14,7 +14,7 @@ mod source;
 
 pub use document::{reference, schema};
 pub use layers::{Effective, Flags, Problems, Row, check, check_text};
-pub use live::{Live, Reload};
+pub use live::{InForce, Live, Reload};
 pub use source::Source;
 
 use crate::cache::Defaults;

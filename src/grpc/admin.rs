@@ -1,31 +1,15 @@
 //! `ebb.v1.AdminService`: the account, the cleaner by hand, and what is wrong.
 
-use crate::cleaner::{self, Cleaner, Order, Reason, Run};
-use crate::clock::Clock;
-use crate::memory::{Regime, Snapshot, View};
+use crate::cleaner::{self, Order, Reason, Run};
+use crate::memory::{Regime, Snapshot};
 use crate::proto::{self, admin_service_server::AdminService, compact_response::Update};
-use crate::store::{Stats, Store};
+use crate::sources::Sources;
+use crate::store::Stats;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio_stream::wrappers::IntervalStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
-
-/// What the service shows.
-#[derive(Clone, Debug)]
-pub struct Sources {
-    /// The store.
-    pub store: Arc<Store>,
-    /// The cleaner.
-    pub cleaner: Cleaner,
-    /// The governor's last reading.
-    pub memory: View,
-    /// Counted from the start of the process.
-    pub clock: Clock,
-    /// Why the configuration on disk is not the one in force, if so.
-    pub config_problem: Arc<arc_swap::ArcSwapOption<String>>,
-}
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -79,8 +63,8 @@ impl AdminService for Admin {
 
     async fn diagnose(&self, _: Request<proto::DiagnoseRequest>) -> Result<Response<proto::DiagnoseResponse>, Status> {
         let memory = self.sources.memory.get();
-        let problem = self.sources.config_problem.load_full();
-        let findings = diagnose(&memory, &self.sources.store.stats(), problem.as_deref().map(String::as_str));
+        let config = self.sources.config.load();
+        let findings = diagnose(&memory, &self.sources.store.stats(), config.problem.as_deref());
         Ok(Response::new(proto::DiagnoseResponse { findings }))
     }
 
@@ -256,8 +240,8 @@ fn diagnose(memory: &Snapshot, stats: &Stats, config_problem: Option<&str>) -> V
     };
     let reads = stats.hits + stats.misses;
     let mut findings = Vec::new();
-    if memory.oom_kills > 0 {
-        let evidence = format!("the kernel has killed {} times in this container", memory.oom_kills);
+    if memory.container.events.oom_kills > 0 {
+        let evidence = format!("the kernel has killed {} times in this container", memory.container.events.oom_kills);
         findings.push(finding(
             "error",
             "oom_killed",
@@ -324,7 +308,7 @@ mod tests {
     fn findings_come_worst_first_and_a_healthy_server_has_none() {
         let healthy = Snapshot { limit_bytes: 256 << 20, budget_bytes: 200 << 20, ..Snapshot::default() };
         assert_eq!(diagnose(&healthy, &Stats::default(), None), []);
-        let sick = Snapshot { is_default_limit: true, oom_kills: 2, shrink_pending: true, ..healthy };
+        let sick = Snapshot { is_default_limit: true, shrink_pending: true, ..healthy };
         let findings = diagnose(&sick, &Stats { refusals: 1, ..Stats::default() }, Some("x is wrong"));
         let codes: Vec<_> = findings.iter().map(|finding| finding.code.as_str()).collect();
         assert_eq!(codes, ["oom_killed", "config_rejected", "no_memory_limit", "memory_short", "shrink_pending"]);

@@ -4,7 +4,9 @@
 //! second: a handshake that does not come, a connection without calls, and one whose bytes in flight do not move are
 //! ended. Only connections with a real problem pay for it.
 
+use super::call::Calls;
 use super::in_flight::{Counted, Held, InFlight, Share};
+use crate::traffic::Lane;
 use super::{Limits, Services};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -29,14 +31,15 @@ pub(super) async fn serve<S>(
     services: Services,
     in_flight: Arc<InFlight>,
     limits: Limits,
+    lane: Arc<Lane>,
     keepalive: bool,
     draining: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let moved = Arc::new(Moved::default());
-    let share = Share::new(in_flight);
-    let calls = Arc::new(Calls::default());
+    let share = Share::new(in_flight, lane.clone());
+    let calls = Calls::new(lane);
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -197,51 +200,20 @@ struct Dispatch {
     calls: Arc<Calls>,
 }
 
-/// The calls of a connection. The pings of either side are none.
-#[derive(Debug, Default)]
-struct Calls {
-    begun: AtomicU64,
-    ended: AtomicU64,
-}
-
-impl Calls {
-    fn begin(self: &Arc<Self>) -> Call {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        Call(self.clone())
-    }
-
-    fn begun(&self) -> u64 {
-        self.begun.load(Ordering::Relaxed)
-    }
-
-    fn are_open(&self) -> bool {
-        self.begun() != self.ended.load(Ordering::Relaxed)
-    }
-}
-
-/// A call, until its response has been taken whole.
-#[derive(Debug)]
-pub(super) struct Call(Arc<Calls>);
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        self.0.ended.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 impl hyper::service::Service<Request<Incoming>> for Dispatch {
     type Response = Response<Held>;
     type Error = std::convert::Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Held>, Self::Error>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (call, share) = (self.calls.begin(), self.share.clone());
+        let (mut call, share) = (self.calls.begin(request.uri().path()), self.share.clone());
         let mut request = request.map(|body| tonic::body::Body::new(Counted::new(body, share.clone())));
         request.extensions_mut().insert(share.clone());
         let mut services = self.services.clone();
         let answer = services.call(request);
         Box::pin(async move {
             let response = answer.await?;
+            call.answered(response.headers());
             Ok(response.map(|body| Held::new(body, share, call)))
         })
     }

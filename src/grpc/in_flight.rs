@@ -8,8 +8,9 @@
 //! reader that stops reading therefore pins its share and no more.
 
 use crate::cache::Refusal;
-use crate::grpc::connection::Call;
+use crate::grpc::call::Call;
 use crate::grpc::status;
+use crate::traffic::Lane;
 use crate::store::{Account, Ledger};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -44,12 +45,18 @@ impl InFlight {
 pub(super) struct Share {
     all: Arc<InFlight>,
     used: AtomicU64,
+    lane: Arc<Lane>,
 }
 
 impl Share {
     /// The share of a new connection.
-    pub(super) fn new(all: Arc<InFlight>) -> Arc<Self> {
-        Arc::new(Self { all, used: AtomicU64::new(0) })
+    pub(super) fn new(all: Arc<InFlight>, lane: Arc<Lane>) -> Arc<Self> {
+        Arc::new(Self { all, used: AtomicU64::new(0), lane })
+    }
+
+    /// Who counts what comes over the connection.
+    pub(super) fn lane(&self) -> &Lane {
+        &self.lane
     }
 
     /// Bytes of this connection that are in flight.
@@ -199,13 +206,13 @@ impl Prefix {
 pub(super) struct Held {
     inner: tonic::body::Body,
     share: Arc<Share>,
-    _call: Call,
+    call: Call,
 }
 
 impl Held {
     /// Counts what leaves against `share`; `call` ends with it.
     pub(super) fn new(inner: tonic::body::Body, share: Arc<Share>, call: Call) -> Self {
-        Self { inner, share, _call: call }
+        Self { inner, share, call }
     }
 }
 
@@ -227,6 +234,11 @@ impl Body for Held {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(trailers) = frame.trailers_ref()
+        {
+            self.call.end_with(trailers);
+        }
         Poll::Ready(frame.map(|frame| {
             frame.map(|frame| {
                 frame.map_data(|bytes| match bytes.len() as u64 {
@@ -269,7 +281,7 @@ mod tests {
     fn what_is_taken_comes_back_and_beyond_the_share_nothing_is_given() {
         let ledger = Arc::new(Ledger::new(1 << 20));
         let all = InFlight::new(ledger.clone(), 1_000, 600);
-        let (one, two) = (Share::new(all.clone()), Share::new(all));
+        let (one, two) = (Share::new(all.clone(), Arc::default()), Share::new(all, Arc::default()));
         let permit = one.take(600).unwrap();
         assert!(matches!(one.take(1), Err(Refusal::InFlight { whose: "by this connection", .. })));
         assert!(matches!(two.take(401), Err(Refusal::InFlight { whose: "by all connections", .. })));

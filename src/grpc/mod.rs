@@ -10,6 +10,7 @@
 
 mod admin;
 mod authority;
+mod call;
 mod cache;
 pub mod codec;
 mod connection;
@@ -19,7 +20,7 @@ mod pipe;
 mod serve;
 pub mod status;
 
-pub use admin::{Admin, Sources};
+pub use admin::Admin;
 pub use in_flight::InFlight;
 pub use listener::{Address, Listener};
 pub use serve::{Plane, Running, Services};

@@ -8,13 +8,15 @@
 use super::cache::room;
 use super::in_flight::Share;
 use super::status;
+use crate::traffic::{Method, PIPE_TIMED};
 use crate::cache::{Cache, Refusal};
 use crate::proto::{self, pipe_request::Operation, pipe_response::Result as Outcome};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio_stream::Stream;
-use tonic::{Status, Streaming};
+use std::time::Instant;
+use tonic::{Code, Status, Streaming};
 
 /// Operations a client may have unanswered, announced with the first response. The server holds none of them: this is
 /// what a connection window full of small messages amounts to.
@@ -27,12 +29,40 @@ pub(super) struct Pipe {
     operations: Streaming<proto::PipeRequest>,
     share: Option<Arc<Share>>,
     announced: bool,
+    /// Operations so far, to time one of some.
+    operated: u32,
 }
 
 impl Pipe {
     /// The results of `operations`.
     pub(super) fn new(cache: Arc<Cache>, operations: Streaming<proto::PipeRequest>, share: Option<Arc<Share>>) -> Self {
-        Self { cache, operations, share, announced: false }
+        Self { cache, operations, share, announced: false, operated: 0 }
+    }
+
+    /// Carries an operation out and counts it.
+    fn counted(&mut self, operation: Option<Operation>) -> Result<Outcome, Refusal> {
+        let method = match operation {
+            Some(Operation::Get(_)) => Method::PipeGet,
+            Some(Operation::Set(_)) => Method::PipeSet,
+            Some(Operation::Delete(_)) => Method::PipeDelete,
+            Some(Operation::Touch(_)) => Method::PipeTouch,
+            Some(Operation::Increment(_)) => Method::PipeIncrement,
+            None => Method::Other,
+        };
+        let began = self.operated.is_multiple_of(PIPE_TIMED).then(Instant::now);
+        self.operated = self.operated.wrapping_add(1);
+        let result = self.carry_out(operation);
+        if let Some(share) = &self.share {
+            let lane = share.lane();
+            let (code, reason) = result.as_ref().map_or_else(
+                |refusal| (status::table(refusal).0, Some(status::table(refusal).1)),
+                |_| (Code::Ok, None),
+            );
+            lane.ended(method, code);
+            reason.into_iter().for_each(|reason| lane.refused(reason));
+            began.into_iter().for_each(|began| lane.took(method, began.elapsed()));
+        }
+        result
     }
 
     fn carry_out(&self, operation: Option<Operation>) -> Result<Outcome, Refusal> {
@@ -60,7 +90,7 @@ impl Stream for Pipe {
             Some(Err(status)) => return Poll::Ready(Some(Err(status))),
             None => return Poll::Ready(None),
         };
-        let result = self.carry_out(request.operation).unwrap_or_else(|refusal| Outcome::Error(error(&refusal)));
+        let result = self.counted(request.operation).unwrap_or_else(|refusal| Outcome::Error(error(&refusal)));
         let window = if std::mem::replace(&mut self.announced, true) { 0 } else { WINDOW };
         Poll::Ready(Some(Ok(proto::PipeResponse { id: request.id, result: Some(result), window })))
     }

@@ -3,6 +3,7 @@
 use super::connection;
 use super::in_flight::InFlight;
 use super::listener::Listener;
+use crate::traffic::{Lane, Traffic};
 use super::{Limits, cache};
 use crate::proto::cache_service_server::CacheServiceServer;
 use http::{Request, Response};
@@ -58,6 +59,8 @@ pub struct Plane {
     pub limits: Limits,
     /// The account of bytes in flight.
     pub in_flight: Arc<InFlight>,
+    /// Who counts what comes.
+    pub traffic: Traffic,
     /// Connections still allowed.
     pub permits: Arc<Semaphore>,
     /// Turns true when the server drains.
@@ -86,9 +89,9 @@ impl Plane {
         let thread = |number: usize| {
             let sockets = listeners.iter().map(Socket::clone_of).collect::<io::Result<Vec<_>>>()?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let plane = self.clone();
+            let (plane, lane) = (self.clone(), self.traffic.lane());
             let name = format!("ebb-data-{number}");
-            std::thread::Builder::new().name(name).spawn(move || runtime.block_on(plane.run(sockets, drain)))
+            std::thread::Builder::new().name(name).spawn(move || runtime.block_on(plane.run(sockets, lane, drain)))
         };
         (0..threads.max(1)).map(thread).collect::<io::Result<_>>().map(Running)
     }
@@ -99,16 +102,17 @@ impl Plane {
     /// When a socket cannot be registered.
     pub async fn serve(self, listeners: &[Listener], drain: Duration) -> io::Result<()> {
         let sockets = listeners.iter().map(Socket::clone_of).collect::<io::Result<Vec<_>>>()?;
-        self.run(sockets, drain).await;
+        let lane = self.traffic.lane();
+        self.run(sockets, lane, drain).await;
         Ok(())
     }
 
-    async fn run(self, sockets: Vec<Socket>, drain: Duration) {
+    async fn run(self, sockets: Vec<Socket>, lane: Arc<Lane>, drain: Duration) {
         let mut connections = tokio::task::JoinSet::new();
         let mut accepting = tokio::task::JoinSet::new();
         let (opened, mut arriving) = tokio::sync::mpsc::unbounded_channel();
         for socket in sockets {
-            accepting.spawn(self.clone().accept(socket, opened.clone()));
+            accepting.spawn(self.clone().accept(socket, lane.clone(), opened.clone()));
         }
         let mut draining = self.draining.clone();
         loop {
@@ -123,22 +127,23 @@ impl Plane {
         let _ = tokio::time::timeout(drain, async { while connections.join_next().await.is_some() {} }).await;
     }
 
-    async fn accept(self, socket: Socket, opened: tokio::sync::mpsc::UnboundedSender<Connection>) {
+    async fn accept(self, socket: Socket, lane: Arc<Lane>, opened: tokio::sync::mpsc::UnboundedSender<Connection>) {
         loop {
             match socket.accept().await {
                 Ok(stream) => {
                     // After accepting: a loop that waits for a client must not keep a permit from the other loops.
                     let permit = self.permits.clone().acquire_owned().await.expect("the semaphore is never closed");
                     let Self { services, limits, in_flight, draining, .. } = self.clone();
+                    let lane = lane.clone();
                     let keepalive = matches!(stream, Stream::Tcp(_));
                     let connection = Box::pin(async move {
                         match stream {
                             Stream::Tcp(stream) => {
-                                connection::serve(stream, services, in_flight, limits, keepalive, draining).await;
+                                connection::serve(stream, services, in_flight, limits, lane, keepalive, draining).await;
                             }
                             Stream::Unix(stream) => {
                                 let stream = super::authority::Scrubbed::new(stream);
-                                connection::serve(stream, services, in_flight, limits, keepalive, draining).await;
+                                connection::serve(stream, services, in_flight, limits, lane, keepalive, draining).await;
                             }
                         }
                         drop(permit);

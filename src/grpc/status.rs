@@ -69,6 +69,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_reason_of_the_table_is_counted() {
+        let source = include_str!("status.rs");
+        let table = &source[source.find("pub fn table").unwrap()..source.find("/// The status of a refusal").unwrap()];
+        let said: Vec<_> = table.split('"').skip(1).step_by(2).collect();
+        assert_eq!(said, crate::traffic::REASONS);
+    }
+
+    #[test]
     fn what_can_never_succeed_is_not_retried_and_what_can_says_when() {
         let never = of(&Refusal::Length { field: "key", len: 0, min: 1, max: 1024 });
         assert_eq!(

@@ -48,10 +48,38 @@ pub struct Reading {
     pub high: Option<u64>,
     /// What counts against the limit, in bytes.
     pub used: Option<u64>,
-    /// How often the kernel killed for want of memory.
+    /// What the kernel counted.
+    pub events: Events,
+    /// How long somebody in the container waited for memory.
+    pub pressure: Pressure,
+    /// What is swapped out, in bytes.
+    pub swap_bytes: u64,
+    /// What is anonymous memory in huge pages, in bytes.
+    pub huge_bytes: u64,
+}
+
+/// What the kernel counted in the process's own group; v1 counts kills alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// Reclaimed although the group was below `memory.low`.
+    pub low: u64,
+    /// Held up at `memory.high`.
+    pub high: u64,
+    /// About to pass `memory.max`.
+    pub max: u64,
+    /// Out of memory at the limit.
+    pub oom: u64,
+    /// Killed for want of memory.
     pub oom_kills: u64,
-    /// The share of the last 10 s in which somebody in the container waited for memory, in percent.
-    pub pressure_percent: f64,
+}
+
+/// How long somebody waited for memory: the line `some` of a pressure file, zeros where there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Pressure {
+    /// The share of the last 10 s, in percent.
+    pub percent: f64,
+    /// Since the group exists, in microseconds.
+    pub total_micros: u64,
 }
 
 /// v1 writes a number of this size where there is no limit.
@@ -93,6 +121,7 @@ impl Cgroup {
         let own = &self.groups[0];
         let stat = Fields::read(&own.join("memory.stat"))?;
         let reclaimable = stat.get("slab_reclaimable");
+        let events = Fields::read(&own.join("memory.events"))?;
         Ok(Reading {
             limit: self.smallest("memory.max")?.map(|limit| (limit, "cgroup memory.max")),
             high: self.smallest("memory.high")?,
@@ -101,8 +130,16 @@ impl Cgroup {
                     stat.get("kernel").max(stat.get("slab") + stat.get("kernel_stack") + stat.get("pagetables"));
                 stat.get("anon") + stat.get("shmem") + stat.get("sock") + kernel.saturating_sub(reclaimable)
             }),
-            oom_kills: Fields::read(&own.join("memory.events"))?.get("oom_kill"),
-            pressure_percent: pressure(&own.join("memory.pressure")),
+            events: Events {
+                low: events.get("low"),
+                high: events.get("high"),
+                max: events.get("max"),
+                oom: events.get("oom"),
+                oom_kills: events.get("oom_kill"),
+            },
+            pressure: pressure(&own.join("memory.pressure")),
+            swap_bytes: number(&own.join("memory.swap.current"))?.unwrap_or(0),
+            huge_bytes: stat.get("anon_thp"),
         })
     }
 
@@ -121,8 +158,13 @@ impl Cgroup {
             limit: smallest.map(|limit| (limit, "cgroup memory.limit_in_bytes")),
             high: None,
             used: stat.found.then(|| anonymous + shared + kernel),
-            oom_kills: Fields::read(&own.join("memory.oom_control"))?.get("oom_kill"),
-            pressure_percent: pressure(&own.join("memory.pressure")),
+            events: Events {
+                oom_kills: Fields::read(&own.join("memory.oom_control"))?.get("oom_kill"),
+                ..Events::default()
+            },
+            pressure: pressure(&own.join("memory.pressure")),
+            swap_bytes: or(stat.get("total_swap"), stat.get("swap")),
+            huge_bytes: or(stat.get("total_rss_huge"), stat.get("rss_huge")),
         })
     }
 
@@ -186,12 +228,15 @@ impl Fields {
     }
 }
 
-/// `some avg10=` of a pressure file; 0 where there is none.
-fn pressure(path: &Path) -> f64 {
+/// The line `some` of a pressure file.
+fn pressure(path: &Path) -> Pressure {
     let text = fs::read_to_string(path).unwrap_or_default();
-    let some = text.lines().find(|line| line.starts_with("some"));
-    let average = some.and_then(|line| line.split_whitespace().find_map(|word| word.strip_prefix("avg10=")));
-    average.and_then(|average| average.parse().ok()).unwrap_or(0.0)
+    let some = text.lines().find(|line| line.starts_with("some")).unwrap_or_default();
+    let word = |name: &str| some.split_whitespace().find_map(|word| word.strip_prefix(name));
+    Pressure {
+        percent: word("avg10=").and_then(|average| average.parse().ok()).unwrap_or(0.0),
+        total_micros: word("total=").and_then(|total| total.parse().ok()).unwrap_or(0),
+    }
 }
 
 #[cfg(test)]
@@ -224,9 +269,10 @@ mod tests {
             &[
                 ("pod/ebb/memory.max", "max\n"),
                 ("pod/ebb/memory.high", "900\n"),
-                ("pod/ebb/memory.stat", "anon 100\nfile 5000\nkernel 50\nshmem 7\nsock 3\nslab_reclaimable 20\n"),
+                ("pod/ebb/memory.stat", "anon 100\nanon_thp 64\nfile 5000\nkernel 50\nshmem 7\nsock 3\nslab_reclaimable 20\n"),
                 ("pod/ebb/memory.events", "low 0\noom 1\noom_kill 2\n"),
                 ("pod/ebb/memory.pressure", "some avg10=1.50 avg60=0.00 avg300=0.00 total=9\nfull avg10=0.00\n"),
+                ("pod/ebb/memory.swap.current", "5\n"),
                 ("pod/memory.max", "1000\n"),
                 ("pod/memory.stat", "anon 1\n"),
                 ("memory.stat", "anon 1\n"),
@@ -236,8 +282,10 @@ mod tests {
             limit: Some((1000, "cgroup memory.max")),
             high: Some(900),
             used: Some(140),
-            oom_kills: 2,
-            pressure_percent: 1.5,
+            events: Events { oom: 1, oom_kills: 2, ..Events::default() },
+            pressure: Pressure { percent: 1.5, total_micros: 9 },
+            swap_bytes: 5,
+            huge_bytes: 64,
         };
         assert_eq!(tree.read(), Some(expected), "page cache (5000) does not count");
     }
@@ -277,7 +325,7 @@ mod tests {
         );
         let reading = tree.read().unwrap();
         assert_eq!(reading.limit, Some((33_554_432, "cgroup memory.limit_in_bytes")), "the hierarchy's");
-        assert_eq!((reading.used, reading.oom_kills), (Some(1024), 3));
+        assert_eq!((reading.used, reading.events.oom_kills), (Some(1024), 3));
     }
 
     #[test]

@@ -181,11 +181,15 @@ pub fn decide(now: Sample, before: &Standing, marks: &Marks) -> Standing {
     Standing { regime, budget_bytes, order, before: Some(now) }
 }
 
+/// What is kept free under a limit, in bytes.
+pub(super) fn reserve(limit_bytes: u64, marks: &Marks) -> u64 {
+    (limit_bytes / 100 * marks.reserve_percent).max(marks.reserve_bytes)
+}
+
 /// What the engine may use: the limit, less the reserve, less what the process uses that the engine does not account
 /// for (program, threads, connections, allocator).
 fn budget(now: &Sample, marks: &Marks) -> u64 {
-    let reserve = (now.limit_bytes / 100 * marks.reserve_percent).max(marks.reserve_bytes);
-    let ceiling = now.limit_bytes.saturating_sub(reserve);
+    let ceiling = now.limit_bytes.saturating_sub(reserve(now.limit_bytes, marks));
     let beside = now.used_bytes.saturating_sub(now.engine_bytes);
     ceiling - beside.min(ceiling / 2)
 }

@@ -1,7 +1,7 @@
 //! The governor's thread, and what it lets others see.
 
 use super::cgroup::{Cgroup, Paths, Reading};
-use super::decide::{Marks, Regime, Sample, Standing, decide};
+use super::decide::{Marks, Regime, Sample, Standing, decide, reserve};
 use super::node::Node;
 use super::process::{self, Process};
 use crate::cleaner::{Cleaner, Outside, Reason};
@@ -62,10 +62,14 @@ pub struct Snapshot {
     pub reason: Reason,
     /// What the engine may use, in bytes.
     pub budget_bytes: u64,
-    /// The share of the last 10 s in which somebody in the container waited for memory, in percent.
-    pub pressure_percent: f64,
-    /// How often the kernel killed in this container for want of memory.
-    pub oom_kills: u64,
+    /// Kept free under the limit, in bytes.
+    pub reserve_bytes: u64,
+    /// The memory request of the container, in bytes, where it is known.
+    pub request_bytes: Option<u64>,
+    /// How long each regime has held so far, in milliseconds, in the order of [`Regime::ALL`].
+    pub in_regime_ms: [u64; Regime::ALL.len()],
+    /// What the container's files say beside limit and usage.
+    pub container: Reading,
 }
 
 /// Shows the last snapshot. Clones show the same.
@@ -130,11 +134,15 @@ impl Governor {
         let shared = Arc::new(Shared { state: Mutex::new(State { setting, stopping: false }), bell: Condvar::new() });
         let mut sampler = Sampler::new(limits);
         let mut standing = Standing::default();
+        let mut in_regime_ms = [0; Regime::ALL.len()];
+        let mut last_ms = clock.now_ms();
         let mut govern = move |setting: Setting| {
-            let (snapshot, sample) = sampler.read(&setting, &store, clock.now_ms());
+            let now_ms = clock.now_ms();
+            in_regime_ms[standing.regime as usize] += now_ms - std::mem::replace(&mut last_ms, now_ms);
+            let (snapshot, sample) = sampler.read(&setting, &store, now_ms);
             standing = act(sample, &standing, &setting.marks, &store, &cleaner);
             let Standing { regime, budget_bytes, order, .. } = standing;
-            view.0.store(Arc::new(Snapshot { regime, budget_bytes, reason: order.reason, ..snapshot }));
+            view.0.store(Arc::new(Snapshot { regime, budget_bytes, reason: order.reason, in_regime_ms, ..snapshot }));
         };
         govern(setting); // at once: nobody asks a server that has not read
         let on_thread = shared.clone();
@@ -266,8 +274,9 @@ impl Sampler {
             limit_source,
             is_default_limit: found.is_none(),
             shrink_pending: file.zip(enforced).is_some_and(|(file, enforced)| file < enforced),
-            pressure_percent: cgroup.pressure_percent,
-            oom_kills: cgroup.oom_kills,
+            reserve_bytes: reserve(limit_bytes, &setting.marks),
+            request_bytes: request,
+            container: cgroup.clone(),
             ..Snapshot::default()
         };
         (snapshot, cgroup)
@@ -303,7 +312,7 @@ impl Sampler {
             item_bytes,
             dead_bytes,
             changed_bytes: appended_bytes + buried_bytes,
-            pressure_percent: reading.pressure_percent,
+            pressure_percent: reading.pressure.percent,
         };
         (Snapshot { used_bytes, rss_bytes, ..snapshot }, sample)
     }

@@ -125,7 +125,8 @@ pub(super) struct Map {
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) hits: AtomicU64,
-    pub(super) misses: AtomicU64,
+    /// By [`Miss`], in the order of [`Miss::ALL`].
+    pub(super) misses: [AtomicU64; Miss::ALL.len()],
     pub(super) sets: AtomicU64,
     pub(super) deletes: AtomicU64,
     pub(super) evictions: AtomicU64,
@@ -276,7 +277,10 @@ impl Shard {
         let found = (0..TRIES).find_map(|_| self.try_get(ground, key, hash, now_ms, usage));
         let lookup = found.unwrap_or_else(|| self.lock(ground).get(key, hash, now_ms));
         if usage == Use::Read {
-            let counter = if matches!(lookup, Lookup::Found(_)) { &self.counts.hits } else { &self.counts.misses };
+            let counter = match &lookup {
+                Lookup::Found(_) => &self.counts.hits,
+                Lookup::Miss(miss) => &self.counts.misses[*miss as usize],
+            };
             counter.fetch_add(1, Ordering::Relaxed);
         }
         lookup

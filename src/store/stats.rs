@@ -4,6 +4,7 @@ use super::Store;
 use super::arena::WORD_BYTES;
 use super::ledger::Account;
 use super::shard::Counts;
+use super::types::Miss;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The account of the store. Counts are since its beginning, amounts are of now.
@@ -29,6 +30,8 @@ pub struct Stats {
     pub hits: u64,
     /// Reads that did not.
     pub misses: u64,
+    /// The same by reason, in the order of [`Miss::ALL`].
+    pub misses_by: [u64; Miss::ALL.len()],
     /// Values stored.
     pub sets: u64,
     /// Keys deleted by callers.
@@ -55,6 +58,8 @@ impl Store {
         let sum = |of: fn(&Counts) -> &AtomicU64| -> u64 {
             self.shards.iter().map(|shard| of(&shard.counts).load(Ordering::Relaxed)).sum()
         };
+        let misses_by =
+            Miss::ALL.map(|miss| self.shards.iter().map(|shard| shard.counts.misses[miss as usize].load(Ordering::Relaxed)).sum());
         let ledger = &self.ground.ledger;
         let words = WORD_BYTES as u64;
         let item_bytes = sum(|c| &c.live_words) * words;
@@ -68,7 +73,8 @@ impl Store {
             in_flight_bytes: ledger.used(Account::InFlight),
             capacity_bytes: ledger.capacity(),
             hits: sum(|c| &c.hits),
-            misses: sum(|c| &c.misses),
+            misses: misses_by.iter().sum(),
+            misses_by,
             sets: sum(|c| &c.sets),
             deletes: sum(|c| &c.deletes),
             evictions: sum(|c| &c.evictions),

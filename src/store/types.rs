@@ -77,6 +77,21 @@ pub enum Miss {
     Invalidated,
 }
 
+impl Miss {
+    /// Every reason, in the order of their declaration.
+    pub const ALL: [Self; 4] = [Self::Unknown, Self::Expired, Self::Evicted, Self::Invalidated];
+
+    /// The stable name, as in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown_key",
+            Self::Expired => "expired",
+            Self::Evicted => "evicted",
+            Self::Invalidated => "invalidated",
+        }
+    }
+}
+
 /// Whether a read counts as use of the item when the cleaner chooses what to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {

@@ -1,0 +1,97 @@
+//! A call from its first header to the last byte of its answer: what a connection knows of it, and how it is counted.
+
+use crate::traffic::{Edge, Lane, Method};
+use http::HeaderMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+/// The calls of a connection. The pings of either side are none.
+#[derive(Debug)]
+pub(super) struct Calls {
+    begun: AtomicU64,
+    ended: AtomicU64,
+    lane: Arc<Lane>,
+}
+
+impl Calls {
+    /// Of a connection that `lane` counts.
+    pub(super) fn new(lane: Arc<Lane>) -> Arc<Self> {
+        lane.connection(Edge::Begun);
+        Arc::new(Self { begun: AtomicU64::new(0), ended: AtomicU64::new(0), lane })
+    }
+
+    /// A call begins.
+    pub(super) fn begin(self: &Arc<Self>, path: &str) -> Call {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.lane.call(Edge::Begun);
+        Call { calls: self.clone(), method: Method::of(path), began: Instant::now(), ended: false }
+    }
+
+    /// How many have begun.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether one has not ended.
+    pub(super) fn are_open(&self) -> bool {
+        self.begun() != self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Who counts.
+    pub(super) fn lane(&self) -> &Arc<Lane> {
+        &self.lane
+    }
+}
+
+impl Drop for Calls {
+    fn drop(&mut self) {
+        self.lane.connection(Edge::Ended);
+    }
+}
+
+/// A call, until its response has been taken whole.
+#[derive(Debug)]
+pub(super) struct Call {
+    calls: Arc<Calls>,
+    method: Method,
+    began: Instant,
+    ended: bool,
+}
+
+impl Call {
+    /// The service has answered: with a status already, if it refuses, or with what it ends in its trailers.
+    pub(super) fn answered(&mut self, headers: &HeaderMap) {
+        self.calls.lane.took(self.method, self.began.elapsed());
+        self.end_with(headers);
+    }
+
+    /// Counts the status, if it is among these headers or trailers.
+    pub(super) fn end_with(&mut self, headers: &HeaderMap) {
+        let Some(status) = headers.get(Status::GRPC_STATUS) else { return };
+        if status == "0" {
+            return self.end(Code::Ok);
+        }
+        let status = Status::from_header_map(headers).unwrap_or_else(|| Status::unknown(""));
+        if let Some(info) = status.get_details_error_info() {
+            self.calls.lane.refused(&info.reason);
+        }
+        self.end(status.code());
+    }
+
+    fn end(&mut self, code: Code) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.calls.lane.ended(self.method, code);
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.end(Code::Cancelled); // unless it had ended before
+        self.calls.ended.fetch_add(1, Ordering::Relaxed);
+        self.calls.lane.call(Edge::Ended);
+    }
+}

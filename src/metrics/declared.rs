@@ -1,0 +1,294 @@
+//! Every metric, in reading order.
+
+use super::reading::Reading;
+use super::{Series, Value};
+use crate::cleaner::{Reason, Total};
+use crate::memory::Regime;
+use crate::store::Miss;
+use crate::traffic::{CODES, Method, REASONS};
+use tonic::Code;
+
+/// What a value means from one scrape to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Kind {
+    #[cfg(test)]
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// What a value is measured in, where it is not a plain count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Measure {
+    Bytes,
+    Seconds,
+}
+
+/// A metric.
+#[derive(Clone, Copy)]
+pub(super) struct Metric {
+    /// Without the prefix and the unit.
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) unit: Option<Measure>,
+    pub(super) help: &'static str,
+    pub(super) labels: &'static [&'static str],
+    pub(super) read: fn(&Reading) -> Series,
+}
+
+impl Metric {
+    /// As Prometheus names it.
+    #[cfg(test)]
+    pub(super) fn full_name(&self) -> String {
+        let unit = match self.unit {
+            Some(Measure::Bytes) => "_bytes",
+            Some(Measure::Seconds) => "_seconds",
+            None => "",
+        };
+        let total = if self.kind == Kind::Counter { "_total" } else { "" };
+        format!("ebb_{}{unit}{total}", self.name)
+    }
+}
+
+/// The heading that begins with this metric.
+#[cfg(test)]
+pub(super) fn group(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "memory_limit" => "Memory",
+        "entries" => "The cache",
+        "cleaner_runs" => "The cleaner",
+        "requests" => "Requests",
+        "config_good" => "The process",
+        _ => return None,
+    })
+}
+
+const fn gauge(name: &'static str, unit: Option<Measure>, help: &'static str, read: fn(&Reading) -> Series) -> Metric {
+    Metric { name, kind: Kind::Gauge, unit, help, labels: &[], read }
+}
+
+const fn counter(name: &'static str, unit: Option<Measure>, help: &'static str, read: fn(&Reading) -> Series) -> Metric {
+    Metric { name, kind: Kind::Counter, unit, help, labels: &[], read }
+}
+
+const fn by(labels: &'static [&'static str], metric: Metric) -> Metric {
+    Metric { labels, ..metric }
+}
+
+fn one(value: u64) -> Series {
+    vec![(vec![], Value::Whole(value))]
+}
+
+fn real(value: f64) -> Series {
+    vec![(vec![], Value::Real(value))]
+}
+
+fn seconds_of_ms(ms: u64) -> f64 {
+    ms as f64 / 1e3
+}
+
+fn runs(reading: &Reading, of: fn(&Total) -> Value) -> Series {
+    Reason::ALL.iter().zip(&reading.runs).map(|(reason, total)| (vec![reason.name()], of(total))).collect()
+}
+
+const BYTES: Option<Measure> = Some(Measure::Bytes);
+const SECONDS: Option<Measure> = Some(Measure::Seconds);
+
+/// Every metric.
+pub(super) static METRICS: &[Metric] = &[
+    gauge("memory_limit", BYTES, "The memory limit that is obeyed", |r| one(r.memory.limit_bytes)),
+    by(
+        &["source"],
+        gauge("memory_limit_source", None, "1 for where the limit comes from", |r| {
+            vec![(vec![r.memory.limit_source], Value::Whole(1))]
+        }),
+    ),
+    gauge("memory_reserve", BYTES, "Kept free under the limit", |r| one(r.memory.reserve_bytes)),
+    gauge("memory_request", BYTES, "The memory request of the container; 0 where it is unknown", |r| {
+        one(r.memory.request_bytes.unwrap_or(0))
+    }),
+    gauge("memory_used", BYTES, "What counts against the limit", |r| one(r.memory.used_bytes)),
+    gauge("memory_rss", BYTES, "Resident set size of the process", |r| one(r.memory.rss_bytes)),
+    gauge("memory_drift", BYTES, "What is used and the cache does not account for", |r| {
+        one(r.memory.used_bytes.saturating_sub(r.engine_bytes()))
+    }),
+    gauge("memory_swapped", BYTES, "What the container has swapped out", |r| one(r.memory.container.swap_bytes)),
+    gauge("memory_huge_page", BYTES, "Anonymous memory of the container in huge pages", |r| {
+        one(r.memory.container.huge_bytes)
+    }),
+    gauge("memory_shrink_pending", None, "1 while a lowered limit waits for memory to be given back", |r| {
+        one(r.memory.shrink_pending.into())
+    }),
+    gauge("memory_pressure_ratio", None, "Share of the last 10 s in which somebody in the container waited for memory", |r| {
+        real(r.memory.container.pressure.percent / 100.0)
+    }),
+    counter("memory_stalled", SECONDS, "How long somebody in the container waited for memory", |r| {
+        real(r.memory.container.pressure.total_micros as f64 / 1e6)
+    }),
+    by(
+        &["event"],
+        counter("cgroup_events", None, "What the kernel counted in memory.events of the container", |r| {
+            let events = r.memory.container.events;
+            let named = [
+                ("low", events.low),
+                ("high", events.high),
+                ("max", events.max),
+                ("oom", events.oom),
+                ("oom_kill", events.oom_kills),
+            ];
+            named.map(|(name, count)| (vec![name], Value::Whole(count))).into()
+        }),
+    ),
+    by(
+        &["regime"],
+        gauge("regime", None, "1 for what the memory is like", |r| {
+            let is = |regime: Regime| Value::Whole((regime == r.memory.regime).into());
+            Regime::ALL.map(|regime| (vec![regime.name()], is(regime))).into()
+        }),
+    ),
+    by(
+        &["regime"],
+        counter("regime", SECONDS, "How long each regime has held", |r| {
+            let held = |regime: Regime| Value::Real(seconds_of_ms(r.memory.in_regime_ms[regime as usize]));
+            Regime::ALL.map(|regime| (vec![regime.name()], held(regime))).into()
+        }),
+    ),
+    gauge("budget", BYTES, "What segments, index and bytes in flight may be together", |r| one(r.stats.capacity_bytes)),
+    gauge("live", BYTES, "Keys and values that can be read", |r| one(r.stats.live_bytes)),
+    gauge("item", BYTES, "The same with what is kept beside them", |r| one(r.stats.item_bytes)),
+    gauge("dead", BYTES, "Bytes in segments that no reader can reach", |r| one(r.stats.dead_bytes)),
+    gauge("segment", BYTES, "Resident bytes of segments", |r| one(r.stats.segment_bytes)),
+    gauge("index", BYTES, "The index of all shards", |r| one(r.stats.index_bytes)),
+    gauge("in_flight", BYTES, "Requests and responses in flight", |r| one(r.stats.in_flight_bytes)),
+    gauge("entries", None, "Entries that can be read", |r| one(r.stats.entries)),
+    counter("hits", None, "Reads that found a value", |r| one(r.stats.hits)),
+    by(
+        &["reason"],
+        counter("misses", None, "Reads that did not, and why, as far as that is remembered", |r| {
+            let of = |miss: Miss| (vec![miss.name()], Value::Whole(r.stats.misses_by[miss as usize]));
+            Miss::ALL.map(of).into()
+        }),
+    ),
+    counter("sets", None, "Values stored", |r| one(r.stats.sets)),
+    counter("deletes", None, "Keys deleted by callers", |r| one(r.stats.deletes)),
+    counter("evictions", None, "Entries dropped to make room", |r| one(r.stats.evictions)),
+    counter("expirations", None, "Entries whose time to live passed", |r| one(r.stats.expirations)),
+    counter("invalidated", None, "Entries dropped because their group was declared void", |r| one(r.stats.invalidated)),
+    counter("appended", BYTES, "Items written by callers", |r| one(r.stats.appended_bytes)),
+    counter("copied", BYTES, "Items copied by the cleaner; divided by what was appended, the cost of compaction", |r| {
+        one(r.stats.copied_bytes)
+    }),
+    by(
+        &["reason"],
+        counter("cleaner_runs", None, "Runs of the cleaner that did something", |r| {
+            runs(r, |total| Value::Whole(total.runs))
+        }),
+    ),
+    by(
+        &["reason"],
+        counter("cleaner_moved", BYTES, "Items that runs have copied", |r| {
+            runs(r, |total| Value::Whole(total.moved_bytes))
+        }),
+    ),
+    by(
+        &["reason"],
+        counter("cleaner_freed_segments", None, "Segments that runs have given back", |r| {
+            runs(r, |total| Value::Whole(total.freed_segments))
+        }),
+    ),
+    by(
+        &["reason"],
+        counter("cleaner_cpu", SECONDS, "CPU time of runs", |r| {
+            runs(r, |total| Value::Real(total.cpu_us as f64 / 1e6))
+        }),
+    ),
+    by(
+        &["reason"],
+        gauge("cleaner_longest_step", SECONDS, "The longest single step so far, in CPU time", |r| {
+            runs(r, |total| Value::Real(total.longest_step_us as f64 / 1e6))
+        }),
+    ),
+    by(
+        &["method", "code"],
+        counter("requests", None, "Calls and operations of pipes that have ended, by status", |r| {
+            let rows = Method::ALL.iter().zip(&r.traffic.ended);
+            let codes = rows.flat_map(|(method, counts)| (0..CODES).map(move |code| (method, code, counts[code])));
+            let seen = codes.filter(|(_, code, count)| *code == 0 || *count > 0);
+            seen.map(|(method, code, count)| (vec![method.name(), code_name(code)], Value::Whole(count))).collect()
+        }),
+    ),
+    by(
+        &["method"],
+        Metric {
+            kind: Kind::Histogram,
+            ..counter(
+                "request_duration",
+                SECONDS,
+                "From the headers of a call to its answer, or over one operation in 32 of a pipe",
+                |r| {
+                    let timed = Method::ALL.iter().zip(&r.traffic.durations).filter(|(method, _)| !method.is_open_ended());
+                    timed.map(|(method, durations)| (vec![method.name()], Value::Durations(*durations))).collect()
+                },
+            )
+        },
+    ),
+    by(
+        &["reason"],
+        counter("refusals", None, "Requests that were refused, by the reason in their ErrorInfo", |r| {
+            let of = |(reason, count): (&&'static str, &u64)| (vec![*reason], Value::Whole(*count));
+            REASONS.iter().zip(&r.traffic.refusals).map(of).collect()
+        }),
+    ),
+    gauge("open_calls", None, "Calls that have begun and not ended", |r| one(r.traffic.open_calls)),
+    gauge("open_connections", None, "Connections of callers", |r| one(r.traffic.open_connections)),
+    counter("accepted_connections", None, "Connections that were accepted", |r| one(r.traffic.accepted_connections)),
+    gauge("config_good", None, "1 while the configuration on disk is in force", |r| {
+        one(r.config.problem.is_none().into())
+    }),
+    gauge("config_generation", None, "Counts up from 1 each time another configuration takes hold", |r| {
+        one(r.config.generation)
+    }),
+    gauge("config_applied_timestamp", SECONDS, "When the configuration took hold, since 1970", |r| {
+        real(seconds_of_ms(r.config.applied_at_ms))
+    }),
+    gauge("uptime", SECONDS, "Since the process started", |r| real(seconds_of_ms(r.uptime_ms))),
+    by(
+        &["version"],
+        gauge("build_info", None, "1 for the version that runs", |_| {
+            vec![(vec![env!("CARGO_PKG_VERSION")], Value::Whole(1))]
+        }),
+    ),
+];
+
+/// A status code by its number, as Prometheus users write it.
+fn code_name(code: usize) -> &'static str {
+    match Code::from_i32(code as i32) {
+        Code::Ok => "ok",
+        Code::Cancelled => "cancelled",
+        Code::Unknown => "unknown",
+        Code::InvalidArgument => "invalid_argument",
+        Code::DeadlineExceeded => "deadline_exceeded",
+        Code::NotFound => "not_found",
+        Code::AlreadyExists => "already_exists",
+        Code::PermissionDenied => "permission_denied",
+        Code::ResourceExhausted => "resource_exhausted",
+        Code::FailedPrecondition => "failed_precondition",
+        Code::Aborted => "aborted",
+        Code::OutOfRange => "out_of_range",
+        Code::Unimplemented => "unimplemented",
+        Code::Internal => "internal",
+        Code::Unavailable => "unavailable",
+        Code::DataLoss => "data_loss",
+        Code::Unauthenticated => "unauthenticated",
+    }
+}

@@ -1,0 +1,150 @@
+//! What Prometheus sees: every metric declared once, in `declared`, with its unit and a sentence, and read when asked.
+//!
+//! Nothing on the path of a request is counted here: the store and the lanes of [`crate::traffic`] count, each for
+//! itself, and a scrape adds up.
+
+mod declared;
+mod reading;
+
+use crate::sources::Sources;
+use declared::{Kind, METRICS, Measure, Metric};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+use reading::Reading;
+use std::fmt;
+
+/// The metrics of a server.
+#[derive(Debug)]
+pub(crate) struct Metrics(Registry);
+
+impl Metrics {
+    /// Of these sources.
+    pub(crate) fn new(sources: Sources) -> Self {
+        let mut registry = Registry::with_prefix("ebb");
+        registry.register_collector(Box::new(Read(sources)));
+        Self(registry)
+    }
+
+    /// The page, in OpenMetrics.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.0).expect("writing to a string cannot fail");
+        text
+    }
+}
+
+/// The values of one metric, each with the values of its labels.
+type Series = Vec<(Vec<&'static str>, Value)>;
+
+/// A value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Value {
+    Whole(u64),
+    Real(f64),
+    Durations(crate::traffic::Durations),
+}
+
+/// Reads everything once for each scrape.
+#[derive(Debug)]
+struct Read(Sources);
+
+impl Collector for Read {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let reading = Reading::of(&self.0);
+        METRICS.iter().try_for_each(|metric| write(metric, &reading, &mut encoder))
+    }
+}
+
+fn write(metric: &Metric, reading: &Reading, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let Metric { name, kind, unit, help, labels, read } = metric;
+    let kind = match kind {
+        Kind::Counter => MetricType::Counter,
+        Kind::Gauge => MetricType::Gauge,
+        Kind::Histogram => MetricType::Histogram,
+    };
+    let unit = unit.map(|unit| match unit {
+        Measure::Bytes => Unit::Bytes,
+        Measure::Seconds => Unit::Seconds,
+    });
+    let mut encoder = encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
+    for (values, value) in read(reading) {
+        let labels: Vec<_> = labels.iter().copied().zip(values).collect();
+        let mut encoder = encoder.encode_family(&labels)?;
+        match (kind, value) {
+            (MetricType::Counter, Value::Whole(value)) => encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)?,
+            (MetricType::Counter, Value::Real(value)) => encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)?,
+            (_, Value::Whole(value)) => encoder.encode_gauge(&value)?,
+            (_, Value::Real(value)) => encoder.encode_gauge(&value)?,
+            (_, Value::Durations(durations)) => {
+                let bounds = crate::traffic::BOUNDS_NANOS.iter().map(|nanos| *nanos as f64 / 1e9).chain([f64::MAX]);
+                let buckets: Vec<_> = bounds.zip(durations.buckets).collect();
+                let sum = durations.sum_nanos as f64 / 1e9;
+                encoder.encode_histogram::<NoLabelSet>(sum, durations.count(), &buckets, None)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write as _;
+
+    /// The reference page.
+    fn reference() -> String {
+        let mut page = "# Metrics\n\nAt `/metrics` of the HTTP listener, in OpenMetrics. Everything is there from the \
+             first scrape on, but for status codes other than `ok`, which appear when they first occur. Labels have a \
+             fixed set of values: no key, no namespace and no client is ever one.\n\n"
+            .to_owned();
+        let mut group = "";
+        for metric in METRICS {
+            if let Some(title) = declared::group(metric.name)
+                && title != group
+            {
+                group = title;
+                let _ = write!(page, "## {group}\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n");
+            }
+            let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+            let (name, kind) = (metric.full_name(), metric.kind.name());
+            let _ = writeln!(page, "| `{name}` | {kind} | {} | {} |", labels.join(", "), metric.help);
+        }
+        page.replace("|\n## ", "|\n\n## ")
+    }
+
+    #[test]
+    fn the_reference_page_lists_what_is_declared() {
+        let path = "docs/metrics.md";
+        if std::env::var_os("EBB_BLESS").is_some() {
+            std::fs::write(path, reference()).unwrap();
+        }
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(committed == reference(), "{path} is stale; EBB_BLESS=1 cargo test reference_page rewrites it");
+    }
+
+    #[test]
+    fn names_are_unique_and_each_metric_explains_itself() {
+        let mut names: Vec<_> = METRICS.iter().map(Metric::full_name).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), METRICS.len());
+        for metric in METRICS {
+            assert!(metric.help.len() > 10 && !metric.help.ends_with('.'), "{}", metric.name);
+            let plain = |name: &str| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            assert!(plain(metric.name) && metric.labels.iter().all(|label| plain(label)), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn an_empty_reading_shows_every_metric_with_its_labels() {
+        let reading = Reading::default();
+        for metric in METRICS {
+            let series = (metric.read)(&reading);
+            assert!(!series.is_empty(), "{}", metric.name);
+            assert!(series.iter().all(|(values, _)| values.len() == metric.labels.len()), "{}", metric.name);
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Everything a scrape shows, read at one moment.
+
+use crate::cleaner::{Reason, Total};
+use crate::config::InForce;
+use crate::memory::Snapshot;
+use crate::sources::Sources;
+use crate::store::Stats;
+use crate::traffic::Totals;
+use std::sync::Arc;
+
+/// Everything a scrape shows.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    pub(super) stats: Stats,
+    pub(super) memory: Arc<Snapshot>,
+    pub(super) runs: [Total; Reason::ALL.len()],
+    pub(super) traffic: Totals,
+    pub(super) config: Arc<InForce>,
+    pub(super) uptime_ms: u64,
+}
+
+impl Reading {
+    pub(super) fn of(sources: &Sources) -> Self {
+        let Sources { store, cleaner, memory, clock, traffic, config } = sources;
+        Self {
+            stats: store.stats(),
+            memory: memory.get(),
+            runs: cleaner.totals(),
+            traffic: traffic.totals(),
+            config: config.load_full(),
+            uptime_ms: clock.now_ms(),
+        }
+    }
+
+    /// What the engine accounts for, in bytes.
+    pub(super) fn engine_bytes(&self) -> u64 {
+        self.stats.segment_bytes + self.stats.index_bytes + self.stats.in_flight_bytes
+    }
+}

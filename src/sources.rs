@@ -1,0 +1,27 @@
+//! What those who watch read from: metrics, the live page, the admin service and the doctor show the same figures.
+
+use crate::cleaner::Cleaner;
+use crate::clock::Clock;
+use crate::config::InForce;
+use crate::memory::View;
+use crate::store::Store;
+use crate::traffic::Traffic;
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+
+/// Where the figures are. Clones read the same.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The store.
+    pub store: Arc<Store>,
+    /// The cleaner.
+    pub cleaner: Cleaner,
+    /// The governor's last reading.
+    pub memory: View,
+    /// Counted from the start of the process.
+    pub clock: Clock,
+    /// What came over the network.
+    pub traffic: Traffic,
+    /// The configuration in force.
+    pub config: Arc<ArcSwap<InForce>>,
+}

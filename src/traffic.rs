@@ -1,0 +1,382 @@
+//! What came in and what became of it.
+//!
+//! ```text
+//!  data-plane thread 1 ──► Lane ┐
+//!  data-plane thread 2 ──► Lane ├─ summed when somebody asks
+//!  control thread      ──► Lane ┘
+//! ```
+//! T1. A lane is written by one thread alone, so counting is a load and a store: no shared cache line, no locked
+//!     instruction, no lookup of a label.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tonic::Code;
+
+/// What is asked for: the calls of the cache service, the operations of a pipe, and everything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "named as the contract names them")]
+pub enum Method {
+    Get,
+    Set,
+    Delete,
+    Touch,
+    Increment,
+    Append,
+    BatchGet,
+    BatchSet,
+    BatchDelete,
+    Invalidate,
+    Scan,
+    Pipe,
+    GetCapabilities,
+    PipeGet,
+    PipeSet,
+    PipeDelete,
+    PipeTouch,
+    PipeIncrement,
+    Other,
+}
+
+impl Method {
+    /// Every method, in the order of their declaration.
+    pub const ALL: [Self; 19] = [
+        Self::Get,
+        Self::Set,
+        Self::Delete,
+        Self::Touch,
+        Self::Increment,
+        Self::Append,
+        Self::BatchGet,
+        Self::BatchSet,
+        Self::BatchDelete,
+        Self::Invalidate,
+        Self::Scan,
+        Self::Pipe,
+        Self::GetCapabilities,
+        Self::PipeGet,
+        Self::PipeSet,
+        Self::PipeDelete,
+        Self::PipeTouch,
+        Self::PipeIncrement,
+        Self::Other,
+    ];
+
+    /// The stable name, as in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Set => "set",
+            Self::Delete => "delete",
+            Self::Touch => "touch",
+            Self::Increment => "increment",
+            Self::Append => "append",
+            Self::BatchGet => "batch_get",
+            Self::BatchSet => "batch_set",
+            Self::BatchDelete => "batch_delete",
+            Self::Invalidate => "invalidate",
+            Self::Scan => "scan",
+            Self::Pipe => "pipe",
+            Self::GetCapabilities => "get_capabilities",
+            Self::PipeGet => "pipe_get",
+            Self::PipeSet => "pipe_set",
+            Self::PipeDelete => "pipe_delete",
+            Self::PipeTouch => "pipe_touch",
+            Self::PipeIncrement => "pipe_increment",
+            Self::Other => "other",
+        }
+    }
+
+    /// The method that a request's path names.
+    pub(crate) fn of(path: &str) -> Self {
+        match path.strip_prefix("/ebb.v1.CacheService/") {
+            Some("Get") => Self::Get,
+            Some("Set") => Self::Set,
+            Some("Delete") => Self::Delete,
+            Some("Touch") => Self::Touch,
+            Some("Increment") => Self::Increment,
+            Some("Append") => Self::Append,
+            Some("BatchGet") => Self::BatchGet,
+            Some("BatchSet") => Self::BatchSet,
+            Some("BatchDelete") => Self::BatchDelete,
+            Some("Invalidate") => Self::Invalidate,
+            Some("Scan") => Self::Scan,
+            Some("Pipe") => Self::Pipe,
+            Some("GetCapabilities") => Self::GetCapabilities,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether it goes on for as long as the client likes: how long it took says nothing then.
+    pub(crate) fn is_open_ended(self) -> bool {
+        matches!(self, Self::Pipe | Self::Scan | Self::Other)
+    }
+}
+
+const METHODS: usize = Method::ALL.len();
+/// The codes of gRPC, 0 to 16.
+pub const CODES: usize = Code::Unauthenticated as usize + 1;
+
+/// The upper bounds of the buckets, in nanoseconds; one more bucket has none.
+pub const BOUNDS_NANOS: [u64; 12] = [
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    100_000_000,
+];
+const BUCKETS: usize = BOUNDS_NANOS.len() + 1;
+
+/// Of the operations of a pipe, one of so many is timed: two looks at a clock cost a twentieth of one.
+pub(crate) const PIPE_TIMED: u32 = 32;
+
+/// How long requests took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durations {
+    /// How many fell into each bucket, and into none of those before it.
+    pub buckets: [u64; BUCKETS],
+    /// All of them together, in nanoseconds.
+    pub sum_nanos: u64,
+}
+
+impl Durations {
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// What this share of a thousand stayed within: the upper bound of a bucket, in nanoseconds. `None` when there was
+    /// nothing, or when it lies beyond the last bound.
+    pub fn within_nanos(&self, permille: u64) -> Option<u64> {
+        let wanted = (self.count() * permille).div_ceil(1000).max(1);
+        let mut sum = 0;
+        let reached = self.buckets.iter().position(|count| {
+            sum += count;
+            sum >= wanted
+        });
+        BOUNDS_NANOS.get(reached?).copied()
+    }
+
+    /// What came since `before`.
+    pub fn since(&self, before: &Self) -> Self {
+        let mut since = *self;
+        since.buckets.iter_mut().zip(before.buckets).for_each(|(now, before)| *now = now.saturating_sub(before));
+        since.sum_nanos = self.sum_nanos.saturating_sub(before.sum_nanos);
+        since
+    }
+}
+
+/// Why requests are refused, as [`crate::grpc::status::table`] names it.
+pub const REASONS: [&str; 15] = [
+    "KEY_LENGTH",
+    "VALUE_TOO_LARGE",
+    "NO_SPACE",
+    "TOO_MANY_INVALIDATIONS",
+    "FIELD_LENGTH",
+    "TOO_MANY_ITEMS",
+    "OUT_OF_RANGE",
+    "UNKNOWN_VALUE",
+    "FIELD_MISSING",
+    "CONFLICTING_FIELDS",
+    "NOT_SUPPORTED",
+    "NOT_A_COUNTER",
+    "TOO_MANY_NAMESPACES",
+    "PAGE_TOKEN",
+    "TOO_MUCH_IN_FLIGHT",
+];
+
+/// What all lanes together have counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// By method and code.
+    pub ended: [[u64; CODES]; METHODS],
+    /// By method; none for those that are open-ended.
+    pub durations: [Durations; METHODS],
+    /// By reason, in the order of [`REASONS`].
+    pub refusals: [u64; REASONS.len()],
+    /// Calls that have begun and not ended.
+    pub open_calls: u64,
+    /// Connections that were accepted.
+    pub accepted_connections: u64,
+    /// Those that are open.
+    pub open_connections: u64,
+}
+
+/// The counters of one thread (T1).
+#[derive(Debug)]
+pub(crate) struct Lane {
+    ended: [[AtomicU64; CODES]; METHODS],
+    buckets: [[AtomicU64; BUCKETS]; METHODS],
+    sum_nanos: [AtomicU64; METHODS],
+    refusals: [AtomicU64; REASONS.len()],
+    calls: [AtomicU64; 2],
+    connections: [AtomicU64; 2],
+}
+
+/// Something has begun, or ended.
+#[derive(Clone, Copy)]
+pub(crate) enum Edge {
+    Begun,
+    Ended,
+}
+
+fn zeros<const N: usize>() -> [AtomicU64; N] {
+    [const { AtomicU64::new(0) }; N]
+}
+
+fn add(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self {
+            ended: [const { [const { AtomicU64::new(0) }; CODES] }; METHODS],
+            buckets: [const { [const { AtomicU64::new(0) }; BUCKETS] }; METHODS],
+            sum_nanos: zeros(),
+            refusals: zeros(),
+            calls: zeros(),
+            connections: zeros(),
+        }
+    }
+}
+
+impl Lane {
+    /// Counts a request that has ended.
+    pub(crate) fn ended(&self, method: Method, code: Code) {
+        add(&self.ended[method as usize][code as usize], 1);
+    }
+
+    /// Counts how long one took.
+    pub(crate) fn took(&self, method: Method, duration: Duration) {
+        if method.is_open_ended() {
+            return;
+        }
+        let nanos = duration.as_nanos() as u64;
+        let bucket = BOUNDS_NANOS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS_NANOS.len());
+        add(&self.buckets[method as usize][bucket], 1);
+        add(&self.sum_nanos[method as usize], nanos);
+    }
+
+    /// Counts a refusal by its reason.
+    pub(crate) fn refused(&self, reason: &str) {
+        if let Some(at) = REASONS.iter().position(|known| *known == reason) {
+            add(&self.refusals[at], 1);
+        }
+    }
+
+    /// Counts a call that begins or ends.
+    pub(crate) fn call(&self, edge: Edge) {
+        add(&self.calls[edge as usize], 1);
+    }
+
+    /// Counts a connection that is accepted or closed.
+    pub(crate) fn connection(&self, edge: Edge) {
+        add(&self.connections[edge as usize], 1);
+    }
+}
+
+/// The lanes of a process. Clones show the same.
+#[derive(Clone, Debug, Default)]
+pub struct Traffic(Arc<Mutex<Vec<Arc<Lane>>>>);
+
+impl Traffic {
+    /// A lane for one more thread.
+    pub(crate) fn lane(&self) -> Arc<Lane> {
+        let lane = Arc::new(Lane::default());
+        self.lanes().push(lane.clone());
+        lane
+    }
+
+    fn lanes(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Lane>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What all lanes together have counted. Takes none of the writers' time, so figures may be a few calls apart.
+    pub fn totals(&self) -> Totals {
+        let lanes = self.lanes();
+        let sum = |of: &dyn Fn(&Lane) -> &AtomicU64| -> u64 {
+            lanes.iter().map(|lane| of(lane).load(Ordering::Relaxed)).sum()
+        };
+        let open = |of: &dyn Fn(&Lane) -> &[AtomicU64; 2]| {
+            // What has ended is read first: it never seems to be more than what has begun.
+            let ended = sum(&|lane| &of(lane)[Edge::Ended as usize]);
+            let begun = sum(&|lane| &of(lane)[Edge::Begun as usize]);
+            (begun, begun.saturating_sub(ended))
+        };
+        let (_, open_calls) = open(&|lane| &lane.calls);
+        let (accepted_connections, open_connections) = open(&|lane| &lane.connections);
+        let durations = |method: usize| Durations {
+            buckets: std::array::from_fn(|bucket| sum(&|lane| &lane.buckets[method][bucket])),
+            sum_nanos: sum(&|lane| &lane.sum_nanos[method]),
+        };
+        Totals {
+            ended: std::array::from_fn(|method| {
+                std::array::from_fn(|code| sum(&|lane| &lane.ended[method][code]))
+            }),
+            durations: std::array::from_fn(durations),
+            refusals: std::array::from_fn(|reason| sum(&|lane| &lane.refusals[reason])),
+            open_calls,
+            accepted_connections,
+            open_connections,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_add_up() {
+        let traffic = Traffic::default();
+        let (one, two) = (traffic.lane(), traffic.lane());
+        one.ended(Method::Get, Code::Ok);
+        two.ended(Method::Get, Code::Ok);
+        two.ended(Method::Set, Code::ResourceExhausted);
+        two.refused("NO_SPACE");
+        two.refused("SOMEBODY_ELSES");
+        one.connection(Edge::Begun);
+        two.connection(Edge::Begun);
+        two.connection(Edge::Ended);
+        one.call(Edge::Begun);
+        let totals = traffic.totals();
+        assert_eq!(totals.ended[Method::Get as usize][0], 2);
+        assert_eq!(totals.ended[Method::Set as usize][Code::ResourceExhausted as usize], 1);
+        assert_eq!(totals.refusals.iter().sum::<u64>(), 1);
+        assert_eq!((totals.accepted_connections, totals.open_connections, totals.open_calls), (2, 1, 1));
+    }
+
+    #[test]
+    fn durations_fall_into_the_bucket_that_holds_them() {
+        let lane = Traffic::default();
+        let one = lane.lane();
+        for micros in [1, 10, 11, 900, 1_000_000] {
+            one.took(Method::Get, Duration::from_micros(micros));
+        }
+        one.took(Method::Pipe, Duration::from_secs(9));
+        let totals = lane.totals();
+        let get = totals.durations[Method::Get as usize];
+        assert_eq!((get.buckets[0], get.buckets[1], get.buckets[6], get.buckets[12]), (2, 1, 1, 1));
+        assert_eq!((get.count(), get.within_nanos(500), get.within_nanos(990)), (5, Some(25_000), None));
+        assert_eq!(get.since(&get).within_nanos(500), None);
+        assert_eq!(totals.durations[Method::Pipe as usize].count(), 0, "a stream lasts as long as its client likes");
+    }
+
+    #[test]
+    fn methods_stand_where_their_number_says_and_paths_name_them() {
+        for (at, method) in Method::ALL.into_iter().enumerate() {
+            assert_eq!(at, method as usize);
+        }
+        assert_eq!(Method::of("/ebb.v1.CacheService/BatchGet"), Method::BatchGet);
+        assert_eq!(Method::of("/ebb.v1.AdminService/GetStats"), Method::Other);
+    }
+}
