@@ -16,7 +16,11 @@ pub mod clock;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]
+mod doctor;
+#[cfg(feature = "server")]
 pub mod grpc;
+#[cfg(feature = "server")]
+mod history;
 #[cfg(feature = "server")]
 mod http;
 #[cfg(feature = "server")]
@@ -26,6 +30,8 @@ mod logging;
 pub mod memory;
 #[cfg(feature = "server")]
 mod metrics;
+#[cfg(feature = "server")]
+mod page;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]

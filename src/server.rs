@@ -2,11 +2,14 @@
 
 use crate::cache::Cache;
 use crate::cleaner::{Cleaner, Order};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::config::{Boot, Compaction, Live, Reload, Tuning};
 use crate::grpc::{Address, Admin, InFlight, Limits, Listener, Plane, Services};
+use crate::history::History;
+use crate::http;
 use crate::memory::{self, Governor, Paths, View, sample_limits};
 use crate::metrics::Metrics;
+use crate::page;
 use crate::proto;
 use crate::proto::admin_service_server::AdminServiceServer;
 use crate::sources::Sources;
@@ -94,7 +97,7 @@ impl Server {
     }
 
     async fn serve(self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
-        let Self { mut live, data, admin, http } = self;
+        let Self { mut live, data, admin, http: http_listener } = self;
         let (boot, tuning) = (live.config().boot.clone(), live.tuning().clone());
         let clock = Clock::monotonic();
         let memory_limits = memory_limits(&boot);
@@ -114,14 +117,17 @@ impl Server {
         let cache = Arc::new(Cache::new(store.clone(), clock.clone(), tuning.defaults()));
         let in_force = Arc::new(ArcSwap::from_pointee(live.in_force()));
         let sources = Sources {
+            cache: cache.clone(),
             store: store.clone(),
             cleaner: cleaner.clone(),
             memory: view.clone(),
+            started_at_ms: clock::unix_ms() - clock.now_ms(),
             clock,
             traffic: Traffic::default(),
             config: in_force.clone(),
         };
         let metrics = Arc::new(Metrics::new(sources.clone()));
+        let history = History::default();
 
         let limits = limits(&boot);
         let (drain, draining) = watch::channel(false);
@@ -139,17 +145,20 @@ impl Server {
         let data_services = Services::new(Some(cache.clone()), standard_services().await, limits);
         let drain_time = boot.drain_timeout.duration();
         let running = plane(data_services).spawn(boot.cores.into(), &data, drain_time)?;
-        let rest = standard_services().await.add_service(AdminServiceServer::new(Admin::new(sources.clone())));
+        let rest = standard_services()
+            .await
+            .add_service(AdminServiceServer::new(Admin::new(sources.clone(), history.clone())));
         let mut control = tokio::task::JoinSet::new();
         let admin_plane = plane(Services::new(None, rest, limits));
         control.spawn(async move { admin_plane.serve(&[admin], drain_time).await });
-        let page = move || metrics.text();
-        control.spawn(crate::http::serve(http, page, draining.clone(), draining.clone()));
+        let routes = http::metrics(move || metrics.text()).merge(page::routes(sources.clone(), history.clone()));
+        control.spawn(http::serve(http_listener, routes, draining.clone(), draining.clone()));
 
         let follow = async {
             let mut ticks = tokio::time::interval(LOOK);
             loop {
                 ticks.tick().await;
+                history.record(&sources);
                 in_flight.set_max(in_flight_max(view.get().limit_bytes));
                 let compaction = live.tuning().compaction;
                 let found = live.poll();

@@ -1,5 +1,6 @@
 //! What those who watch read from: metrics, the live page, the admin service and the doctor show the same figures.
 
+use crate::cache::Cache;
 use crate::cleaner::Cleaner;
 use crate::clock::Clock;
 use crate::config::InForce;
@@ -12,7 +13,9 @@ use std::sync::Arc;
 /// Where the figures are. Clones read the same.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    /// The store.
+    /// The cache.
+    pub cache: Arc<Cache>,
+    /// The store beneath.
     pub store: Arc<Store>,
     /// The cleaner.
     pub cleaner: Cleaner,
@@ -20,6 +23,8 @@ pub struct Sources {
     pub memory: View,
     /// Counted from the start of the process.
     pub clock: Clock,
+    /// When that was, in Unix milliseconds.
+    pub started_at_ms: u64,
     /// What came over the network.
     pub traffic: Traffic,
     /// The configuration in force.

@@ -319,9 +319,7 @@ impl Traffic {
             sum_nanos: sum(&|lane| &lane.sum_nanos[method]),
         };
         Totals {
-            ended: std::array::from_fn(|method| {
-                std::array::from_fn(|code| sum(&|lane| &lane.ended[method][code]))
-            }),
+            ended: std::array::from_fn(|method| std::array::from_fn(|code| sum(&|lane| &lane.ended[method][code]))),
             durations: std::array::from_fn(durations),
             refusals: std::array::from_fn(|reason| sum(&|lane| &lane.refusals[reason])),
             open_calls,

@@ -18,13 +18,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("k8s", &["config", "http"]),
     ("logging", &["config"]),
     ("traffic", &[]),
-    ("sources", &["cleaner", "clock", "config", "memory", "store", "traffic"]),
+    ("sources", &["cache", "cleaner", "clock", "config", "memory", "store", "traffic"]),
+    ("history", &["cleaner", "clock", "memory", "sources", "store", "traffic"]),
+    ("doctor", &["clock", "config", "history", "memory", "sources", "store", "traffic"]),
     ("metrics", &["cleaner", "config", "memory", "sources", "store", "traffic"]),
     ("http", &[]),
-    ("grpc", &["cache", "cleaner", "memory", "proto", "sources", "store", "traffic"]),
+    ("page", &["cleaner", "doctor", "history", "sources"]),
+    ("grpc", &["cache", "cleaner", "doctor", "history", "proto", "sources", "store", "traffic"]),
     (
         "server",
-        &["cache", "cleaner", "clock", "config", "grpc", "http", "logging", "memory", "metrics", "proto", "sources", "store", "traffic"],
+        &[
+            "cache", "cleaner", "clock", "config", "grpc", "history", "http", "logging", "memory", "metrics", "page",
+            "proto", "sources", "store", "traffic",
+        ],
     ),
     ("cli", &["config", "k8s", "logging", "proto", "server", "store", "units"]),
 ];

@@ -5,9 +5,12 @@
 
 mod batch;
 mod counter;
+mod hot;
+mod keys;
 mod namespaces;
 mod refusal;
 
+pub use keys::BigKeys;
 pub use refusal::Refusal;
 
 use crate::clock::Clock;
@@ -18,7 +21,9 @@ use crate::store::{
 };
 use bytes::Bytes;
 use counter::Answered;
+use hot::Hot;
 use namespaces::Namespaces;
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -49,6 +54,9 @@ pub struct Cache {
     clock: Clock,
     namespaces: Namespaces,
     answered: Answered,
+    hot: Hot,
+    /// Makes what stands for a key where keys are not said.
+    stand_in: RandomState,
     default_ttl_ms: AtomicU64,
     default_max_stale_ms: AtomicU64,
 }
@@ -61,6 +69,8 @@ impl Cache {
             clock,
             namespaces: Namespaces::default(),
             answered: Answered::default(),
+            hot: Hot::default(),
+            stand_in: RandomState::new(),
             default_ttl_ms: AtomicU64::new(defaults.ttl_ms),
             default_max_stale_ms: AtomicU64::new(defaults.max_stale_ms),
         }
@@ -89,6 +99,9 @@ impl Cache {
         let usage = if request.peek { Use::Peek } else { Use::Read };
         let now_ms = self.clock.now_ms();
         let lookup = self.store.get(key, now_ms, usage)?;
+        if !request.peek {
+            self.hot.read(key);
+        }
         if let (Some(ttl_ms), Lookup::Found(_)) = (request.touch_ttl_ms, &lookup) {
             let deadline_ms = self.deadline(ttl_ms, now_ms);
             self.store.touch(key, deadline_ms, now_ms)?;
@@ -299,7 +312,7 @@ impl Cache {
         Refusal::length("prefix", request.prefix.len(), 0, crate::store::MAX_KEY_BYTES)?;
         let now_ms = self.clock.now_ms();
         let limit = left.min(SCAN_PORTION as u64) as usize;
-        let page = self.store.scan(namespace, &request.prefix, from, limit, request.with_values, now_ms);
+        let page = self.store.scan(Some(namespace), &request.prefix, from, limit, request.with_values, now_ms);
         let entries = page.entries.into_iter().map(|entry| proto::scan_response::Entry {
             key: entry.key,
             value: entry.item.value,

@@ -45,6 +45,13 @@ impl Namespaces {
         }
     }
 
+    /// The name of a number that was given out.
+    pub(super) fn name(&self, namespace: u16) -> String {
+        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let named = names.numbers.iter().find(|(_, number)| **number == namespace);
+        named.map_or(DEFAULT, |(name, _)| name).to_owned()
+    }
+
     /// Counts an invalidation.
     pub(super) fn next_generation(&self, namespace: u16) -> u64 {
         let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);

@@ -107,7 +107,13 @@ impl Cleaner {
         pacing: Pacing,
         outside: impl Fn() -> Outside + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let state = State { order: Order::REST, pacing, asked: VecDeque::new(), receipts: VecDeque::new(), totals: Default::default() };
+        let state = State {
+            order: Order::REST,
+            pacing,
+            asked: VecDeque::new(),
+            receipts: VecDeque::new(),
+            totals: Default::default(),
+        };
         let shared = Arc::new(Shared {
             store,
             state: Mutex::new(state),

@@ -48,15 +48,15 @@ fn as_text(findings: &[Finding]) -> String {
         return "all is well".into();
     }
     let one = |finding: &Finding| {
-        let Finding { code, severity, evidence, remedy } = finding;
-        format!("{severity}: {code}\n  seen    {evidence}\n  remedy  {remedy}\n")
+        let Finding { code, severity, evidence, remedy, link } = finding;
+        format!("{severity}: {code}\n  seen    {evidence}\n  remedy  {remedy}\n  more    {link}\n")
     };
     findings.iter().map(one).collect::<Vec<_>>().join("\n")
 }
 
 fn as_json(finding: &Finding) -> serde_json::Value {
-    let Finding { code, severity, evidence, remedy } = finding;
-    json!({ "code": code, "severity": severity, "evidence": evidence, "remedy": remedy })
+    let Finding { code, severity, evidence, remedy, link } = finding;
+    json!({ "code": code, "severity": severity, "evidence": evidence, "remedy": remedy, "link": link })
 }
 
 #[cfg(test)]
@@ -70,6 +70,7 @@ mod tests {
             severity: severity.into(),
             evidence: "no limit was found".into(),
             remedy: "set one".into(),
+            link: "docs/operations.md#a".into(),
         };
         let findings = worst_first(vec![finding("info"), finding("error"), finding("warning")]);
         assert!(as_text(&findings).starts_with("error: a_error\n  seen    no limit was found\n  remedy  set one\n"));

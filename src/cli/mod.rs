@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   data     get set del touch incr scan     an application's calls, by hand
-//!   admin    stats compact release doctor    what an operator sees and does
+//!   admin    stats top doctor keys memory-map compact release    what an operator sees and does
 //!   server   serve config                    the sidecar itself
 //!   cluster  inject uninject injector check  sidecars for pods, in files and by a webhook; whether all is well
 //!   bench    reclaim serve trace             the instrument its figures are measured on
@@ -21,9 +21,11 @@ mod data;
 mod doctor;
 mod inject;
 mod injector;
+mod keys;
 mod manifest;
 mod output;
 mod serve;
+mod shell;
 mod stats;
 #[cfg(test)]
 mod testing;
@@ -82,6 +84,10 @@ pub(crate) enum Command {
     Release(compact::ReleaseArgs),
     /// Say what is wrong, with evidence and a remedy, worst first.
     Doctor(doctor::DoctorArgs),
+    /// List the keys that are read most, or the largest entries, from a sample.
+    Keys(keys::KeysArgs),
+    /// Show how full the segments are.
+    MemoryMap(keys::MemoryMapArgs),
     /// Say whether an installation in a cluster is well, with a remedy for what is not.
     Check(check::CheckArgs),
     /// Put a sidecar into the pods and workloads of manifests.
@@ -90,6 +96,10 @@ pub(crate) enum Command {
     Uninject(inject::UninjectArgs),
     /// Run the webhook that puts sidecars into pods.
     Injector(injector::InjectorArgs),
+    /// Print completions for a shell.
+    Completions(shell::CompletionsArgs),
+    /// Print the manual page, or write one for each command.
+    Man(shell::ManArgs),
     /// Measure: memory given back, calls per second, misses on recorded traces.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -147,6 +157,10 @@ fn dispatch(command: Command) -> Outcome {
         Command::Compact(args) => wait(compact::compact(args)),
         Command::Release(args) => wait(compact::release(args)),
         Command::Doctor(args) => wait(doctor::run(args)),
+        Command::Keys(args) => wait(keys::run(args)),
+        Command::MemoryMap(args) => wait(keys::memory_map(args)),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::man(&args),
         Command::Check(args) => wait(check::run(args)),
         Command::Inject(args) => inject::inject(args),
         Command::Uninject(args) => inject::uninject(args),

@@ -32,7 +32,7 @@ pub(crate) struct ServeArgs {
     /// Serve operators on this Unix socket instead [EBB_ADMIN_SOCKET].
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<String>,
-    /// Where /livez, /readyz and /metrics are [EBB_HTTP_LISTEN; 127.0.0.1:7072].
+    /// Where the live page, /livez, /readyz and /metrics are [EBB_HTTP_LISTEN; 127.0.0.1:7072].
     #[arg(long, value_name = "ADDR")]
     http_listen: Option<String>,
     /// The configuration file, or the directory of a pod's projected volume (ebb.yaml, annotations, memory-limit,

@@ -154,6 +154,11 @@ pub(super) fn as_json(stats: &proto::GetStatsResponse) -> Value {
         "receipts": stats.receipts.iter().map(receipt_json).collect::<Vec<_>>(),
         "appended_bytes": stats.appended_bytes,
         "copied_bytes": stats.copied_bytes,
+        "requests": stats.requests,
+        "p50_us": stats.p50_us,
+        "p99_us": stats.p99_us,
+        "open_connections": stats.open_connections,
+        "version": stats.version,
     })
 }
 

@@ -168,6 +168,18 @@ impl AdminService for Constant {
         Ok(Response::new(Box::pin(tokio_stream::iter(updates))))
     }
 
+    async fn get_memory_map(&self, _: Request<proto::GetMemoryMapRequest>) -> Answer<proto::GetMemoryMapResponse> {
+        absent()
+    }
+
+    async fn list_hot_keys(&self, _: Request<proto::ListHotKeysRequest>) -> Answer<proto::ListHotKeysResponse> {
+        absent()
+    }
+
+    async fn list_big_keys(&self, _: Request<proto::ListBigKeysRequest>) -> Answer<proto::ListBigKeysResponse> {
+        absent()
+    }
+
     async fn release_memory(
         &self,
         request: Request<proto::ReleaseMemoryRequest>,

@@ -70,7 +70,16 @@ impl Live {
             }
             Err(problems) => return Err(problems),
         };
-        Ok(Self { source, environment, flags, seen, effective, problem, generation: 1, applied_at_ms: clock::unix_ms() })
+        Ok(Self {
+            source,
+            environment,
+            flags,
+            seen,
+            effective,
+            problem,
+            generation: 1,
+            applied_at_ms: clock::unix_ms(),
+        })
     }
 
     /// What is wrong with the layers as they are now; what was good last is in force.

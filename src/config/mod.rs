@@ -48,7 +48,7 @@ pub struct Boot {
     pub admin_listen: String,
     /// Path of a Unix socket for admin calls, instead of the address; none if empty.
     pub admin_socket: String,
-    /// Address of the HTTP listener: `/livez`, `/readyz`, `/metrics`.
+    /// Address of the HTTP listener: the live page, `/livez`, `/readyz`, `/metrics`.
     pub http_listen: String,
     /// Data-plane threads. One serves several hundred thousand piped reads a second.
     pub cores: u8,

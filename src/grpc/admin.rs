@@ -1,10 +1,10 @@
 //! `ebb.v1.AdminService`: the account, the cleaner by hand, and what is wrong.
 
 use crate::cleaner::{self, Order, Reason, Run};
-use crate::memory::{Regime, Snapshot};
+use crate::doctor;
+use crate::history::History;
 use crate::proto::{self, admin_service_server::AdminService, compact_response::Update};
 use crate::sources::Sources;
-use crate::store::Stats;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio_stream::wrappers::IntervalStream;
@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 #[derive(Clone, Debug)]
 pub struct Admin {
     sources: Sources,
+    history: History,
 }
 
 /// How often a run's progress is looked at.
@@ -27,9 +28,9 @@ const WATCH_MS: (u64, u64) = (1_000, 100);
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Admin {
-    /// Over its sources.
-    pub fn new(sources: Sources) -> Self {
-        Self { sources }
+    /// Over what it shows.
+    pub(crate) fn new(sources: Sources, history: History) -> Self {
+        Self { sources, history }
     }
 }
 
@@ -39,7 +40,7 @@ impl AdminService for Admin {
     type CompactStream = Responses<proto::CompactResponse>;
 
     async fn get_stats(&self, _: Request<proto::GetStatsRequest>) -> Result<Response<proto::GetStatsResponse>, Status> {
-        Ok(Response::new(self.sources.stats()))
+        Ok(Response::new(self.stats()))
     }
 
     async fn watch_stats(
@@ -56,16 +57,50 @@ impl AdminService for Admin {
             }
             asked => asked,
         };
-        let sources = self.sources.clone();
+        let admin = self.clone();
         let ticks = IntervalStream::new(tokio::time::interval(Duration::from_millis(interval_ms)));
-        Ok(Response::new(Box::pin(ticks.map(move |_| Ok(proto::WatchStatsResponse { stats: Some(sources.stats()) })))))
+        Ok(Response::new(Box::pin(ticks.map(move |_| Ok(proto::WatchStatsResponse { stats: Some(admin.stats()) })))))
     }
 
     async fn diagnose(&self, _: Request<proto::DiagnoseRequest>) -> Result<Response<proto::DiagnoseResponse>, Status> {
-        let memory = self.sources.memory.get();
-        let config = self.sources.config.load();
-        let findings = diagnose(&memory, &self.sources.store.stats(), config.problem.as_deref());
-        Ok(Response::new(proto::DiagnoseResponse { findings }))
+        let finding = |finding: doctor::Finding| proto::diagnose_response::Finding {
+            code: finding.code.to_owned(),
+            severity: finding.severity.name().to_owned(),
+            link: finding.link(),
+            evidence: finding.evidence,
+            remedy: finding.remedy.to_owned(),
+        };
+        let findings = doctor::examine(&self.sources, &self.history).into_iter().map(finding);
+        Ok(Response::new(proto::DiagnoseResponse { findings: findings.collect() }))
+    }
+
+    async fn get_memory_map(
+        &self,
+        _: Request<proto::GetMemoryMapRequest>,
+    ) -> Result<Response<proto::GetMemoryMapResponse>, Status> {
+        let store = &self.sources.store;
+        let segment_bytes = store.segment_bytes() as u64;
+        Ok(Response::new(proto::GetMemoryMapResponse { segment_bytes, occupancy: store.occupancy().into() }))
+    }
+
+    async fn list_hot_keys(
+        &self,
+        request: Request<proto::ListHotKeysRequest>,
+    ) -> Result<Response<proto::ListHotKeysResponse>, Status> {
+        Ok(Response::new(self.sources.cache.hot_keys(request.get_ref())?))
+    }
+
+    async fn list_big_keys(
+        &self,
+        request: Request<proto::ListBigKeysRequest>,
+    ) -> Result<Response<proto::ListBigKeysResponse>, Status> {
+        let mut look = self.sources.cache.big_keys(request.get_ref())?;
+        loop {
+            match look.look_on(&self.sources.cache) {
+                Some(answer) => return Ok(Response::new(answer)),
+                None => tokio::task::yield_now().await,
+            }
+        }
     }
 
     async fn compact(&self, request: Request<proto::CompactRequest>) -> Result<Response<Self::CompactStream>, Status> {
@@ -145,22 +180,13 @@ fn progress(run: Run, sources: Sources) -> impl Stream<Item = Result<proto::Comp
     })
 }
 
-impl Sources {
-    /// What counts against the limit now, read afresh.
-    fn used_bytes(&self) -> u64 {
-        let memory = self.memory.get();
-        let outside = self.memory.outside();
-        // The governor's reading is up to a tick old; RSS is of now, and moves as the usage does.
-        let beside = memory.used_bytes.saturating_sub(memory.rss_bytes);
-        outside.rss_bytes + beside
-    }
-
+impl Admin {
     fn stats(&self) -> proto::GetStatsResponse {
-        let stats = self.store.stats();
-        let memory = self.memory.get();
-        let receipts = self.cleaner.receipts().into_iter().map(|receipt| self.receipt(receipt));
+        let Self { sources, history } = self;
+        let (stats, memory, now) = (sources.store.stats(), sources.memory.get(), history.now());
+        let receipts = sources.cleaner.receipts().into_iter().map(|receipt| sources.receipt(receipt));
         proto::GetStatsResponse {
-            memory: Some(self.account(&self.cleaner.account())),
+            memory: Some(sources.account(&sources.cleaner.account())),
             entries: stats.entries,
             hits: stats.hits,
             misses: stats.misses,
@@ -170,11 +196,27 @@ impl Sources {
             expirations: stats.expirations,
             refusals: stats.refusals,
             regime: memory.regime.name().to_owned(),
-            uptime_ms: self.clock.now_ms(),
+            uptime_ms: sources.clock.now_ms(),
             receipts: receipts.collect(),
             appended_bytes: stats.appended_bytes,
             copied_bytes: stats.copied_bytes,
+            requests: now.requests,
+            p50_us: now.p50_micros,
+            p99_us: now.p99_micros,
+            open_connections: sources.traffic.totals().open_connections,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+}
+
+impl Sources {
+    /// What counts against the limit now, read afresh.
+    fn used_bytes(&self) -> u64 {
+        let memory = self.memory.get();
+        let outside = self.memory.outside();
+        // The governor's reading is up to a tick old; RSS is of now, and moves as the usage does.
+        let beside = memory.used_bytes.saturating_sub(memory.rss_bytes);
+        outside.rss_bytes + beside
     }
 
     fn account(&self, account: &cleaner::Account) -> proto::MemoryAccount {
@@ -226,91 +268,5 @@ impl Sources {
             after: Some(self.account(&after)),
             ..proto::Receipt::default()
         }
-    }
-}
-
-/// What is wrong, worst first.
-fn diagnose(memory: &Snapshot, stats: &Stats, config_problem: Option<&str>) -> Vec<proto::diagnose_response::Finding> {
-    const MIB: u64 = 1 << 20;
-    let finding = |severity: &str, code: &str, evidence: String, remedy: &str| proto::diagnose_response::Finding {
-        code: code.to_owned(),
-        severity: severity.to_owned(),
-        evidence,
-        remedy: remedy.to_owned(),
-    };
-    let reads = stats.hits + stats.misses;
-    let mut findings = Vec::new();
-    if memory.container.events.oom_kills > 0 {
-        let evidence = format!("the kernel has killed {} times in this container", memory.container.events.oom_kills);
-        findings.push(finding(
-            "error",
-            "oom_killed",
-            evidence,
-            "raise the limit, or look for what else runs in the container",
-        ));
-    }
-    if let Some(problem) = config_problem {
-        findings.push(finding(
-            "error",
-            "config_rejected",
-            problem.to_owned(),
-            "correct the file; the last good configuration is in force",
-        ));
-    }
-    if memory.budget_bytes < 8 * MIB {
-        let evidence = format!(
-            "{} MiB of a limit of {} MiB are left for the cache",
-            memory.budget_bytes / MIB,
-            memory.limit_bytes / MIB
-        );
-        findings.push(finding("error", "limit_too_small", evidence, "give the container at least 32 MiB"));
-    }
-    if memory.is_default_limit {
-        let evidence = format!("no limit was found; {} MiB are obeyed", memory.limit_bytes / MIB);
-        findings.push(finding(
-            "warning",
-            "no_memory_limit",
-            evidence,
-            "set a memory limit on the container, or --max-memory",
-        ));
-    }
-    if memory.regime == Regime::Critical || stats.refusals > 0 {
-        let evidence = format!("regime {}, {} writes refused", memory.regime.name(), stats.refusals);
-        findings.push(finding("warning", "memory_short", evidence, "raise the limit, or store less or smaller values"));
-    }
-    if stats.copied_bytes > 3 * stats.appended_bytes && stats.appended_bytes > 64 * MIB {
-        let evidence =
-            format!("{} MiB copied for {} MiB written", stats.copied_bytes / MIB, stats.appended_bytes / MIB);
-        findings.push(finding("warning", "copy_ratio_high", evidence, "lower drift.busyOccupancy, or raise the limit"));
-    }
-    if memory.shrink_pending {
-        let evidence = format!("the limit file says {} MiB, less than the cgroup enforces", memory.limit_bytes / MIB);
-        findings.push(finding(
-            "info",
-            "shrink_pending",
-            evidence,
-            "nothing: memory is being given back so that the resize can complete",
-        ));
-    }
-    if reads > 10_000 && stats.evictions > 0 && stats.hits * 2 < reads {
-        let evidence =
-            format!("{} % of {reads} reads hit, {} items were evicted", stats.hits * 100 / reads, stats.evictions);
-        findings.push(finding("info", "hit_ratio_low", evidence, "more memory may help: see the trace benchmark"));
-    }
-    findings
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn findings_come_worst_first_and_a_healthy_server_has_none() {
-        let healthy = Snapshot { limit_bytes: 256 << 20, budget_bytes: 200 << 20, ..Snapshot::default() };
-        assert_eq!(diagnose(&healthy, &Stats::default(), None), []);
-        let sick = Snapshot { is_default_limit: true, shrink_pending: true, ..healthy };
-        let findings = diagnose(&sick, &Stats { refusals: 1, ..Stats::default() }, Some("x is wrong"));
-        let codes: Vec<_> = findings.iter().map(|finding| finding.code.as_str()).collect();
-        assert_eq!(codes, ["oom_killed", "config_rejected", "no_memory_limit", "memory_short", "shrink_pending"]);
     }
 }

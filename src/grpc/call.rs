@@ -39,11 +39,6 @@ impl Calls {
     pub(super) fn are_open(&self) -> bool {
         self.begun() != self.ended.load(Ordering::Relaxed)
     }
-
-    /// Who counts.
-    pub(super) fn lane(&self) -> &Arc<Lane> {
-        &self.lane
-    }
 }
 
 impl Drop for Calls {

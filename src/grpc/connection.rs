@@ -6,8 +6,8 @@
 
 use super::call::Calls;
 use super::in_flight::{Counted, Held, InFlight, Share};
-use crate::traffic::Lane;
 use super::{Limits, Services};
+use crate::traffic::Lane;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};

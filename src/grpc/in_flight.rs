@@ -10,8 +10,8 @@
 use crate::cache::Refusal;
 use crate::grpc::call::Call;
 use crate::grpc::status;
-use crate::traffic::Lane;
 use crate::store::{Account, Ledger};
+use crate::traffic::Lane;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;

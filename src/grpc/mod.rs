@@ -10,8 +10,8 @@
 
 mod admin;
 mod authority;
-mod call;
 mod cache;
+mod call;
 pub mod codec;
 mod connection;
 mod in_flight;

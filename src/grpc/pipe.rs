@@ -8,14 +8,14 @@
 use super::cache::room;
 use super::in_flight::Share;
 use super::status;
-use crate::traffic::{Method, PIPE_TIMED};
 use crate::cache::{Cache, Refusal};
 use crate::proto::{self, pipe_request::Operation, pipe_response::Result as Outcome};
+use crate::traffic::{Method, PIPE_TIMED};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio_stream::Stream;
 use std::time::Instant;
+use tokio_stream::Stream;
 use tonic::{Code, Status, Streaming};
 
 /// Operations a client may have unanswered, announced with the first response. The server holds none of them: this is

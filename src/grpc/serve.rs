@@ -3,9 +3,9 @@
 use super::connection;
 use super::in_flight::InFlight;
 use super::listener::Listener;
-use crate::traffic::{Lane, Traffic};
 use super::{Limits, cache};
 use crate::proto::cache_service_server::CacheServiceServer;
+use crate::traffic::{Lane, Traffic};
 use http::{Request, Response};
 use std::convert::Infallible;
 use std::future::Future;

@@ -269,7 +269,10 @@ mod tests {
             &[
                 ("pod/ebb/memory.max", "max\n"),
                 ("pod/ebb/memory.high", "900\n"),
-                ("pod/ebb/memory.stat", "anon 100\nanon_thp 64\nfile 5000\nkernel 50\nshmem 7\nsock 3\nslab_reclaimable 20\n"),
+                (
+                    "pod/ebb/memory.stat",
+                    "anon 100\nanon_thp 64\nfile 5000\nkernel 50\nshmem 7\nsock 3\nslab_reclaimable 20\n",
+                ),
                 ("pod/ebb/memory.events", "low 0\noom 1\noom_kill 2\n"),
                 ("pod/ebb/memory.pressure", "some avg10=1.50 avg60=0.00 avg300=0.00 total=9\nfull avg10=0.00\n"),
                 ("pod/ebb/memory.swap.current", "5\n"),

@@ -19,7 +19,7 @@ mod node;
 mod process;
 
 #[cfg(feature = "server")]
-pub use cgroup::{Cgroup, Paths, Reading};
+pub use cgroup::{Cgroup, Events, Paths, Pressure, Reading};
 pub use decide::{Marks, Regime};
 #[cfg(feature = "server")]
 pub use governor::{Governor, Limits, Setting, Snapshot, View, sample_limits};

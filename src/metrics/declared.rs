@@ -77,7 +77,12 @@ const fn gauge(name: &'static str, unit: Option<Measure>, help: &'static str, re
     Metric { name, kind: Kind::Gauge, unit, help, labels: &[], read }
 }
 
-const fn counter(name: &'static str, unit: Option<Measure>, help: &'static str, read: fn(&Reading) -> Series) -> Metric {
+const fn counter(
+    name: &'static str,
+    unit: Option<Measure>,
+    help: &'static str,
+    read: fn(&Reading) -> Series,
+) -> Metric {
     Metric { name, kind: Kind::Counter, unit, help, labels: &[], read }
 }
 
@@ -129,9 +134,12 @@ pub(super) static METRICS: &[Metric] = &[
     gauge("memory_shrink_pending", None, "1 while a lowered limit waits for memory to be given back", |r| {
         one(r.memory.shrink_pending.into())
     }),
-    gauge("memory_pressure_ratio", None, "Share of the last 10 s in which somebody in the container waited for memory", |r| {
-        real(r.memory.container.pressure.percent / 100.0)
-    }),
+    gauge(
+        "memory_pressure_ratio",
+        None,
+        "Share of the last 10 s in which somebody in the container waited for memory",
+        |r| real(r.memory.container.pressure.percent / 100.0),
+    ),
     counter("memory_stalled", SECONDS, "How long somebody in the container waited for memory", |r| {
         real(r.memory.container.pressure.total_micros as f64 / 1e6)
     }),
@@ -185,9 +193,12 @@ pub(super) static METRICS: &[Metric] = &[
     counter("expirations", None, "Entries whose time to live passed", |r| one(r.stats.expirations)),
     counter("invalidated", None, "Entries dropped because their group was declared void", |r| one(r.stats.invalidated)),
     counter("appended", BYTES, "Items written by callers", |r| one(r.stats.appended_bytes)),
-    counter("copied", BYTES, "Items copied by the cleaner; divided by what was appended, the cost of compaction", |r| {
-        one(r.stats.copied_bytes)
-    }),
+    counter(
+        "copied",
+        BYTES,
+        "Items copied by the cleaner; divided by what was appended, the cost of compaction",
+        |r| one(r.stats.copied_bytes),
+    ),
     by(
         &["reason"],
         counter("cleaner_runs", None, "Runs of the cleaner that did something", |r| {
@@ -236,7 +247,8 @@ pub(super) static METRICS: &[Metric] = &[
                 SECONDS,
                 "From the headers of a call to its answer, or over one operation in 32 of a pipe",
                 |r| {
-                    let timed = Method::ALL.iter().zip(&r.traffic.durations).filter(|(method, _)| !method.is_open_ended());
+                    let timed =
+                        Method::ALL.iter().zip(&r.traffic.durations).filter(|(method, _)| !method.is_open_ended());
                     timed.map(|(method, durations)| (vec![method.name()], Value::Durations(*durations))).collect()
                 },
             )

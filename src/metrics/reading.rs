@@ -21,7 +21,7 @@ pub(super) struct Reading {
 
 impl Reading {
     pub(super) fn of(sources: &Sources) -> Self {
-        let Sources { store, cleaner, memory, clock, traffic, config } = sources;
+        let Sources { store, cleaner, memory, clock, traffic, config, cache: _, started_at_ms: _ } = sources;
         Self {
             stats: store.stats(),
             memory: memory.get(),

@@ -22,7 +22,7 @@ const _: () = assert!(PAGE_VALUE_BYTES < MAX_ITEM_WORDS * WORD_BYTES, "one value
 /// What a scan looks for.
 #[derive(Clone, Copy)]
 struct Wanted<'a> {
-    namespace: u16,
+    namespace: Option<u16>,
     prefix: &'a [u8],
     limit: usize,
     with_values: bool,
@@ -30,11 +30,11 @@ struct Wanted<'a> {
 }
 
 impl Store {
-    /// One portion of the keys of a namespace, up to `limit` entries. A key present from the first portion to the last
+    /// One portion of the keys of a namespace, or of all, up to `limit` entries. A key present from the first portion to the last
     /// appears at least once. A page may be empty and yet not be the last.
     pub fn scan(
         &self,
-        namespace: u16,
+        namespace: Option<u16>,
         prefix: &[u8],
         from: Cursor,
         limit: usize,
@@ -94,7 +94,8 @@ impl Locked<'_> {
     fn entry(&self, wanted: Wanted<'_>, location: Location) -> Option<Entry> {
         let view = self.ground.view(location);
         let header = view.header();
-        if view.namespace(header) != wanted.namespace {
+        let namespace = view.namespace(header);
+        if wanted.namespace.is_some_and(|wanted| wanted != namespace) {
             return None;
         }
         let mut key = Vec::with_capacity(header.key_len() + WORD_BYTES);
@@ -102,14 +103,13 @@ impl Locked<'_> {
         if !key.starts_with(wanted.prefix) {
             return None;
         }
-        let hash = self.ground.hasher.hash(Key { namespace: wanted.namespace, bytes: &key });
-        let (found, stale) =
-            self.find_servable(Key { namespace: wanted.namespace, bytes: &key }, hash, wanted.now_ms).ok()?;
+        let hash = self.ground.hasher.hash(Key { namespace, bytes: &key });
+        let (found, stale) = self.find_servable(Key { namespace, bytes: &key }, hash, wanted.now_ms).ok()?;
         let mut item = self.item(&found, stale);
         let value_bytes = item.value.len();
         if !wanted.with_values {
             item.value = Bytes::new();
         }
-        Some(Entry { key: key.into(), item, value_bytes })
+        Some(Entry { namespace, key: key.into(), item, value_bytes })
     }
 }

@@ -58,8 +58,9 @@ impl Store {
         let sum = |of: fn(&Counts) -> &AtomicU64| -> u64 {
             self.shards.iter().map(|shard| of(&shard.counts).load(Ordering::Relaxed)).sum()
         };
-        let misses_by =
-            Miss::ALL.map(|miss| self.shards.iter().map(|shard| shard.counts.misses[miss as usize].load(Ordering::Relaxed)).sum());
+        let misses_by = Miss::ALL.map(|miss| {
+            self.shards.iter().map(|shard| shard.counts.misses[miss as usize].load(Ordering::Relaxed)).sum()
+        });
         let ledger = &self.ground.ledger;
         let words = WORD_BYTES as u64;
         let item_bytes = sum(|c| &c.live_words) * words;

@@ -224,7 +224,7 @@ fn replay(seed: u64, operations: usize) {
         let mut cursor = Some(Cursor::default());
         let mut names = std::collections::HashSet::new();
         while let Some(from) = cursor {
-            let page = store.scan(namespace, b"", from, 100, false, now_ms);
+            let page = store.scan(Some(namespace), b"", from, 100, false, now_ms);
             names.extend(page.entries.into_iter().map(|entry| entry.key));
             cursor = page.next;
         }

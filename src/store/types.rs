@@ -180,6 +180,8 @@ pub struct Cursor {
 /// One entry of a scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// The number of its namespace.
+    pub namespace: u16,
     /// The key.
     pub key: Bytes,
     /// The item; its value is empty unless values were asked for.

@@ -130,7 +130,7 @@ pub(crate) async fn run(
     let page = metrics.clone();
     let watchers = crate::http::serve(
         http.into_std().map_err(|error| error.to_string())?,
-        move || page.text(),
+        crate::http::metrics(move || page.text()),
         is_unready,
         draining.clone(),
     );

@@ -1,0 +1,452 @@
+//! What is wrong with a server, worst first: a pure function of what is known about it.
+//!
+//! Every finding says what was seen, with numbers, and what to do; `docs/operations.md` has a heading for each code.
+
+use crate::clock;
+use crate::config::InForce;
+use crate::history::History;
+use crate::memory::{Regime, Snapshot};
+use crate::sources::Sources;
+use crate::store::Stats;
+use crate::traffic::REASONS;
+
+/// What the doctor looks at.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts<'a> {
+    pub(crate) memory: &'a Snapshot,
+    pub(crate) stats: &'a Stats,
+    pub(crate) config: &'a InForce,
+    /// What came and went in the last minute, or since the start.
+    pub(crate) recent: Recent,
+    /// Writes refused because the value can never be stored.
+    pub(crate) too_large: u64,
+    /// The largest value that is taken.
+    pub(crate) max_value_bytes: u64,
+    pub(crate) segment_bytes: u64,
+    pub(crate) open_connections: u64,
+    /// By how much the wall clock and the monotonic one disagree about the time since the start, in milliseconds.
+    pub(crate) clock_jump_ms: u64,
+}
+
+/// What came and went in a stretch of time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Recent {
+    pub(crate) seconds: u64,
+    pub(crate) reads: u64,
+    pub(crate) misses: u64,
+    /// Misses of what had been evicted.
+    pub(crate) missed_evicted: u64,
+    pub(crate) evictions: u64,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Severity {
+    /// Something does not work.
+    Error,
+    /// Something will not, or costs too much.
+    Warning,
+    /// Good to know.
+    Info,
+}
+
+impl Severity {
+    /// The stable name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+        }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) severity: Severity,
+    pub(crate) code: &'static str,
+    /// What was seen, with numbers.
+    pub(crate) evidence: String,
+    /// What to do.
+    pub(crate) remedy: &'static str,
+}
+
+impl Finding {
+    /// Where it is explained.
+    pub(crate) fn link(&self) -> String {
+        format!("docs/operations.md#{}", self.code)
+    }
+}
+
+const MIB: u64 = 1 << 20;
+/// How far back is recent.
+const RECENT_MS: u64 = 60_000;
+/// The least that is left for the cache in a container that is large enough for one.
+const LEAST_BUDGET: u64 = 8 * MIB;
+/// Reads below which a ratio says nothing.
+const ENOUGH_READS: u64 = 1_000;
+
+type Rule = fn(&Facts<'_>) -> Option<String>;
+
+/// Every rule: how bad it is, its code, what is seen if it holds, and what to do.
+pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
+    (
+        Severity::Error,
+        "oom_killed",
+        |f| {
+            some(f.memory.container.events.oom_kills)
+                .map(|n| format!("the kernel has killed {n} times in this container"))
+        },
+        "raise the limit, or look for what else runs in the container",
+    ),
+    (
+        Severity::Error,
+        "config_rejected",
+        |f| f.config.problem.clone(),
+        "correct it; the last good configuration stays in force",
+    ),
+    (
+        Severity::Error,
+        "limit_too_small",
+        |f| {
+            (f.memory.budget_bytes < LEAST_BUDGET).then(|| {
+                let (left, limit) = (mib(f.memory.budget_bytes), mib(f.memory.limit_bytes));
+                format!("{left} of a limit of {limit} are left for the cache")
+            })
+        },
+        "give the container at least 32 MiB",
+    ),
+    (
+        Severity::Warning,
+        "no_memory_limit",
+        |f| f.memory.is_default_limit.then(|| format!("no limit was found; {} are obeyed", mib(f.memory.limit_bytes))),
+        "set a memory limit on the container, or --max-memory",
+    ),
+    (
+        Severity::Warning,
+        "memory_short",
+        |f| {
+            (f.memory.regime == Regime::Critical || f.stats.refusals > 0).then(|| {
+                format!(
+                    "the regime is {}, {} writes were refused for want of room",
+                    f.memory.regime.name(),
+                    f.stats.refusals
+                )
+            })
+        },
+        "raise the limit, or store less or smaller values",
+    ),
+    (
+        Severity::Warning,
+        "eviction_storm",
+        |f| {
+            let Recent { seconds, evictions, .. } = f.recent;
+            (evictions > ENOUGH_READS && evictions > f.stats.entries / 2)
+                .then(|| format!("{evictions} entries were evicted in {seconds} s, and {} are stored", f.stats.entries))
+        },
+        "raise the limit, or give entries a time to live, so that what is not needed goes by itself",
+    ),
+    (
+        Severity::Warning,
+        "values_too_large",
+        |f| {
+            some(f.too_large)
+                .map(|n| format!("{n} values were refused: they are larger than {}", mib(f.max_value_bytes)))
+        },
+        "raise maxValue, or cut the values into pieces",
+    ),
+    (
+        Severity::Warning,
+        "values_fill_segments",
+        |f| {
+            let average = f.stats.live_bytes.checked_div(f.stats.entries)?;
+            (average > f.segment_bytes / 8).then(|| {
+                format!(
+                    "an entry has {} KiB on average, a segment {}: much of a segment stays empty",
+                    average >> 10,
+                    f.segment_bytes >> 10
+                )
+            })
+        },
+        "raise the limit at the next start: segments grow with it",
+    ),
+    (
+        Severity::Warning,
+        "memory_held_by_connections",
+        |f| {
+            (f.stats.in_flight_bytes > f.memory.limit_bytes / 16).then(|| {
+                let (held, connections) = (mib(f.stats.in_flight_bytes), f.open_connections);
+                format!("{held} are requests and responses in flight on {connections} connections")
+            })
+        },
+        "look for callers that do not read their answers; lower inFlight, inFlightPerConnection or connections",
+    ),
+    (
+        Severity::Warning,
+        "memory_unaccounted",
+        |f| {
+            let engine = f.stats.segment_bytes + f.stats.index_bytes + f.stats.in_flight_bytes;
+            let drift = f.memory.used_bytes.saturating_sub(engine);
+            (drift > 32 * MIB && drift > f.memory.limit_bytes / 4).then(|| {
+                format!(
+                    "{} are used, {} of them by something else than the cache",
+                    mib(f.memory.used_bytes),
+                    mib(drift)
+                )
+            })
+        },
+        "look for what else runs in the container; the cache makes room for it as far as it can",
+    ),
+    (
+        Severity::Warning,
+        "copy_ratio_high",
+        |f| {
+            let (copied, appended) = (f.stats.copied_bytes, f.stats.appended_bytes);
+            (appended > 64 * MIB && copied > 3 * appended)
+                .then(|| format!("{} were copied for {} written", mib(copied), mib(appended)))
+        },
+        "lower drift.busyOccupancy, or raise the limit",
+    ),
+    (
+        Severity::Warning,
+        "swap_in_use",
+        |f| {
+            in_container(f)
+                .and(some(f.memory.container.swap_bytes))
+                .map(|bytes| format!("{} of the container are swapped out", mib(bytes)))
+        },
+        "switch swap off for the pod: a cache in swap is slower than no cache",
+    ),
+    (
+        Severity::Warning,
+        "memory_pressure",
+        |f| {
+            let percent = f.memory.container.pressure.percent;
+            (percent >= 10.0).then(|| {
+                format!("in the last 10 s, somebody in the container waited for memory {percent:.0} % of the time")
+            })
+        },
+        "raise the limit, or memory.high",
+    ),
+    (
+        Severity::Warning,
+        "compaction_off",
+        |f| {
+            let off = f.config.rows.iter().any(|row| row.key == "compaction" && row.value.trim_matches('"') == "off");
+            (off && f.stats.dead_bytes > f.stats.item_bytes / 4)
+                .then(|| format!("compaction is off, and {} of segments hold nothing live", mib(f.stats.dead_bytes)))
+        },
+        "set compaction to auto, or run `ebb compact`",
+    ),
+    (
+        Severity::Info,
+        "huge_pages_on",
+        |f| {
+            let huge = f.memory.container.huge_bytes;
+            (in_container(f).is_some() && huge > f.memory.used_bytes / 4)
+                .then(|| format!("{} of {} used are in huge pages", mib(huge), mib(f.memory.used_bytes)))
+        },
+        "nothing for the cache, which refuses them for its own memory; look for what else runs in the container",
+    ),
+    (
+        Severity::Info,
+        "request_below_limit",
+        |f| {
+            let request = f.memory.request_bytes.filter(|request| *request < f.memory.limit_bytes)?;
+            Some(format!("the request is {}, the limit {}", mib(request), mib(f.memory.limit_bytes)))
+        },
+        "set the request to the limit, or switch evictionAware on: pods above their request go first when a node is short",
+    ),
+    (
+        Severity::Info,
+        "shrink_pending",
+        |f| {
+            f.memory
+                .shrink_pending
+                .then(|| format!("the limit file says {}, less than the cgroup enforces", mib(f.memory.limit_bytes)))
+        },
+        "nothing: memory is being given back so that the resize can complete",
+    ),
+    (
+        Severity::Info,
+        "more_memory_would_help",
+        |f| {
+            let Recent { seconds, reads, misses, missed_evicted, .. } = f.recent;
+            let average = f.stats.item_bytes.checked_div(f.stats.entries)?;
+            (reads >= ENOUGH_READS && missed_evicted > reads / 20).then(|| {
+                let more = mib((missed_evicted * average).min(f.stats.capacity_bytes).next_multiple_of(MIB));
+                format!(
+                    "{missed_evicted} of {misses} misses in {seconds} s asked for what had been evicted not long ago; +{more} would \
+                     have turned about that many into hits (as many entries of the average size; no more than the budget once \
+                     again, for that is what is remembered)"
+                )
+            })
+        },
+        "raise the limit, if the hits are worth the memory",
+    ),
+    (
+        Severity::Info,
+        "clock_jumped",
+        |f| {
+            (f.clock_jump_ms > 60_000)
+                .then(|| format!("the wall clock has jumped by {} s since the start", f.clock_jump_ms / 1000))
+        },
+        "nothing for times to live, which do not follow it; times of receipts do",
+    ),
+];
+
+/// What is wrong with a server, worst first.
+pub(crate) fn examine(sources: &Sources, history: &History) -> Vec<Finding> {
+    let (now, config) = (history.now(), sources.config.load());
+    let before = history.before(RECENT_MS).unwrap_or(now);
+    let totals = sources.traffic.totals();
+    let too_large = REASONS.iter().position(|reason| *reason == "VALUE_TOO_LARGE").map_or(0, |at| totals.refusals[at]);
+    let wall_ms = clock::unix_ms().saturating_sub(sources.started_at_ms);
+    diagnose(&Facts {
+        memory: &sources.memory.get(),
+        stats: &sources.store.stats(),
+        config: &config,
+        recent: Recent {
+            seconds: (now.at_ms - before.at_ms) / 1000,
+            reads: now.hits + now.misses - before.hits - before.misses,
+            misses: now.misses - before.misses,
+            missed_evicted: now.missed_evicted - before.missed_evicted,
+            evictions: now.evictions - before.evictions,
+        },
+        too_large,
+        max_value_bytes: sources.store.max_value_bytes() as u64,
+        segment_bytes: sources.store.segment_bytes() as u64,
+        open_connections: totals.open_connections,
+        clock_jump_ms: wall_ms.abs_diff(sources.clock.now_ms()),
+    })
+}
+
+/// What is wrong, worst first.
+pub(crate) fn diagnose(facts: &Facts<'_>) -> Vec<Finding> {
+    let finding = |(severity, code, rule, remedy): &(Severity, &'static str, Rule, &'static str)| {
+        rule(facts).map(|evidence| Finding { severity: *severity, code, evidence, remedy })
+    };
+    RULES.iter().filter_map(finding).collect()
+}
+
+fn some(count: u64) -> Option<u64> {
+    Some(count).filter(|count| *count > 0)
+}
+
+/// What a cgroup says is of this process alone only inside a container; outside one it is of the whole machine.
+fn in_container(facts: &Facts<'_>) -> Option<()> {
+    facts.memory.limit_source.starts_with("cgroup").then_some(())
+}
+
+fn mib(bytes: u64) -> String {
+    match bytes {
+        0..MIB => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes / MIB),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Row;
+    use crate::memory::{Events, Pressure, Reading};
+
+    fn healthy() -> (Snapshot, Stats, InForce) {
+        let memory = Snapshot {
+            limit_bytes: 256 * MIB,
+            budget_bytes: 200 * MIB,
+            limit_source: "cgroup memory.max",
+            ..Snapshot::default()
+        };
+        let stats = Stats {
+            entries: 1_000_000,
+            live_bytes: 100 * MIB,
+            item_bytes: 110 * MIB,
+            capacity_bytes: 200 * MIB,
+            ..Stats::default()
+        };
+        (memory, stats, InForce::default())
+    }
+
+    fn facts<'a>((memory, stats, config): &'a (Snapshot, Stats, InForce)) -> Facts<'a> {
+        Facts {
+            memory,
+            stats,
+            config,
+            recent: Recent::default(),
+            too_large: 0,
+            max_value_bytes: MIB,
+            segment_bytes: 256 << 10,
+            open_connections: 3,
+            clock_jump_ms: 0,
+        }
+    }
+
+    fn codes(facts: &Facts<'_>) -> Vec<&'static str> {
+        diagnose(facts).into_iter().map(|finding| finding.code).collect()
+    }
+
+    #[test]
+    fn a_healthy_server_has_no_findings() {
+        let healthy = healthy();
+        assert_eq!(diagnose(&facts(&healthy)), []);
+    }
+
+    #[test]
+    fn each_trouble_is_named() {
+        type Plant = fn(&mut (Snapshot, Stats, InForce));
+        let planted: &[(&str, Plant)] = &[
+            ("oom_killed", |s| s.0.container.events = Events { oom_kills: 2, ..Events::default() }),
+            ("config_rejected", |s| s.2.problem = Some("tick (ms) is 1; it must be 10 to 2000".to_owned())),
+            ("limit_too_small", |s| s.0.budget_bytes = 7 * MIB),
+            ("no_memory_limit", |s| s.0.is_default_limit = true),
+            ("memory_short", |s| s.1.refusals = 1),
+            ("values_fill_segments", |s| s.1.entries = 1_000),
+            ("memory_held_by_connections", |s| s.1.in_flight_bytes = 17 * MIB),
+            ("memory_unaccounted", |s| s.0.used_bytes = 70 * MIB),
+            ("copy_ratio_high", |s| (s.1.appended_bytes, s.1.copied_bytes) = (100 * MIB, 301 * MIB)),
+            ("swap_in_use", |s| s.0.container = Reading { swap_bytes: 4096, ..Reading::default() }),
+            ("memory_pressure", |s| s.0.container.pressure = Pressure { percent: 12.0, total_micros: 1 }),
+            ("compaction_off", |s| {
+                let row = Row { key: "compaction".to_owned(), value: "off".to_owned(), source: "file".to_owned() };
+                (s.2.rows, s.1.dead_bytes) = (vec![row], 50 * MIB);
+            }),
+            ("huge_pages_on", |s| s.0.container.huge_bytes = MIB),
+            ("request_below_limit", |s| s.0.request_bytes = Some(64 * MIB)),
+            ("shrink_pending", |s| s.0.shrink_pending = true),
+        ];
+        for (code, plant) in planted {
+            let mut sick = healthy();
+            plant(&mut sick);
+            assert_eq!(codes(&facts(&sick)), [*code]);
+        }
+        let healthy = healthy();
+        let recent = Recent { seconds: 60, reads: 100_000, misses: 20_000, missed_evicted: 0, evictions: 600_000 };
+        assert_eq!(codes(&Facts { recent, ..facts(&healthy) }), ["eviction_storm"]);
+        assert_eq!(codes(&Facts { too_large: 1, ..facts(&healthy) }), ["values_too_large"]);
+        assert_eq!(codes(&Facts { clock_jump_ms: 70_000, ..facts(&healthy) }), ["clock_jumped"]);
+    }
+
+    #[test]
+    fn how_much_memory_would_help_is_an_estimate_with_its_basis() {
+        let healthy = healthy();
+        let recent = Recent { seconds: 60, reads: 100_000, misses: 20_000, missed_evicted: 10_000, evictions: 10_000 };
+        let findings = diagnose(&Facts { recent, ..facts(&healthy) });
+        assert_eq!(findings[0].code, "more_memory_would_help");
+        assert!(findings[0].evidence.starts_with("10000 of 20000 misses in 60 s"), "{}", findings[0].evidence);
+        assert!(findings[0].evidence.contains("+2 MiB would"), "{}", findings[0].evidence);
+        let rarely = Recent { missed_evicted: 4_000, ..recent };
+        assert_eq!(codes(&Facts { recent: rarely, ..facts(&healthy) }), [""; 0]);
+    }
+
+    #[test]
+    fn findings_come_worst_first_and_each_has_a_runbook() {
+        assert!(RULES.is_sorted_by_key(|(severity, ..)| *severity));
+        let pages = include_str!("../docs/operations.md");
+        for (_, code, _, remedy) in RULES {
+            assert!(pages.contains(&format!("### {code}\n")), "docs/operations.md has no heading {code}");
+            assert!(!remedy.ends_with('.'));
+        }
+    }
+}

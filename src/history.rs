@@ -1,0 +1,202 @@
+//! The last hour, in a bounded amount of memory: what the live page draws and the doctor compares with.
+//!
+//! ```text
+//!  each second ── now ──► every fifth ──► Point ──► ring of 720 (an hour)        at most 64 KiB
+//!                    └──► receipts that are new ──► ring of 120                  at most 48 KiB
+//! ```
+//! A point holds amounts as they were and counts as they had been since the start, so any two points make a rate.
+
+use crate::cleaner::Receipt;
+use crate::clock;
+use crate::memory::Regime;
+use crate::sources::Sources;
+use crate::store::Stats;
+use crate::traffic::{Durations, Method, Totals};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Seconds from one point to the next.
+pub(crate) const POINT_SECONDS: u64 = 5;
+/// An hour of points.
+const POINTS: usize = 720;
+/// Receipts that are remembered.
+const RECEIPTS: usize = 120;
+
+/// One moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Point {
+    /// Unix time in milliseconds.
+    pub(crate) at_ms: u64,
+    pub(crate) limit_bytes: u64,
+    pub(crate) used_bytes: u64,
+    pub(crate) rss_bytes: u64,
+    pub(crate) live_bytes: u64,
+    pub(crate) regime: Regime,
+    /// Since the start, as all that follow.
+    pub(crate) hits: u64,
+    pub(crate) misses: u64,
+    /// Misses of what had been evicted.
+    pub(crate) missed_evicted: u64,
+    pub(crate) evictions: u64,
+    pub(crate) requests: u64,
+    /// Of the time since the point before; 0 when there was nothing, or beyond the last bucket.
+    pub(crate) p50_micros: u32,
+    /// The same.
+    pub(crate) p99_micros: u32,
+}
+
+/// The last hour. Clones show the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History(Arc<Mutex<Rings>>);
+
+#[derive(Debug, Default)]
+struct Rings {
+    now: Point,
+    points: VecDeque<Point>,
+    receipts: VecDeque<Receipt>,
+    last_receipt: u64,
+    /// Of all timed requests, at the last second and at the last point.
+    durations: [Durations; 2],
+}
+
+impl History {
+    fn rings(&self) -> MutexGuard<'_, Rings> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at everything; called once a second.
+    pub(crate) fn record(&self, sources: &Sources) {
+        let (stats, totals) = (sources.store.stats(), sources.traffic.totals());
+        let memory = sources.memory.get();
+        let point = Point {
+            at_ms: clock::unix_ms(),
+            limit_bytes: memory.limit_bytes,
+            used_bytes: memory.used_bytes,
+            rss_bytes: memory.rss_bytes,
+            regime: memory.regime,
+            ..counted(&stats, &totals)
+        };
+        self.rings().add(point, &all(&totals), sources.cleaner.receipts());
+    }
+
+    /// The last second.
+    pub(crate) fn now(&self) -> Point {
+        self.rings().now
+    }
+
+    /// The points of the last hour, oldest first.
+    pub(crate) fn points(&self) -> Vec<Point> {
+        self.rings().points.iter().copied().collect()
+    }
+
+    /// The last point that is at least so old, or the oldest there is.
+    pub(crate) fn before(&self, age_ms: u64) -> Option<Point> {
+        let rings = self.rings();
+        let latest = rings.now.at_ms.saturating_sub(age_ms);
+        rings.points.iter().rev().find(|point| point.at_ms <= latest).or(rings.points.front()).copied()
+    }
+
+    /// The receipts of the last hour after the one with this number, oldest first, at most 120.
+    pub(crate) fn receipts_after(&self, id: u64) -> Vec<Receipt> {
+        self.rings().receipts.iter().filter(|receipt| receipt.id > id).cloned().collect()
+    }
+}
+
+impl Rings {
+    fn add(&mut self, mut now: Point, durations: &Durations, newest_first: Vec<Receipt>) {
+        let is_due = self.points.back().is_none_or(|last| now.at_ms >= last.at_ms + POINT_SECONDS * 1000);
+        let within =
+            |since: &Durations, permille| since.within_nanos(permille).map_or(0, |nanos| (nanos / 1000) as u32);
+        let of = |before: &Durations| {
+            let since = durations.since(before);
+            (within(&since, 500), within(&since, 990))
+        };
+        if is_due {
+            let (p50_micros, p99_micros) = of(&self.durations[1]);
+            self.points.push_back(Point { p50_micros, p99_micros, ..now });
+            self.durations[1] = *durations;
+        }
+        (now.p50_micros, now.p99_micros) = of(&self.durations[0]);
+        self.durations[0] = *durations;
+        self.now = now;
+        let new = newest_first.into_iter().rev().filter(|receipt| receipt.id > self.last_receipt);
+        self.receipts.extend(new);
+        self.last_receipt = self.receipts.back().map_or(0, |receipt| receipt.id);
+        self.points.drain(..self.points.len().saturating_sub(POINTS));
+        self.receipts.drain(..self.receipts.len().saturating_sub(RECEIPTS));
+    }
+}
+
+fn counted(stats: &Stats, totals: &Totals) -> Point {
+    let is_call = |method: &&Method| **method != Method::Other && **method != Method::Pipe;
+    let requests = Method::ALL.iter().filter(is_call).flat_map(|method| totals.ended[*method as usize]).sum();
+    Point {
+        live_bytes: stats.live_bytes,
+        hits: stats.hits,
+        misses: stats.misses,
+        missed_evicted: stats.misses_by[crate::store::Miss::Evicted as usize],
+        evictions: stats.evictions,
+        requests,
+        ..Point::default()
+    }
+}
+
+/// The durations of all methods together.
+fn all(totals: &Totals) -> Durations {
+    let mut all = Durations::default();
+    for durations in &totals.durations {
+        all.buckets.iter_mut().zip(durations.buckets).for_each(|(sum, count)| *sum += count);
+        all.sum_nanos += durations.sum_nanos;
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn second(rings: &mut Rings, at: u64, durations: &Durations, receipts: &[u64]) {
+        let receipts = receipts.iter().rev().map(|id| Receipt { id: *id, ..Receipt::default() }).collect();
+        rings.add(Point { at_ms: at * 1000, ..Point::default() }, durations, receipts);
+    }
+
+    #[test]
+    fn an_hour_is_kept_and_no_more() {
+        let mut rings = Rings::default();
+        for at in 0..3 * 3600 {
+            second(&mut rings, at, &Durations::default(), &[at + 1]);
+        }
+        assert_eq!((rings.points.len(), rings.receipts.len()), (POINTS, RECEIPTS));
+        assert_eq!(rings.points.back().unwrap().at_ms - rings.points[0].at_ms, 3595 * 1000);
+        let bytes = rings.points.capacity() * size_of::<Point>() + rings.receipts.capacity() * size_of::<Receipt>();
+        assert!(bytes <= 256 << 10, "{bytes} bytes");
+        let history = History(Arc::new(Mutex::new(rings)));
+        assert_eq!(history.before(60_000).unwrap().at_ms, (3 * 3600 - 65) * 1000);
+        assert_eq!(history.receipts_after(3 * 3600 - 2).len(), 2);
+    }
+
+    #[test]
+    fn latency_is_of_the_time_between_two_looks() {
+        let mut rings = Rings::default();
+        let mut durations = Durations::default();
+        second(&mut rings, 0, &durations, &[]);
+        durations.buckets[0] = 100;
+        second(&mut rings, 1, &durations, &[]);
+        assert_eq!((rings.now.p50_micros, rings.now.p99_micros), (10, 10));
+        second(&mut rings, 2, &durations, &[]);
+        assert_eq!(rings.now.p99_micros, 0, "nothing came");
+        durations.buckets[3] = 100;
+        second(&mut rings, 5, &durations, &[]);
+        let point = rings.points.back().unwrap();
+        assert_eq!((point.p50_micros, point.p99_micros), (10, 100), "of the five seconds");
+    }
+
+    #[test]
+    fn a_receipt_is_remembered_once() {
+        let mut rings = Rings::default();
+        second(&mut rings, 0, &Durations::default(), &[1, 2]);
+        second(&mut rings, 1, &Durations::default(), &[1, 2, 3]);
+        let ids: Vec<_> = rings.receipts.iter().map(|receipt| receipt.id).collect();
+        assert_eq!(ids, [1, 2, 3]);
+    }
+}

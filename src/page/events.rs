@@ -1,0 +1,121 @@
+//! What the stream says, as JSON.
+
+use crate::cleaner::Receipt;
+use crate::doctor;
+use crate::history::{History, POINT_SECONDS, Point};
+use crate::sources::Sources;
+use serde_json::{Value, json};
+
+/// The last hour, and what changes rarely. A point is a row of numbers, amounts in KiB, so that an hour stays small.
+pub(super) fn history(sources: &Sources, history: &History) -> Value {
+    let kib = |bytes: u64| bytes >> 10;
+    let row = |point: Point| {
+        let Point {
+            at_ms,
+            limit_bytes,
+            used_bytes,
+            rss_bytes,
+            live_bytes,
+            hits,
+            misses,
+            requests,
+            p50_micros,
+            p99_micros,
+            ..
+        } = point;
+        json!([
+            at_ms / 1000,
+            kib(limit_bytes),
+            kib(used_bytes),
+            kib(rss_bytes),
+            kib(live_bytes),
+            hits,
+            misses,
+            requests,
+            p50_micros,
+            p99_micros
+        ])
+    };
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "started_at_ms": sources.started_at_ms,
+        "point_seconds": POINT_SECONDS,
+        "points": history.points().into_iter().map(row).collect::<Vec<_>>(),
+        "receipts": history.receipts_after(0).iter().map(receipt).collect::<Vec<_>>(),
+    })
+}
+
+/// This second, with the receipts after the one with this number, and the number of the last of them.
+pub(super) fn now(sources: &Sources, history: &History, after: u64) -> (Value, u64) {
+    let (stats, memory, point) = (sources.store.stats(), sources.memory.get(), history.now());
+    let config = sources.config.load();
+    let receipts = history.receipts_after(after);
+    let last = receipts.last().map_or(after, |receipt| receipt.id);
+    let findings = doctor::examine(sources, history);
+    let now = json!({
+        "at_ms": point.at_ms,
+        "uptime_ms": sources.clock.now_ms(),
+        "regime": memory.regime.name(),
+        "limit_bytes": memory.limit_bytes,
+        "limit_source": memory.limit_source,
+        "used_bytes": memory.used_bytes,
+        "rss_bytes": memory.rss_bytes,
+        "budget_bytes": stats.capacity_bytes,
+        "live_bytes": stats.live_bytes,
+        "item_bytes": stats.item_bytes,
+        "dead_bytes": stats.dead_bytes,
+        "segment_bytes": stats.segment_bytes,
+        "index_bytes": stats.index_bytes,
+        "in_flight_bytes": stats.in_flight_bytes,
+        "entries": stats.entries,
+        "hits": stats.hits,
+        "misses": stats.misses,
+        "evictions": stats.evictions,
+        "expirations": stats.expirations,
+        "refusals": stats.refusals,
+        "appended_bytes": stats.appended_bytes,
+        "copied_bytes": stats.copied_bytes,
+        "requests": point.requests,
+        "p50_micros": point.p50_micros,
+        "p99_micros": point.p99_micros,
+        "open_connections": sources.traffic.totals().open_connections,
+        "occupancy": sources.store.occupancy(),
+        "one_segment_bytes": sources.store.segment_bytes(),
+        "receipts": receipts.iter().map(receipt).collect::<Vec<_>>(),
+        "findings": findings.iter().map(finding).collect::<Vec<_>>(),
+        "config": {
+            "generation": config.generation,
+            "applied_at_ms": config.applied_at_ms,
+            "problem": config.problem,
+            "rows": config.rows.iter().map(|row| json!([row.key, row.value, row.source])).collect::<Vec<_>>(),
+        },
+    });
+    (now, last)
+}
+
+fn receipt(receipt: &Receipt) -> Value {
+    json!({
+        "id": receipt.id,
+        "reason": receipt.reason.name(),
+        "started_at_ms": receipt.started_at_ms,
+        "duration_us": receipt.duration_us,
+        "cpu_us": receipt.cpu_us,
+        "longest_step_us": receipt.longest_step_us,
+        "moved_bytes": receipt.moved_bytes,
+        "evicted_items": receipt.evicted_items,
+        "expired_items": receipt.expired_items,
+        "freed_segments": receipt.freed_segments,
+        "rss_before": receipt.before.outside.rss_bytes,
+        "rss_after": receipt.after.outside.rss_bytes,
+    })
+}
+
+fn finding(finding: &doctor::Finding) -> Value {
+    json!({
+        "severity": finding.severity.name(),
+        "code": finding.code,
+        "evidence": finding.evidence,
+        "remedy": finding.remedy,
+        "link": finding.link(),
+    })
+}

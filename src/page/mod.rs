@@ -1,0 +1,112 @@
+//! The live page: one file without anything from elsewhere, and the stream of events that it draws.
+//!
+//! ```text
+//!  GET /         the page; its policy allows this very script and style, by their hashes, and a stream from here
+//!  GET /events   at first `history`: the last hour; then each second `now`
+//! ```
+//! It can only look. At most 16 people can at a time, each on a connection of its own.
+
+mod events;
+
+use crate::history::History;
+use crate::sources::Sources;
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use base64::Engine as _;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio_stream::wrappers::IntervalStream;
+use tokio_stream::{Stream, StreamExt};
+
+/// Streams at a time.
+const VIEWERS: usize = 16;
+/// How often a stream says something.
+const EVERY: Duration = Duration::from_secs(1);
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+const MARKUP: &str = include_str!("page.html");
+
+/// The routes of the page.
+pub(crate) fn routes(sources: Sources, history: History) -> Router {
+    let page = MARKUP.replace("/*style*/", STYLE).replace("/*script*/", SCRIPT);
+    let page: Arc<str> = page.into();
+    let policy = format!(
+        "default-src 'none'; script-src '{}'; style-src '{}'; connect-src 'self'; img-src data:; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'",
+        hash_of(SCRIPT),
+        hash_of(STYLE),
+    );
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8".to_owned()),
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+        (header::REFERRER_POLICY, "no-referrer".to_owned()),
+        (header::CACHE_CONTROL, "no-cache".to_owned()),
+    ];
+    let viewers = Arc::new(Semaphore::new(VIEWERS));
+    let events = move || {
+        let (sources, history, viewers) = (sources.clone(), history.clone(), viewers.clone());
+        async move { stream(sources, history, &viewers) }
+    };
+    Router::new()
+        .route("/", get(move || async move { (headers, page.to_string()).into_response() }))
+        .route("/events", get(events))
+}
+
+/// How a policy names a script or a style.
+fn hash_of(text: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    format!("sha256-{}", base64::engine::general_purpose::STANDARD.encode(digest))
+}
+
+fn stream(sources: Sources, history: History, viewers: &Arc<Semaphore>) -> Response {
+    let Ok(permit) = viewers.clone().try_acquire_owned() else {
+        let full = format!("{VIEWERS} people are looking already; close one of the pages\n");
+        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], full).into_response();
+    };
+    let first = Event::default().event("history").data(events::history(&sources, &history).to_string());
+    let mut last_receipt = history.receipts_after(0).last().map_or(0, |receipt| receipt.id);
+    let ticks = IntervalStream::new(tokio::time::interval(EVERY));
+    let rest = ticks.map(move |_| {
+        let _held = &permit;
+        let (now, last) = events::now(&sources, &history, last_receipt);
+        last_receipt = last;
+        Event::default().event("now").data(now.to_string())
+    });
+    let all = tokio_stream::once(first).chain(rest);
+    Sse::new(endless(all)).keep_alive(KeepAlive::default()).into_response()
+}
+
+fn endless(events: impl Stream<Item = Event> + Send) -> impl Stream<Item = Result<Event, Infallible>> + Send {
+    events.map(Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_small_and_brings_everything_with_it() {
+        assert!(
+            MARKUP.len() + STYLE.len() + SCRIPT.len() <= 48 << 10,
+            "half of what may be loaded; the rest is history"
+        );
+        for part in [MARKUP, STYLE, SCRIPT] {
+            let foreign = part.replace("http://www.w3.org/2000/svg", "");
+            assert!(!foreign.contains("http:") && !foreign.contains("https:") && !foreign.contains("@import"));
+        }
+        assert!(!SCRIPT.contains("innerHTML") && !MARKUP.contains("style=") && !MARKUP.contains("onclick"));
+        assert!(MARKUP.contains("<style>/*style*/</style>") && MARKUP.contains("<script>/*script*/</script>"));
+    }
+
+    #[test]
+    fn a_hash_is_what_browsers_compute() {
+        assert_eq!(hash_of(""), "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
+    }
+}
