@@ -4,7 +4,7 @@
 //!  each second ── now ──► every fifth ──► Point ──► ring of 720 (an hour)        at most 64 KiB
 //!                    └──► receipts that are new ──► ring of 120                  at most 48 KiB
 //! ```
-//! A point holds amounts as they were and counts as they had been since the start, so any two points make a rate.
+//! A point holds the most that amounts have been since the point before, so that no peak is lost, and counts as they had been since the start, so any two points make a rate.
 
 use crate::cleaner::Receipt;
 use crate::clock;
@@ -55,6 +55,8 @@ struct Rings {
     points: VecDeque<Point>,
     receipts: VecDeque<Receipt>,
     last_receipt: u64,
+    /// The most since the last point: used, resident, live.
+    peaks: [u64; 3],
     /// Of all timed requests, at the last second and at the last point.
     durations: [Durations; 2],
 }
@@ -111,9 +113,12 @@ impl Rings {
             let since = durations.since(before);
             (within(&since, 500), within(&since, 990))
         };
+        let amounts = [now.used_bytes, now.rss_bytes, now.live_bytes];
+        self.peaks.iter_mut().zip(amounts).for_each(|(peak, amount)| *peak = amount.max(*peak));
         if is_due {
+            let [used_bytes, rss_bytes, live_bytes] = std::mem::take(&mut self.peaks);
             let (p50_micros, p99_micros) = of(&self.durations[1]);
-            self.points.push_back(Point { p50_micros, p99_micros, ..now });
+            self.points.push_back(Point { used_bytes, rss_bytes, live_bytes, p50_micros, p99_micros, ..now });
             self.durations[1] = *durations;
         }
         (now.p50_micros, now.p99_micros) = of(&self.durations[0]);
@@ -189,6 +194,16 @@ mod tests {
         second(&mut rings, 5, &durations, &[]);
         let point = rings.points.back().unwrap();
         assert_eq!((point.p50_micros, point.p99_micros), (10, 100), "of the five seconds");
+    }
+
+    #[test]
+    fn a_peak_between_two_points_is_not_lost() {
+        let mut rings = Rings::default();
+        for (at, rss_bytes) in [(0, 1), (1, 9), (2, 3), (5, 2), (10, 4)] {
+            rings.add(Point { at_ms: at * 1000, rss_bytes, ..Point::default() }, &Durations::default(), Vec::new());
+        }
+        let peaks: Vec<_> = rings.points.iter().map(|point| point.rss_bytes).collect();
+        assert_eq!((peaks, rings.now.rss_bytes), (vec![1, 9, 4], 4));
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod shell;
 mod stats;
 #[cfg(test)]
 mod testing;
+mod top;
 mod units;
 
 use std::process::ExitCode;
@@ -82,6 +83,8 @@ pub(crate) enum Command {
     Compact(compact::CompactArgs),
     /// Compact, then evict, until memory use is at or below a target.
     Release(compact::ReleaseArgs),
+    /// Watch one or several sidecars in a terminal.
+    Top(top::TopArgs),
     /// Say what is wrong, with evidence and a remedy, worst first.
     Doctor(doctor::DoctorArgs),
     /// List the keys that are read most, or the largest entries, from a sample.
@@ -157,6 +160,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Compact(args) => wait(compact::compact(args)),
         Command::Release(args) => wait(compact::release(args)),
         Command::Doctor(args) => wait(doctor::run(args)),
+        Command::Top(args) => wait(top::run(args)),
         Command::Keys(args) => wait(keys::run(args)),
         Command::MemoryMap(args) => wait(keys::memory_map(args)),
         Command::Completions(args) => shell::completions(&args),

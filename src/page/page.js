@@ -1,6 +1,6 @@
 "use strict";
 // Draws what /events says. State is the last hour; everything on the page is made anew from it each second.
-const state = { points: [], receipts: [], now: null, before: null, pointSeconds: 5, minutes: 60 };
+const state = { points: [], receipts: [], now: null, before: null, pointSeconds: 5, minutes: 60, peaks: [0, 0, 0] };
 const SVG = "http://www.w3.org/2000/svg";
 const $ = (id) => document.getElementById(id);
 
@@ -60,10 +60,10 @@ function frame(id, label, most, unit, base) {
 function times(chart, from, to) {
   const { area, svg } = chart;
   chart.x = (ms) => area.left + (area.right - area.left) * (ms - from) / (to - from);
-  const each = state.minutes >= 60 ? 6e5 : state.minutes >= 15 ? 18e4 : 6e4;
+  const each = [15e3, 3e4, 6e4, 18e4, 6e5].find((n) => n * 6.5 >= to - from) || 6e5;
   for (let at = Math.ceil(from / each) * each; at <= to; at += each) {
     const x = chart.x(at);
-    if (x < area.right - 14 && x > area.left + 10) svg.append(shape("text", { class: "axis", x, y: area.bottom + 17, "text-anchor": "middle" }, clock(at)));
+    if (x < area.right - 14 && x > area.left + 10) svg.append(shape("text", { class: "axis", x, y: area.bottom + 17, "text-anchor": "middle" }, clock(at, each < 6e4)));
   }
 }
 function path(chart, points, of) {
@@ -72,6 +72,7 @@ function path(chart, points, of) {
     const value = of(point);
     if (value === null) { pen = "M"; continue; }
     text += `${pen}${chart.x(point.at).toFixed(1)} ${chart.y(value).toFixed(1)}`;
+    if (pen === "M") text += "h0"; // alone, it is a dot
     pen = "L";
   }
   return text;
@@ -211,7 +212,9 @@ function drawConfig() {
 }
 function draw() {
   if (!state.now) return;
-  const to = state.now.at_ms, from = to - state.minutes * 6e4;
+  // A server younger than the span is shown from its first point on, but never less than a minute.
+  const to = state.now.at_ms, oldest = Math.min(state.points.length ? state.points[0].at : to, to - 6e4);
+  const from = Math.max(to - state.minutes * 6e4, oldest);
   const here = { at: to, limit: state.now.limit_bytes, used: state.now.used_bytes, rss: state.now.rss_bytes, live: state.now.live_bytes,
     hits: state.now.hits, misses: state.now.misses, requests: state.now.requests, p50: state.now.p50_micros, p99: state.now.p99_micros };
   const points = [...state.points.filter((p) => p.at >= from && p.at < to), here];
@@ -229,9 +232,11 @@ function take(now) {
   state.now = now;
   state.receipts = [...state.receipts, ...now.receipts].slice(-120);
   const last = state.points[state.points.length - 1];
+  state.peaks = [now.used_bytes, now.rss_bytes, now.live_bytes].map((n, i) => Math.max(n, state.peaks[i]));
   if (!last || now.at_ms >= last.at + state.pointSeconds * 1000) {
-    state.points.push(point([now.at_ms / 1000, now.limit_bytes / 1024, now.used_bytes / 1024, now.rss_bytes / 1024, now.live_bytes / 1024, now.hits, now.misses, now.requests, now.p50_micros, now.p99_micros]));
+    state.points.push(point([now.at_ms / 1000, now.limit_bytes / 1024, ...state.peaks.map((n) => n / 1024), now.hits, now.misses, now.requests, now.p50_micros, now.p99_micros]));
     state.points = state.points.slice(-720);
+    state.peaks = [0, 0, 0];
   }
 }
 function listen() {

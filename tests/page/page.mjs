@@ -106,13 +106,24 @@ try {
   check(said.length === 0, "the console is silent", said.join("\n"));
 
   if (bless === "--bless") {
-    for (let round = 0; round < 4; round += 1) {
-      await fill(call, batches);
-      for (let i = 0; i < 200; i += 1) await call("BatchGet", { keys: [...keys(i % batches).slice(60), ...keys(10_000 + i).slice(0, 60)] });
-      await empty(call, batches, 12);
-      await new Promise((resolve) => setTimeout(resolve, 9_000));
-      for (let i = 0; i < 200; i += 1) await call("BatchGet", { keys: keys(i % batches) });
+    let reading = true;
+    const readers = (async () => {
+      for (let i = 0; reading; i += 1) {
+        await call("BatchGet", { keys: [...keys(i % batches).slice(0, 90), ...keys(10_000 + i).slice(0, 3)] });
+        await call("Get", { key: keys(i % batches)[i % 1000] });
+        await new Promise((resolve) => setTimeout(resolve, 4));
+      }
+    })();
+    for (const keepOneIn of [12, 8, 16, 10]) {
+      for (let part = 0; part < 5; part += 1) {
+        await fill(call, (part + 1) * batches / 5);
+        await new Promise((resolve) => setTimeout(resolve, 2_500));
+      }
+      await empty(call, batches, keepOneIn);
+      await new Promise((resolve) => setTimeout(resolve, 8_000));
     }
+    reading = false;
+    await readers;
     await page.evaluate(() => scrollTo(0, 0));
     await page.locator("circle.mark").last().focus();
     await page.screenshot({ path: `${root}/docs/live-page.png`, clip: { x: 0, y: 0, width: 1180, height: 860 } });

@@ -1,0 +1,119 @@
+//! `ebb top`: one or several sidecars in a terminal, second by second.
+//!
+//! ```text
+//!  follow ── a task a sidecar: connects, listens, tries again ──► Sidecar (what is known of it)
+//!  keys, resizes ───────────────────────────────────────────────► App ──► draw (pure)
+//! ```
+
+mod draw;
+mod follow;
+
+use super::connect::Address;
+use super::units::Millis;
+use super::{Failure, Outcome};
+use clap::Args;
+use crossterm::event::{Event, EventStream, KeyCode, KeyEventKind, KeyModifiers};
+use follow::Sidecar;
+use futures::StreamExt as _;
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+/// Watch one or several sidecars in a terminal.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Keys: up and down (or k and j) choose a sidecar, q leaves.
+
+Examples:
+  ebb top
+  ebb top --admin-addr 127.0.0.1:7071 --admin-addr unix:/run/ebb/admin.sock
+  kubectl port-forward pod/shop-0 7071 & ebb top")]
+pub(crate) struct TopArgs {
+    /// Where the operator's side listens: HOST:PORT or unix:/path. Can be given several times.
+    #[arg(long, env = "EBB_ADMIN_ADDR", value_name = "ADDR", value_delimiter = ',', default_value = "127.0.0.1:7071")]
+    admin_addr: Vec<Address>,
+    /// How often the figures are read, at least 100ms.
+    #[arg(long, value_name = "INTERVAL", default_value = "1s")]
+    every: Millis,
+}
+
+/// What is on the screen.
+#[derive(Debug)]
+struct App {
+    sidecars: Vec<Sidecar>,
+    chosen: usize,
+}
+
+/// Shows the sidecars until somebody leaves.
+pub(super) async fn run(args: TopArgs) -> Outcome {
+    if args.every.0 < 100 {
+        return Err(Failure::Usage("--every must be at least 100ms".into()));
+    }
+    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+        return Err(Failure::Usage("this needs a terminal; `ebb stats --watch --output json` does not".into()));
+    }
+    let (said, mut news) = tokio::sync::mpsc::channel(64);
+    for (number, address) in args.admin_addr.iter().enumerate() {
+        tokio::spawn(follow::follow(number, address.clone(), args.every.0, said.clone()));
+    }
+    let mut app = App { sidecars: args.admin_addr.into_iter().map(Sidecar::new).collect(), chosen: 0 };
+    let mut terminal = ratatui::try_init()?;
+    let mut events = EventStream::new();
+    // Redrawn at least this often: what is known of a sidecar that is silent grows old.
+    let mut ticks = tokio::time::interval(Duration::from_millis(500));
+    let result = loop {
+        if let Err(error) = terminal.draw(|frame| draw::draw(frame, &app)) {
+            break Err(error.into());
+        }
+        tokio::select! {
+            Some((number, news)) = news.recv() => app.sidecars[number].learn(news),
+            event = events.next() => match event {
+                Some(Ok(event)) if app.leaves_at(&event) => break Ok(()),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => break Err(error.into()),
+                None => break Ok(()),
+            },
+            _ = ticks.tick() => {}
+        }
+    };
+    ratatui::try_restore()?;
+    result
+}
+
+impl App {
+    /// Does what a key asks; `true` when it asks to leave.
+    fn leaves_at(&mut self, event: &Event) -> bool {
+        let Event::Key(key) = event else { return false };
+        if key.kind == KeyEventKind::Release {
+            return false;
+        }
+        let last = self.sidecars.len().saturating_sub(1);
+        match key.code {
+            KeyCode::Char('q') | KeyCode::Esc => return true,
+            KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return true,
+            KeyCode::Up | KeyCode::Char('k') => self.chosen = self.chosen.saturating_sub(1),
+            KeyCode::Down | KeyCode::Char('j') => self.chosen = (self.chosen + 1).min(last),
+            _ => {}
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossterm::event::KeyEvent;
+
+    #[test]
+    fn keys_choose_and_leave() {
+        let sidecar = || Sidecar::new("127.0.0.1:1".parse().unwrap());
+        let mut app = App { sidecars: vec![sidecar(), sidecar()], chosen: 0 };
+        let press = |code| Event::Key(KeyEvent::new(code, KeyModifiers::NONE));
+        for (code, chosen) in [(KeyCode::Up, 0), (KeyCode::Down, 1), (KeyCode::Char('j'), 1), (KeyCode::Char('k'), 0)] {
+            assert!(!app.leaves_at(&press(code)));
+            assert_eq!(app.chosen, chosen);
+        }
+        assert!(!app.leaves_at(&Event::Resize(10, 10)));
+        assert!(app.leaves_at(&press(KeyCode::Char('q'))));
+        assert!(app.leaves_at(&Event::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL))));
+    }
+}
