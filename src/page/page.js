@@ -60,7 +60,7 @@ function frame(id, label, most, unit, base) {
 function times(chart, from, to) {
   const { area, svg } = chart;
   chart.x = (ms) => area.left + (area.right - area.left) * (ms - from) / (to - from);
-  const each = [15e3, 3e4, 6e4, 18e4, 6e5].find((n) => n * 6.5 >= to - from) || 6e5;
+  const each = [15e3, 3e4, 6e4, 18e4, 6e5].find((n) => (to - from) / n * 84 <= area.right - area.left) || 6e5;
   for (let at = Math.ceil(from / each) * each; at <= to; at += each) {
     const x = chart.x(at);
     if (x < area.right - 14 && x > area.left + 10) svg.append(shape("text", { class: "axis", x, y: area.bottom + 17, "text-anchor": "middle" }, clock(at, each < 6e4)));

@@ -1,0 +1,123 @@
+//! `ebb top` on a real pseudo-terminal, over real servers.
+#![allow(missing_docs, reason = "tests")]
+
+mod common;
+
+use common::{Ebb, program, until};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+
+/// A program on a terminal.
+struct Terminal {
+    master: File,
+    child: Child,
+    screen: Arc<Mutex<vt100::Parser>>,
+}
+
+impl Terminal {
+    fn start(arguments: &[&str], columns: u16, rows: u16) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let slave = OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        tcsetwinsize(&master, size(columns, rows)).unwrap();
+        let stdio = || Stdio::from(slave.try_clone().unwrap());
+        let child = program()
+            .env("TERM", "xterm-256color")
+            .args(arguments)
+            .stdin(stdio())
+            .stdout(stdio())
+            .stderr(stdio())
+            .spawn()
+            .unwrap();
+        drop(slave);
+        let master = File::from(master);
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
+        let (mut output, into) = (master.try_clone().unwrap(), screen.clone());
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            // A terminal whose program has ended reads as an error.
+            while let Ok(read @ 1..) = output.read(&mut bytes) {
+                into.lock().unwrap().process(&bytes[..read]);
+            }
+        });
+        Self { master, child, screen }
+    }
+
+    /// Whether a text is on the screen, however wide the spaces in it are.
+    fn shows(&self, text: &str) -> bool {
+        let contents = self.screen.lock().unwrap().screen().contents();
+        contents.split_whitespace().collect::<Vec<_>>().join(" ").contains(text)
+    }
+
+    fn type_in(&mut self, text: &str) {
+        self.master.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn resize(&self, columns: u16, rows: u16) {
+        self.screen.lock().unwrap().screen_mut().set_size(rows, columns);
+        tcsetwinsize(&self.master, size(columns, rows)).unwrap();
+        kill_process(Pid::from_child(&self.child), Signal::WINCH).unwrap();
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn size(columns: u16, rows: u16) -> Winsize {
+    Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+#[test]
+fn top_shows_sidecars_side_by_side_and_follows_keys_and_resizes() {
+    let (one, two) = (Ebb::start(&["--max-memory", "64Mi"]), Ebb::start(&["--max-memory", "128Mi"]));
+    let arguments = ["top", "--every", "100ms", "--admin-addr", &one.admin, "--admin-addr", &two.admin];
+    let mut top = Terminal::start(&arguments, 120, 32);
+    until("both are reached", || top.shows("2 of 2 reached"));
+    until("with their limits", || top.shows("of 64.0 MiB") && top.shows("of 128.0 MiB"));
+    assert!(top.shows(&one.admin) && top.shows(&two.admin) && top.shows("calm"));
+    let stored = program().args(["set", "k", "v", "--addr", &two.data]).status().unwrap();
+    assert!(stored.success());
+    top.type_in("j");
+    until("the second one's entry is shown", || top.shows("entries 1 "));
+    top.resize(50, 10);
+    until("it says that the terminal is too small", || top.shows("this needs 60 × 12"));
+    top.resize(100, 24);
+    until("and shows everything again", || top.shows("2 of 2 reached"));
+    top.type_in("q");
+    until("q leaves", || top.child.try_wait().unwrap().is_some());
+    assert!(top.child.wait().unwrap().success());
+    assert!(!top.screen.lock().unwrap().screen().alternate_screen(), "the screen is given back");
+}
+
+#[test]
+fn top_shows_a_sidecar_that_is_away_and_tries_it_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let address = format!("unix:{}", socket.display());
+    let mut top = Terminal::start(&["top", "--every", "100ms", "--admin-addr", &address], 120, 24);
+    until("it says that it cannot be reached", || top.shows("0 of 1 reached") && top.shows("Trying again"));
+    let ebb = Ebb::start(&["--admin-socket", socket.to_str().unwrap()]);
+    until("it is found once it is there", || top.shows("1 of 1 reached"));
+    drop(ebb);
+    until("and missed when it has gone", || top.shows("0 of 1 reached"));
+    top.type_in("\u{3}");
+    until("ctrl-c leaves", || top.child.try_wait().unwrap().is_some());
+}
+
+#[test]
+fn without_a_terminal_top_says_what_to_use_instead() {
+    let output = program().arg("top").stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("ebb stats --watch"));
+}
