@@ -10,7 +10,7 @@ use crate::sources::Sources;
 use declared::{Kind, METRICS, Measure, Metric};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use reading::Reading;
@@ -72,21 +72,27 @@ fn write(metric: &Metric, reading: &Reading, encoder: &mut DescriptorEncoder<'_>
     let mut encoder = encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
     for (values, value) in read(reading) {
         let labels: Vec<_> = labels.iter().copied().zip(values).collect();
-        let mut encoder = encoder.encode_family(&labels)?;
-        match (kind, value) {
-            (MetricType::Counter, Value::Whole(value)) => encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)?,
-            (MetricType::Counter, Value::Real(value)) => encoder.encode_counter::<NoLabelSet, _, u64>(&value, None)?,
-            (_, Value::Whole(value)) => encoder.encode_gauge(&value)?,
-            (_, Value::Real(value)) => encoder.encode_gauge(&value)?,
-            (_, Value::Durations(durations)) => {
-                let bounds = crate::traffic::BOUNDS_NANOS.iter().map(|nanos| *nanos as f64 / 1e9).chain([f64::MAX]);
-                let buckets: Vec<_> = bounds.zip(durations.buckets).collect();
-                let sum = durations.sum_nanos as f64 / 1e9;
-                encoder.encode_histogram::<NoLabelSet>(sum, durations.count(), &buckets, None)?;
-            }
+        match labels.is_empty() {
+            true => write_value(kind, value, &mut encoder)?,
+            false => write_value(kind, value, &mut encoder.encode_family(&labels)?)?,
         }
     }
     Ok(())
+}
+
+fn write_value(kind: MetricType, value: Value, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
+    match (kind, value) {
+        (MetricType::Counter, Value::Whole(value)) => encoder.encode_counter::<NoLabelSet, _, u64>(&value, None),
+        (MetricType::Counter, Value::Real(value)) => encoder.encode_counter::<NoLabelSet, _, u64>(&value, None),
+        (_, Value::Whole(value)) => encoder.encode_gauge(&value),
+        (_, Value::Real(value)) => encoder.encode_gauge(&value),
+        (_, Value::Durations(durations)) => {
+            let bounds = crate::traffic::BOUNDS_NANOS.iter().map(|nanos| *nanos as f64 / 1e9).chain([f64::MAX]);
+            let buckets: Vec<_> = bounds.zip(durations.buckets).collect();
+            let sum = durations.sum_nanos as f64 / 1e9;
+            encoder.encode_histogram::<NoLabelSet>(sum, durations.count(), &buckets, None)
+        }
+    }
 }
 
 #[cfg(test)]

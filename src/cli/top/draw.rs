@@ -51,7 +51,7 @@ fn overview(app: &App, area: Rect) -> Table<'_> {
     let widths = [
         Constraint::Fill(3),
         Constraint::Length(9),
-        Constraint::Length(21),
+        Constraint::Length(24),
         Constraint::Length(10),
         Constraint::Length(7),
         Constraint::Length(8),
@@ -140,7 +140,7 @@ fn chart(frame: &mut Frame<'_>, sidecar: &Sidecar, stats: &proto::GetStatsRespon
     let most = sidecar.readings.iter().flatten().copied().max().unwrap_or(1).max(1);
     // The limit is on the chart once it is near enough to matter.
     let top = if most * 2 > limit { limit.max(most) } else { most + most / 4 };
-    let labels = [String::new(), bytes(top / 2), bytes(top)];
+    let labels = ["0".to_owned(), bytes(top / 2), bytes(top)];
     let x = Axis::default().bounds([0.0, sidecar.readings.len().max(2) as f64 - 1.0]);
     let y = Axis::default().bounds([0.0, top as f64]).labels(labels);
     frame.render_widget(

@@ -1,0 +1,175 @@
+"""Checks metrics, alerts and dashboards; see tests/observe.sh. One line a check; ends with 1 when one failed."""
+
+import contextlib
+import json
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+
+import dashboards
+
+PROGRAM, TOOLS = sys.argv[1], pathlib.Path(sys.argv[2])
+BLESS = "--bless" in sys.argv[3:]
+FILES = pathlib.Path("charts/ebb/files")
+failures = 0
+
+
+def check(name, *problems):
+    """Prints the outcome of one check; no problem is success."""
+    global failures
+    problems = [str(problem) for problem in problems if problem]
+    print(f"{'FAILED' if problems else 'ok    '} {name}", *problems[:10], sep="\n         ", flush=True)
+    failures += bool(problems)
+
+
+def tool(name, *arguments, stdin=None, folder=None):
+    """Runs a tool: what it printed when it failed, nothing when it did not."""
+    done = subprocess.run([TOOLS / name, *arguments], input=stdin, capture_output=True, text=True, cwd=folder)
+    return (done.stdout + done.stderr)[-1500:] if done.returncode else ""
+
+
+def get(url, **headers):
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5) as page:
+        return page.headers["Content-Type"], page.read().decode()
+
+
+@contextlib.contextmanager
+def running(*command, **options):
+    child = subprocess.Popen(command, text=True, **options)
+    try:
+        yield child
+    finally:
+        child.terminate()
+        child.wait(10)
+
+
+def until(what, condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            check(what, f"not within {seconds} s")
+            return
+        time.sleep(0.1)
+    check(what)
+
+
+def free_port():
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return held.getsockname()[1]
+
+
+def names(text):
+    """The metrics of a text, a histogram by its own name."""
+    found = set(re.findall(r"\bebb_[a-z_]+", text))
+    return {re.sub(r"(?<=seconds)_(bucket|sum|count)$", "", name) for name in found}
+
+
+def files():
+    """What needs no server."""
+    for name, text in dashboards.render().items():
+        path = FILES / "dashboards" / name
+        if BLESS:
+            path.write_text(text)
+        check(f"{path} is as generated", path.read_text() != text and "stale; tests/observe.sh CACHE --bless rewrites it")
+    rules = (FILES / "rules.yaml").read_text()
+    check("the rules can be read", tool("promtool", "check", "rules", str(FILES / "rules.yaml")))
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy("tests/observe/rules_test.yaml", folder)
+        rules_at = pathlib.Path(folder, "rules.yaml")
+        rules_at.write_text(rules)
+        check("the alerts tell their stories", tool("promtool", "test", "rules", "rules_test.yaml", folder=folder))
+        # A twin for each alert: one that never fires, or not for the time it says, must be noticed.
+        for alert in re.findall(r"alert: (\w+)", rules):
+            at = rules.index(f"alert: {alert}\n")
+            rules_at.write_text(rules[:at] + rules[at:].replace("expr: ", "expr: 0 > 1 and ", 1))
+            silent = tool("promtool", "test", "rules", "rules_test.yaml", folder=folder)
+            check(f"a story notices when {alert} is silent", not silent and "it does not")
+    runbooks = pathlib.Path("docs/operations.md").read_text()
+    headings = {re.sub(r"[^\w -]", "", line[4:]).lower().replace(" ", "-") for line in runbooks.splitlines() if line.startswith("### ")}
+    links = re.findall(r"runbook_url: docs/operations\.md#(\S+)", rules)
+    check("every alert has a runbook", *(f"{link} is no heading" for link in links if link not in headings))
+    return rules
+
+
+def server(rules):
+    command = [PROGRAM, "serve", "--max-memory", "64Mi", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
+    with running(*command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as ebb, tempfile.TemporaryDirectory() as folder:
+        line = ebb.stdout.readline()
+        at = dict(re.findall(r"(\w+)=(\S+)", line))
+        kind, page = get(f"http://{at['http']}/metrics")
+        check("who does not ask for OpenMetrics gets the text format", "version=0.0.4" not in kind and kind)
+        check("promtool finds nothing wrong with it", tool("promtool", "check", "metrics", stdin=page))
+        kind, page = get(f"http://{at['http']}/metrics", Accept="application/openmetrics-text; version=1.0.0")
+        check("and who asks gets OpenMetrics", ("openmetrics" not in kind or not page.endswith("# EOF\n")) and kind)
+        check(f"the page has {len(page)} bytes, at most 60 KB", len(page) > 60_000 and "too many")
+        took = []
+        for _ in range(200):
+            began = time.perf_counter()
+            get(f"http://{at['http']}/metrics")
+            took.append(time.perf_counter() - began)
+        print(f"       a scrape takes {sorted(took)[100] * 1e3:.2f} ms in the median, this client included")
+
+        declared = names(pathlib.Path("docs/metrics.md").read_text())
+        served = names("\n".join(line for line in page.splitlines() if not line.startswith("#")))
+        check("every metric that is served is documented", *sorted(served - declared))
+        check("and every one that is documented is served", *sorted(declared - served))
+        injector = names(pathlib.Path("src/k8s/injector/metrics.rs").read_text()) | set(re.findall(r"ebb_injector_\w+", rules))
+        used = names(rules) | names("".join(dashboards.render().values())) - {"ebb_fleet", "ebb_pod"}
+        check("alerts and dashboards use metrics that exist", *sorted(used - declared - injector))
+
+        port = free_port()
+        settings = pathlib.Path(folder, "prometheus.yaml")
+        settings.write_text(json.dumps({
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": [str((FILES / "rules.yaml").resolve())],
+            "scrape_configs": [{"job_name": "ebb", "static_configs": [{"targets": [at["http"]], "labels": {"namespace": "shop", "pod": "shop-0"}}]}],
+        }))
+        prometheus = [TOOLS / "prometheus", f"--config.file={settings}", f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}"]
+        with running(*prometheus, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+            def query(text):
+                url = f"http://127.0.0.1:{port}/api/v1/query?query={urllib.parse.quote(text)}"
+                try:
+                    return json.loads(get(url)[1])["data"]["result"]
+                except (OSError, KeyError):
+                    return []
+
+            data = ["--addr", at["data"]]
+            subprocess.run([PROGRAM, "set", "k", "v", *data], check=True, capture_output=True)
+            subprocess.run([PROGRAM, "get", "absent", *data], capture_output=True)
+            subprocess.run([PROGRAM, "set", "k" * 2000, "v", *data], capture_output=True)
+            until("Prometheus has scraped it", lambda: query('ebb_sets_total{pod="shop-0"} == 1'))
+
+            def traffic():
+                subprocess.run([PROGRAM, "get", "k", *data], check=True, capture_output=True)
+                subprocess.run([PROGRAM, "get", "absent", *data], capture_output=True)
+                subprocess.run([PROGRAM, "set", "j" * 2000, "v", *data], capture_output=True)
+                return query("rate(ebb_hits_total[1m]) > 0") and query('rate(ebb_misses_total{reason="unknown_key"}[1m]) > 0') and query(
+                    'rate(ebb_requests_total{code="invalid_argument"}[1m]) > 0') and query('ebb_refusals_total{reason="KEY_LENGTH"} > 1')
+
+            until("with hits, misses, refusals and their reasons", traffic)
+            for board in ("fleet", "pod"):
+                body = json.loads((FILES / "dashboards" / f"{board}.json").read_text())
+                empty, asked = [], 0
+                for panel in body["panels"]:
+                    for target in panel.get("targets", []):
+                        text = target["expr"].replace("$namespace", ".*").replace("$pod", "shop-0")
+                        asked += 1
+                        result = query(text)
+                        if not result and not text.rstrip().endswith("> 0"):
+                            empty.append(f"{panel['title']}: {text}")
+                check(f"each of the {asked} queries of the dashboard {board} has an answer", *empty)
+            state = json.loads(get(f"http://127.0.0.1:{port}/api/v1/rules")[1])
+            rules_in_use = [rule for group in state["data"]["groups"] for rule in group["rules"]]
+            check("the rules are evaluated without an error", *(rule["lastError"] for rule in rules_in_use if rule.get("lastError")))
+
+
+server(files())
+sys.exit(1 if failures else 0)
