@@ -23,6 +23,8 @@ HELMS = ("helm3", "helm4")
 # A policy needs 1.36; all else works from 1.31 on.
 VERSIONS = tuple(f"1.{minor}.0" for minor in range(31, 38))
 POLICY_VERSIONS = ("1.36.0", "1.37.0")
+# What ci/monitoring-values.yaml makes of the operator's kinds, which Kubernetes has no schema for.
+OPERATOR_KINDS = ["PodMonitor", "PrometheusRule", "ServiceMonitor"]
 MONITORING = ("--api-versions", "monitoring.coreos.com/v1")
 
 failures = 0
@@ -220,8 +222,8 @@ def validate(documents, version, monitors):
             unknown.append(document["kind"])
         except kubernetes_validate.ValidationError as error:
             problems.append(f"{version}: {label(document)}: {'.'.join(map(str, error.path))}: {error.message[:200]}")
-    if unknown != ["PodMonitor"] * monitors:
-        problems.append(f"{version}: kinds without a schema: {unknown}; only {monitors} PodMonitor are expected")
+    if sorted(unknown) != sorted(monitors):
+        problems.append(f"{version}: kinds without a schema: {unknown}; only {monitors} are expected")
     return problems
 
 
@@ -251,7 +253,7 @@ def check_good_values():
             if by_helm[0] != by_helm[1]:
                 problems.append(f"{version}: the two majors of Helm render different objects")
             if by_helm[1]:
-                problems += validate(by_helm[1], version, 2 if monitoring else 0)
+                problems += validate(by_helm[1], version, OPERATOR_KINDS if monitoring else [])
         kinds = len(renders.get((versions[-1], "helm4"), []))
         check(f"ci/{path.name}: {kinds} objects, Kubernetes {versions[0]} to {versions[-1]}, Helm 3 and 4", *problems)
 
@@ -370,16 +372,25 @@ def check_contents():
         *[pod for pod in pods if pod["automountServiceAccountToken"] or pod["enableServiceLinks"]],
     )
     path = CHART / "ci/monitoring-values.yaml"
-    monitors = [document for document in rendered("--values", path, *MONITORING) if document["kind"] == "PodMonitor"]
+    documents = rendered("--values", path, *MONITORING)
+    monitors = [document for document in documents if document["apiVersion"] == "monitoring.coreos.com/v1"]
     package = CACHE / "operator/node_modules/@kubernetes-models/prometheus-operator"
     if package.exists():
-        command = ["node", "tests/chart/podmonitor.mjs", package]
+        command = ["node", "tests/chart/monitors.mjs", package]
         done = subprocess.run(command, input=json.dumps(monitors), capture_output=True, text=True, timeout=60)
-        check(f"{len(monitors)} PodMonitors fit the operator's schema", done.returncode and done.stderr[:500])
+        check(f"{len(monitors)} monitors and rules fit the operator's schema", done.returncode and done.stderr[:500])
     else:
-        print("skip   the PodMonitors: there is no npm to install the operator's schema with")
-    without = [document["kind"] for document in rendered("--values", path)]
-    check("there is no PodMonitor where the cluster does not know it", "PodMonitor" in without and without)
+        print("skip   monitors and rules: there is no npm to install the operator's schema with")
+    without = [document for document in rendered("--values", path) if document["apiVersion"].startswith("monitoring.")]
+    check("there are none where the cluster does not know them", without)
+    rule = next(document for document in monitors if document["kind"] == "PrometheusRule")
+    alerts = [alert for group in rule["spec"]["groups"] for alert in group["rules"]]
+    ours = yaml.safe_load(read(CHART / "files/rules.yaml").replace("docs/operations.md", "https://example.com/ebb/operations"))
+    check(f"the {len(alerts)} alerts arrive as they are tested", rule["spec"] != ours and "they differ")
+    boards = next(document for document in documents if "dashboards" in document["metadata"]["name"])
+    texts = {f"ebb-{path.name}": json.loads(read(path)) for path in CHART.glob("files/dashboards/*.json")}
+    arrived = {name: json.loads(text) for name, text in boards["data"].items()}
+    check(f"and the {len(texts)} dashboards, too", arrived != texts and "they differ")
     # Helm 3 wants a cluster even for a dry run on the client.
     arguments = "injector.mode=none,standalone.enabled=true,monitoring.sidecars.enabled=true"
     code, said, why = helm("helm4", "install", "ebb", CHART, "--dry-run=client", "--set", arguments)
@@ -499,9 +510,9 @@ def check_injected():
             continue
         injected, given = (yaml.safe_load(read(at)) for at in (path, folder / "pods" / path.name))
         for version in VERSIONS:
-            if not validate([given], version, 0):
+            if not validate([given], version, []):
                 valid += 1
-                problems += [f"{path.stem}, {version}: {problem}" for problem in validate([injected], version, 0)]
+                problems += [f"{path.stem}, {version}: {problem}" for problem in validate([injected], version, [])]
     check(f"{valid} injected pods are valid, Kubernetes {VERSIONS[0]} to {VERSIONS[-1]}", *problems)
 
 

@@ -152,7 +152,7 @@ def server(rules):
                 subprocess.run([PROGRAM, "get", "absent", *data], capture_output=True)
                 subprocess.run([PROGRAM, "set", "j" * 2000, "v", *data], capture_output=True)
                 return query("rate(ebb_hits_total[1m]) > 0") and query('rate(ebb_misses_total{reason="unknown_key"}[1m]) > 0') and query(
-                    'rate(ebb_requests_total{code="invalid_argument"}[1m]) > 0') and query('ebb_refusals_total{reason="KEY_LENGTH"} > 1')
+                    'rate(ebb_requests_total{code="invalid_argument"}[1m]) > 0') and query('ebb_refusals_total{reason="FIELD_LENGTH"} > 1')
 
             until("with hits, misses, refusals and their reasons", traffic)
             for board in ("fleet", "pod"):
