@@ -56,7 +56,10 @@ impl Cache {
     pub fn big_keys(&self, request: &proto::ListBigKeysRequest) -> Result<BigKeys, Refusal> {
         Refusal::at_most("sample", request.sample, SAMPLE.1)?;
         let sample = if request.sample == 0 { SAMPLE.0 } else { request.sample };
-        let began = Cursor { shard: fastrand::u32(..self.store.shards() as u32), place: 0 };
+        // All of a small store from its beginning, so that nothing is seen twice; of a large one some, from anywhere.
+        let is_sample = self.store.stats().entries > sample;
+        let shard = if is_sample { fastrand::u32(..self.store.shards() as u32) } else { 0 };
+        let began = Cursor { shard, place: 0 };
         let limit = limit_of(request.limit)?;
         let largest = Largest::with_capacity(limit + 1);
         Ok(BigKeys { limit, clear: request.clear, sample, seen: 0, began, next: Some(began), wrapped: false, largest })
@@ -85,9 +88,9 @@ impl BigKeys {
                 }
             }
             self.next = match page.next {
-                None if !self.wrapped => {
+                None if self.began.shard > 0 && !self.wrapped => {
                     self.wrapped = true;
-                    Some(Cursor::default()).filter(|_| self.began.shard > 0)
+                    Some(Cursor::default())
                 }
                 Some(next) if self.wrapped && next.shard >= self.began.shard => None,
                 next => next,

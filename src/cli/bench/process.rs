@@ -20,6 +20,8 @@ use crate::cli::connect::Address;
 pub(crate) enum Peer {
     Redis,
     Memcached,
+    /// Another build of this program.
+    Ebb,
 }
 
 /// A peer to compare with: one to start, or one that runs.
@@ -27,6 +29,8 @@ pub(crate) enum Peer {
 pub(crate) struct Against {
     pub(super) peer: Peer,
     running: Option<(Address, u32)>,
+    /// The other build's file.
+    program: Option<String>,
 }
 
 impl FromStr for Against {
@@ -40,13 +44,17 @@ impl FromStr for Against {
         let peer = match name {
             "redis" => Peer::Redis,
             "memcached" => Peer::Memcached,
-            _ => return Err(format!("`{name}` is neither redis nor memcached")),
+            "ebb" => {
+                let program = running.ok_or("another build is given as ebb=PROGRAM")?.to_owned();
+                return Ok(Self { peer: Peer::Ebb, running: None, program: Some(program) });
+            }
+            _ => return Err(format!("`{name}` is neither redis nor memcached nor ebb=PROGRAM")),
         };
         let running = running.map(|at| {
             let (at, pid) = at.rsplit_once('@').ok_or("a running server is given as redis=HOST:PORT@PID")?;
             Ok::<_, String>((at.parse()?, pid.parse().map_err(|_| format!("`{pid}` is not a process id"))?))
         });
-        Ok(Self { peer, running: running.transpose()? })
+        Ok(Self { peer, running: running.transpose()?, program: None })
     }
 }
 
@@ -54,6 +62,9 @@ impl Against {
     /// Which server this is: the options it is started with, or where it runs.
     pub(super) fn describe(&self, memory_mib: u64) -> String {
         let (name, _) = named(self.peer);
+        if let Some(program) = &self.program {
+            return format!("{name}: {program}");
+        }
         match &self.running {
             Some((at, pid)) => format!("{name}: the one at {at}, process {pid}"),
             None => {
@@ -142,10 +153,15 @@ pub(super) struct Start {
 
 /// Starts this program as a server on free ports and a socket.
 pub(super) fn start_ebb(start: Start) -> Result<Server, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    start_build("ebb", &program.to_string_lossy(), start)
+}
+
+/// Starts some build of this program.
+fn start_build(name: &'static str, program: &str, start: Start) -> Result<Server, String> {
     let folder = new_folder()?;
     let socket = folder.join("ebb.sock");
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let mut command = command(&program.to_string_lossy(), start.pinned);
+    let mut command = command(program, start.pinned);
     command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
     command.arg("--socket").arg(&socket).arg(format!("--max-memory={}Mi", start.memory_mib)).arg("--cores=1");
     let log = std::fs::File::create(folder.join("log")).map_err(|error| error.to_string())?;
@@ -153,7 +169,7 @@ pub(super) fn start_ebb(start: Start) -> Result<Server, String> {
     let mut child = child.map_err(|error| format!("`ebb serve` cannot be started: {error}"))?;
     let stdout = child.stdout.take();
     let mut server = Server {
-        name: "ebb",
+        name,
         system: System::Ebb(Shape::Pipe),
         data: Address::Tcp(String::new()),
         socket: Some(Address::Unix(socket.to_string_lossy().into_owned())),
@@ -187,6 +203,9 @@ fn listening(line: &str) -> Option<(Address, Address)> {
 
 /// Starts a peer, or takes the one that runs.
 pub(super) fn peer(against: &Against, start: Start) -> Result<Server, String> {
+    if let Some(program) = &against.program {
+        return start_build(named(against.peer).0, program, start);
+    }
     let Some((data, pid)) = against.running.clone() else { return start_peer(against.peer, start) };
     let (name, system) = named(against.peer);
     Ok(Server { name, system, data, socket: None, admin: None, pid, child: None, folder: None })
@@ -196,6 +215,7 @@ fn named(peer: Peer) -> (&'static str, System) {
     match peer {
         Peer::Redis => ("redis", System::Redis),
         Peer::Memcached => ("memcached", System::Memcached),
+        Peer::Ebb => ("other ebb", System::Ebb(Shape::Pipe)),
     }
 }
 
@@ -204,6 +224,7 @@ fn options(peer: Peer, memory_mib: u64) -> Vec<String> {
     let words = match peer {
         Peer::Redis => "--save '' --appendonly no --bind 127.0.0.1".to_owned(),
         Peer::Memcached => format!("-l 127.0.0.1 -t 1 -m {memory_mib} -c 4096"),
+        Peer::Ebb => String::new(), // started as this program is
     };
     words.split(' ').map(|word| word.trim_matches('\'').to_owned()).collect()
 }
@@ -227,6 +248,7 @@ pub(super) fn start_peer(peer: Peer, start: Start) -> Result<Server, String> {
                 command.args(["-u", "root"]); // it refuses to run as root unless told
             }
         }
+        Peer::Ebb => unreachable!("another build is started by its file"),
     }
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let child = child.map_err(|error| format!("{name} cannot be started: {error}; is it installed?"))?;
@@ -311,13 +333,15 @@ mod tests {
 
     #[test]
     fn a_peer_is_started_or_taken_where_it_runs() {
-        assert_eq!("redis".parse(), Ok(Against { peer: Peer::Redis, running: None }));
+        assert_eq!("redis".parse(), Ok(Against { peer: Peer::Redis, running: None, program: None }));
         let running: Against = "memcached=127.0.0.1:11211@42".parse().unwrap();
         assert_eq!(running.running, Some((Address::Tcp("127.0.0.1:11211".into()), 42)));
         assert_eq!(running.describe(64), "memcached: the one at 127.0.0.1:11211, process 42");
         let started: Against = "redis".parse().unwrap();
         assert_eq!(started.describe(64), "redis --save '' --appendonly no --bind 127.0.0.1");
-        for bad in ["valkey", "redis=127.0.0.1:1", "redis=127.0.0.1:1@x"] {
+        let other: Against = "ebb=/tmp/ebb-before".parse().unwrap();
+        assert_eq!(other.describe(64), "other ebb: /tmp/ebb-before");
+        for bad in ["valkey", "ebb", "redis=127.0.0.1:1", "redis=127.0.0.1:1@x"] {
             assert!(bad.parse::<Against>().is_err(), "{bad}");
         }
     }

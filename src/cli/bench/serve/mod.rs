@@ -33,6 +33,7 @@ Examples:
   ebb bench serve --against redis --against memcached
   ebb bench serve --addr 127.0.0.1:7070 --pid 4242 --rounds 3
   ebb bench serve --only pipe --output json
+  ebb bench serve --against ebb=/tmp/ebb-before   another build of this program, in the same run
 
 Shapes: \"50 x 1\" is 50 connections with one call in flight each. `pipe` is one Pipe a
 connection; peers are pipelined as deep. `batch` is 64 keys a call (MGET, multi-get).")]
@@ -46,7 +47,8 @@ pub(crate) struct BenchServeArgs {
     /// Its process.
     #[arg(long, requires = "addr")]
     pid: Option<u32>,
-    /// Do the same to redis or memcached: one that is started, or NAME=HOST:PORT@PID.
+    /// Do the same to redis or memcached: one that is started, or NAME=HOST:PORT@PID; or to another build of
+    /// this program, ebb=PROGRAM.
     #[arg(long, value_name = "PEER")]
     against: Vec<Against>,
     /// How many keys of 16 + 128 bytes are stored.
