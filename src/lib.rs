@@ -36,6 +36,8 @@ mod page;
 pub mod server;
 #[cfg(feature = "server")]
 pub mod sources;
+#[cfg(feature = "server")]
+pub mod spans;
 pub mod store;
 pub mod sync;
 #[cfg(feature = "server")]

@@ -13,6 +13,7 @@ use crate::page;
 use crate::proto;
 use crate::proto::admin_service_server::AdminServiceServer;
 use crate::sources::Sources;
+use crate::spans::Tracer;
 use crate::store::{Options, Store};
 use crate::traffic::Traffic;
 use arc_swap::ArcSwap;
@@ -124,6 +125,7 @@ impl Server {
             started_at_ms: clock::unix_ms() - clock.now_ms(),
             clock,
             traffic: Traffic::default(),
+            tracer: Tracer::start(&boot.otlp_endpoint, tuning.trace_sample.0).map_err(std::io::Error::other)?,
             config: in_force.clone(),
         };
         let metrics = Arc::new(Metrics::new(sources.clone()));
@@ -139,6 +141,7 @@ impl Server {
             limits,
             in_flight: in_flight.clone(),
             traffic: sources.traffic.clone(),
+            tracer: sources.tracer.clone(),
             permits: Arc::new(Semaphore::new(limits.connections)),
             draining: draining.clone(),
         };
@@ -166,6 +169,7 @@ impl Server {
                     in_force.store(Arc::new(live.in_force()));
                 }
                 if let Some(tuning) = follow(found, &live) {
+                    sources.tracer.set_sample_percent(tuning.trace_sample.0);
                     governor.set(tuning.setting());
                     cleaner.set_pacing(tuning.pacing());
                     cache.set_defaults(tuning.defaults());

@@ -5,6 +5,7 @@ use crate::cleaner::Cleaner;
 use crate::clock::Clock;
 use crate::config::InForce;
 use crate::memory::View;
+use crate::spans::Tracer;
 use crate::store::Store;
 use crate::traffic::Traffic;
 use arc_swap::ArcSwap;
@@ -27,6 +28,8 @@ pub struct Sources {
     pub started_at_ms: u64,
     /// What came over the network.
     pub traffic: Traffic,
+    /// What became of spans.
+    pub tracer: Tracer,
     /// The configuration in force.
     pub config: Arc<ArcSwap<InForce>>,
 }

@@ -82,13 +82,7 @@ fn limit(ebb: &Ebb) -> u64 {
 }
 
 fn metric(ebb: &Ebb, name: &str) -> u64 {
-    use std::io::{Read, Write};
-    let Ok(mut stream) = std::net::TcpStream::connect(&ebb.http) else { return 0 };
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", ebb.http);
-    let mut page = String::new();
-    stream.write_all(request.as_bytes()).unwrap();
-    stream.read_to_string(&mut page).unwrap();
-    page.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |value| value.trim().parse().unwrap())
+    ebb.metric(name)
 }
 
 #[test]

@@ -48,6 +48,8 @@ pub struct Boot {
     pub admin_listen: String,
     /// Path of a Unix socket for admin calls, instead of the address; none if empty.
     pub admin_socket: String,
+    /// Where traces are sent by OTLP over gRPC, such as `http://localhost:4317`; nowhere if empty.
+    pub otlp_endpoint: String,
     /// Address of the HTTP listener: the live page, `/livez`, `/readyz`, `/metrics`.
     pub http_listen: String,
     /// Data-plane threads. One serves several hundred thousand piped reads a second.
@@ -106,6 +108,7 @@ impl Default for Boot {
             socket: String::new(),
             admin_listen: "127.0.0.1:7071".to_owned(),
             admin_socket: String::new(),
+            otlp_endpoint: String::new(),
             http_listen: "127.0.0.1:7072".to_owned(),
             cores: 1,
             default_memory: ByteSize(256 << 20),
@@ -156,6 +159,8 @@ pub struct Tuning {
     pub look_ahead: Span,
     /// From this share of the last ten seconds spent waiting for memory on, the container is short of it.
     pub pressure: Percent,
+    /// The share of calls that is traced where the caller does not say (by `traceparent`) whether it should be.
+    pub trace_sample: Percent,
     /// What is logged: `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: LogLevel,
 }
@@ -267,6 +272,7 @@ impl Default for Tuning {
             tick: Span(100),
             look_ahead: Span(Marks::default().look_ahead_ms),
             pressure: Percent(Marks::default().pressure_percent as u8),
+            trace_sample: Percent(0),
             log_level: LogLevel::Info,
         }
     }
@@ -326,6 +332,7 @@ impl Tuning {
             tick,
             look_ahead,
             pressure,
+            trace_sample: _,
             log_level: _,
         } = self;
         Setting {
@@ -390,6 +397,7 @@ impl Config {
         within("pacing.cpu", self.tuning.pacing.cpu.0.into(), 1, 100);
         within("tick (ms)", self.tuning.tick.0, 10, 2_000);
         within("drift.busyOccupancy", busy_occupancy.0.into(), 50, 99);
+        within("traceSample", self.tuning.trace_sample.0.into(), 0, 100);
         let max_memory = self.tuning.max_memory.0;
         if max_memory != 0 && max_memory < 16 << 20 {
             problems.push(format!("maxMemory ({max_memory} bytes) must be 0 or at least 16Mi"));

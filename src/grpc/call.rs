@@ -1,7 +1,9 @@
 //! A call from its first header to the last byte of its answer: what a connection knows of it, and how it is counted.
 
-use crate::traffic::{Edge, Lane, Method};
-use http::HeaderMap;
+use super::connection::Watchers;
+use crate::spans::Sampled;
+use crate::traffic::{Edge, Method};
+use http::{HeaderMap, Request};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -13,21 +15,23 @@ use tonic_types::StatusExt;
 pub(super) struct Calls {
     begun: AtomicU64,
     ended: AtomicU64,
-    lane: Arc<Lane>,
+    watchers: Watchers,
 }
 
 impl Calls {
-    /// Of a connection that `lane` counts.
-    pub(super) fn new(lane: Arc<Lane>) -> Arc<Self> {
-        lane.connection(Edge::Begun);
-        Arc::new(Self { begun: AtomicU64::new(0), ended: AtomicU64::new(0), lane })
+    /// Of a new connection.
+    pub(super) fn new(watchers: Watchers) -> Arc<Self> {
+        watchers.lane.connection(Edge::Begun);
+        Arc::new(Self { begun: AtomicU64::new(0), ended: AtomicU64::new(0), watchers })
     }
 
     /// A call begins.
-    pub(super) fn begin(self: &Arc<Self>, path: &str) -> Call {
+    pub(super) fn begin<B>(self: &Arc<Self>, request: &Request<B>) -> Call {
         self.begun.fetch_add(1, Ordering::Relaxed);
-        self.lane.call(Edge::Begun);
-        Call { calls: self.clone(), method: Method::of(path), began: Instant::now(), ended: false }
+        self.watchers.lane.call(Edge::Begun);
+        let path = request.uri().path();
+        let sampled = self.watchers.tracer.begin(path, request.headers());
+        Call { calls: self.clone(), method: Method::of(path), began: Instant::now(), sampled, ended: false }
     }
 
     /// How many have begun.
@@ -43,7 +47,7 @@ impl Calls {
 
 impl Drop for Calls {
     fn drop(&mut self) {
-        self.lane.connection(Edge::Ended);
+        self.watchers.lane.connection(Edge::Ended);
     }
 }
 
@@ -53,13 +57,14 @@ pub(super) struct Call {
     calls: Arc<Calls>,
     method: Method,
     began: Instant,
+    sampled: Option<Sampled>,
     ended: bool,
 }
 
 impl Call {
     /// The service has answered: with a status already, if it refuses, or with what it ends in its trailers.
     pub(super) fn answered(&mut self, headers: &HeaderMap) {
-        self.calls.lane.took(self.method, self.began.elapsed());
+        self.calls.watchers.lane.took(self.method, self.began.elapsed());
         self.end_with(headers);
     }
 
@@ -71,14 +76,17 @@ impl Call {
         }
         let status = Status::from_header_map(headers).unwrap_or_else(|| Status::unknown(""));
         if let Some(info) = status.get_details_error_info() {
-            self.calls.lane.refused(&info.reason);
+            self.calls.watchers.lane.refused(&info.reason);
         }
         self.end(status.code());
     }
 
     fn end(&mut self, code: Code) {
         if !std::mem::replace(&mut self.ended, true) {
-            self.calls.lane.ended(self.method, code);
+            self.calls.watchers.lane.ended(self.method, code);
+            if let Some(sampled) = self.sampled.take() {
+                self.calls.watchers.tracer.end(sampled, code);
+            }
         }
     }
 }
@@ -87,6 +95,6 @@ impl Drop for Call {
     fn drop(&mut self) {
         self.end(Code::Cancelled); // unless it had ended before
         self.calls.ended.fetch_add(1, Ordering::Relaxed);
-        self.calls.lane.call(Edge::Ended);
+        self.calls.watchers.lane.call(Edge::Ended);
     }
 }

@@ -7,6 +7,7 @@
 use super::call::Calls;
 use super::in_flight::{Counted, Held, InFlight, Share};
 use super::{Limits, Services};
+use crate::spans::Tracer;
 use crate::traffic::Lane;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -25,21 +26,30 @@ use tokio::time::Instant;
 /// The client's preface and an empty SETTINGS frame: less is no handshake.
 const HANDSHAKE_BYTES: u64 = 24 + 9;
 
+/// Who hears of the calls of a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Watchers {
+    /// Counts them.
+    pub(super) lane: Arc<Lane>,
+    /// Traces those that are sampled.
+    pub(super) tracer: Tracer,
+}
+
 /// Serves a connection until either side ends it.
 pub(super) async fn serve<S>(
     stream: S,
     services: Services,
     in_flight: Arc<InFlight>,
     limits: Limits,
-    lane: Arc<Lane>,
+    watchers: Watchers,
     keepalive: bool,
     draining: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let moved = Arc::new(Moved::default());
-    let share = Share::new(in_flight, lane.clone());
-    let calls = Calls::new(lane);
+    let share = Share::new(in_flight, watchers.lane.clone());
+    let calls = Calls::new(watchers);
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -206,7 +216,7 @@ impl hyper::service::Service<Request<Incoming>> for Dispatch {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Held>, Self::Error>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (mut call, share) = (self.calls.begin(request.uri().path()), self.share.clone());
+        let (mut call, share) = (self.calls.begin(&request), self.share.clone());
         let mut request = request.map(|body| tonic::body::Body::new(Counted::new(body, share.clone())));
         request.extensions_mut().insert(share.clone());
         let mut services = self.services.clone();

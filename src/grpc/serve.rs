@@ -5,6 +5,7 @@ use super::in_flight::InFlight;
 use super::listener::Listener;
 use super::{Limits, cache};
 use crate::proto::cache_service_server::CacheServiceServer;
+use crate::spans::Tracer;
 use crate::traffic::{Lane, Traffic};
 use http::{Request, Response};
 use std::convert::Infallible;
@@ -61,6 +62,8 @@ pub struct Plane {
     pub in_flight: Arc<InFlight>,
     /// Who counts what comes.
     pub traffic: Traffic,
+    /// Who is told about sampled calls.
+    pub tracer: Tracer,
     /// Connections still allowed.
     pub permits: Arc<Semaphore>,
     /// Turns true when the server drains.
@@ -133,17 +136,19 @@ impl Plane {
                 Ok(stream) => {
                     // After accepting: a loop that waits for a client must not keep a permit from the other loops.
                     let permit = self.permits.clone().acquire_owned().await.expect("the semaphore is never closed");
-                    let Self { services, limits, in_flight, draining, .. } = self.clone();
-                    let lane = lane.clone();
+                    let Self { services, limits, in_flight, tracer, draining, .. } = self.clone();
+                    let watched = connection::Watchers { lane: lane.clone(), tracer };
                     let keepalive = matches!(stream, Stream::Tcp(_));
                     let connection = Box::pin(async move {
                         match stream {
                             Stream::Tcp(stream) => {
-                                connection::serve(stream, services, in_flight, limits, lane, keepalive, draining).await;
+                                connection::serve(stream, services, in_flight, limits, watched, keepalive, draining)
+                                    .await;
                             }
                             Stream::Unix(stream) => {
                                 let stream = super::authority::Scrubbed::new(stream);
-                                connection::serve(stream, services, in_flight, limits, lane, keepalive, draining).await;
+                                connection::serve(stream, services, in_flight, limits, watched, keepalive, draining)
+                                    .await;
                             }
                         }
                         drop(permit);

@@ -264,6 +264,10 @@ pub(super) static METRICS: &[Metric] = &[
     gauge("open_calls", None, "Calls that have begun and not ended", |r| one(r.traffic.open_calls)),
     gauge("open_connections", None, "Connections of callers", |r| one(r.traffic.open_connections)),
     counter("accepted_connections", None, "Connections that were accepted", |r| one(r.traffic.accepted_connections)),
+    counter("spans_sent", None, "Spans that the collector of traces has taken", |r| one(r.spans.sent)),
+    counter("spans_dropped", None, "Spans that were lost because the collector was slow or away", |r| {
+        one(r.spans.dropped)
+    }),
     gauge("config_good", None, "1 while the configuration on disk is in force", |r| {
         one(r.config.problem.is_none().into())
     }),

@@ -4,6 +4,7 @@ use crate::cleaner::{Reason, Total};
 use crate::config::InForce;
 use crate::memory::Snapshot;
 use crate::sources::Sources;
+use crate::spans::Counts;
 use crate::store::Stats;
 use crate::traffic::Totals;
 use std::sync::Arc;
@@ -15,18 +16,20 @@ pub(super) struct Reading {
     pub(super) memory: Arc<Snapshot>,
     pub(super) runs: [Total; Reason::ALL.len()],
     pub(super) traffic: Totals,
+    pub(super) spans: Counts,
     pub(super) config: Arc<InForce>,
     pub(super) uptime_ms: u64,
 }
 
 impl Reading {
     pub(super) fn of(sources: &Sources) -> Self {
-        let Sources { store, cleaner, memory, clock, traffic, config, cache: _, started_at_ms: _ } = sources;
+        let Sources { store, cleaner, memory, clock, traffic, tracer, config, cache: _, started_at_ms: _ } = sources;
         Self {
             stats: store.stats(),
             memory: memory.get(),
             runs: cleaner.totals(),
             traffic: traffic.totals(),
+            spans: tracer.counts(),
             config: config.load_full(),
             uptime_ms: clock.now_ms(),
         }

@@ -73,6 +73,17 @@ impl Ebb {
         self.log.lock().unwrap().lines().filter(|line| line.contains(text)).count()
     }
 
+    /// The value of a metric, given by its name and labels and a space; 0 when it cannot be read.
+    pub fn metric(&self, name: &str) -> u64 {
+        use std::io::Write;
+        let Ok(mut stream) = std::net::TcpStream::connect(&self.http) else { return 0 };
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http);
+        let mut page = String::new();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream.read_to_string(&mut page).unwrap();
+        page.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |value| value.trim().parse().unwrap())
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
