@@ -1,6 +1,7 @@
 //! HTTP for those who watch: `/livez`, `/readyz`, and what the caller adds. A few connections at a time, and none that does not say
 //! what it wants.
 
+use crate::logging::Seldom;
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
@@ -86,6 +87,7 @@ pub(crate) async fn serve(
 
 async fn accept(listener: TcpListener, router: Router) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut complaint = Seldom::new(Duration::from_secs(10));
     loop {
         let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
@@ -101,7 +103,9 @@ async fn accept(listener: TcpListener, router: Router) {
             }
             Err(error) => {
                 // Too many open files, most likely: the loop goes on, but does not spin.
-                tracing::warn!(%error, "accept");
+                if let Some(left_out) = complaint.due() {
+                    tracing::warn!(%error, left_out, "accept");
+                }
                 tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await.ok();
             }
         }

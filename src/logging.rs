@@ -2,6 +2,7 @@
 
 use crate::config::{LogFormat, LogLevel};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -36,5 +37,44 @@ fn filter(level: LogLevel) -> LevelFilter {
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+/// Says something that could repeat itself without end: once, and then at most so often, with how often it was left out.
+#[derive(Debug)]
+pub(crate) struct Seldom {
+    every: Duration,
+    last: Option<Instant>,
+    left_out: u64,
+}
+
+impl Seldom {
+    /// At most once in `every`.
+    pub(crate) fn new(every: Duration) -> Self {
+        Self { every, last: None, left_out: 0 }
+    }
+
+    /// Whether it is to be said now, and how often it was not since it was said last.
+    pub(crate) fn due(&mut self) -> Option<u64> {
+        let now = Instant::now();
+        if self.last.is_some_and(|last| now.duration_since(last) < self.every) {
+            self.left_out += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_repeats_is_said_once_and_counted() {
+        let mut seldom = Seldom::new(Duration::from_secs(3600));
+        assert_eq!((seldom.due(), seldom.due(), seldom.due()), (Some(0), None, None));
+        let mut always = Seldom { every: Duration::ZERO, ..seldom };
+        assert_eq!((always.due(), always.due()), (Some(2), Some(0)));
     }
 }

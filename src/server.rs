@@ -1,12 +1,13 @@
 //! The server: builds the parts, announces its addresses, waits, drains.
 
 use crate::cache::Cache;
-use crate::cleaner::{Cleaner, Order};
+use crate::cleaner::{Cleaner, Order, Receipt};
 use crate::clock::{self, Clock};
 use crate::config::{Boot, Compaction, Live, Reload, Tuning};
 use crate::grpc::{Address, Admin, InFlight, Limits, Listener, Plane, Services};
 use crate::history::History;
 use crate::http;
+use crate::logging::Seldom;
 use crate::memory::{self, Governor, Paths, View, sample_limits};
 use crate::metrics::Metrics;
 use crate::page;
@@ -26,6 +27,8 @@ use tonic::service::Routes;
 
 /// How often the configuration file is looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often receipts are logged at most: under steady overwriting there are many.
+const RECEIPTS: Duration = Duration::from_secs(10);
 /// What a batch may take beside its values, in bytes.
 const MESSAGE_MARGIN: u64 = 64 << 10;
 /// The largest batch, in bytes: what stock clients receive at most.
@@ -159,9 +162,17 @@ impl Server {
 
         let follow = async {
             let mut ticks = tokio::time::interval(LOOK);
+            let (mut last_receipt, mut line) = (0, Seldom::new(RECEIPTS));
             loop {
                 ticks.tick().await;
                 history.record(&sources);
+                let receipts = history.receipts_after(last_receipt);
+                if let Some(last) = receipts.last()
+                    && line.due().is_some()
+                {
+                    announce_receipts(&receipts);
+                    last_receipt = last.id;
+                }
                 in_flight.set_max(in_flight_max(view.get().limit_bytes));
                 let compaction = live.tuning().compaction;
                 let found = live.poll();
@@ -218,6 +229,25 @@ fn announce_limit(found: &memory::Snapshot) {
         ),
         false => tracing::info!(limit_bytes = found.limit_bytes, source = found.limit_source, "memory limit"),
     }
+}
+
+/// Logs what the cleaner has done since the line before, in one line.
+fn announce_receipts(receipts: &[Receipt]) {
+    let (Some(first), Some(last)) = (receipts.first(), receipts.last()) else { return };
+    let sum = |of: fn(&Receipt) -> u64| receipts.iter().map(of).sum::<u64>();
+    tracing::info!(
+        id = last.id,
+        runs = receipts.len(),
+        reason = last.reason.name(),
+        moved_bytes = sum(|receipt| receipt.moved_bytes),
+        evicted_items = sum(|receipt| receipt.evicted_items),
+        expired_items = sum(|receipt| receipt.expired_items),
+        freed_segments = sum(|receipt| receipt.freed_segments),
+        rss_before_bytes = first.before.outside.rss_bytes,
+        rss_after_bytes = last.after.outside.rss_bytes,
+        cpu_micros = sum(|receipt| receipt.cpu_us),
+        "receipt",
+    );
 }
 
 fn limits(boot: &Boot) -> Limits {

@@ -8,6 +8,7 @@
 //! Nothing here ever waits: a collector that is away costs spans, not calls. Switched off, a call asks one `Option`.
 
 use crate::clock;
+use crate::logging::Seldom;
 use http::{HeaderMap, Uri};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, trace_service_client::TraceServiceClient,
@@ -19,7 +20,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
@@ -208,7 +209,7 @@ fn text(key: &str, value: &str) -> KeyValue {
 /// Sends what comes until nobody can send any more.
 async fn send(channel: Channel, mut spans: mpsc::Receiver<Span>, shared: std::sync::Weak<Shared>, endpoint: String) {
     let mut client = TraceServiceClient::new(channel);
-    let mut complained: Option<Instant> = None;
+    let mut complaint = Seldom::new(COMPLAINT);
     let mut batch = Vec::with_capacity(BATCH);
     while spans.recv_many(&mut batch, BATCH).await > 0 {
         if batch.len() < BATCH {
@@ -229,8 +230,7 @@ async fn send(channel: Channel, mut spans: mpsc::Receiver<Span>, shared: std::sy
         match answer {
             Ok(_) => shared.sent.fetch_add(count, Ordering::Relaxed),
             Err(status) => {
-                if complained.is_none_or(|at| at.elapsed() >= COMPLAINT) {
-                    complained = Some(Instant::now());
+                if complaint.due().is_some() {
                     tracing::warn!(
                         endpoint,
                         why = status.message(),

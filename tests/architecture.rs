@@ -18,14 +18,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("k8s", &["config", "http"]),
     ("logging", &["config"]),
     ("traffic", &[]),
-    ("spans", &["clock"]),
+    ("spans", &["clock", "logging"]),
     ("sources", &["cache", "cleaner", "clock", "config", "memory", "spans", "store", "traffic"]),
     ("history", &["cleaner", "clock", "memory", "sources", "store", "traffic"]),
     ("doctor", &["clock", "config", "history", "memory", "sources", "store", "traffic"]),
     ("metrics", &["cleaner", "config", "memory", "sources", "spans", "store", "traffic"]),
-    ("http", &[]),
+    ("http", &["logging"]),
     ("page", &["cleaner", "doctor", "history", "sources"]),
-    ("grpc", &["cache", "cleaner", "doctor", "history", "proto", "sources", "spans", "store", "traffic"]),
+    ("grpc", &["cache", "cleaner", "doctor", "history", "logging", "proto", "sources", "spans", "store", "traffic"]),
     (
         "server",
         &[

@@ -4,6 +4,7 @@ use super::connection;
 use super::in_flight::InFlight;
 use super::listener::Listener;
 use super::{Limits, cache};
+use crate::logging::Seldom;
 use crate::proto::cache_service_server::CacheServiceServer;
 use crate::spans::Tracer;
 use crate::traffic::{Lane, Traffic};
@@ -131,6 +132,7 @@ impl Plane {
     }
 
     async fn accept(self, socket: Socket, lane: Arc<Lane>, opened: tokio::sync::mpsc::UnboundedSender<Connection>) {
+        let mut complaint = Seldom::new(Duration::from_secs(10));
         loop {
             match socket.accept().await {
                 Ok(stream) => {
@@ -159,7 +161,9 @@ impl Plane {
                 }
                 Err(error) => {
                     // Too many open files, a connection that went away again: the loop goes on, but does not spin.
-                    tracing::warn!(%error, "accept");
+                    if let Some(left_out) = complaint.due() {
+                        tracing::warn!(%error, left_out, "accept");
+                    }
                     tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await.ok();
                 }
             }

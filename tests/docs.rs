@@ -1,0 +1,96 @@
+//! What the documents tell people to type, typed.
+#![allow(missing_docs, reason = "tests")]
+
+mod common;
+
+use common::{Ebb, program, until};
+use std::fs;
+use std::process::Command;
+
+/// The shell blocks of a document.
+fn blocks(path: &str) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap();
+    text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+/// Runs a block in the project's folder as somebody would, with this build as `ebb`, against this server.
+fn run(block: &str, ebb: &Ebb, folder: &std::path::Path) -> String {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let program = program().get_program().to_str().unwrap().to_owned();
+    let block = block.replace("tests/inject/pods", &format!("{root}/tests/inject/pods"));
+    let script = format!("set -eu\nebb() {{ '{program}' \"$@\"; }}\n{block}");
+    let output = Command::new("bash")
+        .args(["-c", &script])
+        .current_dir(folder)
+        .env("EBB_ADDR", &ebb.data)
+        .env("EBB_ADMIN_ADDR", &ebb.admin)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{block}\n{said}");
+    said
+}
+
+#[test]
+fn getting_started_works_as_it_is_written() {
+    let blocks = blocks("docs/getting-started.md");
+    let (build, rest) = blocks.split_first().unwrap();
+    assert!(build.contains("cargo build --release") && build.contains("ebb serve --max-memory 256Mi"));
+    let ebb = Ebb::start(&["--max-memory", "256Mi"]);
+    let folder = tempfile::tempdir().unwrap();
+    let said: Vec<String> = rest.iter().map(|block| run(block, &ebb, folder.path())).collect();
+    for (block, words) in said.iter().zip(["hello", "all is well", "watermarks.high", ""]) {
+        assert!(block.contains(words), "{words:?} is missing in\n{block}");
+    }
+    let injected = fs::read_to_string(folder.path().join("injected.yaml")).unwrap();
+    assert!(injected.contains("initContainers"), "{injected}");
+}
+
+#[test]
+fn memory_can_be_given_back_by_hand_as_the_page_says() {
+    let ebb = Ebb::start(&["--max-memory", "64Mi"]);
+    let folder = tempfile::tempdir().unwrap();
+    for block in blocks("docs/memory.md") {
+        run(&block, &ebb, folder.path());
+    }
+    until("the log has a line for the receipt", || ebb.logged("receipt") > 0);
+}
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let slug = |heading: &str| -> String {
+        let kept = heading
+            .trim()
+            .to_lowercase()
+            .chars()
+            .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
+            .collect::<String>();
+        kept.replace(' ', "-")
+    };
+    let mut documents: Vec<_> = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()).collect();
+    documents.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "RELIABILITY.md"].map(Into::into));
+    for document in documents.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+        let text = fs::read_to_string(document).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').map_or((link, None), |(file, heading)| (file, Some(heading)));
+            let target = if file.is_empty() { document.clone() } else { document.parent().unwrap().join(file) };
+            assert!(target.exists(), "{}: {link} leads nowhere", document.display());
+            if let Some(heading) = heading {
+                let target = fs::read_to_string(&target).unwrap();
+                let headings: Vec<_> = target
+                    .lines()
+                    .filter(|line| line.starts_with('#'))
+                    .map(|line| slug(line.trim_start_matches('#')))
+                    .collect();
+                assert!(
+                    headings.iter().any(|known| known == heading),
+                    "{}: no heading {heading} among {headings:?}",
+                    document.display()
+                );
+            }
+        }
+    }
+}
