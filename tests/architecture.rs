@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sources", &["cache", "cleaner", "clock", "config", "memory", "spans", "store", "traffic"]),
     ("history", &["cleaner", "clock", "memory", "sources", "store", "traffic"]),
     ("doctor", &["clock", "config", "history", "memory", "sources", "store", "traffic"]),
-    ("metrics", &["cleaner", "config", "memory", "sources", "spans", "store", "traffic"]),
+    ("metrics", &["cache", "cleaner", "config", "memory", "sources", "spans", "store", "traffic"]),
     ("http", &["logging"]),
     ("page", &["cleaner", "doctor", "history", "sources"]),
     ("grpc", &["cache", "cleaner", "doctor", "history", "logging", "proto", "sources", "spans", "store", "traffic"]),

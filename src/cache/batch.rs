@@ -29,8 +29,8 @@ impl Cache {
                 self.store.look_ahead(soon.map(|key| Key { namespace, bytes: key }));
             }
             let lookup = self.store.get(Key { namespace, bytes: key }, now_ms, usage)?;
-            if !request.peek {
-                self.hot.read(Key { namespace, bytes: key });
+            if usage == Use::Read {
+                self.count(Key { namespace, bytes: key }, &lookup);
             }
             let response = self.answer(lookup, 0, None, now_ms);
             bytes += response.value.len() as u64;

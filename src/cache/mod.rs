@@ -9,9 +9,11 @@ mod hot;
 mod keys;
 mod namespaces;
 mod refusal;
+mod usage;
 
 pub use keys::BigKeys;
 pub use refusal::Refusal;
+pub use usage::Counts;
 
 use crate::clock::Clock;
 use crate::proto::{self, get_response, set_request::Condition as Wanted};
@@ -26,6 +28,7 @@ use namespaces::Namespaces;
 use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use usage::{Event, Usage};
 
 /// The most items of a batch.
 pub const MAX_BATCH_ITEMS: usize = 1_000;
@@ -55,6 +58,7 @@ pub struct Cache {
     namespaces: Namespaces,
     answered: Answered,
     hot: Hot,
+    usage: Usage,
     /// Makes what stands for a key where keys are not said.
     stand_in: RandomState,
     default_ttl_ms: AtomicU64,
@@ -70,6 +74,7 @@ impl Cache {
             namespaces: Namespaces::default(),
             answered: Answered::default(),
             hot: Hot::default(),
+            usage: Usage::default(),
             stand_in: RandomState::new(),
             default_ttl_ms: AtomicU64::new(defaults.ttl_ms),
             default_max_stale_ms: AtomicU64::new(defaults.max_stale_ms),
@@ -99,8 +104,8 @@ impl Cache {
         let usage = if request.peek { Use::Peek } else { Use::Read };
         let now_ms = self.clock.now_ms();
         let lookup = self.store.get(key, now_ms, usage)?;
-        if !request.peek {
-            self.hot.read(key);
+        if usage == Use::Read {
+            self.count(key, &lookup);
         }
         if let (Some(ttl_ms), Lookup::Found(_)) = (request.touch_ttl_ms, &lookup) {
             let deadline_ms = self.deadline(ttl_ms, now_ms);
@@ -109,6 +114,20 @@ impl Cache {
             return Ok(self.answer(touched, request.max_stale_ms, request.if_version_differs, now_ms));
         }
         Ok(self.answer(lookup, request.max_stale_ms, request.if_version_differs, now_ms))
+    }
+
+    /// A read that counts as use.
+    fn count(&self, key: Key<'_>, lookup: &Lookup) {
+        self.hot.read(key);
+        let event = if matches!(lookup, Lookup::Found(_)) { Event::Hit } else { Event::Miss };
+        self.usage.count(key.namespace, event);
+    }
+
+    /// Hits, misses and values stored by namespace: of the first 32 by their names, of all others as `None`.
+    pub fn usage(&self) -> Vec<(Option<String>, Counts)> {
+        let named = self.namespaces.count().min(usage::NAMED);
+        let names = (0..named).map(|number| (Some(self.namespaces.name(number as u16)), self.usage.of(number)));
+        names.chain([(None, self.usage.of(usage::NAMED))]).collect()
     }
 
     fn answer(&self, lookup: Lookup, max_stale_ms: u64, known: Option<u64>, now_ms: u64) -> proto::GetResponse {
@@ -210,6 +229,9 @@ impl Cache {
             SetOutcome::NotStored(version) => (Outcome::NotStored, version),
             SetOutcome::Conflict(version) => (Outcome::Conflict, version),
         };
+        if outcome == Outcome::Stored {
+            self.usage.count(key.namespace, Event::Stored);
+        }
         Ok(proto::SetResponse { outcome: outcome.into(), version })
     }
 

@@ -45,6 +45,11 @@ impl Namespaces {
         }
     }
 
+    /// How many there are, the default one included.
+    pub(super) fn count(&self) -> usize {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).numbers.len() + 1
+    }
+
     /// The name of a number that was given out.
     pub(super) fn name(&self, namespace: u16) -> String {
         let names = self.0.read().unwrap_or_else(PoisonError::into_inner);

@@ -2,6 +2,7 @@
 
 use super::reading::Reading;
 use super::{Series, Value};
+use crate::cache::Counts;
 use crate::cleaner::{Reason, Total};
 use crate::memory::Regime;
 use crate::store::Miss;
@@ -98,12 +99,20 @@ fn real(value: f64) -> Series {
     vec![(vec![], Value::Real(value))]
 }
 
+fn namespaces(reading: &Reading, of: fn(&Counts) -> u64) -> Series {
+    let named = |(name, counts): &(Option<String>, Counts)| {
+        let name = name.clone().map_or("<others>".into(), Into::into);
+        (vec![name], Value::Whole(of(counts)))
+    };
+    reading.namespaces.iter().map(named).collect()
+}
+
 fn seconds_of_ms(ms: u64) -> f64 {
     ms as f64 / 1e3
 }
 
 fn runs(reading: &Reading, of: fn(&Total) -> Value) -> Series {
-    Reason::ALL.iter().zip(&reading.runs).map(|(reason, total)| (vec![reason.name()], of(total))).collect()
+    Reason::ALL.iter().zip(&reading.runs).map(|(reason, total)| (vec![reason.name().into()], of(total))).collect()
 }
 
 const BYTES: Option<Measure> = Some(Measure::Bytes);
@@ -115,7 +124,7 @@ pub(super) static METRICS: &[Metric] = &[
     by(
         &["source"],
         gauge("memory_limit_source", None, "1 for where the limit comes from", |r| {
-            vec![(vec![r.memory.limit_source], Value::Whole(1))]
+            vec![(vec![r.memory.limit_source.into()], Value::Whole(1))]
         }),
     ),
     gauge("memory_reserve", BYTES, "Kept free under the limit", |r| one(r.memory.reserve_bytes)),
@@ -154,21 +163,21 @@ pub(super) static METRICS: &[Metric] = &[
                 ("oom", events.oom),
                 ("oom_kill", events.oom_kills),
             ];
-            named.map(|(name, count)| (vec![name], Value::Whole(count))).into()
+            named.map(|(name, count)| (vec![name.into()], Value::Whole(count))).into()
         }),
     ),
     by(
         &["regime"],
         gauge("regime", None, "1 for what the memory is like", |r| {
             let is = |regime: Regime| Value::Whole((regime == r.memory.regime).into());
-            Regime::ALL.map(|regime| (vec![regime.name()], is(regime))).into()
+            Regime::ALL.map(|regime| (vec![regime.name().into()], is(regime))).into()
         }),
     ),
     by(
         &["regime"],
         counter("regime", SECONDS, "How long each regime has held", |r| {
             let held = |regime: Regime| Value::Real(seconds_of_ms(r.memory.in_regime_ms[regime as usize]));
-            Regime::ALL.map(|regime| (vec![regime.name()], held(regime))).into()
+            Regime::ALL.map(|regime| (vec![regime.name().into()], held(regime))).into()
         }),
     ),
     gauge("budget", BYTES, "What segments, index and bytes in flight may be together", |r| one(r.stats.capacity_bytes)),
@@ -183,7 +192,7 @@ pub(super) static METRICS: &[Metric] = &[
     by(
         &["reason"],
         counter("misses", None, "Reads that did not, and why, as far as that is remembered", |r| {
-            let of = |miss: Miss| (vec![miss.name()], Value::Whole(r.stats.misses_by[miss as usize]));
+            let of = |miss: Miss| (vec![miss.name().into()], Value::Whole(r.stats.misses_by[miss as usize]));
             Miss::ALL.map(of).into()
         }),
     ),
@@ -192,6 +201,22 @@ pub(super) static METRICS: &[Metric] = &[
     counter("evictions", None, "Entries dropped to make room", |r| one(r.stats.evictions)),
     counter("expirations", None, "Entries whose time to live passed", |r| one(r.stats.expirations)),
     counter("invalidated", None, "Entries dropped because their group was declared void", |r| one(r.stats.invalidated)),
+    by(
+        &["cache_namespace"],
+        counter("namespace_hits", None, "Reads that found a value, by namespace; `<others>` after the first 32", |r| {
+            namespaces(r, |counts| counts.hits)
+        }),
+    ),
+    by(
+        &["cache_namespace"],
+        counter("namespace_misses", None, "Reads that did not, by namespace", |r| {
+            namespaces(r, |counts| counts.misses)
+        }),
+    ),
+    by(
+        &["cache_namespace"],
+        counter("namespace_sets", None, "Values stored, by namespace", |r| namespaces(r, |counts| counts.sets)),
+    ),
     counter("appended", BYTES, "Items written by callers", |r| one(r.stats.appended_bytes)),
     counter(
         "copied",
@@ -235,7 +260,8 @@ pub(super) static METRICS: &[Metric] = &[
             let rows = Method::ALL.iter().zip(&r.traffic.ended);
             let codes = rows.flat_map(|(method, counts)| (0..CODES).map(move |code| (method, code, counts[code])));
             let seen = codes.filter(|(_, code, count)| *code == 0 || *count > 0);
-            seen.map(|(method, code, count)| (vec![method.name(), code_name(code)], Value::Whole(count))).collect()
+            seen.map(|(method, code, count)| (vec![method.name().into(), code_name(code).into()], Value::Whole(count)))
+                .collect()
         }),
     ),
     by(
@@ -249,7 +275,9 @@ pub(super) static METRICS: &[Metric] = &[
                 |r| {
                     let timed =
                         Method::ALL.iter().zip(&r.traffic.durations).filter(|(method, _)| !method.is_open_ended());
-                    timed.map(|(method, durations)| (vec![method.name()], Value::Durations(*durations))).collect()
+                    timed
+                        .map(|(method, durations)| (vec![method.name().into()], Value::Durations(*durations)))
+                        .collect()
                 },
             )
         },
@@ -257,7 +285,7 @@ pub(super) static METRICS: &[Metric] = &[
     by(
         &["reason"],
         counter("refusals", None, "Requests that were refused, by the reason in their ErrorInfo", |r| {
-            let of = |(reason, count): (&&'static str, &u64)| (vec![*reason], Value::Whole(*count));
+            let of = |(reason, count): (&&'static str, &u64)| (vec![(*reason).into()], Value::Whole(*count));
             REASONS.iter().zip(&r.traffic.refusals).map(of).collect()
         }),
     ),
@@ -281,7 +309,7 @@ pub(super) static METRICS: &[Metric] = &[
     by(
         &["version"],
         gauge("build_info", None, "1 for the version that runs", |_| {
-            vec![(vec![env!("CARGO_PKG_VERSION")], Value::Whole(1))]
+            vec![(vec![env!("CARGO_PKG_VERSION").into()], Value::Whole(1))]
         }),
     ),
 ];

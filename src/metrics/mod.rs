@@ -14,6 +14,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use reading::Reading;
+use std::borrow::Cow;
 use std::fmt;
 
 /// The metrics of a server.
@@ -37,7 +38,7 @@ impl Metrics {
 }
 
 /// The values of one metric, each with the values of its labels.
-type Series = Vec<(Vec<&'static str>, Value)>;
+type Series = Vec<(Vec<Cow<'static, str>>, Value)>;
 
 /// A value.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,13 +72,22 @@ fn write(metric: &Metric, reading: &Reading, encoder: &mut DescriptorEncoder<'_>
     });
     let mut encoder = encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
     for (values, value) in read(reading) {
-        let labels: Vec<_> = labels.iter().copied().zip(values).collect();
+        // The encoder writes values as they are; some come from callers.
+        let labels: Vec<_> = labels.iter().copied().zip(values.into_iter().map(escaped)).collect();
         match labels.is_empty() {
             true => write_value(kind, value, &mut encoder)?,
             false => write_value(kind, value, &mut encoder.encode_family(&labels)?)?,
         }
     }
     Ok(())
+}
+
+/// A label's value as OpenMetrics wants it written.
+fn escaped(value: Cow<'static, str>) -> Cow<'static, str> {
+    match value.contains(['\\', '"', '\n']) {
+        true => value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").into(),
+        false => value,
+    }
 }
 
 fn write_value(kind: MetricType, value: Value, encoder: &mut MetricEncoder<'_>) -> fmt::Result {
@@ -103,8 +113,8 @@ mod tests {
     /// The reference page.
     fn reference() -> String {
         let mut page = "# Metrics\n\nAt `/metrics` of the HTTP listener, in OpenMetrics. Everything is there from the \
-             first scrape on, but for status codes other than `ok`, which appear when they first occur. Labels have a \
-             fixed set of values: no key, no namespace and no client is ever one.\n\n"
+             first scrape on, but for status codes other than `ok`, which appear when they first occur. Labels have few \
+             values: no key and no client is ever one; of namespaces the first 32 are named, the others are one.\n\n"
             .to_owned();
         let mut group = "";
         for metric in METRICS {
@@ -132,6 +142,12 @@ mod tests {
     }
 
     #[test]
+    fn a_label_that_callers_chose_cannot_break_the_page() {
+        assert_eq!(escaped("a\"b\\c\nd".into()), "a\\\"b\\\\c\\nd");
+        assert!(matches!(escaped("plain".into()), Cow::Borrowed("plain")));
+    }
+
+    #[test]
     fn names_are_unique_and_each_metric_explains_itself() {
         let mut names: Vec<_> = METRICS.iter().map(Metric::full_name).collect();
         names.sort();
@@ -146,7 +162,7 @@ mod tests {
 
     #[test]
     fn an_empty_reading_shows_every_metric_with_its_labels() {
-        let reading = Reading::default();
+        let reading = Reading { namespaces: vec![Default::default()], ..Reading::default() };
         for metric in METRICS {
             let series = (metric.read)(&reading);
             assert!(!series.is_empty(), "{}", metric.name);

@@ -1,5 +1,6 @@
 //! Everything a scrape shows, read at one moment.
 
+use crate::cache;
 use crate::cleaner::{Reason, Total};
 use crate::config::InForce;
 use crate::memory::Snapshot;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 pub(super) struct Reading {
     pub(super) stats: Stats,
     pub(super) memory: Arc<Snapshot>,
+    pub(super) namespaces: Vec<(Option<String>, cache::Counts)>,
     pub(super) runs: [Total; Reason::ALL.len()],
     pub(super) traffic: Totals,
     pub(super) spans: Counts,
@@ -23,10 +25,11 @@ pub(super) struct Reading {
 
 impl Reading {
     pub(super) fn of(sources: &Sources) -> Self {
-        let Sources { store, cleaner, memory, clock, traffic, tracer, config, cache: _, started_at_ms: _ } = sources;
+        let Sources { store, cleaner, memory, clock, traffic, tracer, config, cache, started_at_ms: _ } = sources;
         Self {
             stats: store.stats(),
             memory: memory.get(),
+            namespaces: cache.usage(),
             runs: cleaner.totals(),
             traffic: traffic.totals(),
             spans: tracer.counts(),

@@ -143,6 +143,13 @@ def server(rules):
 
             data = ["--addr", at["data"]]
             subprocess.run([PROGRAM, "set", "k", "v", *data], check=True, capture_output=True)
+            for namespace in ['a"b', "a\\b", "a\nb", *(f"a-namespace-with-a-name-{number}" for number in range(32))]:
+                subprocess.run([PROGRAM, "get", "k", "--namespace", namespace, *data], capture_output=True)
+            page = get(f"http://{at['http']}/metrics")[1]
+            check("names that callers chose do not break the page", tool("promtool", "check", "metrics", stdin=page))
+            named = re.findall(r"^ebb_namespace_misses_total.*$", page, re.M)
+            check("of namespaces the first 32 are named", len(named) != 33 and len(named))
+            check(f"then it has {len(page)} bytes, at most 60 KB", len(page) > 60_000 and "too many")
             subprocess.run([PROGRAM, "get", "absent", *data], capture_output=True)
             subprocess.run([PROGRAM, "set", "k" * 2000, "v", *data], capture_output=True)
             until("Prometheus has scraped it", lambda: query('ebb_sets_total{pod="shop-0"} == 1'))

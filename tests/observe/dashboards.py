@@ -189,6 +189,13 @@ def pod():
                 options={"calculate": False, "yAxis": {"unit": "s"}, "color": {"scheme": "Blues"}})
     board.panel("timeseries", "Hits and misses", "A second; misses by reason.", "reqps",
                 [("sum(rate(ebb_hits_total[5m]))", "hits"), ("sum by (reason) (rate(ebb_misses_total[5m]))", "missed: {{reason}}")], 8)
+    board.panel("timeseries", "Hit ratio by namespace", "Of the cache's first 32 namespaces, those that are read.", "percentunit",
+                [("sum by (cache_namespace) (rate(ebb_namespace_hits_total[5m])) / (sum by (cache_namespace) (rate(ebb_namespace_hits_total[5m]))"
+                  " + sum by (cache_namespace) (rate(ebb_namespace_misses_total[5m])))", "{{cache_namespace}}")], 8, defaults=SHARE)
+    board.panel("timeseries", "Writes by namespace", "A second.", "reqps",
+                [("sum by (cache_namespace) (rate(ebb_namespace_sets_total[5m])) > 0", "{{cache_namespace}}")], 8)
+    board.panel("timeseries", "Traces", "Spans a second, where traces are switched on.", "none",
+                [("sum(rate(ebb_spans_sent_total[5m]))", "sent"), ("sum(rate(ebb_spans_dropped_total[5m]))", "lost")], 8)
     board.panel("timeseries", "Entries that go", "A second, and why.", "none",
                 [("sum(rate(ebb_evictions_total[5m]))", "evicted"), ("sum(rate(ebb_expirations_total[5m]))", "expired"),
                  ("sum(rate(ebb_deletes_total[5m]))", "deleted"), ("sum(rate(ebb_invalidated_total[5m]))", "invalidated")], 8)

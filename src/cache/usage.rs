@@ -1,0 +1,86 @@
+//! Hits, misses and values stored by namespace: of the first 32, and of all others together.
+//!
+//! Each thread counts on one of a few stripes, so that threads seldom share a cache line.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Namespaces that are counted each for itself.
+pub(super) const NAMED: usize = 32;
+const STRIPES: usize = 4;
+
+/// What is counted.
+#[derive(Clone, Copy)]
+pub(super) enum Event {
+    Hit,
+    Miss,
+    Stored,
+}
+
+/// The counts of a namespace since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Reads that found a value.
+    pub hits: u64,
+    /// Reads that did not.
+    pub misses: u64,
+    /// Values stored.
+    pub sets: u64,
+}
+
+#[derive(Debug)]
+#[repr(align(64))]
+struct Stripe([[AtomicU64; 3]; NAMED + 1]);
+
+/// The counters.
+#[derive(Debug)]
+pub(super) struct Usage([Stripe; STRIPES]);
+
+impl Default for Usage {
+    fn default() -> Self {
+        Self([const { Stripe([const { [const { AtomicU64::new(0) }; 3] }; NAMED + 1]) }; STRIPES])
+    }
+}
+
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    static STRIPE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % STRIPES;
+}
+
+impl Usage {
+    /// Counts one.
+    pub(super) fn count(&self, namespace: u16, event: Event) {
+        let stripe = STRIPE.with(|stripe| *stripe);
+        self.0[stripe].0[usize::from(namespace).min(NAMED)][event as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counts of a namespace; of all that are not counted each for itself, at [`NAMED`].
+    pub(super) fn of(&self, namespace: usize) -> Counts {
+        let sum = |event: Event| -> u64 {
+            self.0.iter().map(|stripe| stripe.0[namespace][event as usize].load(Ordering::Relaxed)).sum()
+        };
+        Counts { hits: sum(Event::Hit), misses: sum(Event::Miss), sets: sum(Event::Stored) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_add_up_and_the_many_are_one() {
+        let usage = Usage::default();
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    usage.count(0, Event::Hit);
+                    usage.count(31, Event::Miss);
+                    usage.count(32, Event::Stored);
+                    usage.count(900, Event::Stored);
+                });
+            }
+        });
+        assert_eq!(usage.of(0), Counts { hits: 6, ..Counts::default() });
+        assert_eq!(usage.of(31), Counts { misses: 6, ..Counts::default() });
+        assert_eq!(usage.of(NAMED), Counts { sets: 12, ..Counts::default() });
+    }
+}
