@@ -207,6 +207,7 @@ fn text(key: &str, value: &str) -> KeyValue {
 }
 
 /// Sends what comes until nobody can send any more.
+#[expect(clippy::disallowed_methods, reason = "on the control runtime, to gather a batch")]
 async fn send(channel: Channel, mut spans: mpsc::Receiver<Span>, shared: std::sync::Weak<Shared>, endpoint: String) {
     let mut client = TraceServiceClient::new(channel);
     let mut complaint = Seldom::new(COMPLAINT);

@@ -22,6 +22,7 @@ pub(super) enum News {
 }
 
 /// Listens to a sidecar and passes on what it says, until nobody wants to know any more.
+#[expect(clippy::disallowed_methods, reason = "a pause before the next try, on a terminal's own runtime")]
 pub(super) async fn follow(number: usize, address: Address, every_ms: u64, to: Sender<(usize, News)>) {
     loop {
         let why = match listen(number, &address, every_ms, &to).await {
