@@ -243,10 +243,29 @@ def check_config_map(cluster, program, check):
             ebb.kill()
 
 
-def findings(cluster, program):
+def check_in_cluster(cluster, program, check):
+    """`ebb check` with the account that `helm test` gives it, and nothing else."""
+    show = ("--show-only", "templates/tests/test-check.yaml", "--set", "injector.mode=webhook,tests.check=true")
+    text = cluster.run("helm4/helm", "template", "ebb", "charts/ebb", "--namespace", NAMESPACE, *show)[1]
+    rights = [document for document in yaml.safe_load_all(text) if document and document["kind"] != "Pod"]
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": rights})
+    code, _, why = cluster.kubectl("create", "--filename=-", text=listed)
+    check("check: the rights of helm test can be given", code and why)
+    account = "ebb-test-check"
+    token = cluster.kubectl("create", "token", account, "--namespace", NAMESPACE)[1].strip()
+    (cluster.folder / "check.kubeconfig").write_text(CONFIG.format(port=cluster.port, token=token))
+    by_admin, by_test = findings(cluster, program, "kubeconfig"), findings(cluster, program, "check.kubeconfig")
+    check("check: with the rights of helm test it sees as much", by_admin != by_test and (by_admin, by_test))
+    may = lambda *words: cluster.kubectl("auth", "can-i", *words, f"--as=system:serviceaccount:{NAMESPACE}:{account}")[1].strip()
+    for words in (("list", "secrets"), ("create", "pods", "-n", "shop"), ("delete", "pods", "-n", "default")):
+        check(f"check: helm test may not {' '.join(words)}", may(*words) != "no")
+    cluster.kubectl("delete", "--filename=-", text=listed)
+
+
+def findings(cluster, program, account="kubeconfig"):
     """What `ebb check` finds: its exit code, and everything that is not well."""
-    environment = {"KUBECONFIG": str(cluster.folder / "kubeconfig"), "PATH": ""}
-    command = [program, "check", "--namespace", "plain", "--output", "json"]
+    environment = {"KUBECONFIG": str(cluster.folder / account), "PATH": ""}
+    command = [program, "check", "--namespace", "default", "--output", "json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     if done.returncode not in (0, 1) or not done.stdout:
         return done.returncode, {"": done.stderr}
@@ -387,6 +406,7 @@ def run(assets, tools, program, check):
             check_rbac(cluster, check)
             check_config_map(cluster, program, check)
             check_findings(cluster, program, check)
+            check_in_cluster(cluster, program, check)
             code = two.stop()
             found = findings(cluster, program)[1]
             check("check: a webhook that cannot be reached is found", "webhook" not in found.get("injection", "") and found)
