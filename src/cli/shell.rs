@@ -1,6 +1,6 @@
 //! What shells and readers of manuals want: `ebb completions`, `ebb man`.
 
-use super::{Cli, Outcome, output};
+use super::{Cli, Failure, Outcome, output};
 use clap::{Args, CommandFactory as _};
 use std::path::PathBuf;
 
@@ -37,7 +37,8 @@ pub(crate) struct ManArgs {
 /// Prints or writes the pages.
 pub(super) fn man(args: &ManArgs) -> Outcome {
     match &args.into {
-        Some(folder) => Ok(clap_mangen::generate_to(Cli::command(), folder)?),
+        Some(folder) => clap_mangen::generate_to(Cli::command(), folder)
+            .map_err(|error| Failure::Failed(format!("--into {}: {error}", folder.display()))),
         None => {
             let mut text = Vec::new();
             clap_mangen::Man::new(Cli::command()).render(&mut text)?;
