@@ -308,7 +308,7 @@ pub(crate) fn examine(sources: &Sources, history: &History) -> Vec<Finding> {
         stats: &sources.store.stats(),
         config: &config,
         recent: Recent {
-            seconds: (now.at_ms - before.at_ms) / 1000,
+            seconds: (now.uptime_ms - before.uptime_ms) / 1000,
             reads: now.hits + now.misses - before.hits - before.misses,
             misses: now.misses - before.misses,
             missed_evicted: now.missed_evicted - before.missed_evicted,

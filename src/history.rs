@@ -25,7 +25,9 @@ const RECEIPTS: usize = 120;
 /// One moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Point {
-    /// Unix time in milliseconds.
+    /// Since the start of the process, in milliseconds: goes on evenly, whatever happens to the wall clock.
+    pub(crate) uptime_ms: u64,
+    /// Unix time in milliseconds, for people.
     pub(crate) at_ms: u64,
     pub(crate) limit_bytes: u64,
     pub(crate) used_bytes: u64,
@@ -71,6 +73,7 @@ impl History {
         let (stats, totals) = (sources.store.stats(), sources.traffic.totals());
         let memory = sources.memory.get();
         let point = Point {
+            uptime_ms: sources.clock.now_ms(),
             at_ms: clock::unix_ms(),
             limit_bytes: memory.limit_bytes,
             used_bytes: memory.used_bytes,
@@ -94,8 +97,8 @@ impl History {
     /// The last point that is at least so old, or the oldest there is.
     pub(crate) fn before(&self, age_ms: u64) -> Option<Point> {
         let rings = self.rings();
-        let latest = rings.now.at_ms.saturating_sub(age_ms);
-        rings.points.iter().rev().find(|point| point.at_ms <= latest).or(rings.points.front()).copied()
+        let latest = rings.now.uptime_ms.saturating_sub(age_ms);
+        rings.points.iter().rev().find(|point| point.uptime_ms <= latest).or(rings.points.front()).copied()
     }
 
     /// The receipts of the last hour after the one with this number, oldest first, at most 120.
@@ -106,7 +109,7 @@ impl History {
 
 impl Rings {
     fn add(&mut self, mut now: Point, durations: &Durations, newest_first: Vec<Receipt>) {
-        let is_due = self.points.back().is_none_or(|last| now.at_ms >= last.at_ms + POINT_SECONDS * 1000);
+        let is_due = self.points.back().is_none_or(|last| now.uptime_ms >= last.uptime_ms + POINT_SECONDS * 1000);
         let within =
             |since: &Durations, permille| since.within_nanos(permille).map_or(0, |nanos| (nanos / 1000) as u32);
         let of = |before: &Durations| {
@@ -162,7 +165,7 @@ mod tests {
 
     fn second(rings: &mut Rings, at: u64, durations: &Durations, receipts: &[u64]) {
         let receipts = receipts.iter().rev().map(|id| Receipt { id: *id, ..Receipt::default() }).collect();
-        rings.add(Point { at_ms: at * 1000, ..Point::default() }, durations, receipts);
+        rings.add(Point { uptime_ms: at * 1000, ..Point::default() }, durations, receipts);
     }
 
     #[test]
@@ -172,11 +175,11 @@ mod tests {
             second(&mut rings, at, &Durations::default(), &[at + 1]);
         }
         assert_eq!((rings.points.len(), rings.receipts.len()), (POINTS, RECEIPTS));
-        assert_eq!(rings.points.back().unwrap().at_ms - rings.points[0].at_ms, 3595 * 1000);
+        assert_eq!(rings.points.back().unwrap().uptime_ms - rings.points[0].uptime_ms, 3595 * 1000);
         let bytes = rings.points.capacity() * size_of::<Point>() + rings.receipts.capacity() * size_of::<Receipt>();
         assert!(bytes <= 256 << 10, "{bytes} bytes");
         let history = History(Arc::new(Mutex::new(rings)));
-        assert_eq!(history.before(60_000).unwrap().at_ms, (3 * 3600 - 65) * 1000);
+        assert_eq!(history.before(60_000).unwrap().uptime_ms, (3 * 3600 - 65) * 1000);
         assert_eq!(history.receipts_after(3 * 3600 - 2).len(), 2);
     }
 
@@ -200,7 +203,7 @@ mod tests {
     fn a_peak_between_two_points_is_not_lost() {
         let mut rings = Rings::default();
         for (at, rss_bytes) in [(0, 1), (1, 9), (2, 3), (5, 2), (10, 4)] {
-            rings.add(Point { at_ms: at * 1000, rss_bytes, ..Point::default() }, &Durations::default(), Vec::new());
+            rings.add(Point { uptime_ms: at * 1000, rss_bytes, ..Point::default() }, &Durations::default(), Vec::new());
         }
         let peaks: Vec<_> = rings.points.iter().map(|point| point.rss_bytes).collect();
         assert_eq!((peaks, rings.now.rss_bytes), (vec![1, 9, 4], 4));
