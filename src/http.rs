@@ -87,7 +87,7 @@ pub(crate) async fn serve(
 
 async fn accept(listener: TcpListener, router: Router) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut complaint = Seldom::new(Duration::from_secs(10));
+    let mut complaint = Seldom::new(Duration::from_secs(1));
     loop {
         let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {

@@ -1,6 +1,7 @@
 //! Log lines: text for people, JSON for machines, on standard error, with a level that can be changed while running.
 
 use crate::config::{LogFormat, LogLevel};
+use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use tracing_subscriber::filter::LevelFilter;
@@ -14,7 +15,11 @@ static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 pub(crate) fn start(format: LogFormat, level: LogLevel) {
     let (filter, handle) = reload::Layer::new(filter(level));
     let lines = match format {
-        LogFormat::Text => fmt::layer().with_target(false).with_writer(std::io::stderr).boxed(),
+        LogFormat::Text => {
+            // Colours are for people at a terminal; in a file they are noise.
+            let colours = std::io::stderr().is_terminal();
+            fmt::layer().with_target(false).with_ansi(colours).with_writer(std::io::stderr).boxed()
+        }
         LogFormat::Json => fmt::layer().json().with_target(false).with_writer(std::io::stderr).boxed(),
     };
     if tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().is_ok() {

@@ -132,7 +132,7 @@ impl Plane {
     }
 
     async fn accept(self, socket: Socket, lane: Arc<Lane>, opened: tokio::sync::mpsc::UnboundedSender<Connection>) {
-        let mut complaint = Seldom::new(Duration::from_secs(10));
+        let mut complaint = Seldom::new(Duration::from_secs(1));
         loop {
             match socket.accept().await {
                 Ok(stream) => {

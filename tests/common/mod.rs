@@ -68,9 +68,14 @@ impl Ebb {
         statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
     }
 
+    /// The lines of its log that hold `text`.
+    pub fn lines(&self, text: &str) -> Vec<String> {
+        self.log.lock().unwrap().lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+    }
+
     /// How many lines of its log hold `text`.
     pub fn logged(&self, text: &str) -> usize {
-        self.log.lock().unwrap().lines().filter(|line| line.contains(text)).count()
+        self.lines(text).len()
     }
 
     /// The value of a metric, given by its name and labels and a space; 0 when it cannot be read.
