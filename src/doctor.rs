@@ -163,7 +163,7 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
             let average = f.stats.live_bytes.checked_div(f.stats.entries)?;
             (average > f.segment_bytes / 8).then(|| {
                 format!(
-                    "an entry has {} KiB on average, a segment {}: much of a segment stays empty",
+                    "an entry has {} KiB on average, a segment {} KiB: much of a segment stays empty",
                     average >> 10,
                     f.segment_bytes >> 10
                 )
