@@ -67,7 +67,7 @@ const REFUSED: &str = "Too many open files";
 /// More connections than the server has descriptors for.
 fn storm(ebb: &Ebb) -> Vec<TcpStream> {
     let storm = (0..20).map(|_| TcpStream::connect(&ebb.data).unwrap()).collect();
-    until("a connection cannot be accepted", || refused(&ebb) > 0);
+    until("a connection cannot be accepted", || refused(ebb) > 0);
     storm
 }
 
