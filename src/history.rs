@@ -84,6 +84,47 @@ impl History {
         self.rings().add(point, &all(&totals), sources.cleaner.receipts());
     }
 
+    /// An hour in which every figure is large.
+    #[cfg(test)]
+    pub(crate) fn of_a_busy_hour() -> Self {
+        use crate::cleaner::{Account, Outside, Reason};
+        let (gib, many, start) = (64 << 30, 10_u64.pow(11), 1_795_000_000_000);
+        let mut rings = Rings::default();
+        for second in 0..4_000 {
+            let point = Point {
+                uptime_ms: second * 1000,
+                at_ms: start + second * 1000,
+                limit_bytes: gib,
+                used_bytes: gib - second,
+                rss_bytes: gib - second,
+                live_bytes: gib - second,
+                hits: many + second,
+                misses: many / 10 + second,
+                requests: many + second,
+                ..Point::default()
+            };
+            let outside = Outside { rss_bytes: gib - second, ..Outside::default() };
+            let account = Account { outside, ..Account::default() };
+            let receipt = Receipt {
+                id: 1_000_000 + second,
+                reason: Reason::LimitLowered,
+                started_at_ms: start + second * 1000,
+                duration_us: 1_000_000,
+                cpu_us: 100_000,
+                longest_step_us: 1_000,
+                moved_bytes: gib - second,
+                evicted_items: 1_000_000,
+                freed_segments: 1_000_000,
+                before: account,
+                after: account,
+                ..Receipt::default()
+            };
+            rings.add(point, &Durations::default(), vec![receipt]);
+        }
+        rings.points.iter_mut().for_each(|point| (point.p50_micros, point.p99_micros) = (100_000, 100_000));
+        Self(Arc::new(Mutex::new(rings)))
+    }
+
     /// The last second.
     pub(crate) fn now(&self) -> Point {
         self.rings().now

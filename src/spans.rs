@@ -207,23 +207,19 @@ fn text(key: &str, value: &str) -> KeyValue {
 }
 
 /// Sends what comes until nobody can send any more.
-#[expect(clippy::disallowed_methods, reason = "on the control runtime, to gather a batch")]
 async fn send(channel: Channel, mut spans: mpsc::Receiver<Span>, shared: std::sync::Weak<Shared>, endpoint: String) {
     let mut client = TraceServiceClient::new(channel);
     let mut complaint = Seldom::new(COMPLAINT);
-    let mut batch = Vec::with_capacity(BATCH);
+    let mut batch = Vec::new();
     while spans.recv_many(&mut batch, BATCH).await > 0 {
-        if batch.len() < BATCH {
-            // A little later there are more, and one batch costs hardly more than one span.
-            tokio::time::sleep(EVERY).await;
+        // A little later there are more, and one batch costs hardly more than one span.
+        let deadline = tokio::time::Instant::now() + EVERY;
+        while batch.len() < BATCH {
             let room = BATCH - batch.len();
-            let mut more = Vec::new();
-            while more.len() < room
-                && let Ok(span) = spans.try_recv()
-            {
-                more.push(span);
+            let more = spans.recv_many(&mut batch, room);
+            if !matches!(tokio::time::timeout_at(deadline, more).await, Ok(1..)) {
+                break; // it is time, or nobody can send any more
             }
-            batch.append(&mut more);
         }
         let count = batch.len() as u64;
         let answer = client.export(request(std::mem::take(&mut batch))).await;

@@ -6,39 +6,22 @@ use crate::history::{History, POINT_SECONDS, Point};
 use crate::sources::Sources;
 use serde_json::{Value, json};
 
-/// The last hour, and what changes rarely. A point is a row of numbers, amounts in KiB, so that an hour stays small.
-pub(super) fn history(sources: &Sources, history: &History) -> Value {
-    let kib = |bytes: u64| bytes >> 10;
+/// The last hour, and what changes rarely. A point is a row of numbers, amounts in KiB; all but
+/// its latencies are changes since the row before, so that an hour stays small.
+pub(super) fn history(history: &History) -> Value {
+    let mut before = [0; 8];
     let row = |point: Point| {
-        let Point {
-            at_ms,
-            limit_bytes,
-            used_bytes,
-            rss_bytes,
-            live_bytes,
-            hits,
-            misses,
-            requests,
-            p50_micros,
-            p99_micros,
-            ..
-        } = point;
-        json!([
-            at_ms / 1000,
-            kib(limit_bytes),
-            kib(used_bytes),
-            kib(rss_bytes),
-            kib(live_bytes),
-            hits,
-            misses,
-            requests,
-            p50_micros,
-            p99_micros
-        ])
+        let kib = |bytes: u64| bytes >> 10;
+        let Point { at_ms, limit_bytes, used_bytes, rss_bytes, live_bytes, hits, misses, requests, .. } = point;
+        let [limit, used, rss, live] = [limit_bytes, used_bytes, rss_bytes, live_bytes].map(kib);
+        let now = [at_ms / 1000, limit, used, rss, live, hits, misses, requests];
+        let changes =
+            now.iter().zip(std::mem::replace(&mut before, now)).map(|(now, before)| *now as i64 - before as i64);
+        let latency = [point.p50_micros, point.p99_micros].map(i64::from);
+        changes.chain(latency).collect::<Vec<_>>()
     };
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "started_at_ms": sources.started_at_ms,
         "point_seconds": POINT_SECONDS,
         "points": history.points().into_iter().map(row).collect::<Vec<_>>(),
         "receipts": history.receipts_after(0).iter().map(receipt).collect::<Vec<_>>(),
@@ -93,21 +76,21 @@ pub(super) fn now(sources: &Sources, history: &History, after: u64) -> (Value, u
     (now, last)
 }
 
+/// A receipt as a row, in the order in which the page takes it apart.
 fn receipt(receipt: &Receipt) -> Value {
-    json!({
-        "id": receipt.id,
-        "reason": receipt.reason.name(),
-        "started_at_ms": receipt.started_at_ms,
-        "duration_us": receipt.duration_us,
-        "cpu_us": receipt.cpu_us,
-        "longest_step_us": receipt.longest_step_us,
-        "moved_bytes": receipt.moved_bytes,
-        "evicted_items": receipt.evicted_items,
-        "expired_items": receipt.expired_items,
-        "freed_segments": receipt.freed_segments,
-        "rss_before": receipt.before.outside.rss_bytes,
-        "rss_after": receipt.after.outside.rss_bytes,
-    })
+    json!([
+        receipt.id,
+        receipt.reason.name(),
+        receipt.started_at_ms,
+        receipt.duration_us,
+        receipt.cpu_us,
+        receipt.longest_step_us,
+        receipt.moved_bytes,
+        receipt.evicted_items,
+        receipt.freed_segments,
+        receipt.before.outside.rss_bytes,
+        receipt.after.outside.rss_bytes,
+    ])
 }
 
 fn finding(finding: &doctor::Finding) -> Value {
@@ -118,4 +101,17 @@ fn finding(finding: &doctor::Finding) -> Value {
         "remedy": finding.remedy,
         "link": finding.link(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_and_a_full_hour_of_history_are_loaded_in_100_kb() {
+        let whole = super::super::MARKUP.len() + super::super::STYLE.len() + super::super::SCRIPT.len();
+        let hour = history(&History::of_a_busy_hour()).to_string().len();
+        assert!(hour > 20_000, "it is a full one: {hour} bytes");
+        assert!(whole + hour <= 100_000, "{whole} bytes of page and {hour} of history");
+    }
 }

@@ -70,7 +70,7 @@ fn stream(sources: Sources, history: History, viewers: &Arc<Semaphore>) -> Respo
         let full = format!("{VIEWERS} people are looking already; close one of the pages\n");
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], full).into_response();
     };
-    let first = Event::default().event("history").data(events::history(&sources, &history).to_string());
+    let first = Event::default().event("history").data(events::history(&history).to_string());
     let mut last_receipt = history.receipts_after(0).last().map_or(0, |receipt| receipt.id);
     let ticks = IntervalStream::new(tokio::time::interval(EVERY));
     let rest = ticks.map(move |_| {
@@ -94,8 +94,8 @@ mod tests {
     #[test]
     fn the_page_is_small_and_brings_everything_with_it() {
         assert!(
-            MARKUP.len() + STYLE.len() + SCRIPT.len() <= 48 << 10,
-            "half of what may be loaded; the rest is history"
+            MARKUP.len() + STYLE.len() + SCRIPT.len() <= 32 << 10,
+            "a third of what may be loaded; the rest is history"
         );
         for part in [MARKUP, STYLE, SCRIPT] {
             let foreign = part.replace("http://www.w3.org/2000/svg", "");

@@ -227,10 +227,18 @@ function trouble(words) { $("trouble").textContent = words || ""; $("trouble").h
 function point([at, limit, used, rss, live, hits, misses, requests, p50, p99]) {
   return { at: at * 1000, limit: limit * 1024, used: used * 1024, rss: rss * 1024, live: live * 1024, hits, misses, requests, p50, p99 };
 }
+// Rows are changes since the row before, but for the two latencies at their end.
+function summed(rows) {
+  const sum = Array(8).fill(0);
+  return rows.map((row) => [...sum.map((_, i) => sum[i] += row[i]), ...row.slice(8)]);
+}
+function receipt([id, reason, started_at_ms, duration_us, cpu_us, longest_step_us, moved_bytes, evicted_items, freed_segments, rss_before, rss_after]) {
+  return { id, reason, started_at_ms, duration_us, cpu_us, longest_step_us, moved_bytes, evicted_items, freed_segments, rss_before, rss_after };
+}
 function take(now) {
   state.before = state.now;
   state.now = now;
-  state.receipts = [...state.receipts, ...now.receipts].slice(-120);
+  state.receipts = [...state.receipts, ...now.receipts.map(receipt)].slice(-120);
   const last = state.points[state.points.length - 1];
   state.peaks = [now.used_bytes, now.rss_bytes, now.live_bytes].map((n, i) => Math.max(n, state.peaks[i]));
   if (!last || now.at_ms >= last.at + state.pointSeconds * 1000) {
@@ -243,7 +251,7 @@ function listen() {
   const stream = new EventSource("events");
   stream.addEventListener("history", (event) => {
     const said = JSON.parse(event.data);
-    Object.assign(state, { points: said.points.map(point), receipts: said.receipts, pointSeconds: said.point_seconds, now: null, before: null });
+    Object.assign(state, { points: summed(said.points).map(point), receipts: said.receipts.map(receipt), pointSeconds: said.point_seconds, now: null, before: null });
     $("version").textContent = said.version;
   });
   stream.addEventListener("now", (event) => { trouble(); take(JSON.parse(event.data)); draw(); });

@@ -133,6 +133,11 @@ try {
   const phone = await (await browser.newContext({ viewport: { width: 360, height: 740 } })).newPage();
   await phone.goto(`http://${ebb.http}/`);
   await until("a phone shows it", async () => (await text(phone, "regime")) !== "connecting");
+  // Loaded late, it draws what was before: memory that rose and fell, and the compaction.
+  const lines = await phone.locator("path.l.rss").getAttribute("d");
+  const heights = [...lines.matchAll(/[ML][\d.]+ ([\d.]+)/g)].map((found) => Number(found[1]));
+  check(Math.max(...heights) - Math.min(...heights) > 20, "with the history from before", lines);
+  check((await phone.locator("circle.mark").count()) > 0, "and the compactions from before");
   const wide = await phone.evaluate(() => document.documentElement.scrollWidth);
   check(wide <= 360, "without scrolling sideways", `${wide} pixels`);
 

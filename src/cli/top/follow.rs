@@ -6,8 +6,9 @@ use crate::proto::{self, admin_service_client::AdminServiceClient};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
+use tokio::time::MissedTickBehavior;
 
-/// How long after a failure it is tried again.
+/// How often it is tried at most.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Readings that are remembered for the chart.
 const READINGS: usize = 300;
@@ -22,9 +23,11 @@ pub(super) enum News {
 }
 
 /// Listens to a sidecar and passes on what it says, until nobody wants to know any more.
-#[expect(clippy::disallowed_methods, reason = "a pause before the next try, on a terminal's own runtime")]
 pub(super) async fn follow(number: usize, address: Address, every_ms: u64, to: Sender<(usize, News)>) {
+    let mut tries = tokio::time::interval(AGAIN);
+    tries.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        tries.tick().await;
         let why = match listen(number, &address, every_ms, &to).await {
             Ok(()) => "it has ended the stream".to_owned(),
             Err(Failure::Failed(why) | Failure::Usage(why) | Failure::Config(why)) => why,
@@ -33,7 +36,6 @@ pub(super) async fn follow(number: usize, address: Address, every_ms: u64, to: S
         if to.send((number, News::Lost(why))).await.is_err() {
             return;
         }
-        tokio::time::sleep(AGAIN).await;
     }
 }
 
