@@ -168,10 +168,12 @@ fn parse(text: &str) -> Result<Value, String> {
     }
 }
 
+/// What a variable, an annotation or a flag says: a number, a switch, or a text.
 fn scalar(text: &str) -> Value {
-    match text.parse::<u64>() {
-        Ok(number) => number.into(),
-        Err(_) => text.into(),
+    match (text.parse::<u64>(), text.parse::<bool>()) {
+        (Ok(number), _) => number.into(),
+        (_, Ok(switch)) => switch.into(),
+        _ => text.into(),
     }
 }
 
