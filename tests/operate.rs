@@ -3,8 +3,13 @@
 
 mod common;
 
-use common::{Ebb, program, until};
+use common::{Ebb, eventually, program};
+use ebb::proto::cache_service_client::CacheServiceClient;
+use ebb::proto::*;
+use futures::StreamExt as _;
 use std::fs;
+use tonic::Code;
+use tonic::transport::Channel;
 
 /// What a command prints, and whether it succeeded.
 fn run(arguments: &[&str]) -> (String, bool) {
@@ -19,8 +24,8 @@ fn codes(ebb: &Ebb) -> Vec<String> {
     findings.iter().map(|finding| finding["code"].as_str().unwrap().to_owned()).collect()
 }
 
-#[test]
-fn doctor_names_each_trouble_that_was_planted() {
+#[tokio::test]
+async fn doctor_names_each_trouble_that_was_planted() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let write = |name: &str, text: &str| fs::write(path(name), text).unwrap();
@@ -46,22 +51,88 @@ fn doctor_names_each_trouble_that_was_planted() {
         "request_below_limit",
         "shrink_pending",
     ];
-    until("each of them is named", || {
-        let found = codes(&ebb);
-        planted.iter().all(|code| found.iter().any(|other| other == code))
-    });
+    named(&ebb, &planted).await;
     // With a limit of the cgroup alone, what the cgroup says of swap and huge pages is of this container.
     fs::remove_file(&limit).unwrap();
-    until("swap and huge pages, too", || {
-        let found = codes(&ebb);
-        ["swap_in_use", "huge_pages_on"].iter().all(|code| found.iter().any(|other| other == code))
-    });
+    named(&ebb, &["swap_in_use", "huge_pages_on"]).await;
     let (text, well) = run(&["doctor", "--admin-addr", &ebb.admin]);
     assert!(!well, "an error among the findings is an exit code of 1");
     assert!(
         text.contains("tick (ms) is 1; it must be 10 to 2000") && text.contains("docs/operations.md#oom_killed"),
         "{text}"
     );
+}
+
+/// Waits until all of these are among the findings.
+async fn named(ebb: &Ebb, planted: &[&str]) {
+    eventually(&format!("each of {planted:?} is named"), async || {
+        let found = codes(ebb);
+        planted.iter().all(|code| found.iter().any(|other| other == code))
+    })
+    .await;
+}
+
+async fn connect(ebb: &Ebb) -> CacheServiceClient<Channel> {
+    let client = CacheServiceClient::connect(format!("http://{}", ebb.data)).await.unwrap();
+    client.max_decoding_message_size(16 << 20)
+}
+
+fn set(key: String, bytes: usize) -> SetRequest {
+    SetRequest { key: key.into(), value: vec![7; bytes].into(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn doctor_names_what_callers_bring_about() {
+    let ebb = Ebb::start(&["--max-memory", "32Mi"]);
+    let mut client = connect(&ebb).await;
+    assert_eq!(client.set(set("large".to_owned(), (1 << 20) + 1)).await.unwrap_err().code(), Code::InvalidArgument);
+    let key = |i: u32| format!("key-{i}");
+    for batch in (0..200_000).step_by(500) {
+        let items = (batch..batch + 500).map(|i| set(key(i), 300)).collect();
+        client.batch_set(BatchSetRequest { items, ..Default::default() }).await.unwrap();
+    }
+    // What was written just before what is still there has left a ghost.
+    for batch in (100_000..200_000).step_by(500) {
+        let keys = (batch..batch + 500).map(|i| key(i).into()).collect();
+        client.batch_get(BatchGetRequest { keys, ..Default::default() }).await.unwrap();
+    }
+    let planted = ["values_too_large", "eviction_storm", "more_memory_would_help"];
+    named(&ebb, &planted).await;
+}
+
+#[tokio::test]
+async fn doctor_names_what_does_not_fit_together() {
+    let mut command = program();
+    command.env("EBB_COMPACTION", "off").env("EBB_WRITE_TIMEOUT", "1m");
+    command.args(common::SERVE).args(["--max-memory", "64Mi"]);
+    let ebb = Ebb::spawn(command);
+    let mut client = connect(&ebb).await;
+    for i in 0..60 {
+        client.set(set(format!("wide-{i}"), 300 << 10)).await.unwrap();
+    }
+    for i in 0..30 {
+        let request = DeleteRequest { key: format!("wide-{i}").into(), ..Default::default() };
+        client.delete(request).await.unwrap();
+    }
+    named(&ebb, &["values_fill_segments", "compaction_off"]).await;
+    // Callers that ask and do not read.
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        let mut client = connect(&ebb).await;
+        let ask = |id: u64| {
+            let get = GetRequest { key: format!("wide-{}", 30 + id % 30).into(), ..Default::default() };
+            PipeRequest { id, operation: Some(pipe_request::Operation::Get(get)) }
+        };
+        let asked = futures::stream::iter((0..64).map(ask)).chain(futures::stream::pending());
+        unread.push(client.pipe(asked).await.unwrap());
+    }
+    named(&ebb, &["memory_held_by_connections"]).await;
+}
+
+#[tokio::test]
+async fn doctor_names_a_limit_in_which_little_fits() {
+    let ebb = Ebb::start(&["--max-memory", "16Mi"]);
+    named(&ebb, &["limit_too_small"]).await;
 }
 
 #[test]
@@ -93,13 +164,12 @@ fn large_keys_are_found_and_said_only_when_asked_for() {
 
 #[tokio::test]
 async fn a_hot_key_is_found_by_its_share_of_the_reads() {
-    use ebb::proto::cache_service_client::CacheServiceClient;
     let ebb = Ebb::start(&["--max-memory", "64Mi"]);
-    let mut client = CacheServiceClient::connect(format!("http://{}", ebb.data)).await.unwrap();
+    let mut client = connect(&ebb).await;
     let keys: Vec<bytes::Bytes> =
         (0..1_000).map(|i| if i % 2 == 0 { "hot".into() } else { format!("cold-{i}").into() }).collect();
     for _ in 0..200 {
-        let request = ebb::proto::BatchGetRequest { keys: keys.clone(), ..Default::default() };
+        let request = BatchGetRequest { keys: keys.clone(), ..Default::default() };
         client.batch_get(request).await.unwrap();
     }
     let (printed, _) = run(&["keys", "--hot", "--clear", "--output", "json", "--admin-addr", &ebb.admin]);

@@ -255,7 +255,7 @@ async fn bad_input_is_refused_with_the_field_and_the_bound() {
     let invalid = [
         (set("", "v"), "`key` has 0 bytes; it must have 1 to 1024"),
         (set(&long, "v"), "`key` has 1025 bytes; it must have 1 to 1024"),
-        (set("k", &huge), "`value` has 1048577 bytes; it must have 0 to 1048576"),
+        (set("k", &huge), "value has 1048577 bytes; it must have at most 1048576"),
         (SetRequest { tags: tags(17, 1), ..set("k", "v") }, "`tags` has 17 items; it must have at most 16"),
         (SetRequest { tags: tags(1, 129), ..set("k", "v") }, "`tags` has 129 bytes; it must have 1 to 128"),
         (SetRequest { jitter_percent: 51, ..set("k", "v") }, "`jitter_percent` is 51; it must be 0 to 50"),

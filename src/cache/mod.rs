@@ -18,8 +18,8 @@ pub use usage::Counts;
 use crate::clock::Clock;
 use crate::proto::{self, get_response, set_request::Condition as Wanted};
 use crate::store::{
-    Attributes, Condition, Cursor, DeleteOutcome, Deletion, Group, Item, Key, Lookup, Miss, SetOutcome, Store, Update,
-    Use,
+    Attributes, Condition, Cursor, DeleteOutcome, Deletion, Error, Group, Item, Key, Lookup, Miss, SetOutcome, Store,
+    Update, Use,
 };
 use bytes::Bytes;
 use counter::Answered;
@@ -190,7 +190,10 @@ impl Cache {
             return Err(Refusal::Conflicting { field: "ttl_ms", with: "keep_ttl" });
         }
         Refusal::length("key", request.key.len(), 1, crate::store::MAX_KEY_BYTES)?;
-        Refusal::length("value", request.value.len(), 0, self.store.max_value_bytes())?;
+        let (len, max) = (request.value.len(), self.store.max_value_bytes());
+        if len > max {
+            return Err(Error::ValueTooLarge { len, max }.into());
+        }
         match request.condition {
             None | Some(Wanted::IfAbsent(false) | Wanted::IfPresent(false)) => Ok(Condition::Always),
             Some(Wanted::IfAbsent(true)) => Ok(Condition::Absent),

@@ -100,8 +100,8 @@ mod tests {
 
     #[test]
     fn a_process_is_watched_until_it_is_dropped() {
-        let watch = Watch::start(std::process::id());
         let from = Instant::now();
+        let watch = Watch::start(std::process::id());
         while watch.settled(from).is_none() {
             std::thread::yield_now();
         }
