@@ -7,6 +7,7 @@ use crate::config::{Boot, Compaction, Live, Reload, Tuning};
 use crate::grpc::{Address, Admin, InFlight, Limits, Listener, Plane, Services};
 use crate::history::History;
 use crate::http;
+use crate::k8s::pod_events::{Fates, PodEvents};
 use crate::logging::Seldom;
 use crate::memory::{self, Governor, Paths, View, sample_limits};
 use crate::metrics::Metrics;
@@ -25,6 +26,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tonic::service::Routes;
 
+/// The least memory limit, in bytes: below it the process itself leaves no room for a cache.
+const LEAST_LIMIT: u64 = 16 << 20;
 /// How often the configuration file is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often receipts are logged at most: under steady overwriting there are many.
@@ -51,17 +54,25 @@ pub struct Addresses {
 #[derive(Debug)]
 pub struct Server {
     live: Live,
+    limits: memory::Limits,
+    at_start: memory::Snapshot,
     data: Vec<Listener>,
     admin: Listener,
     http: std::net::TcpListener,
 }
 
 impl Server {
-    /// Binds every listener, before anything is started.
+    /// Looks for the memory limit and binds every listener, before anything is started.
     ///
     /// # Errors
-    /// A sentence that names the address and what is in its way.
+    /// A sentence that names the address and what is in its way, or the limit that is too small.
     pub fn bind(live: Live) -> Result<Self, String> {
+        let limits = memory_limits(&live.config().boot);
+        let at_start = sample_limits(&limits, &live.tuning().setting());
+        if at_start.limit_bytes < LEAST_LIMIT {
+            let (limit, source) = (at_start.limit_bytes, at_start.limit_source);
+            return Err(format!("the memory limit is {limit} bytes ({source}); it must be at least {LEAST_LIMIT}"));
+        }
         let Boot { listen, socket, admin_listen, admin_socket, http_listen, .. } = &live.config().boot;
         let mut data = vec![Listener::bind(&tcp("listen", listen)?)?];
         if !socket.is_empty() {
@@ -75,7 +86,7 @@ impl Server {
             Listener::Tcp(listener) => listener,
             Listener::Unix(..) => unreachable!("an address was bound"),
         };
-        Ok(Self { live, data, admin, http })
+        Ok(Self { live, limits, at_start, data, admin, http })
     }
 
     /// Where it listens.
@@ -101,12 +112,10 @@ impl Server {
     }
 
     async fn serve(self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
-        let Self { mut live, data, admin, http: http_listener } = self;
+        let Self { mut live, limits: memory_limits, at_start, data, admin, http: http_listener } = self;
         let (boot, tuning) = (live.config().boot.clone(), live.tuning().clone());
         let clock = Clock::monotonic();
-        let memory_limits = memory_limits(&boot);
         let setting = tuning.setting();
-        let at_start = sample_limits(&memory_limits, &setting);
         announce_limit(&at_start);
 
         let store = Arc::new(Store::new(Options {
@@ -129,8 +138,10 @@ impl Server {
             clock,
             traffic: Traffic::default(),
             tracer: Tracer::start(&boot.otlp_endpoint, tuning.trace_sample.0).map_err(std::io::Error::other)?,
+            events: Fates::default(),
             config: in_force.clone(),
         };
+        let mut pod_events = PodEvents::start(&boot.pod, sources.events.clone()).await;
         let metrics = Arc::new(Metrics::new(sources.clone()));
         let history = History::default();
 
@@ -187,6 +198,9 @@ impl Server {
                     if tuning.compaction == Compaction::Now && compaction != Compaction::Now {
                         cleaner.run(Order::compact(100));
                     }
+                }
+                if let Some(events) = &mut pod_events {
+                    events.look(&view.get(), &in_force.load());
                 }
             }
         };

@@ -4,6 +4,7 @@ use crate::cache::Cache;
 use crate::cleaner::Cleaner;
 use crate::clock::Clock;
 use crate::config::InForce;
+use crate::k8s::pod_events::Fates;
 use crate::memory::View;
 use crate::spans::Tracer;
 use crate::store::Store;
@@ -30,6 +31,8 @@ pub struct Sources {
     pub traffic: Traffic,
     /// What became of spans.
     pub tracer: Tracer,
+    /// What became of the Events on the pod.
+    pub events: Fates,
     /// The configuration in force.
     pub config: Arc<ArcSwap<InForce>>,
 }

@@ -161,6 +161,40 @@ fn one_pod_is_tuned_by_its_annotations() {
 }
 
 #[test]
+fn every_annotation_sets_its_knob_in_the_words_of_the_documents() {
+    let written = [
+        ("compaction", "compaction", "off"),
+        ("default-ttl", "defaults.ttl", "1h"),
+        ("drift-ratio", "drift.dead", "20%"),
+        ("eviction-aware", "evictionAware", "true"),
+        ("log-level", "logLevel", "debug"),
+        ("max-memory", "maxMemory", "64Mi"),
+        ("memory-critical", "watermarks.critical", "99%"),
+        ("memory-high", "watermarks.high", "91%"),
+        ("memory-low", "watermarks.low", "81%"),
+    ];
+    assert_eq!(written.map(|(name, key, _)| (name, key)), *ebb::config::annotations::KNOBS);
+    let lines: String = written.map(|(name, _, value)| format!("config.ebb-cache.io/{name}=\"{value}\"\n")).concat();
+    let volume = Volume::new(&[("annotations", &lines)]);
+    let printed = program().args(["config", "print", "--config", volume.path()]).output().unwrap();
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    for (name, key, value) in written {
+        let row = printed.lines().find(|line| line.starts_with(&format!("{key} "))).unwrap();
+        let words: Vec<_> = row.split_whitespace().collect();
+        assert_eq!(words[1..], [value, "annotation", &format!("config.ebb-cache.io/{name}")], "{row}");
+    }
+}
+
+#[test]
+fn a_switch_is_set_by_a_variable() {
+    let output = program().args(["config", "print"]).env("EBB_EVICTION_AWARE", "true").output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let row = printed.lines().find(|line| line.starts_with("evictionAware ")).unwrap();
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>()[1..], ["true", "EBB_EVICTION_AWARE"]);
+}
+
+#[test]
 fn a_broken_configmap_does_not_keep_a_pod_from_starting() {
     let annotations = ("annotations", "config.ebb-cache.io/max-memory=\"50Mi\"\n");
     let volume = Volume::new(&[("ebb.yaml", "tick: 4 bananas\n"), annotations]);

@@ -31,6 +31,18 @@ fn a_port_or_a_socket_that_is_taken_is_named_and_ends_with_64() {
 }
 
 #[test]
+fn a_limit_in_which_no_cache_fits_is_refused_with_its_number() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("memory.max"), "8388608\n").unwrap();
+    std::fs::write(directory.path().join("memory.stat"), "anon 1048576\n").unwrap();
+    let output = program().args(SERVE).env("EBB_CGROUP_ROOT", directory.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(64), "{said}");
+    let sentence = "the memory limit is 8388608 bytes (cgroup memory.max); it must be at least 16777216";
+    assert!(said.contains(sentence), "{said}");
+}
+
+#[test]
 fn a_dead_socket_is_replaced_and_ours_is_removed_at_the_end() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ebb.sock");

@@ -2,7 +2,7 @@
 
 use super::{Failure, Outcome};
 use crate::config::{LogFormat, LogLevel};
-use crate::k8s::injector::{self, Objects, Settings, Times};
+use crate::k8s::injector::{self, Objects, Settings, Times, Watchdog};
 use crate::units::Span;
 use clap::Args;
 use std::path::PathBuf;
@@ -70,6 +70,16 @@ pub(crate) struct InjectorArgs {
     /// Write no Events.
     #[arg(long, env = "EBB_INJECTOR_NO_EVENTS")]
     no_events: bool,
+    /// Evict pods that ask for a sidecar and were created while nothing injected, so that they come again with one.
+    #[arg(long, env = "EBB_INJECTOR_WATCHDOG")]
+    watchdog: bool,
+    /// How often the watchdog looks at all pods; one is evicted when it is seen for the second time.
+    #[arg(long, env = "EBB_INJECTOR_WATCHDOG_INTERVAL", value_name = "TIME", default_value = "5m")]
+    watchdog_interval: Span,
+    /// How many pods the watchdog evicts in a minute, at most: 1 to 600.
+    #[arg(long, env = "EBB_INJECTOR_WATCHDOG_MAX_PER_MINUTE", value_name = "N", default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(1..=600))]
+    watchdog_max_per_minute: u32,
     /// How log lines look: text or json.
     #[arg(long, env = "EBB_INJECTOR_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     log_format: String,
@@ -96,6 +106,11 @@ pub(crate) fn run(args: InjectorArgs) -> Outcome {
     if args.look.0 < 50 {
         return Err(Failure::Usage("--look must be at least 50ms".to_owned()));
     }
+    if args.watchdog_interval.0 < 100 {
+        return Err(Failure::Usage("--watchdog-interval must be at least 100ms".to_owned()));
+    }
+    let watchdog =
+        Watchdog { interval: args.watchdog_interval.duration(), max_per_minute: args.watchdog_max_per_minute };
     let settle = seconds("settle", args.settle, 0)?;
     let (service, namespace) = (&args.service, &args.namespace);
     let settings = Settings {
@@ -108,6 +123,7 @@ pub(crate) fn run(args: InjectorArgs) -> Outcome {
         look: args.look.duration(),
         drain_delay: args.drain_delay.duration(),
         events: !args.no_events,
+        watchdog: args.watchdog.then_some(watchdog),
         objects: Objects {
             namespace: args.namespace,
             secret: args.secret,

@@ -88,6 +88,23 @@ pub struct Boot {
     pub cgroup_root: String,
     /// `text` for people, `json` for machines.
     pub log_format: LogFormat,
+    /// The pod it runs in, and what is told about it.
+    pub pod: Pod,
+}
+
+/// The pod it runs in, and what is told about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Pod {
+    /// Whether Events are written on the pod when its memory, its limit or its configuration change for better or worse.
+    /// Its account must be allowed to create and patch `events` of `events.k8s.io`.
+    pub events: bool,
+    /// Its name, as the downward API gives it.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its uid.
+    pub uid: String,
 }
 
 /// How log lines look.
@@ -128,6 +145,7 @@ impl Default for Boot {
             request_file: String::new(),
             cgroup_root: "/sys/fs/cgroup".to_owned(),
             log_format: LogFormat::Text,
+            pod: Pod::default(),
         }
     }
 }
@@ -398,6 +416,12 @@ impl Config {
         within("tick (ms)", self.tuning.tick.0, 10, 2_000);
         within("drift.busyOccupancy", busy_occupancy.0.into(), 50, 99);
         within("traceSample", self.tuning.trace_sample.0.into(), 0, 100);
+        let Pod { events, name, namespace, uid } = &self.boot.pod;
+        for (key, value) in [("name", name), ("namespace", namespace), ("uid", uid)] {
+            if *events && value.is_empty() {
+                problems.push(format!("pod.events is true and pod.{key} is empty; the downward API gives it"));
+            }
+        }
         let max_memory = self.tuning.max_memory.0;
         if max_memory != 0 && max_memory < 16 << 20 {
             problems.push(format!("maxMemory ({max_memory} bytes) must be 0 or at least 16Mi"));

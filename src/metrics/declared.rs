@@ -4,6 +4,7 @@ use super::reading::Reading;
 use super::{Series, Value};
 use crate::cache::Counts;
 use crate::cleaner::{Reason, Total};
+use crate::k8s::events::Fate;
 use crate::memory::Regime;
 use crate::store::Miss;
 use crate::traffic::{CODES, Method, REASONS};
@@ -296,6 +297,12 @@ pub(super) static METRICS: &[Metric] = &[
     counter("spans_dropped", None, "Spans that were lost because the collector was slow or away", |r| {
         one(r.spans.dropped)
     }),
+    by(
+        &["outcome"],
+        counter("pod_events", None, "Events on the pod, by what became of them; see the knob `pod.events`", |r| {
+            Fate::ALL.map(|fate| (vec![fate.name().into()], Value::Whole(r.pod_events[fate as usize]))).into()
+        }),
+    ),
     gauge("config_good", None, "1 while the configuration on disk is in force", |r| {
         one(r.config.problem.is_none().into())
     }),

@@ -3,6 +3,7 @@
 use crate::cache;
 use crate::cleaner::{Reason, Total};
 use crate::config::InForce;
+use crate::k8s::events::Fate;
 use crate::memory::Snapshot;
 use crate::sources::Sources;
 use crate::spans::Counts;
@@ -19,13 +20,15 @@ pub(super) struct Reading {
     pub(super) runs: [Total; Reason::ALL.len()],
     pub(super) traffic: Totals,
     pub(super) spans: Counts,
+    pub(super) pod_events: [u64; Fate::ALL.len()],
     pub(super) config: Arc<InForce>,
     pub(super) uptime_ms: u64,
 }
 
 impl Reading {
     pub(super) fn of(sources: &Sources) -> Self {
-        let Sources { store, cleaner, memory, clock, traffic, tracer, config, cache, started_at_ms: _ } = sources;
+        let Sources { store, cleaner, memory, clock, traffic, tracer, events, config, cache, started_at_ms: _ } =
+            sources;
         Self {
             stats: store.stats(),
             memory: memory.get(),
@@ -33,6 +36,7 @@ impl Reading {
             runs: cleaner.totals(),
             traffic: traffic.totals(),
             spans: tracer.counts(),
+            pod_events: events.totals(),
             config: config.load_full(),
             uptime_ms: clock.now_ms(),
         }

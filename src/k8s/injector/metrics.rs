@@ -1,12 +1,14 @@
 //! What Prometheus sees of the injector.
 
 use super::review::Admission;
+use crate::k8s::events::Fate;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 type Labels = Vec<(&'static str, &'static str)>;
@@ -22,6 +24,9 @@ pub(super) struct Metrics {
     leads: Gauge,
     template: Gauge,
     events: Family<Labels, Counter>,
+    missed: Gauge,
+    evictions: Family<Labels, Counter>,
+    reviews: AtomicU64,
 }
 
 impl Metrics {
@@ -44,11 +49,39 @@ impl Metrics {
             "When the certificate that is served ends, in seconds since 1970",
             certificate.clone(),
         );
-        registry.register("leader", "1 on the replica that looks after the certificates", leads.clone());
+        registry.register(
+            "leader",
+            "1 on the replica that looks after certificates and forgotten pods; on each, where there is nothing to lead",
+            leads.clone(),
+        );
         registry.register("template_good", "1 while the template on disk is in force", template.clone());
         registry.register("events", "Events by what became of them", events.clone());
+        let (missed, evictions) = (Gauge::default(), Family::<Labels, Counter>::default());
+        registry.register(
+            "missed_pods",
+            "Pods that ask for a sidecar and have none, at the watchdog's last look",
+            missed.clone(),
+        );
+        registry.register(
+            "evictions",
+            "Pods that the watchdog has had evicted, by what became of it",
+            evictions.clone(),
+        );
         template.set(1);
-        Self { registry, admissions, duration, refused, certificate, leads, template, events }
+        let reviews = AtomicU64::new(0);
+        Self {
+            registry,
+            admissions,
+            duration,
+            refused,
+            certificate,
+            leads,
+            template,
+            events,
+            missed,
+            evictions,
+            reviews,
+        }
     }
 
     pub(super) fn admitted(&self, admission: &Admission, took: Duration) {
@@ -59,6 +92,7 @@ impl Metrics {
         };
         self.admissions.get_or_create(&vec![("outcome", outcome), ("reason", reason)]).inc();
         self.duration.observe(took.as_secs_f64());
+        self.reviews.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn refused(&self) {
@@ -77,8 +111,23 @@ impl Metrics {
         self.template.set(good.into());
     }
 
-    pub(super) fn event(&self, outcome: &'static str) {
-        self.events.get_or_create(&vec![("outcome", outcome)]).inc();
+    pub(super) fn event(&self, fate: Fate) {
+        self.events.get_or_create(&vec![("outcome", fate.name())]).inc();
+    }
+
+    /// How many pods ask for a sidecar and have none.
+    pub(super) fn missed(&self, pods: usize) {
+        self.missed.set(pods as i64);
+    }
+
+    /// What became of an eviction.
+    pub(super) fn evicted(&self, outcome: &'static str) {
+        self.evictions.get_or_create(&vec![("outcome", outcome)]).inc();
+    }
+
+    /// How many pods have been reviewed so far.
+    pub(super) fn reviews(&self) -> u64 {
+        self.reviews.load(Ordering::Relaxed)
     }
 
     /// The page, in OpenMetrics.

@@ -4,27 +4,34 @@
 //!  API server ──TLS──► serve ──► review (pure) ──► inject (pure)
 //!                        ▲          ▲    └──► Events, metrics, one line
 //!          certificates ─┘          └── template (a mounted file), namespaces (a watch)
+//!
+//!  lease ──► leader: certificates, watchdog (pods that were created while nothing injected)
 //! ```
 //! It refuses no pod: what it cannot inject into, it leaves alone and says why.
 
 mod certificates;
 mod events;
+mod lease;
 mod metrics;
 mod review;
 mod serve;
+mod watchdog;
 
 pub(crate) use certificates::{Objects, Times};
+pub(crate) use watchdog::Watchdog;
 
 use crate::k8s::inject::{Namespace, Template};
 use arc_swap::ArcSwap;
 use certificates::{Keeper, Served};
 use events::Events;
 use futures::StreamExt as _;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1;
 use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
+use lease::Candidate;
 use metrics::Metrics;
 use std::future::Future;
 use std::path::PathBuf;
@@ -56,6 +63,8 @@ pub(crate) struct Settings {
     pub(crate) drain_delay: Duration,
     /// Whether Events are written.
     pub(crate) events: bool,
+    /// Whether pods are looked for that were missed.
+    pub(crate) watchdog: Option<Watchdog>,
 }
 
 type Namespaces = Store<PartialObjectMeta<v1::Namespace>>;
@@ -121,9 +130,21 @@ pub(crate) async fn run(
         metrics: metrics.clone(),
     });
     let served = Arc::new(Served::default());
+    // Files need nobody to lead.
+    let is_needed = settings.files.is_none() || settings.watchdog.is_some();
+    let leases: Api<Lease> = Api::namespaced(client.clone(), &settings.objects.namespace);
+    let mut candidate =
+        is_needed.then(|| Candidate::new(settings.objects.lease.clone(), settings.objects.identity.clone()));
+    let (lead, leads) = watch::channel(false);
+    let watchdog = async {
+        match settings.watchdog {
+            Some(how) => watchdog::watch(client.clone(), injector.clone(), how, leads).await,
+            None => std::future::pending().await,
+        }
+    };
     let mut keeper = match settings.files.clone() {
         Some((certificate, key)) => Keeper::files(certificate, key),
-        None => Keeper::own(client, settings.objects.clone(), settings.names.clone(), settings.times),
+        None => Keeper::own(client.clone(), settings.objects.clone(), settings.names.clone(), settings.times),
     };
     let (drain, draining) = watch::channel(false);
     let (unready, is_unready) = watch::channel(true);
@@ -143,7 +164,13 @@ pub(crate) async fn run(
         let mut last = None;
         loop {
             ticks.tick().await;
-            let problem = keeper.tick(&served, &metrics).await.err();
+            let lease = match &mut candidate {
+                Some(candidate) => candidate.tick(&leases).await.map_err(|error| format!("the Lease: {error}")),
+                None => Ok(()),
+            };
+            lead.send_replace(candidate.as_ref().is_none_or(Candidate::leads));
+            metrics.leads(*lead.borrow());
+            let problem = keeper.tick(*lead.borrow(), &served, &metrics).await.and(lease).err();
             if let Some(why) = problem.as_ref().filter(|_| problem != last) {
                 tracing::warn!(why, "certificates");
             }
@@ -155,11 +182,14 @@ pub(crate) async fn run(
     tokio::select! {
         () = shutdown => {}
         () = look => {}
+        () = watchdog => {}
     }
     // API servers go on calling until they have noticed that this replica is not ready any more.
     unready.send_replace(true);
     tracing::info!(delay_ms = settings.drain_delay.as_millis() as u64, "draining");
-    keeper.stop().await;
+    if let Some(candidate) = &mut candidate {
+        candidate.release(&leases).await;
+    }
     tokio::time::timeout(settings.drain_delay, std::future::pending::<()>()).await.ok();
     drain.send_replace(true);
     let ended = serving.await.map_err(|error| error.to_string())?;

@@ -100,7 +100,8 @@ pub(super) fn review(
     Ok(admission)
 }
 
-fn owner(pod: &Value) -> Option<Owner> {
+/// What made the pod.
+pub(super) fn owner(pod: &Value) -> Option<Owner> {
     let owners = pod["metadata"]["ownerReferences"].as_array()?;
     let owner = owners.iter().find(|owner| owner["controller"] == true)?;
     let text = |key: &str| owner[key].as_str().map(str::to_owned);

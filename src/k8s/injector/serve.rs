@@ -126,7 +126,7 @@ async fn answer(request: Request<Incoming>, injector: &Injector) -> Answer {
     let took = begun.elapsed();
     injector.metrics.admitted(&admission, took);
     if let Some(events) = &injector.events {
-        events.tell(&admission);
+        events.admitted(&admission);
     }
     tracing::info!(
         namespace = admission.namespace,

@@ -1,14 +1,13 @@
 //! The webhook's certificates: made here and rotated, or made by others and read from files.
 //!
 //! ```text
-//!  self    Lease ──► leader: decide (pure) ──► Secret ──► every replica: the leaf it serves
+//!  self    the leader: decide (pure) ──► Secret ──► every replica: the leaf it serves
 //!                                        └───► caBundle of the MutatingWebhookConfiguration
 //!  files   tls.crt, tls.key ──► every replica
 //! ```
 
 mod authority;
 mod decide;
-mod lease;
 mod material;
 
 pub(crate) use decide::Times;
@@ -19,12 +18,10 @@ use authority::{Pair, is_trusted, presented, validity};
 use decide::{Step, decide as next_step};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
-use lease::Candidate;
 use material::{Data, Material};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -84,7 +81,6 @@ pub(super) struct Own {
     objects: Objects,
     names: Vec<String>,
     times: Times,
-    candidate: Candidate,
     /// The bundle that was found in the webhook's configuration, and since when.
     published: Option<(String, i64)>,
     loaded: Option<Pair>,
@@ -96,26 +92,17 @@ impl Keeper {
     }
 
     pub(super) fn own(client: Client, objects: Objects, names: Vec<String>, times: Times) -> Self {
-        let candidate = Candidate::new(objects.lease.clone(), objects.identity.clone());
-        Self::Own(Box::new(Own { client, objects, names, times, candidate, published: None, loaded: None }))
+        Self::Own(Box::new(Own { client, objects, names, times, published: None, loaded: None }))
     }
 
-    /// Looks once, and does what is to be done.
+    /// Looks once, and does what is to be done, as the leader or not.
     ///
     /// # Errors
     /// A sentence about what went wrong; what is served stays.
-    pub(super) async fn tick(&mut self, served: &Served, metrics: &Metrics) -> Result<(), String> {
+    pub(super) async fn tick(&mut self, leads: bool, served: &Served, metrics: &Metrics) -> Result<(), String> {
         match self {
             Self::Files(files) => files.tick(served, metrics),
-            Self::Own(own) => own.tick(served, metrics).await,
-        }
-    }
-
-    /// Gives up what others may be waiting for.
-    pub(super) async fn stop(&mut self) {
-        if let Self::Own(own) = self {
-            let leases = own.leases();
-            own.candidate.release(&leases).await;
+            Self::Own(own) => own.tick(leads, served, metrics).await,
         }
     }
 }
@@ -150,19 +137,11 @@ impl Files {
 }
 
 impl Own {
-    fn leases(&self) -> Api<Lease> {
-        Api::namespaced(self.client.clone(), &self.objects.namespace)
-    }
-
-    async fn tick(&mut self, served: &Served, metrics: &Metrics) -> Result<(), String> {
-        let said = |what: &'static str| move |error: kube::Error| format!("{what}: {error}");
-        let leases = self.leases();
-        let lease = self.candidate.tick(&leases).await.map_err(said("the Lease"));
-        metrics.leads(self.candidate.leads());
+    async fn tick(&mut self, leads: bool, served: &Served, metrics: &Metrics) -> Result<(), String> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.objects.namespace);
-        let secret = secrets.get(&self.objects.secret).await.map_err(said("the Secret"))?;
+        let secret = secrets.get(&self.objects.secret).await.map_err(|error| format!("the Secret: {error}"))?;
         let mut material = Material::read(&texts(&secret));
-        if self.candidate.leads() {
+        if leads {
             material = self.lead(&secrets, secret, material).await?;
         }
         if let Some(leaf) = material.leaf.as_ref().filter(|leaf| self.loaded.as_ref() != Some(leaf)) {
@@ -174,7 +153,7 @@ impl Own {
             load(leaf, served, metrics)?;
             self.loaded = Some(leaf.clone());
         }
-        lease
+        Ok(())
     }
 
     /// The leader's part: publish, then take the next step.

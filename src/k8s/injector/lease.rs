@@ -1,4 +1,4 @@
-//! Who looks after the certificates: the holder of a Lease.
+//! Who looks after what must not be done twice, certificates and forgotten pods: the holder of a Lease.
 //!
 //! As client-go does it, clocks are never compared: a lease has run out when *this* replica has not seen it renewed for its
 //! length. A replica that could not renew stops leading before another may begin.

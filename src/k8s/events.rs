@@ -1,0 +1,157 @@
+//! Events, told off the path of everything else: whatever goes wrong with one is counted and otherwise passed over.
+//!
+//! An account that may not write them is asked again only after a while, so that a missing right never becomes a stream of
+//! refused calls. The API server is told the first note of an Event that repeats itself, so notes hold no changing numbers.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, Recorder, Reporter};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// Events that may wait; more are dropped, since a rollout of hundreds of pods says one thing.
+const WAITING: usize = 64;
+/// How long an account that may not write Events is left alone.
+const FORBIDDEN_FOR: Duration = Duration::from_secs(600);
+
+/// What became of an Event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// The API server has it.
+    Told,
+    /// The account may not write it.
+    Forbidden,
+    /// The API server did not take it.
+    Failed,
+    /// Too many waited.
+    Dropped,
+}
+
+impl Fate {
+    /// Every fate.
+    pub(crate) const ALL: [Self; 4] = [Self::Told, Self::Forbidden, Self::Failed, Self::Dropped];
+
+    /// The stable name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Told => "told",
+            Self::Forbidden => "forbidden",
+            Self::Failed => "failed",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// Takes what is to be told.
+#[derive(Clone, Debug)]
+pub(super) struct Teller(mpsc::Sender<(Event, ObjectReference)>);
+
+impl Teller {
+    /// Starts telling on this runtime, and counts what becomes of it.
+    pub(super) fn start(client: Client, reporter: Reporter, count: impl Fn(Fate) + Send + 'static) -> Self {
+        Self::with_pause(FORBIDDEN_FOR, client, reporter, count)
+    }
+
+    fn with_pause(pause: Duration, client: Client, reporter: Reporter, count: impl Fn(Fate) + Send + 'static) -> Self {
+        let (sender, mut receiver) = mpsc::channel::<(Event, ObjectReference)>(WAITING);
+        let recorder = Recorder::new(client, reporter);
+        tokio::spawn(async move {
+            let mut forbidden_until = None;
+            while let Some((event, about)) = receiver.recv().await {
+                if forbidden_until.is_some_and(|until| Instant::now() < until) {
+                    count(Fate::Forbidden);
+                    continue;
+                }
+                forbidden_until = None;
+                let fate = match recorder.publish(&event, &about).await {
+                    Ok(()) => Fate::Told,
+                    Err(kube::Error::Api(status)) if status.code == 403 => {
+                        tracing::warn!(
+                            again_in_seconds = pause.as_secs(),
+                            why = status.message,
+                            "the account may not write Events"
+                        );
+                        forbidden_until = Some(Instant::now() + pause);
+                        Fate::Forbidden
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "an Event was not taken");
+                        Fate::Failed
+                    }
+                };
+                count(fate);
+            }
+        });
+        Self(sender)
+    }
+
+    /// Tells, unless too many wait.
+    pub(super) fn tell(&self, event: Event, about: ObjectReference) -> Result<(), Fate> {
+        self.0.try_send((event, about)).map_err(|_| Fate::Dropped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{Request, Response, StatusCode};
+    use kube::client::Body;
+    use kube::runtime::events::EventType;
+    use std::convert::Infallible;
+    use std::sync::{Arc, Mutex};
+
+    /// An API server that answers every call with one status.
+    fn answering(status: StatusCode, calls: Arc<Mutex<usize>>) -> Client {
+        let answer = move |_: Request<Body>| {
+            *calls.lock().unwrap() += 1;
+            let body = match status {
+                StatusCode::CREATED => r#"{"metadata":{"name":"e","namespace":"shop"},"eventTime":null}"#.to_owned(),
+                status => {
+                    format!(r#"{{"kind":"Status","status":"Failure","message":"no","code":{}}}"#, status.as_u16())
+                }
+            };
+            async move {
+                Ok::<_, Infallible>(Response::builder().status(status).body(Body::from(body.into_bytes())).unwrap())
+            }
+        };
+        Client::new(tower::service_fn(answer), "default")
+    }
+
+    fn event(reason: &str) -> (Event, ObjectReference) {
+        let event = Event {
+            type_: EventType::Normal,
+            reason: reason.to_owned(),
+            note: None,
+            action: "Look".to_owned(),
+            secondary: None,
+        };
+        (event, ObjectReference { namespace: Some("shop".to_owned()), ..ObjectReference::default() })
+    }
+
+    /// Tells of three things, each after the one before has been dealt with: how often the API server was called, and
+    /// what became of each.
+    async fn told(status: StatusCode, pause: Duration) -> (usize, Vec<Fate>) {
+        let (calls, (fates, mut seen)) = (Arc::<Mutex<usize>>::default(), mpsc::unbounded_channel());
+        let reporter = Reporter { controller: "ebb-cache.io/test".to_owned(), instance: None };
+        let count = move |fate| fates.send(fate).unwrap();
+        let teller = Teller::with_pause(pause, answering(status, calls.clone()), reporter, count);
+        let mut all = Vec::new();
+        for reason in ["a", "b", "c"] {
+            let (event, about) = event(reason);
+            teller.tell(event, about).unwrap();
+            all.push(seen.recv().await.unwrap());
+        }
+        (*calls.lock().unwrap(), all)
+    }
+
+    #[tokio::test]
+    async fn an_account_without_the_right_is_asked_again_only_after_a_while() {
+        assert_eq!(told(StatusCode::FORBIDDEN, FORBIDDEN_FOR).await, (1, vec![Fate::Forbidden; 3]));
+        assert_eq!(told(StatusCode::FORBIDDEN, Duration::ZERO).await, (3, vec![Fate::Forbidden; 3]));
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_is_counted_and_the_next_is_told_too() {
+        assert_eq!(told(StatusCode::CREATED, FORBIDDEN_FOR).await, (3, vec![Fate::Told; 3]));
+    }
+}

@@ -1,0 +1,216 @@
+//! What a sidecar tells about itself: Events on its own pod, where the pod's account may write them.
+//!
+//! ```text
+//!  memory, configuration ──► Seen ──► notices (pure): what is new since the look before ──► Events
+//! ```
+//! Off unless `pod.events` is on, since a sidecar runs under its application's account. Log lines and metrics say the same
+//! with their numbers; `kubectl describe pod` shows these.
+
+use super::events::{Fate, Teller};
+use crate::config::{InForce, Pod};
+use crate::memory::{Regime, Snapshot};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Reporter};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many Events came to which end. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Fates(Arc<[AtomicU64; Fate::ALL.len()]>);
+
+impl Fates {
+    fn count(&self, fate: Fate) {
+        self.0[fate as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many came to each, in the order of [`Fate::ALL`].
+    pub(crate) fn totals(&self) -> [u64; Fate::ALL.len()] {
+        Fate::ALL.map(|fate| self.0[fate as usize].load(Ordering::Relaxed))
+    }
+}
+
+/// What can be told about, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    regime: Regime,
+    has_no_limit: bool,
+    limit_bytes: u64,
+    shrink_pending: bool,
+    oom_kills: u64,
+    is_rejected: bool,
+}
+
+impl Seen {
+    fn of(memory: &Snapshot, config: &InForce) -> Self {
+        Self {
+            regime: memory.regime,
+            has_no_limit: memory.is_default_limit,
+            limit_bytes: memory.limit_bytes,
+            shrink_pending: memory.shrink_pending,
+            oom_kills: memory.container.events.oom_kills,
+            is_rejected: config.problem.is_some(),
+        }
+    }
+}
+
+/// One thing to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Notice {
+    is_warning: bool,
+    reason: &'static str,
+    note: &'static str,
+}
+
+const fn warning(reason: &'static str, note: &'static str) -> Notice {
+    Notice { is_warning: true, reason, note }
+}
+
+const fn normal(reason: &'static str, note: &'static str) -> Notice {
+    Notice { is_warning: false, reason, note }
+}
+
+/// What is new. Notes hold no numbers: the API server keeps the first note of an Event that repeats itself.
+fn notices(before: &Seen, now: &Seen) -> Vec<Notice> {
+    let began = |of: fn(&Seen) -> bool| !of(before) && of(now);
+    let ended = |of: fn(&Seen) -> bool| of(before) && !of(now);
+    let critical = |seen: &Seen| seen.regime == Regime::Critical;
+    // A shrink that came to its end has moved the limit, too, and is told as one thing.
+    let resized = before.limit_bytes != 0 && before.limit_bytes != now.limit_bytes;
+    let shrinks = before.shrink_pending || now.shrink_pending;
+    let all = [
+        (
+            began(|seen| seen.has_no_limit),
+            warning(
+                "NoMemoryLimit",
+                "the cache found no memory limit and keeps to a default; set one on its container",
+            ),
+        ),
+        (
+            began(critical),
+            warning("MemoryCritical", "the cache is at its limit: entries are evicted, and writes may be refused"),
+        ),
+        (ended(critical), normal("MemoryRecovered", "the cache has room under its limit again")),
+        (
+            began(|seen| seen.shrink_pending),
+            normal("ShrinkPending", "the memory limit is being lowered; the cache gives memory back so that it can be"),
+        ),
+        (ended(|seen| seen.shrink_pending), normal("ShrinkCompleted", "the lowered memory limit is in force")),
+        (resized && !shrinks, normal("MemoryLimitChanged", "the cache follows another memory limit")),
+        (
+            now.oom_kills > before.oom_kills,
+            warning("OomKilled", "the kernel has killed a process of this container for want of memory"),
+        ),
+        (
+            began(|seen| seen.is_rejected),
+            warning(
+                "ConfigRejected",
+                "the configuration is wrong, the last good one stays in force; ebb doctor says why",
+            ),
+        ),
+        (ended(|seen| seen.is_rejected), normal("ConfigApplied", "the configuration is in force again")),
+    ];
+    all.into_iter().filter_map(|(is_new, notice)| is_new.then_some(notice)).collect()
+}
+
+/// Tells what is new about one pod.
+#[derive(Debug)]
+pub(crate) struct PodEvents {
+    teller: Teller,
+    fates: Fates,
+    pod: ObjectReference,
+    seen: Seen,
+}
+
+impl PodEvents {
+    /// Starts telling on this runtime; nothing if `pod.events` is off, or if there is no way to an API server.
+    pub(crate) async fn start(pod: &Pod, fates: Fates) -> Option<Self> {
+        if !pod.events {
+            return None;
+        }
+        let client = match Client::try_default().await {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::warn!(%error, "pod.events is on, but there is no way to the API server; nothing is told");
+                return None;
+            }
+        };
+        let reporter = Reporter { controller: "ebb-cache.io/ebb".to_owned(), instance: Some(pod.name.clone()) };
+        let counted = fates.clone();
+        let teller = Teller::start(client, reporter, move |fate| counted.count(fate));
+        let pod = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            name: Some(pod.name.clone()),
+            namespace: Some(pod.namespace.clone()),
+            uid: Some(pod.uid.clone()),
+            field_path: Some("spec.initContainers{ebb}".to_owned()),
+            ..ObjectReference::default()
+        };
+        Some(Self { teller, fates, pod, seen: Seen::default() })
+    }
+
+    /// Looks once, and tells what is new.
+    pub(crate) fn look(&mut self, memory: &Snapshot, config: &InForce) {
+        let now = Seen::of(memory, config);
+        for Notice { is_warning, reason, note } in notices(&self.seen, &now) {
+            let event = Event {
+                type_: if is_warning { EventType::Warning } else { EventType::Normal },
+                reason: reason.to_owned(),
+                note: Some(note.to_owned()),
+                action: "Watch".to_owned(),
+                secondary: None,
+            };
+            if let Err(fate) = self.teller.tell(event, self.pod.clone()) {
+                self.fates.count(fate);
+            }
+        }
+        self.seen = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reasons(before: &Seen, now: &Seen) -> Vec<&'static str> {
+        notices(before, now).into_iter().map(|notice| notice.reason).collect()
+    }
+
+    #[test]
+    fn a_pod_that_is_well_has_nothing_to_tell_from_its_first_look_on() {
+        let well = Seen { limit_bytes: 256 << 20, ..Seen::default() };
+        assert_eq!(reasons(&Seen::default(), &well), [""; 0]);
+        assert_eq!(reasons(&well, &well), [""; 0]);
+    }
+
+    #[test]
+    fn each_change_is_told_once_in_both_directions() {
+        let well = Seen { limit_bytes: 256 << 20, ..Seen::default() };
+        type Change = fn(&mut Seen);
+        let changes: &[(Change, &str, Option<&str>)] = &[
+            (|seen| seen.has_no_limit = true, "NoMemoryLimit", None),
+            (|seen| seen.regime = Regime::Critical, "MemoryCritical", Some("MemoryRecovered")),
+            (|seen| seen.shrink_pending = true, "ShrinkPending", Some("ShrinkCompleted")),
+            (|seen| seen.limit_bytes = 128 << 20, "MemoryLimitChanged", Some("MemoryLimitChanged")),
+            (|seen| seen.oom_kills = 1, "OomKilled", None),
+            (|seen| seen.is_rejected = true, "ConfigRejected", Some("ConfigApplied")),
+        ];
+        for (change, told, back) in changes {
+            let mut now = well.clone();
+            change(&mut now);
+            assert_eq!(reasons(&well, &now), [*told]);
+            assert_eq!(reasons(&now, &now), [""; 0], "{told} is told once");
+            assert_eq!(reasons(&now, &well), back.iter().copied().collect::<Vec<_>>(), "the way back from {told}");
+        }
+    }
+
+    #[test]
+    fn a_shrink_is_told_as_one_thing() {
+        let well = Seen { limit_bytes: 256 << 20, ..Seen::default() };
+        let pending = Seen { limit_bytes: 128 << 20, shrink_pending: true, ..Seen::default() };
+        let done = Seen { limit_bytes: 128 << 20, ..Seen::default() };
+        assert_eq!(reasons(&well, &pending), ["ShrinkPending"]);
+        assert_eq!(reasons(&pending, &done), ["ShrinkCompleted"]);
+    }
+}
