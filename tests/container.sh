@@ -1,14 +1,34 @@
 #!/usr/bin/env bash
-# The image in containers with a real memory limit, by podman and runc: a cache and an application that share a socket, as
-# in a pod. The application fills the cache as fast as it can; nobody is killed; a swapped volume retunes it; and what is
-# given back is given back. Needs root, podman, runc and the image of tests/image.sh.
+# The image in containers with a real memory limit, by podman and runc: a cache and an application that share a network and
+# a socket, as in a pod. The application fills the cache as fast as it can; nobody is killed; the limit is moved in place, up
+# and then below what is used, as a kubelet would; a swapped volume retunes it; and what is given back is given back.
 #
-#   tests/container.sh [IMAGE]
+# Builds the image from a static program with buildah, and installs what is missing from Debian's packages where it may.
+#
+#   tests/container.sh PROGRAM
 set -eu
-image=${1:-localhost/ebb:$(sed -nE 's/^version = "(.*)"/\1/p' "$(dirname "$0")/../Cargo.toml" | head -n 1)}
+program=$1
+cd "$(dirname "$0")/.."
+skip() { echo "skipped: $*"; exit 0; }
+[ "$(id -u)" = 0 ] || skip 'only root may run containers with limits here'
+needed=()
+for tool in buildah podman runc; do command -v "$tool" >/dev/null || needed+=("$tool"); done
+if [ ${#needed[@]} -gt 0 ]; then
+  command -v apt-get >/dev/null || skip "there is no ${needed[*]}, and no apt-get to install them with"
+  echo "installing ${needed[*]} from Debian's packages"
+  said=$(mktemp)
+  install() { DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${needed[@]}"; }
+  { install || { apt-get update && install; }; } >"$said" 2>&1 || { tail -n 3 "$said"; skip 'they cannot be installed'; }
+fi
+
 work=$(mktemp -d)
-cache=ebb-cache-$$ app=ebb-app-$$
-trap 'podman rm --force --ignore --time 1 "$app" "$cache" >/dev/null 2>&1; rm -rf "$work"' EXIT
+image=localhost/ebb-test-$$ cache=ebb-cache-$$ app=ebb-app-$$
+finish() {
+  podman rm --force --ignore --time 1 "$app" "$cache" >/dev/null 2>&1 || true
+  podman rmi --force "$image" >/dev/null 2>&1 || true
+  rm -rf "$work"
+}
+trap finish EXIT
 cat >"$work/containers.conf" <<CONF
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
@@ -19,13 +39,29 @@ runtime = "runc"
 events_logger = "file"
 CONF
 export CONTAINERS_CONF=$work/containers.conf
-mkdir "$work/volume" "$work/volume/..1" "$work/run"
-ln -s ..1 "$work/volume/..data"
-ln -s ..data/ebb.yaml "$work/volume/ebb.yaml"
-chmod -R a+rX "$work" && chmod 777 "$work/run"
+tests/image.sh "$image" "$program"
+mkdir "$work/volume" "$work/run"
+chmod a+rx "$work" && chmod 777 "$work/run"
+
+# Puts other files into the volume, all at once, as a kubelet does.
+turn=0
+project() {
+  turn=$((turn + 1))
+  mkdir "$work/volume/..$turn"
+  local file
+  for file in "$@"; do printf '%s' "${file#*=}" >"$work/volume/..$turn/${file%%=*}"; done
+  chmod -R a+rX "$work/volume"
+  ln -s "..$turn" "$work/volume/..data_tmp"
+  mv -T "$work/volume/..data_tmp" "$work/volume/..data"
+}
+project
+for name in ebb.yaml memory-limit; do ln -s "..data/$name" "$work/volume/$name"; done
+
 common=(--read-only --cap-drop all --volume "$work/run:/run/ebb" --env EBB_ADDR=unix:/run/ebb/ebb.sock)
 podman run --detach --name "$cache" --network none "${common[@]}" --memory 64m --memory-swap 64m --volume "$work/volume:/etc/ebb:ro" \
-  "$image" serve --config /etc/ebb --socket /run/ebb/ebb.sock >/dev/null
+  "$image" serve --config /etc/ebb --socket /run/ebb/ebb.sock >/dev/null || skip 'podman runs no container with a limit here'
+# As in a pod, the two have one network and one socket.
+application() { podman run --rm --name "$app" --network "container:$cache" "${common[@]}" "$image" "$@"; }
 stats() { podman exec "$cache" /ebb stats --output json; }
 number() { stats | grep -oE "\"$1\": *\"?[0-9]+" | grep -oE '[0-9]+$' | head -n 1; }
 until_true() {
@@ -40,19 +76,37 @@ until_true() {
 }
 limit_is() { [ "$(number limit_bytes)" = "$1" ]; }
 rss_below() { [ "$(number rss_bytes)" -lt "$1" ]; }
+used() { number used_bytes; }
+is_running() { [ "$(podman inspect --format '{{.State.Status}} {{.RestartCount}}' "$cache")" = 'running 0' ]; }
+resize() { podman update --memory "$1" --memory-swap "$1" "$cache" >/dev/null; }
+# What a kubelet does at every sync of a pod whose limit was lowered: it waits while more is used.
+kubelet_lowers_to() { [ "$(used)" -lt "$1" ] && resize "$1"; }
+
 until_true 'the limit is that of the container' limit_is $((64 << 20))
-# As in a pod, the two have one network and one socket.
-application() { podman run --rm --name "$app" --network "container:$cache" "${common[@]}" "$image" "$@"; }
 [ "$(application incr visits)" = 1 ] && echo 'ok     the application calls through the shared socket'
-application bench storm --seconds 10
+application bench storm --seconds 5
 echo "       loaded: $(($(number rss_bytes) >> 20)) MiB resident"
-[ "$(podman inspect --format '{{.State.Status}}' "$cache")" = running ] || { echo 'the cache was killed'; exit 1; }
+is_running || { echo 'the cache was killed'; exit 1; }
 echo 'ok     nobody was killed'
-mkdir "$work/volume/..2"
-echo 'maxMemory: 32Mi' >"$work/volume/..2/ebb.yaml"
-chmod -R a+rX "$work/volume"
-ln -s ..2 "$work/volume/..data_tmp"
-mv -T "$work/volume/..data_tmp" "$work/volume/..data"
+
+resize $((96 << 20))
+until_true 'a limit that is raised in place is followed' limit_is $((96 << 20))
+application bench storm --seconds 5
+loaded=$(used)
+echo "       loaded again: $((loaded >> 20)) MiB used"
+[ "$loaded" -gt $((64 << 20)) ] || { echo 'the room that was added is not used'; exit 1; }
+target=$((40 << 20))
+if kubelet_lowers_to $target; then echo 'a limit below what is used was not refused'; exit 1; fi
+echo 'ok     a kubelet would not lower the limit: more is used'
+project memory-limit=$target
+until_true 'the pending limit is obeyed' limit_is $target
+until_true 'what is above it is given back, and the kubelet lowers the limit' kubelet_lowers_to $target
+is_running || { echo 'the cache was killed'; exit 1; }
+application bench storm --seconds 3
+is_running || { echo 'the cache was killed'; exit 1; }
+echo "ok     nobody was killed; $(($(used) >> 20)) MiB used"
+
+project 'ebb.yaml=maxMemory: 32Mi' memory-limit=$target
 until_true 'a swapped volume retunes it' limit_is $((32 << 20))
 until_true 'and it goes below' rss_below $((36 << 20))
 podman exec "$cache" /ebb release --to 16Mi >/dev/null || :
