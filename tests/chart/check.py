@@ -151,14 +151,13 @@ def check_generated():
 
     header = "# Rendered from charts/ebb by `tests/chart.sh CACHE_DIR --bless`; do not edit.\n"
     namespace = "---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: ebb-system\n"
-    policy = ("--set", "tests.enabled=false")
-    for name, arguments, first in (
-        ("policy", policy, ""),
-        ("standalone", (*policy, "--set", "injector.mode=none,standalone.enabled=true"), namespace),
-        ("webhook", (*policy, "--set", "injector.mode=webhook"), namespace),
-        ("sidecar", (*policy, "--set", "injector.mode=none,sidecar.example=true"), namespace),
+    for name, given, first in (
+        ("webhook", "injector.mode=webhook", namespace),
+        ("policy", "injector.mode=policy", ""),
+        ("standalone", "injector.mode=none,standalone.enabled=true", namespace),
+        ("sidecar", "injector.mode=none,sidecar.example=true", namespace),
     ):
-        code, text, why = template("helm4", POLICY_VERSIONS[-1], *arguments)
+        code, text, why = template("helm4", VERSIONS[-1], "--set", f"tests.enabled=false,{given}")
         # Nobody manages these with Helm.
         lines = [
             line for line in text.splitlines() if not re.search(r"managed-by: Helm$|helm\.sh/chart: |^# Source: ", line)
@@ -172,6 +171,8 @@ def commented():
     for line in read(CHART / "values.yaml").splitlines():
         if matched := re.match(r" *# -- (.*)", line):
             comment = matched[1]
+        elif comment is not None and (matched := re.match(r" *# (.*)", line)):
+            comment = f"{comment} {matched[1]}"
         elif matched := re.match(r"( *)([\w]+):(.*)", line):
             depth, key, rest = len(matched[1]) // 2, matched[2], matched[3].strip()
             stack[depth:] = [(key, comment is not None)]
@@ -231,7 +232,7 @@ def check_good_values():
     for path in sorted(CHART.glob("ci/*-values.yaml")):
         name = path.name.removesuffix("-values.yaml")
         given = yaml.safe_load(read(path)) or {}
-        needs_policy = given.get("injector", {}).get("mode", "policy") == "policy"
+        needs_policy = given.get("injector", {}).get("mode") == "policy"
         versions = POLICY_VERSIONS if needs_policy else VERSIONS
         monitoring = MONITORING if name == "monitoring" else ()
         problems, renders = [], {}
@@ -262,7 +263,7 @@ def check_good_values():
 
 
 def rendered(*arguments):
-    return objects(template("helm4", POLICY_VERSIONS[-1], *arguments)[1])
+    return objects(template("helm4", VERSIONS[-1], *arguments)[1])
 
 
 def only(documents, kind):
@@ -341,7 +342,7 @@ def check_contents():
     }
     check("the sidecar", *[f"not so: it {fact}" for fact, holds in facts.items() if not holds])
 
-    policy = only(rendered(), "MutatingAdmissionPolicy")["spec"]
+    policy = only(rendered("--set", "injector.mode=policy"), "MutatingAdmissionPolicy")["spec"]
     expression = policy["mutations"][0]["jsonPatch"]["expression"]
     added = lambda path: [literal(part) for part in re.split(rf'path: "{path}",\s+value: ', expression)[1:]]
     (container,) = added("/spec/initContainers/0")
@@ -442,8 +443,8 @@ BAD = {
 }
 
 GUARDS = (
-    ("1.35.4", "", "injector.mode is policy, which needs Kubernetes 1.36 or newer (MutatingAdmissionPolicy v1)"),
-    ("1.35.4", "", "this cluster is v1.35.4. Set injector.mode to webhook, or upgrade the cluster."),
+    ("1.35.4", "injector.mode=policy", "injector.mode is policy, which needs Kubernetes 1.36 or newer (MutatingAdmissionPolicy v1)"),
+    ("1.35.4", "injector.mode=policy", "this cluster is v1.35.4. Set injector.mode to webhook, or upgrade the cluster."),
     ("1.30.9", "injector.mode=none", "kubeVersion: >=1.31.0-0 which is incompatible with Kubernetes v1.30.9"),
     (
         "1.37.0",
@@ -470,9 +471,9 @@ GUARDS = (
         "injector.failurePolicy=Fail,injector.excludedNamespaces=null",
         "injector.failurePolicy is Fail and injector.excludedNamespaces is empty",
     ),
-    ("1.31.0", "injector.mode=webhook,injector.failurePolicy=Fail,injector.replicas=1", "injector.replicas is 1: while"),
-    ("1.31.0", "injector.mode=webhook,injector.tls.source=secret", "injector.tls.existingSecret is empty"),
-    ("1.31.0", "injector.mode=webhook,injector.tls.source=cert-manager", "Install cert-manager first"),
+    ("1.31.0", "injector.failurePolicy=Fail,injector.replicas=1", "injector.replicas is 1: while"),
+    ("1.31.0", "injector.tls.source=secret", "injector.tls.existingSecret is empty"),
+    ("1.31.0", "injector.tls.source=cert-manager", "Install cert-manager first"),
     (
         "1.37.0",
         "standalone.enabled=true,standalone.replicas=2",
@@ -490,7 +491,7 @@ def check_refusals():
     for major in HELMS:
         problems = []
         for given, key in BAD.items():
-            code, _, why = template(major, POLICY_VERSIONS[-1], "--set", given)
+            code, _, why = template(major, VERSIONS[-1], "--set", given)
             if code == 0 or "schema" not in why or key not in why:
                 problems.append(f"{given}: {why.strip() or 'accepted'}")
         check(f"{len(BAD)} bad values are refused by the schema, {major}", *problems)

@@ -331,7 +331,7 @@ def run(assets, tools, check):
             for namespace in ("shop", "plain"):
                 cluster.kubectl("create", "namespace", namespace)
             cluster.kubectl("label", "namespace", "shop", "ebb-cache.io/inject=enabled")
-            install = ("--namespace", "ebb-system", "--create-namespace", "--set", "standalone.enabled=true")
+            install = ("--namespace", "ebb-system", "--create-namespace", "--set", "injector.mode=policy,standalone.enabled=true")
             code, _, why = cluster.run("helm4/helm", "install", "ebb", "charts/ebb", *install)
             check("policy: the chart installs", code and why)
             cluster.until("the policy is in force", in_force(cluster))
@@ -341,7 +341,7 @@ def run(assets, tools, check):
             test = hooks.split("test-injection.yaml")[-1].split("\n---")[0]
             got = cluster.kubectl("create", "--dry-run=server", "--output=json", "--filename=-", text="#" + test)
             check("policy: the test pod is injected in the release's namespace", got[2] or injected(json.loads(got[1])))
-            code, _, why = cluster.run("helm4/helm", "install", "other", "charts/ebb", "--namespace", "plain")
+            code, _, why = cluster.run("helm4/helm", "install", "other", "charts/ebb", "--namespace", "plain", "--set", "injector.mode=policy")
             said = "The MutatingAdmissionPolicy ebb.ebb-system.ebb-cache.io of release ebb injects in this cluster already" in why
             check("policy: a second release is refused with the name of the first", not (code and said) and why)
             code, _, why = cluster.run(
@@ -353,6 +353,8 @@ def run(assets, tools, check):
                 "ebb-system",
                 "--values",
                 "charts/ebb/ci/tcp-values.yaml",
+                "--set",
+                "injector.mode=policy",
             )
             check("policy: an upgrade", code and why)
             told = lambda got: got["spec"]["containers"][0].get("env", [{}])[0].get("value")

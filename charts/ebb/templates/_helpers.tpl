@@ -120,6 +120,21 @@ emptyDir:
 {{- if eq .Values.sidecar.address "socket" }}unix:/run/ebb/ebb.sock{{ else }}{{ printf "127.0.0.1:%d" (int .Values.sidecar.ports.data) }}{{ end }}
 {{- end }}
 
+{{/* Namespaces in which nothing is injected, as a JSON list. */}}
+{{- define "ebb.excludedNamespaces" -}}
+{{- append (.Values.injector.excludedNamespaces | default list) .Release.Namespace | uniq | toJson }}
+{{- end }}
+
+{{/* Where `helm test` starts a pod that should be injected; empty if that would be nowhere. The policy makes an exception in
+the release's own namespace, the webhook cannot. */}}
+{{- define "ebb.testNamespace" -}}
+{{- if eq .Values.injector.mode "policy" }}
+{{- .Release.Namespace }}
+{{- else if and (eq .Values.injector.mode "webhook") (not (has .Values.tests.namespace (include "ebb.excludedNamespaces" . | fromJsonArray))) }}
+{{- .Values.tests.namespace }}
+{{- end }}
+{{- end }}
+
 {{/* The container spec of the sidecar: the only place where it is described. */}}
 {{- define "ebb.sidecar" -}}
 {{- $sidecar := .Values.sidecar }}
