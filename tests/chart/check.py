@@ -23,9 +23,8 @@ HELMS = ("helm3", "helm4")
 # A policy needs 1.36; all else works from 1.31 on.
 VERSIONS = tuple(f"1.{minor}.0" for minor in range(31, 38))
 POLICY_VERSIONS = ("1.36.0", "1.37.0")
-# What ci/monitoring-values.yaml makes of the operator's kinds, which Kubernetes has no schema for.
-OPERATOR_KINDS = ["PodMonitor", "PrometheusRule", "ServiceMonitor"]
-MONITORING = ("--api-versions", "monitoring.coreos.com/v1")
+# Kinds that Kubernetes has no schema for: what a cluster that has them says, and whose package has their schemas.
+FOREIGN = {"monitoring.coreos.com/v1": "prometheus-operator", "cert-manager.io/v1": "cert-manager"}
 
 failures = 0
 
@@ -52,8 +51,10 @@ def helm(major, *arguments, env=None):
     return done.returncode, done.stdout, done.stderr
 
 
-def template(major, version, *arguments):
-    return helm(major, "template", "ebb", CHART, "--namespace", "ebb-system", "--kube-version", version, *arguments)
+def template(major, version, *arguments, known=tuple(FOREIGN)):
+    """What the chart renders for a cluster of that version, which has the foreign kinds that are known."""
+    has = [argument for kinds in known for argument in ("--api-versions", kinds)]
+    return helm(major, "template", "ebb", CHART, "--namespace", "ebb-system", "--kube-version", version, *has, *arguments)
 
 
 class Strict(yaml.SafeLoader):
@@ -214,27 +215,50 @@ def unlike(schema, values, definitions, path):
 # Good values: linted, rendered twice by both majors, validated.
 
 
-def validate(documents, version, monitors):
-    problems, unknown = [], []
+def validate(documents, version):
+    """What the schemas of a Kubernetes version find; foreign kinds are not theirs."""
+    problems = []
     for document in documents:
+        if document["apiVersion"] in FOREIGN:
+            continue
         try:
             kubernetes_validate.validate(document, version, strict=True)
         except kubernetes_validate.SchemaNotFoundError:
-            unknown.append(document["kind"])
+            problems.append(f"{version}: {label(document)}: there is no such kind")
         except kubernetes_validate.ValidationError as error:
             problems.append(f"{version}: {label(document)}: {'.'.join(map(str, error.path))}: {error.message[:200]}")
-    if sorted(unknown) != sorted(monitors):
-        problems.append(f"{version}: kinds without a schema: {unknown}; only {monitors} are expected")
     return problems
+
+
+def foreign_problem(group, documents):
+    """The first thing that the schemas of a foreign group find; none if all is well."""
+    package = CACHE / "kinds" / FOREIGN[group] / "node_modules/@kubernetes-models" / FOREIGN[group]
+    command = ["node", "tests/chart/kinds.mjs", package]
+    done = subprocess.run(command, input=json.dumps(documents), capture_output=True, text=True, timeout=60)
+    return done.returncode and (done.stderr[-500:] or "it ended without a word")
+
+
+def check_foreign():
+    """All objects of foreign kinds that ci/ leads to, against the schemas of whose they are."""
+    if not (CACHE / "kinds").exists():
+        return print("skip   monitors and certificates: there is no npm to install their schemas with")
+    everything = [document for path in sorted(CHART.glob("ci/*-values.yaml")) for document in rendered("--values", path)]
+    for group, package in FOREIGN.items():
+        documents = [document for document in everything if document["apiVersion"] == group]
+        kinds = sorted({document["kind"] for document in documents})
+        check(f"{len(documents)} objects fit the schemas of {package}: {', '.join(kinds)}", foreign_problem(group, documents))
+        for kind in kinds:
+            found = next(document for document in documents if document["kind"] == kind)
+            broken = {**found, "spec": {**found["spec"], "planted": True}}
+            if not foreign_problem(group, [broken]):
+                check(f"a {kind} with a field that is none is noticed", "it is not")
 
 
 def check_good_values():
     for path in sorted(CHART.glob("ci/*-values.yaml")):
-        name = path.name.removesuffix("-values.yaml")
         given = yaml.safe_load(read(path)) or {}
         needs_policy = given.get("injector", {}).get("mode") == "policy"
         versions = POLICY_VERSIONS if needs_policy else VERSIONS
-        monitoring = MONITORING if name == "monitoring" else ()
         problems, renders = [], {}
         for major in HELMS:
             code, said, why = helm(major, "lint", "--strict", CHART, "--values", path, "--kube-version", versions[-1])
@@ -242,19 +266,19 @@ def check_good_values():
                 problems.append(f"{major} lint: {said}{why}")
         for version in versions:
             for major in HELMS:
-                code, text, why = template(major, version, "--values", path, *monitoring)
+                code, text, why = template(major, version, "--values", path)
                 if code != 0:
                     problems.append(f"{major}: {why}")
                     continue
                 renders[version, major] = objects(text)
-                if version == versions[-1] and template(major, version, "--values", path, *monitoring)[1] != text:
+                if version == versions[-1] and template(major, version, "--values", path)[1] != text:
                     problems.append(f"{major}: two renders differ")
             # Kinds that one major has no place for come in another order.
             by_helm = [sorted(renders.get((version, major), []), key=label) for major in HELMS]
             if by_helm[0] != by_helm[1]:
                 problems.append(f"{version}: the two majors of Helm render different objects")
             if by_helm[1]:
-                problems += validate(by_helm[1], version, OPERATOR_KINDS if monitoring else [])
+                problems += validate(by_helm[1], version)
         kinds = len(renders.get((versions[-1], "helm4"), []))
         check(f"ci/{path.name}: {kinds} objects, Kubernetes {versions[0]} to {versions[-1]}, Helm 3 and 4", *problems)
 
@@ -262,8 +286,8 @@ def check_good_values():
 # What the objects must say.
 
 
-def rendered(*arguments):
-    return objects(template("helm4", VERSIONS[-1], *arguments)[1])
+def rendered(*arguments, **known):
+    return objects(template("helm4", VERSIONS[-1], *arguments, **known)[1])
 
 
 def only(documents, kind):
@@ -373,18 +397,10 @@ def check_contents():
         *[pod for pod in pods if pod["automountServiceAccountToken"] or pod["enableServiceLinks"]],
     )
     path = CHART / "ci/monitoring-values.yaml"
-    documents = rendered("--values", path, *MONITORING)
-    monitors = [document for document in documents if document["apiVersion"] == "monitoring.coreos.com/v1"]
-    package = CACHE / "operator/node_modules/@kubernetes-models/prometheus-operator"
-    if package.exists():
-        command = ["node", "tests/chart/monitors.mjs", package]
-        done = subprocess.run(command, input=json.dumps(monitors), capture_output=True, text=True, timeout=60)
-        check(f"{len(monitors)} monitors and rules fit the operator's schema", done.returncode and done.stderr[:500])
-    else:
-        print("skip   monitors and rules: there is no npm to install the operator's schema with")
-    without = [document for document in rendered("--values", path) if document["apiVersion"].startswith("monitoring.")]
-    check("there are none where the cluster does not know them", without)
-    rule = next(document for document in monitors if document["kind"] == "PrometheusRule")
+    documents = rendered("--values", path)
+    without = [document for document in rendered("--values", path, known=()) if document["apiVersion"] in FOREIGN]
+    check("there are no monitors where the cluster does not know them", *map(label, without))
+    rule = only(documents, "PrometheusRule")
     alerts = [alert for group in rule["spec"]["groups"] for alert in group["rules"]]
     ours = yaml.safe_load(read(CHART / "files/rules.yaml").replace("docs/operations.md", "https://example.com/ebb/operations"))
     check(f"the {len(alerts)} alerts arrive as they are tested", rule["spec"] != ours and "they differ")
@@ -414,6 +430,7 @@ BAD = {
     "injector.tls.source=openssl": "source",
     "injector.tls.caBundle=none": "caBundle",
     "injector.tls.rotate=daily": "rotate",
+    "injector.tls.certificate.duration=90d": "duration",
     "sidecars.address=tcp": "sidecars",
     "sidecar.address=udp": "address",
     "sidecar.ports.data=70000": "data",
@@ -497,7 +514,7 @@ def check_refusals():
         check(f"{len(BAD)} bad values are refused by the schema, {major}", *problems)
         problems = []
         for version, given, sentence in GUARDS:
-            code, _, why = template(major, version, *(("--set", given) if given else ()))
+            code, _, why = template(major, version, "--set", given, known=())
             if code == 0 or sentence not in why:
                 problems.append(f"{version} {given}: {why.strip() or 'accepted'}")
         check(f"{len(GUARDS)} guards say their sentence, {major}", *problems)
@@ -511,15 +528,16 @@ def check_injected():
             continue
         injected, given = (yaml.safe_load(read(at)) for at in (path, folder / "pods" / path.name))
         for version in VERSIONS:
-            if not validate([given], version, []):
+            if not validate([given], version):
                 valid += 1
-                problems += [f"{path.stem}, {version}: {problem}" for problem in validate([injected], version, [])]
+                problems += [f"{path.stem}, {version}: {problem}" for problem in validate([injected], version)]
     check(f"{valid} injected pods are valid, Kubernetes {VERSIONS[0]} to {VERSIONS[-1]}", *problems)
 
 
 check_generated()
 check_injected()
 check_good_values()
+check_foreign()
 check_contents()
 check_refusals()
 if assets := os.environ.get("KUBEBUILDER_ASSETS"):
