@@ -427,6 +427,14 @@ BAD = {
     "injector.replicas=0": "replicas",
     "injector.replica=2": "replica",
     "injector.timeoutSeconds=60": "timeoutSeconds",
+    "injector.port=443": "port",
+    "injector.listenAddress=localhost": "listenAddress",
+    "injector.hostNetwork=maybe": "hostNetwork",
+    "injector.pdb.maxUnavailable=half": "maxUnavailable",
+    "injector.podLabels.app\\.kubernetes\\.io/name=mine": "app.kubernetes.io/name",
+    "injector.namespaceSelector.matchLabels.a=b": "matchLabels",
+    "injector.objectSelector.matchExpressions[0].operator=Is": "operator",
+    "injector.networkPolicy.egressTo[0].cidr=10.0.0.1/32": "cidr",
     "injector.tls.source=openssl": "source",
     "injector.tls.caBundle=none": "caBundle",
     "injector.tls.rotate=daily": "rotate",
@@ -456,6 +464,8 @@ BAD = {
     "image.digest=sha256:abc": "digest",
     "image.pullPolicy=Sometimes": "pullPolicy",
     "monitoring.sidecars.interval=soon": "interval",
+    "monitoring.injector.kind=Probe": "kind",
+    "monitoring.annotation.enabled=true": "annotation",
     "tests.enabled=maybe": "enabled",
 }
 
@@ -491,6 +501,13 @@ GUARDS = (
     ("1.31.0", "injector.failurePolicy=Fail,injector.replicas=1", "injector.replicas is 1: while"),
     ("1.31.0", "injector.tls.source=secret", "injector.tls.existingSecret is empty"),
     ("1.31.0", "injector.tls.source=cert-manager", "Install cert-manager first"),
+    ("1.31.0", "injector.httpPort=10250", "injector.port and injector.httpPort must differ; both are 10250."),
+    ("1.31.0", "injector.hostNetwork=true", "on the node, where 10250 is the kubelet's: set injector.port to another."),
+    (
+        "1.31.0",
+        "injector.hostNetwork=true,injector.port=10350,injector.networkPolicy.enabled=true",
+        "with injector.hostNetwork no NetworkPolicy applies to it. Switch one of them off.",
+    ),
     (
         "1.37.0",
         "standalone.enabled=true,standalone.replicas=2",

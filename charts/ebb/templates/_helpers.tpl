@@ -18,6 +18,18 @@
 {{- printf "%s.%s.ebb-cache.io" (include "ebb.fullname" .) .Release.Namespace }}
 {{- end }}
 
+{{/* Annotations of the pods of one component: .own, and what a Prometheus reads that knows no monitors; .port of the metrics.
+Where both say the same key, .own wins. */}}
+{{- define "ebb.podAnnotations" -}}
+{{- $scrape := dict }}
+{{- if .root.Values.monitoring.annotations.enabled }}
+{{- $scrape = dict "prometheus.io/scrape" "true" "prometheus.io/port" (int .port | toString) "prometheus.io/path" "/metrics" }}
+{{- end }}
+{{- with merge (deepCopy .own) $scrape }}
+{{- toYaml . }}
+{{- end }}
+{{- end }}
+
 {{- define "ebb.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "ebb.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -80,6 +92,22 @@ runAsUser: {{ int64 .runAsUser }}
 {{- end }}
 seccompProfile:
   type: RuntimeDefault
+{{- end }}
+
+{{/* Spreads the pods of one .component of .root: over nodes as .how says, and over zones where there are any. A hard rule for
+zones would leave no node in a cluster whose nodes do not say theirs. */}}
+{{- define "ebb.topologySpread" -}}
+{{- range list (list "topology.kubernetes.io/zone" "ScheduleAnyway") (list "kubernetes.io/hostname" .how) }}
+- maxSkew: 1
+  topologyKey: {{ first . }}
+  whenUnsatisfiable: {{ last . }}
+  labelSelector:
+    matchLabels:
+      {{- include "ebb.selectorLabels" $.root | nindent 6 }}
+      app.kubernetes.io/component: {{ $.component }}
+  matchLabelKeys:
+    - pod-template-hash
+{{- end }}
 {{- end }}
 
 {{/* What /etc/ebb holds, whoever mounts it; .configMap is a name, .optional whether it may be missing. */}}
