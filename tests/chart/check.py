@@ -99,7 +99,10 @@ def generated(path, expected):
 # What is generated: the knobs in the schema, the table of values, the manifests.
 
 # The chart sets these itself.
-OWN = {"listen", "socket", "adminListen", "adminSocket", "httpListen", "limitFile", "cgroupRoot"}
+OWN = {"listen", "socket", "adminListen", "adminSocket", "httpListen", "limitFile", "cgroupRoot", "podEvents"}
+# Variables that are no knobs.
+OTHER = {"EBB_ADDR", "EBB_ADMIN_ADDR", "EBB_INJECTOR_IDENTITY"}
+OTHER |= {"EBB_POD_EVENTS", "EBB_POD_NAME", "EBB_POD_NAMESPACE", "EBB_POD_UID", "EBB_NODE_NAME"}
 
 
 def knobs(schema):
@@ -143,7 +146,7 @@ def check_generated():
     text = "".join(read(path) for path in sorted(CHART.glob("templates/**/*")) if path.is_file())
     leaves = {path.split(".")[-1] for path, _ in commented()[0]}
     check("every value is read by a template", *sorted(leaf for leaf in leaves if not re.search(rf"\b{leaf}\b", text)))
-    variables = set(re.findall(r"`(EBB_\w+)`", live + boot)) | {"EBB_ADDR", "EBB_ADMIN_ADDR", "EBB_INJECTOR_IDENTITY"}
+    variables = set(re.findall(r"`(EBB_\w+)`", live + boot)) | OTHER
     set_by_us = set(re.findall(r"\bEBB_\w+", text + "".join(read(path) for path in MANIFESTS.glob("*.yaml"))))
     check("every variable that is set is one that Ebb reads", *sorted(set_by_us - variables - {"EBB"}))
     defaults = {mark: knob["default"] for mark, knob in ours["watermarks"]["properties"].items()}
@@ -428,6 +431,9 @@ BAD = {
     "injector.replica=2": "replica",
     "injector.timeoutSeconds=60": "timeoutSeconds",
     "injector.port=443": "port",
+    "injector.watchdog.maxPerMinute=0": "maxPerMinute",
+    "injector.watchdog.interval=often": "interval",
+    "injector.rbac.create=true": "rbac",
     "injector.listenAddress=localhost": "listenAddress",
     "injector.hostNetwork=maybe": "hostNetwork",
     "injector.pdb.maxUnavailable=half": "maxUnavailable",
@@ -502,6 +508,18 @@ GUARDS = (
     ("1.31.0", "injector.tls.source=secret", "injector.tls.existingSecret is empty"),
     ("1.31.0", "injector.tls.source=cert-manager", "Install cert-manager first"),
     ("1.31.0", "injector.httpPort=10250", "injector.port and injector.httpPort must differ; both are 10250."),
+    ("1.37.0", "injector.mode=policy,injector.watchdog.enabled=true", "of the webhook's pods, and injector.mode is policy."),
+    (
+        "1.31.0",
+        "injector.watchdog.enabled=true,injector.objectSelector.matchExpressions[0].key=a,"
+        "injector.objectSelector.matchExpressions[0].operator=Exists",
+        "injector.watchdog.enabled goes by the label ebb-cache.io/inject alone",
+    ),
+    (
+        "1.31.0",
+        "standalone.enabled=true,standalone.events=true,standalone.networkPolicy.enabled=true",
+        "put the API server's addresses into standalone.networkPolicy.egressTo.",
+    ),
     ("1.31.0", "injector.hostNetwork=true", "on the node, where 10250 is the kubelet's: set injector.port to another."),
     (
         "1.31.0",

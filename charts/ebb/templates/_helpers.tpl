@@ -163,6 +163,19 @@ the release's own namespace, the webhook cannot. */}}
 {{- end }}
 {{- end }}
 
+{{/* What a cache needs to write Events about its pod, beside an account that may. */}}
+{{- define "ebb.eventsEnv" -}}
+- name: EBB_POD_EVENTS
+  value: "true"
+{{- range list (list "EBB_POD_NAME" "metadata.name") (list "EBB_POD_NAMESPACE" "metadata.namespace") (list "EBB_POD_UID" "metadata.uid") (list "EBB_NODE_NAME" "spec.nodeName") }}
+- name: {{ first . }}
+  valueFrom:
+    fieldRef:
+      apiVersion: v1
+      fieldPath: {{ last . }}
+{{- end }}
+{{- end }}
+
 {{/* The container spec of the sidecar: the only place where it is described. */}}
 {{- define "ebb.sidecar" -}}
 {{- $sidecar := .Values.sidecar }}
@@ -188,6 +201,9 @@ env:
   {{- end }}
   - name: EBB_ADDR
     value: {{ include "ebb.address" . | quote }}
+  {{- if $sidecar.events }}
+  {{- include "ebb.eventsEnv" . | nindent 2 }}
+  {{- end }}
   {{- with include "ebb.knobs" (dict "knobs" $sidecar.boot "prefix" "EBB") }}
   {{- . | nindent 2 }}
   {{- end }}
