@@ -5,15 +5,20 @@ the types inside a CEL expression, is left to policy.py, which needs an API serv
 """
 
 import difflib
+import functools
 import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 
 import kubernetes_validate
 import yaml
+
+import security
 
 CACHE = pathlib.Path(sys.argv[1])
 BLESS = "--bless" in sys.argv[2:]
@@ -51,10 +56,10 @@ def helm(major, *arguments, env=None):
     return done.returncode, done.stdout, done.stderr
 
 
-def template(major, version, *arguments, known=tuple(FOREIGN)):
+def template(major, version, *arguments, known=tuple(FOREIGN), chart=CHART):
     """What the chart renders for a cluster of that version, which has the foreign kinds that are known."""
     has = [argument for kinds in known for argument in ("--api-versions", kinds)]
-    return helm(major, "template", "ebb", CHART, "--namespace", "ebb-system", "--kube-version", version, *has, *arguments)
+    return helm(major, "template", "ebb", chart, "--namespace", "ebb-system", "--kube-version", version, *has, *arguments)
 
 
 class Strict(yaml.SafeLoader):
@@ -152,6 +157,9 @@ def check_generated():
     defaults = {mark: knob["default"] for mark, knob in ours["watermarks"]["properties"].items()}
     shown = [values[part]["config"]["watermarks"] for part in ("sidecar", "standalone")]
     check("the watermarks are Ebb's own defaults", *[part for part in shown if part != defaults])
+
+    same = read(CHART / "values-ha.yaml") == read(CHART / "ci/ha-values.yaml")
+    check("values-ha.yaml is ci/ha-values.yaml", not same and "they differ")
 
     header = "# Rendered from charts/ebb by `tests/chart.sh CACHE_DIR --bless`; do not edit.\n"
     namespace = "---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: ebb-system\n"
@@ -262,33 +270,31 @@ def check_good_values():
         given = yaml.safe_load(read(path)) or {}
         needs_policy = given.get("injector", {}).get("mode") == "policy"
         versions = POLICY_VERSIONS if needs_policy else VERSIONS
-        problems, renders = [], {}
+        problems, renders = [], []
         for major in HELMS:
             code, said, why = helm(major, "lint", "--strict", CHART, "--values", path, "--kube-version", versions[-1])
             if code != 0:
                 problems.append(f"{major} lint: {said}{why}")
-        for version in versions:
-            for major in HELMS:
+            for version in (versions[0], versions[-1], versions[-1]):
                 code, text, why = template(major, version, "--values", path)
                 if code != 0:
                     problems.append(f"{major}: {why}")
-                    continue
-                renders[version, major] = objects(text)
-                if version == versions[-1] and template(major, version, "--values", path)[1] != text:
-                    problems.append(f"{major}: two renders differ")
-            # Kinds that one major has no place for come in another order.
-            by_helm = [sorted(renders.get((version, major), []), key=label) for major in HELMS]
-            if by_helm[0] != by_helm[1]:
-                problems.append(f"{version}: the two majors of Helm render different objects")
-            if by_helm[1]:
-                problems += validate(by_helm[1], version)
-        kinds = len(renders.get((versions[-1], "helm4"), []))
-        check(f"ci/{path.name}: {kinds} objects, Kubernetes {versions[0]} to {versions[-1]}, Helm 3 and 4", *problems)
+                renders.append((major, text))
+        if len({(major, text) for major, text in renders}) > len(HELMS):
+            problems.append("two renders of one Helm differ")
+        # Kinds that one major has no place for come in another order.
+        three, four = (sorted(objects(dict(renders)[major]), key=label) for major in HELMS)
+        if three != four:
+            problems.append("the two majors of Helm render different objects")
+        for version in versions:
+            problems += validate(four, version)
+        check(f"ci/{path.name}: {len(four)} objects, Kubernetes {versions[0]} to {versions[-1]}, Helm 3 and 4", *problems)
 
 
 # What the objects must say.
 
 
+@functools.cache
 def rendered(*arguments, **known):
     return objects(template("helm4", VERSIONS[-1], *arguments, **known)[1])
 
@@ -341,10 +347,13 @@ def literal(text):
     return value()
 
 
-def check_contents():
-    example = only(rendered("--values", CHART / "ci/none-values.yaml"), "PodTemplate")["template"]
-    spec, sidecar = example["spec"], example["spec"]["initContainers"][0]
-    security = sidecar["securityContext"]
+def with_values(name, **known):
+    return rendered("--values", CHART / f"ci/{name}-values.yaml", **known)
+
+
+def check_sidecar():
+    spec = only(with_values("none"), "PodTemplate")["template"]["spec"]
+    sidecar = spec["initContainers"][0]
     mounts = {mount["name"]: mount["mountPath"] for mount in sidecar["volumeMounts"]}
     facts = {
         "is the first init container, and restarted for ever": (sidecar["name"], sidecar["restartPolicy"])
@@ -358,24 +367,28 @@ def check_contents():
         "asks for as much memory as it may use": sidecar["resources"]["requests"]["memory"]
         == sidecar["resources"]["limits"]["memory"],
         "has no CPU limit": "cpu" not in sidecar["resources"]["limits"],
-        "fits restricted pod security": security["runAsNonRoot"]
-        and security["capabilities"] == {"drop": ["ALL"]}
-        and not security["allowPrivilegeEscalation"]
-        and security["seccompProfile"] == {"type": "RuntimeDefault"},
         "is resized in place": [policy["restartPolicy"] for policy in sidecar["resizePolicy"]] == ["NotRequired"] * 2,
         "mounts its configuration and the socket": mounts == {"ebb-config": "/etc/ebb", "ebb-socket": "/run/ebb"},
         "shares the socket with the application": spec["containers"][0]["volumeMounts"][0]["mountPath"] == "/run/ebb"
         and spec["containers"][0]["env"] == [{"name": "EBB_ADDR", "value": "unix:/run/ebb/ebb.sock"}],
     }
     check("the sidecar", *[f"not so: it {fact}" for fact, holds in facts.items() if not holds])
+    for name in ("none", "events-policy", "tcp"):
+        check_policy(name)
 
-    policy = only(rendered("--set", "injector.mode=policy"), "MutatingAdmissionPolicy")["spec"]
-    expression = policy["mutations"][0]["jsonPatch"]["expression"]
+
+def check_policy(name):
+    """The policy's literals are the PodTemplate's, but for what depends on the pod."""
+    values = ("--values", CHART / f"ci/{name}-values.yaml", "--set", "injector.mode=policy,sidecar.example=true")
+    documents = rendered(*values)
+    spec = only(documents, "PodTemplate")["template"]["spec"]
+    (mutation,) = only(documents, "MutatingAdmissionPolicy")["spec"]["mutations"]
+    expression = mutation["jsonPatch"]["expression"]
     added = lambda path: [literal(part) for part in re.split(rf'path: "{path}",\s+value: ', expression)[1:]]
     (container,) = added("/spec/initContainers/0")
-    wanted = {**sidecar, "resources": None}
+    wanted = {**spec["initContainers"][0], "resources": None}
     check(
-        "the policy's container is the sidecar",
+        f"the policy's container is the sidecar, ci/{name}-values.yaml",
         *[
             f"{key}: {container.get(key)} is not {wanted.get(key)}"
             for key in container.keys() | wanted.keys()
@@ -388,21 +401,100 @@ def check_contents():
         for source in volume.get("projected", {}).get("sources", []):
             if "configMap" in source:
                 source["configMap"]["name"] = None
-    check("the policy's volumes are the sidecar's", volumes != shown and f"{volumes} is not {shown}")
+    check("and its volumes are the sidecar's", volumes != shown and f"{volumes} is not {shown}")
 
-    pods = [
-        document["spec"]["template"]["spec"]
-        for document in rendered("--values", CHART / "ci/standalone-values.yaml")
-        if document["kind"] == "Deployment"
-    ]
-    check(
-        "the stand-alone pod needs no token and no service variables",
-        *[pod for pod in pods if pod["automountServiceAccountToken"] or pod["enableServiceLinks"]],
-    )
+
+def pods(documents):
+    """What is run: (whose, the spec). Of a PodTemplate the sidecar is ours, and the application is not."""
+    for document in documents:
+        if document["kind"] == "Deployment":
+            yield label(document), document["spec"]["template"]["spec"]
+        elif document["kind"] == "Pod":
+            yield label(document), document["spec"]
+        elif document["kind"] == "PodTemplate":
+            yield label(document), {**document["template"]["spec"], "containers": []}
+        elif document["kind"] == "ConfigMap" and "sidecar.yaml" in document["data"]:
+            yield from pods(objects(document["data"]["sidecar.yaml"]))
+
+
+def check_pod_security():
+    seen, said = 0, []
+    for path in sorted(CHART.glob("ci/*-values.yaml")):
+        expected = ["hostNetwork is true"] if path.name.startswith("host-network") else []
+        for whose, spec in pods(rendered("--values", path)):
+            found, seen = security.problems(spec), seen + 1
+            ours = expected if whose == "Deployment ebb-injector" else []
+            said += [f"{path.name}: {whose}: {found} instead of {ours}"] if found != ours else []
+    check(f"{seen} pods that ci/ leads to fit restricted pod security", *said)
+    run = dict(pods(with_values("pss")))
+    kinds = {"Deployment ebb", "Deployment ebb-injector", "Pod ebb-test-check", "Pod ebb-test-injection"}
+    kinds |= {"Pod ebb-test-standalone", "PodTemplate ebb-sidecar"}
+    check("ci/pss-values.yaml has each of them", *(kinds ^ run.keys()))
+    spec = run["Deployment ebb-injector"]
+    check(f"{len(security.PLANTED)} planted faults are noticed", *security.unnoticed(spec))
+
+
+def rules(documents, kind):
+    return [rule for document in documents if document["kind"] == kind for rule in document["rules"]]
+
+
+def check_rights():
+    """What costs a right is off as it comes, and brings the right along when it is on."""
+    evicting = {"apiGroups": [""], "resources": ["pods/eviction"], "verbs": ["create"]}
+    listing = {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}
+    plain, watching = rules(with_values("default"), "ClusterRole"), rules(with_values("watchdog"), "ClusterRole")
+    added = [rule for rule in watching if rule not in plain]
+    arguments = only(with_values("watchdog"), "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
+    wanted = {"--watchdog", "--watchdog-interval=1m", "--watchdog-max-per-minute=20"}
+    check("the watchdog may list and evict pods, and nothing more", added != [listing, evicting] and added)
+    check("and is told how often and how many", *(wanted - set(arguments)))
+    documents = with_values("events")
+    found = rules([document for document in documents if document["metadata"]["name"] == "ebb-standalone"], "Role")
+    wanted = [{"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]}]
+    check("a stand-alone cache with Events may write Events", found != wanted and found)
+    for name, token in (("standalone", False), ("events", True)):
+        spec = dict(pods(with_values(name)))["Deployment ebb"]
+        facts = (spec["automountServiceAccountToken"], "serviceAccountName" in spec, spec["enableServiceLinks"])
+        expected = (token, token, False)
+        check(f"it has {'a' if token else 'no'} token, ci/{name}-values.yaml", facts != expected and facts)
+    bound = [document["kind"] for document in rendered("--set", "rbac.create=false") if "Role" in document["kind"]]
+    check("rbac.create: false leaves no role", *bound)
+
+
+def check_selectors():
+    """Expressions of one's own come beside those that keep the system's and the injector's own namespaces out."""
+    excluded = ["kube-system", "kube-public", "kube-node-lease", "ebb-system"]
+    ours = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": excluded}
+    theirs = {"key": "environment", "operator": "NotIn", "values": ["test", "build"]}
+    batch = {"key": "batch", "operator": "DoesNotExist"}
+    for name in ("selectors", "selectors-policy"):
+        documents = with_values(name)
+        places = [webhook for document in documents for webhook in document.get("webhooks", [])]
+        bindings = [document for document in documents if document["kind"] == "MutatingAdmissionPolicyBinding"]
+        places += [binding["spec"]["matchResources"] for binding in bindings if not label(binding).split()[1].startswith("test.")]
+        bad = [
+            place
+            for place in places
+            if place["namespaceSelector"]["matchExpressions"] != [ours, theirs]
+            or batch not in place["objectSelector"]["matchExpressions"]
+        ]
+        check(f"selectors add to ours, ci/{name}-values.yaml", len(places) != 2 and f"{len(places)} places", *bad)
+
+
+def check_monitoring():
     path = CHART / "ci/monitoring-values.yaml"
     documents = rendered("--values", path)
     without = [document for document in rendered("--values", path, known=()) if document["apiVersion"] in FOREIGN]
     check("there are no monitors where the cluster does not know them", *map(label, without))
+    services = [document for document in documents if document["kind"] == "Service"]
+    unmatched = []
+    for monitor in documents:
+        if monitor["kind"] == "ServiceMonitor":
+            wanted = monitor["spec"]["selector"]["matchLabels"].items()
+            found = [one for one in services if wanted <= one["metadata"]["labels"].items()]
+            ports = [port["name"] for service in found for port in service["spec"]["ports"]]
+            unmatched += [label(monitor)] if len(found) != 1 or monitor["spec"]["endpoints"][0]["port"] not in ports else []
+    check("a ServiceMonitor finds its Service and port", *unmatched)
     rule = only(documents, "PrometheusRule")
     alerts = [alert for group in rule["spec"]["groups"] for alert in group["rules"]]
     ours = yaml.safe_load(read(CHART / "files/rules.yaml").replace("docs/operations.md", "https://example.com/ebb/operations"))
@@ -411,15 +503,41 @@ def check_contents():
     texts = {f"ebb-{path.name}": json.loads(read(path)) for path in CHART.glob("files/dashboards/*.json")}
     arrived = {name: json.loads(text) for name, text in boards["data"].items()}
     check(f"and the {len(texts)} dashboards, too", arrived != texts and "they differ")
-    # Helm 3 wants a cluster even for a dry run on the client.
-    arguments = "injector.mode=none,standalone.enabled=true,monitoring.sidecars.enabled=true"
-    code, said, why = helm("helm4", "install", "ebb", CHART, "--dry-run=client", "--set", arguments)
-    missing = [
-        words
-        for words in ("The shared cache is at ebb.default:7070", "Warning: monitoring is enabled")
-        if words not in said
-    ]
-    check("the notes after an installation", *(missing and [*missing, why]))
+
+
+# The notes after an installation: values, the foreign kinds that are known, and words that must be there, or (-) must not.
+TEST = "helm test ebb --namespace ebb-system"
+NOTES = (
+    ("image.tag=v1", FOREIGN, ("kubectl label namespace NAME ebb-cache.io/inject=enabled", "ebb check", TEST, "-Warning")),
+    ("injector.mode=policy", FOREIGN, ("kubectl label namespace NAME", TEST, "-Warning")),
+    ("injector.mode=none", FOREIGN, ("injector.mode is none: nothing is injected.", "-helm test", "-Warning")),
+    ("injector.excludedNamespaces={kube-system,default}", FOREIGN, ("kube-system, default, ebb-system.", "-helm test")),
+    ("injector.replicas=1", FOREIGN, ("Warning: there is one pod of the webhook.",)),
+    ("standalone.enabled=true", FOREIGN, ("The shared cache is at ebb.ebb-system:7070", "configmap ebb-standalone")),
+    ("sidecar.address=tcp", FOREIGN, ("EBB_ADDR says: 127.0.0.1:7070",)),
+    ("monitoring.rules.enabled=true", FOREIGN, ("-Warning",)),
+    ("monitoring.rules.enabled=true", (), ("Warning: monitoring is enabled",)),
+)
+
+
+def check_notes():
+    """Helm 3 shows notes to a cluster only, so both majors render them as the text of an object."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copytree(CHART, pathlib.Path(folder) / "ebb")
+        (copy / "templates/NOTES.txt").rename(copy / "NOTES.txt")
+        shown = "kind: ConfigMap\nmetadata: {name: notes}\ndata:\n  notes: {{ tpl (.Files.Get \"NOTES.txt\") . | toJson }}\n"
+        (copy / "templates/notes.yaml").write_text(shown)
+        for major in HELMS:
+            problems = []
+            for given, known, words in NOTES:
+                arguments = ("--set", given, "--show-only", "templates/notes.yaml")
+                code, text, why = template(major, VERSIONS[-1], *arguments, known=known, chart=copy)
+                said = objects(text)[0]["data"]["notes"] if code == 0 else ""
+                bad = [word for word in words if (word.lstrip("-") in said) == word.startswith("-")]
+                problems += [f"{given}: {bad} of {said or why}"] if bad or "no value" in said or "%!" in said else []
+            check(f"{len(NOTES)} notes after an installation, {major}", *problems)
+    code, said, why = helm("helm4", "install", "ebb", CHART, "--dry-run=client")
+    check("and they are what Helm 4 shows", *([] if "kubectl label namespace NAME" in said else [why]))
 
 
 # Bad values: refused by the schema with the key's name, or by a guard with its sentence.
@@ -573,7 +691,12 @@ check_generated()
 check_injected()
 check_good_values()
 check_foreign()
-check_contents()
+check_sidecar()
+check_pod_security()
+check_rights()
+check_selectors()
+check_monitoring()
+check_notes()
 check_refusals()
 if assets := os.environ.get("KUBEBUILDER_ASSETS"):
     import policy

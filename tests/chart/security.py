@@ -1,0 +1,117 @@
+"""The Pod Security Standard "restricted", as far as it speaks of Linux: a pure function of a pod's spec. It is that of
+Kubernetes 1.37."""
+
+import copy
+
+VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+SYSCTLS = {
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+}
+SELINUX = {None, "", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"}
+
+
+def problems(spec):
+    """What the standard forbids in a pod, as sentences; none if it may run."""
+    own, said = spec.get("securityContext", {}), []
+    for field in ("hostNetwork", "hostPID", "hostIPC"):
+        if spec.get(field):
+            said.append(f"{field} is true")
+    for volume in spec.get("volumes", []):
+        if strange := volume.keys() - VOLUMES - {"name"}:
+            said.append(f"volume {volume['name']} is a {min(strange)}")
+    for sysctl in own.get("sysctls", []):
+        if sysctl["name"] not in SYSCTLS:
+            said.append(f"sysctl {sysctl['name']}")
+    said += profiles(own, "the pod")
+    for container in spec.get("initContainers", []) + spec.get("containers", []):
+        said += [f"{container['name']}: {problem}" for problem in of_container(container, own)]
+    return said
+
+
+def of_container(container, pod):
+    context, said = container.get("securityContext", {}), profiles(container.get("securityContext", {}), "it")
+    inherited = lambda field: context.get(field, pod.get(field))
+    capabilities = context.get("capabilities", {})
+    facts = {
+        "it is privileged": context.get("privileged"),
+        "it may gain privileges": context.get("allowPrivilegeEscalation") is not False,
+        "it keeps capabilities": "ALL" not in capabilities.get("drop", []),
+        "it adds capabilities": set(capabilities.get("add", [])) - {"NET_BIND_SERVICE"},
+        "it may run as root": inherited("runAsNonRoot") is not True,
+        "it runs as root": inherited("runAsUser") == 0,
+        "it has no seccomp profile": (inherited("seccompProfile") or {}).get("type") not in ("RuntimeDefault", "Localhost"),
+        "it sees all of /proc": context.get("procMount", "Default") != "Default",
+        "it has a port of the node": any(port.get("hostPort") for port in container.get("ports", [])),
+        "a probe or hook names a host": any(named_hosts(container)),
+    }
+    return said + [fact for fact, holds in facts.items() if holds]
+
+
+def profiles(context, who):
+    """AppArmor and SELinux, which pods and containers have alike."""
+    selinux = context.get("seLinuxOptions", {})
+    facts = {
+        "AppArmor": context.get("appArmorProfile", {}).get("type", "RuntimeDefault") not in ("RuntimeDefault", "Localhost"),
+        "SELinux": selinux.get("type") not in SELINUX or selinux.get("user") or selinux.get("role"),
+    }
+    return [f"{who} weakens {system}" for system, holds in facts.items() if holds]
+
+
+def named_hosts(container):
+    hooks = container.get("lifecycle", {}).values()
+    probes = [container.get(f"{name}Probe", {}) for name in ("liveness", "readiness", "startup")]
+    return [call.get(way, {}).get("host") for call in [*hooks, *probes] for way in ("httpGet", "tcpSocket")]
+
+
+# One field broken at a time: where, in a spec that is well, and to what; None takes it away.
+FIRST = ("containers", 0)
+CONTEXT = (*FIRST, "securityContext")
+PLANTED = (
+    (("hostNetwork",), True),
+    (("hostPID",), True),
+    (("hostIPC",), True),
+    (("volumes",), [{"name": "node", "hostPath": {"path": "/"}}]),
+    (("securityContext", "sysctls"), [{"name": "kernel.msgmax", "value": "1"}]),
+    (("securityContext", "appArmorProfile"), {"type": "Unconfined"}),
+    (("securityContext", "seLinuxOptions"), {"type": "spc_t"}),
+    ((*CONTEXT, "seLinuxOptions"), {"user": "root"}),
+    ((*CONTEXT, "privileged"), True),
+    ((*CONTEXT, "allowPrivilegeEscalation"), None),
+    ((*CONTEXT, "capabilities"), None),
+    ((*CONTEXT, "capabilities", "add"), ["NET_ADMIN"]),
+    ((*CONTEXT, "runAsNonRoot"), False),
+    ((*CONTEXT, "runAsUser"), 0),
+    ((*CONTEXT, "seccompProfile"), {"type": "Unconfined"}),
+    ((*CONTEXT, "procMount"), "Unmasked"),
+    ((*FIRST, "ports"), [{"containerPort": 1, "hostPort": 1}]),
+    ((*FIRST, "livenessProbe"), {"httpGet": {"host": "example.com", "port": 80}}),
+    ((*FIRST, "lifecycle"), {"preStop": {"tcpSocket": {"host": "example.com", "port": 80}}}),
+)
+
+
+def unnoticed(spec):
+    """The planted faults that `problems` does not see in a spec that is well."""
+    out = []
+    for (*parents, last), value in PLANTED:
+        broken = copy.deepcopy(spec)
+        at = broken
+        for key in parents:
+            at = at[key] if isinstance(at, list) else at.setdefault(key, {})
+        if value is None:
+            at.pop(last)
+        else:
+            at[last] = value
+        if not problems(broken):
+            out.append(".".join(map(str, (*parents, last))))
+    return out
