@@ -25,7 +25,7 @@ Where both say the same key, .own wins. */}}
 {{- if .root.Values.monitoring.annotations.enabled }}
 {{- $scrape = dict "prometheus.io/scrape" "true" "prometheus.io/port" (int .port | toString) "prometheus.io/path" "/metrics" }}
 {{- end }}
-{{- with merge (deepCopy .own) $scrape }}
+{{- with merge (deepCopy (.own | default dict)) $scrape }}
 {{- toYaml . }}
 {{- end }}
 {{- end }}
