@@ -80,6 +80,9 @@ pub(crate) struct InjectorArgs {
     #[arg(long, env = "EBB_INJECTOR_WATCHDOG_MAX_PER_MINUTE", value_name = "N", default_value_t = 5,
         value_parser = clap::value_parser!(u32).range(1..=600))]
     watchdog_max_per_minute: u32,
+    /// Namespaces in which the watchdog looks for nothing, since the webhook is not asked about them.
+    #[arg(long, env = "EBB_INJECTOR_WATCHDOG_EXCLUDED", value_name = "NAME", value_delimiter = ',')]
+    watchdog_excluded: Vec<String>,
     /// How log lines look: text or json.
     #[arg(long, env = "EBB_INJECTOR_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     log_format: String,

@@ -144,7 +144,6 @@ impl PodEvents {
             name: Some(pod.name.clone()),
             namespace: Some(pod.namespace.clone()),
             uid: Some(pod.uid.clone()),
-            field_path: Some("spec.initContainers{ebb}".to_owned()),
             ..ObjectReference::default()
         };
         Some(Self { teller, fates, pod, seen: Seen::default() })

@@ -104,10 +104,9 @@ def generated(path, expected):
 # What is generated: the knobs in the schema, the table of values, the manifests.
 
 # The chart sets these itself.
-OWN = {"listen", "socket", "adminListen", "adminSocket", "httpListen", "limitFile", "cgroupRoot", "podEvents"}
+OWN = {"listen", "socket", "adminListen", "adminSocket", "httpListen", "limitFile", "cgroupRoot", "pod"}
 # Variables that are no knobs.
 OTHER = {"EBB_ADDR", "EBB_ADMIN_ADDR", "EBB_INJECTOR_IDENTITY"}
-OTHER |= {"EBB_POD_EVENTS", "EBB_POD_NAME", "EBB_POD_NAMESPACE", "EBB_POD_UID", "EBB_NODE_NAME"}
 
 
 def knobs(schema):
@@ -459,6 +458,7 @@ def check_rights():
     added = [rule for rule in watching if rule not in plain]
     arguments = only(with_values("watchdog"), "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
     wanted = {"--watchdog", "--watchdog-interval=1m", "--watchdog-max-per-minute=20"}
+    wanted |= {"--watchdog-excluded=kube-system,kube-public,kube-node-lease", "--lease=ebb-injector"}
     check("the watchdog may list and evict pods, and nothing more", added != [listing, evicting] and added)
     check("and is told how often and how many", *(wanted - set(arguments)))
     documents = with_values("events")

@@ -167,7 +167,7 @@ the release's own namespace, the webhook cannot. */}}
 {{- define "ebb.eventsEnv" -}}
 - name: EBB_POD_EVENTS
   value: "true"
-{{- range list (list "EBB_POD_NAME" "metadata.name") (list "EBB_POD_NAMESPACE" "metadata.namespace") (list "EBB_POD_UID" "metadata.uid") (list "EBB_NODE_NAME" "spec.nodeName") }}
+{{- range list (list "EBB_POD_NAME" "metadata.name") (list "EBB_POD_NAMESPACE" "metadata.namespace") (list "EBB_POD_UID" "metadata.uid") }}
 - name: {{ first . }}
   valueFrom:
     fieldRef:
@@ -310,6 +310,11 @@ template:
 
 {{- define "ebb.injectorSecret" -}}
 {{- if eq .Values.injector.tls.source "secret" }}{{ .Values.injector.tls.existingSecret }}{{ else }}{{ include "ebb.injector" . }}-tls{{ end }}
+{{- end }}
+
+{{/* Whether one replica does what must not be done twice: certificates of our own, evictions. */}}
+{{- define "ebb.hasLeader" -}}
+{{- if and (eq .Values.injector.mode "webhook") (or (eq .Values.injector.tls.source "self") .Values.injector.watchdog.enabled) }}true{{ end }}
 {{- end }}
 
 {{/* Metadata of an object of the injector; .root, .name, and .cluster for what has no namespace. */}}

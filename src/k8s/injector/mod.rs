@@ -137,7 +137,7 @@ pub(crate) async fn run(
         is_needed.then(|| Candidate::new(settings.objects.lease.clone(), settings.objects.identity.clone()));
     let (lead, leads) = watch::channel(false);
     let watchdog = async {
-        match settings.watchdog {
+        match settings.watchdog.clone() {
             Some(how) => watchdog::watch(client.clone(), injector.clone(), how, leads).await,
             None => std::future::pending().await,
         }

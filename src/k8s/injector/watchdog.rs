@@ -27,12 +27,14 @@ const PAGE: usize = 50;
 const CREATES_AGAIN: [&str; 4] = ["DaemonSet", "ReplicaSet", "ReplicationController", "StatefulSet"];
 
 /// How the watchdog runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Watchdog {
     /// How often all pods are looked at.
     pub(crate) interval: Duration,
     /// How many are evicted in a minute, at most.
     pub(crate) max_per_minute: u32,
+    /// Namespaces that the webhook is not asked about.
+    pub(crate) excluded: Vec<String>,
 }
 
 /// A pod that should have a sidecar and has none.
@@ -135,7 +137,7 @@ pub(super) async fn watch(client: Client, injector: Arc<Injector>, how: Watchdog
             injector.metrics.missed(0);
             continue;
         }
-        let missed = match look(&client, &injector).await {
+        let missed = match look(&client, &injector, &how.excluded).await {
             Ok(missed) => missed,
             Err(error) => {
                 tracing::warn!(%error, "the watchdog cannot look at pods");
@@ -164,7 +166,7 @@ pub(super) async fn watch(client: Client, injector: Arc<Injector>, how: Watchdog
 }
 
 /// All pods that were missed, looked for page by page.
-async fn look(client: &Client, injector: &Injector) -> Result<Vec<Missed>, kube::Error> {
+async fn look(client: &Client, injector: &Injector, excluded: &[String]) -> Result<Vec<Missed>, kube::Error> {
     let (mut found, mut token) = (Vec::new(), String::new());
     let template = injector.template.load();
     loop {
@@ -173,6 +175,9 @@ async fn look(client: &Client, injector: &Injector) -> Result<Vec<Missed>, kube:
         let page: Value = client.request(request).await?;
         for pod in page["items"].as_array().into_iter().flatten() {
             let namespace = injector.namespace(pod["metadata"]["namespace"].as_str().unwrap_or_default());
+            if excluded.contains(&namespace.name) {
+                continue;
+            }
             let context = Context {
                 namespace: &namespace,
                 own_namespace: Some(&injector.own_namespace),
