@@ -112,8 +112,11 @@ pub(crate) fn run(args: InjectorArgs) -> Outcome {
     if args.watchdog_interval.0 < 100 {
         return Err(Failure::Usage("--watchdog-interval must be at least 100ms".to_owned()));
     }
-    let watchdog =
-        Watchdog { interval: args.watchdog_interval.duration(), max_per_minute: args.watchdog_max_per_minute };
+    let watchdog = Watchdog {
+        interval: args.watchdog_interval.duration(),
+        max_per_minute: args.watchdog_max_per_minute,
+        excluded: args.watchdog_excluded,
+    };
     let settle = seconds("settle", args.settle, 0)?;
     let (service, namespace) = (&args.service, &args.namespace);
     let settings = Settings {
