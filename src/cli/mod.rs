@@ -60,6 +60,7 @@ pub(crate) struct Cli {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)] // `serve` needs none of the other commands' arguments: built, they stay resident
 pub(crate) enum Command {
     /// Run the sidecar.
     Serve(serve::ServeArgs),
