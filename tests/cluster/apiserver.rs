@@ -46,8 +46,12 @@ impl Cluster {
     /// One with the namespaces `shop`, which asks for caches, and `plain`, which does not; `None` where there is nothing
     /// to make it of.
     pub async fn start() -> Option<Self> {
-        let folder = |name| env::var_os(name).and_then(|folder| Path::new(&folder).canonicalize().ok());
-        let (Some(assets), Some(tools)) = (folder("KUBEBUILDER_ASSETS"), folder("EBB_CHART_TOOLS")) else {
+        let folder = |name, holds: &str| {
+            let folder = Path::new(&env::var_os(name)?).canonicalize().ok()?;
+            folder.join(holds).exists().then_some(folder)
+        };
+        let assets = folder("KUBEBUILDER_ASSETS", "kube-apiserver");
+        let (Some(assets), Some(tools)) = (assets, folder("EBB_CHART_TOOLS", "helm4/helm")) else {
             eprintln!("skipped: KUBEBUILDER_ASSETS and EBB_CHART_TOOLS name no API server and no Helm");
             return None;
         };
@@ -66,7 +70,9 @@ impl Cluster {
     fn prepare(assets: &Path, tools: PathBuf) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-        fs::write(at("sa.key"), rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        let signing = rcgen::KeyPair::generate().unwrap();
+        fs::write(at("accounts.key"), signing.serialize_pem()).unwrap();
+        fs::write(at("accounts.pub"), signing.public_key_pem()).unwrap();
         fs::write(at("tokens.csv"), format!("{TOKEN},operator,operator,system:masters\n")).unwrap();
         fs::write(at("audit.yaml"), AUDIT).unwrap();
         let port = free_ports::<1>()[0];
@@ -77,8 +83,8 @@ impl Cluster {
             "--bind-address=127.0.0.1",
             "--service-cluster-ip-range=10.0.0.0/24",
             "--service-account-issuer=https://kubernetes.default.svc",
-            &format!("--service-account-key-file={}", at("sa.key")),
-            &format!("--service-account-signing-key-file={}", at("sa.key")),
+            &format!("--service-account-key-file={}", at("accounts.pub")),
+            &format!("--service-account-signing-key-file={}", at("accounts.key")),
             "--authorization-mode=RBAC",
             &format!("--token-auth-file={}", at("tokens.csv")),
             // It waits for tokens that a controller would make.

@@ -87,12 +87,12 @@ impl Cluster {
                 continue;
             };
             let asked = http::Request::get(&path).body(Vec::new()).unwrap();
-            let Ok(found) = self.client.request::<Value>(asked).await else { continue };
+            let found: Value = self.client.request(asked).await.unwrap_or_else(|error| panic!("{path}: {error}"));
             for object in list(&found["items"]) {
                 let metadata = &object["metadata"];
                 let is_ours = metadata["labels"]["app.kubernetes.io/part-of"] == "ebb"
                     || metadata["namespace"] == "ebb-system"
-                    || metadata["name"].as_str().is_some_and(|name| name.contains("ebb"));
+                    || metadata["name"].as_str().is_some_and(|name| name.starts_with("ebb"));
                 if is_ours {
                     left.push(format!("{path} {}/{}", metadata["namespace"], metadata["name"]));
                 }

@@ -5,8 +5,8 @@ use crate::helm::{Helm, NAMESPACE};
 use crate::objects::list;
 use futures::StreamExt as _;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
-use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
-use kube::api::PostParams;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule};
+use kube::api::{ListParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -128,11 +128,26 @@ async fn everything(cluster: &Cluster, rights: &BTreeSet<Right>, namespaces: &[&
     all
 }
 
-/// The authorizer grants these rights and nothing else, over everything that there is. Beside them stands what every
-/// account may: ask about itself.
-async fn is_exactly(cluster: &Cluster, user: &str, rights: &BTreeSet<Right>, namespaces: &[&str]) {
+/// What the API server itself gives to every account of this namespace: to ask about itself, and the like.
+async fn everybodys(cluster: &Cluster, namespace: &str) -> BTreeSet<Right> {
+    let groups = ["system:authenticated", "system:serviceaccounts", &format!("system:serviceaccounts:{namespace}")];
+    let bindings: Api<ClusterRoleBinding> = Api::all(cluster.client.clone());
     let roles: Api<ClusterRole> = Api::all(cluster.client.clone());
-    let anybody = expanded(roles.get("system:basic-user").await.unwrap().rules.unwrap(), "");
+    let own = ListParams::default().labels("kubernetes.io/bootstrapping=rbac-defaults");
+    let mut rights = BTreeSet::new();
+    for binding in bindings.list(&own).await.unwrap() {
+        if binding.subjects.iter().flatten().any(|subject| groups.contains(&subject.name.as_str())) {
+            let role = roles.get(&binding.role_ref.name).await.unwrap();
+            rights.extend(expanded(role.rules.unwrap_or_default(), ""));
+        }
+    }
+    assert!(!rights.is_empty(), "every account may ask what it may");
+    rights
+}
+
+/// The authorizer grants an account these rights and nothing else, over everything that there is.
+async fn has_exactly(cluster: &Cluster, user: &str, rights: &BTreeSet<Right>, namespaces: &[&str]) {
+    let anybody = everybodys(cluster, NAMESPACE).await;
     let all = everything(cluster, rights, namespaces).await;
     assert!(rights.iter().all(|right| all.contains(right)), "each right is asked for: {rights:?}");
     let client = cluster.client_as(user);
@@ -174,7 +189,7 @@ async fn accounts_may_do_what_their_roles_say_and_nothing_else() {
 
     let rights = rights_of(&Helm::Four.get(&cluster, "manifest"), "ebb-injector");
     let user = account(NAMESPACE, "ebb-injector");
-    is_exactly(&cluster, &user, &rights, &namespaces).await;
+    has_exactly(&cluster, &user, &rights, &namespaces).await;
     // Whatever the chart says: these are its work, and those are nobody's business.
     let client = cluster.client_as(&user);
     let work = [
@@ -213,7 +228,7 @@ async fn accounts_may_do_what_their_roles_say_and_nothing_else() {
     }
     let rights = rights_of(&hooks, "ebb-test-check");
     let user = account(NAMESPACE, "ebb-test-check");
-    is_exactly(&cluster, &user, &rights, &namespaces).await;
+    has_exactly(&cluster, &user, &rights, &namespaces).await;
     let others_business = ["list secrets - -", "create pods shop -", "delete pods default -", "get configmaps shop x"];
     expect(&cluster.client_as(&user), false, &others_business).await;
 }

@@ -1,7 +1,7 @@
 //! `ebb injector` as the Deployment runs it, and the way of the API server to it.
 
 use crate::apiserver::Cluster;
-use crate::common::{metric, page, program};
+use crate::common::{metric, page, program, until};
 use crate::helm::NAMESPACE;
 use crate::process::Process;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
@@ -54,7 +54,7 @@ impl Replica {
         let spec = deployments.get(INJECTOR).await.unwrap().spec.template.spec.unwrap();
         let given = spec.containers[0].args.clone().unwrap();
         assert_eq!(given[0], "injector");
-        let template = template(cluster).await;
+        let template = mount(cluster).await;
         let ours = [
             format!("--listen={}:0", own_address().unwrap()),
             "--http-listen=127.0.0.1:0".to_owned(),
@@ -117,6 +117,7 @@ impl Replica {
     pub fn terminate(&mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.process.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        until("the injector ends", || self.process.0.try_wait().unwrap().is_some());
         self.process.0.wait().unwrap().code()
     }
 
@@ -147,8 +148,8 @@ pub async fn unroute(cluster: &Cluster, name: &str) {
     slices(cluster).delete(&format!("{INJECTOR}-{name}"), &DeleteParams::default()).await.unwrap();
 }
 
-/// The mounted template.
-async fn template(cluster: &Cluster) -> PathBuf {
+/// What a kubelet would do: the template as it is now, in a file.
+pub async fn mount(cluster: &Cluster) -> PathBuf {
     let config_maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     let path = cluster.folder.path().join("sidecar.yaml");
     fs::write(&path, &config_maps.get(INJECTOR).await.unwrap().data.unwrap()["sidecar.yaml"]).unwrap();

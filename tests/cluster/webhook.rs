@@ -6,7 +6,7 @@ use crate::corpus::{self, By};
 use crate::helm::{Helm, NAMESPACE};
 use crate::pods::{annotated, labelled, lacks, plain, pod, resources, told, with_containers};
 use crate::rbac::rights_of;
-use crate::replica::{INJECTOR, Replica, bundles, can_be_reached, unroute};
+use crate::replica::{INJECTOR, Replica, bundles, can_be_reached, mount, unroute};
 use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
@@ -213,7 +213,13 @@ async fn comes_changes_and_goes(helm: Helm) {
         !bundles.is_empty() && bundles.iter().all(|bundle| !bundle.is_empty()),
         "the upgrade left the authorities alone"
     );
-    cluster.injected("after the upgrade", &plain(), "shop").await;
+    cluster.injected("before the file is there", &plain(), "shop").await;
+    mount(&cluster).await;
+    let is_new = async || {
+        let got = cluster.injected("after the upgrade", &plain(), "shop").await;
+        resources(&got)["limits"]["memory"] == "300Mi"
+    };
+    cluster.until("the injector follows its template", is_new).await;
     assert_eq!(one.terminate(), Some(0), "{}", one.log());
     unroute(&cluster, "one").await;
     helm.uninstall(&cluster);
