@@ -1,6 +1,7 @@
 //! Helm, both majors.
 
 use crate::apiserver::Cluster;
+use crate::objects::documents;
 use crate::process::{Ended, run};
 use serde_json::Value;
 use std::process::Command;
@@ -50,7 +51,7 @@ impl Helm {
 
     /// What the release is made of: `manifest`, or `hooks`.
     pub fn get(self, cluster: &Cluster, what: &str) -> Vec<Value> {
-        crate::objects::documents(&self.must(cluster, &["get", what, RELEASE, "--namespace", NAMESPACE]))
+        documents(&self.must(cluster, &["get", what, RELEASE, "--namespace", NAMESPACE]))
     }
 }
 

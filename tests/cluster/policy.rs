@@ -28,7 +28,7 @@ async fn the_policy_gives_pods_what_they_need_and_leaves_the_rest_alone() {
     let Some(cluster) = Cluster::start().await else { return };
     Helm::Four.install(&cluster, &format!("{POLICY},standalone.enabled=true"));
     in_force(&cluster).await;
-    corpus::compare(&cluster, By::Policy, 25).await;
+    corpus::compare(&cluster, By::Policy, 30).await;
     what_a_pod_gets(&cluster).await;
     how_large_the_sidecar_is(&cluster).await;
     which_applications_are_told(&cluster).await;

@@ -48,8 +48,8 @@ pub fn can_be_reached() -> bool {
 
 impl Replica {
     /// Starts one with the account of the Deployment and its arguments, but for what this machine has in another place,
-    /// and for lengths of time: a leaf lives for 12 s here, and an authority for 36 s.
-    pub async fn start(cluster: &Cluster, name: &str) -> Self {
+    /// and for lengths of time: a leaf lives for 12 s here, an authority for 36 s, and it looks at them every `look`.
+    async fn start(cluster: &Cluster, name: &str, look: &str) -> Self {
         let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
         let spec = deployments.get(INJECTOR).await.unwrap().spec.template.spec.unwrap();
         let given = spec.containers[0].args.clone().unwrap();
@@ -62,7 +62,7 @@ impl Replica {
             "--leaf=12s".to_owned(),
             "--authority=36s".to_owned(),
             "--settle=2s".to_owned(),
-            "--look=100ms".to_owned(),
+            format!("--look={look}"),
             "--drain-delay=500ms".to_owned(),
         ];
         let key = |word: &str| word.split('=').next().unwrap().to_owned();
@@ -82,16 +82,19 @@ impl Replica {
         Self { process, address: address.parse().unwrap(), http, log }
     }
 
-    /// Starts one, and leads the Service to it once it is ready.
-    pub async fn serving(cluster: &Cluster, name: &str) -> Self {
-        let replica = Self::start(cluster, name).await;
-        cluster.until("the injector is ready", async || replica.is_ready()).await;
-        replica.route(cluster, name).await;
+    /// Starts one and waits until it is ready.
+    pub async fn ready(cluster: &Cluster, name: &str, look: &str) -> Self {
+        let replica = Self::start(cluster, name, look).await;
+        let is_ready = async || page(&replica.http, "/readyz").is_some_and(|(status, _)| status == 200);
+        cluster.until("the injector is ready", is_ready).await;
         replica
     }
 
-    pub fn is_ready(&self) -> bool {
-        page(&self.http, "/readyz").is_some_and(|(status, _)| status == 200)
+    /// The same, and the Service leads to it.
+    pub async fn serving(cluster: &Cluster, name: &str) -> Self {
+        let replica = Self::ready(cluster, name, "100ms").await;
+        replica.route(cluster, name).await;
+        replica
     }
 
     pub fn leads(&self) -> bool {
