@@ -116,6 +116,16 @@ fn every_pod_of_the_corpus_becomes_what_it_should() {
 }
 
 #[test]
+fn a_volume_is_of_one_kind() {
+    for case in Case::all() {
+        let Some(injected) = case.injected() else { continue };
+        for volume in injected["spec"]["volumes"].as_array().unwrap() {
+            assert_eq!(volume.as_object().unwrap().len(), 2, "{}: a name, and what it is: {volume}", case.name);
+        }
+    }
+}
+
+#[test]
 fn a_second_round_adds_nothing() {
     for case in Case::all() {
         let Some(injected) = case.injected() else { continue };

@@ -1,7 +1,7 @@
 """Checks the chart; see tests/chart.sh. One line a check; ends with 1 when one failed.
 
 Objects are held against the strict schemas of the Kubernetes versions they are for. What a schema cannot see, such as
-the types inside a CEL expression, is left to policy.py, which needs an API server.
+the types inside a CEL expression, is left to tests/cluster.rs, which has an API server.
 """
 
 import difflib
@@ -726,16 +726,4 @@ check_selectors()
 check_monitoring()
 check_notes()
 check_refusals()
-if assets := os.environ.get("KUBEBUILDER_ASSETS"):
-    import policy
-
-    policy.run(pathlib.Path(assets), CACHE, check)
-    if program := os.environ.get("EBB_PROGRAM"):
-        import webhook
-
-        webhook.run(pathlib.Path(assets), CACHE, program, check)
-    else:
-        print("skip   the webhook before a real API server: EBB_PROGRAM names no ebb")
-else:
-    print("skip   the policy in a real API server: KUBEBUILDER_ASSETS names no folder with etcd and kube-apiserver")
 sys.exit(failures > 0)

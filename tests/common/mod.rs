@@ -1,7 +1,7 @@
 //! A real server for a test: the program itself, on free ports, ended with the test.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its own part")]
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -80,13 +80,7 @@ impl Ebb {
 
     /// The value of a metric, given by its name and labels and a space; 0 when it cannot be read.
     pub fn metric(&self, name: &str) -> u64 {
-        use std::io::Write;
-        let Ok(mut stream) = std::net::TcpStream::connect(&self.http) else { return 0 };
-        let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http);
-        let mut page = String::new();
-        stream.write_all(request.as_bytes()).unwrap();
-        stream.read_to_string(&mut page).unwrap();
-        page.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |value| value.trim().parse().unwrap())
+        metric(&self.http, name)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -113,6 +107,22 @@ impl Drop for Ebb {
     }
 }
 
+/// A page: the status it comes with, and the text; nothing when nobody answers.
+pub fn page(address: &str, path: &str) -> Option<(u16, String)> {
+    let mut stream = std::net::TcpStream::connect(address).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let mut answer = String::new();
+    stream.write_all(request.as_bytes()).ok()?;
+    stream.read_to_string(&mut answer).ok()?;
+    Some((answer.split(' ').nth(1)?.parse().ok()?, answer))
+}
+
+/// The value of a metric, given by its name and labels and a space; 0 when it cannot be read.
+pub fn metric(address: &str, name: &str) -> u64 {
+    let Some((_, page)) = page(address, "/metrics") else { return 0 };
+    page.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |value| value.trim().parse().unwrap())
+}
+
 /// Waits for a condition, for at most half a minute.
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
@@ -123,11 +133,17 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// The same on a runtime.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl FnMut() -> F) {
+    within(Duration::from_secs(30), what, condition).await;
+}
+
+/// The same, for as long as is said.
+pub async fn within<F: Future<Output = bool>>(limit: Duration, what: &str, mut condition: impl FnMut() -> F) {
+    let deadline = Instant::now() + limit;
     let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !condition().await {
-        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        assert!(Instant::now() < deadline, "not within {} s: {what}", limit.as_secs());
         ticks.tick().await;
     }
 }

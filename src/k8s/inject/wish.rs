@@ -215,7 +215,8 @@ impl Wishes {
 
     fn set_config_map(&mut self, name: &str) {
         for volume in &mut self.volumes {
-            let sources = volume["projected"]["sources"].as_array_mut();
+            // By pointer: an index would put what is looked for into volumes of other kinds, and no pod may have that.
+            let sources = volume.pointer_mut("/projected/sources").and_then(Value::as_array_mut);
             for source in sources.into_iter().flatten().filter(|source| source["configMap"].is_object()) {
                 source["configMap"]["name"] = name.into();
             }

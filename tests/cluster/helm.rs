@@ -1,0 +1,70 @@
+//! Helm, both majors.
+
+use crate::apiserver::Cluster;
+use crate::objects::documents;
+use crate::process::{Ended, run};
+use serde_json::Value;
+use std::process::Command;
+
+/// Where the chart is installed, and under which name.
+pub const NAMESPACE: &str = "ebb-system";
+const RELEASE: &str = "ebb";
+const CHART: &str = "charts/ebb";
+
+/// A major version of Helm.
+#[derive(Clone, Copy, Debug)]
+pub enum Helm {
+    Three,
+    Four,
+}
+
+impl Helm {
+    pub fn run(self, cluster: &Cluster, words: &[&str]) -> Ended {
+        let folder = match self {
+            Self::Three => "helm3",
+            Self::Four => "helm4",
+        };
+        let mut command = Command::new(cluster.tools.join(folder).join("helm"));
+        run(cluster.environment(&mut command).args(words))
+    }
+
+    fn must(self, cluster: &Cluster, words: &[&str]) -> String {
+        let ended = self.run(cluster, words);
+        assert_eq!(ended.code, Some(0), "helm {words:?} ({self:?}): {}", ended.said);
+        ended.out
+    }
+
+    /// Installs the chart with these values.
+    pub fn install(self, cluster: &Cluster, set: &str) {
+        let words = ["install", RELEASE, CHART, "--namespace", NAMESPACE, "--create-namespace", "--set", set];
+        self.must(cluster, &words);
+    }
+
+    /// Upgrades it, with more words.
+    pub fn upgrade(self, cluster: &Cluster, set: &str, more: &[&str]) {
+        self.must(cluster, &[&["upgrade", RELEASE, CHART, "--namespace", NAMESPACE, "--set", set], more].concat());
+    }
+
+    pub fn uninstall(self, cluster: &Cluster) {
+        self.must(cluster, &["uninstall", RELEASE, "--namespace", NAMESPACE]);
+    }
+
+    /// What the release is made of: `manifest`, or `hooks`.
+    pub fn get(self, cluster: &Cluster, what: &str) -> Vec<Value> {
+        documents(&self.must(cluster, &["get", what, RELEASE, "--namespace", NAMESPACE]))
+    }
+}
+
+impl Cluster {
+    /// A command that finds this cluster, and nothing else of the machine.
+    pub fn environment<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let home = self.folder.path().join("home");
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", home).env("KUBECONFIG", self.kubeconfig())
+    }
+
+    /// Runs the kubectl that comes with Helm 4.
+    pub fn kubectl(&self, words: &[&str]) -> Ended {
+        let mut command = Command::new(self.tools.join("helm4/kubectl"));
+        run(self.environment(&mut command).args(words))
+    }
+}

@@ -1,0 +1,255 @@
+//! The policy: what it adds to a pod, which pods it leaves alone, and how it comes, changes and goes.
+
+use crate::apiserver::Cluster;
+use crate::corpus::{self, By};
+use crate::helm::{Helm, NAMESPACE};
+use crate::pods::{annotated, labelled, lacks, plain, pod, resources, sidecar, told, with_containers};
+use serde_json::{Value, json};
+
+const POLICY: &str = "injector.mode=policy";
+
+/// Policies reach the admission chain a moment after they are stored.
+pub async fn in_force(cluster: &Cluster) {
+    cluster.until_injected(&labelled("enabled"), "plain").await;
+}
+
+/// As much as it may use.
+fn both(cpu: &str, memory: &str) -> Value {
+    json!({"limits": {"cpu": cpu, "memory": memory}, "requests": {"cpu": cpu, "memory": memory}})
+}
+
+/// Without a word from the pod.
+fn by_default() -> Value {
+    json!({"limits": {"memory": "256Mi"}, "requests": {"cpu": "50m", "memory": "256Mi"}})
+}
+
+#[tokio::test]
+async fn the_policy_gives_pods_what_they_need_and_leaves_the_rest_alone() {
+    let Some(cluster) = Cluster::start().await else { return };
+    Helm::Four.install(&cluster, &format!("{POLICY},standalone.enabled=true"));
+    in_force(&cluster).await;
+    corpus::compare(&cluster, By::Policy, 30).await;
+    what_a_pod_gets(&cluster).await;
+    how_large_the_sidecar_is(&cluster).await;
+    which_applications_are_told(&cluster).await;
+    which_pods_are_left_alone(&cluster).await;
+    the_pod_of_helm_test(&cluster).await;
+
+    let words = ["install", "other", "charts/ebb", "--namespace", "plain", "--set", POLICY];
+    let second = Helm::Four.run(&cluster, &words);
+    let sentence =
+        "The MutatingAdmissionPolicy ebb.ebb-system.ebb-cache.io of release ebb injects in this cluster already";
+    assert!(second.code != Some(0) && second.said.contains(sentence), "{second:?}");
+
+    let labels = json!({"ebb-cache.io/inject": "enabled", "pod-security.kubernetes.io/enforce": "restricted"});
+    cluster.namespace("shop", labels).await;
+    let restricted = json!([{"name": "app", "image": "app", "securityContext": {
+        "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": true,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }}]);
+    let got = cluster.injected("restricted pod security", &with_containers(&restricted), "shop").await;
+    assert_eq!(told(&got), ["app"]);
+    let refused = cluster.admit(&plain(), "shop").await.expect_err("restricted pod security is in force");
+    assert!(refused.contains("violates PodSecurity"), "{refused}");
+}
+
+async fn what_a_pod_gets(cluster: &Cluster) {
+    let nothing = cluster.injected("a pod with nothing", &plain(), "shop").await;
+    assert_eq!((told(&nothing), resources(&nothing)), (vec!["app"], &by_default()));
+    let bare = pod(&json!({"metadata": {"labels": null, "annotations": null}}));
+    let bare = cluster.injected("a pod without labels and annotations", &bare, "shop").await;
+    assert_eq!(told(&bare), ["app"]);
+
+    let full = pod(&json!({"spec": {
+        "containers": [
+            {
+                "name": "a", "image": "a", "env": [{"name": "A", "value": "$(EBB_ADDR)"}],
+                "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+            },
+            {"name": "b", "image": "b"},
+        ],
+        "initContainers": [
+            {"name": "first", "image": "first"}, {"name": "second", "image": "second", "restartPolicy": "Always"},
+        ],
+        "volumes": [{"name": "v", "emptyDir": {}}],
+        "securityContext": {"fsGroup": 1000, "supplementalGroups": [7]},
+    }}));
+    let got = cluster.injected("a pod with everything", &full, "shop").await;
+    let names =
+        |list: &Value| -> Vec<Value> { list.as_array().unwrap().iter().map(|one| one["name"].clone()).collect() };
+    assert_eq!(told(&got), ["a", "b"]);
+    assert_eq!(names(&got["spec"]["initContainers"]), ["ebb", "first", "second"]);
+    // A variable that uses EBB_ADDR must follow it.
+    assert_eq!(names(&got["spec"]["containers"][0]["env"]), ["EBB_ADDR", "A"]);
+    assert_eq!(got["spec"]["securityContext"], json!({"fsGroup": 1000, "supplementalGroups": [7, 65532]}));
+    assert_eq!(got["spec"]["volumes"][0], json!({"name": "v", "emptyDir": {}}));
+
+    let mut again = nothing.clone();
+    for field in ["uid", "creationTimestamp", "generation", "managedFields"] {
+        again["metadata"].as_object_mut().unwrap().remove(field);
+    }
+    again["status"] = Value::Null;
+    let second = cluster.injected("a pod that has its sidecar", &again, "shop").await;
+    assert_eq!(second["spec"], again["spec"], "a second round adds nothing");
+}
+
+async fn how_large_the_sidecar_is(cluster: &Cluster) {
+    let zero = json!({"cpu": "0", "memory": "0"});
+    let sized = [("memory-limit", "1Gi"), ("cpu-request", "200m")];
+    let merged = |mut pod: Value, more: Value| {
+        json_patch::merge(&mut pod, &more);
+        pod
+    };
+    let app =
+        |resources: Value| json!({"spec": {"containers": [{"name": "app", "image": "app", "resources": resources}]}});
+    let total = |resources: Value| json!({"spec": {"resources": resources}});
+    for (what, given, expected, class) in [
+        ("a Guaranteed pod stays so", pod(&app(both("1", "64Mi"))), both("50m", "256Mi"), "Guaranteed"),
+        ("a Burstable pod stays so", pod(&app(json!({"requests": {"cpu": "1"}}))), by_default(), "Burstable"),
+        (
+            "a pod's own total is kept",
+            merged(pod(&app(both("1", "1Gi"))), total(both("1", "1Gi"))),
+            json!({"limits": {"memory": "256Mi"}, "requests": zero}),
+            "Guaranteed",
+        ),
+        (
+            "a limit is not above the pod's",
+            pod(&total(both("1", "100Mi"))),
+            json!({"limits": {"memory": "100Mi"}, "requests": zero}),
+            "Guaranteed",
+        ),
+        (
+            "annotations size the sidecar",
+            annotated(&sized),
+            json!({"limits": {"memory": "1Gi"}, "requests": {"cpu": "200m", "memory": "1Gi"}}),
+            "Burstable",
+        ),
+        (
+            "annotations size it in a Guaranteed pod",
+            merged(annotated(&sized), app(both("1", "64Mi"))),
+            both("200m", "1Gi"),
+            "Guaranteed",
+        ),
+    ] {
+        let got = cluster.injected(what, &given, "shop").await;
+        assert_eq!((resources(&got), &got["status"]["qosClass"]), (&expected, &json!(class)), "{what}");
+    }
+    let wrong = annotated(&[("memory-limit", "lots"), ("cpu-request", "-1"), ("config-map", "No Name")]);
+    let config_map = |pod: &Value| pod["spec"]["volumes"][0]["projected"]["sources"][1]["configMap"]["name"].clone();
+    let got = cluster.injected("wrong annotations leave the defaults", &wrong, "shop").await;
+    assert_eq!((resources(&got), config_map(&got)), (&by_default(), json!("ebb-config")));
+    let named = annotated(&[("config-map", "orders")]);
+    assert_eq!(config_map(&cluster.injected("a ConfigMap is named", &named, "shop").await), "orders");
+}
+
+async fn which_applications_are_told(cluster: &Cluster) {
+    let own = json!({"spec": {
+        "containers": [{
+            "name": "app", "image": "app", "env": [{"name": "EBB_ADDR", "value": "mine"}],
+            "volumeMounts": [{"name": "v", "mountPath": "/run/ebb"}],
+        }],
+        "volumes": [{"name": "v", "emptyDir": {}}],
+    }});
+    let got = cluster.injected("a container's own EBB_ADDR and /run/ebb stay", &pod(&own), "shop").await;
+    let container = &got["spec"]["containers"][0];
+    assert_eq!((told(&got), &container["env"]), (vec!["app"], &own["spec"]["containers"][0]["env"]));
+    assert_eq!(container["volumeMounts"], own["spec"]["containers"][0]["volumeMounts"]);
+    let three = ["a", "b", "c"].map(|name| json!({"name": name, "image": name}));
+    let three = json!({"spec": {"containers": three}});
+    for (named, expected) in [("a, c", &["a", "c"][..]), ("", &[])] {
+        let mut given = annotated(&[("app-containers", named)]);
+        json_patch::merge(&mut given, &three);
+        assert_eq!(told(&cluster.injected(named, &given, "shop").await), expected);
+    }
+}
+
+async fn which_pods_are_left_alone(cluster: &Cluster) {
+    let (asks, declines) = (labelled("enabled"), labelled("disabled"));
+    cluster.injected("a pod asks in a namespace that does not", &asks, "plain").await;
+    assert_eq!(told(&cluster.injected("a pod asks in a namespace that does", &asks, "shop").await), ["app"]);
+    cluster.injected("a label that means nothing does not count", &labelled("perhaps"), "shop").await;
+    let port = |more: Value| {
+        let mut port = json!({"containerPort": 7070});
+        json_patch::merge(&mut port, &more);
+        with_containers(&json!([{"name": "app", "image": "app", "ports": [port]}]))
+    };
+    cluster.injected("a pod needs UDP port 7070", &port(json!({"protocol": "UDP"})), "shop").await;
+    let spec = |spec: Value| pod(&json!({"spec": spec}));
+    let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}, "spec": {"nodeName": "n"}});
+    for (what, given, namespace) in [
+        ("a pod that declines", declines, "shop"),
+        ("a namespace that does not ask", plain(), "plain"),
+        ("a pod that asks in kube-system", asks.clone(), "kube-system"),
+        ("a pod that asks in the release's namespace", asks, NAMESPACE),
+        ("a pod of the host's network", spec(json!({"hostNetwork": true})), "shop"),
+        ("a pod for Windows", spec(json!({"os": {"name": "windows"}})), "shop"),
+        ("a pod for nodes with Windows", spec(json!({"nodeSelector": {"kubernetes.io/os": "windows"}})), "shop"),
+        ("a pod for a virtual kubelet", spec(json!({"nodeSelector": {"type": "virtual-kubelet"}})), "shop"),
+        ("a mirror pod", pod(&mirror), "shop"),
+        ("a pod with a volume ebb-config", spec(json!({"volumes": [{"name": "ebb-config", "emptyDir": {}}]})), "shop"),
+        ("a pod that needs the port 7070", port(json!({})), "shop"),
+    ] {
+        cluster.is_left_alone(what, &given, namespace).await;
+    }
+    let own = with_containers(&json!([{"name": "ebb", "image": "ebb"}]));
+    cluster.is_left_alone("a pod with a container ebb", &own, "shop").await;
+}
+
+/// It is the one pod of the release's namespace that is injected.
+async fn the_pod_of_helm_test(cluster: &Cluster) {
+    let hooks = Helm::Four.get(cluster, "hooks");
+    let test = hooks.iter().find(|hook| hook["metadata"]["name"] == "ebb-test-injection").expect("helm test has a pod");
+    cluster.injected("the pod of helm test", test, NAMESPACE).await;
+}
+
+/// Installed, upgraded to applications that connect over loopback and requests below limits, and gone without a trace.
+async fn comes_changes_and_goes(helm: Helm) {
+    let Some(cluster) = Cluster::start().await else { return };
+    helm.install(&cluster, &format!("{POLICY},standalone.enabled=true"));
+    in_force(&cluster).await;
+    helm.upgrade(&cluster, POLICY, &["--values", "charts/ebb/ci/tcp-values.yaml"]);
+    let asks = labelled("enabled");
+    let is_upgraded = async || {
+        let got = cluster.admit(&asks, "plain").await.unwrap();
+        got["spec"]["containers"][0]["env"][0]["value"] == "127.0.0.1:17070"
+    };
+    cluster.until("the upgraded policy is in force", is_upgraded).await;
+    let mut sized = annotated(&[("memory-limit", "100Mi"), ("cpu-request", "2")]);
+    json_patch::merge(&mut sized, &json!({"metadata": {"labels": asks["metadata"]["labels"]}}));
+    for (given, expected) in [
+        (&asks, json!({"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}})),
+        (&sized, both("2", "100Mi")),
+    ] {
+        let got = cluster.admit(given, "plain").await.unwrap();
+        assert_eq!(resources(&got), &expected, "{given}");
+    }
+    helm.uninstall(&cluster);
+    assert_eq!(cluster.left_behind().await, Vec::<String>::new());
+    let is_gone = async || cluster.admit(&asks, "plain").await.is_ok_and(|got| sidecar(&got).is_none());
+    cluster.until("nothing is injected any more", is_gone).await;
+}
+
+#[tokio::test]
+async fn helm_3_installs_upgrades_and_uninstalls_the_policy() {
+    comes_changes_and_goes(Helm::Three).await;
+}
+
+#[tokio::test]
+async fn helm_4_installs_upgrades_and_uninstalls_the_policy() {
+    comes_changes_and_goes(Helm::Four).await;
+}
+
+#[test]
+fn a_pod_without_its_label_or_its_volumes_is_found_out() {
+    let mut whole = pod(&json!({
+        "metadata": {"labels": {"ebb-cache.io/injected": "true"}},
+        "spec": {
+            "initContainers": [{"name": "ebb"}], "volumes": [{"name": "ebb-config"}, {"name": "ebb-socket"}],
+            "securityContext": {"supplementalGroups": [65532]},
+        },
+    }));
+    assert_eq!(lacks(&whole), None);
+    whole["spec"]["volumes"] = json!([{"name": "ebb-socket"}, {"name": "ebb-config"}]);
+    assert_eq!(lacks(&whole), Some("the volumes are missing"));
+    assert_eq!(lacks(&plain()), Some("ebb is not the first init container"));
+}

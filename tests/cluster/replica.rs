@@ -1,0 +1,169 @@
+//! `ebb injector` as the Deployment runs it, and the way of the API server to it.
+
+use crate::apiserver::Cluster;
+use crate::common::{metric, page, program, until};
+use crate::helm::NAMESPACE;
+use crate::process::Process;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::process::Stdio;
+
+/// Its Deployment, Service, account, ConfigMap and Lease.
+pub const INJECTOR: &str = "ebb-injector";
+/// Its MutatingWebhookConfiguration.
+pub const CONFIGURATION: &str = "ebb.ebb-system.ebb-cache.io";
+
+/// A running `ebb injector`.
+pub struct Replica {
+    pub process: Process,
+    address: SocketAddr,
+    http: String,
+    log: PathBuf,
+}
+
+/// An address of this machine that an EndpointSlice may hold: loopback may not stand there. Nothing is sent.
+fn own_address() -> Option<IpAddr> {
+    let asking = UdpSocket::bind("0.0.0.0:0").ok()?;
+    asking.connect("192.0.2.1:9").ok()?;
+    asking.local_addr().ok().map(|address| address.ip())
+}
+
+/// Whether an API server on loopback can reach a webhook here; says so if not.
+pub fn can_be_reached() -> bool {
+    let can = own_address().is_some();
+    if !can {
+        eprintln!("skipped: this machine has no address but loopback, which no EndpointSlice may hold");
+    }
+    can
+}
+
+impl Replica {
+    /// Starts one with the account of the Deployment and its arguments, but for what this machine has in another place,
+    /// and for lengths of time: a leaf lives for 12 s here, an authority for 36 s, and it looks at them every `look`.
+    async fn start(cluster: &Cluster, name: &str, look: &str) -> Self {
+        let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+        let spec = deployments.get(INJECTOR).await.unwrap().spec.template.spec.unwrap();
+        let given = spec.containers[0].args.clone().unwrap();
+        assert_eq!(given[0], "injector");
+        let template = mount(cluster).await;
+        let ours = [
+            format!("--listen={}:0", own_address().unwrap()),
+            "--http-listen=127.0.0.1:0".to_owned(),
+            format!("--template={}", template.display()),
+            "--leaf=12s".to_owned(),
+            "--authority=36s".to_owned(),
+            "--settle=2s".to_owned(),
+            format!("--look={look}"),
+            "--drain-delay=500ms".to_owned(),
+        ];
+        let key = |word: &str| word.split('=').next().unwrap().to_owned();
+        let kept = given[1..].iter().filter(|word| !ours.iter().any(|own| key(own) == key(word)));
+        let log = cluster.folder.path().join(format!("{name}.log"));
+        let mut command = program();
+        command.args(["injector"]).args(kept).args(&ours);
+        command.env("KUBECONFIG", cluster.kubeconfig_as(NAMESPACE, &spec.service_account_name.unwrap()).await);
+        command.env("EBB_INJECTOR_IDENTITY", name).stdout(Stdio::piped()).stderr(fs::File::create(&log).unwrap());
+        let mut process = Process::start(&mut command);
+        let mut line = String::new();
+        BufReader::new(process.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let part = |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name)).map(str::to_owned);
+        let (Some(address), Some(http)) = (part("webhook="), part("http=")) else {
+            panic!("no addresses in {line:?}: {}", fs::read_to_string(&log).unwrap());
+        };
+        Self { process, address: address.parse().unwrap(), http, log }
+    }
+
+    /// Starts one and waits until it is ready.
+    pub async fn ready(cluster: &Cluster, name: &str, look: &str) -> Self {
+        let replica = Self::start(cluster, name, look).await;
+        let is_ready = async || page(&replica.http, "/readyz").is_some_and(|(status, _)| status == 200);
+        cluster.until("the injector is ready", is_ready).await;
+        replica
+    }
+
+    /// The same, and the Service leads to it.
+    pub async fn serving(cluster: &Cluster, name: &str) -> Self {
+        let replica = Self::ready(cluster, name, "100ms").await;
+        replica.route(cluster, name).await;
+        replica
+    }
+
+    pub fn leads(&self) -> bool {
+        self.metric("ebb_injector_leader") == 1
+    }
+
+    pub fn metric(&self, name: &str) -> u64 {
+        metric(&self.http, &format!("{name} "))
+    }
+
+    /// Where reviews go.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Resident set size, in MiB.
+    pub fn rss_mib(&self) -> f64 {
+        let statm = fs::read_to_string(format!("/proc/{}/statm", self.process.0.id())).unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<f64>().unwrap() / 256.0
+    }
+
+    /// Asks it to end, and says with which code it did.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.process.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        until("the injector ends", || self.process.0.try_wait().unwrap().is_some());
+        self.process.0.wait().unwrap().code()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// What the controllers of a whole cluster would write: the Service leads here, too.
+    pub async fn route(&self, cluster: &Cluster, name: &str) {
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": format!("{INJECTOR}-{name}"), "labels": {"kubernetes.io/service-name": INJECTOR}},
+            "addressType": "IPv4",
+            "ports": [{"name": "webhook", "port": self.address.port(), "protocol": "TCP"}],
+            "endpoints": [{"addresses": [self.address.ip()], "conditions": {"ready": true}}],
+        });
+        let params = PatchParams::apply("a-story").force();
+        slices(cluster).patch(&format!("{INJECTOR}-{name}"), &params, &Patch::Apply(slice)).await.unwrap();
+    }
+}
+
+fn slices(cluster: &Cluster) -> Api<EndpointSlice> {
+    Api::namespaced(cluster.client.clone(), NAMESPACE)
+}
+
+/// The Service leads to that replica no longer.
+pub async fn unroute(cluster: &Cluster, name: &str) {
+    slices(cluster).delete(&format!("{INJECTOR}-{name}"), &DeleteParams::default()).await.unwrap();
+}
+
+/// What a kubelet would do: the template as it is now, in a file.
+pub async fn mount(cluster: &Cluster) -> PathBuf {
+    let config_maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    let path = cluster.folder.path().join("sidecar.yaml");
+    fs::write(&path, &config_maps.get(INJECTOR).await.unwrap().data.unwrap()["sidecar.yaml"]).unwrap();
+    path
+}
+
+/// The authorities that the API server trusts, one entry for each different one; empty bytes before there are any.
+pub async fn bundles(cluster: &Cluster) -> Vec<Vec<u8>> {
+    let configurations: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
+    let webhooks = configurations.get(CONFIGURATION).await.unwrap().webhooks.unwrap();
+    let bundles =
+        webhooks.into_iter().map(|webhook| webhook.client_config.ca_bundle.map_or(Vec::new(), |bytes| bytes.0));
+    bundles.collect()
+}

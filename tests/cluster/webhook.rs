@@ -1,0 +1,243 @@
+//! The webhook: what it adds, its certificates while they change, and trouble of every kind.
+
+use crate::apiserver::{Cluster, client};
+use crate::common::within;
+use crate::corpus::{self, By};
+use crate::helm::{Helm, NAMESPACE};
+use crate::pods::{annotated, labelled, lacks, plain, pod, resources, told, with_containers};
+use crate::rbac::rights_of;
+use crate::replica::{INJECTOR, Replica, bundles, can_be_reached, mount, unroute};
+use futures::StreamExt as _;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{ListParams, PostParams};
+use kube::client::Body;
+use kube::{Api, Config};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// Whoever cannot be asked refuses the pod: a story that forgets a moment fails.
+const WEBHOOK: &str = "injector.mode=webhook,injector.failurePolicy=Fail";
+
+/// A cluster with the chart, and whether a webhook can be reached in it.
+async fn installed(helm: Helm) -> Option<Cluster> {
+    let cluster = Cluster::start().await.filter(|_| can_be_reached())?;
+    helm.install(&cluster, WEBHOOK);
+    Some(cluster)
+}
+
+#[tokio::test]
+async fn the_webhook_gives_pods_what_ebb_inject_gives_them() {
+    let Some(cluster) = installed(Helm::Four).await else { return };
+    let nobody = cluster.admit(&plain(), "shop").await.expect_err("nobody is there, and the policy is to fail");
+    assert!(nobody.contains("namespaces.injector.ebb-cache.io"), "the webhook is named: {nobody}");
+    let one = Replica::serving(&cluster, "one").await;
+    cluster.until_injected(&plain(), "shop").await;
+    steady_load(&one).await;
+
+    assert_eq!(told(&cluster.injected("a pod with nothing", &plain(), "shop").await), ["app"]);
+    corpus::compare(&cluster, By::Webhook, 35).await;
+    for (what, given, namespace) in [
+        ("a pod that declines", labelled("disabled"), "shop"),
+        ("a namespace that does not ask", plain(), "plain"),
+        ("a pod that asks in the release's namespace", labelled("enabled"), NAMESPACE),
+        ("a pod of the host's network", pod(&json!({"spec": {"hostNetwork": true}})), "shop"),
+    ] {
+        cluster.is_left_alone(what, &given, namespace).await;
+    }
+    cluster.injected("a pod asks in a namespace that does not", &labelled("enabled"), "plain").await;
+    annotations_are_inherited(&cluster).await;
+    a_wrong_annotation_is_a_warning(&cluster).await;
+    owners_are_told(&cluster).await;
+
+    let all = futures::stream::iter(0..200).map(async |_| cluster.injected("200 at once", &plain(), "shop").await);
+    assert_eq!(all.buffer_unordered(50).count().await, 200);
+    let value = "x".repeat(2800 << 10);
+    let big = json!([{"name": "app", "image": "app", "env": [{"name": "BIG", "value": value}]}]);
+    let got = cluster.admit(&with_containers(&big), "shop").await.expect("a pod of 2.8 MiB is admitted");
+    assert_eq!(lacks(&got), None, "a pod of 2.8 MiB");
+
+    let rights = rights_of(&Helm::Four.get(&cluster, "manifest"), INJECTOR);
+    cluster.used_its_rights(NAMESPACE, INJECTOR, &rights);
+}
+
+/// What a namespace says holds for its pods, as long as it says so.
+async fn annotations_are_inherited(cluster: &Cluster) {
+    for (value, expected) in [(json!("64Mi"), "64Mi"), (Value::Null, "256Mi")] {
+        cluster.annotate("shop", json!({"config.ebb-cache.io/memory-limit": value})).await;
+        let holds = async || {
+            let got = cluster.admit(&plain(), "shop").await.unwrap();
+            resources(&got)["limits"]["memory"] == expected
+        };
+        cluster.until("a namespace's annotation is inherited, and then no longer", holds).await;
+    }
+}
+
+/// Who creates the pod is told, in the answer's headers.
+async fn a_wrong_annotation_is_a_warning(cluster: &Cluster) {
+    let body = Body::from(annotated(&[("uid", "root")]).to_string().into_bytes());
+    let asked =
+        http::Request::post("/api/v1/namespaces/shop/pods?dryRun=All").header("content-type", "application/json");
+    let answer = cluster.client.send(asked.body(body).unwrap()).await.unwrap();
+    let warnings: Vec<_> = answer.headers().get_all("warning").iter().map(|text| text.to_str().unwrap()).collect();
+    let sentence = r#"annotation config.ebb-cache.io/uid (\"root\") is ignored: it must be 1 to 2147483647"#;
+    assert!(answer.status().is_success(), "{}", answer.status());
+    assert!(warnings.iter().any(|warning| warning.contains(sentence)), "{warnings:?}");
+}
+
+/// What made a pod has Events about it, unless the pod was only tried.
+async fn owners_are_told(cluster: &Cluster) {
+    let events: Api<Event> = Api::namespaced(cluster.client.clone(), "shop");
+    let told = async || {
+        let events = events.list(&ListParams::default()).await.unwrap();
+        let told =
+            events.items.into_iter().map(|event| (event.reason.unwrap(), event.regarding.unwrap().name.unwrap()));
+        told.collect::<BTreeSet<_>>()
+    };
+    let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "1", "controller": true});
+    let owned = |spec: Value| {
+        let metadata = json!({"name": null, "generateName": "p-", "ownerReferences": [owner]});
+        pod(&json!({"metadata": metadata, "spec": spec}))
+    };
+    cluster.injected("only tried", &owned(json!({})), "shop").await;
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "shop");
+    // The second of a kind adds to what was told of the first.
+    for spec in [json!({}), json!({"hostNetwork": true}), json!({})] {
+        let pod: Pod = serde_json::from_value(owned(spec)).unwrap();
+        pods.create(&PostParams::default(), &pod).await.unwrap();
+    }
+    let expected = [("Injected", "web"), ("InjectionSkipped", "web")];
+    let expected = BTreeSet::from(expected.map(|(reason, name)| (reason.to_owned(), name.to_owned())));
+    cluster.until("the owner has Events", async || told().await == expected).await;
+    let of_the_first = async || {
+        let injected = events.list(&ListParams::default()).await.unwrap().items;
+        let injected: Vec<_> = injected.iter().filter(|event| event.reason.as_deref() == Some("Injected")).collect();
+        injected.len() == 1 && injected[0].series.as_ref().is_some_and(|series| series.count == 2)
+    };
+    cluster.until("what is told again is counted: a pod that was only tried is not", of_the_first).await;
+}
+
+/// How long reviews take from outside, at 200 a second over connections that stay. It is printed, and judged by nobody:
+/// the machine has other work.
+async fn steady_load(replica: &Replica) {
+    const CONNECTIONS: u64 = 4;
+    const EACH: usize = 250;
+    let idle = replica.rss_mib();
+    let review = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "1", "kind": {"kind": "Pod"}, "operation": "CREATE", "namespace": "shop", "object": plain(),
+        },
+    });
+    let review = review.to_string().into_bytes();
+    let callers = (0..CONNECTIONS).map(async |number| {
+        let caller = client(Config::new(format!("https://{}", replica.address()).parse().unwrap()));
+        let first = tokio::time::Instant::now() + Duration::from_millis(number * 1000 / 200);
+        let mut due = tokio::time::interval_at(first, Duration::from_millis(CONNECTIONS * 1000 / 200));
+        let mut took = Vec::new();
+        for _ in 0..EACH {
+            due.tick().await;
+            let begun = Instant::now();
+            let asked = http::Request::post("/inject").body(review.clone()).unwrap();
+            let answer: Value = caller.request(asked).await.unwrap();
+            took.push(begun.elapsed());
+            assert_eq!(answer["response"]["allowed"], true, "{answer}");
+        }
+        took
+    });
+    let mut took = futures::future::join_all(callers).await.concat();
+    took.sort();
+    println!(
+        "{} reviews at 200 a second: {:.2} ms in the median, {:.2} ms at p99; {idle:.1} MiB resident before, {:.1} MiB after",
+        took.len(),
+        took[took.len() / 2].as_secs_f64() * 1000.0,
+        took[took.len() * 99 / 100].as_secs_f64() * 1000.0,
+        replica.rss_mib(),
+    );
+}
+
+/// Authorities live 36 s here and leaves 12 s, and a pod is refused if ever the two do not fit. The replica that is called
+/// is not the one that makes them, and learns of each step up to a second later.
+#[tokio::test]
+async fn authorities_change_and_no_pod_is_refused() {
+    let Some(cluster) = installed(Helm::Four).await else { return };
+    let leader = Replica::ready(&cluster, "leader", "100ms").await;
+    let follower = Replica::ready(&cluster, "follower", "1s").await;
+    follower.route(&cluster, "follower").await;
+    cluster.until_injected(&plain(), "shop").await;
+    let seen = std::cell::RefCell::new(BTreeSet::new());
+    let more = async || {
+        for _ in 0..10 {
+            cluster.injected("while authorities change", &plain(), "shop").await;
+        }
+        let now = bundles(&cluster).await;
+        seen.borrow_mut().extend(now);
+        seen.borrow().len() >= 5
+    };
+    within(Duration::from_secs(150), "five different bundles of authorities", more).await;
+    assert!(leader.leads() && !follower.leads(), "nobody failed meanwhile");
+}
+
+#[tokio::test]
+async fn replicas_fail_and_the_api_server_too_and_pods_are_injected_again() {
+    let Some(mut cluster) = installed(Helm::Four).await else { return };
+    let one = Replica::serving(&cluster, "one").await;
+    let mut two = Replica::serving(&cluster, "two").await;
+    assert!(one.leads() && !two.leads(), "one of two leads");
+    drop(one); // killed
+    unroute(&cluster, "one").await;
+    cluster.until("the other takes the Lease", async || two.leads()).await;
+    cluster.until_injected(&plain(), "shop").await;
+
+    cluster.restart().await;
+    cluster.until_injected(&plain(), "shop").await;
+    cluster.until("the replica leads again", async || two.leads()).await;
+
+    fs::write(cluster.folder.path().join("sidecar.yaml"), "not: a template # kubectl.kubernetes.io/x\n").unwrap();
+    cluster.until("a bad template is noticed", async || two.metric("ebb_injector_template_good") == 0).await;
+    cluster.injected("the last good template stays", &plain(), "shop").await;
+
+    assert_eq!(two.terminate(), Some(0), "{}", two.log());
+    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    let holder = leases.get(INJECTOR).await.unwrap().spec.and_then(|spec| spec.holder_identity);
+    assert_eq!(holder.unwrap_or_default(), "", "it gave the Lease back");
+}
+
+/// Installed, upgraded while it injects, and gone without a trace.
+async fn comes_changes_and_goes(helm: Helm) {
+    let Some(cluster) = installed(helm).await else { return };
+    let mut one = Replica::serving(&cluster, "one").await;
+    cluster.until_injected(&plain(), "shop").await;
+    helm.upgrade(&cluster, WEBHOOK, &["--set", "sidecar.resources.limits.memory=300Mi"]);
+    let bundles = bundles(&cluster).await;
+    assert!(
+        !bundles.is_empty() && bundles.iter().all(|bundle| !bundle.is_empty()),
+        "the upgrade left the authorities alone"
+    );
+    cluster.injected("before the file is there", &plain(), "shop").await;
+    mount(&cluster).await;
+    let is_new = async || {
+        let got = cluster.injected("after the upgrade", &plain(), "shop").await;
+        resources(&got)["limits"]["memory"] == "300Mi"
+    };
+    cluster.until("the injector follows its template", is_new).await;
+    assert_eq!(one.terminate(), Some(0), "{}", one.log());
+    unroute(&cluster, "one").await;
+    helm.uninstall(&cluster);
+    assert_eq!(cluster.left_behind().await, Vec::<String>::new());
+    cluster.until("nobody is asked any more", async || cluster.admit(&plain(), "shop").await.is_ok()).await;
+    cluster.is_left_alone("nothing is injected any more", &plain(), "shop").await;
+}
+
+#[tokio::test]
+async fn helm_3_installs_upgrades_and_uninstalls_the_webhook() {
+    comes_changes_and_goes(Helm::Three).await;
+}
+
+#[tokio::test]
+async fn helm_4_installs_upgrades_and_uninstalls_the_webhook() {
+    comes_changes_and_goes(Helm::Four).await;
+}
