@@ -30,6 +30,8 @@ mod docs;
 mod helm;
 #[path = "cluster/objects.rs"]
 mod objects;
+#[path = "cluster/pod_events.rs"]
+mod pod_events;
 #[path = "cluster/pods.rs"]
 mod pods;
 #[path = "cluster/policy.rs"]
@@ -40,5 +42,7 @@ mod process;
 mod rbac;
 #[path = "cluster/replica.rs"]
 mod replica;
+#[path = "cluster/watchdog.rs"]
+mod watchdog;
 #[path = "cluster/webhook.rs"]
 mod webhook;

@@ -6,17 +6,31 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 
+fn is_allowed(event: &Value) -> bool {
+    event["annotations"]["authorization.k8s.io/decision"] == "allow"
+}
+
 impl Cluster {
+    /// Every call of the account that was about an object.
+    fn calls(&self, namespace: &str, name: &str) -> Vec<Value> {
+        let log = fs::read_to_string(self.folder.path().join("audit.log")).unwrap();
+        // A line may be half written.
+        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let is_ours =
+            |event: &Value| event["user"]["username"] == account(namespace, name) && !event["objectRef"].is_null();
+        events.filter(is_ours).collect()
+    }
+
+    /// How many of them were refused.
+    pub fn times_refused(&self, namespace: &str, name: &str) -> usize {
+        self.calls(namespace, name).iter().filter(|event| !is_allowed(event)).count()
+    }
+
     /// What the account was let do, and what not.
     fn asked(&self, namespace: &str, name: &str) -> (BTreeSet<Right>, BTreeSet<Right>) {
         let (mut allowed, mut refused) = (BTreeSet::new(), BTreeSet::new());
-        let log = fs::read_to_string(self.folder.path().join("audit.log")).unwrap();
-        // A line may be half written.
-        for event in log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        for event in self.calls(namespace, name) {
             let object = &event["objectRef"];
-            if event["user"]["username"] != account(namespace, name) || object.is_null() {
-                continue;
-            }
             let text = |key: &str| object[key].as_str().unwrap_or_default().to_owned();
             let right = Right {
                 group: text("apiGroup"),
@@ -28,10 +42,8 @@ impl Cluster {
                 name: text("name"),
                 verb: event["verb"].as_str().unwrap().to_owned(),
             };
-            match event["annotations"]["authorization.k8s.io/decision"].as_str() {
-                Some("allow") => allowed.insert(right),
-                _ => refused.insert(right),
-            };
+            let decided = if is_allowed(&event) { &mut allowed } else { &mut refused };
+            decided.insert(right);
         }
         (allowed, refused)
     }

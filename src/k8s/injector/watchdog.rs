@@ -200,7 +200,7 @@ async fn evict(client: &Client, injector: &Injector, pod: &Missed) -> bool {
     let delete_options = Some(DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() });
     let outcome = match pods.evict(&pod.name, &EvictParams { delete_options, ..EvictParams::default() }).await {
         Ok(_) => "evicted",
-        Err(kube::Error::Api(status)) if status.code == 429 => "held back by a disruption budget",
+        Err(kube::Error::Api(status)) if status.code == 429 => "held-back",
         Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => "gone",
         Err(error) => {
             tracing::warn!(%error, namespace = pod.namespace, pod = pod.name, "an eviction failed");

@@ -1,0 +1,69 @@
+//! The watchdog: pods that were created while nobody injected come again with their sidecar.
+
+use crate::apiserver::Cluster;
+use crate::helm::{Helm, NAMESPACE};
+use crate::pods::{lacks, pod};
+use crate::rbac::rights_of;
+use crate::replica::{INJECTOR, Replica, can_be_reached};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+const WATCHING: &str = "injector.mode=webhook,injector.watchdog.enabled=true,injector.watchdog.interval=1s,\
+                        injector.watchdog.maxPerMinute=600";
+
+/// A pod that a controller has made.
+fn made_by(kind: &str, owner: &str, name: &str) -> Value {
+    let owner = json!({"apiVersion": "apps/v1", "kind": kind, "name": owner, "uid": owner, "controller": true});
+    pod(&json!({"metadata": {
+        "name": name, "namespace": "shop", "labels": {"app": owner["name"]}, "ownerReferences": [owner],
+    }}))
+}
+
+async fn names(cluster: &Cluster) -> BTreeSet<String> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "shop");
+    let pods = pods.list(&ListParams::default()).await.unwrap();
+    pods.items.into_iter().map(|pod| pod.metadata.name.unwrap()).collect()
+}
+
+#[tokio::test]
+async fn pods_that_were_missed_are_evicted_one_first_and_come_again_with_their_sidecar() {
+    let Some(cluster) = Cluster::start().await.filter(|_| can_be_reached()) else { return };
+    Helm::Four.install(&cluster, WATCHING);
+    for name in ["web-1", "web-2", "web-3"] {
+        cluster.create(&made_by("ReplicaSet", "web", name)).await;
+    }
+    cluster.create(&made_by("Job", "once", "once-1")).await;
+    cluster.create(&pod(&json!({"metadata": {"name": "alone", "namespace": "shop"}}))).await;
+    // A budget that lets nobody go; only a pod that runs is under it.
+    cluster.create(&made_by("StatefulSet", "kept", "kept-1")).await;
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "shop");
+    let runs = Patch::Merge(json!({"status": {"phase": "Running"}}));
+    pods.patch_status("kept-1", &PatchParams::default(), &runs).await.unwrap();
+    let budget = json!({
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "kept", "namespace": "shop"},
+        "spec": {"maxUnavailable": 0, "selector": {"matchLabels": {"app": "kept"}}},
+    });
+    cluster.create(&budget).await;
+
+    let one = Replica::serving(&cluster, "one").await;
+    let web = async || names(&cluster).await.into_iter().filter(|name| name.starts_with("web-")).collect::<Vec<_>>();
+    cluster.until("one pod of the owner is evicted", async || web().await.len() == 2).await;
+    let given_up = async || one.metric("ebb_injector_evictions_total{outcome=\"held-back\"}") >= 2;
+    cluster.until("a budget holds, look after look", given_up).await;
+    assert_eq!(web().await.len(), 2, "until it has come again, the others stay");
+
+    cluster.create(&made_by("ReplicaSet", "web", "web-4")).await;
+    let again = serde_json::to_value(pods.get("web-4").await.unwrap()).unwrap();
+    assert_eq!(lacks(&again), None, "it came again with its sidecar");
+    cluster.until("the others follow", async || web().await == ["web-4"]).await;
+    let left = BTreeSet::from(["alone", "kept-1", "once-1", "web-4"].map(str::to_owned));
+    assert_eq!(names(&cluster).await, left, "whoever is not created again, or counts it as a failure, stays");
+    cluster.until("one is left that may not go", async || one.metric("ebb_injector_missed_pods") == 1).await;
+    assert_eq!(one.metric("ebb_injector_evictions_total{outcome=\"evicted\"}"), 3);
+
+    let rights = rights_of(&Helm::Four.get(&cluster, "manifest"), INJECTOR);
+    cluster.used_its_rights(NAMESPACE, INJECTOR, &rights);
+}
