@@ -24,7 +24,7 @@ pub const CONFIGURATION: &str = "ebb.ebb-system.ebb-cache.io";
 
 /// A running `ebb injector`.
 pub struct Replica {
-    pub process: Process,
+    process: Process,
     address: SocketAddr,
     http: String,
     log: PathBuf,
