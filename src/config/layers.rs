@@ -86,7 +86,7 @@ pub(super) fn merge(texts: &Texts, environment: &[(String, String)], flags: &Fla
     for key in known.keys() {
         let name = variable(key);
         if let Some((_, text)) = environment.iter().find(|(variable, _)| *variable == name) {
-            overrides.insert(key.clone(), (scalar(text), name));
+            overrides.insert(key.clone(), (typed(&defaults, key, text), name));
         }
     }
     if let Some((name, text)) = &texts.file {
@@ -103,10 +103,10 @@ pub(super) fn merge(texts: &Texts, environment: &[(String, String)], flags: &Fla
         }
     }
     for (key, text) in &texts.annotations {
-        overrides.insert(key.clone(), (scalar(text), annotations::name(key)));
+        overrides.insert(key.clone(), (typed(&defaults, key, text), annotations::name(key)));
     }
     for (key, (text, flag)) in flags {
-        overrides.insert(key.clone(), (scalar(text), (*flag).to_owned()));
+        overrides.insert(key.clone(), (typed(&defaults, key, text), (*flag).to_owned()));
     }
 
     let mut tree = defaults.clone();
@@ -130,7 +130,8 @@ pub(super) fn merge(texts: &Texts, environment: &[(String, String)], flags: &Fla
 
 /// Whether a knob can have a value, all others as they come.
 pub(super) fn alone(key: &str, text: &str) -> Result<(), String> {
-    with(&defaults(), key, scalar(text)).map(drop).map_err(|error| error.to_string())
+    let defaults = defaults();
+    with(&defaults, key, typed(&defaults, key, text)).map(drop).map_err(|error| error.to_string())
 }
 
 fn with(defaults: &Value, key: &str, value: Value) -> Result<Config, serde_json::Error> {
@@ -168,8 +169,12 @@ fn parse(text: &str) -> Result<Value, String> {
     }
 }
 
-/// What a variable, an annotation or a flag says: a number, a switch, or a text.
-fn scalar(text: &str) -> Value {
+/// What a variable, an annotation or a flag says: a text where the knob takes one (a pod may be called 7), else a number or
+/// a switch.
+fn typed(defaults: &Value, key: &str, text: &str) -> Value {
+    if with(defaults, key, text.into()).is_ok() {
+        return text.into();
+    }
     match (text.parse::<u64>(), text.parse::<bool>()) {
         (Ok(number), _) => number.into(),
         (_, Ok(switch)) => switch.into(),

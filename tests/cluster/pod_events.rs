@@ -22,7 +22,8 @@ fn cache(cluster: &Cluster, namespace: &str, account: &Path) -> (Ebb, PathBuf) {
     let mut command = program();
     command.args(SERVE).arg("--config").arg(&config).env("KUBECONFIG", account).env("EBB_CGROUP_ROOT", root);
     command.env("EBB_POD_EVENTS", "true").env("EBB_POD_NAME", "shop-0").env("EBB_POD_UID", "7");
-    (Ebb::spawn(command.env("EBB_POD_NAMESPACE", namespace)), config)
+    command.env("EBB_POD_NAMESPACE", namespace);
+    (Ebb::spawn(command), config)
 }
 
 /// Reasons of the Events on the pod, and how often each was told.

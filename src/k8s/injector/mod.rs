@@ -30,7 +30,7 @@ use k8s_openapi::api::core::v1;
 use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client, Config, ResourceExt as _};
 use lease::Candidate;
 use metrics::Metrics;
 use std::future::Future;
@@ -115,7 +115,13 @@ pub(crate) async fn run(
     };
     let webhook = bind(settings.listen.clone()).await?;
     let http = bind(settings.http_listen.clone()).await?;
-    let client = Client::try_default().await.map_err(|error| format!("no way to the API server: {error}"))?;
+    let unreachable = |error: &dyn std::fmt::Display| format!("no way to the API server: {error}");
+    let config = Config::infer().await.map_err(|error| unreachable(&error))?;
+    // A budget that holds an eviction back says "too many requests", which is not to be asked again and again.
+    let mut once = config.clone();
+    once.default_retry = false;
+    let asks_once = Client::try_from(once).map_err(|error| unreachable(&error))?;
+    let client = Client::try_from(config).map_err(|error| unreachable(&error))?;
     let name = |listener: &TcpListener| listener.local_addr().map_or_else(|_| "?".to_owned(), |at| at.to_string());
     announce(&Addresses { webhook: name(&webhook), http: name(&http) });
 
@@ -138,7 +144,7 @@ pub(crate) async fn run(
     let (lead, leads) = watch::channel(false);
     let watchdog = async {
         match settings.watchdog.clone() {
-            Some(how) => watchdog::watch(client.clone(), injector.clone(), how, leads).await,
+            Some(how) => watchdog::watch(asks_once, injector.clone(), how, leads).await,
             None => std::future::pending().await,
         }
     };

@@ -84,8 +84,8 @@ struct Memory {
 }
 
 impl Memory {
-    /// The pods to evict now, of those that are without; at most `most`.
-    fn choose(&mut self, missed: &[Missed], reviews: u64, most: usize) -> Vec<Missed> {
+    /// The pods that may be evicted now, of those that are without, and how many of them.
+    fn choose(&mut self, missed: &[Missed], reviews: u64) -> (Vec<Missed>, usize) {
         for pod in missed.iter().filter(|pod| !self.seen.contains(&pod.uid)) {
             if let Some(trial) = self.owners.get_mut(&pod.owner.uid) {
                 *trial = Trial::Failed;
@@ -97,9 +97,11 @@ impl Memory {
         let before = std::mem::take(&mut self.seen);
         self.seen = missed.iter().map(|pod| pod.uid.clone()).collect();
         self.owners.retain(|uid, _| missed.iter().any(|pod| pod.owner.uid == *uid));
-        let nobody_asks = self.reviews_at_eviction == Some(reviews);
-        // Before the first review one pod is tried.
-        let most = if nobody_asks { 0 } else { most.min(if reviews == 0 { 1 } else { most }) };
+        let most = match reviews {
+            _ if self.reviews_at_eviction == Some(reviews) => 0,
+            0 => 1,
+            _ => missed.len(),
+        };
         let mut tried = BTreeSet::new();
         let mut may = |pod: &&Missed| match self.owners.get(&pod.owner.uid) {
             None => tried.insert(pod.owner.uid.clone()),
@@ -108,7 +110,7 @@ impl Memory {
         };
         // One that was not there at the look before may be about to go, or to get what it waits for.
         let known = missed.iter().filter(|pod| before.contains(&pod.uid));
-        known.filter(|pod| may(pod)).take(most).cloned().collect()
+        (known.filter(|pod| may(pod)).cloned().collect(), most)
     }
 
     /// A pod was evicted.
@@ -145,21 +147,27 @@ pub(super) async fn watch(client: Client, injector: Arc<Injector>, how: Watchdog
             }
         };
         injector.metrics.missed(missed.len());
-        let chosen = memory.choose(&missed, injector.metrics.reviews(), missed.len());
+        let (chosen, most) = memory.choose(&missed, injector.metrics.reviews());
         if !missed.is_empty() {
             let (missed, given_up) = (missed.len(), memory.given_up());
             tracing::info!(
                 missed,
-                evicts = chosen.len(),
+                may_be_evicted = chosen.len().min(most),
                 owners_given_up = given_up,
                 "pods without the sidecar they ask for"
             );
         }
+        let mut evicted = 0;
         for pod in chosen {
+            // One that a budget holds back does not keep the others.
+            if evicted == most {
+                break;
+            }
             evictions.tick().await;
             let reviews = injector.metrics.reviews();
             if *leads.borrow() && evict(&client, &injector, &pod).await {
                 memory.evicted(&pod, reviews);
+                evicted += 1;
             }
         }
     }
@@ -275,7 +283,8 @@ mod tests {
 
     impl Story {
         fn look(&mut self, missed: &[Missed], reviews: u64) -> Vec<String> {
-            let chosen = self.0.choose(missed, reviews, 10);
+            let (chosen, most) = self.0.choose(missed, reviews);
+            let chosen: Vec<_> = chosen.into_iter().take(most).collect();
             chosen.iter().for_each(|pod| self.0.evicted(pod, reviews));
             chosen.into_iter().map(|pod| pod.name).collect()
         }
