@@ -61,6 +61,16 @@ impl Template {
         if container["resources"]["limits"]["memory"].is_null() {
             return Err("the template's initContainer must have resources.limits.memory".to_owned());
         }
+        // What annotations change must be there to be changed.
+        let shapes = [
+            ("env, a list", "/env", Value::is_array as fn(&Value) -> bool),
+            ("ports, a list with the port of probes", "/ports/0", Value::is_object),
+            ("securityContext, an object", "/securityContext", Value::is_object),
+            ("startupProbe, an object", "/startupProbe", Value::is_object),
+        ];
+        if let Some((key, ..)) = shapes.iter().find(|(_, at, fits)| !container.pointer(at).is_some_and(fits)) {
+            return Err(format!("the template's initContainer must have {key}"));
+        }
         Ok(Self {
             container: container.clone(),
             volumes: list(&spec["volumes"]),
@@ -95,5 +105,13 @@ mod tests {
         assert!(
             with("{containers: [{}], initContainers: [{name: ebb, image: e}]}").contains("resources.limits.memory")
         );
+        let lacking = |more: &str| {
+            with(&format!(
+                "{{containers: [{{}}], initContainers: [{{name: ebb, image: e, resources: {{limits: {{memory: 1Gi}}}}{more}}}]}}"
+            ))
+        };
+        assert!(lacking("").contains("must have env, a list"));
+        assert!(lacking(", env: []").contains("must have ports"));
+        assert!(lacking(", env: [], ports: [{}], securityContext: x").contains("must have securityContext, an object"));
     }
 }
