@@ -18,7 +18,7 @@ work=$(mktemp -d)
 trap 'kill "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
 "$cache/python/bin/python" -m grpc_tools.protoc -I proto --python_out="$work" --grpc_python_out="$work" \
   proto/ebb/v1/cache.proto proto/ebb/v1/admin.proto
-program=${CARGO_TARGET_DIR:-target}/debug/ebb
+program=${EBB_PROGRAM:-${CARGO_TARGET_DIR:-target}/debug/ebb}
 [ -x "$program" ] || cargo build --locked
 "$program" serve --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --http-listen 127.0.0.1:0 \
   --socket "$work/ebb.sock" >"$work/said" 2>"$work/log" &
