@@ -2,13 +2,17 @@
 # Builds what the cluster tests run against, a real kube-apiserver and etcd, from the modules pinned in go.mod and go.sum:
 # once for each of their versions, in about eight minutes of two cores. Prints the folder with the binaries.
 #
-#   tests/cluster/build.sh CACHE_DIR
+#   tests/cluster/build.sh CACHE_DIR            kube-apiserver and etcd
+#   tests/cluster/build.sh CACHE_DIR kubelet    a kubelet, too: some four minutes more
 set -eu
 cache=$(mkdir -p "$1" && cd "$1" && pwd)
 cd "$(dirname "$0")"
 version=$(sed -nE "s|^\sk8s.io/kubernetes (v[0-9.]+).*|\1|p" go.mod)
 into=$cache/cluster/$(cat go.mod go.sum | sha256sum | cut -c1-16)
-if [ ! -x "$into/kube-apiserver" ] || [ ! -x "$into/etcd" ]; then
+wanted=(etcd kube-apiserver ${2:+"$2"})
+missing=()
+for name in "${wanted[@]}"; do [ -x "$into/$name" ] || missing+=("$name"); done
+if [ ${#missing[@]} -gt 0 ]; then
   if ! command -v go >/dev/null; then
     toolchain=1.26.1
     if [ ! -x "$cache/go/bin/go" ]; then
@@ -19,14 +23,19 @@ if [ ! -x "$into/kube-apiserver" ] || [ ! -x "$into/etcd" ]; then
     PATH=$cache/go/bin:$PATH
   fi
   export CGO_ENABLED=0 GOFLAGS=-mod=readonly GOTOOLCHAIN=local
-  build() { nice -n 19 go build -p 2 -trimpath -o "$into/.$1" -ldflags "-s -w $3" "$2" && mv "$into/.$1" "$into/$1"; }
   mkdir -p "$into"
   # Helm asks a server for its version before it installs a chart.
   IFS=. read -r major minor _ <<<"${version#v}"
   base=k8s.io/component-base/version
-  echo "building etcd and kube-apiserver $version from their Go modules into $into" >&2
-  build etcd go.etcd.io/etcd/server/v3 ""
-  build kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver \
-    "-X $base.gitVersion=$version -X $base.gitMajor=$major -X $base.gitMinor=$minor"
+  stamp="-X $base.gitVersion=$version -X $base.gitMajor=$major -X $base.gitMinor=$minor"
+  echo "building ${missing[*]} $version from their Go modules into $into" >&2
+  for name in "${missing[@]}"; do
+    case $name in
+      etcd) package=go.etcd.io/etcd/server/v3 ;;
+      *) package=k8s.io/kubernetes/cmd/$name ;;
+    esac
+    nice -n 19 go build -p 2 -trimpath -o "$into/.$name" -ldflags "-s -w $stamp" "$package"
+    mv "$into/.$name" "$into/$name"
+  done
 fi
 echo "$into"
