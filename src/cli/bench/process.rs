@@ -19,6 +19,8 @@ use crate::cli::connect::Address;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     Redis,
+    /// With its active defragmenter on.
+    Valkey,
     Memcached,
     /// Another build of this program.
     Ebb,
@@ -43,12 +45,13 @@ impl FromStr for Against {
         };
         let peer = match name {
             "redis" => Peer::Redis,
+            "valkey" => Peer::Valkey,
             "memcached" => Peer::Memcached,
             "ebb" => {
                 let program = running.ok_or("another build is given as ebb=PROGRAM")?.to_owned();
                 return Ok(Self { peer: Peer::Ebb, running: None, program: Some(program) });
             }
-            _ => return Err(format!("`{name}` is neither redis nor memcached nor ebb=PROGRAM")),
+            _ => return Err(format!("`{name}` is neither redis nor valkey nor memcached nor ebb=PROGRAM")),
         };
         let running = running.map(|at| {
             let (at, pid) = at.rsplit_once('@').ok_or("a running server is given as redis=HOST:PORT@PID")?;
@@ -214,15 +217,18 @@ pub(super) fn peer(against: &Against, start: Start) -> Result<Server, String> {
 fn named(peer: Peer) -> (&'static str, System) {
     match peer {
         Peer::Redis => ("redis", System::Redis),
+        Peer::Valkey => ("valkey", System::Redis),
         Peer::Memcached => ("memcached", System::Memcached),
         Peer::Ebb => ("other ebb", System::Ebb(Shape::Pipe)),
     }
 }
 
-/// The options a peer is started with, beside its port: as shipped, without persistence, one thread.
+/// The options a peer is started with, beside its port: as shipped, without persistence, one thread. Valkey gives memory
+/// back if it is told to.
 fn options(peer: Peer, memory_mib: u64) -> Vec<String> {
     let words = match peer {
         Peer::Redis => "--save '' --appendonly no --bind 127.0.0.1".to_owned(),
+        Peer::Valkey => "--save '' --appendonly no --bind 127.0.0.1 --activedefrag yes".to_owned(),
         Peer::Memcached => format!("-l 127.0.0.1 -t 1 -m {memory_mib} -c 4096"),
         Peer::Ebb => String::new(), // started as this program is
     };
@@ -235,10 +241,16 @@ pub(super) fn start_peer(peer: Peer, start: Start) -> Result<Server, String> {
     let folder = new_folder()?;
     let socket = folder.join("peer.sock");
     let (name, system) = named(peer);
-    let mut command = command(if peer == Peer::Redis { "redis-server" } else { "memcached" }, start.pinned);
+    let program = match peer {
+        Peer::Redis => "redis-server",
+        Peer::Valkey => "valkey-server",
+        Peer::Memcached => "memcached",
+        Peer::Ebb => unreachable!("another build is started by its file"),
+    };
+    let mut command = command(program, start.pinned);
     command.args(options(peer, start.memory_mib));
     match peer {
-        Peer::Redis => {
+        Peer::Redis | Peer::Valkey => {
             command.args(["--port", &port.to_string()]).arg("--unixsocket").arg(&socket);
             command.arg("--dir").arg(&folder);
         }
@@ -248,7 +260,7 @@ pub(super) fn start_peer(peer: Peer, start: Start) -> Result<Server, String> {
                 command.args(["-u", "root"]); // it refuses to run as root unless told
             }
         }
-        Peer::Ebb => unreachable!("another build is started by its file"),
+        Peer::Ebb => {}
     }
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let child = child.map_err(|error| format!("{name} cannot be started: {error}; is it installed?"))?;
@@ -257,7 +269,7 @@ pub(super) fn start_peer(peer: Peer, start: Start) -> Result<Server, String> {
         name,
         system,
         data: Address::Tcp(at.clone()),
-        socket: (peer == Peer::Redis).then(|| Address::Unix(socket.to_string_lossy().into_owned())),
+        socket: (system == System::Redis).then(|| Address::Unix(socket.to_string_lossy().into_owned())),
         admin: None,
         pid: child.id(),
         child: Some(child),
@@ -338,10 +350,12 @@ mod tests {
         assert_eq!(running.running, Some((Address::Tcp("127.0.0.1:11211".into()), 42)));
         assert_eq!(running.describe(64), "memcached: the one at 127.0.0.1:11211, process 42");
         let started: Against = "redis".parse().unwrap();
+        let valkey: Against = "valkey".parse().unwrap();
+        assert!(valkey.describe(64).ends_with("--activedefrag yes"), "{}", valkey.describe(64));
         assert_eq!(started.describe(64), "redis --save '' --appendonly no --bind 127.0.0.1");
         let other: Against = "ebb=/tmp/ebb-before".parse().unwrap();
         assert_eq!(other.describe(64), "other ebb: /tmp/ebb-before");
-        for bad in ["valkey", "ebb", "redis=127.0.0.1:1", "redis=127.0.0.1:1@x"] {
+        for bad in ["keydb", "ebb", "redis=127.0.0.1:1", "redis=127.0.0.1:1@x"] {
             assert!(bad.parse::<Against>().is_err(), "{bad}");
         }
     }

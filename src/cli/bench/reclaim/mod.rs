@@ -56,7 +56,7 @@ pub(crate) struct ReclaimArgs {
     /// Memory of the servers that are started, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 4096)]
     memory_mib: u64,
-    /// Do the same to redis or memcached: one that is started, or NAME=HOST:PORT@PID.
+    /// Do the same to redis, valkey or memcached: one that is started, or NAME=HOST:PORT@PID.
     #[arg(long, value_name = "PEER")]
     against: Vec<Against>,
     /// Leave Ebb out and measure only the peers.

@@ -47,7 +47,7 @@ pub(crate) struct BenchServeArgs {
     /// Its process.
     #[arg(long, requires = "addr")]
     pid: Option<u32>,
-    /// Do the same to redis or memcached: one that is started, or NAME=HOST:PORT@PID; or to another build of
+    /// Do the same to redis, valkey or memcached: one that is started, or NAME=HOST:PORT@PID; or to another build of
     /// this program, ebb=PROGRAM.
     #[arg(long, value_name = "PEER")]
     against: Vec<Against>,
