@@ -199,12 +199,13 @@ resize 192Mi
 until_true 'a limit that is raised in place is followed' limit_is 192
 until_true 'and used' uses_more_than 140
 unharmed
+SECONDS=0
 resize 64Mi
 until_true 'the kubelet refuses to lower it: more is used' refused
 until_true 'the cache gives memory back, and the kubelet lowers it' enforces 64
 unharmed
 until_true 'the pod says so' says .status.initContainerStatuses[0].resources.limits.memory shop 64Mi
-echo "       $(metric ebb_memory_used_bytes) bytes used of $((64 << 20)), $(metric ebb_sets_total) values stored by then"
+echo "       $SECONDS s after it was asked for; $(metric ebb_memory_used_bytes) bytes used of $((64 << 20))"
 "$kubectl" create configmap ebb-config --from-literal='ebb.yaml=maxMemory: 48Mi' >/dev/null
 until_true 'a ConfigMap retunes it' limit_is 48
 "$kubectl" annotate pod shop config.ebb-cache.io/max-memory=40Mi >/dev/null

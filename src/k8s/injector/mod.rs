@@ -174,9 +174,10 @@ pub(crate) async fn run(
                 Some(candidate) => candidate.tick(&leases).await.map_err(|error| format!("the Lease: {error}")),
                 None => Ok(()),
             };
-            lead.send_replace(candidate.as_ref().is_none_or(Candidate::leads));
-            metrics.leads(*lead.borrow());
-            let problem = keeper.tick(*lead.borrow(), &served, &metrics).await.and(lease).err();
+            let is_leader = candidate.as_ref().is_none_or(Candidate::leads);
+            lead.send_replace(is_leader);
+            metrics.leads(is_leader);
+            let problem = keeper.tick(is_leader, &served, &metrics).await.and(lease).err();
             if let Some(why) = problem.as_ref().filter(|_| problem != last) {
                 tracing::warn!(why, "certificates");
             }
