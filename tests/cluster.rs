@@ -26,6 +26,8 @@ mod config_map;
 mod corpus;
 #[path = "cluster/docs.rs"]
 mod docs;
+#[path = "cluster/given_certificate.rs"]
+mod given_certificate;
 #[path = "cluster/helm.rs"]
 mod helm;
 #[path = "cluster/objects.rs"]

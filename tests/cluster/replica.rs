@@ -6,7 +6,7 @@ use crate::helm::NAMESPACE;
 use crate::process::Process;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -19,6 +19,8 @@ use std::process::Stdio;
 
 /// Its Deployment, Service, account, ConfigMap and Lease.
 pub const INJECTOR: &str = "ebb-injector";
+/// The Secret with a certificate that somebody else makes.
+pub const GIVEN: &str = "given-certificate";
 /// Its MutatingWebhookConfiguration.
 pub const CONFIGURATION: &str = "ebb.ebb-system.ebb-cache.io";
 
@@ -55,7 +57,7 @@ impl Replica {
         let given = spec.containers[0].args.clone().unwrap();
         assert_eq!(given[0], "injector");
         let template = mount(cluster).await;
-        let ours = [
+        let mut ours = vec![
             format!("--listen={}:0", own_address().unwrap()),
             "--http-listen=127.0.0.1:0".to_owned(),
             format!("--template={}", template.display()),
@@ -65,6 +67,10 @@ impl Replica {
             format!("--look={look}"),
             "--drain-delay=500ms".to_owned(),
         ];
+        if given.iter().any(|word| word.starts_with("--tls-cert=")) {
+            let [certificate, key] = mount_certificate(cluster).await.map(|path| path.display().to_string());
+            ours.extend([format!("--tls-cert={certificate}"), format!("--tls-key={key}")]);
+        }
         let key = |word: &str| word.split('=').next().unwrap().to_owned();
         let kept = given[1..].iter().filter(|word| !ours.iter().any(|own| key(own) == key(word)));
         let log = cluster.folder.path().join(format!("{name}.log"));
@@ -157,6 +163,17 @@ pub async fn mount(cluster: &Cluster) -> PathBuf {
     let path = cluster.folder.path().join("sidecar.yaml");
     fs::write(&path, &config_maps.get(INJECTOR).await.unwrap().data.unwrap()["sidecar.yaml"]).unwrap();
     path
+}
+
+/// The same with the certificate of somebody else: the Secret's files.
+pub async fn mount_certificate(cluster: &Cluster) -> [PathBuf; 2] {
+    let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    let data = secrets.get(GIVEN).await.unwrap().data.unwrap();
+    ["tls.crt", "tls.key"].map(|name| {
+        let path = cluster.folder.path().join(name);
+        fs::write(&path, &data[name].0).unwrap();
+        path
+    })
 }
 
 /// The authorities that the API server trusts, one entry for each different one; empty bytes before there are any.

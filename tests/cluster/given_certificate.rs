@@ -1,0 +1,64 @@
+//! The webhook with a certificate that somebody else makes and renews: a Secret, mounted as files.
+
+use crate::apiserver::Cluster;
+use crate::helm::{Helm, NAMESPACE};
+use crate::pods::plain;
+use crate::rbac::rights_of;
+use crate::replica::{CONFIGURATION, GIVEN, INJECTOR, Replica, can_be_reached, mount_certificate};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use serde_json::json;
+
+/// Puts a certificate of a new authority into the Secret; the authority, as PEM.
+async fn renew(cluster: &Cluster) -> String {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let (authority_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let authority = params.self_signed(&authority_key).unwrap().pem();
+    let issuer = Issuer::new(params, authority_key);
+    let leaf = CertificateParams::new(vec![format!("{INJECTOR}.{NAMESPACE}.svc")]).unwrap();
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": GIVEN}, "type": "kubernetes.io/tls",
+        "stringData": {"tls.crt": leaf.signed_by(&key, &issuer).unwrap().pem(), "tls.key": key.serialize_pem()},
+    });
+    let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    secrets.patch(GIVEN, &PatchParams::apply("a-story").force(), &Patch::Apply(secret)).await.unwrap();
+    authority
+}
+
+/// The API server trusts these authorities; with `tls.caBundle` empty, somebody else puts them in.
+async fn trust(cluster: &Cluster, authorities: &str) {
+    let bundle = ByteString(authorities.as_bytes().to_vec());
+    let operations: Vec<_> = (0..2)
+        .map(|at| json!({"op": "add", "path": format!("/webhooks/{at}/clientConfig/caBundle"), "value": bundle}))
+        .collect();
+    let patch: json_patch::Patch = serde_json::from_value(operations.into()).unwrap();
+    let configurations: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
+    configurations.patch(CONFIGURATION, &PatchParams::default(), &Patch::<()>::Json(patch)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_given_certificate_is_served_and_its_successor_too_and_nobody_needs_to_lead() {
+    let Some(cluster) = Cluster::start().await.filter(|_| can_be_reached()) else { return };
+    let values = format!("injector.mode=webhook,injector.tls.source=secret,injector.tls.existingSecret={GIVEN}");
+    cluster.namespace(NAMESPACE, json!({})).await;
+    let first = renew(&cluster).await;
+    Helm::Four.install(&cluster, &values);
+    trust(&cluster, &first).await;
+    let one = Replica::serving(&cluster, "one").await;
+    cluster.until_injected(&plain(), "shop").await;
+    assert!(one.leads(), "an alert about a missing leader would never end");
+
+    let second = renew(&cluster).await;
+    mount_certificate(&cluster).await;
+    // Whoever trusts the second alone has to be shown its certificate; until then pods are created without.
+    trust(&cluster, &second).await;
+    cluster.until_injected(&plain(), "shop").await;
+
+    let rights = rights_of(&Helm::Four.get(&cluster, "manifest"), INJECTOR);
+    assert!(rights.iter().all(|right| !["secrets", "leases"].contains(&&*right.resource)), "{rights:?}");
+}
