@@ -91,7 +91,7 @@ fn expired_items_go_without_any_order() {
 }
 
 #[test]
-fn stopping_in_the_middle_of_a_run_loses_nothing_and_takes_no_time() {
+fn stopping_in_the_middle_of_a_run_loses_nothing_and_does_not_wait_for_its_end() {
     let clock = Clock::manual(1);
     let store = filled(100_000, &clock);
     delete_all_but_every_tenth(&store, 100_000);
@@ -99,9 +99,8 @@ fn stopping_in_the_middle_of_a_run_loses_nothing_and_takes_no_time() {
     let cleaner = Cleaner::spawn(store.clone(), clock, slow, Outside::default).unwrap();
     let run = cleaner.run(Order { reason: Reason::Requested, target_occupancy_percent: 100, evict_to_bytes: None });
     until("it has begun", || store.stats().copied_bytes > 0);
-    let asked = Instant::now();
     cleaner.stop();
-    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
-    assert!(run.receipt().is_some(), "whoever waits for the run is answered");
+    let receipt = run.receipt().expect("whoever waits for the run is answered");
+    assert!(receipt.moved_items < 10_000, "it ended early: {receipt:?}");
     assert_eq!(store.stats().entries, 10_000);
 }

@@ -15,7 +15,7 @@ use crate::cli::connect::Address;
 pub(super) const BATCH: u64 = 64;
 /// Before the window opens: connections settle, caches warm.
 const WARM: Duration = Duration::from_millis(60);
-/// After the window no answer may take longer.
+/// After the window no answer may take longer; nor is a window, unless it was asked for, opened again for longer.
 const LATE: Duration = Duration::from_secs(10);
 
 /// Over what.
@@ -136,17 +136,39 @@ impl Load for Share {
 }
 
 /// Measures a cell once; `None` when the server does not listen that way.
+///
+/// A window in which the server did not get to run, because the machine was busy with something else, says nothing: it is
+/// opened again, twice as long.
 pub(super) async fn measure(
     server: &Server,
     cell: Cell,
     keys: u64,
-    window: Duration,
+    mut window: Duration,
 ) -> Result<Option<Figures>, String> {
     let at = match cell.via {
         Via::Tcp => Some(&server.data),
         Via::Unix => server.socket.as_ref(),
     };
     let Some(at) = at else { return Ok(None) };
+    loop {
+        let figures = measure_window(server, at, cell, keys, window).await?;
+        if figures.per_second > 0.0 && figures.cpu_us > 0.0 {
+            return Ok(Some(figures));
+        }
+        if window >= LATE {
+            return Err(format!("{}: {cell}: nothing was answered in {} s", server.name, window.as_secs()));
+        }
+        window *= 2;
+    }
+}
+
+async fn measure_window(
+    server: &Server,
+    at: &Address,
+    cell: Cell,
+    keys: u64,
+    window: Duration,
+) -> Result<Figures, String> {
     let mut connections = Vec::new();
     for _ in 0..cell.connections {
         connections.push(Connection::open(at, system(server, cell.shape)).await?);
@@ -173,7 +195,7 @@ pub(super) async fn measure(
     figures.per_second = operations as f64 / window.as_secs_f64();
     figures.cpu_us = after.since(&before).as_secs_f64() * 1e6 / operations.max(1) as f64;
     figures.latency = latency.percentiles();
-    Ok(Some(figures))
+    Ok(figures)
 }
 
 async fn at_instant<T>(when: Instant, look: impl FnOnce() -> T) -> T {

@@ -180,12 +180,8 @@ mod tests {
             for cell in cells().into_iter().filter(|cell| cell.connections < 50) {
                 match cell::measure(server, cell, 1000, window).await.unwrap() {
                     Some(figures) => {
-                        assert!(
-                            figures.per_second > 0.0 && figures.cpu_us > 0.0,
-                            "{} {cell}: {figures:?}",
-                            server.name
-                        );
-                        assert_eq!(figures.refused, 0, "{} {cell}", server.name);
+                        let answered = figures.latency.samples > 0 && figures.per_second > 0.0;
+                        assert!(answered && figures.refused == 0, "{} {cell}: {figures:?}", server.name);
                     }
                     None => assert!(cell.via == Via::Unix && server.socket.is_none()),
                 }
