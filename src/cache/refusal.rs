@@ -86,7 +86,7 @@ pub enum Refusal {
     #[error("`page_token` is not one that a scan of this server gave out")]
     PageToken,
     /// The connection, or all of them together, have too much in flight.
-    #[error("{need} bytes cannot be taken in flight: {used} of {max} are, {whose}")]
+    #[error("{need} bytes cannot be taken in flight {whose}: {used} are, {max} may be")]
     InFlight {
         /// What the request needs.
         need: u64,

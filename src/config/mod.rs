@@ -76,7 +76,7 @@ pub struct Boot {
     pub header_list: ByteSize,
     /// Bytes in flight of all connections together, at most; never more than 1/16 of the limit.
     pub in_flight: ByteSize,
-    /// Bytes in flight of one connection, at most.
+    /// Bytes in flight of one connection, at most; never more than twice what all connections together leave free.
     pub in_flight_per_connection: ByteSize,
     /// How long calls may go on after SIGTERM.
     pub drain_timeout: Span,

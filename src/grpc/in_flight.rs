@@ -4,8 +4,10 @@
 //!  request bytes ──Counted──► tonic ──► cache ──► tonic ──Held──► h2 ──► socket
 //!                 at the length a message announces        until the last byte has been written and dropped
 //! ```
-//! One connection may hold its share, all together theirs; a request beyond that is refused, the connection goes on. A
-//! reader that stops reading therefore pins its share and no more.
+//! All together may hold a bound that follows the limit. Of it a connection may hold its share, which shrinks with what is
+//! left for others, so that readers that stop reading never pin all of it: dynamic thresholds, as A. K. Choudhury and E. L.
+//! Hahne gave the queues of a switch in "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches" (IEEE/ACM
+//! Transactions on Networking 6(2), 1998). A request beyond the share is refused, the connection goes on.
 
 use crate::cache::Refusal;
 use crate::grpc::call::Call;
@@ -69,10 +71,10 @@ impl Share {
     /// # Errors
     /// [`Refusal::InFlight`] says whose bound it is.
     pub(super) fn room(&self, need: u64) -> Result<(), Refusal> {
-        let all = self.all.ledger.used(Account::InFlight);
+        let (all, max) = (self.all.ledger.used(Account::InFlight), self.all.max.load(Ordering::Relaxed));
         let bounds = [
-            (self.used(), self.all.max_per_connection, "by this connection"),
-            (all, self.all.max.load(Ordering::Relaxed), "by all connections"),
+            (self.used(), share(self.used(), all, max).min(self.all.max_per_connection), "by this connection"),
+            (all, max, "by all connections"),
         ];
         bounds.into_iter().try_for_each(|(used, max, whose)| match used.saturating_add(need) {
             sum if sum <= max => Ok(()),
@@ -95,6 +97,13 @@ impl Share {
         self.all.ledger.force(Account::InFlight, bytes);
         Permit { share: self.clone(), bytes }
     }
+}
+
+/// What a connection that holds `used` bytes may hold, where all together hold `all` of `max`: twice what nobody holds. One
+/// that reads nothing comes to two thirds of `max`, a second one to two thirds of the rest, and something is always left. A
+/// connection that holds nothing may take one message of any length, or large values would never arrive within small limits.
+fn share(used: u64, all: u64, max: u64) -> u64 {
+    if used == 0 { max } else { 2 * max.saturating_sub(all) }
 }
 
 /// Bytes that were taken; given back when it is dropped.
@@ -275,6 +284,25 @@ mod tests {
             let longest = stream.chunks(cut).filter_map(|piece| prefix.feed(piece)).max();
             assert_eq!((longest, prefix.is_between_messages()), (Some(70_000), true), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn readers_that_do_not_read_leave_room_for_everybody_else() {
+        let ledger = Arc::new(Ledger::new(1 << 20));
+        let all = InFlight::new(ledger.clone(), 90_000, 1 << 20);
+        let held: Vec<_> = (0..4)
+            .map(|_| {
+                let slow = Share::new(all.clone(), Arc::default());
+                let permits: Vec<_> = std::iter::from_fn(|| slow.take(100).ok()).collect();
+                (slow.used(), permits)
+            })
+            .collect();
+        assert_eq!(held.iter().map(|held| held.0).collect::<Vec<_>>(), [60_000, 20_000, 6_700, 2_200]);
+        let writer = Share::new(all, Arc::default());
+        assert!(writer.take(1_100).is_ok(), "of 90,000 bytes 1,100 are left");
+        drop(held);
+        assert!(writer.take(90_000).is_ok(), "who holds nothing may take one message of any length");
+        assert_eq!(ledger.total(), 0);
     }
 
     #[test]

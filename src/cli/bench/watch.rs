@@ -1,4 +1,4 @@
-//! Watching resident memory: a thread looks every five milliseconds, and what is asked later is answered from the series.
+//! Watching resident memory: it is looked at at once and then by a thread every five milliseconds, and what is asked later is answered from the series.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -32,15 +32,16 @@ pub(super) struct Settled {
 
 impl Watch {
     pub(super) fn start(pid: u32) -> Self {
-        let series: Arc<Mutex<Vec<(Instant, u64)>>> = Arc::default();
+        let look = move || rss_bytes(pid).map(|rss| (Instant::now(), rss));
+        let series = Arc::new(Mutex::new(look().into_iter().collect::<Vec<_>>()));
         let stop = Arc::new(AtomicBool::new(false));
         let (shared, ended) = (series.clone(), stop.clone());
         let thread = std::thread::spawn(move || {
             while !ended.load(Ordering::Relaxed) {
-                if let (Ok(rss), Ok(mut series)) = (rss_bytes(pid), shared.lock()) {
-                    series.push((Instant::now(), rss));
-                }
                 pause(Duration::from_millis(5));
+                if let (Ok(seen), Ok(mut series)) = (look(), shared.lock()) {
+                    series.push(seen);
+                }
             }
         });
         Self { series, stop, thread: Some(thread) }
