@@ -8,6 +8,7 @@ use ebb::proto::cache_service_client::CacheServiceClient;
 use ebb::proto::*;
 use futures::StreamExt as _;
 use std::fs;
+use std::ops::Range;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -17,8 +18,8 @@ fn run(arguments: &[&str]) -> (String, bool) {
     (String::from_utf8(output.stdout).unwrap(), output.status.success())
 }
 
-fn codes(ebb: &Ebb) -> Vec<String> {
-    let (printed, _) = run(&["doctor", "--output", "json", "--admin-addr", &ebb.admin]);
+fn codes(admin: &str) -> Vec<String> {
+    let (printed, _) = run(&["doctor", "--output", "json", "--admin-addr", admin]);
     let answer: serde_json::Value = serde_json::from_str(&printed).unwrap();
     let findings = answer["findings"].as_array().unwrap();
     findings.iter().map(|finding| finding["code"].as_str().unwrap().to_owned()).collect()
@@ -63,10 +64,11 @@ async fn doctor_names_each_trouble_that_was_planted() {
     );
 }
 
-/// Waits until all of these are among the findings.
+/// Waits until all of these are among the findings; callers go on meanwhile.
 async fn named(ebb: &Ebb, planted: &[&str]) {
     eventually(&format!("each of {planted:?} is named"), async || {
-        let found = codes(ebb);
+        let admin = ebb.admin.clone();
+        let found = tokio::task::spawn_blocking(move || codes(&admin)).await.unwrap();
         planted.iter().all(|code| found.iter().any(|other| other == code))
     })
     .await;
@@ -130,6 +132,48 @@ async fn doctor_names_what_does_not_fit_together() {
 }
 
 #[tokio::test]
+async fn doctor_names_what_tight_packing_costs() {
+    let mut command = program();
+    command.env("EBB_DRIFT_BUSY_OCCUPANCY", "98").env("EBB_DRIFT_IDLE_OCCUPANCY", "99").env("EBB_DRIFT_DEAD", "1");
+    command.args(common::SERVE).args(["--max-memory", "256Mi"]);
+    let ebb = Ebb::spawn(command);
+    let client = connect(&ebb).await;
+    fastrand::seed(1);
+    let write = async |keys: Range<u32>| {
+        let items = keys.map(|key| set(key.to_string(), fastrand::usize(400..1200))).collect();
+        client.clone().batch_set(BatchSetRequest { items, ..Default::default() }).await.unwrap();
+    };
+    for start in (0..80_000).step_by(500) {
+        write(start..start + 500).await;
+    }
+    eventually("copying costs more than writing", async || {
+        for _ in 0..20 {
+            let start = fastrand::u32(0..79_950);
+            write(start..start + 50).await;
+        }
+        codes(&ebb.admin).iter().any(|code| code == "copy_ratio_high")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn doctor_names_writes_that_come_faster_than_room_is_made() {
+    let mut command = program();
+    command.env("EBB_WATERMARKS_LOW", "20").env("EBB_WATERMARKS_HIGH", "21").env("EBB_WATERMARKS_CRITICAL", "22");
+    command.args(common::SERVE).args(["--max-memory", "64Mi"]);
+    let ebb = Ebb::spawn(command);
+    let mut client = connect(&ebb).await;
+    let writer = tokio::spawn(async move {
+        for batch in 0.. {
+            let items = (0..100).map(|i| set(format!("{batch}-{i}"), 4096)).collect();
+            client.batch_set(BatchSetRequest { items, ..Default::default() }).await.unwrap();
+        }
+    });
+    named(&ebb, &["memory_short"]).await;
+    writer.abort();
+}
+
+#[tokio::test]
 async fn doctor_names_a_limit_in_which_little_fits() {
     let ebb = Ebb::start(&["--max-memory", "16Mi"]);
     named(&ebb, &["limit_too_small"]).await;
@@ -138,12 +182,12 @@ async fn doctor_names_a_limit_in_which_little_fits() {
 #[test]
 fn a_healthy_server_has_nothing_to_say_and_a_limitless_one_does() {
     let ebb = Ebb::start(&["--max-memory", "64Mi"]);
-    assert_eq!(codes(&ebb), [""; 0]);
+    assert_eq!(codes(&ebb.admin), [""; 0]);
     assert_eq!(run(&["doctor", "--admin-addr", &ebb.admin]), ("all is well\n".to_owned(), true));
     let directory = tempfile::tempdir().unwrap();
     let mut command = program();
     command.env("EBB_CGROUP_ROOT", directory.path()).args(common::SERVE);
-    assert_eq!(codes(&Ebb::spawn(command)), ["no_memory_limit"]);
+    assert_eq!(codes(&Ebb::spawn(command).admin), ["no_memory_limit"]);
 }
 
 #[test]
