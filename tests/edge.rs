@@ -93,8 +93,10 @@ async fn without_descriptors_clients_are_answered_and_with_new_ones_more_come_in
         refused(&ebb) >= already + 5
     })
     .await;
-    let most = since.elapsed().as_millis() / 50 + 2;
-    assert!((refused(&ebb) - already) as u128 <= most, "it does not spin");
+    let tries = (refused(&ebb) - already) as u128;
+    // Some twenty a second, told late on a busy machine; a loop that spins comes to thousands.
+    let most = (since.elapsed().as_millis() / 50 + 2) * 10;
+    assert!(tries <= most, "it does not spin: {tries} tries, at most {most}");
     drop(storm);
     assert!(is_answered(&mut connect(&ebb.data).await).await, "descriptors are free again");
     assert!(is_answered(&mut before).await);

@@ -3,13 +3,14 @@
 # once for each of their versions, in about eight minutes of two cores. Prints the folder with the binaries.
 #
 #   tests/cluster/build.sh CACHE_DIR            kube-apiserver and etcd
-#   tests/cluster/build.sh CACHE_DIR kubelet    a kubelet, too: some four minutes more
+#   tests/cluster/build.sh CACHE_DIR NAME...    these, too, such as kubelet: some four minutes more for each
 set -eu
 cache=$(mkdir -p "$1" && cd "$1" && pwd)
+shift
 cd "$(dirname "$0")"
 version=$(sed -nE "s|^\sk8s.io/kubernetes (v[0-9.]+).*|\1|p" go.mod)
 into=$cache/cluster/$(cat go.mod go.sum | sha256sum | cut -c1-16)
-wanted=(etcd kube-apiserver ${2:+"$2"})
+wanted=(etcd kube-apiserver "$@")
 missing=()
 for name in "${wanted[@]}"; do [ -x "$into/$name" ] || missing+=("$name"); done
 if [ ${#missing[@]} -gt 0 ]; then

@@ -8,7 +8,6 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 type Labels = Vec<(&'static str, &'static str)>;
@@ -26,7 +25,6 @@ pub(super) struct Metrics {
     events: Family<Labels, Counter>,
     missed: Gauge,
     evictions: Family<Labels, Counter>,
-    reviews: AtomicU64,
 }
 
 impl Metrics {
@@ -68,20 +66,7 @@ impl Metrics {
             evictions.clone(),
         );
         template.set(1);
-        let reviews = AtomicU64::new(0);
-        Self {
-            registry,
-            admissions,
-            duration,
-            refused,
-            certificate,
-            leads,
-            template,
-            events,
-            missed,
-            evictions,
-            reviews,
-        }
+        Self { registry, admissions, duration, refused, certificate, leads, template, events, missed, evictions }
     }
 
     pub(super) fn admitted(&self, admission: &Admission, took: Duration) {
@@ -92,7 +77,6 @@ impl Metrics {
         };
         self.admissions.get_or_create(&vec![("outcome", outcome), ("reason", reason)]).inc();
         self.duration.observe(took.as_secs_f64());
-        self.reviews.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn refused(&self) {
@@ -123,11 +107,6 @@ impl Metrics {
     /// What became of an eviction.
     pub(super) fn evicted(&self, outcome: &'static str) {
         self.evictions.get_or_create(&vec![("outcome", outcome)]).inc();
-    }
-
-    /// How many pods have been reviewed so far.
-    pub(super) fn reviews(&self) -> u64 {
-        self.reviews.load(Ordering::Relaxed)
     }
 
     /// The page, in OpenMetrics.

@@ -5,8 +5,9 @@
 //! ```
 //! W1. Only pods that somebody creates again are evicted, and of those no Job's: it would count that as a failure.
 //! W2. Pods are evicted, not deleted, so PodDisruptionBudgets hold; so many a minute, by the leader alone.
-//! W3. Of an owner one pod is evicted first, and more only if it did not come again without a sidecar.
-//! W4. An eviction that brings no review says that nobody asks this injector: nothing more is evicted until somebody does.
+//! W3. Of an owner one pod is evicted first, and more only once it has come again with a sidecar.
+//! W4. Until one has, and after one has not, owners are tried one at a time: nobody may be asking for sidecars. Which replica
+//!     is asked says nothing, so what counts is pods.
 
 use super::Injector;
 use super::review::{Owner, owner};
@@ -63,60 +64,87 @@ fn missed(pod: &Value, context: &Context<'_>, template: &Template) -> Option<Mis
     }
 }
 
+/// The pods that have a sidecar, by owner; both by their uid.
+type Injected = BTreeMap<String, BTreeSet<String>>;
+
 /// What is known of an owner of which a pod was evicted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Trial {
-    /// What came of it is not known yet.
-    Open,
-    /// It came again with a sidecar, or not at all.
+    /// What came of it is not known yet: whose pods had a sidecar before, and how many looks ago that was.
+    Open { namespace: String, before: BTreeSet<String>, looks: u32 },
+    /// It came again with a sidecar.
     Passed,
     /// It came again without one.
     Failed,
 }
+
+/// After so many looks a pod that has not come again is no trial any more.
+const LOOKS: u32 = 10;
 
 /// What the watchdog knows from the looks before.
 #[derive(Debug, Default)]
 struct Memory {
     seen: BTreeSet<String>,
     owners: BTreeMap<String, Trial>,
-    /// How many reviews there were when the last pod was evicted.
-    reviews_at_eviction: Option<u64>,
+    /// The last trial that has ended was passed.
+    is_proven: bool,
 }
 
 impl Memory {
+    /// Namespaces in which a pod is awaited.
+    fn awaited_in(&self) -> BTreeSet<String> {
+        let namespace = |trial: &Trial| match trial {
+            Trial::Open { namespace, .. } => Some(namespace.clone()),
+            Trial::Passed | Trial::Failed => None,
+        };
+        self.owners.values().filter_map(namespace).collect()
+    }
+
     /// The pods that may be evicted now, of those that are without, and how many of them.
-    fn choose(&mut self, missed: &[Missed], reviews: u64) -> (Vec<Missed>, usize) {
-        for pod in missed.iter().filter(|pod| !self.seen.contains(&pod.uid)) {
-            if let Some(trial) = self.owners.get_mut(&pod.owner.uid) {
-                *trial = Trial::Failed;
+    fn choose(&mut self, missed: &[Missed], injected: &Injected) -> (Vec<Missed>, usize) {
+        let came_without =
+            |owner: &String| missed.iter().any(|pod| pod.owner.uid == *owner && !self.seen.contains(&pod.uid));
+        let is_new = |owner: &String, before: &BTreeSet<String>| {
+            injected.get(owner).is_some_and(|pods| pods.difference(before).next().is_some())
+        };
+        for (owner, trial) in &mut self.owners {
+            match trial {
+                _ if came_without(owner) => (*trial, self.is_proven) = (Trial::Failed, false),
+                Trial::Open { before, .. } if is_new(owner, before) => (*trial, self.is_proven) = (Trial::Passed, true),
+                Trial::Open { looks, .. } => *looks += 1,
+                Trial::Passed | Trial::Failed => {}
             }
-        }
-        for trial in self.owners.values_mut().filter(|trial| **trial == Trial::Open) {
-            *trial = Trial::Passed;
         }
         let before = std::mem::take(&mut self.seen);
         self.seen = missed.iter().map(|pod| pod.uid.clone()).collect();
-        self.owners.retain(|uid, _| missed.iter().any(|pod| pod.owner.uid == *uid));
-        let most = match reviews {
-            _ if self.reviews_at_eviction == Some(reviews) => 0,
-            0 => 1,
-            _ => missed.len(),
+        self.owners.retain(|uid, trial| match trial {
+            Trial::Open { looks, .. } => *looks < LOOKS,
+            Trial::Passed | Trial::Failed => missed.iter().any(|pod| pod.owner.uid == *uid),
+        });
+        // Whoever was missed later was missed because something has changed.
+        self.is_proven &= !missed.is_empty();
+        let is_awaited = self.owners.values().any(|trial| matches!(trial, Trial::Open { .. }));
+        let most = match (self.is_proven, is_awaited) {
+            (true, _) => missed.len(),
+            (false, true) => 0,
+            (false, false) => 1,
         };
         let mut tried = BTreeSet::new();
         let mut may = |pod: &&Missed| match self.owners.get(&pod.owner.uid) {
             None => tried.insert(pod.owner.uid.clone()),
             Some(Trial::Passed) => true,
-            Some(Trial::Open | Trial::Failed) => false,
+            Some(Trial::Open { .. } | Trial::Failed) => false,
         };
         // One that was not there at the look before may be about to go, or to get what it waits for.
         let known = missed.iter().filter(|pod| before.contains(&pod.uid));
         (known.filter(|pod| may(pod)).cloned().collect(), most)
     }
 
-    /// A pod was evicted.
-    fn evicted(&mut self, pod: &Missed, reviews: u64) {
-        self.owners.entry(pod.owner.uid.clone()).or_insert(Trial::Open);
-        self.reviews_at_eviction = Some(reviews);
+    /// A pod was evicted; before that, pods of its owner had a sidecar as in `injected`.
+    fn evicted(&mut self, pod: &Missed, injected: &Injected) {
+        let before = injected.get(&pod.owner.uid).cloned().unwrap_or_default();
+        let open = Trial::Open { namespace: pod.namespace.clone(), before, looks: 0 };
+        self.owners.entry(pod.owner.uid.clone()).or_insert(open);
     }
 
     /// Owners whose pods come again without a sidecar.
@@ -139,64 +167,97 @@ pub(super) async fn watch(client: Client, injector: Arc<Injector>, how: Watchdog
             injector.metrics.missed(0);
             continue;
         }
-        let missed = match look(&client, &injector, &how.excluded).await {
-            Ok(missed) => missed,
-            Err(error) => {
-                tracing::warn!(%error, "the watchdog cannot look at pods");
-                continue;
+        let step = async {
+            let (chosen, most) = look(&client, &injector, &how.excluded, &mut memory).await?;
+            let mut evicted = 0;
+            for pod in chosen {
+                // One that a budget holds back does not keep the others.
+                if evicted == most {
+                    break;
+                }
+                evictions.tick().await;
+                let injected = injected_in(&client, &pod.namespace).await?;
+                if *leads.borrow() && evict(&client, &injector, &pod).await {
+                    memory.evicted(&pod, &injected);
+                    evicted += 1;
+                }
             }
+            Ok::<(), kube::Error>(())
         };
-        injector.metrics.missed(missed.len());
-        let (chosen, most) = memory.choose(&missed, injector.metrics.reviews());
-        if !missed.is_empty() {
-            let (missed, given_up) = (missed.len(), memory.given_up());
-            tracing::info!(
-                missed,
-                may_be_evicted = chosen.len().min(most),
-                owners_given_up = given_up,
-                "pods without the sidecar they ask for"
-            );
-        }
-        let mut evicted = 0;
-        for pod in chosen {
-            // One that a budget holds back does not keep the others.
-            if evicted == most {
-                break;
-            }
-            evictions.tick().await;
-            let reviews = injector.metrics.reviews();
-            if *leads.borrow() && evict(&client, &injector, &pod).await {
-                memory.evicted(&pod, reviews);
-                evicted += 1;
-            }
+        if let Err(error) = step.await {
+            tracing::warn!(%error, "the watchdog cannot look at pods");
         }
     }
 }
 
-/// All pods that were missed, looked for page by page.
-async fn look(client: &Client, injector: &Injector, excluded: &[String]) -> Result<Vec<Missed>, kube::Error> {
-    let (mut found, mut token) = (Vec::new(), String::new());
+/// Looks at all pods; says which may be evicted now, and how many of them.
+async fn look(
+    client: &Client,
+    injector: &Injector,
+    excluded: &[String],
+    memory: &mut Memory,
+) -> Result<(Vec<Missed>, usize), kube::Error> {
+    let all = missed_in_all(client, injector, excluded).await?;
+    injector.metrics.missed(all.len());
+    let mut injected = Injected::new();
+    for namespace in memory.awaited_in() {
+        injected.extend(injected_in(client, &namespace).await?);
+    }
+    let (chosen, most) = memory.choose(&all, &injected);
+    if !all.is_empty() {
+        tracing::info!(
+            missed = all.len(),
+            may_be_evicted = chosen.len().min(most),
+            owners_given_up = memory.given_up(),
+            "pods without the sidecar they ask for"
+        );
+    }
+    Ok((chosen, most))
+}
+
+/// All pods that were missed.
+async fn missed_in_all(client: &Client, injector: &Injector, excluded: &[String]) -> Result<Vec<Missed>, kube::Error> {
+    let mut found = Vec::new();
     let template = injector.template.load();
-    loop {
-        let path = format!("/api/v1/pods?labelSelector=%21ebb-cache.io%2Finjected&limit={PAGE}&continue={token}");
-        let request = Request::get(path).body(Vec::new()).expect("a token is made of letters and digits");
-        let page: Value = client.request(request).await?;
-        for pod in page["items"].as_array().into_iter().flatten() {
-            let namespace = injector.namespace(pod["metadata"]["namespace"].as_str().unwrap_or_default());
-            if excluded.contains(&namespace.name) {
-                continue;
-            }
-            let context = Context {
-                namespace: &namespace,
-                own_namespace: Some(&injector.own_namespace),
-                needs_label: true,
-                by: &injector.by,
-            };
+    each_pod(client, "/api/v1/pods?labelSelector=%21ebb-cache.io%2Finjected", |pod| {
+        let namespace = injector.namespace(pod["metadata"]["namespace"].as_str().unwrap_or_default());
+        let context = Context {
+            namespace: &namespace,
+            own_namespace: Some(&injector.own_namespace),
+            needs_label: true,
+            by: &injector.by,
+        };
+        if !excluded.contains(&namespace.name) {
             found.extend(missed(pod, &context, &template));
         }
+    })
+    .await?;
+    Ok(found)
+}
+
+/// The pods of a namespace that have a sidecar.
+async fn injected_in(client: &Client, namespace: &str) -> Result<Injected, kube::Error> {
+    let mut found = Injected::new();
+    let path = format!("/api/v1/namespaces/{namespace}/pods?labelSelector=ebb-cache.io%2Finjected");
+    each_pod(client, &path, |pod| {
+        if let (Some(owner), Some(uid)) = (owner(pod), pod["metadata"]["uid"].as_str()) {
+            found.entry(owner.uid).or_default().insert(uid.to_owned());
+        }
+    })
+    .await?;
+    Ok(found)
+}
+
+/// Goes through the pods of a list page by page.
+async fn each_pod(client: &Client, path: &str, mut see: impl FnMut(&Value)) -> Result<(), kube::Error> {
+    let mut token = String::new();
+    loop {
+        let request = Request::get(format!("{path}&limit={PAGE}&continue={token}")).body(Vec::new());
+        let page: Value = client.request(request.expect("names and tokens are made of letters and digits")).await?;
+        page["items"].as_array().into_iter().flatten().for_each(&mut see);
         match page["metadata"]["continue"].as_str() {
             Some(next) if !next.is_empty() => next.clone_into(&mut token),
-            _ => return Ok(found),
+            _ => return Ok(()),
         }
     }
 }
@@ -278,14 +339,20 @@ mod tests {
         Missed { namespace: "shop".to_owned(), name: uid.to_owned(), uid: uid.to_owned(), owner }
     }
 
-    /// The watchdog over several looks: who is without, how many reviews there were, and who is evicted.
+    /// The watchdog over several looks: who is without, which pods of which owners have a sidecar, and who is evicted.
+    #[derive(Default)]
     struct Story(Memory);
 
     impl Story {
-        fn look(&mut self, missed: &[Missed], reviews: u64) -> Vec<String> {
-            let (chosen, most) = self.0.choose(missed, reviews);
+        fn look(&mut self, missed: &[&Missed], injected: &[(&str, &str)]) -> Vec<String> {
+            let mut by_owner = Injected::new();
+            for (owner, pod) in injected {
+                by_owner.entry((*owner).to_owned()).or_default().insert((*pod).to_owned());
+            }
+            let missed: Vec<_> = missed.iter().map(|pod| (*pod).clone()).collect();
+            let (chosen, most) = self.0.choose(&missed, &by_owner);
             let chosen: Vec<_> = chosen.into_iter().take(most).collect();
-            chosen.iter().for_each(|pod| self.0.evicted(pod, reviews));
+            chosen.iter().for_each(|pod| self.0.evicted(pod, &by_owner));
             chosen.into_iter().map(|pod| pod.name).collect()
         }
     }
@@ -293,35 +360,38 @@ mod tests {
     const NOBODY: [&str; 0] = [];
 
     #[test]
-    fn one_pod_of_an_owner_is_tried_and_then_the_others_follow() {
-        let mut story = Story(Memory::default());
-        let [a, b, c, d] = [of("one", "a"), of("one", "b"), of("one", "c"), of("two", "d")];
-        assert_eq!(story.look(&[a.clone(), b.clone(), c.clone(), d.clone()], 5), NOBODY, "seen for the first time");
-        assert_eq!(story.look(&[a, b.clone(), c.clone(), d], 6), ["a", "d"]);
-        assert_eq!(story.look(&[b, c], 8), ["b", "c"], "what was tried did not come again without");
-        assert_eq!(story.look(&[], 10), NOBODY);
+    fn one_pod_is_tried_and_the_others_follow_once_it_has_come_again_with_a_sidecar() {
+        let mut story = Story::default();
+        let [a, b, c, d, e] = [of("one", "a"), of("one", "b"), of("one", "c"), of("two", "d"), of("two", "e")];
+        let had = ("one", "earlier");
+        assert_eq!(story.look(&[&a, &b, &c, &d, &e], &[had]), NOBODY, "seen for the first time");
+        assert_eq!(story.look(&[&a, &b, &c, &d, &e], &[had]), ["a"]);
+        assert_eq!(story.look(&[&b, &c, &d, &e], &[had]), NOBODY, "it has not come again yet");
+        assert_eq!(story.look(&[&b, &c, &d, &e], &[had, ("one", "a2")]), ["b", "c", "d"], "of another owner one again");
+        assert_eq!(story.look(&[&e], &[("two", "d2")]), ["e"]);
+        assert_eq!(story.look(&[], &[]), NOBODY);
     }
 
     #[test]
-    fn an_owner_whose_pod_comes_again_without_is_left_alone() {
-        let mut story = Story(Memory::default());
-        let [a, b, again] = [of("one", "a"), of("one", "b"), of("one", "a2")];
-        story.look(&[a.clone(), b.clone()], 5);
-        assert_eq!(story.look(&[a, b.clone()], 6), ["a"]);
-        for reviews in 7..12 {
-            assert_eq!(story.look(&[b.clone(), again.clone()], reviews), NOBODY);
-        }
+    fn an_owner_whose_pod_comes_again_without_is_left_alone_and_the_next_is_tried() {
+        let mut story = Story::default();
+        let [a, b, again, c, d] = [of("one", "a"), of("one", "b"), of("one", "a2"), of("two", "c"), of("three", "d")];
+        story.look(&[&a, &b, &c, &d], &[]);
+        assert_eq!(story.look(&[&a, &b, &c, &d], &[]), ["a"]);
+        assert_eq!(story.look(&[&b, &again, &c, &d], &[]), ["c"], "one at a time, since nobody may be asking");
+        assert_eq!(story.look(&[&b, &again, &d], &[]), NOBODY);
+        assert_eq!(story.look(&[&b, &again, &d], &[("two", "c2")]), ["d"], "somebody asks");
+        assert_eq!(story.look(&[&b, &again], &[("three", "d2")]), NOBODY);
         assert_eq!(story.0.given_up(), 1);
     }
 
     #[test]
-    fn while_nobody_asks_for_reviews_one_pod_is_tried_and_no_more() {
-        let mut story = Story(Memory::default());
-        let [a, b, c] = [of("one", "a"), of("two", "b"), of("three", "c")];
-        story.look(&[a.clone(), b.clone(), c.clone()], 0);
-        assert_eq!(story.look(&[a, b.clone(), c.clone()], 0), ["a"]);
-        assert_eq!(story.look(&[b.clone(), c.clone()], 0), NOBODY);
-        assert_eq!(story.look(&[b.clone(), c.clone()], 0), NOBODY);
-        assert_eq!(story.look(&[b, c], 1), ["b", "c"], "somebody asks again");
+    fn a_pod_that_never_comes_again_is_no_trial_for_ever() {
+        let mut story = Story::default();
+        let [a, b] = [of("one", "a"), of("one", "b")];
+        story.look(&[&a, &b], &[]);
+        assert_eq!(story.look(&[&a, &b], &[]), ["a"]);
+        let looks = (1..).find(|_| story.look(&[&b], &[]) == ["b"]);
+        assert_eq!(looks, Some(LOOKS));
     }
 }
