@@ -99,7 +99,7 @@ echo 'ok     but the caches of pods that run'
 
 release install --set injector.mode=policy
 echo 'ok     helm install --wait: the policy, without a webhook'
-until_true 'the API server knows it' kubectl get mutatingadmissionpolicies --selector app.kubernetes.io/instance=ebb
+until_true 'ebb check says when the API server has taken it up' "$program" check --namespace shop
 deploy shop alone 2
 until_true 'each pod of a Deployment runs with a cache' each_has_one shop alone 2
 helm_test
