@@ -129,7 +129,7 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         |f| {
             (f.memory.regime == Regime::Critical || f.stats.refusals > 0).then(|| {
                 format!(
-                    "the regime is {}, {} writes were refused for want of room",
+                    "the regime is {}, {} writes were refused for want of room since the start",
                     f.memory.regime.name(),
                     f.stats.refusals
                 )
@@ -205,7 +205,7 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         |f| {
             let (copied, appended) = (f.stats.copied_bytes, f.stats.appended_bytes);
             (appended > 64 * MIB && copied > 3 * appended)
-                .then(|| format!("{} were copied for {} written", mib(copied), mib(appended)))
+                .then(|| format!("{} were copied for {} written since the start", mib(copied), mib(appended)))
         },
         "lower drift.busyOccupancy, or raise the limit",
     ),
@@ -337,7 +337,7 @@ fn some(count: u64) -> Option<u64> {
 
 /// What a cgroup says is of this process alone only inside a container; outside one it is of the whole machine.
 fn in_container(facts: &Facts<'_>) -> Option<()> {
-    facts.memory.limit_source.starts_with("cgroup").then_some(())
+    facts.memory.container.limit.map(|_| ())
 }
 
 fn mib(bytes: u64) -> String {
@@ -358,6 +358,7 @@ mod tests {
             limit_bytes: 256 * MIB,
             budget_bytes: 200 * MIB,
             limit_source: "cgroup memory.max",
+            container: Reading { limit: Some((256 * MIB, "cgroup memory.max")), ..Reading::default() },
             ..Snapshot::default()
         };
         let stats = Stats {
@@ -407,7 +408,7 @@ mod tests {
             ("memory_held_by_connections", |s| s.1.in_flight_bytes = 9 * MIB),
             ("memory_unaccounted", |s| s.0.used_bytes = 70 * MIB),
             ("copy_ratio_high", |s| (s.1.appended_bytes, s.1.copied_bytes) = (100 * MIB, 301 * MIB)),
-            ("swap_in_use", |s| s.0.container = Reading { swap_bytes: 4096, ..Reading::default() }),
+            ("swap_in_use", |s| s.0.container.swap_bytes = 4096),
             ("memory_pressure", |s| s.0.container.pressure = Pressure { percent: 12.0, total_micros: 1 }),
             ("compaction_off", |s| {
                 let row = Row { key: "compaction".to_owned(), value: "off".to_owned(), source: "file".to_owned() };

@@ -155,9 +155,22 @@ fn one_pod_is_tuned_by_its_annotations() {
     assert_eq!(ebb.logged(named), 1, "and is named");
     volume.swap(&[config]);
     until("without it the ConfigMap holds again", || limit(&ebb) == 100 << 20);
-    volume.swap(&[]);
-    until("without a ConfigMap the container's own limit holds", || limit(&ebb) != 100 << 20);
-    assert_eq!(metric(&ebb, "ebb_config_good "), 1, "it is optional");
+}
+
+#[test]
+fn a_configmap_that_is_deleted_stays_in_force_until_it_is_back() {
+    let volume = Volume::new(&[("ebb.yaml", "maxMemory: 100Mi\n")]);
+    let ebb = Ebb::start(&["--config", volume.path()]);
+    until("the ConfigMap is in force", || limit(&ebb) == 100 << 20);
+    volume.swap(&[("annotations", "config.ebb-cache.io/log-level=\"debug\"\n")]);
+    until("its end is a problem", || metric(&ebb, "ebb_config_good ") == 0);
+    assert_eq!((limit(&ebb), ebb.logged("ebb.yaml is gone")), (100 << 20, 1), "the last good stays");
+    volume.swap(&[("ebb.yaml", "")]);
+    until("an empty one takes it back", || limit(&ebb) != 100 << 20);
+    assert_eq!(metric(&ebb, "ebb_config_good "), 1);
+    let without = Volume::new(&[]);
+    let ebb = Ebb::start(&["--config", without.path()]);
+    assert_eq!(metric(&ebb, "ebb_config_good "), 1, "there need not be one");
 }
 
 #[test]

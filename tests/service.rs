@@ -409,6 +409,14 @@ async fn the_operator_sees_compacts_and_releases_memory() {
     let release = ReleaseMemoryRequest { target_bytes: target, timeout_ms: 20_000 };
     let released = admin.release_memory(release).await.unwrap().into_inner();
     assert!(released.reached, "{released:?}");
+    let receipts = async |admin: &mut AdminServiceClient<_>| {
+        admin.get_stats(GetStatsRequest {}).await.unwrap().into_inner().receipts.len()
+    };
+    let before = receipts(&mut admin).await;
+    let beyond = ReleaseMemoryRequest { target_bytes: 1, timeout_ms: 1_000 };
+    assert!(!admin.release_memory(beyond).await.unwrap().into_inner().reached);
+    let runs = receipts(&mut admin).await - before;
+    assert!(runs <= 2, "what cannot be had is not asked for again and again: {runs} runs");
     assert!(stats(&ebb).await.entries < 40_000, "live items had to go for it");
     let mut watched = admin.watch_stats(WatchStatsRequest { interval_ms: 100 }).await.unwrap().into_inner();
     assert!(watched.message().await.unwrap().unwrap().stats.is_some());

@@ -109,6 +109,11 @@ fn top_shows_a_sidecar_that_is_away_and_tries_it_again() {
     until("it says that it cannot be reached", || top.shows("0 of 1 reached") && top.shows("Trying again"));
     let ebb = Ebb::start(&["--admin-socket", socket.to_str().unwrap()]);
     until("it is found once it is there", || top.shows("1 of 1 reached"));
+    let pid = Pid::from_child(&ebb.child);
+    kill_process(pid, Signal::STOP).unwrap();
+    until("and missed when it hangs", || top.shows("0 of 1 reached"));
+    kill_process(pid, Signal::CONT).unwrap();
+    until("and found when it goes on", || top.shows("1 of 1 reached"));
     drop(ebb);
     until("and missed when it has gone", || top.shows("0 of 1 reached"));
     top.type_in("\u{3}");

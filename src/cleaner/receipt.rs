@@ -149,3 +149,10 @@ pub struct Receipt {
     /// After the run.
     pub after: Account,
 }
+
+impl Receipt {
+    /// Whether there was nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.moved_items + self.evicted_items + self.expired_items + self.freed_segments + self.migrated_shards == 0
+    }
+}

@@ -1,6 +1,7 @@
 //! `ebb compact` and `ebb release`: memory given back now, and the receipt.
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -75,7 +76,8 @@ pub(crate) struct ReleaseArgs {
 pub(super) async fn release(args: ReleaseArgs) -> Outcome {
     let refuse = |s: tonic::Status| refused("release", &args.at.admin_addr, &s);
     let request = proto::ReleaseMemoryRequest { target_bytes: args.to.0, timeout_ms: args.timeout.0 };
-    let answer = args.at.connect().await?.release_memory(request).await.map_err(refuse)?.into_inner();
+    let mut client = args.at.connect_for(Duration::from_millis(args.timeout.0)).await?;
+    let answer = client.release_memory(request).await.map_err(refuse)?.into_inner();
     let receipt = answer.receipt.unwrap_or_default();
     print(&receipt, args.output)?;
     if answer.reached {

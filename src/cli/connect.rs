@@ -81,9 +81,17 @@ impl DataAt {
     }
 }
 
+/// A server answers an operator at once, or not at all.
+const ADMIN_PATIENCE: Duration = Duration::from_secs(10);
+
 impl AdminAt {
     pub(crate) async fn connect(&self) -> Result<AdminServiceClient<Channel>, Failure> {
-        Ok(AdminServiceClient::new(channel(&self.admin_addr, None).await?))
+        self.connect_for(Duration::ZERO).await
+    }
+
+    /// For calls that work so long before they are answered.
+    pub(crate) async fn connect_for(&self, work: Duration) -> Result<AdminServiceClient<Channel>, Failure> {
+        Ok(AdminServiceClient::new(channel(&self.admin_addr, Some(ADMIN_PATIENCE + work)).await?))
     }
 }
 
@@ -121,7 +129,7 @@ pub(crate) fn refused(what: &str, at: &Address, status: &Status) -> Failure {
         Code::DeadlineExceeded | Code::Cancelled => "timed out",
         Code::ResourceExhausted => "no room",
         Code::InvalidArgument => "refused",
-        Code::Unimplemented => "not known there",
+        Code::Unimplemented => "not known there (applications call port 7070, operators 7071)",
         _ => "failed",
     };
     let retry = status.metadata().get("grpc-retry-pushback-ms").and_then(|ms| ms.to_str().ok());

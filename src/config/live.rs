@@ -16,6 +16,8 @@ pub struct Live {
     environment: Vec<(String, String)>,
     flags: Flags,
     seen: Result<Texts, String>,
+    /// Name and text of the file that is in force.
+    file: Option<(String, String)>,
     effective: Effective,
     problem: Option<String>,
     generation: u64,
@@ -70,11 +72,13 @@ impl Live {
             }
             Err(problems) => return Err(problems),
         };
+        let file = seen.as_ref().ok().filter(|_| problem.is_none()).and_then(|texts| texts.file.clone());
         Ok(Self {
             source,
             environment,
             flags,
             seen,
+            file,
             effective,
             problem,
             generation: 1,
@@ -117,17 +121,32 @@ impl Live {
         }
         self.seen.clone_from(&now);
         let merged = now.and_then(|texts| {
-            layers::merge(&texts, &self.environment, &self.flags).map_err(|problems| problems.to_string())
+            let (texts, gone) = self.with_last_file(texts);
+            let next =
+                layers::merge(&texts, &self.environment, &self.flags).map_err(|problems| problems.to_string())?;
+            Ok((texts.file, gone, next))
         });
         match merged {
-            Ok(next) => {
-                self.problem = None;
-                self.apply(next)
+            Ok((file, gone, next)) => {
+                (self.file, self.problem) = (file, gone);
+                let applied = self.apply(next);
+                self.problem.clone().map_or(applied, Reload::Rejected)
             }
             Err(why) => {
                 self.problem = Some(why.clone());
                 Reload::Rejected(why)
             }
+        }
+    }
+
+    /// A file that is gone from a volume is no order to forget: a ConfigMap may be deleted only to be created again.
+    fn with_last_file(&self, texts: Texts) -> (Texts, Option<String>) {
+        match &self.file {
+            Some((name, text)) if texts.file.is_none() => {
+                let gone = format!("{name} is gone; what it said last stays until the next start, or until it is back");
+                (Texts { file: Some((name.clone(), text.clone())), ..texts }, Some(gone))
+            }
+            _ => (texts, None),
         }
     }
 

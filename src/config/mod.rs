@@ -422,6 +422,11 @@ impl Config {
                 problems.push(format!("pod.events is true and pod.{key} is empty; the downward API gives it"));
             }
         }
+        let collector = &self.boot.otlp_endpoint;
+        let is_http = |uri: http::Uri| uri.scheme_str() == Some("http");
+        if !collector.is_empty() && !collector.parse().is_ok_and(is_http) {
+            problems.push(format!("otlpEndpoint ({collector:?}) is not like http://localhost:4317"));
+        }
         let max_memory = self.tuning.max_memory.0;
         if max_memory != 0 && max_memory < 16 << 20 {
             problems.push(format!("maxMemory ({max_memory} bytes) must be 0 or at least 16Mi"));

@@ -139,6 +139,8 @@ impl AdminService for Admin {
         };
         let deadline = tokio::time::Instant::now() + Duration::from_millis(timeout_ms);
         let mut last = None;
+        // What the engine used when a run found nothing to give back: until it uses more, another would find nothing, too.
+        let mut exhausted_at = None;
         loop {
             let used_bytes = self.sources.used_bytes();
             if used_bytes <= target_bytes && last.is_some() || tokio::time::Instant::now() >= deadline {
@@ -150,17 +152,22 @@ impl AdminService for Admin {
             }
             let account = self.sources.cleaner.account();
             let engine = account.segment_bytes + account.index_bytes + account.in_flight_bytes;
-            let order = Order {
-                reason: Reason::Requested,
-                target_occupancy_percent: 100,
-                evict_to_bytes: Some(engine.saturating_sub(used_bytes.saturating_sub(target_bytes))),
-            };
-            let run = self.sources.cleaner.run(order);
             let mut ticks = tokio::time::interval(PROGRESS);
-            while run.receipt().is_none() && tokio::time::Instant::now() < deadline {
-                ticks.tick().await;
+            ticks.tick().await;
+            if exhausted_at.is_none_or(|bytes| engine > bytes) {
+                let order = Order {
+                    reason: Reason::Requested,
+                    target_occupancy_percent: 100,
+                    evict_to_bytes: Some(engine.saturating_sub(used_bytes.saturating_sub(target_bytes))),
+                };
+                let run = self.sources.cleaner.run(order);
+                while run.receipt().is_none() && tokio::time::Instant::now() < deadline {
+                    ticks.tick().await;
+                }
+                let receipt = run.receipt();
+                exhausted_at = receipt.as_ref().filter(|receipt| receipt.is_idle()).map(|_| engine);
+                last = receipt.or(last);
             }
-            last = run.receipt().or(last);
             ticks.tick().await; // the allocator and the kernel give back with a delay of their own
         }
     }

@@ -256,12 +256,13 @@ impl Sampler {
             Err(_) => self.last.cgroup.used = None,
         }
         let Files { cgroup, limit, request, node } = self.last.clone();
-        let enforced = cgroup.limit.map(|(limit, _)| limit);
+        let reachable = cgroup.limit.filter(|(limit, _)| node.is_none_or(|node| node.has(*limit)));
+        let enforced = reachable.map(|(limit, _)| limit);
         let file = limit.filter(|limit| enforced.is_some() || !node.is_some_and(|node| node.is_whole(*limit)));
         self.node_is_short = node.is_some_and(|node| node.is_short(self.node_is_short));
         let keeps_to_request = setting.eviction_aware && self.node_is_short;
         let all = [
-            cgroup.limit,
+            reachable,
             cgroup.high.map(|limit| (limit, "cgroup memory.high")),
             file.map(|limit| (limit, "limit file")),
             request.filter(|_| keeps_to_request).map(|request| (request, "memory request")),

@@ -40,6 +40,11 @@ impl Node {
         self.available_bytes < self.total_bytes / 100 * mark
     }
 
+    /// Whether a cgroup's limit is one: more than the node has can never be reached.
+    pub(super) fn has(self, limit_bytes: u64) -> bool {
+        limit_bytes < self.total_bytes
+    }
+
     /// Whether a number from the downward API is no limit but what the kubelet writes where there is none: all that
     /// the node can give to pods.
     pub(super) fn is_whole(self, limit_bytes: u64) -> bool {

@@ -106,7 +106,7 @@ def generated(path, expected):
 # The chart sets these itself.
 OWN = {"listen", "socket", "adminListen", "adminSocket", "httpListen", "limitFile", "cgroupRoot", "pod"}
 # Variables that are no knobs.
-OTHER = {"EBB_ADDR", "EBB_ADMIN_ADDR", "EBB_INJECTOR_IDENTITY"}
+OTHER = {"EBB_CONFIG", "EBB_ADDR", "EBB_ADMIN_ADDR", "EBB_INJECTOR_IDENTITY"}
 
 
 def knobs(schema):
@@ -611,6 +611,11 @@ GUARDS = (
     ("1.35.4", "injector.mode=policy", "injector.mode is policy, which needs Kubernetes 1.36 or newer (MutatingAdmissionPolicy v1)"),
     ("1.35.4", "injector.mode=policy", "this cluster is v1.35.4. Set injector.mode to webhook, or upgrade the cluster."),
     ("1.30.9", "injector.mode=none", "kubeVersion: >=1.31.0-0 which is incompatible with Kubernetes v1.30.9"),
+    (
+        "1.37.0",
+        "sidecar.resources.limits.memory=8Mi",
+        "sidecar.resources.limits.memory (8Mi) must be at least 16Mi: no cache starts with less.",
+    ),
     (
         "1.37.0",
         "sidecar.config.watermarks.low=94%",

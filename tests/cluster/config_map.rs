@@ -48,8 +48,11 @@ async fn a_cache_follows_its_config_map_and_keeps_the_last_good_one() {
     put("maxMemory: fifty\n").await;
     cluster.until("a bad one is a problem", async || ebb.metric("ebb_config_good ") == 0).await;
     assert!(limit_is(50), "the last good stays");
+    put("maxMemory: 60Mi\n").await;
+    cluster.until("the next is good", async || limit_is(60) && ebb.metric("ebb_config_good ") == 1).await;
     config_maps.delete("tuning", &DeleteParams::default()).await.unwrap();
-    assert!(limit_is(50), "the last good stays without any");
+    cluster.until("its end is a problem", async || ebb.metric("ebb_config_good ") == 0).await;
+    assert!(limit_is(60), "the last good stays without any");
     put("maxMemory: 40Mi\n").await;
     cluster.until("it is back", async || limit_is(40)).await;
 }

@@ -106,10 +106,12 @@ async fn owners_are_told(cluster: &Cluster) {
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "shop");
     // The second of a kind adds to what was told of the first.
     for spec in [json!({}), json!({"hostNetwork": true}), json!({})] {
-        let pod: Pod = serde_json::from_value(owned(spec)).unwrap();
+        let mut pod = owned(spec);
+        pod["metadata"]["annotations"] = json!({"config.ebb-cache.io/uid": "root"});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
         pods.create(&PostParams::default(), &pod).await.unwrap();
     }
-    let expected = [("Injected", "web"), ("InjectionSkipped", "web")];
+    let expected = [("AnnotationIgnored", "web"), ("Injected", "web"), ("InjectionSkipped", "web")];
     let expected = BTreeSet::from(expected.map(|(reason, name)| (reason.to_owned(), name.to_owned())));
     cluster.until("the owner has Events", async || told().await == expected).await;
     let of_the_first = async || {

@@ -76,6 +76,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if kindIs "float64" . }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
 {{- end }}
 
+{{/* A quantity of memory in bytes, as the schema lets it be written. */}}
+{{- define "ebb.bytes" -}}
+{{- $units := dict "" 1.0 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 }}
+{{- mulf (regexFind "^[0-9]+" .) (get $units (regexFind "[a-zA-Z]*$" .)) }}
+{{- end }}
+
 {{- define "ebb.securityContext" -}}
 allowPrivilegeEscalation: false
 capabilities:
@@ -185,8 +191,10 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 restartPolicy: Always
 args:
   - serve
-  - --config=/etc/ebb
 env:
+  # As a variable, so that `ebb config print` in this container reads the same.
+  - name: EBB_CONFIG
+    value: /etc/ebb
   - name: EBB_LISTEN
     value: {{ printf "127.0.0.1:%d" (int $sidecar.ports.data) | quote }}
   - name: EBB_ADMIN_LISTEN
@@ -204,8 +212,8 @@ env:
   {{- if $sidecar.events }}
   {{- include "ebb.eventsEnv" . | nindent 2 }}
   {{- end }}
-  {{- with include "ebb.knobs" (dict "knobs" $sidecar.boot "prefix" "EBB") }}
-  {{- . | nindent 2 }}
+  {{- with include "ebb.knobs" (dict "knobs" (merge (deepCopy $sidecar.boot) (dict "logFormat" "json")) "prefix" "EBB") }}
+  {{- . | trim | nindent 2 }}
   {{- end }}
   {{- with include "ebb.knobs" (dict "knobs" $sidecar.config "prefix" "EBB") }}
   {{- . | nindent 2 }}

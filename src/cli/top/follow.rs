@@ -10,6 +10,8 @@ use tokio::time::MissedTickBehavior;
 
 /// How often it is tried at most.
 const AGAIN: Duration = Duration::from_secs(2);
+/// What says nothing for so long, or for three intervals, is away.
+const SILENCE: Duration = Duration::from_secs(3);
 /// Readings that are remembered for the chart.
 const READINGS: usize = 300;
 
@@ -40,17 +42,20 @@ pub(super) async fn follow(number: usize, address: Address, every_ms: u64, to: S
 }
 
 async fn listen(number: usize, address: &Address, every_ms: u64, to: &Sender<(usize, News)>) -> Result<(), Failure> {
-    let mut client = AdminServiceClient::new(channel(address, None).await?);
+    let silence = (Duration::from_millis(every_ms) * 3).max(SILENCE);
+    let mut client = AdminServiceClient::new(channel(address, Some(silence)).await?);
     let request = proto::WatchStatsRequest { interval_ms: every_ms };
     let failed = |status: tonic::Status| Failure::Failed(format!("lost {address}: {}", status.message()));
     let mut stream = client.watch_stats(request).await.map_err(failed)?.into_inner();
-    while let Some(update) = stream.message().await.map_err(failed)? {
+    loop {
+        let update = tokio::time::timeout(silence, stream.message()).await;
+        let update = update.map_err(|_| Failure::Failed(format!("{address} has been silent for {silence:?}")))?;
+        let Some(update) = update.map_err(failed)? else { return Ok(()) };
         let news = News::Stats(Box::new(update.stats.unwrap_or_default()));
         if to.send((number, news)).await.is_err() {
             return Ok(());
         }
     }
-    Ok(())
 }
 
 /// What is known of a sidecar.

@@ -2,7 +2,7 @@
 //!
 //! | the pod | limits | requests |
 //! |---|---|---|
-//! | has a total of its own (`spec.resources`) | memory, within the total | zero: the total was asked for already |
+//! | has a total of its own (`spec.resources`) | memory, within the total | zero of what the total covers: it was asked for already |
 //! | is Guaranteed | CPU and memory | the same: it stays Guaranteed |
 //! | every other | memory, CPU if asked for | CPU and memory |
 //!
@@ -24,18 +24,20 @@ pub(super) fn resources(pod: &Value, wishes: &Wishes) -> Value {
     let memory = total.filter(|total| is_less(total, &wanted)).unwrap_or(wanted);
     let cpu = wishes.cpu_request.clone().or_else(|| text(&requests["cpu"])).or_else(|| text(&limits["cpu"]));
     let cpu = cpu.unwrap_or_else(|| CPU.to_owned());
-    if spec["resources"].is_object() {
-        return json!({"limits": {"memory": memory}, "requests": {"cpu": "0", "memory": "0"}});
-    }
-    if is_guaranteed(spec) {
+    let covers =
+        |resource: &str| ["limits", "requests"].iter().any(|part| !spec["resources"][part][resource].is_null());
+    let (covers_cpu, covers_memory) = (covers("cpu"), covers("memory"));
+    if !covers_cpu && !covers_memory && is_guaranteed(spec) {
         let cpu = wishes.cpu_limit.clone().filter(|limit| is_less(&cpu, limit)).unwrap_or(cpu);
         return json!({"limits": {"cpu": cpu, "memory": memory}, "requests": {"cpu": cpu, "memory": memory}});
     }
     let by_template = || text(&requests["memory"]).filter(|_| wishes.memory_limit.is_none());
     let request = wishes.memory_request.clone().or_else(by_template).filter(|request| is_less(request, &memory));
     let request = request.unwrap_or_else(|| memory.clone());
-    let mut resources = json!({"limits": {"memory": memory}, "requests": {"cpu": cpu, "memory": request}});
-    if let Some(limit) = wishes.cpu_limit.clone().or_else(|| text(&limits["cpu"])) {
+    let request = if covers_memory { "0".to_owned() } else { request };
+    let asked = if covers_cpu { "0" } else { &cpu };
+    let mut resources = json!({"limits": {"memory": memory}, "requests": {"cpu": asked, "memory": request}});
+    if let Some(limit) = wishes.cpu_limit.clone().or_else(|| text(&limits["cpu"])).filter(|_| !covers_cpu) {
         resources["limits"]["cpu"] = if is_less(&limit, &cpu) { cpu.into() } else { limit.into() };
     }
     resources

@@ -10,7 +10,7 @@ pub const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-no
 /// The volumes that the sidecar brings along.
 const VOLUMES: [&str; 2] = ["ebb-config", "ebb-socket"];
 /// Below this a container of Ebb has no room for a cache, in bytes.
-const LEAST: &str = "16Mi";
+pub(super) const LEAST: &str = "16Mi";
 
 macro_rules! reasons {
     ($($variant:ident $label:literal $meaning:literal)+) => {
@@ -50,7 +50,7 @@ reasons! {
     NameConflict "name-conflict" "An application container is called `ebb`."
     VolumeConflict "volume-conflict" "A volume is called `ebb-config` or `ebb-socket`."
     PortConflict "port-conflict" "A container uses a TCP port that the sidecar needs."
-    PodLimitTooSmall "pod-limit-too-small" "The pod's own memory limit (`spec.resources`) is below 16Mi."
+    PodLimitTooSmall "pod-limit-too-small" "The pod's own memory limit (`spec.resources`), or that of a container `ebb` it declares, is below 16Mi."
 }
 
 /// The reason to leave the pod alone, with the detail that people look for.
@@ -104,9 +104,14 @@ pub(super) fn skip(pod: &Value, context: &Context<'_>, wishes: &Wishes) -> Optio
             }
         }
     }
-    let total = spec["resources"]["limits"]["memory"].as_str();
-    if let Some(total) = total.filter(|total| Quantity::parse(total) < Quantity::parse(LEAST)) {
-        return found(SkipReason::PodLimitTooSmall, format!("spec.resources.limits.memory is {total}"));
+    let declared = list(&spec["initContainers"]).find(|container| container["name"] == "ebb");
+    let limits = [("spec", Some(spec)), ("of the container ebb", declared)];
+    for (whose, limit) in
+        limits.into_iter().filter_map(|(whose, of)| Some((whose, of?["resources"]["limits"]["memory"].as_str()?)))
+    {
+        if Quantity::parse(limit) < Quantity::parse(LEAST) {
+            return found(SkipReason::PodLimitTooSmall, format!("resources.limits.memory {whose} is {limit}"));
+        }
     }
     None
 }

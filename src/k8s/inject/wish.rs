@@ -5,7 +5,7 @@
 
 use super::Context;
 use super::quantity::Quantity;
-use super::skip::list;
+use super::skip::{LEAST, list};
 use super::template::Template;
 use crate::config::annotations::{KNOBS, PREFIX, check};
 use serde_json::{Value, json};
@@ -24,7 +24,11 @@ pub(super) const ANNOTATIONS: &[(&str, &str, &str)] = &[
     ("image", "an image, without spaces", "The sidecar's image."),
     ("image-pull-policy", "`Always`, `IfNotPresent` or `Never`", "When the image is pulled."),
     ("log-format", "`text` or `json`", "How log lines look."),
-    ("memory-limit", QUANTITY, "The sidecar's memory limit, and its request if `memory-request` is not there."),
+    (
+        "memory-limit",
+        "a quantity of at least `16Mi`",
+        "The sidecar's memory limit, and its request if `memory-request` is not there.",
+    ),
     ("memory-request", QUANTITY, "The sidecar's memory request; at most its limit."),
     (
         "position",
@@ -122,7 +126,7 @@ impl Wishes {
             "config-map" => is_name(value).then(|| self.set_config_map(value)),
             "cpu-limit" => quantity(value).map(|value| self.cpu_limit = Some(value)),
             "cpu-request" => quantity(value).map(|value| self.cpu_request = Some(value)),
-            "memory-limit" => quantity(value).map(|value| self.memory_limit = Some(value)),
+            "memory-limit" => enough(value).map(|value| self.memory_limit = Some(value)),
             "memory-request" => quantity(value).map(|value| self.memory_request = Some(value)),
             "gid" => id(value).map(|id| {
                 self.container["securityContext"]["runAsGroup"] = id.into();
@@ -242,6 +246,11 @@ fn names(text: &str) -> Vec<String> {
 
 fn quantity(text: &str) -> Option<String> {
     Quantity::parse(text).filter(|amount| *amount > Quantity::ZERO).map(|_| text.to_owned())
+}
+
+/// As much memory as a cache starts with.
+fn enough(text: &str) -> Option<String> {
+    quantity(text).filter(|text| Quantity::parse(text) >= Quantity::parse(LEAST))
 }
 
 fn id(text: &str) -> Option<u64> {

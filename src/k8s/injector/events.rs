@@ -1,7 +1,7 @@
 //! Events on what made a pod: that it was injected, or why not.
 
 use super::metrics::Metrics;
-use super::review::{Admission, Owner};
+use super::review::{Admission, Owner, shortened};
 use crate::k8s::events::Teller;
 use crate::k8s::inject::SkipReason;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -40,6 +40,10 @@ impl Events {
             ),
         };
         self.tell(type_, name, "Inject", note, owner, &admission.namespace);
+        if !admission.warnings.is_empty() {
+            let note = shortened(&admission.warnings.join("; "));
+            self.tell(EventType::Warning, "AnnotationIgnored", "Inject", note, owner, &admission.namespace);
+        }
     }
 
     /// Tells that a pod was evicted, to be created again with its sidecar.

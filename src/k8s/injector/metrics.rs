@@ -18,6 +18,7 @@ pub(super) struct Metrics {
     registry: Registry,
     admissions: Family<Labels, Counter>,
     duration: Histogram,
+    warnings: Counter,
     refused: Counter,
     certificate: Gauge,
     leads: Gauge,
@@ -34,6 +35,7 @@ impl Metrics {
         let duration = Histogram::new(exponential_buckets(0.000_05, 2.0, 14));
         let (refused, certificate, leads, template) =
             (Counter::default(), Gauge::default(), Gauge::default(), Gauge::default());
+        let warnings = Counter::default();
         registry.register("admissions", "Pods by what became of them", admissions.clone());
         registry.register_with_unit(
             "admission_duration",
@@ -53,6 +55,7 @@ impl Metrics {
             leads.clone(),
         );
         registry.register("template_good", "1 while the template on disk is in force", template.clone());
+        registry.register("warnings", "Annotations that were ignored, since they make no sense", warnings.clone());
         registry.register("events", "Events by what became of them", events.clone());
         let (missed, evictions) = (Gauge::default(), Family::<Labels, Counter>::default());
         registry.register(
@@ -66,7 +69,19 @@ impl Metrics {
             evictions.clone(),
         );
         template.set(1);
-        Self { registry, admissions, duration, refused, certificate, leads, template, events, missed, evictions }
+        Self {
+            registry,
+            admissions,
+            duration,
+            warnings,
+            refused,
+            certificate,
+            leads,
+            template,
+            events,
+            missed,
+            evictions,
+        }
     }
 
     pub(super) fn admitted(&self, admission: &Admission, took: Duration) {
@@ -77,6 +92,7 @@ impl Metrics {
         };
         self.admissions.get_or_create(&vec![("outcome", outcome), ("reason", reason)]).inc();
         self.duration.observe(took.as_secs_f64());
+        self.warnings.inc_by(admission.warnings.len() as u64);
     }
 
     pub(super) fn refused(&self) {

@@ -17,6 +17,8 @@ pub(super) struct Admission {
     pub(super) reason: Option<Option<SkipReason>>,
     /// The sentence for people.
     pub(super) detail: String,
+    /// What was ignored, and why: a caller sees these, but of a Deployment's pods the caller is a controller.
+    pub(super) warnings: Vec<String>,
     pub(super) namespace: String,
     pub(super) owner: Option<Owner>,
     /// Nothing may be changed for this review, so nothing is told to anybody either.
@@ -63,6 +65,7 @@ pub(super) fn review(
         answer: answer(json!({})),
         reason: None,
         detail: String::new(),
+        warnings: Vec::new(),
         namespace,
         owner: owner(pod),
         is_dry_run: request["dryRun"] == true,
@@ -80,13 +83,13 @@ pub(super) fn review(
         by,
     };
     let outcome = inject(pod, &context, template);
-    let warnings: Vec<String> = outcome.warnings.into_iter().map(|text| shortened(&text)).collect();
+    admission.warnings = outcome.warnings.into_iter().map(|text| shortened(&text)).collect();
     match outcome.verdict {
         Verdict::Inject(operations) => {
             let patch = serde_json::to_vec(&operations).expect("operations are JSON");
             let mut more = json!({"patchType": "JSONPatch", "patch": STANDARD.encode(patch)});
-            if !warnings.is_empty() {
-                more["warnings"] = warnings.into();
+            if !admission.warnings.is_empty() {
+                more["warnings"] = json!(admission.warnings);
             }
             admission.answer = answer(more);
             admission.reason = Some(None);
@@ -108,7 +111,7 @@ pub(super) fn owner(pod: &Value) -> Option<Owner> {
     Some(Owner { api_version: text("apiVersion")?, kind: text("kind")?, name: text("name")?, uid: text("uid")? })
 }
 
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().map(|(at, _)| at).take_while(|at| *at <= WARNING_BYTES - 4).last() {
         Some(end) if text.len() > WARNING_BYTES => format!("{}…", &text[..end]),
         _ => text.to_owned(),

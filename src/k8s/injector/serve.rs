@@ -134,6 +134,7 @@ async fn answer(request: Request<Incoming>, injector: &Injector) -> Answer {
         outcome = if matches!(admission.reason, Some(None)) { "injected" } else { "left alone" },
         reason = admission.reason.flatten().map(|reason| reason.label()),
         detail = admission.detail,
+        warnings = (!admission.warnings.is_empty()).then(|| admission.warnings.join("; ")),
         dry_run = admission.is_dry_run,
         micros = took.as_micros() as u64,
         "admission",

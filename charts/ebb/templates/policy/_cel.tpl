@@ -35,21 +35,25 @@ type, because a CEL map may not mix kinds of values. */}}
 {{- toRawJson . }}
 {{- end }}
 
-{{/* The sidecar's resources depend on the pod. One with a total of its own (spec.resources) keeps it, so nothing is asked
-for on top; a Guaranteed pod stays so; every other gets what the values say. */}}
+{{/* The sidecar's resources depend on the pod. What a total of its own (spec.resources) covers was asked for already; a
+Guaranteed pod stays so; every other gets what the values say. */}}
 {{- define "ebb.celResources" -}}
-has(object.spec.resources)
-  ? Object.spec.initContainers.resources{
-      limits: {"memory": variables.memory},
-      requests: {"cpu": "0", "memory": "0"}
-    }
-  : variables.guaranteed
+variables.guaranteed && !variables.coversCpu && !variables.coversMemory
   ? Object.spec.initContainers.resources{
       limits: {"cpu": variables.cpu, "memory": variables.memory},
       requests: {"cpu": variables.cpu, "memory": variables.memory}
     }
   : Object.spec.initContainers.resources{
-      limits: { {{- with .Values.sidecar.resources.limits.cpu }}"cpu": variables.cpuLimit, {{ end }}"memory": variables.memory},
-      requests: {"cpu": variables.cpu, "memory": variables.memoryRequest}
+      {{- if .Values.sidecar.resources.limits.cpu }}
+      limits: variables.coversCpu
+        ? {"memory": variables.memory}
+        : {"cpu": variables.cpuLimit, "memory": variables.memory},
+      {{- else }}
+      limits: {"memory": variables.memory},
+      {{- end }}
+      requests: {
+        "cpu": variables.coversCpu ? "0" : variables.cpu,
+        "memory": variables.coversMemory ? "0" : variables.memoryRequest
+      }
     }
 {{- end }}
