@@ -152,7 +152,7 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         "values_too_large",
         |f| {
             some(f.too_large)
-                .map(|n| format!("{n} values were refused: they are larger than {}", mib(f.max_value_bytes)))
+                .map(|n| format!("{n} values were refused since the start: they are larger than {}", mib(f.max_value_bytes)))
         },
         "raise maxValue, or cut the values into pieces",
     ),

@@ -24,7 +24,9 @@ pub fn reference() -> String {
     let mut page = String::from(
         "# Configuration\n\n\
          Printed from the code by `EBB_BLESS=1 cargo test --test config`; do not edit.\n\n\
-         A value comes from, later ones winning: the default, the environment, the file (`--config`, YAML), a flag.\n\
+         A value comes from, later ones winning: the default, the environment, the file (`--config`, YAML), in a pod its\n\
+         annotations, a flag. `--config` may also name the directory of a pod's projected volume; each file in it is\n\
+         optional, and one that goes away stays in force until the next start.\n\
          Sizes are written like `64Mi`, shares like `85%`, lengths of time like `250ms`. `ebb config check FILE` says what\n\
          is wrong with a file, `ebb config print` what is in force and where it comes from.\n",
     );
