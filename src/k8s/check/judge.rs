@@ -1,6 +1,6 @@
 //! What to make of the facts.
 
-use super::{Facts, Finding, Pod, Said, Severity};
+use super::{Facts, Finding, Listed, Pod, Severity};
 use base64::Engine as _;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -36,9 +36,9 @@ fn bad(all: &mut Vec<Finding>, category: &'static str, severity: Severity, found
 }
 
 /// The items of a list, or a warning that it could not be looked at.
-fn items<'a>(said: &'a Said, what: &str, category: &'static str, all: &mut Vec<Finding>) -> &'a [Value] {
-    match said {
-        Ok(list) => list["items"].as_array().map(Vec::as_slice).unwrap_or_default(),
+fn items<'a>(listed: &'a Listed, what: &str, category: &'static str, all: &mut Vec<Finding>) -> &'a [Value] {
+    match listed {
+        Ok(items) => items,
         Err(why) => {
             let found = format!("{what} cannot be looked at: {why}");
             bad(all, category, Severity::Warning, found, "Run this with an account that may list them.");
@@ -127,7 +127,7 @@ fn policy(facts: &Facts, all: &mut Vec<Finding>) {
         return;
     }
     let policies = items(&facts.policies, "policies", CATEGORY, all).len();
-    let webhooks = facts.webhooks.as_ref().ok().and_then(|list| list["items"].as_array()).map_or(0, Vec::len);
+    let webhooks = facts.webhooks.as_ref().map_or(0, Vec::len);
     match (policies, webhooks) {
         (0, _) => {}
         (1, 0) => ok(all, CATEGORY, "one MutatingAdmissionPolicy injects"),
@@ -294,15 +294,14 @@ mod tests {
     use serde_json::json;
 
     fn well() -> Facts {
-        let list = |items: Value| Ok(json!({"items": items}));
         Facts {
             now: 1_800_000_000,
             version: Ok(json!({"minor": "37+"})),
-            webhooks: list(json!([])),
-            policies: list(json!([{}])),
-            injectors: list(json!([])),
+            webhooks: Ok(Vec::new()),
+            policies: Ok(vec![json!({})]),
+            injectors: Ok(Vec::new()),
             pods: Ok(Vec::new()),
-            config_maps: list(json!([])),
+            config_maps: Ok(Vec::new()),
             trial: Ok(json!({"spec": {"initContainers": [{"name": "ebb"}]}})),
             monitors: Err("not found".to_owned()),
             refused: Vec::new(),
@@ -339,7 +338,7 @@ mod tests {
             change(&mut facts);
             facts
         };
-        let list = |items: Value| Ok(json!({"items": items}));
+        let list = |items: Value| Ok(items.as_array().unwrap().clone());
         let facts = with(&|facts| facts.version = Ok(json!({"minor": "30"})));
         only(&facts, "kubernetes-version", Error, "native sidecars need 1.31");
         let away = with(&|facts| facts.version = Err("connection refused".to_owned()));
