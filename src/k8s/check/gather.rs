@@ -26,6 +26,8 @@ pub(crate) async fn gather(client: &Client, namespace: &str) -> Facts {
         webhooks: list(&format!("{admission}/mutatingwebhookconfigurations"), ours).await,
         policies: list(&format!("{admission}/mutatingadmissionpolicies"), ours).await,
         injectors: list("/apis/apps/v1/deployments", &injectors).await,
+        templates: list("/api/v1/configmaps", &injectors).await,
+        budgets: list("/apis/policy/v1/poddisruptionbudgets", "").await,
         config_maps: config_maps(client, &pods).await,
         pods,
         trial: trial(client, namespace).await,
@@ -82,6 +84,7 @@ async fn refused(client: &Client, namespace: &str) -> Vec<String> {
         ("list", "", "configmaps", ""),
         ("create", "", "pods", namespace),
         ("list", "apps", "deployments", ""),
+        ("list", "policy", "poddisruptionbudgets", ""),
         ("list", "admissionregistration.k8s.io", "mutatingwebhookconfigurations", ""),
         ("list", "admissionregistration.k8s.io", "mutatingadmissionpolicies", ""),
     ];

@@ -57,6 +57,10 @@ pub(crate) struct Facts {
     pub(crate) policies: Listed,
     /// The Deployments of injectors.
     pub(crate) injectors: Listed,
+    /// The ConfigMaps of injectors: what they put into pods.
+    pub(crate) templates: Listed,
+    /// The PodDisruptionBudgets.
+    pub(crate) budgets: Listed,
     /// Pods with a sidecar, and those of labelled namespaces, reduced to what is looked at.
     pub(crate) pods: Listed<Pod>,
     /// The ConfigMaps that sidecars follow, and those that they would.
