@@ -9,8 +9,8 @@ use serde_json::Value;
 /// The oldest minor version of Kubernetes with what the sidecar needs, and the first that has the policy.
 const OLDEST: u64 = 31;
 const POLICY: u64 = 36;
-/// An authority that ends so soon should have been replaced, in seconds.
-const SOON: i64 = 7 * 86_400;
+/// The longest time before its end at which an authority should have been replaced, in seconds.
+const MONTH: i64 = 30 * 86_400;
 /// The key of an injector's ConfigMap with what it puts into pods.
 const TEMPLATE: &str = "sidecar.yaml";
 
@@ -141,21 +141,22 @@ fn webhook(facts: &Facts, all: &mut Vec<Finding>) {
         for webhook in configuration["webhooks"].as_array().into_iter().flatten() {
             let name = webhook["name"].as_str().unwrap_or_default();
             let bundle = webhook["clientConfig"]["caBundle"].as_str().unwrap_or_default();
-            match last_end(bundle) {
+            match last(bundle) {
                 None => {
                     let found = format!("{name} has no authority that can be read (caBundle)");
                     let remedy = "The injector writes it: read its logs, and see that its role may patch the webhook.";
                     bad(all, CATEGORY, Severity::Error, found, remedy);
                 }
-                Some(end) if end <= facts.now => {
+                Some((_, end)) if end <= facts.now => {
                     let found = format!("the authority of {name} has ended");
                     bad(all, CATEGORY, Severity::Error, found, "Renew it, or let the injector do so: tls.source self.");
                 }
-                Some(end) if end - facts.now < SOON => {
+                Some((from, end)) if end - facts.now < late(from, end) => {
                     let found = format!("the authority of {name} ends in {} hours", (end - facts.now) / 3600);
-                    bad(all, CATEGORY, Severity::Warning, found, "Renew it; if the injector should, read its logs.");
+                    let remedy = "Renew it; if the injector or cert-manager should, read its logs.";
+                    bad(all, CATEGORY, Severity::Warning, found, remedy);
                 }
-                Some(end) => {
+                Some((_, end)) => {
                     ok(all, CATEGORY, format!("the authority of {name} holds for {} days", (end - facts.now) / 86_400));
                 }
             }
@@ -163,15 +164,23 @@ fn webhook(facts: &Facts, all: &mut Vec<Finding>) {
     }
 }
 
-/// When the last authority of a bundle ends.
-fn last_end(bundle: &str) -> Option<i64> {
+/// How long before its end an authority should have been replaced, in seconds. Whoever renews by itself, as the injector
+/// and cert-manager do, starts when a third of its life is left: at a quarter nobody did. Those that people make last for
+/// years, of which a quarter is too early and a month is time enough.
+fn late(from: i64, end: i64) -> i64 {
+    MONTH.min((end - from) / 4)
+}
+
+/// From when to when the authority of a bundle is valid that ends last.
+fn last(bundle: &str) -> Option<(i64, i64)> {
     let pem = base64::engine::general_purpose::STANDARD.decode(bundle).ok()?;
-    let ends = CertificateDer::pem_slice_iter(&pem).filter_map(|der| {
+    let authorities = CertificateDer::pem_slice_iter(&pem).filter_map(|der| {
         let der = der.ok()?;
         let (_, certificate) = x509_parser::parse_x509_certificate(&der).ok()?;
-        Some(certificate.validity().not_after.timestamp())
+        let validity = certificate.validity();
+        Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
     });
-    ends.max()
+    authorities.max_by_key(|(_, end)| *end)
 }
 
 fn policy(facts: &Facts, all: &mut Vec<Finding>) {
@@ -519,5 +528,28 @@ mod tests {
         assert_eq!(troubles(&other), [], "the template of another injector");
         let forbidden = Facts { templates: Err("forbidden".to_owned()), ..injecting() };
         only(&forbidden, "control-plane", Severity::Warning, "templates cannot be looked at: forbidden");
+    }
+
+    /// A webhook that trusts one authority, so many days old and so many before its end.
+    fn trusting(old: i64, left: i64) -> Facts {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        let at = |days: i64| time::OffsetDateTime::from_unix_timestamp(well().now + days * 86_400).unwrap();
+        (params.not_before, params.not_after) = (at(-old), at(left));
+        let pem = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
+        let bundle = base64::engine::general_purpose::STANDARD.encode(pem);
+        let webhook = json!({"webhooks": [{"name": "w", "clientConfig": {"caBundle": bundle}}]});
+        Facts { webhooks: Ok(vec![webhook]), policies: Ok(Vec::new()), ..well() }
+    }
+
+    #[test]
+    fn an_authority_is_late_a_month_before_its_end_or_in_the_last_quarter_of_its_life() {
+        for (old, left) in [(0, 365), (334, 31), (60, 30), (67, 23), (6, 2)] {
+            assert_eq!(troubles(&trusting(old, left)), [], "{old} days old, {left} left");
+        }
+        for (old, left) in [(336, 29), (3600, 29), (68, 22), (7, 2)] {
+            let words = format!("ends in {} hours", left * 24);
+            only(&trusting(old, left), "webhook", Severity::Warning, &words);
+        }
+        only(&trusting(9, 0), "webhook", Severity::Error, "has ended");
     }
 }
