@@ -2,21 +2,28 @@
 
 use crate::apiserver::Cluster;
 use crate::common::program;
+use crate::given_certificate::{renew, trust};
 use crate::helm::{Helm, NAMESPACE};
 use crate::objects::list;
-use crate::pods::{labelled, plain};
+use crate::pods::{annotated, labelled, plain};
 use crate::process::run;
 use crate::rbac::rights_of;
-use crate::replica::{Replica, can_be_reached};
+use crate::replica::{GIVEN, INJECTOR, Replica, can_be_reached};
+use futures::StreamExt as _;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+use rcgen::CertificateParams;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::path::Path;
+use time::{Duration, OffsetDateTime};
 
-/// Its exit code, and everything that is not well, by category.
-fn findings(kubeconfig: &Path) -> (Option<i32>, BTreeMap<String, String>) {
+/// Category and sentence.
+type Found = Vec<(String, String)>;
+
+/// Its exit code, and everything that is not well.
+fn findings(kubeconfig: &Path) -> (Option<i32>, Found) {
     let words = ["check", "--namespace", "default", "--output", "json"];
     let ended = run(program().args(words).env("KUBECONFIG", kubeconfig));
     let found: Value = serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
@@ -25,51 +32,123 @@ fn findings(kubeconfig: &Path) -> (Option<i32>, BTreeMap<String, String>) {
     (ended.code, found.map(|finding| (text(finding, "category"), text(finding, "found"))).collect())
 }
 
-/// These categories, each with these words, and no others.
-fn expect(found: &BTreeMap<String, String>, planted: &[(&str, &str)]) {
-    let categories: Vec<&str> = planted.iter().map(|(category, _)| *category).collect();
-    assert_eq!(found.keys().collect::<Vec<_>>(), categories, "{found:?}");
-    for (category, words) in planted {
-        assert!(found[*category].contains(words), "{words:?} is not in {found:?}");
+/// Each of these categories and words, and nothing else.
+fn expect(found: &Found, planted: &[(&str, &str)]) {
+    let is =
+        |(category, words): &(&str, &str), found: &(String, String)| found.0 == *category && found.1.contains(words);
+    for one in planted {
+        assert!(found.iter().any(|found| is(one, found)), "{one:?} is not in {found:?}");
     }
+    for one in found {
+        assert!(planted.iter().any(|planted| is(planted, one)), "{one:?} was not planted");
+    }
+}
+
+/// An authority for a year that has three weeks left.
+fn late() -> CertificateParams {
+    let now = OffsetDateTime::now_utc();
+    let mut params = CertificateParams::default();
+    (params.not_before, params.not_after) = (now - Duration::days(344), now + Duration::days(21));
+    params
+}
+
+/// So many namespaces that those of the story are not on the first page.
+async fn crowd(cluster: &Cluster) {
+    let names = (0..500).map(|n| format!("crowd-{n}"));
+    let made = futures::stream::iter(names).map(async |name| cluster.namespace(&name, json!({})).await);
+    made.buffer_unordered(16).collect::<Vec<()>>().await;
+}
+
+/// A pod with its sidecar, which follows this ConfigMap.
+async fn following(cluster: &Cluster, config_map: &str) -> Value {
+    let mut pod = annotated(&[("config-map", config_map)]);
+    pod["metadata"]["namespace"] = json!("shop");
+    cluster.create(&pod).await;
+    pod
+}
+
+/// A pod that was created while it did not ask, and is asked for by its namespace now.
+async fn forgotten(cluster: &Cluster) -> Value {
+    let mut forgotten = labelled("disabled");
+    json_patch::merge(&mut forgotten, &json!({"metadata": {"name": "forgotten", "namespace": "shop"}}));
+    cluster.create(&forgotten).await;
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "shop");
+    let asks = Patch::Merge(json!({"metadata": {"labels": {"ebb-cache.io/inject": null}}}));
+    pods.patch("forgotten", &PatchParams::default(), &asks).await.unwrap();
+    forgotten
+}
+
+/// What `kubectl set image` does to the injector.
+async fn set_image(cluster: &Cluster, image: &str) {
+    let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "injector", "image": image}]}}}});
+    deployments.patch(INJECTOR, &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap();
 }
 
 #[tokio::test]
 async fn ebb_check_finds_what_is_planted_and_nothing_else() {
     let Some(cluster) = Cluster::start().await.filter(|_| can_be_reached()) else { return };
-    Helm::Four.install(&cluster, "injector.mode=webhook,injector.failurePolicy=Fail,tests.check=true");
+    cluster.namespace(NAMESPACE, json!({})).await;
+    let authority = renew(&cluster, late()).await;
+    let values = format!(
+        "injector.mode=webhook,injector.failurePolicy=Fail,tests.check=true,injector.tls.source=secret,\
+         injector.tls.existingSecret={GIVEN}"
+    );
+    Helm::Four.install(&cluster, &values);
+    trust(&cluster, &authority).await;
     let mut one = Replica::serving(&cluster, "one").await;
     cluster.until_injected(&plain(), "shop").await;
 
-    // No controller runs here, so the Deployment has no replica that is ready, and the authorities live for seconds.
-    let always = [("control-plane", "0 of 2 replicas"), ("webhook", "ends in 0 hours")];
-    let (_, found) = findings(&cluster.kubeconfig());
-    expect(&found, &always);
+    // No controller runs here, so the Deployment has no replica that is ready.
+    let down = ("control-plane", "0 of 2 replicas");
+    expect(&findings(&cluster.kubeconfig()).1, &[down, ("webhook", "ends in 50")]);
+    // The next authority stands beside it, before anybody serves a certificate of it.
+    let next = renew(&cluster, CertificateParams::default()).await;
+    trust(&cluster, &(authority + &next)).await;
+    expect(&findings(&cluster.kubeconfig()).1, &[down]);
 
-    let config_map = json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ebb-config", "namespace": "shop"},
-        "data": {"ebb.yaml": "tick: 1"},
-    });
-    cluster.create(&config_map).await;
-    let mut forgotten = labelled("disabled");
-    json_patch::merge(&mut forgotten, &json!({"metadata": {"name": "forgotten", "namespace": "shop"}}));
-    cluster.create(&forgotten).await;
-    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "shop");
-    let asks = Patch::Merge(json!({"metadata": {"labels": {"ebb-cache.io/inject": "enabled"}}}));
-    pods.patch("forgotten", &PatchParams::default(), &asks).await.unwrap();
+    let config_map = |name: &str, text: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "shop"},
+            "data": {"ebb.yaml": text},
+        })
+    };
+    let planted = [
+        config_map("ebb-config", "tick: 1"),
+        config_map("tuned", "tick: 2"),
+        following(&cluster, "tuned").await,
+        forgotten(&cluster).await,
+    ];
+    for object in &planted[..2] {
+        cluster.create(object).await;
+    }
+    cluster.create(&config_map("unfollowed", "tick: 3")).await;
+    crowd(&cluster).await;
+    let manifest = Helm::Four.get(&cluster, "manifest");
+    cluster.delete(manifest.iter().find(|object| object["kind"] == "PodDisruptionBudget").unwrap()).await;
+    set_image(&cluster, "another").await;
     let (code, found) = findings(&cluster.kubeconfig());
-    let [control_plane, webhook] = always;
-    let config = ("config", "the ConfigMap shop/ebb-config");
-    expect(&found, &[config, control_plane, ("data-plane", "have none: shop/forgotten"), webhook]);
+    let all = [
+        down,
+        ("control-plane", "no PodDisruptionBudget selects the pods"),
+        ("control-plane", "runs the image another and gives pods"),
+        ("config", "the ConfigMap shop/ebb-config"),
+        ("config", "the ConfigMap shop/tuned"),
+        ("data-plane", "have none: shop/forgotten"),
+    ];
+    expect(&found, &all);
     assert_eq!(code, Some(1), "there is an error");
-    cluster.delete(&forgotten).await;
-    cluster.delete(&config_map).await;
+    for object in &planted {
+        cluster.delete(object).await;
+    }
+    let (_, found) = findings(&cluster.kubeconfig());
+    expect(&found, &all[..3]);
 
     the_account_of_helm_test_sees_as_much(&cluster).await;
 
     assert_eq!(one.terminate(), Some(0), "{}", one.log());
     let (code, found) = findings(&cluster.kubeconfig());
-    assert!(found.get("injection").is_some_and(|found| found.contains("webhook")), "{found:?}");
+    assert!(found.iter().any(|(category, found)| category == "injection" && found.contains("webhook")), "{found:?}");
     assert_eq!(code, Some(1), "nobody can be reached");
 }
 

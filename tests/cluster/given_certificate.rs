@@ -13,9 +13,8 @@ use kube::api::{Patch, PatchParams};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::json;
 
-/// Puts a certificate of a new authority into the Secret; the authority, as PEM.
-async fn renew(cluster: &Cluster) -> String {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
+/// Puts a certificate of a new authority into the Secret, which is valid as these say; the authority, as PEM.
+pub async fn renew(cluster: &Cluster, mut params: CertificateParams) -> String {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let (authority_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let authority = params.self_signed(&authority_key).unwrap().pem();
@@ -31,7 +30,7 @@ async fn renew(cluster: &Cluster) -> String {
 }
 
 /// The API server trusts these authorities; with `tls.caBundle` empty, somebody else puts them in.
-async fn trust(cluster: &Cluster, authorities: &str) {
+pub async fn trust(cluster: &Cluster, authorities: &str) {
     let bundle = ByteString(authorities.as_bytes().to_vec());
     let operations: Vec<_> = (0..2)
         .map(|at| json!({"op": "add", "path": format!("/webhooks/{at}/clientConfig/caBundle"), "value": bundle}))
@@ -46,14 +45,14 @@ async fn a_given_certificate_is_served_and_its_successor_too_and_nobody_needs_to
     let Some(cluster) = Cluster::start().await.filter(|_| can_be_reached()) else { return };
     let values = format!("injector.mode=webhook,injector.tls.source=secret,injector.tls.existingSecret={GIVEN}");
     cluster.namespace(NAMESPACE, json!({})).await;
-    let first = renew(&cluster).await;
+    let first = renew(&cluster, CertificateParams::default()).await;
     Helm::Four.install(&cluster, &values);
     trust(&cluster, &first).await;
     let one = Replica::serving(&cluster, "one").await;
     cluster.until_injected(&plain(), "shop").await;
     assert!(one.leads(), "an alert about a missing leader would never end");
 
-    let second = renew(&cluster).await;
+    let second = renew(&cluster, CertificateParams::default()).await;
     mount_certificate(&cluster).await;
     // Whoever trusts the second alone has to be shown its certificate; until then pods are created without.
     trust(&cluster, &second).await;

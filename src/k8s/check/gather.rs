@@ -1,33 +1,52 @@
 //! The calls. Each fact is asked for by itself, so that one that is refused leaves the others.
 
-use super::{Facts, Pod, Said};
+use super::{Facts, Listed, Pod, Said};
 use http::Request;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// Objects of a page.
 const PAGE: usize = 500;
-/// The name of the ConfigMaps that sidecars follow, unless an annotation says otherwise.
+/// The name of the ConfigMaps that sidecars follow, unless the chart or an annotation says otherwise.
 const CONFIG_MAP: &str = "ebb-config";
 
 /// Asks. The trial pod is only tried, in `namespace`.
 pub(crate) async fn gather(client: &Client, namespace: &str) -> Facts {
     let ours = "labelSelector=app.kubernetes.io%2Fpart-of%3Debb";
+    let injectors = format!("{ours}%2Capp.kubernetes.io%2Fcomponent%3Dinjector");
     let admission = "/apis/admissionregistration.k8s.io/v1";
-    let get = async |path: String| call(client, Request::get(path).body(Vec::new())).await;
-    let namespaces = get(format!("/api/v1/namespaces?limit={PAGE}")).await;
+    let get = async |path: &str| call(client, Request::get(path).body(Vec::new())).await;
+    let list = async |path: &str, selector: &str| paged(client, path, selector, |item| Some(item.clone())).await;
+    let pods = pods(client).await;
     Facts {
         now: Timestamp::now().as_second(),
-        version: get("/version".to_owned()).await,
-        webhooks: get(format!("{admission}/mutatingwebhookconfigurations?{ours}")).await,
-        policies: get(format!("{admission}/mutatingadmissionpolicies?{ours}")).await,
-        injectors: get(format!("/apis/apps/v1/deployments?{ours}%2Capp.kubernetes.io%2Fcomponent%3Dinjector")).await,
-        pods: pods(client, &namespaces).await,
-        config_maps: get(format!("/api/v1/configmaps?fieldSelector=metadata.name%3D{CONFIG_MAP}&limit={PAGE}")).await,
+        version: get("/version").await,
+        webhooks: list(&format!("{admission}/mutatingwebhookconfigurations"), ours).await,
+        policies: list(&format!("{admission}/mutatingadmissionpolicies"), ours).await,
+        injectors: list("/apis/apps/v1/deployments", &injectors).await,
+        templates: list("/api/v1/configmaps", &injectors).await,
+        budgets: list("/apis/policy/v1/poddisruptionbudgets", "").await,
+        config_maps: config_maps(client, &pods).await,
+        pods,
         trial: trial(client, namespace).await,
-        monitors: get("/apis/monitoring.coreos.com/v1".to_owned()).await,
+        monitors: get("/apis/monitoring.coreos.com/v1").await,
         refused: refused(client, namespace).await,
+    }
+}
+
+/// What is kept of the items of a list, page by page.
+async fn paged<T>(client: &Client, path: &str, selector: &str, keep: impl Fn(&Value) -> Option<T>) -> Listed<T> {
+    let (mut kept, mut token) = (Vec::new(), String::new());
+    loop {
+        let page = Request::get(format!("{path}?limit={PAGE}&continue={token}&{selector}")).body(Vec::new());
+        let page = call(client, page).await?;
+        kept.extend(page["items"].as_array().into_iter().flatten().filter_map(&keep));
+        match page["metadata"]["continue"].as_str() {
+            Some(next) if !next.is_empty() => next.clone_into(&mut token),
+            _ => return Ok(kept),
+        }
     }
 }
 
@@ -65,6 +84,7 @@ async fn refused(client: &Client, namespace: &str) -> Vec<String> {
         ("list", "", "configmaps", ""),
         ("create", "", "pods", namespace),
         ("list", "apps", "deployments", ""),
+        ("list", "policy", "poddisruptionbudgets", ""),
         ("list", "admissionregistration.k8s.io", "mutatingwebhookconfigurations", ""),
         ("list", "admissionregistration.k8s.io", "mutatingadmissionpolicies", ""),
     ];
@@ -83,31 +103,39 @@ async fn refused(client: &Client, namespace: &str) -> Vec<String> {
     refused
 }
 
-/// All pods, page by page, reduced.
-async fn pods(client: &Client, namespaces: &Said) -> Result<Vec<Pod>, String> {
-    let asking: Vec<&str> = namespaces
-        .as_ref()
-        .ok()
-        .and_then(|list| list["items"].as_array())
-        .into_iter()
-        .flatten()
-        .filter(|namespace| namespace["metadata"]["labels"]["ebb-cache.io/inject"] == "enabled")
-        .filter_map(|namespace| namespace["metadata"]["name"].as_str())
-        .collect();
-    let (mut found, mut token) = (Vec::new(), String::new());
-    loop {
-        let page = Request::get(format!("/api/v1/pods?limit={PAGE}&continue={token}")).body(Vec::new());
-        let page = call(client, page).await?;
-        let items = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-        found.extend(items.iter().map(|pod| reduced(pod, &asking)).filter(|pod| pod.asks || pod.has_sidecar));
-        match page["metadata"]["continue"].as_str() {
-            Some(next) if !next.is_empty() => next.clone_into(&mut token),
-            _ => return Ok(found),
-        }
-    }
+/// All pods that ask for a cache or have one, reduced.
+async fn pods(client: &Client) -> Listed<Pod> {
+    let asks = |namespace: &Value| {
+        let meta = &namespace["metadata"];
+        (meta["labels"]["ebb-cache.io/inject"] == "enabled").then(|| meta["name"].as_str().map(str::to_owned))?
+    };
+    // Without them, those that ask by a label of their own are still found.
+    let asking = paged(client, "/api/v1/namespaces", "", asks).await.unwrap_or_default();
+    let is_looked_at = |pod: &Pod| pod.asks || pod.has_sidecar;
+    paged(client, "/api/v1/pods", "", |pod| Some(reduced(pod, &asking)).filter(is_looked_at)).await
 }
 
-fn reduced(pod: &Value, asking: &[&str]) -> Pod {
+/// The ConfigMaps that these pods follow, and those of the usual name, which the next pod there would. Each name is asked
+/// for by itself: a cluster has many ConfigMaps, and large ones.
+async fn config_maps(client: &Client, pods: &Listed<Pod>) -> Listed {
+    let followed: BTreeSet<(&str, &str)> =
+        pods.iter().flatten().flat_map(|pod| &pod.follows).map(|(space, name)| (&**space, &**name)).collect();
+    let names: BTreeSet<&str> = followed.iter().map(|(_, name)| *name).chain([CONFIG_MAP]).collect();
+    // A pod may have in its place what is no name, and nothing is called so.
+    let is_name = |name: &&str| name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'));
+    let mut all = Vec::new();
+    for name in names.into_iter().filter(is_name) {
+        let is_looked_at = |found: &Value| {
+            let space = found["metadata"]["namespace"].as_str().unwrap_or_default();
+            (name == CONFIG_MAP || followed.contains(&(space, name))).then(|| found.clone())
+        };
+        let selector = format!("fieldSelector=metadata.name%3D{name}");
+        all.extend(paged(client, "/api/v1/configmaps", &selector, is_looked_at).await?);
+    }
+    Ok(all)
+}
+
+fn reduced(pod: &Value, asking: &[String]) -> Pod {
     let (meta, spec, status) = (&pod["metadata"], &pod["spec"], &pod["status"]);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
@@ -131,13 +159,18 @@ fn reduced(pod: &Value, asking: &[&str]) -> Pod {
         let of = |part: &str, what: &str| container["resources"][part][what].clone();
         ["cpu", "memory"].iter().all(|what| !of("limits", what).is_null() && of("limits", what) == of("requests", what))
     };
+    let volume = list(&spec["volumes"]).into_iter().find(|volume| volume["name"] == "ebb-config");
+    let sources = volume.filter(|_| sidecar.is_some()).map(|volume| list(&volume["projected"]["sources"]));
+    let follow = |source: &Value| Some((text(&meta["namespace"]), source["configMap"]["name"].as_str()?.to_owned()));
     Pod {
         name: format!("{}/{}", text(&meta["namespace"]), text(&meta["name"])),
         asks: !is_left_alone
             && (word == "enabled"
-                || word.is_null() && meta["namespace"].as_str().is_some_and(|namespace| asking.contains(&namespace))),
+                || word.is_null()
+                    && meta["namespace"].as_str().is_some_and(|namespace| asking.iter().any(|one| one == namespace))),
         declines: word == "disabled",
         has_sidecar: sidecar.is_some(),
+        follows: sources.iter().flatten().filter_map(follow).collect(),
         version: text(&meta["annotations"]["ebb-cache.io/version"]),
         restarts: state["restartCount"].as_u64().unwrap_or(0),
         was_oom_killed: ["lastState", "state"].iter().any(|which| state[*which]["terminated"]["reason"] == "OOMKilled"),
@@ -147,5 +180,76 @@ fn reduced(pod: &Value, asking: &[&str]) -> Pod {
             && spec["resources"].is_null()
             && applications.iter().all(is_bound)
             && status["qosClass"] == "Burstable",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Response;
+    use kube::client::Body;
+    use std::convert::Infallible;
+
+    /// An API server with these objects and no others, one a page.
+    fn server(objects: Value) -> Client {
+        let answer = move |request: Request<Body>| {
+            let asked = |key: &str| {
+                let words = request.uri().query().into_iter().flat_map(|query| query.split('&'));
+                words.filter_map(|word| word.strip_prefix(key)).next().unwrap_or_default().to_owned()
+            };
+            let name = asked("fieldSelector=metadata.name%3D");
+            let all = objects[request.uri().path()].as_array().cloned().unwrap_or_default();
+            let all: Vec<Value> =
+                all.into_iter().filter(|item| name.is_empty() || item["metadata"]["name"] == *name).collect();
+            let at = asked("continue=").parse().unwrap_or(0);
+            let next = if at + 1 < all.len() { (at + 1).to_string() } else { String::new() };
+            let page = json!({"metadata": {"continue": next}, "items": all.get(at).into_iter().collect::<Vec<_>>()});
+            async move { Ok::<_, Infallible>(Response::new(Body::from(page.to_string().into_bytes()))) }
+        };
+        Client::new(tower::service_fn(answer), "default")
+    }
+
+    fn namespace(name: &str, inject: &str) -> Value {
+        json!({"metadata": {"name": name, "labels": {"ebb-cache.io/inject": inject}}})
+    }
+
+    fn following(namespace: &str, config_map: &str) -> Value {
+        let volume = json!({"name": "ebb-config", "projected": {"sources": [
+            {"downwardAPI": {}}, {"configMap": {"name": config_map}},
+        ]}});
+        json!({
+            "metadata": {"namespace": namespace, "name": "p"},
+            "spec": {"initContainers": [{"name": "ebb"}], "volumes": [volume]},
+        })
+    }
+
+    #[tokio::test]
+    async fn pods_of_a_namespace_that_asks_are_found_whichever_page_it_is_on() {
+        let pod = |namespace: &str| json!({"metadata": {"namespace": namespace, "name": "p"}});
+        let server = server(json!({
+            "/api/v1/namespaces": [namespace("plain", "disabled"), namespace("shop", "enabled"), namespace("till", "enabled")],
+            "/api/v1/pods": [pod("plain"), pod("shop"), pod("till")],
+        }));
+        let names: Vec<String> = pods(&server).await.unwrap().into_iter().map(|pod| pod.name).collect();
+        assert_eq!(names, ["shop/p", "till/p"]);
+    }
+
+    #[tokio::test]
+    async fn the_config_maps_that_pods_follow_are_read_and_those_of_the_usual_name() {
+        let map = |namespace: &str, name: &str| json!({"metadata": {"namespace": namespace, "name": name}});
+        let server = server(json!({
+            "/api/v1/pods": [following("shop", "tuned"), following("till", "quick"), following("till", "no & name")],
+            "/api/v1/configmaps": [
+                map("bank", "ebb-config"), map("bank", "tuned"), map("shop", "another"), map("shop", "tuned"),
+                map("till", "ebb-config"), map("till", "quick"),
+            ],
+        }));
+        let found = config_maps(&server, &pods(&server).await).await.unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let names = found
+            .iter()
+            .map(|map| format!("{}/{}", text(&map["metadata"]["namespace"]), text(&map["metadata"]["name"])));
+        let names: Vec<String> = names.collect();
+        assert_eq!(names, ["bank/ebb-config", "till/ebb-config", "till/quick", "shop/tuned"]);
     }
 }

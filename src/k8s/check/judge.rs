@@ -1,6 +1,6 @@
 //! What to make of the facts.
 
-use super::{Facts, Finding, Pod, Said, Severity};
+use super::{Facts, Finding, Listed, Pod, Severity};
 use base64::Engine as _;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -9,8 +9,10 @@ use serde_json::Value;
 /// The oldest minor version of Kubernetes with what the sidecar needs, and the first that has the policy.
 const OLDEST: u64 = 31;
 const POLICY: u64 = 36;
-/// An authority that ends so soon should have been replaced, in seconds.
-const SOON: i64 = 7 * 86_400;
+/// The longest time before its end at which an authority should have been replaced, in seconds.
+const MONTH: i64 = 30 * 86_400;
+/// The key of an injector's ConfigMap with what it puts into pods.
+const TEMPLATE: &str = "sidecar.yaml";
 
 /// The findings, in the order of their categories.
 pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
@@ -36,9 +38,9 @@ fn bad(all: &mut Vec<Finding>, category: &'static str, severity: Severity, found
 }
 
 /// The items of a list, or a warning that it could not be looked at.
-fn items<'a>(said: &'a Said, what: &str, category: &'static str, all: &mut Vec<Finding>) -> &'a [Value] {
-    match said {
-        Ok(list) => list["items"].as_array().map(Vec::as_slice).unwrap_or_default(),
+fn items<'a>(listed: &'a Listed, what: &str, category: &'static str, all: &mut Vec<Finding>) -> &'a [Value] {
+    match listed {
+        Ok(items) => items,
         Err(why) => {
             let found = format!("{what} cannot be looked at: {why}");
             bad(all, category, Severity::Warning, found, "Run this with an account that may list them.");
@@ -69,7 +71,13 @@ fn version(facts: &Facts, all: &mut Vec<Finding>) {
 
 fn control_plane(facts: &Facts, all: &mut Vec<Finding>) {
     const CATEGORY: &str = "control-plane";
-    for deployment in items(&facts.injectors, "injectors", CATEGORY, all) {
+    let injectors = items(&facts.injectors, "injectors", CATEGORY, all);
+    if injectors.is_empty() {
+        return;
+    }
+    let budgets = items(&facts.budgets, "PodDisruptionBudgets", CATEGORY, all);
+    let templates = items(&facts.templates, "templates", CATEGORY, all);
+    for deployment in injectors {
         let name = &deployment["metadata"]["name"];
         let (wanted, ready) = (deployment["spec"]["replicas"].as_u64(), deployment["status"]["readyReplicas"].as_u64());
         let (wanted, ready) = (wanted.unwrap_or(1), ready.unwrap_or(0));
@@ -79,7 +87,52 @@ fn control_plane(facts: &Facts, all: &mut Vec<Finding>) {
             0 => bad(all, CATEGORY, Severity::Error, found, "kubectl describe the Deployment and read its pods' logs."),
             _ => bad(all, CATEGORY, Severity::Warning, found, "kubectl describe the pods that are not ready."),
         }
+        if wanted > 1 && facts.budgets.is_ok() && !budgets.iter().any(|budget| protects(budget, deployment)) {
+            let found = format!("no PodDisruptionBudget selects the pods of the Deployment {name}");
+            let remedy = "Set injector.pdb.enabled: those who drain nodes may evict all replicas at once.";
+            bad(all, CATEGORY, Severity::Warning, found, remedy);
+        }
+        if let Some((own, given)) = images(deployment, templates).filter(|(own, given)| own != given) {
+            let found = format!("the Deployment {name} runs the image {own} and gives pods {given}");
+            let remedy = "helm upgrade sets both; kubectl set image changes one alone.";
+            bad(all, CATEGORY, Severity::Warning, found, remedy);
+        }
     }
+}
+
+/// Whether a PodDisruptionBudget selects the pods of a Deployment.
+fn protects(budget: &Value, deployment: &Value) -> bool {
+    let (selector, labels) = (&budget["spec"]["selector"], &deployment["spec"]["template"]["metadata"]["labels"]);
+    let is_one_of = |wanted: &Value, label: &Value| wanted.as_array().is_some_and(|values| values.contains(label));
+    let fits = |rule: &Value| {
+        let label = &labels[plain(&rule["key"])];
+        match plain(&rule["operator"]) {
+            "In" => is_one_of(&rule["values"], label),
+            "NotIn" => !is_one_of(&rule["values"], label),
+            "Exists" => !label.is_null(),
+            _ => label.is_null(),
+        }
+    };
+    budget["metadata"]["namespace"] == deployment["metadata"]["namespace"]
+        && selector.is_object()
+        && selector["matchLabels"].as_object().into_iter().flatten().all(|(key, wanted)| labels[key] == *wanted)
+        && selector["matchExpressions"].as_array().into_iter().flatten().all(fits)
+}
+
+/// The image that an injector runs, and the one that it puts into pods; `None` if its template is nowhere.
+fn images(deployment: &Value, templates: &[Value]) -> Option<(String, String)> {
+    let spec = &deployment["spec"]["template"]["spec"];
+    let image = |containers: &Value, name: &str| {
+        let container = containers.as_array()?.iter().find(|container| container["name"] == name)?;
+        Some(container["image"].as_str()?.to_owned())
+    };
+    let volume = spec["volumes"].as_array()?.iter().find(|volume| volume["name"] == "template")?;
+    let template = templates.iter().find(|template| {
+        template["metadata"]["namespace"] == deployment["metadata"]["namespace"]
+            && template["metadata"]["name"] == volume["configMap"]["name"]
+    })?;
+    let template: Value = serde_yaml_ng::from_str(template["data"][TEMPLATE].as_str()?).ok()?;
+    Some((image(&spec["containers"], "injector")?, image(&template["template"]["spec"]["initContainers"], "ebb")?))
 }
 
 fn webhook(facts: &Facts, all: &mut Vec<Finding>) {
@@ -88,21 +141,22 @@ fn webhook(facts: &Facts, all: &mut Vec<Finding>) {
         for webhook in configuration["webhooks"].as_array().into_iter().flatten() {
             let name = webhook["name"].as_str().unwrap_or_default();
             let bundle = webhook["clientConfig"]["caBundle"].as_str().unwrap_or_default();
-            match last_end(bundle) {
+            match last(bundle) {
                 None => {
                     let found = format!("{name} has no authority that can be read (caBundle)");
                     let remedy = "The injector writes it: read its logs, and see that its role may patch the webhook.";
                     bad(all, CATEGORY, Severity::Error, found, remedy);
                 }
-                Some(end) if end <= facts.now => {
+                Some((_, end)) if end <= facts.now => {
                     let found = format!("the authority of {name} has ended");
                     bad(all, CATEGORY, Severity::Error, found, "Renew it, or let the injector do so: tls.source self.");
                 }
-                Some(end) if end - facts.now < SOON => {
+                Some((from, end)) if end - facts.now < late(from, end) => {
                     let found = format!("the authority of {name} ends in {} hours", (end - facts.now) / 3600);
-                    bad(all, CATEGORY, Severity::Warning, found, "Renew it; if the injector should, read its logs.");
+                    let remedy = "Renew it; if the injector or cert-manager should, read its logs.";
+                    bad(all, CATEGORY, Severity::Warning, found, remedy);
                 }
-                Some(end) => {
+                Some((_, end)) => {
                     ok(all, CATEGORY, format!("the authority of {name} holds for {} days", (end - facts.now) / 86_400));
                 }
             }
@@ -110,15 +164,23 @@ fn webhook(facts: &Facts, all: &mut Vec<Finding>) {
     }
 }
 
-/// When the last authority of a bundle ends.
-fn last_end(bundle: &str) -> Option<i64> {
+/// How long before its end an authority should have been replaced, in seconds. Whoever renews by itself, as the injector
+/// and cert-manager do, starts when a third of its life is left: at a quarter nobody did. Those that people make last for
+/// years, of which a quarter is too early and a month is time enough.
+fn late(from: i64, end: i64) -> i64 {
+    MONTH.min((end - from) / 4)
+}
+
+/// From when to when the authority of a bundle is valid that ends last.
+fn last(bundle: &str) -> Option<(i64, i64)> {
     let pem = base64::engine::general_purpose::STANDARD.decode(bundle).ok()?;
-    let ends = CertificateDer::pem_slice_iter(&pem).filter_map(|der| {
+    let authorities = CertificateDer::pem_slice_iter(&pem).filter_map(|der| {
         let der = der.ok()?;
         let (_, certificate) = x509_parser::parse_x509_certificate(&der).ok()?;
-        Some(certificate.validity().not_after.timestamp())
+        let validity = certificate.validity();
+        Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
     });
-    ends.max()
+    authorities.max_by_key(|(_, end)| *end)
 }
 
 fn policy(facts: &Facts, all: &mut Vec<Finding>) {
@@ -127,7 +189,7 @@ fn policy(facts: &Facts, all: &mut Vec<Finding>) {
         return;
     }
     let policies = items(&facts.policies, "policies", CATEGORY, all).len();
-    let webhooks = facts.webhooks.as_ref().ok().and_then(|list| list["items"].as_array()).map_or(0, Vec::len);
+    let webhooks = facts.webhooks.as_ref().map_or(0, Vec::len);
     match (policies, webhooks) {
         (0, _) => {}
         (1, 0) => ok(all, CATEGORY, "one MutatingAdmissionPolicy injects"),
@@ -294,15 +356,16 @@ mod tests {
     use serde_json::json;
 
     fn well() -> Facts {
-        let list = |items: Value| Ok(json!({"items": items}));
         Facts {
             now: 1_800_000_000,
             version: Ok(json!({"minor": "37+"})),
-            webhooks: list(json!([])),
-            policies: list(json!([{}])),
-            injectors: list(json!([])),
+            webhooks: Ok(Vec::new()),
+            policies: Ok(vec![json!({})]),
+            injectors: Ok(Vec::new()),
+            templates: Ok(Vec::new()),
+            budgets: Ok(Vec::new()),
             pods: Ok(Vec::new()),
-            config_maps: list(json!([])),
+            config_maps: Ok(Vec::new()),
             trial: Ok(json!({"spec": {"initContainers": [{"name": "ebb"}]}})),
             monitors: Err("not found".to_owned()),
             refused: Vec::new(),
@@ -339,15 +402,18 @@ mod tests {
             change(&mut facts);
             facts
         };
-        let list = |items: Value| Ok(json!({"items": items}));
+        let list = |items: Value| Ok(items.as_array().unwrap().clone());
         let facts = with(&|facts| facts.version = Ok(json!({"minor": "30"})));
         only(&facts, "kubernetes-version", Error, "native sidecars need 1.31");
         let away = with(&|facts| facts.version = Err("connection refused".to_owned()));
         only(&away, "kubernetes-version", Error, "connection refused");
+        let everywhere = json!([{"spec": {"selector": {}}}]);
         let half = json!([{"metadata": {"name": "i"}, "spec": {"replicas": 2}, "status": {"readyReplicas": 1}}]);
-        only(&with(&|facts| facts.injectors = list(half.clone())), "control-plane", Warning, "1 of 2 replicas");
+        let facts = with(&|facts| (facts.injectors, facts.budgets) = (list(half.clone()), list(everywhere.clone())));
+        only(&facts, "control-plane", Warning, "1 of 2 replicas");
         let none = json!([{"metadata": {"name": "i"}, "spec": {"replicas": 2}, "status": {}}]);
-        only(&with(&|facts| facts.injectors = list(none.clone())), "control-plane", Error, "0 of 2 replicas");
+        let facts = with(&|facts| (facts.injectors, facts.budgets) = (list(none.clone()), list(everywhere.clone())));
+        only(&facts, "control-plane", Error, "0 of 2 replicas");
         let bare = json!([{"webhooks": [{"name": "w", "clientConfig": {"caBundle": "bm9uZQ=="}}]}]);
         let facts = with(&|facts| (facts.webhooks, facts.policies) = (list(bare.clone()), list(json!([]))));
         only(&facts, "webhook", Error, "no authority that can be read");
@@ -385,5 +451,105 @@ mod tests {
         plane(&pod(&|pod| pod.pending_resize = Some(String::new())), Warning, "wait for a resize");
         plane(&pod(&|pod| "0.0.1".clone_into(&mut pod.version)), Warning, "another version");
         only(&with(&|facts| facts.pods = Err("forbidden".to_owned())), "data-plane", Warning, "forbidden");
+    }
+
+    /// An injector of two replicas that is well, with its budget and its template.
+    fn injecting() -> Facts {
+        let at = json!({"namespace": "ebb", "name": "i"});
+        let injector = json!({
+            "metadata": at, "status": {"readyReplicas": 2},
+            "spec": {"replicas": 2, "template": {
+                "metadata": {"labels": {"app": "ebb", "part": "injector"}},
+                "spec": {
+                    "containers": [{"name": "another", "image": "x"}, {"name": "injector", "image": "ebb:2"}],
+                    "volumes": [{"name": "tls"}, {"name": "template", "configMap": {"name": "i"}}],
+                },
+            }},
+        });
+        let template = json!({"template": {"spec": {"initContainers": [{"name": "ebb", "image": "ebb:2"}]}}});
+        Facts {
+            injectors: Ok(vec![injector]),
+            budgets: Ok(vec![json!({"metadata": at, "spec": {"selector": {"matchLabels": {"app": "ebb"}}}})]),
+            templates: Ok(vec![json!({"metadata": at, "data": {"sidecar.yaml": template.to_string()}})]),
+            ..well()
+        }
+    }
+
+    #[test]
+    fn replicas_without_a_budget_may_all_be_evicted_at_once() {
+        assert_eq!(troubles(&injecting()), []);
+        let selecting = |selector: Value| {
+            let budget = json!({"metadata": {"namespace": "ebb"}, "spec": {"selector": selector}});
+            Facts { budgets: Ok(vec![budget]), ..injecting() }
+        };
+        let rule = |operator: &str, key: &str, values: &[&str]| {
+            selecting(json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]}))
+        };
+        let protecting = [
+            selecting(json!({})),
+            rule("In", "part", &["injector", "sidecar"]),
+            rule("NotIn", "part", &["sidecar"]),
+            rule("NotIn", "zone", &["a"]),
+            rule("Exists", "part", &[]),
+            rule("DoesNotExist", "zone", &[]),
+        ];
+        for facts in protecting {
+            assert_eq!(troubles(&facts), [], "{:?}", facts.budgets);
+        }
+        let mut elsewhere = injecting();
+        elsewhere.budgets.as_mut().unwrap()[0]["metadata"]["namespace"] = json!("shop");
+        let useless = [
+            Facts { budgets: Ok(Vec::new()), ..injecting() },
+            elsewhere,
+            selecting(Value::Null),
+            selecting(json!({"matchLabels": {"app": "ebb", "part": "sidecar"}})),
+            rule("In", "part", &["sidecar"]),
+            rule("In", "zone", &["a"]),
+            rule("NotIn", "part", &["injector"]),
+            rule("Exists", "zone", &[]),
+            rule("DoesNotExist", "part", &[]),
+        ];
+        for facts in useless {
+            only(&facts, "control-plane", Severity::Warning, "no PodDisruptionBudget selects the pods of");
+        }
+        let mut alone = Facts { budgets: Ok(Vec::new()), ..injecting() };
+        alone.injectors.as_mut().unwrap()[0]["spec"]["replicas"] = json!(1);
+        assert_eq!(troubles(&alone), [], "a budget would keep a node with the only replica from being drained");
+        let forbidden = Facts { budgets: Err("forbidden".to_owned()), ..injecting() };
+        only(&forbidden, "control-plane", Severity::Warning, "PodDisruptionBudgets cannot be looked at: forbidden");
+    }
+
+    #[test]
+    fn an_injector_gives_the_image_that_it_runs() {
+        let mut other = injecting();
+        other.injectors.as_mut().unwrap()[0]["spec"]["template"]["spec"]["containers"][1]["image"] = json!("ebb:3");
+        only(&other, "control-plane", Severity::Warning, "runs the image ebb:3 and gives pods ebb:2");
+        other.templates.as_mut().unwrap()[0]["metadata"]["namespace"] = json!("shop");
+        assert_eq!(troubles(&other), [], "the template of another injector");
+        let forbidden = Facts { templates: Err("forbidden".to_owned()), ..injecting() };
+        only(&forbidden, "control-plane", Severity::Warning, "templates cannot be looked at: forbidden");
+    }
+
+    /// A webhook that trusts one authority, so many days old and so many before its end.
+    fn trusting(old: i64, left: i64) -> Facts {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        let at = |days: i64| time::OffsetDateTime::from_unix_timestamp(well().now + days * 86_400).unwrap();
+        (params.not_before, params.not_after) = (at(-old), at(left));
+        let pem = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
+        let bundle = base64::engine::general_purpose::STANDARD.encode(pem);
+        let webhook = json!({"webhooks": [{"name": "w", "clientConfig": {"caBundle": bundle}}]});
+        Facts { webhooks: Ok(vec![webhook]), policies: Ok(Vec::new()), ..well() }
+    }
+
+    #[test]
+    fn an_authority_is_late_a_month_before_its_end_or_in_the_last_quarter_of_its_life() {
+        for (old, left) in [(0, 365), (334, 31), (60, 30), (67, 23), (6, 2)] {
+            assert_eq!(troubles(&trusting(old, left)), [], "{old} days old, {left} left");
+        }
+        for (old, left) in [(336, 29), (3600, 29), (68, 22), (7, 2)] {
+            let words = format!("ends in {} hours", left * 24);
+            only(&trusting(old, left), "webhook", Severity::Warning, &words);
+        }
+        only(&trusting(9, 0), "webhook", Severity::Error, "has ended");
     }
 }

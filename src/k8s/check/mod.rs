@@ -41,6 +41,9 @@ pub(crate) struct Finding {
 /// What an API server said: the object, or the sentence with which it refused.
 pub(crate) type Said = Result<Value, String>;
 
+/// The same of a list: all its items, of however many pages.
+pub(crate) type Listed<T = Value> = Result<Vec<T>, String>;
+
 /// What is known of a cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
@@ -49,15 +52,19 @@ pub(crate) struct Facts {
     /// `/version`.
     pub(crate) version: Said,
     /// The MutatingWebhookConfigurations of Ebb.
-    pub(crate) webhooks: Said,
+    pub(crate) webhooks: Listed,
     /// The MutatingAdmissionPolicies of Ebb.
-    pub(crate) policies: Said,
+    pub(crate) policies: Listed,
     /// The Deployments of injectors.
-    pub(crate) injectors: Said,
+    pub(crate) injectors: Listed,
+    /// The ConfigMaps of injectors: what they put into pods.
+    pub(crate) templates: Listed,
+    /// The PodDisruptionBudgets.
+    pub(crate) budgets: Listed,
     /// Pods with a sidecar, and those of labelled namespaces, reduced to what is looked at.
-    pub(crate) pods: Result<Vec<Pod>, String>,
-    /// The ConfigMaps that sidecars follow.
-    pub(crate) config_maps: Said,
+    pub(crate) pods: Listed<Pod>,
+    /// The ConfigMaps that sidecars follow, and those that they would.
+    pub(crate) config_maps: Listed,
     /// A pod that asks for a cache, as the API server would store it.
     pub(crate) trial: Said,
     /// Whether PodMonitors are known.
@@ -73,6 +80,8 @@ pub(crate) struct Pod {
     pub(crate) asks: bool,
     pub(crate) declines: bool,
     pub(crate) has_sidecar: bool,
+    /// The ConfigMaps that its sidecar follows, as namespace and name.
+    pub(crate) follows: Vec<(String, String)>,
     pub(crate) version: String,
     pub(crate) restarts: u64,
     pub(crate) was_oom_killed: bool,
