@@ -151,8 +151,9 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         Severity::Warning,
         "values_too_large",
         |f| {
-            some(f.too_large)
-                .map(|n| format!("{n} values were refused since the start: they are larger than {}", mib(f.max_value_bytes)))
+            some(f.too_large).map(|n| {
+                format!("{n} values were refused since the start: they are larger than {}", mib(f.max_value_bytes))
+            })
         },
         "raise maxValue, or cut the values into pieces",
     ),

@@ -96,7 +96,7 @@ async fn refused(client: &Client, namespace: &str) -> Vec<String> {
         });
         let request = Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews");
         let request = request.header("content-type", "application/json").body(review.to_string().into_bytes());
-        if call(client, request).await.is_ok_and(|answer| answer["status"]["allowed"] != true) {
+        if !call(client, request).await.is_ok_and(|answer| answer["status"]["allowed"] == true) {
             refused.push(format!("{verb} {resource}"));
         }
     }
@@ -112,7 +112,8 @@ async fn pods(client: &Client) -> Listed<Pod> {
     // Without them, those that ask by a label of their own are still found.
     let asking = paged(client, "/api/v1/namespaces", "", asks).await.unwrap_or_default();
     let is_looked_at = |pod: &Pod| pod.asks || pod.has_sidecar;
-    paged(client, "/api/v1/pods", "", |pod| Some(reduced(pod, &asking)).filter(is_looked_at)).await
+    let looked_at = |pod: &Value| Some(reduced(pod, &asking)).filter(|found| !has_ended(pod) && is_looked_at(found));
+    paged(client, "/api/v1/pods", "", looked_at).await
 }
 
 /// The ConfigMaps that these pods follow, and those of the usual name, which the next pod there would. Each name is asked
@@ -133,6 +134,12 @@ async fn config_maps(client: &Client, pods: &Listed<Pod>) -> Listed {
         all.extend(paged(client, "/api/v1/configmaps", &selector, is_looked_at).await?);
     }
     Ok(all)
+}
+
+/// Whether nothing becomes of it any more, for better or worse.
+fn has_ended(pod: &Value) -> bool {
+    ["Succeeded", "Failed"].iter().any(|phase| pod["status"]["phase"] == *phase)
+        || !pod["metadata"]["deletionTimestamp"].is_null()
 }
 
 fn reduced(pod: &Value, asking: &[String]) -> Pod {
@@ -221,6 +228,27 @@ mod tests {
             "metadata": {"namespace": namespace, "name": "p"},
             "spec": {"initContainers": [{"name": "ebb"}], "volumes": [volume]},
         })
+    }
+
+    #[tokio::test]
+    async fn pods_that_have_ended_or_are_about_to_are_nobodys_trouble() {
+        let pod = |name: &str, change: Value| {
+            let mut pod = json!({
+                "metadata": {"namespace": "shop", "name": name, "labels": {"ebb-cache.io/inject": "enabled"}},
+                "status": {"phase": "Running"},
+            });
+            json_patch::merge(&mut pod, &change);
+            pod
+        };
+        let pods = [
+            pod("runs", json!({})),
+            pod("done", json!({"status": {"phase": "Succeeded"}})),
+            pod("failed", json!({"status": {"phase": "Failed"}})),
+            pod("goes", json!({"metadata": {"deletionTimestamp": "2026-11-25T00:00:00Z"}})),
+        ];
+        let client = server(json!({"/api/v1/pods": pods}));
+        let names: Vec<_> = super::pods(&client).await.unwrap().into_iter().map(|pod| pod.name).collect();
+        assert_eq!(names, ["shop/runs"]);
     }
 
     #[tokio::test]

@@ -14,10 +14,13 @@ const MONTH: i64 = 30 * 86_400;
 /// The key of an injector's ConfigMap with what it puts into pods.
 const TEMPLATE: &str = "sidecar.yaml";
 
-/// The findings, in the order of their categories.
+/// The findings, in the order of their categories. Where nobody says a version, nobody would say anything else.
 pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut all = Vec::new();
     version(facts, &mut all);
+    if facts.version.is_err() {
+        return all;
+    }
     control_plane(facts, &mut all);
     webhook(facts, &mut all);
     policy(facts, &mut all);
@@ -64,7 +67,13 @@ fn version(facts: &Facts, all: &mut Vec<Finding>) {
         }
         None => {
             let why = facts.version.as_ref().err().map_or("it does not say its version", String::as_str);
-            bad(all, CATEGORY, Severity::Error, format!("the API server: {why}"), "Check KUBECONFIG and the network.");
+            bad(
+                all,
+                CATEGORY,
+                Severity::Error,
+                format!("the API server: {why}"),
+                "Check KUBECONFIG and the network. Nothing else was looked at.",
+            );
         }
     }
 }
