@@ -7,7 +7,7 @@ use crate::cleaner::{Reason, Total};
 use crate::k8s::events::Fate;
 use crate::memory::Regime;
 use crate::store::Miss;
-use crate::traffic::{CODES, Method, REASONS};
+use crate::traffic::{CODES, Method, Outcome, REASONS};
 use tonic::Code;
 
 /// What a value means from one scrape to the next.
@@ -266,19 +266,25 @@ pub(super) static METRICS: &[Metric] = &[
         }),
     ),
     by(
-        &["method"],
+        &["method", "outcome"],
         Metric {
             kind: Kind::Histogram,
             ..counter(
                 "request_duration",
                 SECONDS,
-                "From the headers of a call to its answer, or over one operation in 32 of a pipe",
+                "From the headers of a call to its answer, or over one operation in 32 of a pipe; `refused` where the \
+                 answer was a status but `ok`",
                 |r| {
                     let timed =
                         Method::ALL.iter().zip(&r.traffic.durations).filter(|(method, _)| !method.is_open_ended());
-                    timed
-                        .map(|(method, durations)| (vec![method.name().into()], Value::Durations(*durations)))
-                        .collect()
+                    let rows = timed.flat_map(|(method, both)| {
+                        Outcome::ALL.iter().zip(both).map(move |(outcome, durations)| (method, *outcome, durations))
+                    });
+                    let seen = rows.filter(|(_, outcome, durations)| *outcome == Outcome::Ok || durations.count() > 0);
+                    seen.map(|(method, outcome, durations)| {
+                        (vec![method.name().into(), outcome.name().into()], Value::Durations(*durations))
+                    })
+                    .collect()
                 },
             )
         },

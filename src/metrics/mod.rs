@@ -113,8 +113,9 @@ mod tests {
     /// The reference page.
     fn reference() -> String {
         let mut page = "# Metrics\n\nAt `/metrics` of the HTTP listener, in OpenMetrics. Everything is there from the \
-             first scrape on, but for status codes other than `ok`, which appear when they first occur. Labels have few \
-             values: no key and no client is ever one; of namespaces the first 32 are named, the others are one.\n\n"
+             first scrape on, but for status codes other than `ok` and the outcome `refused`, which appear when they \
+             first occur. Labels have few values: no key and no client is ever one; of namespaces the first 32 are \
+             named, the others are one.\n\n"
             .to_owned();
         let mut group = "";
         for metric in METRICS {

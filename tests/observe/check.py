@@ -159,9 +159,12 @@ def server(rules):
                 subprocess.run([PROGRAM, "get", "absent", *data], capture_output=True)
                 subprocess.run([PROGRAM, "set", "j" * 2000, "v", *data], capture_output=True)
                 return query("rate(ebb_hits_total[1m]) > 0") and query('rate(ebb_misses_total{reason="unknown_key"}[1m]) > 0') and query(
-                    'rate(ebb_requests_total{code="invalid_argument"}[1m]) > 0') and query('ebb_refusals_total{reason="FIELD_LENGTH"} > 1')
+                    'rate(ebb_requests_total{code="invalid_argument"}[1m]) > 0') and query(
+                    'ebb_refusals_total{reason="FIELD_LENGTH"} > 1') and query('ebb_request_duration_seconds_count{method="set", outcome="refused"} > 1')
 
             until("with hits, misses, refusals and their reasons", traffic)
+            refused = query('ebb_request_duration_seconds_count{outcome="refused"}')
+            check("how long refusals took is told of what was refused", {one["metric"]["method"] for one in refused} != {"set"} and refused)
             for board in ("fleet", "pod"):
                 body = json.loads((FILES / "dashboards" / f"{board}.json").read_text())
                 empty, asked = [], 0
