@@ -112,7 +112,7 @@ fn seconds_of_ms(ms: u64) -> f64 {
     ms as f64 / 1e3
 }
 
-fn runs(reading: &Reading, of: fn(&Total) -> Value) -> Series {
+fn runs(reading: &Reading, of: impl Fn(&Total) -> Value) -> Series {
     Reason::ALL.iter().zip(&reading.runs).map(|(reason, total)| (vec![reason.name().into()], of(total))).collect()
 }
 
@@ -241,6 +241,12 @@ pub(super) static METRICS: &[Metric] = &[
         &["reason"],
         counter("cleaner_freed_segments", None, "Segments that runs have given back", |r| {
             runs(r, |total| Value::Whole(total.freed_segments))
+        }),
+    ),
+    by(
+        &["reason"],
+        counter("cleaner_freed", BYTES, "The same in bytes", |r| {
+            runs(r, |total| Value::Whole(total.freed_segments * r.one_segment_bytes))
         }),
     ),
     by(

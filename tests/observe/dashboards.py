@@ -105,8 +105,8 @@ def fleet():
     board.panel("stat", "Memory used", "By all of them.", "bytes", [("sum(ebb_memory_used_bytes)", "")], 4, 4)
     board.panel("stat", "Live ÷ resident", "How much of what is resident holds keys and values.", "percentunit",
                 [("sum(ebb_live_bytes) / sum(ebb_memory_rss_bytes)", "")], 4, 4)
-    board.panel("stat", "Given back", "Segments that the cleaners have freed in the last day.", "none",
-                [("sum(increase(ebb_cleaner_freed_segments_total[1d]))", "")], 4, 4)
+    board.panel("stat", "Given back", "What the cleaners have freed in the last day.", "bytes",
+                [("sum(increase(ebb_cleaner_freed_bytes_total[1d]))", "")], 4, 4)
     board.panel("stat", "Hit ratio", "Of all reads in the last five minutes.", "percentunit",
                 [("sum(rate(ebb_hits_total[5m])) / (sum(rate(ebb_hits_total[5m])) + sum(rate(ebb_misses_total[5m])))", "")], 4, 4)
     board.panel("stat", "Rejected configurations", "Sidecars whose configuration on disk is not in force.", "none",
@@ -171,8 +171,8 @@ def pod():
                 [("sum by (event) (increase(ebb_cgroup_events_total[5m]))", "{{event}}")], 8)
     board.row("The cleaner")
     board.panel("timeseries", "Runs", "In five minutes, by reason.", "none", [("sum by (reason) (increase(ebb_cleaner_runs_total[5m]))", "{{reason}}")], 8)
-    board.panel("timeseries", "Segments given back", "A second, by reason.", "none",
-                [("sum by (reason) (rate(ebb_cleaner_freed_segments_total[5m]))", "{{reason}}")], 8)
+    board.panel("timeseries", "Given back", "Bytes of segments a second, by reason.", "Bps",
+                [("sum by (reason) (rate(ebb_cleaner_freed_bytes_total[5m]))", "{{reason}}")], 8)
     board.panel("timeseries", "CPU", "Share of a core, by reason.", "percentunit", [("sum by (reason) (rate(ebb_cleaner_cpu_seconds_total[5m]))", "{{reason}}")], 8)
     board.panel("timeseries", "Copied for each byte written", "The cost of keeping memory together.", "none",
                 [("sum(rate(ebb_copied_bytes_total[5m])) / sum(rate(ebb_appended_bytes_total[5m]))", "copied ÷ written")], 8, defaults={"min": 0})
