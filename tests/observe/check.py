@@ -117,13 +117,13 @@ def server(rules):
             took.append(time.perf_counter() - began)
         print(f"       a scrape takes {sorted(took)[100] * 1e3:.2f} ms in the median, this client included")
 
-        declared = names(pathlib.Path("docs/metrics.md").read_text())
+        documented = names(pathlib.Path("docs/metrics.md").read_text())
+        declared = {name for name in documented if not name.startswith("ebb_injector_")}
         served = names("\n".join(line for line in page.splitlines() if not line.startswith("#")))
         check("every metric that is served is documented", *sorted(served - declared))
         check("and every one that is documented is served", *sorted(declared - served))
-        injector = names(pathlib.Path("src/k8s/injector/metrics.rs").read_text()) | set(re.findall(r"ebb_injector_\w+", rules))
         used = names(rules) | names("".join(dashboards.render().values())) - {"ebb_fleet", "ebb_pod"}
-        check("alerts and dashboards use metrics that exist", *sorted(used - declared - injector))
+        check("alerts and dashboards use metrics that exist", *sorted(used - documented))
 
         port = free_port()
         settings = pathlib.Path(folder, "prometheus.yaml")
