@@ -23,8 +23,16 @@ def with_labels(query, labels):
     return re.sub(r"\b(ebb_[a-z_0-9]+)(\{[^}]*\})?", select, query)
 
 
+def runs_of_the_cleaner(labels, enable):
+    """Marks the minutes in which a cleaner has run; two minutes hold two scrapes that are a minute apart."""
+    query = "sum by (reason) (changes(ebb_cleaner_runs_total[2m])) > 0"
+    return {"name": "Runs of the cleaner", "datasource": SOURCE, "enable": enable, "hide": False, "iconColor": "orange",
+            "expr": with_labels(query, labels), "step": "60s", "titleFormat": "The cleaner has run", "textFormat": "{{reason}}",
+            "tagKeys": "reason", "useValueForTime": False}
+
+
 class Board:
-    def __init__(self, uid, title, description, labels, variables):
+    def __init__(self, uid, title, description, labels, variables, marked):
         self.labels, self.panels, self.y, self.x, self.row_height = labels, [], 0, 0, 0
         self.body = {
             "uid": uid,
@@ -39,7 +47,7 @@ class Board:
             "time": {"from": "now-3h", "to": "now"},
             "refresh": "30s",
             "templating": {"list": variables},
-            "annotations": {"list": []},
+            "annotations": {"list": [runs_of_the_cleaner(labels, marked)]},
             "links": [],
         }
 
@@ -99,7 +107,7 @@ LIMIT_DASHED = [{"matcher": {"id": "byName", "options": "limit"}, "properties": 
 
 def fleet():
     board = Board("ebb-fleet", "Ebb / Fleet", "All sidecars: who is large, who is near the limit, who gives memory back.",
-                  '{namespace=~"$namespace"}', [DATASOURCE, NAMESPACE])
+                  '{namespace=~"$namespace"}', [DATASOURCE, NAMESPACE], marked=False)  # of many, some cleaner always runs
     board.row("Now")
     board.panel("stat", "Sidecars", "Sidecars that are scraped.", "none", [("count(ebb_build_info)", "")], 4, 4)
     board.panel("stat", "Memory used", "By all of them.", "bytes", [("sum(ebb_memory_used_bytes)", "")], 4, 4)
@@ -144,7 +152,7 @@ def fleet():
 
 def pod():
     board = Board("ebb-pod", "Ebb / Pod", "One sidecar: where its memory is, what its cleaner does, how it answers.",
-                  POD, [DATASOURCE, NAMESPACE, variable("pod", "Pod", 'label_values(ebb_build_info{namespace=~"$namespace"}, pod)', False)])
+                  POD, [DATASOURCE, NAMESPACE, variable("pod", "Pod", 'label_values(ebb_build_info{namespace=~"$namespace"}, pod)', False)], marked=True)
     board.row("Now")
     board.panel("gauge", "Used of limit", "What counts against the limit.", "percentunit",
                 [("max(ebb_memory_used_bytes / ebb_memory_limit_bytes)", "")], 4, 6, defaults=SHARE | RATIO_STEPS)
