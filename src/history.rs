@@ -190,14 +190,9 @@ fn counted(stats: &Stats, totals: &Totals) -> Point {
     }
 }
 
-/// The durations of all methods together.
+/// The durations of all methods together, whatever the outcome.
 fn all(totals: &Totals) -> Durations {
-    let mut all = Durations::default();
-    for durations in &totals.durations {
-        all.buckets.iter_mut().zip(durations.buckets).for_each(|(sum, count)| *sum += count);
-        all.sum_nanos += durations.sum_nanos;
-    }
-    all
+    totals.durations.iter().flatten().fold(Durations::default(), |all, durations| all.and(durations))
 }
 
 #[cfg(test)]

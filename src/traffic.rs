@@ -115,6 +115,36 @@ impl Method {
 }
 
 const METHODS: usize = Method::ALL.len();
+
+/// What a request was answered with, as far as that is known when its service answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Outcome {
+    /// With what it asked for, or the first of it.
+    Ok,
+    /// With another status.
+    Refused,
+}
+
+impl Outcome {
+    /// Both, in the order of their declaration.
+    pub const ALL: [Self; 2] = [Self::Ok, Self::Refused];
+
+    /// The stable name, as in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Refused => "refused",
+        }
+    }
+
+    /// The outcome that a status means.
+    pub(crate) fn of(code: Code) -> Self {
+        if code == Code::Ok { Self::Ok } else { Self::Refused }
+    }
+}
+
+const OUTCOMES: usize = Outcome::ALL.len();
 /// The codes of gRPC, 0 to 16.
 pub const CODES: usize = Code::Unauthenticated as usize + 1;
 
@@ -165,6 +195,14 @@ impl Durations {
         BOUNDS_NANOS.get(reached?).copied()
     }
 
+    /// Those of both.
+    pub fn and(&self, other: &Self) -> Self {
+        let mut both = *self;
+        both.buckets.iter_mut().zip(other.buckets).for_each(|(sum, count)| *sum += count);
+        both.sum_nanos += other.sum_nanos;
+        both
+    }
+
     /// What came since `before`.
     pub fn since(&self, before: &Self) -> Self {
         let mut since = *self;
@@ -198,8 +236,8 @@ pub const REASONS: [&str; 15] = [
 pub struct Totals {
     /// By method and code.
     pub ended: [[u64; CODES]; METHODS],
-    /// By method; none for those that are open-ended.
-    pub durations: [Durations; METHODS],
+    /// By method and outcome; none for methods that are open-ended.
+    pub durations: [[Durations; OUTCOMES]; METHODS],
     /// By reason, in the order of [`REASONS`].
     pub refusals: [u64; REASONS.len()],
     /// Calls that have begun and not ended.
@@ -214,8 +252,8 @@ pub struct Totals {
 #[derive(Debug)]
 pub(crate) struct Lane {
     ended: [[AtomicU64; CODES]; METHODS],
-    buckets: [[AtomicU64; BUCKETS]; METHODS],
-    sum_nanos: [AtomicU64; METHODS],
+    buckets: [[[AtomicU64; BUCKETS]; OUTCOMES]; METHODS],
+    sum_nanos: [[AtomicU64; OUTCOMES]; METHODS],
     refusals: [AtomicU64; REASONS.len()],
     calls: [AtomicU64; 2],
     connections: [AtomicU64; 2],
@@ -240,8 +278,8 @@ impl Default for Lane {
     fn default() -> Self {
         Self {
             ended: [const { [const { AtomicU64::new(0) }; CODES] }; METHODS],
-            buckets: [const { [const { AtomicU64::new(0) }; BUCKETS] }; METHODS],
-            sum_nanos: zeros(),
+            buckets: [const { [const { [const { AtomicU64::new(0) }; BUCKETS] }; OUTCOMES] }; METHODS],
+            sum_nanos: [const { [const { AtomicU64::new(0) }; OUTCOMES] }; METHODS],
             refusals: zeros(),
             calls: zeros(),
             connections: zeros(),
@@ -256,14 +294,14 @@ impl Lane {
     }
 
     /// Counts how long one took.
-    pub(crate) fn took(&self, method: Method, duration: Duration) {
+    pub(crate) fn took(&self, method: Method, outcome: Outcome, duration: Duration) {
         if method.is_open_ended() {
             return;
         }
         let nanos = duration.as_nanos() as u64;
         let bucket = BOUNDS_NANOS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS_NANOS.len());
-        add(&self.buckets[method as usize][bucket], 1);
-        add(&self.sum_nanos[method as usize], nanos);
+        add(&self.buckets[method as usize][outcome as usize][bucket], 1);
+        add(&self.sum_nanos[method as usize][outcome as usize], nanos);
     }
 
     /// Counts a refusal by its reason.
@@ -314,13 +352,13 @@ impl Traffic {
         };
         let (_, open_calls) = open(&|lane| &lane.calls);
         let (accepted_connections, open_connections) = open(&|lane| &lane.connections);
-        let durations = |method: usize| Durations {
-            buckets: std::array::from_fn(|bucket| sum(&|lane| &lane.buckets[method][bucket])),
-            sum_nanos: sum(&|lane| &lane.sum_nanos[method]),
+        let durations = |method: usize, outcome: usize| Durations {
+            buckets: std::array::from_fn(|bucket| sum(&|lane| &lane.buckets[method][outcome][bucket])),
+            sum_nanos: sum(&|lane| &lane.sum_nanos[method][outcome]),
         };
         Totals {
             ended: std::array::from_fn(|method| std::array::from_fn(|code| sum(&|lane| &lane.ended[method][code]))),
-            durations: std::array::from_fn(durations),
+            durations: std::array::from_fn(|method| std::array::from_fn(|outcome| durations(method, outcome))),
             refusals: std::array::from_fn(|reason| sum(&|lane| &lane.refusals[reason])),
             open_calls,
             accepted_connections,
@@ -358,15 +396,17 @@ mod tests {
         let lane = Traffic::default();
         let one = lane.lane();
         for micros in [1, 10, 11, 900, 1_000_000] {
-            one.took(Method::Get, Duration::from_micros(micros));
+            one.took(Method::Get, Outcome::Ok, Duration::from_micros(micros));
         }
-        one.took(Method::Pipe, Duration::from_secs(9));
+        one.took(Method::Get, Outcome::Refused, Duration::from_micros(20));
+        one.took(Method::Pipe, Outcome::Ok, Duration::from_secs(9));
         let totals = lane.totals();
-        let get = totals.durations[Method::Get as usize];
+        let [get, refused] = totals.durations[Method::Get as usize];
         assert_eq!((get.buckets[0], get.buckets[1], get.buckets[6], get.buckets[12]), (2, 1, 1, 1));
         assert_eq!((get.count(), get.within_nanos(500), get.within_nanos(990)), (5, Some(25_000), None));
         assert_eq!(get.since(&get).within_nanos(500), None);
-        assert_eq!(totals.durations[Method::Pipe as usize].count(), 0, "a stream lasts as long as its client likes");
+        assert_eq!((refused.count(), refused.sum_nanos, get.and(&refused).count()), (1, 20_000, 6));
+        assert_eq!(totals.durations[Method::Pipe as usize][0].count(), 0, "a stream lasts as long as its client likes");
     }
 
     #[test]
@@ -374,6 +414,7 @@ mod tests {
         for (at, method) in Method::ALL.into_iter().enumerate() {
             assert_eq!(at, method as usize);
         }
+        assert_eq!(Outcome::ALL.map(|outcome| outcome as usize), [0, 1]);
         assert_eq!(Method::of("/ebb.v1.CacheService/BatchGet"), Method::BatchGet);
         assert_eq!(Method::of("/ebb.v1.AdminService/GetStats"), Method::Other);
     }

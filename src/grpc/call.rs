@@ -2,7 +2,7 @@
 
 use super::connection::Watchers;
 use crate::spans::Sampled;
-use crate::traffic::{Edge, Method};
+use crate::traffic::{Edge, Method, Outcome};
 use http::{HeaderMap, Request};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,21 +64,24 @@ pub(super) struct Call {
 impl Call {
     /// The service has answered: with a status already, if it refuses, or with what it ends in its trailers.
     pub(super) fn answered(&mut self, headers: &HeaderMap) {
-        self.calls.watchers.lane.took(self.method, self.began.elapsed());
-        self.end_with(headers);
+        let took = self.began.elapsed();
+        let outcome = self.end_with(headers).map_or(Outcome::Ok, Outcome::of);
+        self.calls.watchers.lane.took(self.method, outcome, took);
     }
 
-    /// Counts the status, if it is among these headers or trailers.
-    pub(super) fn end_with(&mut self, headers: &HeaderMap) {
-        let Some(status) = headers.get(Status::GRPC_STATUS) else { return };
+    /// Counts the status, if it is among these headers or trailers, and says which it is.
+    pub(super) fn end_with(&mut self, headers: &HeaderMap) -> Option<Code> {
+        let status = headers.get(Status::GRPC_STATUS)?;
         if status == "0" {
-            return self.end(Code::Ok);
+            self.end(Code::Ok);
+            return Some(Code::Ok);
         }
         let status = Status::from_header_map(headers).unwrap_or_else(|| Status::unknown(""));
         if let Some(info) = status.get_details_error_info() {
             self.calls.watchers.lane.refused(&info.reason);
         }
         self.end(status.code());
+        Some(status.code())
     }
 
     fn end(&mut self, code: Code) {

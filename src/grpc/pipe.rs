@@ -9,8 +9,8 @@ use super::cache::room;
 use super::in_flight::Share;
 use super::status;
 use crate::cache::{Cache, Refusal};
-use crate::proto::{self, pipe_request::Operation, pipe_response::Result as Outcome};
-use crate::traffic::{Method, PIPE_TIMED};
+use crate::proto::{self, pipe_request::Operation, pipe_response::Result as Answer};
+use crate::traffic::{Method, Outcome, PIPE_TIMED};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -40,7 +40,7 @@ impl Pipe {
     }
 
     /// Carries an operation out and counts it.
-    fn counted(&mut self, operation: Option<Operation>) -> Result<Outcome, Refusal> {
+    fn counted(&mut self, operation: Option<Operation>) -> Result<Answer, Refusal> {
         let method = match operation {
             Some(Operation::Get(_)) => Method::PipeGet,
             Some(Operation::Set(_)) => Method::PipeSet,
@@ -60,22 +60,22 @@ impl Pipe {
             );
             lane.ended(method, code);
             reason.into_iter().for_each(|reason| lane.refused(reason));
-            began.into_iter().for_each(|began| lane.took(method, began.elapsed()));
+            began.into_iter().for_each(|began| lane.took(method, Outcome::of(code), began.elapsed()));
         }
         result
     }
 
-    fn carry_out(&self, operation: Option<Operation>) -> Result<Outcome, Refusal> {
+    fn carry_out(&self, operation: Option<Operation>) -> Result<Answer, Refusal> {
         match operation {
             Some(Operation::Get(request)) => {
                 let response = self.cache.get(&request)?;
                 room(self.share.as_ref(), response.value.len() as u64)?;
-                Ok(Outcome::Get(response))
+                Ok(Answer::Get(response))
             }
-            Some(Operation::Set(request)) => self.cache.set(&request).map(Outcome::Set),
-            Some(Operation::Delete(request)) => self.cache.delete(&request).map(Outcome::Delete),
-            Some(Operation::Touch(request)) => self.cache.touch(&request).map(Outcome::Touch),
-            Some(Operation::Increment(request)) => self.cache.increment(&request).map(Outcome::Increment),
+            Some(Operation::Set(request)) => self.cache.set(&request).map(Answer::Set),
+            Some(Operation::Delete(request)) => self.cache.delete(&request).map(Answer::Delete),
+            Some(Operation::Touch(request)) => self.cache.touch(&request).map(Answer::Touch),
+            Some(Operation::Increment(request)) => self.cache.increment(&request).map(Answer::Increment),
             None => Err(Refusal::Missing { field: "operation" }),
         }
     }
@@ -90,7 +90,7 @@ impl Stream for Pipe {
             Some(Err(status)) => return Poll::Ready(Some(Err(status))),
             None => return Poll::Ready(None),
         };
-        let result = self.counted(request.operation).unwrap_or_else(|refusal| Outcome::Error(error(&refusal)));
+        let result = self.counted(request.operation).unwrap_or_else(|refusal| Answer::Error(error(&refusal)));
         let window = if std::mem::replace(&mut self.announced, true) { 0 } else { WINDOW };
         Poll::Ready(Some(Ok(proto::PipeResponse { id: request.id, result: Some(result), window })))
     }

@@ -7,7 +7,7 @@ use crate::cleaner::{Reason, Total};
 use crate::k8s::events::Fate;
 use crate::memory::Regime;
 use crate::store::Miss;
-use crate::traffic::{CODES, Method, REASONS};
+use crate::traffic::{CODES, Method, Outcome, REASONS};
 use tonic::Code;
 
 /// What a value means from one scrape to the next.
@@ -112,7 +112,7 @@ fn seconds_of_ms(ms: u64) -> f64 {
     ms as f64 / 1e3
 }
 
-fn runs(reading: &Reading, of: fn(&Total) -> Value) -> Series {
+fn runs(reading: &Reading, of: impl Fn(&Total) -> Value) -> Series {
     Reason::ALL.iter().zip(&reading.runs).map(|(reason, total)| (vec![reason.name().into()], of(total))).collect()
 }
 
@@ -245,6 +245,12 @@ pub(super) static METRICS: &[Metric] = &[
     ),
     by(
         &["reason"],
+        counter("cleaner_freed", BYTES, "The same in bytes", |r| {
+            runs(r, |total| Value::Whole(total.freed_segments * r.one_segment_bytes))
+        }),
+    ),
+    by(
+        &["reason"],
         counter("cleaner_cpu", SECONDS, "CPU time of runs", |r| {
             runs(r, |total| Value::Real(total.cpu_us as f64 / 1e6))
         }),
@@ -266,19 +272,25 @@ pub(super) static METRICS: &[Metric] = &[
         }),
     ),
     by(
-        &["method"],
+        &["method", "outcome"],
         Metric {
             kind: Kind::Histogram,
             ..counter(
                 "request_duration",
                 SECONDS,
-                "From the headers of a call to its answer, or over one operation in 32 of a pipe",
+                "From the headers of a call to its answer, or over one operation in 32 of a pipe; `refused` where the \
+                 answer was a status but `ok`",
                 |r| {
                     let timed =
                         Method::ALL.iter().zip(&r.traffic.durations).filter(|(method, _)| !method.is_open_ended());
-                    timed
-                        .map(|(method, durations)| (vec![method.name().into()], Value::Durations(*durations)))
-                        .collect()
+                    let rows = timed.flat_map(|(method, both)| {
+                        Outcome::ALL.iter().zip(both).map(move |(outcome, durations)| (method, *outcome, durations))
+                    });
+                    let seen = rows.filter(|(_, outcome, durations)| *outcome == Outcome::Ok || durations.count() > 0);
+                    seen.map(|(method, outcome, durations)| {
+                        (vec![method.name().into(), outcome.name().into()], Value::Durations(*durations))
+                    })
+                    .collect()
                 },
             )
         },

@@ -113,8 +113,9 @@ mod tests {
     /// The reference page.
     fn reference() -> String {
         let mut page = "# Metrics\n\nAt `/metrics` of the HTTP listener, in OpenMetrics. Everything is there from the \
-             first scrape on, but for status codes other than `ok`, which appear when they first occur. Labels have few \
-             values: no key and no client is ever one; of namespaces the first 32 are named, the others are one.\n\n"
+             first scrape on, but for status codes other than `ok` and the outcome `refused`, which appear when they \
+             first occur. Labels have few values: no key and no client is ever one; of namespaces the first 32 are \
+             named, the others are one.\n\n"
             .to_owned();
         let mut group = "";
         for metric in METRICS {
@@ -128,7 +129,26 @@ mod tests {
             let (name, kind) = (metric.full_name(), metric.kind.name());
             let _ = writeln!(page, "| `{name}` | {kind} | {} | {} |", labels.join(", "), metric.help);
         }
+        page += "\n## The injector\n\nAt `/metrics` of the HTTP listener of `ebb injector`.\n\n\
+             | metric | kind | labels | meaning |\n|---|---|---|---|\n";
+        page += &injector_rows(&crate::k8s::injector::Addresses::metrics_page());
         page.replace("|\n## ", "|\n\n## ")
+    }
+
+    /// The metrics of the injector, as its page tells them.
+    fn injector_rows(page: &str) -> String {
+        let after = |start: String| page.lines().find_map(|line| line.strip_prefix(&start));
+        let told = page.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '));
+        let row = |(name, help): (&str, &str)| {
+            let kind = after(format!("# TYPE {name} ")).unwrap();
+            let total = if kind == "counter" { "_total" } else { "" };
+            let series = after(format!("{name}{total}{{")).and_then(|series| series.split_once('}'));
+            let labels =
+                series.into_iter().flat_map(|(labels, _)| labels.split(',')).filter_map(|label| label.split_once('='));
+            let labels: Vec<_> = labels.map(|(label, _)| format!("`{label}`")).collect();
+            format!("| `{name}{total}` | {kind} | {} | {} |\n", labels.join(", "), help.trim_end_matches('.'))
+        };
+        told.map(row).collect()
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     pub(super) stats: Stats,
+    pub(super) one_segment_bytes: u64,
     pub(super) memory: Arc<Snapshot>,
     pub(super) namespaces: Vec<(Option<String>, cache::Counts)>,
     pub(super) runs: [Total; Reason::ALL.len()],
@@ -31,6 +32,7 @@ impl Reading {
             sources;
         Self {
             stats: store.stats(),
+            one_segment_bytes: store.segment_bytes() as u64,
             memory: memory.get(),
             namespaces: cache.usage(),
             runs: cleaner.totals(),

@@ -1,6 +1,6 @@
 "use strict";
 // Draws what /events says. State is the last hour; everything on the page is made anew from it each second.
-const state = { points: [], receipts: [], now: null, before: null, pointSeconds: 5, minutes: 60, peaks: [0, 0, 0] };
+const state = { points: [], receipts: [], now: null, before: null, pointSeconds: 5, minutes: 60, peaks: [0, 0, 0], mouse: null };
 const SVG = "http://www.w3.org/2000/svg";
 const $ = (id) => document.getElementById(id);
 
@@ -106,7 +106,9 @@ function drawMemory(points, from, to) {
   chart.box.replaceChildren(chart.svg);
   const again = held && chart.svg.querySelector(`[data-receipt="${held}"]`);
   if (again) again.focus({ preventScroll: true });
+  else if (!isOnMark(state.mouse)) tip(null); // no mark that was taken away hears that the mouse has left it
 }
+const isOnMark = (place) => Boolean(place && document.elementFromPoint(...place)?.classList.contains("mark"));
 function story(r) {
   const did = [`${size(r.moved_bytes)} moved`, `${plural(r.freed_segments, "segment")} freed`];
   if (r.evicted_items) did.push(`${plural(r.evicted_items, "entry").replace("entrys", "entries")} evicted`);
@@ -272,6 +274,8 @@ for (const button of document.querySelectorAll("[data-minutes]")) {
   });
 }
 addEventListener("resize", draw);
+addEventListener("mousemove", (event) => { state.mouse = [event.clientX, event.clientY]; });
+document.addEventListener("mouseleave", () => { state.mouse = null; });
 addEventListener("keydown", (event) => { if (event.key === "Escape") tip(null); });
 if (window.EventSource) listen();
 else trouble("This browser cannot receive a stream of events. `ebb stats --watch` and /metrics show the same figures.");

@@ -513,6 +513,14 @@ def check_monitoring():
     alerts = [alert for group in rule["spec"]["groups"] for alert in group["rules"]]
     ours = yaml.safe_load(read(CHART / "files/rules.yaml").replace("docs/operations.md", "https://example.com/ebb/operations"))
     check(f"the {len(alerts)} alerts arrive as they are tested", rule["spec"] != ours and "they differ")
+    for what, there, *arguments in (
+        ("no webhook", False, "--set", "injector.mode=none"),
+        ("a webhook that is not scraped", False, "--set", "monitoring.injector.enabled=false"),
+        ("one that is by its annotations", True, "--set", "monitoring.injector.enabled=false,monitoring.annotations.enabled=true"),
+    ):
+        groups = only(rendered("--values", path, *arguments), "PrometheusRule")["spec"]["groups"]
+        wanted = ours["groups"] if there else [group for group in ours["groups"] if group["name"] != "ebb-webhook"]
+        check(f"{what}: {len(groups)} groups of alerts", groups != wanted and [group["name"] for group in groups])
     boards = next(document for document in documents if "dashboards" in document["metadata"]["name"])
     texts = {f"ebb-{path.name}": json.loads(read(path)) for path in CHART.glob("files/dashboards/*.json")}
     arrived = {name: json.loads(text) for name, text in boards["data"].items()}

@@ -23,8 +23,16 @@ def with_labels(query, labels):
     return re.sub(r"\b(ebb_[a-z_0-9]+)(\{[^}]*\})?", select, query)
 
 
+def runs_of_the_cleaner(labels, enable):
+    """Marks the minutes in which a cleaner has run; two minutes hold two scrapes that are a minute apart."""
+    query = "sum by (reason) (changes(ebb_cleaner_runs_total[2m])) > 0"
+    return {"name": "Runs of the cleaner", "datasource": SOURCE, "enable": enable, "hide": False, "iconColor": "orange",
+            "expr": with_labels(query, labels), "step": "60s", "titleFormat": "The cleaner has run", "textFormat": "{{reason}}",
+            "tagKeys": "reason", "useValueForTime": False}
+
+
 class Board:
-    def __init__(self, uid, title, description, labels, variables):
+    def __init__(self, uid, title, description, labels, variables, marked):
         self.labels, self.panels, self.y, self.x, self.row_height = labels, [], 0, 0, 0
         self.body = {
             "uid": uid,
@@ -39,7 +47,7 @@ class Board:
             "time": {"from": "now-3h", "to": "now"},
             "refresh": "30s",
             "templating": {"list": variables},
-            "annotations": {"list": []},
+            "annotations": {"list": [runs_of_the_cleaner(labels, marked)]},
             "links": [],
         }
 
@@ -99,14 +107,14 @@ LIMIT_DASHED = [{"matcher": {"id": "byName", "options": "limit"}, "properties": 
 
 def fleet():
     board = Board("ebb-fleet", "Ebb / Fleet", "All sidecars: who is large, who is near the limit, who gives memory back.",
-                  '{namespace=~"$namespace"}', [DATASOURCE, NAMESPACE])
+                  '{namespace=~"$namespace"}', [DATASOURCE, NAMESPACE], marked=False)  # of many, some cleaner always runs
     board.row("Now")
     board.panel("stat", "Sidecars", "Sidecars that are scraped.", "none", [("count(ebb_build_info)", "")], 4, 4)
     board.panel("stat", "Memory used", "By all of them.", "bytes", [("sum(ebb_memory_used_bytes)", "")], 4, 4)
     board.panel("stat", "Live ÷ resident", "How much of what is resident holds keys and values.", "percentunit",
                 [("sum(ebb_live_bytes) / sum(ebb_memory_rss_bytes)", "")], 4, 4)
-    board.panel("stat", "Given back", "Segments that the cleaners have freed in the last day.", "none",
-                [("sum(increase(ebb_cleaner_freed_segments_total[1d]))", "")], 4, 4)
+    board.panel("stat", "Given back", "What the cleaners have freed in the last day.", "bytes",
+                [("sum(increase(ebb_cleaner_freed_bytes_total[1d]))", "")], 4, 4)
     board.panel("stat", "Hit ratio", "Of all reads in the last five minutes.", "percentunit",
                 [("sum(rate(ebb_hits_total[5m])) / (sum(rate(ebb_hits_total[5m])) + sum(rate(ebb_misses_total[5m])))", "")], 4, 4)
     board.panel("stat", "Rejected configurations", "Sidecars whose configuration on disk is not in force.", "none",
@@ -144,7 +152,7 @@ def fleet():
 
 def pod():
     board = Board("ebb-pod", "Ebb / Pod", "One sidecar: where its memory is, what its cleaner does, how it answers.",
-                  POD, [DATASOURCE, NAMESPACE, variable("pod", "Pod", 'label_values(ebb_build_info{namespace=~"$namespace"}, pod)', False)])
+                  POD, [DATASOURCE, NAMESPACE, variable("pod", "Pod", 'label_values(ebb_build_info{namespace=~"$namespace"}, pod)', False)], marked=True)
     board.row("Now")
     board.panel("gauge", "Used of limit", "What counts against the limit.", "percentunit",
                 [("max(ebb_memory_used_bytes / ebb_memory_limit_bytes)", "")], 4, 6, defaults=SHARE | RATIO_STEPS)
@@ -171,8 +179,8 @@ def pod():
                 [("sum by (event) (increase(ebb_cgroup_events_total[5m]))", "{{event}}")], 8)
     board.row("The cleaner")
     board.panel("timeseries", "Runs", "In five minutes, by reason.", "none", [("sum by (reason) (increase(ebb_cleaner_runs_total[5m]))", "{{reason}}")], 8)
-    board.panel("timeseries", "Segments given back", "A second, by reason.", "none",
-                [("sum by (reason) (rate(ebb_cleaner_freed_segments_total[5m]))", "{{reason}}")], 8)
+    board.panel("timeseries", "Given back", "Bytes of segments a second, by reason.", "Bps",
+                [("sum by (reason) (rate(ebb_cleaner_freed_bytes_total[5m]))", "{{reason}}")], 8)
     board.panel("timeseries", "CPU", "Share of a core, by reason.", "percentunit", [("sum by (reason) (rate(ebb_cleaner_cpu_seconds_total[5m]))", "{{reason}}")], 8)
     board.panel("timeseries", "Copied for each byte written", "The cost of keeping memory together.", "none",
                 [("sum(rate(ebb_copied_bytes_total[5m])) / sum(rate(ebb_appended_bytes_total[5m]))", "copied ÷ written")], 8, defaults={"min": 0})

@@ -89,6 +89,7 @@ try {
   const place = await page.locator("circle.mark").last().boundingBox(); // the last lies above those it covers
   await page.mouse.move(place.x + place.width / 2, place.y + place.height / 2);
   await until("and to the mouse", async () => tip.isVisible());
+  await until("until it slides away from under it", async () => tip.isHidden());
   await page.locator("summary").click();
   check((await text(page, "config")).includes("flag --max-memory"), "the configuration says where a value comes from");
   check((await text(page, "findings")).length > 0, "findings are shown");

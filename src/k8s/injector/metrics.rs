@@ -132,3 +132,26 @@ impl Metrics {
         text
     }
 }
+
+#[cfg(test)]
+impl super::Addresses {
+    /// The page with a series of each metric, for the reference page.
+    pub(crate) fn metrics_page() -> String {
+        let metrics = Metrics::new();
+        let admission = Admission {
+            answer: serde_json::Value::Null,
+            reason: None,
+            detail: String::new(),
+            namespace: String::new(),
+            owner: None,
+            is_dry_run: false,
+        };
+        metrics.admitted(&admission, Duration::ZERO);
+        metrics.event(Fate::ALL[0]);
+        metrics.evicted("evicted");
+        let (registered, text) = (format!("{:?}", metrics.registry), metrics.text());
+        let shown = text.matches("# TYPE ").count();
+        assert_eq!(registered.matches("Descriptor {").count(), shown, "a family without a series is not on the page");
+        text
+    }
+}
