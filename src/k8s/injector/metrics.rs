@@ -142,6 +142,7 @@ impl super::Addresses {
             answer: serde_json::Value::Null,
             reason: None,
             detail: String::new(),
+            warnings: Vec::new(),
             namespace: String::new(),
             owner: None,
             is_dry_run: false,
