@@ -32,7 +32,8 @@ fn check(text: &str) -> (i32, String) {
 #[test]
 fn every_problem_of_a_file_is_named_at_once() {
     let (code, said) = check(
-        "watermarks: { low: 95, high: 90 }\nmaxMemory: 64 bananas\nwatermark: {}\npacing: { cpu: 300 }\ncores: 0\ntick: 5\n",
+        "watermarks: { low: 95, high: 90 }\nmaxMemory: 64 bananas\nwatermark: {}\npacing: { cpu: 300 }\ncores: 0\ntick: 5\n\
+         otlpEndpoint: https://collector:4317\n",
     );
     assert_eq!(code, 64);
     for sentence in [
@@ -42,6 +43,7 @@ fn every_problem_of_a_file_is_named_at_once() {
         "pacing.cpu (",
         "cores is 0; it must be 1 to 64",
         "tick (",
+        "otlpEndpoint (\"https://collector:4317\") is not like http://localhost:4317",
     ] {
         assert!(said.contains(sentence), "{sentence:?} is missing in {said}");
     }

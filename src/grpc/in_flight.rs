@@ -72,10 +72,8 @@ impl Share {
     /// [`Refusal::InFlight`] says whose bound it is.
     pub(super) fn room(&self, need: u64) -> Result<(), Refusal> {
         let (all, max) = (self.all.ledger.used(Account::InFlight), self.all.max.load(Ordering::Relaxed));
-        let bounds = [
-            (self.used(), share(self.used(), all, max).min(self.all.max_per_connection), "by this connection"),
-            (all, max, "by all connections"),
-        ];
+        let share = share(self.used(), all.saturating_add(need), max).min(self.all.max_per_connection);
+        let bounds = [(self.used(), share, "by this connection"), (all, max, "by all connections")];
         bounds.into_iter().try_for_each(|(used, max, whose)| match used.saturating_add(need) {
             sum if sum <= max => Ok(()),
             _ => Err(Refusal::InFlight { need, used, max, whose }),
@@ -99,8 +97,8 @@ impl Share {
     }
 }
 
-/// What a connection that holds `used` bytes may hold, where all together hold `all` of `max`: twice what nobody holds. One
-/// that reads nothing comes to two thirds of `max`, a second one to two thirds of the rest, and something is always left. A
+/// What a connection that holds `used` bytes may hold, where all together would hold `all` of `max`: twice what nobody would.
+/// One that reads nothing comes to two thirds of `max`, a second one to two thirds of the rest, and something is always left. A
 /// connection that holds nothing may take one message of any length, or large values would never arrive within small limits.
 fn share(used: u64, all: u64, max: u64) -> u64 {
     if used == 0 { max } else { 2 * max.saturating_sub(all) }
@@ -297,10 +295,14 @@ mod tests {
                 (slow.used(), permits)
             })
             .collect();
-        assert_eq!(held.iter().map(|held| held.0).collect::<Vec<_>>(), [60_000, 20_000, 6_700, 2_200]);
+        assert_eq!(held.iter().map(|held| held.0).collect::<Vec<_>>(), [60_000, 20_000, 6_600, 2_200]);
         let writer = Share::new(all, Arc::default());
-        assert!(writer.take(1_100).is_ok(), "of 90,000 bytes 1,100 are left");
+        assert!(writer.take(1_200).is_ok(), "of 90,000 bytes 1,200 are left");
         drop(held);
+        let slow = Share::new(writer.all.clone(), Arc::default());
+        let permits: Vec<_> = std::iter::from_fn(|| slow.take(25_000).ok()).collect();
+        assert_eq!(slow.used(), 50_000, "nor do steps that are large beside the whole go beyond two thirds");
+        drop(permits);
         assert!(writer.take(90_000).is_ok(), "who holds nothing may take one message of any length");
         assert_eq!(ledger.total(), 0);
     }

@@ -69,6 +69,13 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_that_the_node_cannot_reach_is_none() {
+        let node = Node { total_bytes: 1000, available_bytes: 500 };
+        assert!(node.has(999) && !node.has(1000), "a cgroup's");
+        assert!(!node.is_whole(749) && node.is_whole(750), "the downward API's is less what the system keeps");
+    }
+
+    #[test]
     fn a_node_is_short_below_a_tenth_and_until_it_has_more_than_a_bit_more() {
         let with = |available_bytes| Node { total_bytes: 1000, available_bytes };
         assert!(!with(100).is_short(false));

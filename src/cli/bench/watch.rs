@@ -1,4 +1,5 @@
-//! Watching resident memory: it is looked at at once and then by a thread every five milliseconds, and what is asked later is answered from the series.
+//! Watching resident memory: a first look at once, then one every five milliseconds by a thread; what is asked later is
+//! answered from the series.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

@@ -105,12 +105,14 @@ pub(super) fn skip(pod: &Value, context: &Context<'_>, wishes: &Wishes) -> Optio
         }
     }
     let declared = list(&spec["initContainers"]).find(|container| container["name"] == "ebb");
-    let limits = [("spec", Some(spec)), ("of the container ebb", declared)];
-    for (whose, limit) in
-        limits.into_iter().filter_map(|(whose, of)| Some((whose, of?["resources"]["limits"]["memory"].as_str()?)))
-    {
-        if Quantity::parse(limit) < Quantity::parse(LEAST) {
-            return found(SkipReason::PodLimitTooSmall, format!("resources.limits.memory {whose} is {limit}"));
+    let limit = |of: &Value| of["resources"]["limits"]["memory"].as_str().map(str::to_owned);
+    let limits = [
+        ("spec.resources.limits.memory", limit(spec)),
+        ("resources.limits.memory of the container ebb", declared.and_then(limit)),
+    ];
+    for (what, limit) in limits {
+        if let Some(limit) = limit.filter(|limit| Quantity::parse(limit) < Quantity::parse(LEAST)) {
+            return found(SkipReason::PodLimitTooSmall, format!("{what} is {limit}"));
         }
     }
     None
