@@ -147,9 +147,12 @@ impl Server {
 
         let limits = limits(&boot);
         let (drain, draining) = watch::channel(false);
-        let in_flight_max = |limit: u64| boot.in_flight.0.min(limit / 16);
-        let in_flight =
-            InFlight::new(store.ledger().clone(), in_flight_max(at_start.limit_bytes), boot.in_flight_per_connection.0);
+        // Asked for anew each time: what is taken just after a limit was lowered must fit the new one.
+        let in_flight_max = {
+            let (view, most) = (view.clone(), boot.in_flight.0);
+            move || most.min(view.limit_bytes() / 16)
+        };
+        let in_flight = InFlight::new(store.ledger().clone(), in_flight_max, boot.in_flight_per_connection.0);
         let plane = |services| Plane {
             services,
             limits,
@@ -184,7 +187,6 @@ impl Server {
                     announce_receipts(&receipts);
                     last_receipt = last.id;
                 }
-                in_flight.set_max(in_flight_max(view.get().limit_bytes));
                 let compaction = live.tuning().compaction;
                 let found = live.poll();
                 if found != Reload::Unchanged {

@@ -23,22 +23,26 @@ use std::task::{Context, Poll, ready};
 use tonic::Status;
 
 /// What all connections together have in flight.
-#[derive(Debug)]
 pub struct InFlight {
     ledger: Arc<Ledger>,
-    max: AtomicU64,
+    max: Box<dyn Fn() -> u64 + Send + Sync>,
     max_per_connection: u64,
 }
 
 impl InFlight {
-    /// At most `max` bytes, and `max_per_connection` for one connection.
-    pub fn new(ledger: Arc<Ledger>, max: u64, max_per_connection: u64) -> Arc<Self> {
-        Arc::new(Self { ledger, max: AtomicU64::new(max), max_per_connection })
+    /// At most as many bytes as `max` says at the time, and `max_per_connection` for one connection.
+    pub fn new(
+        ledger: Arc<Ledger>,
+        max: impl Fn() -> u64 + Send + Sync + 'static,
+        max_per_connection: u64,
+    ) -> Arc<Self> {
+        Arc::new(Self { ledger, max: Box::new(max), max_per_connection })
     }
+}
 
-    /// Sets the bound: it follows the limit.
-    pub fn set_max(&self, max: u64) {
-        self.max.store(max, Ordering::Relaxed);
+impl std::fmt::Debug for InFlight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InFlight").field("max", &(self.max)()).finish_non_exhaustive()
     }
 }
 
@@ -71,7 +75,7 @@ impl Share {
     /// # Errors
     /// [`Refusal::InFlight`] says whose bound it is.
     pub(super) fn room(&self, need: u64) -> Result<(), Refusal> {
-        let (all, max) = (self.all.ledger.used(Account::InFlight), self.all.max.load(Ordering::Relaxed));
+        let (all, max) = (self.all.ledger.used(Account::InFlight), (self.all.max)());
         let share = share(self.used(), all.saturating_add(need), max).min(self.all.max_per_connection);
         let bounds = [(self.used(), share, "by this connection"), (all, max, "by all connections")];
         bounds.into_iter().try_for_each(|(used, max, whose)| match used.saturating_add(need) {
@@ -287,7 +291,7 @@ mod tests {
     #[test]
     fn readers_that_do_not_read_leave_room_for_everybody_else() {
         let ledger = Arc::new(Ledger::new(1 << 20));
-        let all = InFlight::new(ledger.clone(), 90_000, 1 << 20);
+        let all = InFlight::new(ledger.clone(), || 90_000, 1 << 20);
         let held: Vec<_> = (0..4)
             .map(|_| {
                 let slow = Share::new(all.clone(), Arc::default());
@@ -310,7 +314,7 @@ mod tests {
     #[test]
     fn what_is_taken_comes_back_and_beyond_the_share_nothing_is_given() {
         let ledger = Arc::new(Ledger::new(1 << 20));
-        let all = InFlight::new(ledger.clone(), 1_000, 600);
+        let all = InFlight::new(ledger.clone(), || 1_000, 600);
         let (one, two) = (Share::new(all.clone(), Arc::default()), Share::new(all, Arc::default()));
         let permit = one.take(600).unwrap();
         assert!(matches!(one.take(1), Err(Refusal::InFlight { whose: "by this connection", .. })));

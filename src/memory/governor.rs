@@ -87,6 +87,11 @@ impl View {
         self.0.load_full()
     }
 
+    /// The limit in it, in bytes.
+    pub fn limit_bytes(&self) -> u64 {
+        self.0.load().limit_bytes
+    }
+
     /// As the cleaner's receipts show it.
     pub fn outside(&self) -> Outside {
         let now = self.0.load();
