@@ -34,6 +34,7 @@ helm() { "$tools/helm" "$@"; }
 
 # A socket's path has room for some hundred bytes.
 work=$(mktemp -d /tmp/ebb-node.XXXXXX)
+export KUBECONFIG=$work/kubeconfig # from here on nothing that is asked or deleted is anybody else's
 network=ebb-$$ node=ebb-test image=localhost/ebb-$$ idle=localhost/idle-$$
 address=10.222.1.1 services=10.0.0.0/24 pods=10.222.0.0/24
 processes=()
@@ -99,7 +100,6 @@ users: [{name: u, user: {token: a-node-of-this-test}}]
 contexts: [{name: c, context: {cluster: c, user: u}}]
 current-context: c
 CONFIG
-export KUBECONFIG=$work/kubeconfig
 until_true 'the API server is ready' kubectl get --raw /readyz
 
 # The image that waits for its end also holds the namespaces of pods.
