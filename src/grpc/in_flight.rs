@@ -93,6 +93,12 @@ impl Share {
         Ok(self.force(bytes))
     }
 
+    /// What a message of `len` bytes takes while it arrives: its buffer grows by doubling. One that comes alone may have
+    /// all there is.
+    fn buffered(&self, len: u64) -> u64 {
+        len.saturating_mul(2).min((self.all.max)().max(len))
+    }
+
     /// Takes bytes that are there already.
     fn force(self: &Arc<Self>, bytes: u64) -> Permit {
         self.used.fetch_add(bytes, Ordering::Relaxed);
@@ -157,7 +163,7 @@ impl<B: Body<Data = Bytes, Error: Into<tonic::codegen::StdError>> + Unpin> Body 
             && let Some(largest) = this.prefix.feed(data)
             && largest > SMALL_BYTES
         {
-            match this.share.take(largest) {
+            match this.share.take(this.share.buffered(largest)) {
                 Ok(permit) => this.permit = Some(permit),
                 Err(refusal) => return Poll::Ready(Some(Err(status::of(&refusal)))),
             }
@@ -316,6 +322,7 @@ mod tests {
         let ledger = Arc::new(Ledger::new(1 << 20));
         let all = InFlight::new(ledger.clone(), || 1_000, 600);
         let (one, two) = (Share::new(all.clone(), Arc::default()), Share::new(all, Arc::default()));
+        assert_eq!([100, 800, 2_000].map(|len| one.buffered(len)), [200, 1_000, 2_000], "twice, or all there is");
         let permit = one.take(600).unwrap();
         assert!(matches!(one.take(1), Err(Refusal::InFlight { whose: "by this connection", .. })));
         assert!(matches!(two.take(401), Err(Refusal::InFlight { whose: "by all connections", .. })));
