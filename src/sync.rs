@@ -84,6 +84,8 @@ pub enum Fault {
     InsertUnlooked = 8,
     /// A read is counted by storing the slot instead of exchanging it.
     CountByStore = 9,
+    /// What is kept for bytes in flight is lowered without a look at what took off meanwhile.
+    LetGoUnlooked = 10,
 }
 
 /// Whether a bug is planted.

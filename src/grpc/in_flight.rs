@@ -12,7 +12,7 @@
 use crate::cache::Refusal;
 use crate::grpc::call::Call;
 use crate::grpc::status;
-use crate::store::{Account, Ledger};
+use crate::store::Ledger;
 use crate::traffic::Lane;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -75,7 +75,7 @@ impl Share {
     /// # Errors
     /// [`Refusal::InFlight`] says whose bound it is.
     pub(super) fn room(&self, need: u64) -> Result<(), Refusal> {
-        let (all, max) = (self.all.ledger.used(Account::InFlight), (self.all.max)());
+        let (all, max) = (self.all.ledger.in_flight(), (self.all.max)());
         let share = share(self.used(), all.saturating_add(need), max).min(self.all.max_per_connection);
         let bounds = [(self.used(), share, "by this connection"), (all, max, "by all connections")];
         bounds.into_iter().try_for_each(|(used, max, whose)| match used.saturating_add(need) {
@@ -102,7 +102,7 @@ impl Share {
     /// Takes bytes that are there already.
     fn force(self: &Arc<Self>, bytes: u64) -> Permit {
         self.used.fetch_add(bytes, Ordering::Relaxed);
-        self.all.ledger.force(Account::InFlight, bytes);
+        self.all.ledger.take_off(bytes);
         Permit { share: self.clone(), bytes }
     }
 }
@@ -124,7 +124,7 @@ struct Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.share.used.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.share.all.ledger.release(Account::InFlight, self.bytes);
+        self.share.all.ledger.land(self.bytes);
     }
 }
 
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(slow.used(), 50_000, "nor do steps that are large beside the whole go beyond two thirds");
         drop(permits);
         assert!(writer.take(90_000).is_ok(), "who holds nothing may take one message of any length");
-        assert_eq!(ledger.total(), 0);
+        assert_eq!(ledger.in_flight(), 0);
     }
 
     #[test]
@@ -327,7 +327,7 @@ mod tests {
         assert!(matches!(one.take(1), Err(Refusal::InFlight { whose: "by this connection", .. })));
         assert!(matches!(two.take(401), Err(Refusal::InFlight { whose: "by all connections", .. })));
         drop(permit);
-        assert_eq!((ledger.total(), one.used()), (0, 0));
+        assert_eq!((ledger.in_flight(), one.used()), (0, 0));
         assert!(two.take(401).is_ok());
     }
 }

@@ -40,6 +40,13 @@ pub struct Sample {
     pub pressure_percent: f64,
 }
 
+impl Sample {
+    /// What is used that the engine does not account for.
+    fn beside_bytes(&self) -> u64 {
+        self.used_bytes.saturating_sub(self.engine_bytes)
+    }
+}
+
 /// What the rules go by: see the configuration, where each is described.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Marks {
@@ -112,6 +119,11 @@ impl Regime {
             Self::Critical => "critical",
         }
     }
+
+    /// Whether it is left by evicting.
+    pub fn evicts(self) -> bool {
+        matches!(self, Self::High | Self::Critical)
+    }
 }
 
 /// What was decided, and what the next decision needs to know of this one.
@@ -123,12 +135,14 @@ pub struct Standing {
     pub budget_bytes: u64,
     /// What the cleaner is told.
     pub order: Order,
+    /// The most that was used beside the engine of late, in bytes.
+    beside_bytes: u64,
     before: Option<Sample>,
 }
 
 impl Default for Standing {
     fn default() -> Self {
-        Self { regime: Regime::Calm, budget_bytes: 0, order: Order::REST, before: None }
+        Self { regime: Regime::Calm, budget_bytes: 0, order: Order::REST, beside_bytes: 0, before: None }
     }
 }
 
@@ -137,18 +151,21 @@ const WORTH_BYTES: u64 = 512 << 10;
 /// How full segments are made while callers delete much: what is copied now may be deleted next, and the need for
 /// memory is falling anyway. At 50, a random nine tenths deleted cost twice the copying.
 const EMPTYING_OCCUPANCY_PERCENT: u8 = 30;
+/// In this time the envelope of what is used beside the engine falls to what is seen, were it to fall evenly.
+const BESIDE_FALLS_MS: u64 = 5_000;
 /// Bytes changed a second, in percent of live ones, from which on callers are said to write much.
 const BUSY_PERCENT: u64 = 2;
 
 /// Decides.
 pub fn decide(now: Sample, before: &Standing, marks: &Marks) -> Standing {
-    let budget_bytes = budget(&now, marks);
+    let elapsed_ms = before.before.map_or(0, |earlier| now.now_ms.saturating_sub(earlier.now_ms));
+    let beside_bytes = beside_of_late(&now, before, elapsed_ms);
+    let budget_bytes = budget(&now, beside_bytes.max(beside_ahead(&now, before, elapsed_ms)), marks);
     let of_budget = |percent: u64| budget_bytes / 100 * percent;
     let (low, high, critical) =
         (of_budget(marks.low_percent), of_budget(marks.high_percent), of_budget(marks.critical_percent));
-    let elapsed_ms = before.before.map_or(0, |earlier| now.now_ms.saturating_sub(earlier.now_ms));
     let ahead = expected(&now, before.before.as_ref(), elapsed_ms, marks.look_ahead_ms);
-    let was_evicting = matches!(before.regime, Regime::High | Regime::Critical);
+    let was_evicting = before.regime.evicts();
     let short = now.pressure_percent >= marks.pressure_percent && now.engine_bytes > low;
 
     let regime = match () {
@@ -167,7 +184,7 @@ pub fn decide(now: Sample, before: &Standing, marks: &Marks) -> Standing {
         Regime::Critical => Reason::Critical,
     };
     let occupancy = match before.before {
-        Some(earlier) if is_emptying(&now, &earlier) => EMPTYING_OCCUPANCY_PERCENT,
+        Some(earlier) if is_emptying(&now, &earlier, elapsed_ms) => EMPTYING_OCCUPANCY_PERCENT,
         earlier if is_busy(&now, earlier.as_ref(), elapsed_ms) => marks.busy_occupancy_percent,
         _ => marks.idle_occupancy_percent,
     };
@@ -178,7 +195,7 @@ pub fn decide(now: Sample, before: &Standing, marks: &Marks) -> Standing {
             Order { reason, target_occupancy_percent: occupancy, evict_to_bytes: Some(low) }
         }
     };
-    Standing { regime, budget_bytes, order, before: Some(now) }
+    Standing { regime, budget_bytes, order, beside_bytes, before: Some(now) }
 }
 
 /// What is kept free under a limit, in bytes.
@@ -188,30 +205,50 @@ pub(super) fn reserve(limit_bytes: u64, marks: &Marks) -> u64 {
 
 /// What the engine may use: the limit, less the reserve, less what the process uses that the engine does not account
 /// for (program, threads, connections, allocator).
-fn budget(now: &Sample, marks: &Marks) -> u64 {
+fn budget(now: &Sample, beside_bytes: u64, marks: &Marks) -> u64 {
     let ceiling = now.limit_bytes.saturating_sub(reserve(now.limit_bytes, marks));
-    let beside = now.used_bytes.saturating_sub(now.engine_bytes);
-    ceiling - beside.min(ceiling / 2)
+    ceiling - beside_bytes.min(ceiling / 2)
+}
+
+/// What is used beside the engine, as an envelope: it rises at once and falls slowly. Buffers come and go many times
+/// between two readings, and the engine fills whatever a low reading seems to leave.
+fn beside_of_late(now: &Sample, before: &Standing, elapsed_ms: u64) -> u64 {
+    let seen = now.beside_bytes();
+    let above = before.beside_bytes.saturating_sub(seen);
+    seen + above / BESIDE_FALLS_MS
+        * if is_plausible(elapsed_ms) { BESIDE_FALLS_MS.saturating_sub(elapsed_ms) } else { 0 }
+}
+
+/// What is used beside the engine at the next reading, if it grows on as it did since the last.
+fn beside_ahead(now: &Sample, before: &Standing, elapsed_ms: u64) -> u64 {
+    let seen = now.beside_bytes();
+    let earlier = before.before.filter(|_| is_plausible(elapsed_ms)).map_or(seen, |earlier| earlier.beside_bytes());
+    seen.saturating_add(seen.saturating_sub(earlier))
+}
+
+/// A clock that stood still or leapt says nothing about a slope.
+fn is_plausible(elapsed_ms: u64) -> bool {
+    (10..=10_000).contains(&elapsed_ms)
 }
 
 /// The engine's use after the look-ahead, if it grows on as it did since the last reading.
 fn expected(now: &Sample, earlier: Option<&Sample>, elapsed_ms: u64, look_ahead_ms: u64) -> u64 {
     let Some(earlier) = earlier else { return now.engine_bytes };
-    // A clock that stood still or leapt says nothing about a slope.
-    if !(10..=10_000).contains(&elapsed_ms) {
+    if !is_plausible(elapsed_ms) {
         return now.engine_bytes;
     }
     let grown = now.engine_bytes.saturating_sub(earlier.engine_bytes);
     now.engine_bytes.saturating_add(grown.saturating_mul(look_ahead_ms) / elapsed_ms)
 }
 
-/// Live items became fewer by more than a hundredth since the last reading.
-fn is_emptying(now: &Sample, earlier: &Sample) -> bool {
-    now.item_bytes < earlier.item_bytes - earlier.item_bytes / 100
+/// Live items become fewer, by more than a hundredth in 100 ms.
+fn is_emptying(now: &Sample, earlier: &Sample, elapsed_ms: u64) -> bool {
+    let gone = earlier.item_bytes.saturating_sub(now.item_bytes);
+    gone > 0 && gone >= earlier.item_bytes / 100 * elapsed_ms / 100
 }
 
 fn is_busy(now: &Sample, earlier: Option<&Sample>, elapsed_ms: u64) -> bool {
-    let Some(earlier) = earlier.filter(|_| (10..=10_000).contains(&elapsed_ms)) else { return false };
+    let Some(earlier) = earlier.filter(|_| is_plausible(elapsed_ms)) else { return false };
     let changed = now.changed_bytes.saturating_sub(earlier.changed_bytes);
     changed.saturating_mul(1000) / elapsed_ms > now.item_bytes / 100 * BUSY_PERCENT
 }

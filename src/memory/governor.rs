@@ -141,19 +141,23 @@ impl Governor {
         let mut standing = Standing::default();
         let mut in_regime_ms = [0; Regime::ALL.len()];
         let mut last_ms = clock.now_ms();
+        // Returns how long to wait for the next reading.
         let mut govern = move |setting: Setting| {
             let now_ms = clock.now_ms();
-            in_regime_ms[standing.regime as usize] += now_ms - std::mem::replace(&mut last_ms, now_ms);
+            let elapsed_ms = now_ms - std::mem::replace(&mut last_ms, now_ms);
+            in_regime_ms[standing.regime as usize] += elapsed_ms;
+            store.ledger().let_go(elapsed_ms);
             let (snapshot, sample) = sampler.read(&setting, &store, now_ms);
             standing = act(sample, &standing, &setting.marks, &store, &cleaner);
             let Standing { regime, budget_bytes, order, .. } = standing;
             view.0.store(Arc::new(Snapshot { regime, budget_bytes, reason: order.reason, in_regime_ms, ..snapshot }));
+            if regime.evicts() { (setting.tick / 4).max(SHORTEST_TICK).min(setting.tick) } else { setting.tick }
         };
-        govern(setting); // at once: nobody asks a server that has not read
+        let mut tick = govern(setting); // at once: nobody asks a server that has not read
         let on_thread = shared.clone();
         let thread = std::thread::Builder::new().name("ebb-governor".to_owned()).spawn(move || {
-            while let Some(setting) = on_thread.next() {
-                govern(setting);
+            while let Some(setting) = on_thread.next(tick) {
+                tick = govern(setting);
             }
         })?;
         Ok(Self { shared, thread: Some(thread) })
@@ -176,16 +180,20 @@ impl Governor {
 }
 
 impl Shared {
-    /// Waits for a tick; `None` when the thread is to stop.
-    fn next(&self) -> Option<Setting> {
+    /// Waits for `tick`; `None` when the thread is to stop.
+    fn next(&self, tick: Duration) -> Option<Setting> {
         let state = held(&self.state);
         let before = state.setting;
         let idle = |state: &mut State| !state.stopping && state.setting == before;
-        let waited = self.bell.wait_timeout_while(state, before.tick, idle);
+        let waited = self.bell.wait_timeout_while(state, tick, idle);
         let (state, _) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
         (!state.stopping).then_some(state.setting)
     }
 }
+
+/// While memory is short it is read four times as often, but for this: what takes the last of a container takes it
+/// between two readings.
+const SHORTEST_TICK: Duration = Duration::from_millis(20);
 
 /// Decides, and carries the decision to the ledger and the cleaner.
 fn act(sample: Sample, before: &Standing, marks: &Marks, store: &Store, cleaner: &Cleaner) -> Standing {
@@ -289,6 +297,9 @@ impl Sampler {
     }
 
     fn read(&mut self, setting: &Setting, store: &Store, now_ms: u64) -> (Snapshot, Sample) {
+        // Before the usage: what callers write between the two readings must not look like memory that the process has
+        // no use for.
+        let engine_bytes = store.ledger().total();
         let (snapshot, reading) = self.limits(setting);
         let rss_bytes = self.process.rss_bytes();
         // A limit that only the configuration knows is held against this process alone; a container's usage may hold
@@ -299,21 +310,13 @@ impl Sampler {
             Some(used) if by_container => used,
             _ => rss_bytes,
         };
-        let Stats {
-            item_bytes,
-            dead_bytes,
-            segment_bytes,
-            index_bytes,
-            in_flight_bytes,
-            appended_bytes,
-            buried_bytes,
-            ..
-        } = store.stats();
+        let Stats { item_bytes, dead_bytes, index_bytes, in_flight_bytes, appended_bytes, buried_bytes, .. } =
+            store.stats();
         let sample = Sample {
             now_ms,
             limit_bytes: snapshot.limit_bytes,
             used_bytes,
-            engine_bytes: segment_bytes + index_bytes + in_flight_bytes,
+            engine_bytes,
             live_bytes: item_bytes + index_bytes + in_flight_bytes,
             item_bytes,
             dead_bytes,

@@ -6,8 +6,11 @@
 //! L1. The sum of the accounts is at most the capacity, unless the capacity was lowered under it or [`Ledger::force`]
 //!     was used; then nothing is granted until the sum has fallen below it.
 //! L2. What was reserved is released exactly once, by whoever holds it.
+//! L3. Of requests and responses the sum holds the most that was in flight of late: an allocator keeps freed buffers for
+//!     a while, and their pages must not be promised to segments meanwhile.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Fault, planted};
 
 /// What bytes are reserved for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,23 +19,36 @@ pub enum Account {
     Segments,
     /// The index of all shards.
     Index,
-    /// Requests and responses in flight.
-    InFlight,
 }
+
+/// In this time what is kept for bytes in flight falls to what is in flight, were it to fall evenly: half of the second
+/// in which the allocator gives its freed pages back (see `.cargo/config.toml`).
+const KEPT_MS: u64 = 500;
+/// What is kept above what is in flight, in bytes, is not worth keeping.
+const KEPT_BYTES: u64 = 4 << 10;
 
 /// The account of all memory that can grow.
 #[derive(Debug)]
 pub struct Ledger {
     capacity: AtomicU64,
     total: AtomicU64,
-    accounts: [AtomicU64; 3],
+    accounts: [AtomicU64; 2],
+    in_flight: AtomicU64,
+    /// What the total holds of it.
+    in_flight_kept: AtomicU64,
 }
 
 impl Ledger {
     /// A ledger that grants up to `capacity` bytes.
     pub fn new(capacity: u64) -> Self {
         let zero = || AtomicU64::new(0);
-        Self { capacity: AtomicU64::new(capacity), total: zero(), accounts: [zero(), zero(), zero()] }
+        Self {
+            capacity: AtomicU64::new(capacity),
+            total: zero(),
+            accounts: [zero(), zero()],
+            in_flight: zero(),
+            in_flight_kept: zero(),
+        }
     }
 
     /// What may be in use, in bytes.
@@ -57,7 +73,7 @@ impl Ledger {
 
     /// Whether `bytes` of segments would fit if there were no other: otherwise it is vain to evict for them.
     pub fn could_hold(&self, bytes: u64) -> bool {
-        let fixed = self.used(Account::Index) + self.used(Account::InFlight);
+        let fixed = self.used(Account::Index) + self.in_flight_kept();
         fixed.saturating_add(bytes) <= self.capacity()
     }
 
@@ -87,6 +103,49 @@ impl Ledger {
         self.accounts[account as usize].fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// What is in flight, in bytes.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// What is counted for it, in bytes; see L3.
+    pub fn in_flight_kept(&self) -> u64 {
+        self.in_flight_kept.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request or a response of `bytes`, whatever the capacity.
+    pub fn take_off(&self, bytes: u64) {
+        self.keep(self.in_flight.fetch_add(bytes, Ordering::Relaxed) + bytes);
+    }
+
+    /// One of `bytes` has ended. What was kept for it stays so until it is [let go](Self::let_go).
+    pub fn land(&self, bytes: u64) {
+        let before = self.in_flight.fetch_sub(bytes, Ordering::Relaxed);
+        assert!(before >= bytes, "{bytes} bytes ended of the {before} in flight (L2)");
+    }
+
+    /// Lets go of some of what is kept and not in flight any more, `elapsed_ms` after the last time.
+    pub fn let_go(&self, elapsed_ms: u64) {
+        let kept = self.in_flight_kept();
+        let above = kept.saturating_sub(self.in_flight());
+        let step = if above <= KEPT_BYTES { above } else { above * elapsed_ms.min(KEPT_MS) / KEPT_MS };
+        let lowered = self.in_flight_kept.compare_exchange(kept, kept - step, Ordering::AcqRel, Ordering::Relaxed);
+        if lowered.is_ok() {
+            self.total.fetch_sub(step, Ordering::Relaxed);
+        }
+        // Whoever took off meanwhile may have found enough kept that is not kept any more. Its exchange of what is kept
+        // came before ours, and so it is seen in flight.
+        if !planted(Fault::LetGoUnlooked) {
+            self.keep(self.in_flight());
+        }
+    }
+
+    /// Keeps at least `bytes` for what is in flight.
+    fn keep(&self, bytes: u64) {
+        let kept = self.in_flight_kept.fetch_max(bytes, Ordering::AcqRel);
+        self.total.fetch_add(bytes.saturating_sub(kept), Ordering::Relaxed);
+    }
+
     /// Gives back what was reserved.
     pub fn release(&self, account: Account, bytes: u64) {
         let before = self.accounts[account as usize].fetch_sub(bytes, Ordering::Relaxed);
@@ -103,8 +162,8 @@ mod tests {
     fn nothing_is_granted_above_the_capacity() {
         let ledger = Ledger::new(100);
         assert!(ledger.reserve(Account::Segments, 60));
-        assert!(!ledger.reserve(Account::InFlight, 41));
-        assert!(ledger.reserve(Account::InFlight, 40));
+        assert!(!ledger.reserve(Account::Index, 41));
+        assert!(ledger.reserve(Account::Index, 40));
         assert_eq!((ledger.total(), ledger.used(Account::Segments)), (100, 60));
     }
 
@@ -116,6 +175,24 @@ mod tests {
         assert!(!ledger.reserve(Account::Index, 1));
         ledger.release(Account::Segments, 60);
         assert!(ledger.reserve(Account::Index, 20));
+    }
+
+    #[test]
+    fn what_was_in_flight_is_kept_for_a_while_and_used_again() {
+        let ledger = Ledger::new(4 << 20);
+        ledger.take_off(1 << 20);
+        ledger.land(1 << 20);
+        assert_eq!((ledger.in_flight(), ledger.in_flight_kept(), ledger.total()), (0, 1 << 20, 1 << 20));
+        assert!(!ledger.reserve(Account::Segments, (3 << 20) + 1), "its pages are still there");
+        ledger.take_off(1 << 19);
+        assert_eq!(ledger.total(), 1 << 20, "the next one uses them");
+        ledger.let_go(250);
+        assert_eq!(ledger.total(), (1 << 20) - (1 << 18), "half of what is not in flight");
+        ledger.let_go(60_000);
+        assert_eq!((ledger.in_flight_kept(), ledger.total()), (1 << 19, 1 << 19));
+        ledger.land(1 << 19);
+        (0..100).for_each(|_| ledger.let_go(100));
+        assert_eq!((ledger.in_flight_kept(), ledger.total()), (0, 0), "and it ends");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! `RUSTFLAGS="--cfg shuttle" cargo test --release --no-default-features --lib models` runs the whole store under
 //! shuttle: random schedules, and PCT (Burckhardt et al., ASPLOS 2010) for bugs that need few but rare switches.
-//! `RUSTFLAGS="--cfg loom"` runs what depends on memory order, a single item, under loom, which explores every
+//! `RUSTFLAGS="--cfg loom"` runs what depends on memory order, a single item and the ledger, under loom, which explores every
 //! execution of the C11 model. The number of executions is asserted: a checker that explored one schedule has not looked.
 
 use super::*;
@@ -339,7 +339,7 @@ mod whole_store {
 }
 
 #[cfg(loom)]
-mod one_item {
+mod every_execution {
     use super::item::{Draft, Facts, Read, View};
     use super::*;
     use crate::sync::atomic::{AtomicU64, Ordering};
@@ -416,6 +416,25 @@ mod one_item {
                     Read::Again => {}
                 }
                 writer.join().unwrap();
+            })
+        });
+    }
+
+    #[test]
+    fn what_takes_off_while_memory_is_let_go_is_kept() {
+        with_twin(Fault::LetGoUnlooked, 10, |_| {
+            explore(|| {
+                let ledger = Arc::new(Ledger::new(1 << 20));
+                ledger.take_off(64 << 10);
+                ledger.land(64 << 10);
+                let caller = {
+                    let ledger = ledger.clone();
+                    thread::spawn(move || ledger.take_off(48 << 10))
+                };
+                ledger.let_go(u64::MAX);
+                caller.join().unwrap();
+                assert!(ledger.in_flight_kept() >= ledger.in_flight(), "{ledger:?}");
+                assert_eq!(ledger.total(), ledger.in_flight_kept());
             })
         });
     }

@@ -22,7 +22,7 @@ pub struct Stats {
     pub segment_bytes: u64,
     /// The index of all shards, in bytes.
     pub index_bytes: u64,
-    /// Requests and responses in flight, in bytes.
+    /// Requests and responses in flight, the most of late, in bytes.
     pub in_flight_bytes: u64,
     /// What all of these may be together, in bytes.
     pub capacity_bytes: u64,
@@ -71,7 +71,7 @@ impl Store {
             dead_bytes: (sum(|c| &c.written_words) * words).saturating_sub(item_bytes),
             segment_bytes: ledger.used(Account::Segments),
             index_bytes: ledger.used(Account::Index),
-            in_flight_bytes: ledger.used(Account::InFlight),
+            in_flight_bytes: ledger.in_flight_kept(),
             capacity_bytes: ledger.capacity(),
             hits: sum(|c| &c.hits),
             misses: misses_by.iter().sum(),
