@@ -64,7 +64,7 @@ pub struct Boot {
     pub streams: u32,
     /// Flow-control window of one call.
     pub stream_window: ByteSize,
-    /// Flow-control window of one connection; also its budget for small messages, so keep it large.
+    /// Flow-control window of one connection.
     pub connection_window: ByteSize,
     /// How long a client may take to say that it speaks HTTP/2.
     pub handshake_timeout: Span,
@@ -74,7 +74,8 @@ pub struct Boot {
     pub write_timeout: Span,
     /// Headers of one call.
     pub header_list: ByteSize,
-    /// Bytes in flight of all connections together, at most; never more than 1/16 of the limit.
+    /// Bytes in flight of all connections together, at most; never more than 1/16 of the limit. A message that arrives
+    /// counts twice, as its buffer doubles while it grows.
     pub in_flight: ByteSize,
     /// Bytes in flight of one connection, at most; never more than twice what all connections together leave free.
     pub in_flight_per_connection: ByteSize,
@@ -132,8 +133,8 @@ impl Default for Boot {
             max_value: ByteSize(1 << 20),
             connections: 256,
             streams: 256,
-            stream_window: ByteSize(1 << 20),
-            connection_window: ByteSize(16 << 20),
+            stream_window: ByteSize(128 << 10),
+            connection_window: ByteSize(1 << 20),
             handshake_timeout: Span(2_000),
             idle_timeout: Span(15 * 60_000),
             write_timeout: Span(5_000),

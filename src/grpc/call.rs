@@ -1,6 +1,8 @@
 //! A call from its first header to the last byte of its answer: what a connection knows of it, and how it is counted.
 
 use super::connection::Watchers;
+use super::status;
+use crate::cache::Refusal;
 use crate::spans::Sampled;
 use crate::traffic::{Edge, Method, Outcome};
 use http::{HeaderMap, Request};
@@ -82,6 +84,13 @@ impl Call {
         }
         self.end(status.code());
         Some(status.code())
+    }
+
+    /// Counts that it was refused after it had begun to answer.
+    pub(super) fn refuse(&mut self, refusal: &Refusal) {
+        let (code, reason, _) = status::table(refusal);
+        self.calls.watchers.lane.refused(reason);
+        self.end(code);
     }
 
     fn end(&mut self, code: Code) {

@@ -84,6 +84,17 @@ impl Share {
         })
     }
 
+    /// Whether calls of this connection that take no answers may hold `used` bytes of their requests: a quarter of what
+    /// nobody holds, so that a client that only sends never keeps out the large messages of others.
+    ///
+    /// # Errors
+    /// [`Refusal::InFlight`].
+    pub(super) fn room_of_stuck(&self, used: u64) -> Result<(), Refusal> {
+        let max = (self.all.max)().saturating_sub(self.all.ledger.in_flight()) / 4;
+        let whose = "by calls of this connection that take no answers";
+        if used <= max { Ok(()) } else { Err(Refusal::InFlight { need: 0, used, max, whose }) }
+    }
+
     /// Takes bytes, if there is room for them.
     ///
     /// # Errors
@@ -100,7 +111,7 @@ impl Share {
     }
 
     /// Takes bytes that are there already.
-    fn force(self: &Arc<Self>, bytes: u64) -> Permit {
+    pub(super) fn force(self: &Arc<Self>, bytes: u64) -> Permit {
         self.used.fetch_add(bytes, Ordering::Relaxed);
         self.all.ledger.take_off(bytes);
         Permit { share: self.clone(), bytes }
@@ -116,9 +127,21 @@ fn share(used: u64, all: u64, max: u64) -> u64 {
 
 /// Bytes that were taken; given back when it is dropped.
 #[derive(Debug)]
-struct Permit {
+pub(super) struct Permit {
     share: Arc<Share>,
     bytes: u64,
+}
+
+impl Permit {
+    /// How many.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// As many as there are now.
+    pub(super) fn resize(&mut self, bytes: u64) {
+        *self = self.share.clone().force(bytes);
+    }
 }
 
 impl Drop for Permit {
@@ -230,6 +253,11 @@ impl Held {
     /// Counts what leaves against `share`; `call` ends with it.
     pub(super) fn new(inner: tonic::body::Body, share: Arc<Share>, call: Call) -> Self {
         Self { inner, share, call }
+    }
+
+    /// The call is not carried on.
+    pub(super) fn refuse(&mut self, refusal: &Refusal) {
+        self.call.refuse(refusal);
     }
 }
 

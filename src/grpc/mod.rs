@@ -14,11 +14,13 @@ mod cache;
 mod call;
 pub mod codec;
 mod connection;
+mod http2;
 mod in_flight;
 mod listener;
 mod pipe;
 mod serve;
 pub mod status;
+mod stuck;
 
 pub use admin::Admin;
 pub use in_flight::InFlight;

@@ -6,7 +6,8 @@
 use crate::cli::connect::{self, Address};
 use crate::cli::{Failure, Outcome, wait};
 use crate::proto::cache_service_client::CacheServiceClient;
-use crate::proto::{GetRequest, ScanRequest, SetRequest};
+use crate::proto::pipe_request::Operation;
+use crate::proto::{GetRequest, PipeRequest, PipeResponse, ScanRequest, SetRequest};
 use clap::Args;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +31,8 @@ pub(crate) struct StormArgs {
 
 const WRITERS: u64 = 64;
 const SLOW_STREAMS: usize = 64;
+const DEAF_CONNECTIONS: usize = 4;
+const DEAF_PIPES: usize = 16;
 const LARGEST_BYTES: u64 = 1 << 20;
 
 pub(super) fn run(args: StormArgs) -> Outcome {
@@ -47,6 +50,7 @@ async fn storm(args: StormArgs) -> Result<(), Failure> {
     drop(connect::channel(&args.addr, None).await?); // says it well if nobody is there
     let endpoint = connect::endpoint(&args.addr)?;
     let slow = slow_readers(&endpoint).await?;
+    let deaf = deaf_pipes(&endpoint).await?;
     let counts = Arc::new(Counts::default());
     let end = Instant::now() + Duration::from_secs(args.seconds);
     let mut writers = tokio::task::JoinSet::new();
@@ -59,7 +63,7 @@ async fn storm(args: StormArgs) -> Result<(), Failure> {
     while let Some(writer) = writers.join_next().await {
         writer??;
     }
-    drop(slow);
+    drop((slow, deaf));
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
     println!(
         "{} sets of {} MiB in {} s, {} refused, nobody dropped (seed {})",
@@ -82,6 +86,25 @@ async fn slow_readers(endpoint: &Endpoint) -> Result<Vec<tonic::Streaming<crate:
         streams.push(client.scan(request).await?.into_inner());
     }
     Ok(streams)
+}
+
+/// Pipes into which is written without an end, and from which nothing is read.
+async fn deaf_pipes(endpoint: &Endpoint) -> Result<Vec<tonic::Streaming<PipeResponse>>, Failure> {
+    let mut pipes = Vec::new();
+    for _ in 0..DEAF_CONNECTIONS {
+        let channel = endpoint.clone().initial_stream_window_size(65_535).connect().await?;
+        for pipe in 0..DEAF_PIPES {
+            let value = bytes::Bytes::from(vec![7; 4 << 10]);
+            let set = move |id| {
+                let key = format!("deaf {pipe} {}", id % 100).into();
+                let set = SetRequest { key, value: value.clone(), ..SetRequest::default() };
+                PipeRequest { id, operation: Some(Operation::Set(set)) }
+            };
+            let requests = tokio_stream::iter((0_u64..).map(set));
+            pipes.push(CacheServiceClient::new(channel.clone()).pipe(requests).await?.into_inner());
+        }
+    }
+    Ok(pipes)
 }
 
 async fn write(
