@@ -3,7 +3,7 @@
 mod common;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use common::{Ebb, SERVE, eventually, program, until};
+use common::{CALL_BYTES, Ebb, SERVE, eventually, metric, program, until};
 use ebb::proto::cache_service_client::CacheServiceClient;
 use ebb::proto::*;
 use h2::client::SendRequest;
@@ -51,8 +51,9 @@ async fn memory(admin: &Admin) -> MemoryAccount {
     admin.clone().get_stats(GetStatsRequest {}).await.unwrap().into_inner().memory.unwrap()
 }
 
+/// But for the call that asks.
 async fn in_flight(admin: &Admin) -> u64 {
-    memory(admin).await.in_flight_bytes
+    memory(admin).await.in_flight_bytes - CALL_BYTES
 }
 
 /// Lets the server have so many descriptors more than it has now.
@@ -295,7 +296,7 @@ async fn requests_that_stall_hold_their_share_and_are_ended() {
     let refused = calls.pop().unwrap();
     assert_eq!(code(refused.response.await.unwrap()).await, Some(Code::ResourceExhausted), "beyond its share");
     let held = in_flight(&admin).await;
-    assert!(held > 6 * MIB && held <= 8 * MIB, "{held}");
+    assert!(held > 6 * MIB && held <= 8 * MIB + 20 * CALL_BYTES, "{held}");
     assert!(is_answered(&mut other).await, "others are served");
     eventually("it is ended, pings or not", async || raw.connection.is_finished()).await;
     eventually("nothing is in flight", async || in_flight(&admin).await == 0).await;
@@ -314,6 +315,62 @@ async fn a_request_that_comes_byte_by_byte_is_answered() {
     }
     assert_eq!(code(call.response.await.unwrap()).await, Some(Code::Ok));
     eventually("nothing is in flight", async || in_flight(&admin).await == 0).await;
+}
+
+fn pipe_set(id: u64, bytes: usize) -> PipeRequest {
+    let set = SetRequest { key: format!("{}", id % 100).into(), value: vec![7; bytes].into(), ..SetRequest::default() };
+    PipeRequest { id, operation: Some(pipe_request::Operation::Set(set)) }
+}
+
+#[tokio::test]
+async fn pipes_that_are_written_and_never_read_hold_little_and_the_largest_are_ended() {
+    let ebb = start(&[("EBB_WRITE_TIMEOUT", "1h"), ("EBB_STREAM_WINDOW", "1Mi")], &["--max-memory", "64Mi"]);
+    let (admin, mut other) = (admin(&ebb).await, connect(&ebb.data).await);
+    let before = ebb.rss_bytes();
+    let mut pipes = Vec::new();
+    for _ in 0..4 {
+        let channel = Channel::from_shared(format!("http://{}", ebb.data)).unwrap();
+        let channel = channel.initial_stream_window_size(65_535).connect().await.unwrap();
+        for _ in 0..16 {
+            let endless = tokio_stream::iter((0..).map(|id| pipe_set(id, 4 << 10)));
+            pipes.push(CacheServiceClient::new(channel.clone()).pipe(endless).await.unwrap().into_inner());
+        }
+    }
+    let refusals = || metric(&ebb.http, "ebb_refusals_total{reason=\"TOO_MUCH_IN_FLIGHT\"} ");
+    eventually("some are ended", async || refusals() > 0).await;
+    assert!(is_answered(&mut other).await, "others are served");
+    let held = in_flight(&admin).await;
+    assert!(held > MIB / 4 && held < 5 * MIB, "{held}");
+    assert!(ebb.rss_bytes() < before + (40 << 20), "{} MiB", ebb.rss_bytes() >> 20);
+    let mut ended = 0;
+    for mut pipe in pipes {
+        // What fits the client's window was answered before.
+        for _ in 0..5_000 {
+            if let Err(status) = pipe.message().await {
+                assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+                ended += 1;
+                break;
+            }
+        }
+    }
+    assert!(ended > 0);
+}
+
+#[tokio::test]
+async fn more_calls_at_once_than_have_room_wait_and_are_all_answered() {
+    let ebb = start(&[], &["--max-memory", "64Mi"]);
+    let before = ebb.rss_bytes();
+    let mut clients = Vec::new();
+    for _ in 0..16 {
+        clients.push(connect(&ebb.data).await);
+    }
+    let mut calls = tokio::task::JoinSet::new();
+    for i in 0..10_000 {
+        let mut client = clients[i % clients.len()].clone();
+        calls.spawn(async move { is_answered(&mut client).await });
+    }
+    assert!(calls.join_all().await.into_iter().all(|answered| answered));
+    assert!(ebb.peak_rss_bytes() < before + (24 << 20), "{} MiB", ebb.peak_rss_bytes() >> 20);
 }
 
 /// A server whose watch does not help, with 16 values of 1 MiB.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Ebb, eventually};
+use common::{CALL_BYTES, Ebb, eventually};
 use ebb::proto::cache_service_client::CacheServiceClient;
 use ebb::proto::get_response::{MissReason, Outcome};
 use ebb::proto::set_request::Condition;
@@ -359,7 +359,7 @@ async fn a_slow_reader_pins_its_share_and_what_it_held_comes_back() {
     assert_eq!(outcome(&mut client, get("big")).await.0, Outcome::Hit, "others are served");
     drop(held);
     drop(slow);
-    eventually("nothing is in flight", async || in_flight().await == 0).await;
+    eventually("nothing is in flight", async || in_flight().await == CALL_BYTES).await;
 }
 
 async fn stats(ebb: &Ebb) -> GetStatsResponse {
@@ -379,7 +379,7 @@ async fn calls_that_are_cancelled_leave_nothing_in_flight() {
         let _ = tokio::time::timeout(Duration::from_micros(200 * round), client.set(request)).await;
     }
     drop(client);
-    eventually("nothing is in flight", async || stats(&ebb).await.memory.unwrap().in_flight_bytes == 0).await;
+    eventually("nothing is in flight", async || stats(&ebb).await.memory.unwrap().in_flight_bytes == CALL_BYTES).await;
 }
 
 #[tokio::test]

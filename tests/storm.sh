@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The promise that matters: in a container with a memory limit, at any write rate and with a slow reader attached, Ebb is
-# not killed. A real memory cgroup, a real server, `EBB_STORM_SECONDS` (default 5) for each limit.
+# The promise that matters: in a container with a memory limit, at any write rate, beside clients that do not read and
+# thousands of calls at once, Ebb is not killed. A real memory cgroup, a real server, `EBB_STORM_SECONDS` (default 5) for each limit.
 #
 #   EBB_STORM_SECONDS=30 tests/storm.sh
 set -eu

@@ -8,7 +8,7 @@
 use super::Services;
 use super::call::Calls;
 use super::connection::{Moved, Watched};
-use super::in_flight::{Counted, Held, Share};
+use super::in_flight::{Counted, Held, Running, Share};
 use super::stuck::{Stuck, Waiting};
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
@@ -20,6 +20,10 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// How many calls are accepted before those that were are carried out, or one if no more have room: a call that waits to
+/// be accepted takes less memory than one that runs.
+const TURN_CALLS: usize = 64;
 
 /// A connection that accepts calls, until either side ends it.
 pub(super) struct Accepting<S> {
@@ -44,15 +48,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Accepting<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
+        for accepted in 0..TURN_CALLS {
+            if accepted > 0 && !self.dispatch.share.has_room_for_call() {
+                break;
+            }
             // Reads and writes frames, too, as far as the socket goes.
             let accepted = self.h2.poll_accept(cx);
             self.dispatch.stuck.look(self.moved.read());
             match ready!(accepted) {
-                Some(Ok((request, respond))) => drop(tokio::spawn(self.dispatch.clone().call(request, respond))),
+                Some(Ok((request, respond))) => {
+                    let running = self.dispatch.share.run_call();
+                    tokio::spawn(self.dispatch.clone().call(request, respond, running));
+                }
                 Some(Err(_)) | None => return Poll::Ready(()),
             }
         }
+        cx.waker().wake_by_ref(); // after those that were accepted
+        Poll::Pending
     }
 }
 
@@ -66,7 +78,7 @@ pub(super) struct Dispatch {
 }
 
 impl Dispatch {
-    async fn call(mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    async fn call(mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>, _running: Running) {
         let mut call = self.calls.begin(&request);
         let (head, mut stream) = request.into_parts();
         let unread = stream.flow_control().clone();

@@ -4,10 +4,13 @@
 //!  request bytes ──Counted──► tonic ──► cache ──► tonic ──Held──► h2 ──► socket
 //!                 at the length a message announces        until the last byte has been written and dropped
 //! ```
-//! All together may hold a bound that follows the limit. Of it a connection may hold its share, which shrinks with what is
+//! All messages together may hold a bound that follows the limit. Of it a connection may hold its share, which shrinks with what is
 //! left for others, so that readers that stop reading never pin all of it: dynamic thresholds, as A. K. Choudhury and E. L.
 //! Hahne gave the queues of a switch in "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches" (IEEE/ACM
 //! Transactions on Networking 6(2), 1998). A request beyond the share is refused, the connection goes on.
+//!
+//! A call takes memory beside its messages. It is counted, too, and never refused for it: calls beyond half of the bound wait
+//! to be accepted.
 
 use crate::cache::Refusal;
 use crate::grpc::call::Call;
@@ -27,7 +30,12 @@ pub struct InFlight {
     ledger: Arc<Ledger>,
     max: Box<dyn Fn() -> u64 + Send + Sync>,
     max_per_connection: u64,
+    messages: AtomicU64,
+    calls: AtomicU64,
 }
+
+/// What a call takes beside its messages, in bytes: task, headers, buffers (`ebb bench serve`, its burst).
+const CALL_BYTES: u64 = 4 << 10;
 
 impl InFlight {
     /// At most as many bytes as `max` says at the time, and `max_per_connection` for one connection.
@@ -36,7 +44,8 @@ impl InFlight {
         max: impl Fn() -> u64 + Send + Sync + 'static,
         max_per_connection: u64,
     ) -> Arc<Self> {
-        Arc::new(Self { ledger, max: Box::new(max), max_per_connection })
+        let zero = || AtomicU64::new(0);
+        Arc::new(Self { ledger, max: Box::new(max), max_per_connection, messages: zero(), calls: zero() })
     }
 }
 
@@ -75,7 +84,7 @@ impl Share {
     /// # Errors
     /// [`Refusal::InFlight`] says whose bound it is.
     pub(super) fn room(&self, need: u64) -> Result<(), Refusal> {
-        let (all, max) = (self.all.ledger.in_flight(), (self.all.max)());
+        let (all, max) = (self.all.messages.load(Ordering::Relaxed), (self.all.max)());
         let share = share(self.used(), all.saturating_add(need), max).min(self.all.max_per_connection);
         let bounds = [(self.used(), share, "by this connection"), (all, max, "by all connections")];
         bounds.into_iter().try_for_each(|(used, max, whose)| match used.saturating_add(need) {
@@ -84,13 +93,25 @@ impl Share {
         })
     }
 
+    /// Whether one more call should be accepted before those that run have ended.
+    pub(super) fn has_room_for_call(&self) -> bool {
+        self.all.calls.load(Ordering::Relaxed) + CALL_BYTES <= (self.all.max)() / 2
+    }
+
+    /// A call is accepted.
+    pub(super) fn run_call(&self) -> Running {
+        self.all.calls.fetch_add(CALL_BYTES, Ordering::Relaxed);
+        self.all.ledger.take_off(CALL_BYTES);
+        Running(self.all.clone())
+    }
+
     /// Whether calls of this connection that take no answers may hold `used` bytes of their requests: a quarter of what
     /// nobody holds, so that a client that only sends never keeps out the large messages of others.
     ///
     /// # Errors
     /// [`Refusal::InFlight`].
     pub(super) fn room_of_stuck(&self, used: u64) -> Result<(), Refusal> {
-        let max = (self.all.max)().saturating_sub(self.all.ledger.in_flight()) / 4;
+        let max = (self.all.max)().saturating_sub(self.all.messages.load(Ordering::Relaxed)) / 4;
         let whose = "by calls of this connection that take no answers";
         if used <= max { Ok(()) } else { Err(Refusal::InFlight { need: 0, used, max, whose }) }
     }
@@ -113,6 +134,7 @@ impl Share {
     /// Takes bytes that are there already.
     pub(super) fn force(self: &Arc<Self>, bytes: u64) -> Permit {
         self.used.fetch_add(bytes, Ordering::Relaxed);
+        self.all.messages.fetch_add(bytes, Ordering::Relaxed);
         self.all.ledger.take_off(bytes);
         Permit { share: self.clone(), bytes }
     }
@@ -147,7 +169,19 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.share.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.share.all.messages.fetch_sub(self.bytes, Ordering::Relaxed);
         self.share.all.ledger.land(self.bytes);
+    }
+}
+
+/// A call that runs.
+#[derive(Debug)]
+pub(super) struct Running(Arc<InFlight>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(CALL_BYTES, Ordering::Relaxed);
+        self.0.ledger.land(CALL_BYTES);
     }
 }
 

@@ -68,6 +68,14 @@ impl Ebb {
         statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
     }
 
+    /// The most it was so far.
+    pub fn peak_rss_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let peak =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+        peak.map_or(0, |kib: u64| kib << 10)
+    }
+
     /// The lines of its log that hold `text`.
     pub fn lines(&self, text: &str) -> Vec<String> {
         self.log.lock().unwrap().lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
@@ -96,6 +104,9 @@ impl Ebb {
         (asked.elapsed(), status.code())
     }
 }
+
+/// What the call that asks for what is in flight is itself counted at.
+pub const CALL_BYTES: u64 = 4 << 10;
 
 pub const SERVE: [&str; 7] =
     ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];

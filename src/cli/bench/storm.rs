@@ -1,4 +1,5 @@
-//! `ebb bench storm`: writers that do not wait for each other and a reader that does not read, for as long as asked.
+//! `ebb bench storm`: everything at once that drives memory up, for as long as asked: writers that do not wait for each
+//! other, scans that are not read, pipes that are written and not read, and thousands of calls in one moment.
 //!
 //! It checks nothing about the server but that it answers: whether it lived within its limit is seen from outside, by
 //! the kernel (see `tests/storm.sh`).
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
-/// Write as fast as a server takes it, with a slow reader attached.
+/// Write as fast as a server takes it, beside clients that do not read and thousands of calls at once.
 #[derive(Args, Debug)]
 pub(crate) struct StormArgs {
     /// The server: HOST:PORT or unix:/path.
@@ -31,6 +32,9 @@ pub(crate) struct StormArgs {
 
 const WRITERS: u64 = 64;
 const SLOW_STREAMS: usize = 64;
+const CROWD_CONNECTIONS: usize = 16;
+const CROWD_CALLS: usize = 10_000;
+const WAVE_EVERY: Duration = Duration::from_secs(1);
 const DEAF_CONNECTIONS: usize = 4;
 const DEAF_PIPES: usize = 16;
 const LARGEST_BYTES: u64 = 1 << 20;
@@ -60,6 +64,7 @@ async fn storm(args: StormArgs) -> Result<(), Failure> {
         let client = CacheServiceClient::new(channel).max_decoding_message_size(8 << 20);
         writers.spawn(write(client, fastrand::Rng::with_seed(args.seed * 1_000 + number), end, counts.clone()));
     }
+    writers.spawn(crowd(endpoint.clone(), end));
     while let Some(writer) = writers.join_next().await {
         writer??;
     }
@@ -73,6 +78,31 @@ async fn storm(args: StormArgs) -> Result<(), Failure> {
         of(&counts.refused),
         args.seed
     );
+    Ok(())
+}
+
+/// Calls in waves, all of a wave at once.
+async fn crowd(endpoint: Endpoint, end: Instant) -> Result<(), Failure> {
+    let mut clients = Vec::new();
+    for _ in 0..CROWD_CONNECTIONS {
+        clients.push(CacheServiceClient::new(endpoint.connect().await?));
+    }
+    let mut waves = tokio::time::interval(WAVE_EVERY);
+    while Instant::now() < end {
+        waves.tick().await;
+        let mut calls = tokio::task::JoinSet::new();
+        for number in 0..CROWD_CALLS {
+            let mut client = clients[number % clients.len()].clone();
+            let key = format!("{number:016}").into();
+            calls.spawn(async move { client.get(GetRequest { key, ..GetRequest::default() }).await });
+        }
+        while let Some(call) = calls.join_next().await {
+            match call? {
+                Err(status) if status.code() != Code::ResourceExhausted => return Err(status.into()),
+                _ => {}
+            }
+        }
+    }
     Ok(())
 }
 
