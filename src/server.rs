@@ -152,7 +152,12 @@ impl Server {
             let (view, most) = (view.clone(), boot.in_flight.0);
             move || most.min(view.limit_bytes() / 16)
         };
-        let in_flight = InFlight::new(store.ledger().clone(), in_flight_max, boot.in_flight_per_connection.0);
+        let make_room = {
+            let (store, clock) = (store.clone(), sources.clock.clone());
+            move || store.make_room(clock.now_ms())
+        };
+        let most = boot.in_flight_per_connection.0;
+        let in_flight = InFlight::new(store.ledger().clone(), in_flight_max, most, make_room);
         let plane = |services| Plane {
             services,
             limits,

@@ -132,7 +132,7 @@ impl Default for Boot {
             default_memory: ByteSize(256 << 20),
             max_value: ByteSize(1 << 20),
             connections: 256,
-            streams: 256,
+            streams: 100,
             stream_window: ByteSize(128 << 10),
             connection_window: ByteSize(1 << 20),
             handshake_timeout: Span(2_000),

@@ -30,6 +30,7 @@ pub struct InFlight {
     ledger: Arc<Ledger>,
     max: Box<dyn Fn() -> u64 + Send + Sync>,
     max_per_connection: u64,
+    make_room: Box<dyn Fn() + Send + Sync>,
     messages: AtomicU64,
     calls: AtomicU64,
 }
@@ -38,14 +39,25 @@ pub struct InFlight {
 const CALL_BYTES: u64 = 4 << 10;
 
 impl InFlight {
-    /// At most as many bytes as `max` says at the time, and `max_per_connection` for one connection.
+    /// At most as many bytes as `max` says at the time, and `max_per_connection` for one connection. Where they take more
+    /// than may be in use, `make_room` is called.
     pub fn new(
         ledger: Arc<Ledger>,
         max: impl Fn() -> u64 + Send + Sync + 'static,
         max_per_connection: u64,
+        make_room: impl Fn() + Send + Sync + 'static,
     ) -> Arc<Self> {
         let zero = || AtomicU64::new(0);
-        Arc::new(Self { ledger, max: Box::new(max), max_per_connection, messages: zero(), calls: zero() })
+        let (max, make_room) = (Box::new(max), Box::new(make_room));
+        Arc::new(Self { ledger, max, max_per_connection, make_room, messages: zero(), calls: zero() })
+    }
+
+    /// Counts `bytes` in the ledger, before their pages are touched.
+    fn take_off(&self, bytes: u64) {
+        self.ledger.take_off(bytes);
+        if !self.ledger.has_room(0) {
+            (self.make_room)();
+        }
     }
 }
 
@@ -101,7 +113,7 @@ impl Share {
     /// A call is accepted.
     pub(super) fn run_call(&self) -> Running {
         self.all.calls.fetch_add(CALL_BYTES, Ordering::Relaxed);
-        self.all.ledger.take_off(CALL_BYTES);
+        self.all.take_off(CALL_BYTES);
         Running(self.all.clone())
     }
 
@@ -135,7 +147,7 @@ impl Share {
     pub(super) fn force(self: &Arc<Self>, bytes: u64) -> Permit {
         self.used.fetch_add(bytes, Ordering::Relaxed);
         self.all.messages.fetch_add(bytes, Ordering::Relaxed);
-        self.all.ledger.take_off(bytes);
+        self.all.take_off(bytes);
         Permit { share: self.clone(), bytes }
     }
 }
@@ -359,7 +371,7 @@ mod tests {
     #[test]
     fn readers_that_do_not_read_leave_room_for_everybody_else() {
         let ledger = Arc::new(Ledger::new(1 << 20));
-        let all = InFlight::new(ledger.clone(), || 90_000, 1 << 20);
+        let all = InFlight::new(ledger.clone(), || 90_000, 1 << 20, || {});
         let held: Vec<_> = (0..4)
             .map(|_| {
                 let slow = Share::new(all.clone(), Arc::default());
@@ -382,7 +394,7 @@ mod tests {
     #[test]
     fn what_is_taken_comes_back_and_beyond_the_share_nothing_is_given() {
         let ledger = Arc::new(Ledger::new(1 << 20));
-        let all = InFlight::new(ledger.clone(), || 1_000, 600);
+        let all = InFlight::new(ledger.clone(), || 1_000, 600, || {});
         let (one, two) = (Share::new(all.clone(), Arc::default()), Share::new(all, Arc::default()));
         assert_eq!([100, 800, 2_000].map(|len| one.buffered(len)), [200, 1_000, 2_000], "twice, or all there is");
         let permit = one.take(600).unwrap();

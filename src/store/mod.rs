@@ -319,6 +319,18 @@ impl Store {
         Err(Error::NoSpace { need: 0, used: ledger.total(), capacity: ledger.capacity() })
     }
 
+    /// Cleans segments while there is more in use than may be: for what takes memory without asking, such as a request that
+    /// arrives. No more than 64, and none if that is vain.
+    pub fn make_room(&self, now_ms: u64) {
+        let ledger = self.ledger();
+        let is_needed = || !ledger.has_room(0) && ledger.could_hold(0);
+        for _ in 0..MAX_ELSEWHERE {
+            if !is_needed() || !self.evict_elsewhere(now_ms) {
+                return;
+            }
+        }
+    }
+
     fn evict_elsewhere(&self, now_ms: u64) -> bool {
         let written = |shard: &&Shard| shard.counts.written_words.load(Ordering::Relaxed);
         let fullest = self.shards.iter().max_by_key(written).expect("there is a shard");

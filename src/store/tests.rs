@@ -273,6 +273,23 @@ fn memory_falls_to_the_live_bytes_after_a_mass_delete_and_to_nothing_after_the_l
 }
 
 #[test]
+fn room_is_made_for_what_takes_memory_without_asking_unless_that_is_vain() {
+    let store = Store::new(options(4 << 20)).unwrap();
+    for i in 0..60_000_u32 {
+        store.set(key(&i.to_le_bytes()), &[1; 200], &Attributes::default(), Condition::Always, false, 1).unwrap();
+    }
+    let ledger = store.ledger();
+    let full = ledger.total();
+    ledger.take_off(1 << 20);
+    store.make_room(1);
+    assert!(ledger.has_room(0) && ledger.total() >= full - (64 << 10), "no more than needed: {ledger:?}");
+    let entries = store.stats().entries;
+    ledger.take_off(4 << 20);
+    store.make_room(1);
+    assert_eq!(store.stats().entries, entries, "what will not fit an empty store drops nothing");
+}
+
+#[test]
 fn a_write_that_does_not_fit_evicts_and_the_ledger_is_never_exceeded() {
     let store = Store::new(options(4 << 20)).unwrap();
     let mut random = Random(5);

@@ -35,7 +35,7 @@ pub(crate) enum BenchCommand {
     Serve(serve::BenchServeArgs),
     /// Replay recorded requests and print misses beside FIFO's and LRU's.
     Trace(trace::TraceArgs),
-    /// Write as fast as a server takes it, with a slow reader attached.
+    /// Write as fast as a server takes it, beside clients that do not read and thousands of calls at once.
     Storm(storm::StormArgs),
 }
 
