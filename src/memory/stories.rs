@@ -142,6 +142,34 @@ fn memory_that_nobody_accounts_for_takes_half_the_ceiling_at_most() {
 }
 
 #[test]
+fn buffers_that_come_and_go_lower_the_budget_until_they_stay_away() {
+    let mut story = Story::new(64);
+    story.engine(30, 0).settle();
+    let before = story.standing.budget_bytes;
+    story.sample.used_bytes += 6 * MIB;
+    story.settle();
+    let with = story.standing.budget_bytes;
+    assert_eq!(with, before - 6 * MIB);
+    story.engine(30, 0).tick();
+    let low = story.standing.budget_bytes;
+    assert!(low > with && low < with + MIB, "what was there a moment ago may be there in a moment: {}", low / MIB);
+    (0..200).for_each(|_| drop(story.tick()));
+    assert!(story.standing.budget_bytes > before - MIB / 8, "it is given up in the end");
+}
+
+#[test]
+fn what_grows_beside_the_engine_is_expected_to_grow_on() {
+    let mut story = Story::new(64);
+    story.engine(30, 0).settle();
+    let before = story.standing.budget_bytes;
+    story.sample.used_bytes += 2 * MIB;
+    story.tick();
+    assert_eq!(story.standing.budget_bytes, before - 4 * MIB, "2 MiB that are there, and 2 MiB that will be");
+    story.tick();
+    assert_eq!(story.standing.budget_bytes, before - 2 * MIB, "they did not come");
+}
+
+#[test]
 fn growth_that_will_reach_the_mark_soon_is_met_now() {
     let mut story = Story::new(256);
     story.engine(180, 0).settle();
