@@ -97,7 +97,7 @@ fn top_shows_sidecars_side_by_side_and_follows_keys_and_resizes() {
     top.type_in("q");
     until("q leaves", || top.child.try_wait().unwrap().is_some());
     assert!(top.child.wait().unwrap().success());
-    assert!(!top.screen.lock().unwrap().screen().alternate_screen(), "the screen is given back");
+    until("the screen is given back", || !top.screen.lock().unwrap().screen().alternate_screen());
 }
 
 #[test]
