@@ -373,6 +373,25 @@ async fn more_calls_at_once_than_have_room_wait_and_are_all_answered() {
     assert!(ebb.peak_rss_bytes() < before + (24 << 20), "{} MiB", ebb.peak_rss_bytes() >> 20);
 }
 
+#[tokio::test]
+async fn a_client_that_gives_up_all_its_calls_at_once_keeps_its_connection() {
+    let ebb = start(&[], &[]);
+    let mut raw = Raw::connect(&ebb).await;
+    for _ in 0..20 {
+        // Written in one go: the server reads calls and their ends together.
+        raw.calls = raw.calls.clone().ready().await.unwrap();
+        for _ in 0..90 {
+            let request = http::Request::post("http://ebb/ebb.v1.CacheService/Set").body(()).unwrap();
+            let (_, mut body) = raw.calls.send_request(request, false).unwrap();
+            body.send_data(Bytes::from_static(&[0]), false).unwrap();
+            body.send_reset(h2::Reason::CANCEL);
+        }
+        let mut call = raw.call("Set").await;
+        call.body.send_data(framed(&set_request(10)), true).unwrap();
+        assert_eq!(code(call.response.await.unwrap()).await, Some(Code::Ok));
+    }
+}
+
 /// A server whose watch does not help, with 16 values of 1 MiB.
 async fn patient() -> (Ebb, Admin) {
     let ebb = start(&[("EBB_WRITE_TIMEOUT", "1h")], &["--max-memory", "256Mi"]);

@@ -53,6 +53,8 @@ pub(super) async fn serve<S>(
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(limits.streams)
+        // A client whose deadline ends gives up all its calls at once, those that wait to be accepted among them.
+        .max_pending_accept_reset_streams(limits.streams as usize)
         .initial_window_size(limits.stream_window)
         .initial_connection_window_size(limits.connection_window)
         .data_frame_budget(SMALL_FRAMES * SMALL_FRAME_BYTES)
