@@ -19,6 +19,8 @@ use std::process::Stdio;
 
 /// Its Deployment, Service, account, ConfigMap and Lease.
 pub const INJECTOR: &str = "ebb-injector";
+/// The Secret with the certificates that it makes.
+pub const SECRET: &str = "ebb-injector-tls";
 /// The Secret with a certificate that somebody else makes.
 pub const GIVEN: &str = "given-certificate";
 /// Its MutatingWebhookConfiguration.

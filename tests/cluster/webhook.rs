@@ -6,16 +6,18 @@ use crate::corpus::{self, By};
 use crate::helm::{Helm, NAMESPACE};
 use crate::pods::{annotated, labelled, lacks, plain, pod, resources, told, with_containers};
 use crate::rbac::rights_of;
-use crate::replica::{INJECTOR, Replica, bundles, can_be_reached, mount, unroute};
+use crate::replica::{CONFIGURATION, INJECTOR, Replica, SECRET, bundles, can_be_reached, mount, unroute};
 use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{ListParams, PostParams};
+use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use kube::{Api, Config};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -181,6 +183,79 @@ async fn authorities_change_and_no_pod_is_refused() {
     };
     within(Duration::from_secs(150), "five different bundles of authorities", more).await;
     assert!(leader.leads() && !follower.leads(), "nobody failed meanwhile");
+    rotations_are_told(&cluster).await;
+    failures_are_told(&cluster).await;
+    nobody_insists_on_telling(&cluster, &leader).await;
+}
+
+/// Events on the Secret, as `reason action`, each with its note.
+async fn told_of_certificates(cluster: &Cluster) -> BTreeMap<String, String> {
+    let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    let uid = secrets.get(SECRET).await.unwrap().metadata.uid;
+    let events: Api<Event> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    let events = events.list(&ListParams::default()).await.unwrap().items;
+    let ours = events.into_iter().filter(|event| event.regarding.as_ref().is_some_and(|about| about.uid == uid));
+    ours.map(|event| {
+        let name = format!("{} {}", event.reason.unwrap(), event.action.unwrap());
+        (name, format!("{}: {}", event.type_.unwrap(), event.note.unwrap()))
+    })
+    .collect()
+}
+
+/// What is served and what signs is told with its end; the steps between are not.
+async fn rotations_are_told(cluster: &Cluster) {
+    let expected = ["CertificateCreated Create", "CertificateRotated RotateAuthority", "CertificateRotated RotateLeaf"];
+    let is_told = async || told_of_certificates(cluster).await.keys().eq(&expected);
+    cluster.until("both are rotated, and the Secret has Events about it", is_told).await;
+    let told = told_of_certificates(cluster).await;
+    for (which, begins) in [(expected[1], "Normal: the authority is new"), (expected[2], "Normal: the leaf is new")] {
+        let note = &told[which];
+        assert!(note.starts_with(begins), "{note}");
+        let ends: Vec<Timestamp> =
+            note.split([' ', ',', ';']).filter(|word| word.ends_with('Z')).map(|time| time.parse().unwrap()).collect();
+        assert_eq!(ends.len(), 2, "until when each is valid: {note}");
+    }
+    let words = ["events", "--namespace", NAMESPACE, "--for", &format!("secret/{SECRET}")];
+    let shown = cluster.kubectl(&words);
+    assert!(shown.out.contains("RotateAuthority") || shown.out.contains("the authority is new"), "{}", shown.said);
+}
+
+/// A leader that may not write the Secret says so where one looks, and goes on once it may.
+async fn failures_are_told(cluster: &Cluster) {
+    let roles: Api<Role> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    let allow = async |verbs: &[&str]| {
+        let patch = json!([
+            {"op": "test", "path": "/rules/0/resources", "value": ["secrets"]},
+            {"op": "replace", "path": "/rules/0/verbs", "value": verbs},
+        ]);
+        let patch: json_patch::Patch = serde_json::from_value(patch).unwrap();
+        roles.patch(INJECTOR, &PatchParams::default(), &Patch::<()>::Json(patch)).await.unwrap();
+    };
+    allow(&["get"]).await;
+    const FAILED: &str = "CertificateRotationFailed Rotate";
+    let is_told = async || told_of_certificates(cluster).await.contains_key(FAILED);
+    cluster.until("the Secret has an Event about the failure", is_told).await;
+    let note = told_of_certificates(cluster).await.remove(FAILED).unwrap();
+    assert!(note.starts_with("Warning: certificates cannot be renewed: the Secret: "), "{note}");
+    assert!(note.contains("forbidden"), "{note}");
+    allow(&["get", "update"]).await;
+    cluster.until_injected(&plain(), "shop").await;
+}
+
+/// Without the right to write Events, certificates rotate as before, and one call is refused instead of one each time.
+async fn nobody_insists_on_telling(cluster: &Cluster, leader: &Replica) {
+    let roles: Api<ClusterRole> = Api::all(cluster.client.clone());
+    let mut role = roles.get(CONFIGURATION).await.unwrap();
+    let is_about_events = |rule: &PolicyRule| rule.resources.iter().flatten().any(|resource| resource == "events");
+    role.rules.as_mut().unwrap().retain(|rule| !is_about_events(rule));
+    roles.replace(CONFIGURATION, &PostParams::default(), &role).await.unwrap();
+    let before = cluster.times_refused(NAMESPACE, INJECTOR);
+    let served = || leader.log().matches("serving a new certificate").count();
+    let so_far = served();
+    let forbidden = || leader.metric("ebb_injector_events_total{outcome=\"forbidden\"}");
+    let goes_on = async || forbidden() >= 2 && served() >= so_far + 2;
+    cluster.until("certificates rotate, and nothing can be told of it", goes_on).await;
+    assert_eq!(cluster.times_refused(NAMESPACE, INJECTOR), before + 1);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Events on what made a pod: that it was injected, or why not.
+//! Events on what made a pod: that it was injected, or why not; and on the Secret with the certificates: that they are new.
 
 use super::metrics::Metrics;
 use super::review::{Admission, Owner, shortened};
@@ -39,23 +39,41 @@ impl Events {
                 format!("pods get no Ebb sidecar ({}): {}", reason.label(), admission.detail),
             ),
         };
-        self.tell(type_, name, "Inject", note, owner, &admission.namespace);
+        let owner = reference(owner, &admission.namespace);
+        self.tell(type_, name, "Inject", note, owner.clone());
         if !admission.warnings.is_empty() {
             let note = shortened(&admission.warnings.join("; "));
-            self.tell(EventType::Warning, "AnnotationIgnored", "Inject", note, owner, &admission.namespace);
+            self.tell(EventType::Warning, "AnnotationIgnored", "Inject", note, owner);
         }
     }
 
     /// Tells that a pod was evicted, to be created again with its sidecar.
     pub(super) fn evicted(&self, owner: &Owner, namespace: &str) {
         let note = "pods without the Ebb sidecar they ask for are evicted, to be created again with one".to_owned();
-        self.tell(EventType::Normal, "SidecarMissing", "Evict", note, owner, namespace);
+        self.tell(EventType::Normal, "SidecarMissing", "Evict", note, reference(owner, namespace));
     }
 
-    fn tell(&self, type_: EventType, reason: &str, action: &str, note: String, owner: &Owner, namespace: &str) {
+    /// Tells that certificates were made where there were none that could be used.
+    pub(super) fn certificates_created(&self, note: String, secret: ObjectReference) {
+        self.tell(EventType::Normal, "CertificateCreated", "Create", note, secret);
+    }
+
+    /// Tells that a certificate has a successor. The action says which, so that what is told of the leaf is not counted as
+    /// told of the authority once more; the times in a note are those of the first for as long as leaves live minutes only.
+    pub(super) fn certificate_rotated(&self, action: &str, note: String, secret: ObjectReference) {
+        self.tell(EventType::Normal, "CertificateRotated", action, note, secret);
+    }
+
+    /// Tells that certificates cannot be looked after.
+    pub(super) fn rotation_failed(&self, why: &str, secret: ObjectReference) {
+        let note = shortened(&format!("certificates cannot be renewed: {why}"));
+        self.tell(EventType::Warning, "CertificateRotationFailed", "Rotate", note, secret);
+    }
+
+    fn tell(&self, type_: EventType, reason: &str, action: &str, note: String, about: ObjectReference) {
         let (reason, action) = (reason.to_owned(), action.to_owned());
         let event = Event { type_, reason, note: Some(note), action, secondary: None };
-        if let Err(fate) = self.teller.tell(event, reference(owner, namespace)) {
+        if let Err(fate) = self.teller.tell(event, about) {
             self.metrics.event(fate);
         }
     }

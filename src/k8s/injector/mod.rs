@@ -127,12 +127,13 @@ pub(crate) async fn run(
 
     let metrics = Arc::new(Metrics::new());
     let identity = settings.objects.identity.clone();
+    let events = settings.events.then(|| Events::start(client.clone(), identity, metrics.clone()));
     let injector = Arc::new(Injector {
         template: ArcSwap::from_pointee(template),
         namespaces: follow_namespaces(client.clone()),
         own_namespace: settings.objects.namespace.clone(),
         by: format!("webhook {}", settings.objects.webhook),
-        events: settings.events.then(|| Events::start(client.clone(), identity, metrics.clone())),
+        events: events.clone(),
         metrics: metrics.clone(),
     });
     let served = Arc::new(Served::default());
@@ -150,7 +151,7 @@ pub(crate) async fn run(
     };
     let mut keeper = match settings.files.clone() {
         Some((certificate, key)) => Keeper::files(certificate, key),
-        None => Keeper::own(client.clone(), settings.objects.clone(), settings.names.clone(), settings.times),
+        None => Keeper::own(client.clone(), settings.objects.clone(), settings.names.clone(), settings.times, events),
     };
     let (drain, draining) = watch::channel(false);
     let (unready, is_unready) = watch::channel(true);

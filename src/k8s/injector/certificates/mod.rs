@@ -2,9 +2,13 @@
 //!
 //! ```text
 //!  self    the leader: decide (pure) ──► Secret ──► every replica: the leaf it serves
-//!                                        └───► caBundle of the MutatingWebhookConfiguration
+//!                                  │     └───► caBundle of the MutatingWebhookConfiguration
+//!                                  └──► Events on the Secret
 //!  files   tls.crt, tls.key ──► every replica
 //! ```
+//! Events are on the Secret: it is what changes at each of these steps, it is in the namespace of the release, and the leader
+//! has it in hand, so that they need no right beyond the one to write Events. `kubectl events` shows them. The Deployment would
+//! have to be read first, and Events on the MutatingWebhookConfiguration, which is in no namespace, would be in `default`.
 
 mod authority;
 mod decide;
@@ -12,13 +16,14 @@ mod material;
 
 pub(crate) use decide::Times;
 
+use super::events::Events;
 use super::metrics::Metrics;
 use arc_swap::ArcSwapOption;
 use authority::{Pair, is_trusted, presented, validity};
 use decide::{Step, decide as next_step};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ObjectReference, Secret};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
@@ -27,6 +32,9 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// So many looks in a row fail before an Event tells of it: of two leaders one is refused once, and API servers restart.
+const FAILURES_TOLD: u32 = 3;
 
 /// The certificate that is served now; it is changed while connections go on.
 #[derive(Debug, Default)]
@@ -81,6 +89,11 @@ pub(super) struct Own {
     objects: Objects,
     names: Vec<String>,
     times: Times,
+    events: Option<Events>,
+    /// The Secret's.
+    uid: Option<String>,
+    /// Looks that failed in a row, while this replica led.
+    failures: u32,
     /// The bundle that was found in the webhook's configuration, and since when.
     published: Option<(String, i64)>,
     loaded: Option<Pair>,
@@ -91,8 +104,15 @@ impl Keeper {
         Self::Files(Files { certificate, key, last: None })
     }
 
-    pub(super) fn own(client: Client, objects: Objects, names: Vec<String>, times: Times) -> Self {
-        Self::Own(Box::new(Own { client, objects, names, times, published: None, loaded: None }))
+    pub(super) fn own(
+        client: Client,
+        objects: Objects,
+        names: Vec<String>,
+        times: Times,
+        events: Option<Events>,
+    ) -> Self {
+        let (published, loaded, uid, failures) = (None, None, None, 0);
+        Self::Own(Box::new(Own { client, objects, names, times, events, uid, failures, published, loaded }))
     }
 
     /// Looks once, and does what is to be done, as the leader or not.
@@ -102,7 +122,11 @@ impl Keeper {
     pub(super) async fn tick(&mut self, leads: bool, served: &Served, metrics: &Metrics) -> Result<(), String> {
         match self {
             Self::Files(files) => files.tick(served, metrics),
-            Self::Own(own) => own.tick(leads, served, metrics).await,
+            Self::Own(own) => {
+                let done = own.tick(leads, served, metrics).await;
+                own.tell_failure(done.as_ref().err().filter(|_| leads));
+                done
+            }
         }
     }
 }
@@ -140,6 +164,7 @@ impl Own {
     async fn tick(&mut self, leads: bool, served: &Served, metrics: &Metrics) -> Result<(), String> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.objects.namespace);
         let secret = secrets.get(&self.objects.secret).await.map_err(|error| format!("the Secret: {error}"))?;
+        self.uid = secret.uid();
         let mut material = Material::read(&texts(&secret));
         if leads {
             material = self.lead(&secrets, secret, material).await?;
@@ -177,8 +202,57 @@ impl Own {
         let replaced = secrets.replace(name, &PostParams::default(), &secret).await;
         replaced.map_err(|error| format!("the Secret: {error}"))?;
         tracing::info!(step = ?step, "certificates");
+        self.tell(step, &material);
         self.publish(&material.bundle()).await?;
         Ok(material)
+    }
+
+    /// Tells of what is new since a step, if that is served or signs: what only prepares for it or tidies up is no news.
+    fn tell(&self, step: Step, material: &Material) {
+        let Some(events) = &self.events else { return };
+        let until = |pem: Option<&str>| {
+            let end = pem.and_then(validity).and_then(|validity| Timestamp::from_second(validity.to).ok());
+            end.map_or_else(|| "?".to_owned(), |end| end.to_string())
+        };
+        let leaf = until(material.leaf.as_ref().map(|leaf| leaf.certificate.as_str()));
+        let authority = until(material.authority.as_ref().map(|authority| authority.certificate.as_str()));
+        match step {
+            Step::Rest | Step::PrepareNext | Step::DropOld => {}
+            Step::Begin => {
+                let note = format!(
+                    "there was no authority that could be used: a new one is valid until {authority}, its leaf until {leaf}"
+                );
+                events.certificates_created(note, self.secret());
+            }
+            Step::SignLeaf => {
+                let note = format!("the leaf is new and valid until {leaf}; its authority stays, until {authority}");
+                events.certificate_rotated("RotateLeaf", note, self.secret());
+            }
+            Step::Promote => {
+                let note = format!("the authority is new and valid until {authority}, and its leaf until {leaf}");
+                events.certificate_rotated("RotateAuthority", note, self.secret());
+            }
+        }
+    }
+
+    /// Tells of a failure that lasts, once.
+    fn tell_failure(&mut self, why: Option<&String>) {
+        self.failures = why.map_or(0, |_| self.failures.saturating_add(1));
+        if let (FAILURES_TOLD, Some(why), Some(events)) = (self.failures, why, &self.events) {
+            events.rotation_failed(why, self.secret());
+        }
+    }
+
+    /// What is told about.
+    fn secret(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Secret".to_owned()),
+            name: Some(self.objects.secret.clone()),
+            namespace: Some(self.objects.namespace.clone()),
+            uid: self.uid.clone(),
+            ..ObjectReference::default()
+        }
     }
 
     /// Puts the bundle into every webhook of the configuration that has another one.
