@@ -25,7 +25,8 @@ work=$(mktemp -d)
 image=localhost/ebb-test-$$ cache=ebb-cache-$$ app=ebb-app-$$
 finish() {
   podman rm --force --ignore --time 1 "$app" "$cache" >/dev/null 2>&1 || true
-  podman rmi --force "$image" >/dev/null 2>&1 || true
+  buildah manifest rm "$image-both" >/dev/null 2>&1 || true
+  podman rmi --force "$image" "$image-both-amd64" "$image-both-arm64" >/dev/null 2>&1 || true
   rm -rf "$work"
 }
 trap finish EXIT
@@ -112,3 +113,23 @@ until_true 'and it goes below' rss_below $((36 << 20))
 podman exec "$cache" /ebb release --to 16Mi >/dev/null || :
 until_true 'what is asked for is given back' rss_below $((24 << 20))
 echo "       released: $(($(number rss_bytes) >> 20)) MiB resident"
+
+# One name for two architectures. The program for the other one is a copy whose ELF header says so, and its tools do nothing:
+# whether a real one runs is not tried here.
+own=amd64 other=arm64 machine=aarch64 number='\267\0'
+[ "$(uname -m)" = x86_64 ] || own=arm64 other=amd64 machine=x86_64 number='\76\0'
+mkdir "$work/bin"
+for tool in "qemu-$machine-static" "$machine-linux-gnu-strip"; do
+  printf '#!/bin/sh\n' >"$work/bin/$tool"
+  chmod +x "$work/bin/$tool"
+done
+cp "$program" "$work/other"
+printf '%b' "$number" | dd of="$work/other" bs=1 seek=18 conv=notrunc status=none
+both() { PATH=$work/bin:$PATH tests/image.sh "$image-both" "$own=$program" "$other=$1"; }
+if both "$program" 2>/dev/null; then echo 'a program for another architecture was taken'; exit 1; fi
+echo 'ok     a program for another architecture than it should be is refused'
+for _ in 1 2; do both "$work/other"; done
+listed=$(buildah manifest inspect "$image-both" | sed -nE 's/.*"architecture": "(.*)".*/\1/p' | sort | xargs)
+[ "$listed" = 'amd64 arm64' ] || { echo "the list holds: $listed"; exit 1; }
+podman run --rm "$image-both" --version >/dev/null || { echo "of the list, $own does not run here"; exit 1; }
+echo "ok     one name for amd64 and arm64, of which this machine runs its own"

@@ -1,29 +1,107 @@
 #!/usr/bin/env bash
 # Builds the image ebb:VERSION with buildah, without a daemon: a static program and nothing else. Prints its size.
 #
-#   tests/image.sh [NAME [PROGRAM]]      NAME is ebb:VERSION if not given; PROGRAM is built if not given
+#   tests/image.sh [NAME [PROGRAM]]           NAME is ebb:VERSION if not given; PROGRAM is built if not given
+#   tests/image.sh NAME ARCH[=PROGRAM]...     one NAME for several of amd64 and arm64: a list of NAME-amd64 and NAME-arm64
+#
+# A PROGRAM for another architecture comes from a machine of that architecture, or is built here with Rust's target
+# (rustup target add aarch64-unknown-linux-gnu) and a linker (on Debian gcc-aarch64-linux-gnu and libc6-dev-arm64-cross). Only
+# an emulator can run it here (qemu-user-static): without one it is taken on the word of its ELF header.
 set -eu
 cd "$(dirname "$0")/.."
 version=$(sed -nE 's/^version = "(.*)"/\1/p' Cargo.toml | head -n 1)
 name=${1:-ebb:$version}
-program=${2:-}
 if ! command -v buildah >/dev/null; then
   echo 'there is no buildah; install it with your package manager' >&2
   exit 1
 fi
-if [ -z "$program" ]; then
-  target=$(rustc -vV | sed -n 's/^host: //p')
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+die() { echo "$*" >&2; exit 1; }
+
+# As the kernel and Rust call an architecture, and its number in an ELF header.
+machine_of() { case $1 in amd64) echo x86_64 ;; arm64) echo aarch64 ;; esac; }
+elf_of() { case $1 in amd64) echo 62 ;; arm64) echo 183 ;; esac; }
+case $(uname -m) in
+  x86_64) own=amd64 ;;
+  aarch64) own=arm64 ;;
+  *) die "$(uname -m) is none of the architectures that there are images for: amd64, arm64" ;;
+esac
+
+# Builds the program for an architecture, and says where it is.
+build() {
+  local target linker
+  target=$(machine_of "$1")-unknown-linux-gnu
+  if [ "$1" != "$own" ]; then
+    linker=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_LINKER
+    export "$linker=${!linker:-$(machine_of "$1")-linux-gnu-gcc}"
+  fi
   # Packed relocations (glibc 2.36 or newer on the machine that builds) leave 0.5 MiB out of the file and, since they need
   # not be read at the start, 0.9 MiB out of what is resident.
   RUSTFLAGS='-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs' \
-    cargo build --release --locked --target "$target"
-  program=${CARGO_TARGET_DIR:-target}/$target/release/ebb
-fi
-context=$(mktemp -d)
-trap 'rm -rf "$context"' EXIT
-cp "$program" "$context/ebb"
-strip "$context/ebb"
-"$context/ebb" --version >/dev/null || { echo "$program does not run here" >&2; exit 1; }
-buildah bud --isolation chroot --quiet --tag "$name" --file Containerfile "$context" >/dev/null
+    cargo build --release --locked --target "$target" >&2
+  echo "${CARGO_TARGET_DIR:-target}/$target/release/ebb"
+}
+
+# Puts a program for an architecture into a folder of its own, ready to be copied into an image.
+prepare() {
+  local arch=$1 program=$2 found emulator='' strip=strip
+  mkdir "$work/$arch"
+  cp "$program" "$work/$arch/ebb"
+  [ "$(head -c 4 "$program" | tail -c 3)" = ELF ] || die "$program is no program: it has no ELF header"
+  found=$(od -An -j18 -N2 -tu2 "$program" | tr -d ' ')
+  [ "$found" = "$(elf_of "$arch")" ] ||
+    die "$program is not for $arch: its ELF header names machine $found, and $arch is $(elf_of "$arch")"
+  if [ "$arch" != "$own" ]; then
+    emulator=qemu-$(machine_of "$arch")-static
+    strip=$(machine_of "$arch")-linux-gnu-strip
+  fi
+  if command -v "$strip" >/dev/null; then
+    "$strip" "$work/$arch/ebb"
+  else
+    echo "$arch: there is no $strip, so symbols stay in the program" >&2
+  fi
+  if [ -z "$emulator" ] || command -v "$emulator" >/dev/null; then
+    $emulator "$work/$arch/ebb" --version >/dev/null || die "$program does not run here"
+  else
+    echo "$arch: there is no $emulator, so the program was not run" >&2
+  fi
+}
+
 kib() { echo $((($1 + 1023) / 1024)); }
-echo "$name: $(kib "$(stat -c %s "$context/ebb")") KiB, $(kib "$(gzip -c "$context/ebb" | wc -c)") KiB to pull"
+say() {
+  local program=$work/$2/ebb
+  echo "$1: $(kib "$(stat -c %s "$program")") KiB, $(kib "$(gzip -c "$program" | wc -c)") KiB to pull"
+}
+bud() { buildah bud --isolation chroot --quiet --arch "$1" --file Containerfile "${@:2}" "$work/$1"; }
+
+case ${2:-} in
+  amd64 | amd64=* | arm64 | arm64=*)
+    archs=()
+    for word in "${@:2}"; do
+      arch=${word%%=*}
+      [ -n "$(machine_of "$arch")" ] || die "$word: it must be amd64 or arm64, and may name a program: arm64=PROGRAM"
+      [ ! -e "$work/$arch" ] || die "$arch is there twice"
+      program=${word#"$arch"}
+      program=${program#=}
+      [ -n "$program" ] || program=$(build "$arch")
+      prepare "$arch" "$program"
+      archs+=("$arch")
+    done
+    # Nothing of the name's past stays in the list.
+    buildah manifest rm "$name" >/dev/null 2>&1 || buildah rmi "$name" >/dev/null 2>&1 || true
+    for arch in "${archs[@]}"; do buildah rmi "$name-$arch" >/dev/null 2>&1 || true; done
+    buildah manifest create "$name" >/dev/null
+    for arch in "${archs[@]}"; do
+      buildah manifest add "$name" "$(bud "$arch" --tag "$name-$arch")" >/dev/null
+      say "$name, $arch" "$arch"
+    done
+    ;;
+  *)
+    program=${2:-}
+    [ -n "$program" ] || program=$(build "$own")
+    prepare "$own" "$program"
+    bud "$own" --tag "$name" >/dev/null
+    say "$name" "$own"
+    ;;
+esac
