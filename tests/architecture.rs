@@ -25,7 +25,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("metrics", &["cache", "cleaner", "config", "k8s", "memory", "sources", "spans", "store", "traffic"]),
     ("http", &["logging"]),
     ("page", &["cleaner", "doctor", "history", "sources"]),
-    ("grpc", &["cache", "cleaner", "doctor", "history", "logging", "proto", "sources", "spans", "store", "traffic"]),
+    (
+        "grpc",
+        &["cache", "cleaner", "clock", "doctor", "history", "logging", "proto", "sources", "spans", "store", "traffic"],
+    ),
     (
         "server",
         &[

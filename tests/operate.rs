@@ -234,6 +234,37 @@ fn the_memory_map_counts_segments_by_how_full_they_are() {
     assert!(occupancy.iter().filter_map(serde_json::Value::as_u64).sum::<u64>() >= 1, "{printed}");
 }
 
+#[tokio::test]
+async fn the_memory_map_has_every_segment_by_shard_and_log() {
+    let mut command = program();
+    command.env("EBB_COMPACTION", "off").args(common::SERVE).args(["--max-memory", "64Mi"]);
+    let ebb = Ebb::spawn(command);
+    let mut client = connect(&ebb).await;
+    let keys = |batch: u32| (batch..batch + 500).map(|i| format!("key-{i}"));
+    for batch in (0..20_000).step_by(500) {
+        let items = keys(batch).map(|key| set(key, 500)).collect();
+        client.batch_set(BatchSetRequest { items, ..Default::default() }).await.unwrap();
+    }
+    // What was written first is deleted: the oldest segments of each shard are empty, or nearly so.
+    for batch in (0..10_000).step_by(500) {
+        let request = BatchDeleteRequest { keys: keys(batch).map(Into::into).collect(), ..Default::default() };
+        client.batch_delete(request).await.unwrap();
+    }
+    let (printed, _) = run(&["memory-map", "--output", "json", "--admin-addr", &ebb.admin]);
+    let map: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    let sum = |numbers: &serde_json::Value| numbers.as_array().unwrap().iter().filter_map(|n| n.as_u64()).sum::<u64>();
+    let logs = map["logs"].as_array().unwrap();
+    let segments: usize = logs.iter().map(|log| log["occupancy_percent"].as_array().unwrap().len()).sum();
+    assert_eq!(segments as u64, sum(&map["occupancy"]), "both count the same segments: {printed}");
+    for log in logs.iter().filter(|log| log["log"] == "nursery") {
+        let percent = log["occupancy_percent"].as_array().unwrap();
+        let (first, last) = (percent[0].as_u64().unwrap(), percent[percent.len() - 1].as_u64().unwrap());
+        assert!(first < 10 && last > 90, "the oldest stands first: {log}");
+    }
+    let (text, _) = run(&["memory-map", "--admin-addr", &ebb.admin]);
+    assert!(text.contains("a cell is a segment;") && text.contains("shard 0    nursery  ·"), "{text}");
+}
+
 #[test]
 fn a_port_that_is_taken_is_named() {
     let ebb = Ebb::start(&["--max-memory", "64Mi"]);

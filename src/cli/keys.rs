@@ -1,4 +1,4 @@
-//! `ebb keys`: keys that stand out, and `ebb memory-map`: how full the segments are.
+//! `ebb keys`: keys that stand out.
 
 use clap::Args;
 use serde_json::json;
@@ -101,48 +101,6 @@ fn as_json(info: &proto::KeyInfo, clear: bool) -> serde_json::Value {
     })
 }
 
-/// Show how full the segments are.
-#[derive(Args, Debug)]
-#[command(after_help = "\
-Segments that are nearly full of live bytes are memory well used; those on the left are what compaction frees.
-
-Example:
-  ebb memory-map --output json")]
-pub(crate) struct MemoryMapArgs {
-    /// How to print.
-    #[arg(long, short, value_enum, default_value_t)]
-    output: Output,
-    #[command(flatten)]
-    at: AdminAt,
-}
-
-/// Prints the histogram.
-pub(super) async fn memory_map(args: MemoryMapArgs) -> Outcome {
-    let refuse = |s: tonic::Status| refused("memory-map", &args.at.admin_addr, &s);
-    let answer = args.at.connect().await?.get_memory_map(proto::GetMemoryMapRequest {}).await.map_err(refuse)?;
-    let map = answer.into_inner();
-    match args.output {
-        Output::Json => output::json(&json!({ "segment_bytes": map.segment_bytes, "occupancy": map.occupancy })),
-        Output::Text => output::line(&histogram(&map)),
-    }
-}
-
-fn histogram(map: &proto::GetMemoryMapResponse) -> String {
-    const WIDTH: u64 = 40;
-    let most = map.occupancy.iter().copied().max().unwrap_or(0).max(1);
-    let mut table = Table::new(["live", "segments", ""]);
-    for (tenth, count) in map.occupancy.iter().enumerate() {
-        let bar = "█".repeat((count * WIDTH).div_ceil(most) as usize);
-        table.row([
-            format!("{:>3}-{} %", tenth * 10, tenth * 10 + 10),
-            super::units::count(*count),
-            format!("{bar:<40}"),
-        ]);
-    }
-    let segments: u64 = map.occupancy.iter().sum();
-    format!("{table}\n{} segments of {}", count(segments), bytes(map.segment_bytes))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,14 +111,5 @@ mod tests {
         assert_eq!(name(&info, false), "#00000000000000ab");
         assert_eq!(name(&info, true), "caf\\xc3\\xa9");
         assert_eq!(as_json(&info, false)["key"], serde_json::Value::Null);
-    }
-
-    #[test]
-    fn the_longest_bar_is_the_most_frequent_tenth() {
-        let map = proto::GetMemoryMapResponse { segment_bytes: 65536, occupancy: vec![1, 0, 0, 0, 0, 0, 0, 0, 0, 80] };
-        let text = histogram(&map);
-        let bars: Vec<usize> = text.lines().map(|line| line.matches('█').count()).collect();
-        assert_eq!((bars[2], bars[3], bars[11]), (1, 0, 40), "{text}");
-        assert!(text.ends_with("81 segments of 64.0 KiB"), "{text}");
     }
 }

@@ -23,6 +23,7 @@ mod inject;
 mod injector;
 mod keys;
 mod manifest;
+mod memory_map;
 mod output;
 mod serve;
 mod shell;
@@ -91,7 +92,7 @@ pub(crate) enum Command {
     /// List the keys that are read most, or the largest entries, from a sample.
     Keys(keys::KeysArgs),
     /// Show how full the segments are.
-    MemoryMap(keys::MemoryMapArgs),
+    MemoryMap(memory_map::MemoryMapArgs),
     /// Say whether an installation in a cluster is well, with a remedy for what is not.
     Check(check::CheckArgs),
     /// Put a sidecar into the pods and workloads of manifests.
@@ -163,7 +164,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Doctor(args) => wait(doctor::run(args)),
         Command::Top(args) => wait(top::run(args)),
         Command::Keys(args) => wait(keys::run(args)),
-        Command::MemoryMap(args) => wait(keys::memory_map(args)),
+        Command::MemoryMap(args) => wait(memory_map::run(args)),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
         Command::Check(args) => wait(check::run(args)),

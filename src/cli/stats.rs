@@ -159,6 +159,7 @@ pub(super) fn as_json(stats: &proto::GetStatsResponse) -> Value {
         "p99_us": stats.p99_us,
         "open_connections": stats.open_connections,
         "version": stats.version,
+        "at_ms": stats.at_ms,
     })
 }
 

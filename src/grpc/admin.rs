@@ -1,10 +1,12 @@
 //! `ebb.v1.AdminService`: the account, the cleaner by hand, and what is wrong.
 
 use crate::cleaner::{self, Order, Reason, Run};
+use crate::clock;
 use crate::doctor;
 use crate::history::History;
 use crate::proto::{self, admin_service_server::AdminService, compact_response::Update};
 use crate::sources::Sources;
+use crate::store::{LogOccupancy, Store};
 use std::pin::Pin;
 use std::time::Duration;
 use tokio_stream::wrappers::IntervalStream;
@@ -78,9 +80,7 @@ impl AdminService for Admin {
         &self,
         _: Request<proto::GetMemoryMapRequest>,
     ) -> Result<Response<proto::GetMemoryMapResponse>, Status> {
-        let store = &self.sources.store;
-        let segment_bytes = store.segment_bytes() as u64;
-        Ok(Response::new(proto::GetMemoryMapResponse { segment_bytes, occupancy: store.occupancy().into() }))
+        Ok(Response::new(memory_map(&self.sources.store)))
     }
 
     async fn list_hot_keys(
@@ -173,6 +173,22 @@ impl AdminService for Admin {
     }
 }
 
+/// Both views are of one look, so that they agree.
+fn memory_map(store: &Store) -> proto::GetMemoryMapResponse {
+    let logs = store.logs();
+    let mut occupancy = vec![0; 10];
+    for percent in logs.iter().flat_map(|log| &log.percent) {
+        occupancy[usize::from(percent / 10).min(9)] += 1;
+    }
+    let log = |LogOccupancy { shard, log, percent }| proto::get_memory_map_response::Log {
+        shard: shard as u32,
+        name: log.to_owned(),
+        occupancy_percent: percent.into_iter().map(u32::from).collect(),
+    };
+    let segment_bytes = store.segment_bytes() as u64;
+    proto::GetMemoryMapResponse { segment_bytes, occupancy, logs: logs.into_iter().map(log).collect() }
+}
+
 fn progress(run: Run, sources: Sources) -> impl Stream<Item = Result<proto::CompactResponse, Status>> + Send {
     let mut ended = false;
     let ticks = IntervalStream::new(tokio::time::interval(PROGRESS));
@@ -212,6 +228,7 @@ impl Admin {
             p99_us: now.p99_micros,
             open_connections: sources.traffic.totals().open_connections,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            at_ms: clock::unix_ms() as i64,
         }
     }
 }

@@ -30,7 +30,7 @@ mod write;
 
 pub use clean::{Tally, Task};
 pub use ledger::{Account, Ledger};
-pub use stats::Stats;
+pub use stats::{LogOccupancy, Stats};
 pub use types::*;
 
 use crate::sync::atomic::{AtomicU64, Ordering};

@@ -36,6 +36,16 @@ pub(super) struct Tail {
     pub moved: bool,
 }
 
+impl Log {
+    /// The stable name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Nursery => "nursery",
+            Self::Main => "main",
+        }
+    }
+}
+
 impl Tail {
     /// How many there are.
     pub(super) const COUNT: usize = 4;

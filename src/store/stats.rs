@@ -3,7 +3,8 @@
 use super::Store;
 use super::arena::WORD_BYTES;
 use super::ledger::Account;
-use super::shard::Counts;
+use super::segment::{Log, Segment};
+use super::shard::{Counts, Shard};
 use super::types::Miss;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -52,6 +53,17 @@ pub struct Stats {
     pub buried_bytes: u64,
 }
 
+/// One log of one shard, as far as memory goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogOccupancy {
+    /// Which shard, from 0.
+    pub shard: usize,
+    /// Which of its logs: `nursery` or `main`.
+    pub log: &'static str,
+    /// How full of live bytes each segment is, in percent of what is written there, oldest first.
+    pub percent: Vec<u8>,
+}
+
 impl Store {
     /// The account. Takes no lock, so its figures may be a few operations apart.
     pub fn stats(&self) -> Stats {
@@ -97,5 +109,22 @@ impl Store {
             }
         }
         histogram
+    }
+
+    /// The segments one by one: every log that has any, by shard. Takes each shard's lock for a moment.
+    pub fn logs(&self) -> Vec<LogOccupancy> {
+        let logs_of = |(shard, each): (usize, &Shard)| {
+            let of = |segment: &Segment| (segment.log, segment.age, segment.occupancy_percent().min(100) as u8);
+            // The lock is held for the copy alone.
+            let mut segments: Vec<_> = each.lock(&self.ground).writer.segments.values().map(of).collect();
+            segments.sort_unstable_by_key(|(_, age, _)| *age);
+            [Log::Nursery, Log::Main].map(|log| LogOccupancy {
+                shard,
+                log: log.name(),
+                percent: segments.iter().filter(|(of, ..)| *of == log).map(|(.., percent)| *percent).collect(),
+            })
+        };
+        let logs = self.shards.iter().enumerate().flat_map(logs_of);
+        logs.filter(|log| !log.percent.is_empty()).collect()
     }
 }

@@ -1,0 +1,154 @@
+//! `ebb memory-map`: how full the segments are, together and one by one.
+//!
+//! ```text
+//!  a cell for each segment, oldest first:   shard 0  nursery  ██▓█
+//!                                                    main     ·░██▓▓██████████████
+//! ```
+//! However large the cache, the map stays within some 2,000 cells: then one stands for several segments, and says so.
+
+use clap::Args;
+use serde_json::json;
+
+use super::Outcome;
+use super::connect::{AdminAt, Output, refused};
+use super::output::{self, Table};
+use super::units::{bytes, count};
+use crate::proto;
+
+/// Cells in a line.
+const LINE: usize = 64;
+/// Cells in all, but for those that the ends of logs leave half filled.
+const MOST_CELLS: usize = 2048;
+
+/// Show how full the segments are.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Segments that are nearly full of live bytes are memory well used; those that are not are what compaction frees. At first
+the segments are counted by how full they are; below, there is a cell for each of them (for several, where there are
+thousands), by shard and log, the oldest first. JSON has the percentage of every segment.
+
+Example:
+  ebb memory-map --output json")]
+pub(crate) struct MemoryMapArgs {
+    /// How to print.
+    #[arg(long, short, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    at: AdminAt,
+}
+
+/// Prints the histogram and the map.
+pub(super) async fn run(args: MemoryMapArgs) -> Outcome {
+    let refuse = |s: tonic::Status| refused("memory-map", &args.at.admin_addr, &s);
+    let answer = args.at.connect().await?.get_memory_map(proto::GetMemoryMapRequest {}).await.map_err(refuse)?;
+    let map = answer.into_inner();
+    match args.output {
+        Output::Json => output::json(&as_json(&map)),
+        Output::Text => output::line(format!("{}\n{}", histogram(&map), cells(&map)).trim_end()),
+    }
+}
+
+fn as_json(map: &proto::GetMemoryMapResponse) -> serde_json::Value {
+    let log = |proto::get_memory_map_response::Log { shard, name, occupancy_percent }: &_| json!({ "shard": shard, "log": name, "occupancy_percent": occupancy_percent });
+    json!({
+        "segment_bytes": map.segment_bytes,
+        "occupancy": map.occupancy,
+        "logs": map.logs.iter().map(log).collect::<Vec<_>>(),
+    })
+}
+
+fn histogram(map: &proto::GetMemoryMapResponse) -> String {
+    const WIDTH: u64 = 40;
+    let most = map.occupancy.iter().copied().max().unwrap_or(0).max(1);
+    let mut table = Table::new(["live", "segments", ""]);
+    for (tenth, count) in map.occupancy.iter().enumerate() {
+        let bar = "█".repeat((count * WIDTH).div_ceil(most) as usize);
+        table.row([
+            format!("{:>3}-{} %", tenth * 10, tenth * 10 + 10),
+            super::units::count(*count),
+            format!("{bar:<40}"),
+        ]);
+    }
+    let segments: u64 = map.occupancy.iter().sum();
+    format!("{table}\n{} segments of {}\n", count(segments), bytes(map.segment_bytes))
+}
+
+/// The segments one by one; nothing when there are none, or when the server is one that does not say.
+fn cells(map: &proto::GetMemoryMapResponse) -> String {
+    let segments: usize = map.logs.iter().map(|log| log.occupancy_percent.len()).sum();
+    if segments == 0 {
+        return String::new();
+    }
+    let each = segments.div_ceil(MOST_CELLS);
+    let cell = match each {
+        1 => "a cell is a segment".to_owned(),
+        _ => format!("a cell is {each} segments and shows their mean"),
+    };
+    let mut text = format!(
+        "oldest first; {cell}; live: · under 10 %, ░ under 40 %, ▒ under 70 %, ▓ under 90 %, █ from there on\n\n"
+    );
+    let mut last = None;
+    for log in &map.logs {
+        let shard = if last == Some(log.shard) { String::new() } else { format!("shard {}", log.shard) };
+        last = Some(log.shard);
+        let row: Vec<char> = log.occupancy_percent.chunks(each).map(shade).collect();
+        for (number, line) in row.chunks(LINE).enumerate() {
+            let (shard, name) = if number == 0 { (&*shard, &*log.name) } else { ("", "") };
+            text += &format!("{shard:<9}  {name:<7}  {}\n", line.iter().collect::<String>());
+        }
+    }
+    text
+}
+
+/// A cell for some segments, by how full they are on average.
+fn shade(percent: &[u32]) -> char {
+    match percent.iter().sum::<u32>() / percent.len().max(1) as u32 {
+        0..10 => '·',
+        10..40 => '░',
+        40..70 => '▒',
+        70..90 => '▓',
+        90.. => '█',
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::get_memory_map_response::Log;
+
+    #[test]
+    fn the_longest_bar_is_the_most_frequent_tenth() {
+        let occupancy = vec![1, 0, 0, 0, 0, 0, 0, 0, 0, 80];
+        let map = proto::GetMemoryMapResponse { segment_bytes: 65536, occupancy, logs: Vec::new() };
+        let text = histogram(&map);
+        let bars: Vec<usize> = text.lines().map(|line| line.matches('█').count()).collect();
+        assert_eq!((bars[2], bars[3], bars[11]), (1, 0, 40), "{text}");
+        assert!(text.ends_with("81 segments of 64.0 KiB\n"), "{text}");
+        assert_eq!(cells(&map), "", "a server that does not say has no cells");
+    }
+
+    #[test]
+    fn every_segment_has_its_cell_by_shard_and_log() {
+        let log =
+            |shard, name: &str, percent: &[u32]| Log { shard, name: name.into(), occupancy_percent: percent.into() };
+        let logs = vec![log(0, "nursery", &[100]), log(0, "main", &[0, 10, 40, 70, 90]), log(3, "main", &[99; 65])];
+        let map = proto::GetMemoryMapResponse { logs, ..Default::default() };
+        let text = cells(&map);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].contains("a cell is a segment;"), "{text}");
+        assert_eq!(lines[2], "shard 0    nursery  █");
+        assert_eq!(lines[3], "           main     ·░▒▓█");
+        assert_eq!(lines[4], format!("shard 3    main     {}", "█".repeat(64)));
+        assert_eq!(lines[5], "                    █", "a long log goes on below");
+        assert_eq!(as_json(&map)["logs"][1]["occupancy_percent"][2], 40);
+    }
+
+    #[test]
+    fn thousands_of_segments_share_cells_and_it_says_so() {
+        let log = |shard| Log { shard, name: "main".into(), occupancy_percent: [0, 100].repeat(2_500) };
+        let text = cells(&proto::GetMemoryMapResponse { logs: (0..4).map(log).collect(), ..Default::default() });
+        assert!(text.contains("a cell is 10 segments and shows their mean"), "{text}");
+        assert_eq!(text.lines().skip(2).map(|line| line.matches('▒').count()).sum::<usize>(), 2_000);
+        assert!(text.lines().count() < 50);
+    }
+}
