@@ -7,7 +7,7 @@ use common::{Ebb, program, until};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
@@ -56,6 +56,11 @@ impl Terminal {
         contents.split_whitespace().collect::<Vec<_>>().join(" ").contains(text)
     }
 
+    /// How many marks there are, that of the legend included.
+    fn dots(&self) -> usize {
+        self.screen.lock().unwrap().screen().contents().matches('•').count()
+    }
+
     fn type_in(&mut self, text: &str) {
         self.master.write_all(text.as_bytes()).unwrap();
     }
@@ -98,6 +103,45 @@ fn top_shows_sidecars_side_by_side_and_follows_keys_and_resizes() {
     until("q leaves", || top.child.try_wait().unwrap().is_some());
     assert!(top.child.wait().unwrap().success());
     until("the screen is given back", || !top.screen.lock().unwrap().screen().alternate_screen());
+}
+
+#[test]
+fn top_shows_runs_of_the_cleaner_findings_and_how_full_segments_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("ebb.yaml");
+    fs::write(&config, "compaction: auto\n").unwrap();
+    let mut command = program();
+    command.args(common::SERVE).args(["--max-memory", "64Mi", "--config", config.to_str().unwrap()]);
+    let (ebb, other) = (Ebb::spawn(command), Ebb::start(&["--max-memory", "64Mi"]));
+    let arguments = ["top", "--every", "100ms", "--admin-addr", &ebb.admin, "--admin-addr", &other.admin];
+    let mut top = Terminal::start(&arguments, 120, 36);
+    until("both are well", || top.shows("2 of 2 reached") && top.shows("all is well"));
+    assert!(top.shows("the cleaner has not run yet") && top.shows("0-10 % 0"));
+    assert_eq!(top.dots(), 0);
+
+    assert!(program().args(["set", "k", "v", "--addr", &ebb.data]).status().unwrap().success());
+    until("there is a segment, and it is full of live bytes", || {
+        top.shows("1 segments of") && top.shows("90-100 % 1 █")
+    });
+
+    let compacted = program().args(["compact", "--admin-addr", &ebb.admin]).stdout(Stdio::null()).status().unwrap();
+    assert!(compacted.success());
+    until("the run is a mark on the chart", || top.shows("• compaction") && top.dots() >= 2);
+    assert!(top.shows("s ago #1 requested:") && top.shows("moved,") && top.shows("segments freed, resident"));
+
+    fs::write(&config, "tick: 1ms\n").unwrap();
+    until("what the doctor finds is shown", || top.shows("error: tick (ms) is 1; it must be 10 to 2000"));
+    assert!(top.shows("error ×1") && top.shows("none"), "side by side with the one that is well");
+    top.resize(80, 24);
+    until("where there is less room, receipts are shown", || top.shows("receipts │ findings (1) │ 1 segments of"));
+    until("and not the others", || !top.shows("error: tick") && !top.shows("90-100 %"));
+    top.type_in("\t");
+    until("then findings", || top.shows("error: tick (ms) is 1"));
+    top.type_in("\t");
+    until("then segments", || top.shows("90-100 % 1 █"));
+    fs::write(&config, "compaction: auto\n").unwrap();
+    top.type_in("\t\t");
+    until("all is well once it is cured", || top.shows("all is well"));
 }
 
 #[test]

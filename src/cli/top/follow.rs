@@ -2,24 +2,32 @@
 
 use crate::cli::Failure;
 use crate::cli::connect::{Address, channel};
+use crate::proto::diagnose_response::Finding;
 use crate::proto::{self, admin_service_client::AdminServiceClient};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
 use tokio::time::MissedTickBehavior;
+use tonic::transport::Channel;
 
 /// How often it is tried at most.
 const AGAIN: Duration = Duration::from_secs(2);
 /// What says nothing for so long, or for three intervals, is away.
 const SILENCE: Duration = Duration::from_secs(3);
+/// How often the doctor and the memory map are asked at most: the map takes each shard's lock for a moment.
+const LOOK: Duration = Duration::from_secs(1);
 /// Readings that are remembered for the chart.
 const READINGS: usize = 300;
+/// Receipts that are remembered, as many as the live page has.
+const RECEIPTS: usize = 120;
 
 /// What is heard of a sidecar.
 #[derive(Debug)]
 pub(super) enum News {
     /// Its account.
     Stats(Box<proto::GetStatsResponse>),
+    /// What the doctor finds, worst first, and how full the segments are.
+    Look(Vec<Finding>, proto::GetMemoryMapResponse),
     /// Why there is none.
     Lost(String),
 }
@@ -47,6 +55,7 @@ async fn listen(number: usize, address: &Address, every_ms: u64, to: &Sender<(us
     let request = proto::WatchStatsRequest { interval_ms: every_ms };
     let failed = |status: tonic::Status| Failure::Failed(format!("lost {address}: {}", status.message()));
     let mut stream = client.watch_stats(request).await.map_err(failed)?.into_inner();
+    let mut looked: Option<Instant> = None;
     loop {
         let update = tokio::time::timeout(silence, stream.message()).await;
         let update = update.map_err(|_| Failure::Failed(format!("{address} has been silent for {silence:?}")))?;
@@ -55,7 +64,30 @@ async fn listen(number: usize, address: &Address, every_ms: u64, to: &Sender<(us
         if to.send((number, news)).await.is_err() {
             return Ok(());
         }
+        if looked.is_none_or(|at| at.elapsed() >= LOOK) {
+            looked = Some(Instant::now());
+            let news = look(&mut client).await.map_err(failed)?;
+            if to.send((number, news)).await.is_err() {
+                return Ok(());
+            }
+        }
     }
+}
+
+async fn look(client: &mut AdminServiceClient<Channel>) -> Result<News, tonic::Status> {
+    let findings = client.diagnose(proto::DiagnoseRequest {}).await?.into_inner().findings;
+    let map = client.get_memory_map(proto::GetMemoryMapRequest {}).await?.into_inner();
+    Ok(News::Look(findings, map))
+}
+
+/// Memory at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    /// By the sidecar's clock, which its receipts are dated with, too: Unix time in milliseconds.
+    pub(super) at_ms: i64,
+    pub(super) used_bytes: u64,
+    pub(super) rss_bytes: u64,
+    pub(super) live_bytes: u64,
 }
 
 /// What is known of a sidecar.
@@ -67,31 +99,69 @@ pub(super) struct Sidecar {
     before: Option<(Instant, proto::GetStatsResponse)>,
     /// Why nothing is heard, if so.
     pub(super) lost: Option<String>,
-    /// Used, resident and live bytes, oldest first.
-    pub(super) readings: VecDeque<[u64; 3]>,
+    /// Oldest first.
+    pub(super) readings: VecDeque<Reading>,
+    /// Oldest first.
+    pub(super) receipts: VecDeque<proto::Receipt>,
+    /// The number of the receipt that was chosen; `None`: none was.
+    pub(super) receipt: Option<u64>,
+    /// Worst first, once the doctor was heard.
+    pub(super) findings: Option<Vec<Finding>>,
+    pub(super) map: Option<proto::GetMemoryMapResponse>,
 }
 
 impl Sidecar {
     /// Of which nothing is known.
     pub(super) fn new(address: Address) -> Self {
-        Self { address, now: None, before: None, lost: None, readings: VecDeque::new() }
+        Self {
+            address,
+            now: None,
+            before: None,
+            lost: None,
+            readings: VecDeque::new(),
+            receipts: VecDeque::new(),
+            receipt: None,
+            findings: None,
+            map: None,
+        }
     }
 
     /// Takes in what was heard.
     pub(super) fn learn(&mut self, news: News) {
         match news {
             News::Lost(why) => self.lost = Some(why),
+            News::Look(findings, map) => (self.findings, self.map) = (Some(findings), Some(map)),
             News::Stats(stats) => {
-                let memory = stats.memory.clone().unwrap_or_default();
-                self.readings.push_back([memory.used_bytes, memory.rss_bytes, memory.live_bytes]);
-                self.readings.drain(..self.readings.len().saturating_sub(READINGS));
-                // A server that has started anew counts from nothing: rates begin anew with it.
+                // A server that has started anew counts from nothing: rates and receipts begin anew with it.
                 let restarted = self.now.as_ref().is_some_and(|(_, last)| stats.uptime_ms < last.uptime_ms);
+                if restarted {
+                    self.receipts.clear();
+                    self.receipt = None;
+                }
+                let memory = stats.memory.clone().unwrap_or_default();
+                let proto::MemoryAccount { used_bytes, rss_bytes, live_bytes, .. } = memory;
+                let reading = Reading { at_ms: stats.at_ms, used_bytes, rss_bytes, live_bytes };
+                if self.readings.back().is_some_and(|last| reading.at_ms < last.at_ms) {
+                    self.readings.clear(); // its clock was set back: what is drawn goes on from there
+                }
+                self.readings.push_back(reading);
+                self.readings.drain(..self.readings.len().saturating_sub(READINGS));
+                let last = self.receipts.back().map_or(0, |receipt| receipt.id);
+                let new = stats.receipts.iter().rev().filter(|receipt| receipt.id > last);
+                self.receipts.extend(new.cloned());
+                self.receipts.drain(..self.receipts.len().saturating_sub(RECEIPTS));
                 self.before = self.now.take().filter(|_| !restarted);
                 self.now = Some((Instant::now(), *stats));
                 self.lost = None;
             }
         }
+    }
+
+    /// Chooses the receipt before (-1) or after (1) the one that is chosen; after the newest, none is.
+    pub(super) fn choose(&mut self, step: isize) {
+        let newest = self.receipts.len();
+        let chosen = self.receipts.iter().position(|receipt| Some(receipt.id) == self.receipt).unwrap_or(newest);
+        self.receipt = self.receipts.get(chosen.saturating_add_signed(step)).map(|receipt| receipt.id);
     }
 
     /// How fast a count grows, a second.
@@ -129,6 +199,33 @@ mod tests {
         assert!(sidecar.rate(|s| s.hits).unwrap() > 0.0);
         sidecar.learn(stats(100, 1, 0));
         assert_eq!((sidecar.hit_percent(), sidecar.rate(|s| s.hits)), (Some(100.0), None));
+    }
+
+    #[test]
+    fn receipts_are_kept_once_and_begin_anew_with_the_server() {
+        let said = |uptime_ms, newest: u64| {
+            let receipts = (1..=newest).rev().take(16).map(|id| proto::Receipt { id, ..Default::default() }).collect();
+            News::Stats(Box::new(proto::GetStatsResponse { uptime_ms, receipts, ..Default::default() }))
+        };
+        let mut sidecar = Sidecar::new("127.0.0.1:1".parse().unwrap());
+        for newest in [2, 2, 5] {
+            sidecar.learn(said(1_000 + newest, newest));
+        }
+        let ids = |sidecar: &Sidecar| sidecar.receipts.iter().map(|receipt| receipt.id).collect::<Vec<_>>();
+        assert_eq!(ids(&sidecar), [1, 2, 3, 4, 5]);
+        for (step, chosen) in [(-1, Some(5)), (-1, Some(4)), (1, Some(5)), (1, None), (1, None), (-1, Some(5))] {
+            sidecar.choose(step);
+            assert_eq!(sidecar.receipt, chosen);
+        }
+        (0..9).for_each(|_| sidecar.choose(-1));
+        assert_eq!(sidecar.receipt, Some(1), "the oldest is the last");
+        for newest in 6..500 {
+            sidecar.learn(said(1_000 + newest, newest));
+        }
+        assert_eq!((sidecar.receipts.len(), sidecar.readings.len()), (RECEIPTS, READINGS));
+        sidecar.choose(-1);
+        sidecar.learn(said(10, 1));
+        assert_eq!((ids(&sidecar), sidecar.receipt), (vec![1], None));
     }
 
     #[test]

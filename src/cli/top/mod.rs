@@ -21,7 +21,12 @@ use std::time::Duration;
 /// Watch one or several sidecars in a terminal.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Keys: up and down (or k and j) choose a sidecar, q leaves.
+A dot on the chart is a run of the cleaner: where memory stood after it. Its receipt stands below, with why it ran and
+what it moved and freed. Where the terminal is too small for receipts, findings and segments together, tab shows one
+after the other.
+
+Keys: up and down (or k and j) choose a sidecar, left and right (or h and l) a receipt, tab the part that is shown,
+q leaves.
 
 Examples:
   ebb top
@@ -41,6 +46,36 @@ pub(crate) struct TopArgs {
 struct App {
     sidecars: Vec<Sidecar>,
     chosen: usize,
+    /// What is shown of the chosen one where there is no room for everything.
+    part: Part,
+}
+
+/// A part of what is known of a sidecar.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Part {
+    /// What the cleaner's runs did.
+    #[default]
+    Receipts,
+    /// What the doctor finds.
+    Findings,
+    /// How full the segments are.
+    Segments,
+}
+
+impl Part {
+    const ALL: [Self; 3] = [Self::Receipts, Self::Findings, Self::Segments];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Receipts => "receipts",
+            Self::Findings => "findings",
+            Self::Segments => "segments",
+        }
+    }
+
+    fn next(self) -> Self {
+        Self::ALL[(self as usize + 1) % Self::ALL.len()]
+    }
 }
 
 /// Shows the sidecars until somebody leaves.
@@ -55,7 +90,8 @@ pub(super) async fn run(args: TopArgs) -> Outcome {
     for (number, address) in args.admin_addr.iter().enumerate() {
         tokio::spawn(follow::follow(number, address.clone(), args.every.0, said.clone()));
     }
-    let mut app = App { sidecars: args.admin_addr.into_iter().map(Sidecar::new).collect(), chosen: 0 };
+    let sidecars = args.admin_addr.into_iter().map(Sidecar::new).collect();
+    let mut app = App { sidecars, chosen: 0, part: Part::default() };
     let mut terminal = ratatui::try_init()?;
     let mut events = EventStream::new();
     // Redrawn at least this often: what is known of a sidecar that is silent grows old.
@@ -92,6 +128,9 @@ impl App {
             KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return true,
             KeyCode::Up | KeyCode::Char('k') => self.chosen = self.chosen.saturating_sub(1),
             KeyCode::Down | KeyCode::Char('j') => self.chosen = (self.chosen + 1).min(last),
+            KeyCode::Left | KeyCode::Char('h') => self.sidecars[self.chosen].choose(-1),
+            KeyCode::Right | KeyCode::Char('l') => self.sidecars[self.chosen].choose(1),
+            KeyCode::Tab => self.part = self.part.next(),
             _ => {}
         }
         false
@@ -106,12 +145,17 @@ mod tests {
     #[test]
     fn keys_choose_and_leave() {
         let sidecar = || Sidecar::new("127.0.0.1:1".parse().unwrap());
-        let mut app = App { sidecars: vec![sidecar(), sidecar()], chosen: 0 };
+        let mut app = App { sidecars: vec![sidecar(), sidecar()], chosen: 0, part: Part::default() };
         let press = |code| Event::Key(KeyEvent::new(code, KeyModifiers::NONE));
         for (code, chosen) in [(KeyCode::Up, 0), (KeyCode::Down, 1), (KeyCode::Char('j'), 1), (KeyCode::Char('k'), 0)] {
             assert!(!app.leaves_at(&press(code)));
             assert_eq!(app.chosen, chosen);
         }
+        let parts = [Part::Findings, Part::Segments, Part::Receipts].map(|part| {
+            assert!(!app.leaves_at(&press(KeyCode::Tab)) && !app.leaves_at(&press(KeyCode::Left)));
+            (part, app.part)
+        });
+        assert!(parts.iter().all(|(expected, part)| expected == part), "{parts:?}");
         assert!(!app.leaves_at(&Event::Resize(10, 10)));
         assert!(app.leaves_at(&press(KeyCode::Char('q'))));
         assert!(app.leaves_at(&Event::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL))));
