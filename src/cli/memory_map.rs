@@ -49,7 +49,7 @@ pub(super) async fn run(args: MemoryMapArgs) -> Outcome {
 }
 
 fn as_json(map: &proto::GetMemoryMapResponse) -> serde_json::Value {
-    let log = |proto::get_memory_map_response::Log { shard, name, occupancy_percent }: &_| json!({ "shard": shard, "log": name, "occupancy_percent": occupancy_percent });
+    let log = |log: &proto::get_memory_map_response::Log| json!({ "shard": log.shard, "log": log.name, "occupancy_percent": log.occupancy_percent });
     json!({
         "segment_bytes": map.segment_bytes,
         "occupancy": map.occupancy,

@@ -242,6 +242,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_map_is_spoken_to_as_redis_is() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = Address::Tcp(listener.local_addr().unwrap().to_string());
+        std::thread::spawn(move || super::super::map::serve(&listener));
+        round_trip(&at, System::Redis).await;
+    }
+
+    #[tokio::test]
     async fn redis_and_memcached_are_spoken_to_where_they_are_installed() {
         for peer in [super::super::process::Peer::Redis, super::super::process::Peer::Memcached] {
             if let Ok(server) =

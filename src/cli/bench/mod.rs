@@ -5,6 +5,7 @@
 //!   serve     calls per second and what each costs the server    process, latency, workload, wire
 //!   trace     misses on recorded requests, beside FIFO and LRU   trace
 //!   storm     more writes than a server can take                 storm
+//!   map       a map in a process of its own, as a peer           map
 //! ```
 //!
 //! B1. Whatever is compared is measured in the same run, by the same client, over the same kind of connection.
@@ -13,6 +14,7 @@
 
 mod connection;
 mod latency;
+mod map;
 mod process;
 mod reclaim;
 mod serve;
@@ -37,6 +39,9 @@ pub(crate) enum BenchCommand {
     Trace(trace::TraceArgs),
     /// Write as fast as a server takes it, beside clients that do not read and thousands of calls at once.
     Storm(storm::StormArgs),
+    /// Answer out of a map: a peer of the other benchmarks.
+    #[command(hide = true)]
+    Map(map::MapArgs),
 }
 
 pub(super) fn run(command: BenchCommand) -> Outcome {
@@ -45,5 +50,6 @@ pub(super) fn run(command: BenchCommand) -> Outcome {
         BenchCommand::Serve(args) => serve::run(args),
         BenchCommand::Trace(args) => trace::run(args),
         BenchCommand::Storm(args) => storm::run(args),
+        BenchCommand::Map(args) => map::run(args),
     }
 }

@@ -21,6 +21,8 @@ pub(crate) enum Peer {
     Redis,
     Valkey,
     Memcached,
+    /// A map in a process of its own.
+    Map,
     /// Another build of this program.
     Ebb,
 }
@@ -46,11 +48,12 @@ impl FromStr for Against {
             "redis" => Peer::Redis,
             "valkey" => Peer::Valkey,
             "memcached" => Peer::Memcached,
+            "map" => Peer::Map,
             "ebb" => {
                 let program = running.ok_or("another build is given as ebb=PROGRAM")?.to_owned();
                 return Ok(Self { peer: Peer::Ebb, running: None, program: Some(program) });
             }
-            _ => return Err(format!("`{name}` is neither redis nor valkey nor memcached nor ebb=PROGRAM")),
+            _ => return Err(format!("`{name}` is neither redis nor valkey nor memcached nor map nor ebb=PROGRAM")),
         };
         let running = running.map(|at| {
             let (at, pid) = at.rsplit_once('@').ok_or("a running server is given as redis=HOST:PORT@PID")?;
@@ -69,6 +72,9 @@ impl Against {
         }
         match &self.running {
             Some((at, pid)) => format!("{name}: the one at {at}, process {pid}"),
+            None if self.peer == Peer::Map => {
+                "map: HashMap<Box<[u8]>, Box<[u8]>> behind a mutex, on this program's jemalloc".to_owned()
+            }
             None => {
                 let quoted = |word: String| if word.is_empty() { "''".to_owned() } else { word };
                 let options: Vec<String> = options(self.peer, memory_mib).into_iter().map(quoted).collect();
@@ -218,6 +224,7 @@ fn named(peer: Peer) -> (&'static str, System) {
         Peer::Redis => ("redis", System::Redis),
         Peer::Valkey => ("valkey", System::Redis),
         Peer::Memcached => ("memcached", System::Memcached),
+        Peer::Map => ("map", System::Redis),
         Peer::Ebb => ("other ebb", System::Ebb(Shape::Pipe)),
     }
 }
@@ -227,6 +234,7 @@ fn options(peer: Peer, memory_mib: u64) -> Vec<String> {
     let words = match peer {
         Peer::Redis | Peer::Valkey => "--save '' --appendonly no --bind 127.0.0.1".to_owned(),
         Peer::Memcached => format!("-l 127.0.0.1 -t 1 -m {memory_mib} -c 4096"),
+        Peer::Map => "bench map".to_owned(),
         Peer::Ebb => String::new(), // started as this program is
     };
     words.split(' ').map(|word| word.trim_matches('\'').to_owned()).collect()
@@ -238,10 +246,12 @@ pub(super) fn start_peer(peer: Peer, start: Start) -> Result<Server, String> {
     let folder = new_folder()?;
     let socket = folder.join("peer.sock");
     let (name, system) = named(peer);
+    let this = std::env::current_exe().map_err(|error| error.to_string())?;
     let program = match peer {
         Peer::Redis => "redis-server",
         Peer::Valkey => "valkey-server",
         Peer::Memcached => "memcached",
+        Peer::Map => &*this.to_string_lossy(),
         Peer::Ebb => unreachable!("another build is started by its file"),
     };
     let mut command = command(program, start.pinned);
@@ -257,16 +267,22 @@ pub(super) fn start_peer(peer: Peer, start: Start) -> Result<Server, String> {
                 command.args(["-u", "root"]); // it refuses to run as root unless told
             }
         }
+        Peer::Map => {
+            command.args(["--port", &port.to_string()]);
+        }
         Peer::Ebb => {}
     }
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    // A map ends when its standard input does: with this process, however that ends.
+    let stdin = if peer == Peer::Map { Stdio::piped() } else { Stdio::null() };
+    let child = command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let child = child.map_err(|error| format!("{name} cannot be started: {error}; is it installed?"))?;
     let at = format!("127.0.0.1:{port}");
     let mut server = Server {
         name,
         system,
         data: Address::Tcp(at.clone()),
-        socket: (system == System::Redis).then(|| Address::Unix(socket.to_string_lossy().into_owned())),
+        socket: matches!(peer, Peer::Redis | Peer::Valkey)
+            .then(|| Address::Unix(socket.to_string_lossy().into_owned())),
         admin: None,
         pid: child.id(),
         child: Some(child),
@@ -349,6 +365,7 @@ mod tests {
         let started: Against = "redis".parse().unwrap();
         let valkey: Against = "valkey".parse().unwrap();
         assert_eq!(valkey.describe(64), "valkey --save '' --appendonly no --bind 127.0.0.1");
+        assert!("map".parse::<Against>().unwrap().describe(64).contains("jemalloc"));
         assert_eq!(started.describe(64), "redis --save '' --appendonly no --bind 127.0.0.1");
         let other: Against = "ebb=/tmp/ebb-before".parse().unwrap();
         assert_eq!(other.describe(64), "other ebb: /tmp/ebb-before");
