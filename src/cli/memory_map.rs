@@ -23,9 +23,10 @@ const MOST_CELLS: usize = 2048;
 /// Show how full the segments are.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Segments that are nearly full of live bytes are memory well used; those that are not are what compaction frees. At first
-the segments are counted by how full they are; below, there is a cell for each of them (for several, where there are
-thousands), by shard and log, the oldest first. JSON has the percentage of every segment.
+Segments that are nearly full of live bytes are memory well used; the others are what
+compaction frees. At first they are counted by how full they are; below, there is a cell for
+each of them (for several, where there are thousands), by shard and log, the oldest first.
+JSON has the percentage of every segment.
 
 Example:
   ebb memory-map --output json")]

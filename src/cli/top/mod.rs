@@ -21,12 +21,12 @@ use std::time::Duration;
 /// Watch one or several sidecars in a terminal.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A dot on the chart is a run of the cleaner: where memory stood after it. Its receipt stands below, with why it ran and
-what it moved and freed. Where the terminal is too small for receipts, findings and segments together, tab shows one
-after the other.
+A dot on the chart is a run of the cleaner: where memory stood after it. Its receipt stands
+below, with why it ran and what it moved and freed. Where the terminal is too small for
+receipts, findings and segments together, tab shows one after the other.
 
-Keys: up and down (or k and j) choose a sidecar, left and right (or h and l) a receipt, tab the part that is shown,
-q leaves.
+Keys: up and down (or k and j) choose a sidecar, left and right (or h and l) a receipt,
+tab the part that is shown; q leaves.
 
 Examples:
   ebb top

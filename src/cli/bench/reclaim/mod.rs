@@ -33,8 +33,8 @@ Examples:
 Workloads (key + value bytes): w0 300,000 x (16 + 128); w1 1,000,000 x (16 + 128);
 w2 1,250,000 x (16 + log-uniform 32..4096); shift 2,000,000 x (16 + 100), 90 % deleted,
 refilled with (16 + 140) to the same live bytes; churn w2 and 3,000,000 overwrites.
-Peers are started as shipped, without persistence, with one thread. `map` is a HashMap of boxed keys
-and values behind a mutex, on the allocator of this program, jemalloc.")]
+Peers are started as shipped, without persistence, with one thread. `map` is a HashMap of
+boxed keys and values behind a mutex, on the allocator of this program, jemalloc.")]
 pub(crate) struct ReclaimArgs {
     /// What is stored, and what happens to it.
     #[arg(long, value_enum, default_value_t)]
