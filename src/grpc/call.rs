@@ -1,16 +1,24 @@
 //! A call from its first header to the last byte of its answer: what a connection knows of it, and how it is counted.
 
-use super::connection::Watchers;
 use super::status;
 use crate::cache::Refusal;
-use crate::spans::Sampled;
-use crate::traffic::{Edge, Method, Outcome};
+use crate::spans::{Sampled, Tracer};
+use crate::traffic::{Edge, Lane, Method, Outcome};
 use http::{HeaderMap, Request};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
+
+/// Who hears of the calls of a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Watchers {
+    /// Counts them.
+    pub(super) lane: Arc<Lane>,
+    /// Traces those that are sampled.
+    pub(super) tracer: Tracer,
+}
 
 /// The calls of a connection. The pings of either side are none.
 #[derive(Debug)]

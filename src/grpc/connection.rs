@@ -4,35 +4,22 @@
 //! handshake that does not come, a connection without calls, and one whose bytes in flight do not move are ended. Only
 //! connections with a real problem pay for it.
 
-use super::call::Calls;
+use super::Limits;
+use super::call::{Calls, Watchers};
 use super::http2::{Accepting, Dispatch};
 use super::in_flight::{InFlight, Share};
+use super::services::Services;
 use super::stuck::Stuck;
-use super::{Limits, Services};
-use crate::spans::Tracer;
-use crate::traffic::Lane;
+use super::watched::{Moved, Watched};
 use bytes::Bytes;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, interval_at, timeout};
 
 /// The client's preface and an empty SETTINGS frame: less is no handshake.
 const HANDSHAKE_BYTES: u64 = 24 + 9;
-
-/// Who hears of the calls of a connection.
-#[derive(Clone, Debug)]
-pub(super) struct Watchers {
-    /// Counts them.
-    pub(super) lane: Arc<Lane>,
-    /// Traces those that are sampled.
-    pub(super) tracer: Tracer,
-}
 
 /// Serves a connection until either side ends it.
 pub(super) async fn serve<S>(
@@ -60,7 +47,7 @@ pub(super) async fn serve<S>(
         .data_frame_budget(SMALL_FRAMES * SMALL_FRAME_BYTES)
         .max_header_list_size(limits.header_list)
         .max_send_buffer_size(SEND_BUFFER_BYTES);
-    let handshake = builder.handshake::<_, Bytes>(Watched { stream, moved: moved.clone() });
+    let handshake = builder.handshake::<_, Bytes>(Watched::new(stream, moved.clone()));
     let Ok(Ok(mut h2)) = timeout(limits.handshake_timeout, handshake).await else { return };
     let pings = h2.ping_pong().filter(|_| keepalive);
     let stuck = Stuck::new(share.clone());
@@ -139,75 +126,5 @@ async fn watch_over<S: AsyncRead + AsyncWrite + Unpin>(
                 }
             }
         }
-    }
-}
-
-/// Bytes that went through a socket.
-#[derive(Debug, Default)]
-pub(super) struct Moved {
-    read: AtomicU64,
-    written: AtomicU64,
-}
-
-impl Moved {
-    /// From the client, in bytes.
-    pub(super) fn read(&self) -> u64 {
-        self.read.load(Ordering::Relaxed)
-    }
-
-    fn total(&self) -> u64 {
-        self.read() + self.written.load(Ordering::Relaxed)
-    }
-}
-
-/// A stream whose bytes are counted.
-pub(super) struct Watched<S> {
-    stream: S,
-    moved: Arc<Moved>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(cx, into);
-        self.moved.read.fetch_add((into.filled().len() - before) as u64, Ordering::Relaxed);
-        result
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.count(result)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.count(result)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-impl<S> Watched<S> {
-    fn count(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(written)) = result {
-            self.moved.written.fetch_add(written as u64, Ordering::Relaxed);
-        }
-        result
     }
 }

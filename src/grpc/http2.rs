@@ -5,11 +5,11 @@
 //!                                                                              └ has to wait for its client: Stuck
 //! ```
 
-use super::Services;
 use super::call::Calls;
-use super::connection::{Moved, Watched};
 use super::in_flight::{Counted, Held, Running, Share};
+use super::services::Services;
 use super::stuck::{Stuck, Waiting};
+use super::watched::{Moved, Watched};
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{FlowControl, Reason, RecvStream, SendStream};

@@ -19,13 +19,16 @@ mod in_flight;
 mod listener;
 mod pipe;
 mod serve;
+mod services;
 pub mod status;
 mod stuck;
+mod watched;
 
 pub use admin::Admin;
 pub use in_flight::InFlight;
 pub use listener::{Address, Listener};
-pub use serve::{Plane, Running, Services};
+pub use serve::{Plane, Running};
+pub use services::Services;
 
 use std::time::Duration;
 

@@ -1,56 +1,20 @@
-//! The data plane: threads that accept, and what they serve.
+//! The data plane: threads that accept.
 
+use super::Limits;
+use super::call::Watchers;
 use super::connection;
 use super::in_flight::InFlight;
 use super::listener::Listener;
-use super::{Limits, cache};
+use super::services::Services;
 use crate::logging::Seldom;
-use crate::proto::cache_service_server::CacheServiceServer;
 use crate::spans::Tracer;
 use crate::traffic::{Lane, Traffic};
-use http::{Request, Response};
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
-use tonic::service::Routes;
-use tower_service::Service as _;
-
-/// What is served on a listener.
-#[derive(Clone, Debug)]
-pub struct Services {
-    /// The hot path, called without a router.
-    pub(super) cache: Option<CacheServiceServer<cache::Service>>,
-    /// Everything else.
-    pub(super) rest: Routes,
-}
-
-type Answer = Pin<Box<dyn Future<Output = Result<Response<tonic::body::Body>, Infallible>> + Send>>;
-
-impl Services {
-    /// The cache, if it is served here, and everything else.
-    pub fn new(cache: Option<Arc<crate::cache::Cache>>, rest: Routes, limits: Limits) -> Self {
-        let cache = cache.map(|cache| {
-            CacheServiceServer::new(cache::Service::new(cache))
-                .max_decoding_message_size(limits.message)
-                .max_encoding_message_size(limits.message)
-        });
-        Self { cache, rest: rest.prepare() }
-    }
-
-    pub(super) fn call(&mut self, request: Request<tonic::body::Body>) -> Answer {
-        match &mut self.cache {
-            Some(cache) if request.uri().path().starts_with("/ebb.v1.CacheService/") => cache.call(request),
-            _ => {
-                let answer = self.rest.call(request);
-                Box::pin(answer)
-            }
-        }
-    }
-}
 
 /// What the accept loops of a plane share.
 #[derive(Clone, Debug)]
@@ -139,17 +103,17 @@ impl Plane {
                     // After accepting: a loop that waits for a client must not keep a permit from the other loops.
                     let permit = self.permits.clone().acquire_owned().await.expect("the semaphore is never closed");
                     let Self { services, limits, in_flight, tracer, draining, .. } = self.clone();
-                    let watched = connection::Watchers { lane: lane.clone(), tracer };
+                    let watchers = Watchers { lane: lane.clone(), tracer };
                     let keepalive = matches!(stream, Stream::Tcp(_));
                     let connection = Box::pin(async move {
                         match stream {
                             Stream::Tcp(stream) => {
-                                connection::serve(stream, services, in_flight, limits, watched, keepalive, draining)
+                                connection::serve(stream, services, in_flight, limits, watchers, keepalive, draining)
                                     .await;
                             }
                             Stream::Unix(stream) => {
                                 let stream = super::authority::Scrubbed::new(stream);
-                                connection::serve(stream, services, in_flight, limits, watched, keepalive, draining)
+                                connection::serve(stream, services, in_flight, limits, watchers, keepalive, draining)
                                     .await;
                             }
                         }
