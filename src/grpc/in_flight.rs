@@ -145,10 +145,20 @@ impl Share {
 
     /// Takes bytes that are there already.
     pub(super) fn force(self: &Arc<Self>, bytes: u64) -> Permit {
+        self.count(bytes);
+        Permit { share: self.clone(), bytes }
+    }
+
+    fn count(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
         self.all.messages.fetch_add(bytes, Ordering::Relaxed);
         self.all.take_off(bytes);
-        Permit { share: self.clone(), bytes }
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        self.all.messages.fetch_sub(bytes, Ordering::Relaxed);
+        self.all.ledger.land(bytes);
     }
 }
 
@@ -174,15 +184,17 @@ impl Permit {
 
     /// As many as there are now.
     pub(super) fn resize(&mut self, bytes: u64) {
-        *self = self.share.clone().force(bytes);
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => self.share.count(more),
+            None => self.share.give_back(self.bytes - bytes),
+        }
+        self.bytes = bytes;
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.share.used.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.share.all.messages.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.share.all.ledger.land(self.bytes);
+        self.share.give_back(self.bytes);
     }
 }
 
@@ -397,7 +409,10 @@ mod tests {
         let all = InFlight::new(ledger.clone(), || 1_000, 600, || {});
         let (one, two) = (Share::new(all.clone(), Arc::default()), Share::new(all, Arc::default()));
         assert_eq!([100, 800, 2_000].map(|len| one.buffered(len)), [200, 1_000, 2_000], "twice, or all there is");
-        let permit = one.take(600).unwrap();
+        let mut permit = one.take(600).unwrap();
+        permit.resize(400);
+        assert_eq!((ledger.in_flight(), one.used(), permit.bytes()), (400, 400, 400));
+        permit.resize(600);
         assert!(matches!(one.take(1), Err(Refusal::InFlight { whose: "by this connection", .. })));
         assert!(matches!(two.take(401), Err(Refusal::InFlight { whose: "by all connections", .. })));
         drop(permit);
