@@ -9,8 +9,14 @@ use std::process::Command;
 
 /// The shell blocks of a document.
 fn blocks(path: &str) -> Vec<String> {
+    blocks_of("sh", path)
+}
+
+/// Its blocks in a language.
+fn blocks_of(language: &str, path: &str) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap();
-    text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+    let begin = format!("```{language}\n");
+    text.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
 }
 
 /// Runs a block in the project's folder as somebody would, with this build as `ebb`, against this server.
@@ -44,6 +50,29 @@ fn getting_started_works_as_it_is_written() {
     }
     let injected = fs::read_to_string(folder.path().join("injected.yaml")).unwrap();
     assert!(injected.contains("initContainers"), "{injected}");
+}
+
+#[test]
+fn the_readme_works_as_it_is_written() {
+    let blocks = blocks("README.md");
+    assert!(blocks[0].contains("cargo run --release -- serve") && blocks[0].contains("./test"));
+    let ebb = Ebb::start(&["--max-memory", "256Mi"]);
+    let folder = tempfile::tempdir().unwrap();
+    // The build and the server are there; of what needs a terminal or fills a server for minutes, the options are tried.
+    let line = |line: &str| match line.split('#').next().unwrap().trim_end() {
+        words if words.starts_with("cargo build") || words.starts_with("ebb serve") => String::new(),
+        words if words.starts_with("ebb top") || words.starts_with("ebb bench") => format!("{words} --help\n"),
+        words => format!("{words}\n"),
+    };
+    let said = run(&blocks[1].lines().map(line).collect::<String>(), &ebb, folder.path());
+    for words in ["hello", "live", "Usage: ebb top", "Usage: ebb bench reclaim"] {
+        assert!(said.contains(words), "{words:?} is missing in\n{said}");
+    }
+    for (number, yaml) in blocks_of("yaml", "README.md").iter().enumerate() {
+        let file = format!("ebb-{number}.yaml");
+        fs::write(folder.path().join(&file), yaml).unwrap();
+        run(&format!("ebb config check {file}"), &ebb, folder.path());
+    }
 }
 
 #[test]
