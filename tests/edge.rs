@@ -356,10 +356,10 @@ async fn pipes_that_are_written_and_never_read_hold_little_and_the_largest_are_e
     assert!(ended > 0);
 }
 
+// What they take is held against a limit by `tests/storm.sh`.
 #[tokio::test]
-async fn more_calls_at_once_than_have_room_wait_and_are_all_answered() {
-    let ebb = start(&[], &["--max-memory", "64Mi"]);
-    let before = ebb.rss_bytes();
+async fn ten_thousand_calls_at_once_are_all_answered_within_a_small_limit() {
+    let ebb = start(&[("EBB_STREAMS", "1000")], &["--max-memory", "64Mi"]);
     let mut clients = Vec::new();
     for _ in 0..16 {
         clients.push(connect(&ebb.data).await);
@@ -370,7 +370,6 @@ async fn more_calls_at_once_than_have_room_wait_and_are_all_answered() {
         calls.spawn(async move { is_answered(&mut client).await });
     }
     assert!(calls.join_all().await.into_iter().all(|answered| answered));
-    assert!(ebb.peak_rss_bytes() < before + (24 << 20), "{} MiB", ebb.peak_rss_bytes() >> 20);
 }
 
 #[tokio::test]

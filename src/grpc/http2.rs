@@ -48,8 +48,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Accepting<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        for accepted in 0..TURN_CALLS {
-            if accepted > 0 && !self.dispatch.share.has_room_for_call() {
+        for turn in 0..TURN_CALLS {
+            if turn > 0 && !self.dispatch.share.has_room_for_call() {
                 break;
             }
             // Reads and writes frames, too, as far as the socket goes.

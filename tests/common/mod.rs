@@ -68,14 +68,6 @@ impl Ebb {
         statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
     }
 
-    /// The most it was so far.
-    pub fn peak_rss_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let peak =
-            status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
-        peak.map_or(0, |kib: u64| kib << 10)
-    }
-
     /// The lines of its log that hold `text`.
     pub fn lines(&self, text: &str) -> Vec<String> {
         self.log.lock().unwrap().lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
