@@ -260,6 +260,76 @@ fn the_reference_page_is_that_of_the_code() {
     assert!(fs::read_to_string(path).unwrap() == expected, "{path} is stale: EBB_BLESS=1 cargo test --test inject");
 }
 
+/// A pod with these annotations, injected from a template whose applications connect over loopback and get a variable more.
+fn over_loopback(annotations: &[(&str, &str)]) -> (Value, Vec<String>) {
+    let text = fs::read_to_string("manifests/sidecar.yaml").unwrap();
+    let documents = serde_yaml_ng::Deserializer::from_str(&text);
+    let mut documents = documents.map(|document| -> Value { serde::Deserialize::deserialize(document).unwrap() });
+    let mut template = documents.find(|document| document["kind"] == "PodTemplate").unwrap();
+    let spec = &mut template["template"]["spec"];
+    let address = json!({"name": "EBB_ADDR", "value": "127.0.0.1:7070"});
+    let own = spec["initContainers"][0]["env"].as_array_mut().unwrap();
+    own.retain(|variable| variable["name"] != "EBB_SOCKET" && variable["name"] != "EBB_ADDR");
+    own.push(address.clone());
+    spec["containers"][0] =
+        json!({"name": "app", "image": "app", "env": [address, {"name": "CACHE", "value": "$(EBB_ADDR)"}]});
+    let template = Template::parse(&template.to_string()).unwrap();
+    let own = json!([{"name": "OWN", "value": "$(CACHE)"}]);
+    let mut pod = json!({"metadata": {"annotations": {}}, "spec": {"containers": [{"name": "app", "env": own}]}});
+    for (name, value) in annotations {
+        pod["metadata"]["annotations"][format!("config.ebb-cache.io/{name}")] = json!(value);
+    }
+    let namespace = Namespace::default();
+    let context = Context { namespace: &namespace, own_namespace: None, needs_label: false, by: "a test" };
+    let Outcome { verdict: Verdict::Inject(operations), warnings } = inject(&pod, &context, &template) else {
+        panic!()
+    };
+    let mut injected = patched(&pod, &serde_json::to_value(operations).unwrap());
+    let got = injected.clone();
+    assert_eq!((take_out(&mut injected), pruned(&injected)), (TakeOut::Done, pruned(&pod)));
+    (got, warnings)
+}
+
+#[test]
+fn applications_over_loopback_follow_the_address_that_the_sidecar_listens_on() {
+    let value = |list: &Value, name: &str| {
+        let variable = list.as_array().unwrap().iter().find(|variable| variable["name"] == name);
+        variable.unwrap()["value"].as_str().unwrap().to_owned()
+    };
+    for (annotations, listens, told) in [
+        (&[][..], "127.0.0.1:7070", "127.0.0.1:7070"),
+        (&[("grpc-port", "9070")], "127.0.0.1:9070", "127.0.0.1:9070"),
+        (&[("bind-address", "0.0.0.0")], "0.0.0.0:7070", "127.0.0.1:7070"),
+        (&[("bind-address", "::"), ("grpc-port", "9070")], "[::]:9070", "[::1]:9070"),
+        (&[("bind-address", "127.0.0.2")], "127.0.0.2:7070", "127.0.0.2:7070"),
+    ] {
+        let (pod, warnings) = over_loopback(annotations);
+        assert!(warnings.is_empty(), "{warnings:?}");
+        let sidecar = &pod["spec"]["initContainers"][0]["env"];
+        let env = &pod["spec"]["containers"][0]["env"];
+        assert_eq!((value(sidecar, "EBB_LISTEN").as_str(), value(env, "EBB_ADDR").as_str()), (listens, told));
+        assert_eq!(value(sidecar, "EBB_ADDR"), told, "the program in the sidecar calls the same");
+        let names: Vec<&Value> = env.as_array().unwrap().iter().map(|variable| &variable["name"]).collect();
+        assert_eq!(names, ["EBB_ADDR", "CACHE", "OWN"], "each can refer to those before it");
+    }
+    let (pod, warnings) = over_loopback(&[("unix-socket-path", "/run/cache/ebb.sock")]);
+    assert!(warnings[0].contains("unix-socket-path") && warnings[0].contains("in a pod that gets a socket"));
+    assert!(!pod.to_string().contains("ebb.sock\"}"), "{pod}");
+}
+
+#[test]
+fn the_policy_knows_every_annotation() {
+    let policy = fs::read_to_string("manifests/policy.yaml").unwrap();
+    let known = policy.lines().find_map(|line| line.trim().strip_prefix("[\"additional-env\",")).unwrap();
+    let page = reference();
+    let names = page.lines().filter_map(|line| line.strip_prefix("| `config.ebb-cache.io/")?.split('`').next());
+    let names: Vec<&str> = names.filter(|name| *name != "additional-env").collect();
+    assert!(names.len() > 25, "{names:?}");
+    for name in names {
+        assert!(known.contains(&format!("\"{name}\"")), "{name} is not among {known}");
+    }
+}
+
 /// Runs `ebb WORDS` with `input`; exit code, standard output, standard error.
 fn run(words: &[&str], input: &str) -> (i32, String, String) {
     let mut command = program();

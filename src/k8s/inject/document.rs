@@ -12,13 +12,12 @@ Printed from the code by `EBB_BLESS=1 cargo test --test inject`; do not edit.
 
 The sidecar is described once, by the PodTemplate that the chart renders, and put into pods in one of three ways: by the
 webhook (`ebb injector`), by the API server itself (a MutatingAdmissionPolicy, Kubernetes 1.36 and newer), or in files by
-`ebb inject`. All give the same pod. The policy reads four annotations (`memory-limit`, `cpu-request`, `config-map`,
-`app-containers`) and leaves alone a pod that declares a container `ebb`; the other two read all annotations below, and
-complete such a container instead.
+`ebb inject`. All read the same annotations and give the same pod, but for one that declares a container `ebb`: the policy
+leaves it alone, the other two complete the container.
 
 A pod asks for a cache by the label `ebb-cache.io/inject: enabled`, or is in a namespace with that label; the pod's own
 word wins, and `disabled` declines. What was injected has the label `ebb-cache.io/injected: \"true\"` and the annotations
-`ebb-cache.io/injected-by` and `ebb-cache.io/version`.
+`ebb-cache.io/injected-by`, `ebb-cache.io/version` and `ebb-cache.io/status`: what of the pod is Ebb's, as JSON.
 
 ## What a pod gets
 

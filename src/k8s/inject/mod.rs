@@ -8,8 +8,8 @@
 //! J3. The pod keeps its quality-of-service class.
 //! J4. An annotation that makes no sense is a warning, never a refusal.
 //!
-//! The chart's MutatingAdmissionPolicy does the same in the API server, for pods without the annotations that only this
-//! function reads; the chart's checks compare the two.
+//! The chart's MutatingAdmissionPolicy does the same in the API server, but for pods that declare a container `ebb`; the tests
+//! with an API server compare the two.
 
 mod document;
 mod patch;
@@ -83,20 +83,28 @@ pub fn inject(pod: &Value, context: &Context<'_>, template: &Template) -> Outcom
         return Outcome { verdict: Verdict::Skip(reason, detail), warnings: Vec::new() };
     }
     let mut patch = Patch::new(pod);
-    mark(&mut patch, context, template);
+    mark(&mut patch, context, &wishes, template);
     add_sidecar(&mut patch, pod, &wishes);
     add_volumes(&mut patch, &wishes);
-    tell_applications(&mut patch, &wishes, template);
+    tell_applications(&mut patch, &wishes);
     Outcome { verdict: Verdict::Inject(patch.finish()), warnings }
 }
 
-/// Says on the pod that it was injected, and by whom.
-fn mark(patch: &mut Patch, context: &Context<'_>, template: &Template) {
+/// Says on the pod that it was injected, by whom, and what there is of ours in it.
+fn mark(patch: &mut Patch, context: &Context<'_>, wishes: &Wishes, template: &Template) {
     patch.object_at("/metadata");
     patch.object_at("/metadata/labels");
     patch.object_at("/metadata/annotations");
     patch.add("/metadata/labels/ebb-cache.io~1injected", json!("true"));
+    if !wishes.is_scraped {
+        patch.unless("/metadata/labels/ebb-cache.io~1metrics", json!("disabled"));
+    }
     patch.add("/metadata/annotations/ebb-cache.io~1injected-by", json!(context.by));
+    let volumes: Vec<&Value> = wishes.volumes.iter().map(|volume| &volume["name"]).collect();
+    // Keys in the alphabet's order: the policy writes the same text.
+    let status =
+        json!({"containers": ["ebb"], "env": wishes.env, "version": template.version, "volumes": volumes}).to_string();
+    patch.add("/metadata/annotations/ebb-cache.io~1status", status.into());
     patch.add("/metadata/annotations/ebb-cache.io~1version", json!(template.version));
     // People mean their application when they ask for logs.
     let first = patch.object()["spec"]["containers"][0]["name"].clone();
@@ -165,21 +173,22 @@ fn add_volumes(patch: &mut Patch, wishes: &Wishes) {
 }
 
 /// Tells the application containers where the cache is. What they say themselves stays.
-fn tell_applications(patch: &mut Patch, wishes: &Wishes, template: &Template) {
+fn tell_applications(patch: &mut Patch, wishes: &Wishes) {
     let containers: Vec<Value> = list(&patch.object()["spec"]["containers"]).cloned().collect();
     for (at, container) in containers.iter().enumerate().filter(|(_, container)| wishes.wants(container)) {
         let is_mounted = |mount: &Value| {
             let path = |mount: &Value| mount["mountPath"].as_str().map(|path| path.trim_end_matches('/').to_owned());
             list(&container["volumeMounts"]).any(|there| path(there) == path(mount))
         };
-        for mount in template.mounts.iter().filter(|mount| !is_mounted(mount)) {
+        for mount in wishes.mounts.iter().filter(|mount| !is_mounted(mount)) {
             patch.array_at(&format!("/spec/containers/{at}/volumeMounts"));
             patch.add(&format!("/spec/containers/{at}/volumeMounts/-"), mount.clone());
         }
         let is_set = |variable: &Value| list(&container["env"]).any(|there| there["name"] == variable["name"]);
-        for variable in wishes.env.iter().filter(|variable| !is_set(variable)) {
+        // Each before the others, the last one first: they are in their order then, and those that are the container's own
+        // can refer to them.
+        for variable in wishes.env.iter().rev().filter(|variable| !is_set(variable)) {
             patch.array_at(&format!("/spec/containers/{at}/env"));
-            // First, so that the container's own variables can refer to it.
             patch.add(&format!("/spec/containers/{at}/env/0"), variable.clone());
         }
     }

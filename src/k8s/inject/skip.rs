@@ -7,8 +7,10 @@ use serde_json::Value;
 
 /// What the namespaces of the system itself are called.
 pub const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
+/// The volume that the socket is in.
+pub(super) const SOCKET_VOLUME: &str = "ebb-socket";
 /// The volumes that the sidecar brings along.
-const VOLUMES: [&str; 2] = ["ebb-config", "ebb-socket"];
+const VOLUMES: [&str; 2] = ["ebb-config", SOCKET_VOLUME];
 /// Below this a container of Ebb has no room for a cache, in bytes.
 pub(super) const LEAST: &str = "16Mi";
 

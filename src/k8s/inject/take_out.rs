@@ -1,6 +1,6 @@
 //! The way back: takes out of a pod what `inject` has put in.
 
-use super::skip::list;
+use super::skip::{SOCKET_VOLUME, list};
 use serde_json::{Value, json};
 
 /// What was found in a pod.
@@ -23,25 +23,28 @@ pub fn take_out(pod: &mut Value) -> TakeOut {
     if !annotations["ebb-cache.io/merged"].is_null() {
         return TakeOut::Declared;
     }
-    let sidecar = list(&pod["spec"]["initContainers"]).find(|container| container["name"] == "ebb").cloned();
-    let sidecar = sidecar.unwrap_or_default();
-    let address = list(&sidecar["env"]).find(|variable| variable["name"] == "EBB_ADDR").cloned();
-    let group = sidecar["securityContext"]["runAsGroup"].clone();
+    let status: Value = annotations["ebb-cache.io/status"].as_str().unwrap_or_default().parse().unwrap_or_default();
+    let sidecar = list(&pod["spec"]["initContainers"]).find(|container| container["name"] == "ebb");
+    let group = sidecar.map(|sidecar| sidecar["securityContext"]["runAsGroup"].clone()).unwrap_or_default();
 
     let first = pod["spec"]["containers"][0]["name"].clone();
     if pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"] == first {
         remove(pod, "/metadata/annotations", "kubectl.kubernetes.io/default-container");
     }
     remove(pod, "/metadata/labels", "ebb-cache.io/injected");
-    remove(pod, "/metadata/annotations", "ebb-cache.io/injected-by");
-    remove(pod, "/metadata/annotations", "ebb-cache.io/version");
+    remove(pod, "/metadata/labels", "ebb-cache.io/metrics");
+    for name in ["injected-by", "status", "version"] {
+        remove(pod, "/metadata/annotations", &format!("ebb-cache.io/{name}"));
+    }
     retain(pod, "/spec/initContainers", |container| container["name"] != "ebb");
-    retain(pod, "/spec/volumes", |volume| volume["name"] != "ebb-config" && volume["name"] != "ebb-socket");
+    retain(pod, "/spec/volumes", |volume| list(&status["volumes"]).all(|ours| *ours != volume["name"]));
     retain(pod, "/spec/securityContext/supplementalGroups", |there| *there != group);
     let containers = list(&pod["spec"]["containers"]).count();
     for at in 0..containers {
-        retain(pod, &format!("/spec/containers/{at}/volumeMounts"), |mount| mount["name"] != "ebb-socket");
-        retain(pod, &format!("/spec/containers/{at}/env"), |variable| Some(variable) != address.as_ref());
+        retain(pod, &format!("/spec/containers/{at}/volumeMounts"), |mount| mount["name"] != SOCKET_VOLUME);
+        retain(pod, &format!("/spec/containers/{at}/env"), |variable| {
+            list(&status["env"]).all(|ours| ours != variable)
+        });
     }
     for path in ["/spec/securityContext", "/metadata/labels", "/metadata/annotations", "/metadata"] {
         drop_if_empty(pod, path);

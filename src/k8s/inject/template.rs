@@ -71,13 +71,14 @@ impl Template {
         if let Some((key, ..)) = shapes.iter().find(|(_, at, fits)| !container.pointer(at).is_some_and(fits)) {
             return Err(format!("the template's initContainer must have {key}"));
         }
+        let version = &object["template"]["metadata"]["annotations"]["ebb-cache.io/version"];
         Ok(Self {
             container: container.clone(),
             volumes: list(&spec["volumes"]),
             env: list(&application["env"]),
             mounts: list(&application["volumeMounts"]),
             groups: list(&spec["securityContext"]["supplementalGroups"]),
-            version: object["metadata"]["labels"]["app.kubernetes.io/version"].as_str().unwrap_or("unknown").to_owned(),
+            version: version.as_str().unwrap_or("unknown").to_owned(),
         })
     }
 }

@@ -5,21 +5,27 @@
 
 use super::Context;
 use super::quantity::Quantity;
-use super::skip::{LEAST, list};
+use super::skip::{LEAST, SOCKET_VOLUME, list};
 use super::template::Template;
 use crate::config::annotations::{KNOBS, PREFIX, check};
 use serde_json::{Value, json};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// An annotation that is read when the sidecar is put into the pod: its name, what it must be, what it does.
 pub(super) const ANNOTATIONS: &[(&str, &str, &str)] = &[
     ("additional-env", "`NAME=value`, several separated by commas", "More environment variables of the sidecar."),
     ("admin-port", PORT, "Port for operators, on loopback."),
     ("app-containers", NAMES, "The containers that get `EBB_ADDR` and the socket; all if it is not there."),
+    (
+        "bind-address",
+        "an IP address",
+        "Address that the port for applications listens on, `127.0.0.1` unless the values say another.",
+    ),
     ("config-map", "the name of a ConfigMap", "The ConfigMap whose `ebb.yaml` is followed."),
     ("cpu-limit", QUANTITY, "The sidecar's CPU limit."),
     ("cpu-request", QUANTITY, "The sidecar's CPU request."),
-    ("data-port", PORT, "Port for applications, on loopback."),
     ("gid", ID, "Group of the process, and of the socket."),
+    ("grpc-port", PORT, "Port for applications, on `bind-address`."),
     ("http-port", PORT, "Port of probes and metrics."),
     ("image", "an image, without spaces", "The sidecar's image."),
     ("image-pull-policy", "`Always`, `IfNotPresent` or `Never`", "When the image is pulled."),
@@ -31,16 +37,27 @@ pub(super) const ANNOTATIONS: &[(&str, &str, &str)] = &[
     ),
     ("memory-request", QUANTITY, "The sidecar's memory request; at most its limit."),
     (
+        "metrics-enabled",
+        BOOLEAN,
+        "`false` labels the pod `ebb-cache.io/metrics: disabled`, and the chart's PodMonitor leaves it alone.",
+    ),
+    (
         "position",
         "`first` or `last`",
         "Where among the init containers the sidecar stands; `last` starts it after them.",
     ),
-    ("readiness-gate", "`true` or `false`", "Whether the pod is unready while the cache is."),
+    ("readiness-gate", BOOLEAN, "Whether the pod is unready while the cache is."),
     ("skip-containers", NAMES, "The containers that do not get `EBB_ADDR` and the socket."),
     ("startup-timeout", "1 to 3600, in seconds", "How long the sidecar may take to start."),
     ("uid", ID, "User of the process."),
+    (
+        "unix-socket-path",
+        "a path such as `/run/ebb/ebb.sock`, with two folders at least and 100 characters at most, in a pod that gets a socket",
+        "Where the socket is, in the sidecar and in applications; the shared volume is mounted as its folder.",
+    ),
 ];
 const PORT: &str = "1024 to 65535";
+const BOOLEAN: &str = "`true` or `false`";
 const NAMES: &str = "names of containers, separated by commas";
 const QUANTITY: &str = "a quantity above 0, such as `100Mi` or `250m`";
 const ID: &str = "1 to 2147483647";
@@ -51,12 +68,14 @@ pub(super) struct Wishes {
     pub(super) container: Value,
     pub(super) volumes: Vec<Value>,
     pub(super) env: Vec<Value>,
+    pub(super) mounts: Vec<Value>,
     pub(super) groups: Vec<Value>,
     pub(super) memory_limit: Option<String>,
     pub(super) memory_request: Option<String>,
     pub(super) cpu_limit: Option<String>,
     pub(super) cpu_request: Option<String>,
     pub(super) is_last: bool,
+    pub(super) is_scraped: bool,
     pub(super) warnings: Vec<String>,
     only: Option<Vec<String>>,
     never: Vec<String>,
@@ -68,12 +87,14 @@ impl Wishes {
             container: template.container.clone(),
             volumes: template.volumes.clone(),
             env: template.env.clone(),
+            mounts: template.mounts.clone(),
             groups: template.groups.clone(),
             memory_limit: None,
             memory_request: None,
             cpu_limit: None,
             cpu_request: None,
             is_last: false,
+            is_scraped: true,
             warnings: Vec::new(),
             only: None,
             never: Vec::new(),
@@ -83,7 +104,10 @@ impl Wishes {
             let texts = own.iter().filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
             all.extend(texts);
         }
-        for (name, value) in all.iter().filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value))) {
+        let read = all.iter().filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value)));
+        // A variable that is asked for by its name has the last word.
+        let (variables, others): (Vec<_>, Vec<_>) = read.partition(|(name, _)| *name == "additional-env");
+        for (name, value) in others.into_iter().chain(variables) {
             if let Err(must) = wishes.take(name, value) {
                 wishes.warnings.push(format!("annotation {PREFIX}{name} ({value:?}) is ignored: {must}"));
             }
@@ -119,7 +143,8 @@ impl Wishes {
         let fits = match name {
             "additional-env" => self.add_env(value),
             "admin-port" => self.set_port(value, &["EBB_ADMIN_LISTEN", "EBB_ADMIN_ADDR"]),
-            "data-port" => self.set_port(value, &["EBB_LISTEN", "EBB_ADDR"]),
+            "bind-address" => value.parse().ok().map(|address| self.set_bind_address(address)),
+            "grpc-port" => self.set_port(value, &["EBB_LISTEN", "EBB_ADDR"]),
             "http-port" => self.set_port(value, &["EBB_HTTP_LISTEN"]),
             "app-containers" => Some(names(value)).map(|names| self.only = Some(names)),
             "skip-containers" => Some(names(value)).map(|names| self.never = names),
@@ -141,8 +166,9 @@ impl Wishes {
                 .contains(&value)
                 .then(|| self.container["imagePullPolicy"] = value.into()),
             "log-format" => ["text", "json"].contains(&value).then(|| self.set_env("EBB_LOG_FORMAT", value.to_owned())),
+            "metrics-enabled" => boolean(value).map(|wanted| self.is_scraped = wanted),
             "position" => ["first", "last"].contains(&value).then(|| self.is_last = value == "last"),
-            "readiness-gate" => ["true", "false"].contains(&value).then(|| self.set_readiness(value == "true")),
+            "readiness-gate" => boolean(value).map(|wanted| self.set_readiness(wanted)),
             "startup-timeout" => {
                 value.parse().ok().filter(|seconds| (1..=3600).contains(seconds)).map(|seconds: u64| {
                     let probe = &mut self.container["startupProbe"];
@@ -150,6 +176,7 @@ impl Wishes {
                     probe["failureThreshold"] = seconds.div_ceil(period).into();
                 })
             }
+            "unix-socket-path" => self.set_socket(value),
             _ => unreachable!("{name} is in the table"),
         };
         fits.ok_or_else(|| format!("it must be {}", must.replace('`', "")))
@@ -193,26 +220,59 @@ impl Wishes {
         Some(())
     }
 
-    /// Puts a port into the addresses of these variables, as far as they are addresses.
+    /// Changes the value of a variable, for the sidecar and for applications, where it has one and `moved` has another.
+    fn move_address(&mut self, name: &str, moved: impl Fn(&str) -> Option<String>) {
+        let own = self.container["env"].as_array_mut().expect("the template's container has an environment");
+        for variable in own.iter_mut().chain(&mut self.env).filter(|variable| variable["name"] == name) {
+            if let Some(address) = variable["value"].as_str().and_then(&moved) {
+                variable["value"] = address.into();
+            }
+        }
+    }
+
+    /// Puts a port into the addresses of these variables, as far as they have ports.
     fn set_port(&mut self, text: &str, variables: &[&str]) -> Option<()> {
         let port: u16 = text.parse().ok().filter(|port| *port >= 1024)?;
-        let moved = |address: &str| Some(format!("{}:{port}", address.rsplit_once(':')?.0));
-        let is_socket = |address: &str| address.starts_with("unix:");
         for name in variables {
-            let own = list(&self.container["env"]).find(|variable| variable["name"] == *name);
-            let address = own.and_then(|variable| variable["value"].as_str()).filter(|address| !is_socket(address));
-            if let Some(address) = address.and_then(moved) {
-                self.set_env(name, address);
-            }
-            for variable in self.env.iter_mut().filter(|variable| variable["name"] == *name) {
-                let address = variable["value"].as_str().filter(|address| !is_socket(address)).and_then(moved);
-                if let Some(address) = address {
-                    variable["value"] = address.into();
-                }
-            }
+            self.move_address(name, |address| Some(format!("{}:{port}", host_and_port(address)?.0)));
         }
         if variables.contains(&"EBB_HTTP_LISTEN") {
             self.container["ports"][0]["containerPort"] = port.into();
+        }
+        Some(())
+    }
+
+    /// Applications stay with loopback where the address stands for all of them.
+    fn set_bind_address(&mut self, address: IpAddr) {
+        let near = match address {
+            IpAddr::V4(every) if every.is_unspecified() => IpAddr::from(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(every) if every.is_unspecified() => IpAddr::from(Ipv6Addr::LOCALHOST),
+            one => one,
+        };
+        for (name, address) in [("EBB_LISTEN", address), ("EBB_ADDR", near)] {
+            self.move_address(name, |there| {
+                let port = host_and_port(there)?.1.parse().ok()?;
+                Some(SocketAddr::new(address, port).to_string())
+            });
+        }
+    }
+
+    /// The volume is mounted as the socket's folder, wherever it was mounted.
+    fn set_socket(&mut self, path: &str) -> Option<()> {
+        let is_part = |part: &str| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        };
+        let parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+        let fits = parts.len() >= 3 && path.len() <= 100 && parts.into_iter().all(is_part);
+        let is_free = !path.starts_with("/etc/ebb/");
+        let (folder, _) = path.rsplit_once('/').filter(|_| fits && is_free && !self.mounts.is_empty())?;
+        self.move_address("EBB_SOCKET", |_| Some(path.to_owned()));
+        self.move_address("EBB_ADDR", |address| is_socket(address).then(|| format!("unix:{path}")));
+        let own = self.container["volumeMounts"].as_array_mut().into_iter().flatten();
+        for mount in own.chain(&mut self.mounts).filter(|mount| mount["name"] == SOCKET_VOLUME) {
+            mount["mountPath"] = folder.into();
         }
         Some(())
     }
@@ -238,6 +298,19 @@ impl Wishes {
             false => drop(container.remove("readinessProbe")),
         }
     }
+}
+
+fn is_socket(address: &str) -> bool {
+    address.starts_with("unix:")
+}
+
+/// The parts of an address, unless it is a socket's.
+fn host_and_port(address: &str) -> Option<(&str, &str)> {
+    address.rsplit_once(':').filter(|_| !is_socket(address))
+}
+
+fn boolean(text: &str) -> Option<bool> {
+    text.parse().ok()
 }
 
 fn names(text: &str) -> Vec<String> {
