@@ -316,49 +316,6 @@ def only(documents, kind):
     return document
 
 
-def literal(text):
-    """The CEL literal that a text begins with, as JSON would have it; an expression that is none is null."""
-    tokens = re.findall(r'"(?:[^"\\]|\\.)*"|[\w.]+|\S', text)
-    at = 0
-
-    def value():
-        nonlocal at
-        token = tokens[at]
-        at += 1
-        if token.startswith("Object"):
-            token = tokens[at]
-            at += 1
-        if token == "{":
-            out = {}
-            while tokens[at] != "}":
-                key = tokens[at].strip('"')
-                at += 2
-                out[key] = value()
-                expression = tokens[at] not in ",}"
-                if expression:
-                    out[key] = skip()
-                at += tokens[at] == ","
-            at += 1
-            return out
-        if token == "[":
-            out = []
-            while tokens[at] != "]":
-                out.append(value())
-                at += tokens[at] == ","
-            at += 1
-            return out
-        return json.loads(token) if re.match(r'"|\d+$|true$|false$', token) else None
-
-    def skip():
-        nonlocal at
-        depth = 0
-        while depth or tokens[at] not in ",}":
-            depth += (tokens[at] in "{[(") - (tokens[at] in "}])")
-            at += 1
-
-    return value()
-
-
 def with_values(name, **known):
     return rendered("--values", CHART / f"ci/{name}-values.yaml", **known)
 
@@ -385,35 +342,6 @@ def check_sidecar():
         and spec["containers"][0]["env"] == [{"name": "EBB_ADDR", "value": "unix:/run/ebb/ebb.sock"}],
     }
     check("the sidecar", *[f"not so: it {fact}" for fact, holds in facts.items() if not holds])
-    for name in ("none", "events-policy", "tcp"):
-        check_policy(name)
-
-
-def check_policy(name):
-    """The policy's literals are the PodTemplate's, but for what depends on the pod."""
-    values = ("--values", CHART / f"ci/{name}-values.yaml", "--set", "injector.mode=policy,sidecar.example=true")
-    documents = rendered(*values)
-    spec = only(documents, "PodTemplate")["template"]["spec"]
-    (mutation,) = only(documents, "MutatingAdmissionPolicy")["spec"]["mutations"]
-    expression = mutation["jsonPatch"]["expression"]
-    added = lambda path: [literal(part) for part in re.split(rf'path: "{path}",\s+value: ', expression)[1:]]
-    (container,) = added("/spec/initContainers/0")
-    wanted = {**spec["initContainers"][0], "resources": None}
-    check(
-        f"the policy's container is the sidecar, ci/{name}-values.yaml",
-        *[
-            f"{key}: {container.get(key)} is not {wanted.get(key)}"
-            for key in container.keys() | wanted.keys()
-            if container.get(key) != wanted.get(key)
-        ],
-    )
-    volumes = added("/spec/volumes/-")
-    shown = json.loads(json.dumps(spec["volumes"]))
-    for volume in shown:
-        for source in volume.get("projected", {}).get("sources", []):
-            if "configMap" in source:
-                source["configMap"]["name"] = None
-    check("and its volumes are the sidecar's", volumes != shown and f"{volumes} is not {shown}")
 
 
 def pods(documents):
@@ -653,6 +581,7 @@ GUARDS = (
     ("1.31.0", "injector.tls.source=secret", "injector.tls.existingSecret is empty"),
     ("1.31.0", "injector.tls.source=cert-manager", "Install cert-manager first"),
     ("1.31.0", "injector.httpPort=10250", "injector.port and injector.httpPort must differ; both are 10250."),
+    ("1.37.0", "sidecar.appEnv[0].name=EBB_ADDR,sidecar.appEnv[0].value=x", "sidecar.appEnv must not have EBB_ADDR"),
     ("1.37.0", "injector.mode=policy,injector.watchdog.enabled=true", "of the webhook's pods, and injector.mode is policy."),
     (
         "1.31.0",

@@ -1,13 +1,11 @@
-//! The pods of tests/inject, before an API server: what it makes of them is what `ebb inject` made of them.
+//! The pods of tests/inject, before an API server: what it makes of them is what `ebb inject` makes of them.
 
 use crate::apiserver::Cluster;
+use crate::helm::NAMESPACE;
 use crate::pods::sidecar;
-use ebb::k8s::inject::texts;
+use ebb::k8s::inject::{Context, Namespace, Template, Verdict, inject, texts};
 use serde_json::{Value, json};
 use std::fs;
-
-/// The annotations that a policy reads.
-const READ_BY_THE_POLICY: [&str; 4] = ["memory-limit", "cpu-request", "config-map", "app-containers"];
 
 /// Who injects.
 #[derive(Clone, Copy, PartialEq)]
@@ -17,58 +15,70 @@ pub enum By {
 }
 
 /// The namespace that a pod of the corpus is in, if that matters.
-fn namespace_of(text: &str) -> Option<Value> {
+fn namespace_of(text: &str) -> Option<Namespace> {
     let stated = text.lines().find_map(|line| line.strip_prefix("# namespace: "))?;
-    Some(serde_json::from_str(stated).unwrap())
+    let stated: Value = serde_json::from_str(stated).unwrap();
+    let name = stated["name"].as_str().unwrap().to_owned();
+    Some(Namespace { name, labels: texts(&stated["labels"]), annotations: texts(&stated["annotations"]) })
 }
 
-/// Whether a pod can be held against its result: its namespace is one that a test may make, it is no pod that an API server
-/// refuses, and asks for nothing that this injector does not read.
-fn is_comparable(name: &str, expected: &str, text: &str, pod: &Value, by: By) -> bool {
-    let is_possible = match namespace_of(text) {
+/// Whether a pod can be held against its result: its namespace is one that a test may make, and it is no pod that an API
+/// server refuses.
+fn is_comparable(name: &str, expected: &str, namespace: Option<&Namespace>, by: By) -> bool {
+    let is_possible = match namespace {
         None => true,
         // What a namespace says reaches the webhook's replicas a moment later.
-        Some(stated) => stated["name"] == "shop" && (by == By::Policy || stated["annotations"].is_null()),
+        Some(stated) => stated.name == "shop" && (by == By::Policy || stated.annotations.is_empty()),
     };
     // The API server has filled in defaults of a declared container before anybody else sees it.
     let is_strange = name.starts_with("declares-ebb") || expected.ends_with("malformed");
-    let asked = texts(&pod["metadata"]["annotations"]);
-    let mut asked = asked.keys().filter_map(|key| key.strip_prefix("config.ebb-cache.io/"));
-    let is_read = by == By::Webhook || asked.all(|name| READ_BY_THE_POLICY.contains(&name));
-    is_possible && !is_strange && is_read
+    is_possible && !is_strange
+}
+
+/// The pod with its sidecar from a template; `None` if it is left alone.
+fn injected(pod: &Value, namespace: Option<Namespace>, template: &Template) -> Option<Value> {
+    let needs_label = namespace.is_some();
+    let namespace = namespace.unwrap_or_default();
+    let context = Context { namespace: &namespace, own_namespace: Some(NAMESPACE), needs_label, by: "a test" };
+    let Verdict::Inject(operations) = inject(pod, &context, template).verdict else { return None };
+    let operations: json_patch::Patch = serde_json::from_value(json!(operations)).unwrap();
+    let mut pod = pod.clone();
+    json_patch::patch(&mut pod, &operations).unwrap();
+    Some(pod)
 }
 
 /// Compares them all; the least is the number of those that must be among them.
-pub async fn compare(cluster: &Cluster, by: By, least: usize) {
+pub async fn compare(cluster: &Cluster, template: &Template, by: By, least: usize) {
     let (mut compared, mut wrong) = (0, Vec::new());
     let mut paths: Vec<_> = fs::read_dir("tests/inject/pods").unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     for path in paths {
         let name = path.file_stem().unwrap().to_str().unwrap();
         let text = fs::read_to_string(&path).unwrap();
-        let expected = text.lines().next().unwrap();
-        let given: Value = serde_yaml_ng::from_str(&text).unwrap();
-        if !is_comparable(name, expected, &text, &given, by) {
+        let stated = namespace_of(&text);
+        if !is_comparable(name, text.lines().next().unwrap(), stated.as_ref(), by) {
             continue;
         }
         compared += 1;
-        let namespace = match namespace_of(&text) {
+        let namespace = match &stated {
             Some(stated) => {
-                cluster.namespace(name, json!(texts(&stated["labels"]))).await;
-                cluster.annotate(name, stated["annotations"].clone()).await;
+                cluster.namespace(name, json!(stated.labels)).await;
+                cluster.annotate(name, json!(stated.annotations)).await;
                 name
             }
             None => "shop",
         };
-        let got = admitted(cluster, given, namespace).await;
-        if expected.starts_with("# injected") {
-            let ours = fs::read_to_string(format!("tests/inject/injected/{name}.yaml")).unwrap();
-            let ours = admitted(cluster, serde_yaml_ng::from_str(&ours).unwrap(), namespace).await;
-            if got.is_err() || got != ours {
-                wrong.push(format!("{name}: {got:?} instead of {ours:?}"));
+        let given: Value = serde_yaml_ng::from_str(&text).unwrap();
+        let got = admitted(cluster, given.clone(), namespace).await;
+        match injected(&given, stated, template) {
+            Some(ours) => {
+                let ours = admitted(cluster, ours, namespace).await;
+                if got.is_err() || got != ours {
+                    wrong.push(format!("{name}: {got:?} instead of {ours:?}"));
+                }
             }
-        } else if !got.as_ref().is_ok_and(|pod| sidecar(pod).is_none()) {
-            wrong.push(format!("{name}: {got:?} instead of {expected:?}"));
+            None if got.as_ref().is_ok_and(|pod| sidecar(pod).is_none()) => {}
+            None => wrong.push(format!("{name}: {got:?} instead of no sidecar")),
         }
     }
     assert!(wrong.is_empty() && compared >= least, "{compared} compared: {}", wrong.join("\n"));

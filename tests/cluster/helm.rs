@@ -51,7 +51,16 @@ impl Helm {
 
     /// What the release is made of: `manifest`, or `hooks`.
     pub fn get(self, cluster: &Cluster, what: &str) -> Vec<Value> {
-        documents(&self.must(cluster, &["get", what, RELEASE, "--namespace", NAMESPACE]))
+        documents(&self.text(cluster, what))
+    }
+
+    /// The objects of the release, as YAML.
+    pub fn manifest(self, cluster: &Cluster) -> String {
+        self.text(cluster, "manifest")
+    }
+
+    fn text(self, cluster: &Cluster, what: &str) -> String {
+        self.must(cluster, &["get", what, RELEASE, "--namespace", NAMESPACE])
     }
 }
 

@@ -4,6 +4,7 @@ use crate::apiserver::Cluster;
 use crate::corpus::{self, By};
 use crate::helm::{Helm, NAMESPACE};
 use crate::pods::{annotated, labelled, lacks, plain, pod, resources, sidecar, told, with_containers};
+use ebb::k8s::inject::Template;
 use serde_json::{Value, json};
 
 const POLICY: &str = "injector.mode=policy";
@@ -26,11 +27,12 @@ fn by_default() -> Value {
 #[tokio::test]
 async fn the_policy_gives_pods_what_they_need_and_leaves_the_rest_alone() {
     let Some(cluster) = Cluster::start().await else { return };
-    Helm::Four.install(&cluster, &format!("{POLICY},standalone.enabled=true"));
+    Helm::Four.install(&cluster, &format!("{POLICY},standalone.enabled=true,injector.failurePolicy=Fail"));
     in_force(&cluster).await;
-    corpus::compare(&cluster, By::Policy, 30).await;
+    corpus::compare(&cluster, &Template::built_in(), By::Policy, 47).await;
     what_a_pod_gets(&cluster).await;
     how_large_the_sidecar_is(&cluster).await;
+    what_is_asked_in_vain_is_said(&cluster);
     which_applications_are_told(&cluster).await;
     which_pods_are_left_alone(&cluster).await;
     the_pod_of_helm_test(&cluster).await;
@@ -142,6 +144,39 @@ async fn how_large_the_sidecar_is(cluster: &Cluster) {
     assert_eq!(config_map(&cluster.injected("a ConfigMap is named", &named, "shop").await), "orders");
 }
 
+/// The warnings of `ebb inject`, as far as the API server lets a warning be long; but for the annotations that the sidecar
+/// follows itself.
+fn what_is_asked_in_vain_is_said(cluster: &Cluster) {
+    let folder = tempfile::tempdir().unwrap();
+    let said = |annotations: &Value| {
+        let file = folder.path().join("pod.json");
+        let given = pod(&json!({"metadata": {"annotations": annotations}}));
+        std::fs::write(&file, given.to_string()).unwrap();
+        let file = file.to_str().unwrap();
+        let ended = cluster.kubectl(&["create", "--dry-run=server", "--namespace", "shop", "--filename", file]);
+        assert_eq!(ended.code, Some(0), "{}", ended.said);
+        ended.said
+    };
+    let annotations = |name: &str| -> Value {
+        let text = std::fs::read_to_string(format!("tests/inject/pods/{name}.yaml")).unwrap();
+        let pod: Value = serde_yaml_ng::from_str(&text).unwrap();
+        pod["metadata"]["annotations"].clone()
+    };
+    let injected = std::fs::read_to_string("tests/inject/injected/every-annotation-wrong.yaml").unwrap();
+    let sentences: Vec<&str> = injected.lines().map_while(|line| line.strip_prefix("# ")).collect();
+    for (name, value) in annotations("every-annotation-wrong").as_object().unwrap() {
+        let said = said(&json!({name: value}));
+        let sentence = sentences.iter().find(|sentence| sentence.contains(&format!("{name} "))).unwrap();
+        let warnings = if name.ends_with("/memory-high") { 0 } else { 1 };
+        assert_eq!(said.matches("Warning:").count(), warnings, "{said}");
+        let start = sentence.split("(\"").next().unwrap().trim_end();
+        let end: String = sentence.rsplit(": ").next().unwrap().chars().take(60).collect();
+        assert!(warnings == 0 || said.contains(start) && said.contains(&end), "{sentence:?} is missing in {said}");
+    }
+    let right = said(&annotations("every-annotation"));
+    assert!(!right.contains("Warning:"), "{right}");
+}
+
 async fn which_applications_are_told(cluster: &Cluster) {
     let own = json!({"spec": {
         "containers": [{
@@ -200,6 +235,30 @@ async fn the_pod_of_helm_test(cluster: &Cluster) {
     let hooks = Helm::Four.get(cluster, "hooks");
     let test = hooks.iter().find(|hook| hook["metadata"]["name"] == "ebb-test-injection").expect("helm test has a pod");
     cluster.injected("the pod of helm test", test, NAMESPACE).await;
+}
+
+/// The policy's literals are the PodTemplate's, whatever the values say.
+#[tokio::test]
+async fn the_policy_follows_the_values_as_the_template_does() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let strict = "injector.mode=policy,injector.failurePolicy=Fail,sidecar.example=true";
+    Helm::Four.install(&cluster, strict);
+    in_force(&cluster).await;
+    for (values, address) in [
+        ("charts/ebb/ci/tcp-values.yaml", "127.0.0.1:17070"),
+        ("charts/ebb/ci/sidecar-values.yaml", "[::1]:7070"),
+        ("charts/ebb/ci/events-policy-values.yaml", "unix:/run/ebb/ebb.sock"),
+    ] {
+        Helm::Four.upgrade(&cluster, strict, &["--values", values]);
+        let template = Template::parse(&Helm::Four.manifest(&cluster)).unwrap();
+        let is_upgraded = async || {
+            let got = cluster.admit(&labelled("enabled"), "plain").await.unwrap();
+            got["spec"]["containers"][0]["env"][0]["value"] == address
+        };
+        cluster.until("the upgraded policy is in force", is_upgraded).await;
+        println!("{values}:");
+        corpus::compare(&cluster, &template, By::Policy, 47).await;
+    }
 }
 
 /// Installed, upgraded to applications that connect over loopback and requests below limits, and gone without a trace.

@@ -7,6 +7,7 @@ use crate::helm::{Helm, NAMESPACE};
 use crate::pods::{annotated, labelled, lacks, plain, pod, resources, told, with_containers};
 use crate::rbac::rights_of;
 use crate::replica::{CONFIGURATION, INJECTOR, Replica, SECRET, bundles, can_be_reached, mount, unroute};
+use ebb::k8s::inject::Template;
 use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -41,7 +42,7 @@ async fn the_webhook_gives_pods_what_ebb_inject_gives_them() {
     steady_load(&one).await;
 
     assert_eq!(told(&cluster.injected("a pod with nothing", &plain(), "shop").await), ["app"]);
-    corpus::compare(&cluster, By::Webhook, 35).await;
+    corpus::compare(&cluster, &Template::built_in(), By::Webhook, 35).await;
     for (what, given, namespace) in [
         ("a pod that declines", labelled("disabled"), "shop"),
         ("a namespace that does not ask", plain(), "plain"),

@@ -47,14 +47,35 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
 {{- define "ebb.image" -}}
-{{- $registry := .Values.image.registry | default .Values.global.imageRegistry }}
-{{- $repository := .Values.image.repository }}
-{{- if $registry }}{{ $repository = printf "%s/%s" $registry $repository }}{{ end }}
-{{- if .Values.image.digest }}
-{{- printf "%s@%s" $repository .Values.image.digest }}
-{{- else }}
-{{- printf "%s:%s" $repository (.Values.image.tag | default .Chart.AppVersion) }}
+{{- include "ebb.imageOf" (dict "root" . "image" .Values.image) }}
 {{- end }}
+
+{{/* An image as pods name it; .root has what .image leaves open. */}}
+{{- define "ebb.imageOf" -}}
+{{- $registry := .image.registry | default .root.Values.global.imageRegistry }}
+{{- $repository := .image.repository }}
+{{- if $registry }}{{ $repository = printf "%s/%s" $registry $repository }}{{ end }}
+{{- if .image.digest }}
+{{- printf "%s@%s" $repository .image.digest }}
+{{- else }}
+{{- printf "%s:%s" $repository (.image.tag | default .root.Chart.AppVersion) }}
+{{- end }}
+{{- end }}
+
+{{/* The sidecar's image, as JSON: `sidecar.image` before `image`, tag and digest together. */}}
+{{- define "ebb.sidecarImage" -}}
+{{- $own := .Values.sidecar.image | default dict }}
+{{- $image := deepCopy .Values.image }}
+{{- if or $own.tag $own.digest }}{{ $image = omit $image "tag" "digest" }}{{ end }}
+{{- range $key, $value := $own }}
+{{- if $value }}{{ $_ := set $image $key $value }}{{ end }}
+{{- end }}
+{{- toJson $image }}
+{{- end }}
+
+{{/* Ebb's version in injected pods. */}}
+{{- define "ebb.sidecarVersion" -}}
+{{- (include "ebb.sidecarImage" . | fromJson).tag | default .Chart.AppVersion }}
 {{- end }}
 
 {{/* Knobs as environment variables: watermarks.low is EBB_WATERMARKS_LOW. */}}
@@ -150,8 +171,14 @@ emptyDir:
   sizeLimit: 1Mi
 {{- end }}
 
+{{/* What applications connect to. An address that stands for all others is called at loopback. */}}
 {{- define "ebb.address" -}}
-{{- if eq .Values.sidecar.address "socket" }}unix:/run/ebb/ebb.sock{{ else }}{{ printf "127.0.0.1:%d" (int .Values.sidecar.ports.data) }}{{ end }}
+{{- if eq .Values.sidecar.address "socket" }}unix:/run/ebb/ebb.sock
+{{- else }}
+{{- $near := dict "0.0.0.0" "127.0.0.1" "[::]" "[::1]" }}
+{{- $address := .Values.sidecar.bindAddress }}
+{{- printf "%s:%d" (get $near $address | default $address) (int .Values.sidecar.ports.data) }}
+{{- end }}
 {{- end }}
 
 {{/* Namespaces in which nothing is injected, as a JSON list. */}}
@@ -185,9 +212,10 @@ the release's own namespace, the webhook cannot. */}}
 {{/* The container spec of the sidecar: the only place where it is described. */}}
 {{- define "ebb.sidecar" -}}
 {{- $sidecar := .Values.sidecar }}
+{{- $image := include "ebb.sidecarImage" . | fromJson }}
 name: ebb
-image: {{ include "ebb.image" . }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
+image: {{ include "ebb.imageOf" (dict "root" . "image" $image) }}
+imagePullPolicy: {{ $image.pullPolicy }}
 restartPolicy: Always
 args:
   - serve
@@ -196,7 +224,7 @@ env:
   - name: EBB_CONFIG
     value: /etc/ebb
   - name: EBB_LISTEN
-    value: {{ printf "127.0.0.1:%d" (int $sidecar.ports.data) | quote }}
+    value: {{ printf "%s:%d" $sidecar.bindAddress (int $sidecar.ports.data) | quote }}
   - name: EBB_ADMIN_LISTEN
     value: {{ printf "127.0.0.1:%d" (int $sidecar.ports.admin) | quote }}
   - name: EBB_ADMIN_ADDR
@@ -250,7 +278,7 @@ readinessProbe:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext:
-  {{- include "ebb.securityContext" $sidecar | nindent 2 }}
+  {{- mergeOverwrite (include "ebb.securityContext" $sidecar | fromYaml) ($sidecar.securityContext | default dict) | toYaml | nindent 2 }}
 terminationMessagePolicy: FallbackToLogsOnError
 volumeMounts:
   - name: ebb-config
@@ -264,8 +292,11 @@ volumeMounts:
 
 {{/* What an application container gets: how to connect, and where the socket is. */}}
 {{- define "ebb.appEnv" -}}
-name: EBB_ADDR
-value: {{ include "ebb.address" . | quote }}
+- name: EBB_ADDR
+  value: {{ include "ebb.address" . | quote }}
+{{- with .Values.sidecar.appEnv }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "ebb.appMount" -}}
@@ -288,6 +319,8 @@ template:
   metadata:
     labels:
       ebb-cache.io/injected: "true"
+    annotations:
+      ebb-cache.io/version: {{ include "ebb.sidecarVersion" . | quote }}
   spec:
     {{- if and (eq .Values.sidecar.address "socket") (not (kindIs "invalid" .Values.sidecar.runAsGroup)) }}
     securityContext:
@@ -300,7 +333,7 @@ template:
       - name: app
         image: app
         env:
-          - {{ include "ebb.appEnv" . | nindent 12 | trim }}
+          {{- include "ebb.appEnv" . | nindent 10 }}
         {{- if eq .Values.sidecar.address "socket" }}
         volumeMounts:
           - {{ include "ebb.appMount" . | nindent 12 | trim }}

@@ -36,24 +36,20 @@ type, because a CEL map may not mix kinds of values. */}}
 {{- end }}
 
 {{/* The sidecar's resources depend on the pod. What a total of its own (spec.resources) covers was asked for already; a
-Guaranteed pod stays so; every other gets what the values say. */}}
+Guaranteed pod stays so; every other gets what annotations and values say. */}}
 {{- define "ebb.celResources" -}}
-variables.guaranteed && !variables.coversCpu && !variables.coversMemory
+variables.guaranteed && !variables.covers_cpu && !variables.covers_memory
   ? Object.spec.initContainers.resources{
-      limits: {"cpu": variables.cpu, "memory": variables.memory},
-      requests: {"cpu": variables.cpu, "memory": variables.memory}
+      limits: {"cpu": variables.guaranteed_cpu, "memory": variables.memory},
+      requests: {"cpu": variables.guaranteed_cpu, "memory": variables.memory}
     }
   : Object.spec.initContainers.resources{
-      {{- if .Values.sidecar.resources.limits.cpu }}
-      limits: variables.coversCpu
-        ? {"memory": variables.memory}
-        : {"cpu": variables.cpuLimit, "memory": variables.memory},
-      {{- else }}
-      limits: {"memory": variables.memory},
-      {{- end }}
+      limits: variables.limits_cpu && !variables.covers_cpu
+        ? {"cpu": variables.cpu_most, "memory": variables.memory}
+        : {"memory": variables.memory},
       requests: {
-        "cpu": variables.coversCpu ? "0" : variables.cpu,
-        "memory": variables.coversMemory ? "0" : variables.memoryRequest
+        "cpu": variables.covers_cpu ? "0" : variables.cpu,
+        "memory": variables.covers_memory ? "0" : variables.memory_asked
       }
     }
 {{- end }}

@@ -1,0 +1,77 @@
+{{/* The sidecar as the policy puts it into a pod. What depends on annotations is CEL, marked with "cel:"; a field whose name
+begins with "?" is an optional. */}}
+{{- define "ebb.policyContainer" -}}
+{{- $container := include "ebb.sidecar" . | fromYaml }}
+{{- range $field, $annotation := dict "image" "image" "imagePullPolicy" "image-pull-policy" }}
+{{- $_ := set $container $field (include "ebb.celOr" (dict "name" $annotation "default" (get $container $field | include "ebb.celString"))) }}
+{{- end }}
+{{- $addresses := dict
+  "EBB_LISTEN" `cel:variables.host + ":" + string(variables.port_data)`
+  "EBB_ADMIN_LISTEN" `cel:"127.0.0.1:" + string(variables.port_admin)`
+  "EBB_ADMIN_ADDR" `cel:"127.0.0.1:" + string(variables.port_admin)`
+  "EBB_HTTP_LISTEN" (printf `cel:%s + string(variables.port_http)` (printf "%s:" .Values.sidecar.httpAddress | include "ebb.celString"))
+  "EBB_SOCKET" "cel:variables.socket"
+  "EBB_ADDR" "cel:variables.address"
+}}
+{{- range $container.env }}
+{{- if hasKey $addresses .name }}
+{{- $_ := set . "value" (get $addresses .name) }}
+{{- else if eq .name "EBB_LOG_FORMAT" }}
+{{- $_ := set . "value" (include "ebb.celOr" (dict "name" "log-format" "default" (include "ebb.celString" .value))) }}
+{{- end }}
+{{- end }}
+{{- $_ := set (first $container.ports) "containerPort" "cel:variables.port_http" }}
+{{- range $field, $annotation := dict "runAsUser" "uid" "runAsGroup" "gid" }}
+{{- $id := get $container.securityContext $field }}
+{{- if $id }}
+{{- $_ := set $container.securityContext $field (include "ebb.celOr" (dict "name" $annotation "as" "int(value)" "default" (int64 $id))) }}
+{{- else }}
+{{- $_ := set $container.securityContext (printf "?%s" $field) (include "ebb.celOr" (dict "name" $annotation "as" "optional.of(int(value))" "default" "optional.none()")) }}
+{{- end }}
+{{- end }}
+{{- $startup := $container.startupProbe }}
+{{- $period := int ($startup.periodSeconds | default 10) }}
+{{- $threshold := printf "(int(value) + %d) / %d" (sub $period 1) $period }}
+{{- $_ := set $startup "failureThreshold" (include "ebb.celOr" (dict "name" "startup-timeout" "as" $threshold "default" (int ($startup.failureThreshold | default 3)))) }}
+{{- $own := $container.readinessProbe }}
+{{- $probe := $own | default (dict "httpGet" (dict "path" "/readyz" "port" "ebb-http") "periodSeconds" 5) }}
+{{- $there := printf "optional.of(%s)" (include "ebb.cel" (dict "value" $probe "type" "Object.spec.initContainers.readinessProbe")) }}
+{{- $wanted := printf `(value == "true" ? %s : optional.none())` $there }}
+{{- $container := omit $container "readinessProbe" }}
+{{- $_ := set $container "?readinessProbe" (include "ebb.celOr" (dict "name" "readiness-gate" "as" $wanted "default" (ternary $there "optional.none()" (not (empty $own))))) }}
+{{- range $container.volumeMounts }}
+{{- if eq .name "ebb-socket" }}{{ $_ := set . "mountPath" "cel:variables.socket_folder" }}{{ end }}
+{{- end }}
+{{- $_ := set $container "env" (include "ebb.celEnvironment" $container.env | printf "cel:%s") }}
+{{- $_ := set $container "resources" (printf "cel:%s" (include "ebb.celResources" .)) }}
+{{- toYaml $container }}
+{{- end }}
+
+{{/* Environment variables as CEL, with those that an annotation asks for by their names. */}}
+{{- define "ebb.celEnvironment" -}}
+{{- $type := "Object.spec.initContainers.env" }}
+{{- $names := list }}
+{{- range . }}{{ $names = append $names .name }}{{ end -}}
+{{ include "ebb.cel" (dict "value" . "type" $type) }}.map(e, e.name in variables.more_names
+  ? {{ $type }}{name: e.name, value: variables.more.filter(m, m.name == e.name)[0].value}
+  : e) +
+variables.more.filter(m, !(m.name in {{ toRawJson $names }})).map(m, {{ $type }}{name: m.name, value: m.value})
+{{- end }}
+
+{{/* What an application container gets, as the policy gives it. */}}
+{{- define "ebb.policyAppEnv" -}}
+{{- $variables := include "ebb.appEnv" . | fromYamlArray }}
+{{- $_ := set (first $variables) "value" "cel:variables.address" }}
+{{- toYaml $variables }}
+{{- end }}
+
+{{/* The annotation that says what of a pod is Ebb's: the same text as `ebb inject` writes, which is JSON with its keys in
+the alphabet's order. The address is the one thing in it that depends on the pod. */}}
+{{- define "ebb.celStatus" -}}
+{{- $more := "" }}
+{{- range .Values.sidecar.appEnv }}{{ $more = printf "%s,%s" $more (toRawJson .) }}{{ end }}
+{{- $volumes := eq .Values.sidecar.address "socket" | ternary (list "ebb-config" "ebb-socket") (list "ebb-config") }}
+{{- $before := `{"containers":["ebb"],"env":[{"name":"EBB_ADDR","value":"` }}
+{{- $after := printf `"}%s],"version":%s,"volumes":%s}` $more (include "ebb.sidecarVersion" . | toRawJson) (toRawJson $volumes) }}
+{{- include "ebb.celString" $before }} + variables.address + {{ include "ebb.celString" $after }}
+{{- end }}
