@@ -56,6 +56,8 @@ fn unknown_keys_half_files_and_files_of_something_else_are_refused() {
     assert!(said.contains("watermarks.hihg is not a knob; did you mean watermarks.high?"), "{said}");
     assert!(check("watermarks: { low: 5").1.contains("not YAML"));
     assert!(check("- a\n- b\n").1.contains("the file must hold keys and values"));
+    let (code, said) = check("watermarks: { critical: 100% }\n");
+    assert!(code == 64 && said.contains("watermarks.critical (percent) is 100; it must be 2 to 99"), "{said}");
     assert_eq!(check("").0, 0, "an empty file changes nothing");
     assert_eq!(check("watermarks:\n  low: 80%\nmaxMemory: 128Mi\n").0, 0);
 }

@@ -241,7 +241,7 @@ pub struct Watermarks {
     pub low: Percent,
     /// Eviction starts once use reaches this. Must be above `low`.
     pub high: Percent,
-    /// Eviction is urgent. Must be above `high`.
+    /// Eviction is urgent. Must be above `high`, and at most 99%.
     pub critical: Percent,
 }
 
@@ -404,6 +404,8 @@ impl Config {
                 problems.push(format!("{name} is {value}; it must be {min} to {max}"));
             }
         };
+        // Use does not go beyond what the cache may use, so that at all of it nothing would ever be urgent.
+        within("watermarks.critical (percent)", critical.0.into(), 2, 99);
         within("cores", self.boot.cores.into(), 1, 64);
         within("connections", self.boot.connections.into(), 1, 65_536);
         within("streams", self.boot.streams.into(), 1, 65_536);

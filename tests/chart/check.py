@@ -564,8 +564,8 @@ GUARDS = (
     ),
     (
         "1.37.0",
-        "sidecar.config.watermarks.critical=101",
-        "sidecar.config.watermarks.critical (101%) must not be above 100%.",
+        "sidecar.config.watermarks.critical=100%",
+        "sidecar.config.watermarks.critical (100%) must not be above 99%: nothing would ever be urgent.",
     ),
     (
         "1.37.0",
