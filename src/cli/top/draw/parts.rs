@@ -1,0 +1,123 @@
+//! The parts of what is known of a sidecar: receipts, findings, segments.
+
+use super::charts::{COMPACTED, EVICTED, LIVE, rss_bytes};
+use crate::cli::top::Part;
+use crate::cli::top::follow::Sidecar;
+use crate::cli::units::{bytes, count, duration};
+use crate::proto::{self, diagnose_response::Finding};
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::style::{Color, Stylize as _};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Paragraph, Wrap};
+
+/// Rows of the histogram of segments.
+pub(super) const TENTHS: u16 = 10;
+
+/// What stands above a part.
+pub(super) fn label(which: Part, sidecar: &Sidecar) -> String {
+    match (which, &sidecar.findings, &sidecar.map) {
+        (Part::Findings, Some(findings), _) if !findings.is_empty() => format!("findings ({})", findings.len()),
+        (Part::Segments, _, Some(map)) => {
+            format!("{} segments of {}", count(map.occupancy.iter().sum()), bytes(map.segment_bytes))
+        }
+        _ => which.name().to_owned(),
+    }
+}
+
+/// Draws one of them.
+pub(super) fn draw(frame: &mut Frame<'_>, which: Part, sidecar: &Sidecar, block: Block<'_>, area: Rect) {
+    let inner = block.inner(area);
+    let lines = match which {
+        Part::Receipts => receipts(sidecar, usize::from(inner.height)),
+        Part::Findings => findings(sidecar),
+        Part::Segments => segments(sidecar, inner),
+    };
+    let words = Paragraph::new(lines).block(block);
+    // Findings are sentences; everything else is a table, whose rows end where the terminal does.
+    frame.render_widget(if which == Part::Findings { words.wrap(Wrap { trim: true }) } else { words }, area);
+}
+
+/// The newest first; as many as fit, and the chosen one among them.
+fn receipts(sidecar: &Sidecar, rows: usize) -> Vec<Line<'static>> {
+    let Some((_, stats)) = &sidecar.now else { return Vec::new() };
+    if sidecar.receipts.is_empty() {
+        return vec![Line::from("the cleaner has not run yet").dark_gray()];
+    }
+    let newest_first = || sidecar.receipts.iter().rev();
+    let chosen = newest_first().position(|receipt| Some(receipt.id) == sidecar.receipt);
+    let first = chosen.map_or(0, |at| (at + 1).saturating_sub(rows));
+    let line = |(at, receipt): (usize, &proto::Receipt)| {
+        let line = story(receipt, stats.at_ms);
+        if Some(at) == chosen { line.reversed() } else { line }
+    };
+    newest_first().enumerate().skip(first).take(rows).map(line).collect()
+}
+
+fn story(receipt: &proto::Receipt, now_ms: i64) -> Line<'static> {
+    let proto::Receipt { id, reason, started_at_ms, moved_bytes, evicted_items, freed_segments, cpu_us, .. } = receipt;
+    let ago = duration(now_ms.saturating_sub(*started_at_ms).max(0) as u64);
+    let (color, evicted) = match evicted_items {
+        0 => (COMPACTED, String::new()),
+        n => (EVICTED, format!("{} evicted, ", count(*n))),
+    };
+    let did = format!(
+        " {}: {} moved, {} segments freed, {evicted}resident {} → {}, {:.1} ms of CPU",
+        reason.replace('_', " "),
+        bytes(*moved_bytes),
+        count(*freed_segments),
+        bytes(rss_bytes(receipt.before.as_ref())),
+        bytes(rss_bytes(receipt.after.as_ref())),
+        *cpu_us as f64 / 1000.0,
+    );
+    Line::from(vec![format!("{ago:>8} ago  ").into(), format!("#{id}").fg(color), did.into()])
+}
+
+/// The worst first.
+fn findings(sidecar: &Sidecar) -> Vec<Line<'_>> {
+    let line = |finding: &'_ Finding| {
+        let Finding { severity, evidence, remedy, .. } = finding;
+        let severity = Span::styled(severity.clone(), color_of(severity)).bold();
+        Line::from(vec![severity, format!(": {evidence} → ").into(), remedy.clone().dark_gray()])
+    };
+    match sidecar.findings.as_deref() {
+        None => vec![Line::from("…").dark_gray()],
+        Some([]) => vec![Line::from("all is well").green()],
+        Some(findings) => findings.iter().map(line).collect(),
+    }
+}
+
+/// The color of a severity.
+pub(super) fn color_of(severity: &str) -> Color {
+    match severity {
+        "error" => Color::Red,
+        "warning" => Color::Yellow,
+        _ => Color::Blue,
+    }
+}
+
+/// How many segments are how full: a row for each tenth, or all in one where there is no room for ten.
+fn segments(sidecar: &Sidecar, area: Rect) -> Vec<Line<'static>> {
+    let Some(map) = &sidecar.map else { return vec![Line::from("…").dark_gray()] };
+    let most = map.occupancy.iter().copied().max().unwrap_or(0).max(1);
+    // What is less than half full is what compaction frees.
+    let color = |tenth: usize| if tenth < 5 { COMPACTED } else { LIVE };
+    let tenths = || map.occupancy.iter().copied().enumerate();
+    if area.height < TENTHS {
+        let bar = |(tenth, n): (usize, u64)| {
+            let height = (n * 8).div_ceil(most) as usize;
+            [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"][height].fg(color(tenth))
+        };
+        let mut line = vec!["0 % live ".into()];
+        line.extend(tenths().map(bar));
+        line.push(" 100 %".into());
+        return vec![Line::from(line)];
+    }
+    let width = u64::from(area.width.saturating_sub(20));
+    let row = |(tenth, n): (usize, u64)| {
+        let words = format!("{:>3}-{} %", tenth * 10, tenth * 10 + 10);
+        let bar = "█".repeat((n * width).div_ceil(most) as usize);
+        Line::from(vec![format!("{words:<9} {:>8} ", count(n)).into(), bar.fg(color(tenth))])
+    };
+    tenths().map(row).collect()
+}

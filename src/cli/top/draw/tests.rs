@@ -1,0 +1,158 @@
+//! What stands on the screen.
+
+use super::*;
+use crate::cli::top::follow::News;
+use crate::proto::diagnose_response::Finding;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::style::Modifier;
+
+fn screen(app: &App, width: u16, height: u16) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| draw(frame, app)).unwrap();
+    terminal.backend().to_string()
+}
+
+fn receipt(id: u64, evicted_items: u64) -> proto::Receipt {
+    let account = |rss_bytes| Some(proto::MemoryAccount { rss_bytes, ..Default::default() });
+    proto::Receipt {
+        id,
+        reason: "limit_lowered".into(),
+        started_at_ms: 10_000 + 4_000 * id as i64,
+        moved_bytes: 1 << 20,
+        freed_segments: 12,
+        evicted_items,
+        before: account(180 << 20),
+        after: account(100 << 20),
+        ..Default::default()
+    }
+}
+
+fn finding(severity: &str) -> Finding {
+    let (evidence, remedy) = (format!("an {severity} was seen"), format!("cure the {severity}"));
+    Finding { severity: severity.into(), evidence, remedy, ..Default::default() }
+}
+
+fn app() -> App {
+    let mut up = Sidecar::new("127.0.0.1:7071".parse().unwrap());
+    let memory = proto::MemoryAccount {
+        limit_bytes: 256 << 20,
+        used_bytes: 200 << 20,
+        rss_bytes: 199 << 20,
+        live_bytes: 150 << 20,
+        ..Default::default()
+    };
+    for (at_ms, requests) in [(12_000, 1000), (32_000, 5000)] {
+        up.learn(News::Stats(Box::new(proto::GetStatsResponse {
+            memory: Some(memory.clone()),
+            regime: "high".into(),
+            requests,
+            hits: requests,
+            p99_us: 250,
+            receipts: vec![receipt(2, 0), receipt(1, 0)],
+            at_ms,
+            ..Default::default()
+        })));
+    }
+    let occupancy = vec![3, 0, 0, 0, 0, 0, 0, 0, 0, 60];
+    let map = proto::GetMemoryMapResponse { segment_bytes: 64 << 10, occupancy, ..Default::default() };
+    up.learn(News::Look(vec![finding("error"), finding("info")], map));
+    let mut away = Sidecar::new("unix:/run/b.sock".parse().unwrap());
+    away.learn(News::Lost("cannot reach unix:/run/b.sock".into()));
+    App { sidecars: vec![up, away], chosen: 0, part: Part::default() }
+}
+
+fn shows(shown: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(shown.contains(part), "{part} is missing in\n{shown}");
+    }
+}
+
+#[test]
+fn sidecars_stand_side_by_side() {
+    let mut app = app();
+    let parts = ["1 of 2 reached", "127.0.0.1:7071", "high", "200.0 MiB of 256.0 MiB", "100.0%", "250µs", "away"];
+    shows(&screen(&app, 110, 30), &parts);
+    shows(&screen(&app, 110, 30), &["findings", "error ×1"]);
+    app.chosen = 1;
+    shows(&screen(&app, 110, 30), &["Trying again every two seconds"]);
+}
+
+#[test]
+fn a_large_terminal_shows_everything_at_once() {
+    let shown = screen(&app(), 120, 32);
+    shows(&shown, &["14.0 s ago  #2 limit lowered: 1.0 MiB moved, 12 segments freed, resident 180.0 MiB → 100.0 MiB"]);
+    shows(&shown, &["findings (2)", "error: an error was seen → cure the error", "info: an info was seen"]);
+    shows(&shown, &["63 segments of 64.0 KiB", "  0-10 %         3 ██ ", " 90-100 %       60 ██████"]);
+    shows(&shown, &["↑ ↓ sidecar   ← → receipt   q leave", "20.0 s ago"]);
+}
+
+#[test]
+fn a_run_of_the_cleaner_is_a_mark_on_the_chart() {
+    let mut app = app();
+    // Above them are the head, the table and the chart's title, whose legend has a dot, too.
+    let dots = |shown: &str| shown.lines().skip(5).map(|line| line.matches('•').count()).sum::<usize>();
+    let shown = screen(&app, 120, 32);
+    shows(&shown, &["memory: used, resident, live • compaction ─"]);
+    assert_eq!(dots(&shown), 2, "one for each run since the first reading:\n{shown}");
+    let mut stats = app.sidecars[0].now.clone().unwrap().1;
+    stats.receipts.insert(0, receipt(3, 9));
+    app.sidecars[0].learn(News::Stats(Box::new(stats)));
+    let shown = screen(&app, 120, 32);
+    shows(
+        &shown,
+        &["• compaction • eviction", "#3 limit lowered: 1.0 MiB moved, 12 segments freed, 9 evicted, resident"],
+    );
+    assert_eq!(dots(&shown), 3, "{shown}");
+}
+
+#[test]
+fn a_chosen_receipt_stands_out_and_is_brought_into_view() {
+    let mut app = app();
+    app.sidecars[0].choose(-1);
+    app.sidecars[0].choose(-1);
+    let mut terminal = Terminal::new(TestBackend::new(80, 14)).unwrap();
+    terminal.draw(|frame| draw(frame, &app)).unwrap();
+    let buffer = terminal.backend().buffer();
+    let row = (0..14).rev().find(|&y| (0..80).any(|x| buffer[(x, y)].symbol() == "#")).unwrap();
+    let text: String = (1..79).map(|x| buffer[(x, row)].symbol()).collect();
+    assert!(text.contains("18.0 s ago  #1 limit lowered"), "the only row there is shows it: {text}");
+    assert!(buffer[(20, row)].modifier.contains(Modifier::REVERSED));
+}
+
+#[test]
+fn a_small_terminal_shows_one_part_after_the_other() {
+    let mut app = app();
+    let shown = screen(&app, 80, 24);
+    shows(&shown, &["receipts │ findings (2) │ 63 segments of 64.0 KiB", "#2 limit lowered", "tab next part"]);
+    assert!(!shown.contains("90-100 %"));
+    app.part = Part::Findings;
+    shows(&screen(&app, 80, 24), &["error: an error was seen → cure the error"]);
+    app.part = Part::Segments;
+    shows(&screen(&app, 80, 24), &[" 90-100 %       60 ██████"]);
+    let shown = screen(&app, 60, 12);
+    shows(&shown, &["0 % live ▁        █ 100 %", "127.0.0.1:7071  high ", "unix:/run/b.soc away ", "error ×1"]);
+}
+
+#[test]
+fn a_sidecar_that_has_nothing_to_say_is_well() {
+    let mut app = app();
+    let mut quiet = Sidecar::new("127.0.0.1:7071".parse().unwrap());
+    quiet.learn(News::Stats(Default::default()));
+    app.sidecars[0] = quiet;
+    shows(&screen(&app, 120, 40), &["the cleaner has not run yet", "…"]);
+    app.sidecars[0].learn(News::Look(Vec::new(), proto::GetMemoryMapResponse::default()));
+    shows(&screen(&app, 120, 40), &["all is well", "0 segments of 0 B", "none"]);
+}
+
+#[test]
+fn every_size_of_screen_can_be_drawn_and_a_small_one_says_so() {
+    let mut app = app();
+    for (width, height) in (1..140).step_by(7).flat_map(|width| (1..50).step_by(3).map(move |height| (width, height))) {
+        app.chosen = usize::from(width % 2);
+        app.part = Part::ALL[usize::from(height % 3)];
+        screen(&app, width, height);
+    }
+    let small = screen(&app, 59, 30);
+    assert!(small.contains("the terminal has 59 × 30; this needs 60 × 12"), "{small}");
+}
