@@ -12,6 +12,10 @@ use std::io::{Read, Write};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 
+/// The colors of curves.
+const HITS: vt100::Color = vt100::Color::Idx(6);
+const P99: vt100::Color = vt100::Color::Idx(13);
+
 /// A program on a terminal.
 struct Terminal {
     master: File,
@@ -59,6 +63,17 @@ impl Terminal {
     /// How many marks there are, that of the legend included.
     fn dots(&self) -> usize {
         self.screen.lock().unwrap().screen().contents().matches('•').count()
+    }
+
+    /// In how many cells a curve of this color is drawn.
+    fn drawn(&self, color: vt100::Color) -> usize {
+        let parser = self.screen.lock().unwrap();
+        let (rows, columns) = parser.screen().size();
+        let cells = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+        let is_drawn = |cell: &vt100::Cell| {
+            cell.fgcolor() == color && cell.contents().starts_with(|c| ('\u{2801}'..='\u{28ff}').contains(&c))
+        };
+        cells.filter(|(row, column)| parser.screen().cell(*row, *column).is_some_and(is_drawn)).count()
     }
 
     fn type_in(&mut self, text: &str) {
@@ -140,8 +155,35 @@ fn top_shows_runs_of_the_cleaner_findings_and_how_full_segments_are() {
     top.type_in("\t");
     until("then segments", || top.shows("90-100 % 1 █"));
     fs::write(&config, "compaction: auto\n").unwrap();
-    top.type_in("\t\t");
+    top.type_in("\t\t\t");
     until("all is well once it is cured", || top.shows("all is well"));
+}
+
+#[test]
+fn top_draws_the_hit_ratio_and_latency_once_calls_are_made() {
+    let ebb = Ebb::start(&["--max-memory", "64Mi"]);
+    let mut top = Terminal::start(&["top", "--every", "100ms", "--admin-addr", &ebb.admin], 120, 40);
+    until("both charts are there", || top.shows("hit ratio no reads") && top.shows("latency: 99 %, 50 %"));
+    assert!(top.shows("100 %│") && top.shows("50 % │") && top.shows("│0 % │") && top.shows("µs") && top.shows("ago"));
+    assert_eq!(top.drawn(HITS), 0, "without reads there is no curve");
+
+    let call = |words: &[&str]| {
+        let mut command = program();
+        command.args(words).args(["--addr", &ebb.data]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().unwrap().success()
+    };
+    assert!(call(&["set", "k", "v"]));
+    until("the curve of the hit ratio is drawn while reads hit", || {
+        assert!(call(&["get", "k"]));
+        top.drawn(HITS) > 3
+    });
+    until("and that of latency", || top.drawn(P99) > 0);
+    assert!(!top.shows("no reads") && !top.shows("no requests"));
+
+    top.resize(80, 24);
+    until("where there is less room, they are a part of their own", || top.shows("│ curves") && top.drawn(HITS) == 0);
+    top.type_in("\t\t\t");
+    until("and drawn there", || top.shows("hit ratio") && top.drawn(HITS) > 0 && top.drawn(P99) > 0);
 }
 
 #[test]

@@ -16,7 +16,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_secs(3);
 /// How often the doctor and the memory map are asked at most: the map takes each shard's lock for a moment.
 const LOOK: Duration = Duration::from_secs(1);
-/// Readings that are remembered for the chart.
+/// Readings that are remembered for the charts.
 const READINGS: usize = 300;
 /// Receipts that are remembered, as many as the live page has.
 const RECEIPTS: usize = 120;
@@ -80,7 +80,7 @@ async fn look(client: &mut AdminServiceClient<Channel>) -> Result<News, tonic::S
     Ok(News::Look(findings, map))
 }
 
-/// Memory at one moment.
+/// What the charts show of one moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reading {
     /// By the sidecar's clock, which its receipts are dated with, too: Unix time in milliseconds.
@@ -88,6 +88,11 @@ pub(super) struct Reading {
     pub(super) used_bytes: u64,
     pub(super) rss_bytes: u64,
     pub(super) live_bytes: u64,
+    /// Of the reads since the reading before; `None`: there were none.
+    pub(super) hit_percent: Option<f64>,
+    /// Of the requests of the last second; `None`: there were none.
+    pub(super) p50_us: Option<u32>,
+    pub(super) p99_us: Option<u32>,
 }
 
 /// What is known of a sidecar.
@@ -140,7 +145,16 @@ impl Sidecar {
                 }
                 let memory = stats.memory.clone().unwrap_or_default();
                 let proto::MemoryAccount { used_bytes, rss_bytes, live_bytes, .. } = memory;
-                let reading = Reading { at_ms: stats.at_ms, used_bytes, rss_bytes, live_bytes };
+                let before = self.now.as_ref().filter(|_| !restarted).map(|(_, last)| last);
+                let reading = Reading {
+                    at_ms: stats.at_ms,
+                    used_bytes,
+                    rss_bytes,
+                    live_bytes,
+                    hit_percent: before.and_then(|before| hit_percent(before, &stats)),
+                    p50_us: Some(stats.p50_us).filter(|us| *us > 0),
+                    p99_us: Some(stats.p99_us).filter(|us| *us > 0),
+                };
                 if self.readings.back().is_some_and(|last| reading.at_ms < last.at_ms) {
                     self.readings.clear(); // its clock was set back: what is drawn goes on from there
                 }
@@ -173,11 +187,16 @@ impl Sidecar {
 
     /// Hits of the reads since the last account, or of all when there were none, in percent.
     pub(super) fn hit_percent(&self) -> Option<f64> {
-        let (_, now) = self.now.as_ref()?;
-        let of = |hits: u64, misses: u64| (hits + misses > 0).then(|| hits as f64 * 100.0 / (hits + misses) as f64);
-        let before = self.before.as_ref().map_or((0, 0), |(_, before)| (before.hits, before.misses));
-        of(now.hits.saturating_sub(before.0), now.misses.saturating_sub(before.1)).or_else(|| of(now.hits, now.misses))
+        let ((_, now), nothing) = (self.now.as_ref()?, proto::GetStatsResponse::default());
+        let before = self.before.as_ref().map_or(&nothing, |(_, before)| before);
+        hit_percent(before, now).or_else(|| hit_percent(&nothing, now))
     }
+}
+
+/// Hits of the reads between two accounts, in percent; `None` when there were none.
+fn hit_percent(before: &proto::GetStatsResponse, now: &proto::GetStatsResponse) -> Option<f64> {
+    let (hits, misses) = (now.hits.saturating_sub(before.hits), now.misses.saturating_sub(before.misses));
+    (hits + misses > 0).then(|| hits as f64 * 100.0 / (hits + misses) as f64)
 }
 
 #[cfg(test)]
@@ -199,6 +218,21 @@ mod tests {
         assert!(sidecar.rate(|s| s.hits).unwrap() > 0.0);
         sidecar.learn(stats(100, 1, 0));
         assert_eq!((sidecar.hit_percent(), sidecar.rate(|s| s.hits)), (Some(100.0), None));
+    }
+
+    #[test]
+    fn a_moment_without_reads_or_requests_has_neither_ratio_nor_latency() {
+        let mut sidecar = Sidecar::new("127.0.0.1:1".parse().unwrap());
+        for (uptime_ms, hits, misses) in [(1_000, 5, 5), (2_000, 8, 6), (3_000, 8, 6), (4_000, 8, 8), (100, 9, 9)] {
+            sidecar.learn(stats(uptime_ms, hits, misses));
+        }
+        let ratios: Vec<_> = sidecar.readings.iter().map(|reading| reading.hit_percent).collect();
+        assert_eq!(
+            ratios,
+            [None, Some(75.0), None, Some(0.0), None],
+            "of the first, and of a new server's, nobody knows"
+        );
+        assert!(sidecar.readings.iter().all(|reading| reading.p50_us.is_none() && reading.p99_us.is_none()));
     }
 
     #[test]

@@ -21,9 +21,10 @@ use std::time::Duration;
 /// Watch one or several sidecars in a terminal.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A dot on the chart is a run of the cleaner: where memory stood after it. Its receipt stands
-below, with why it ran and what it moved and freed. Where the terminal is too small for
-receipts, findings and segments together, tab shows one after the other.
+A dot on the chart of memory is a run of the cleaner: where memory stood after it. Its receipt
+stands below, with why it ran and what it moved and freed. The curves of the hit ratio and of
+latency have gaps where nothing was asked. Where the terminal is too small for receipts,
+findings, segments and curves together, tab shows one after the other.
 
 Keys: up and down (or k and j) choose a sidecar, left and right (or h and l) a receipt,
 tab the part that is shown; q leaves.
@@ -60,16 +61,19 @@ enum Part {
     Findings,
     /// How full the segments are.
     Segments,
+    /// The hit ratio and latency over time.
+    Curves,
 }
 
 impl Part {
-    const ALL: [Self; 3] = [Self::Receipts, Self::Findings, Self::Segments];
+    const ALL: [Self; 4] = [Self::Receipts, Self::Findings, Self::Segments, Self::Curves];
 
     fn name(self) -> &'static str {
         match self {
             Self::Receipts => "receipts",
             Self::Findings => "findings",
             Self::Segments => "segments",
+            Self::Curves => "curves",
         }
     }
 
@@ -151,7 +155,7 @@ mod tests {
             assert!(!app.leaves_at(&press(code)));
             assert_eq!(app.chosen, chosen);
         }
-        let parts = [Part::Findings, Part::Segments, Part::Receipts].map(|part| {
+        let parts = [Part::Findings, Part::Segments, Part::Curves, Part::Receipts].map(|part| {
             assert!(!app.leaves_at(&press(KeyCode::Tab)) && !app.leaves_at(&press(KeyCode::Left)));
             (part, app.part)
         });

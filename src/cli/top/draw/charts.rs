@@ -1,14 +1,19 @@
-//! What changes over time.
+//! What changes over time: memory with the runs of the cleaner as marks, the hit ratio, latency.
+//!
+//! All charts have the same axis of time, from the oldest reading to the newest. Where readings tell nothing, because
+//! nothing was asked then, a curve has a gap: it is drawn in runs without one.
 
+use super::overview::micros;
 use crate::cli::top::follow::{Reading, Sidecar};
 use crate::cli::units::{bytes, duration};
 use crate::proto;
 use ratatui::Frame;
-use ratatui::layout::Rect;
+use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Stylize as _};
 use ratatui::symbols::Marker;
 use ratatui::text::Line;
 use ratatui::widgets::{Axis, Block, Chart, Dataset, GraphType};
+use std::collections::VecDeque;
 
 const USED: Color = Color::Magenta;
 pub(super) const RESIDENT: Color = Color::Blue;
@@ -18,26 +23,63 @@ pub(super) const COMPACTED: Color = Color::Yellow;
 /// One that dropped entries.
 pub(super) const EVICTED: Color = Color::Red;
 const CHOSEN: Color = Color::White;
+pub(super) const HITS: Color = Color::Cyan;
+pub(super) const P99: Color = Color::LightMagenta;
+pub(super) const P50: Color = Color::LightBlue;
+/// The least that the axis of latency reaches to, in microseconds.
+const LATENCY_LEAST: u32 = 20;
+
+/// Points of one color: seconds since the oldest reading, and a value.
+type Points = (Color, Vec<(f64, f64)>);
+
+/// The axis of time.
+struct Time {
+    first_ms: i64,
+    seconds: f64,
+}
+
+impl Time {
+    fn of(readings: &VecDeque<Reading>) -> Self {
+        let first_ms = readings.front().map_or(0, |reading| reading.at_ms);
+        let last_ms = readings.back().map_or(0, |reading| reading.at_ms);
+        Self { first_ms, seconds: ((last_ms - first_ms) as f64 / 1000.0).max(1.0) }
+    }
+
+    fn at(&self, at_ms: i64) -> f64 {
+        (at_ms - self.first_ms) as f64 / 1000.0
+    }
+
+    fn axis(&self) -> Axis<'static> {
+        let ago = format!("{} ago", duration((self.seconds * 1000.0) as u64));
+        Axis::default().bounds([0.0, self.seconds]).labels([ago, "now".into()]).labels_alignment(Alignment::Center)
+    }
+
+    /// A curve, in runs without a gap.
+    fn curve(&self, readings: &VecDeque<Reading>, color: Color, of: fn(&Reading) -> Option<f64>) -> Vec<Points> {
+        let point = |reading: &Reading| of(reading).map(|value| (self.at(reading.at_ms), value));
+        let points: Vec<_> = readings.iter().map(point).collect();
+        let runs = points.split(Option::is_none).filter(|run| !run.is_empty());
+        runs.map(|run| (color, run.iter().copied().flatten().collect())).collect()
+    }
+}
 
 /// Memory over time, and where it stood after each run of the cleaner.
 pub(super) fn memory(frame: &mut Frame<'_>, sidecar: &Sidecar, stats: &proto::GetStatsResponse, area: Rect) {
     let readings = &sidecar.readings;
-    let first_ms = readings.front().map_or(0, |reading| reading.at_ms);
-    let seconds = |at_ms: i64| (at_ms - first_ms) as f64 / 1000.0;
-    let end = readings.back().map_or(0.0, |reading| seconds(reading.at_ms)).max(1.0);
+    let time = Time::of(readings);
     let limit = stats.memory.as_ref().map_or(0, |memory| memory.limit_bytes);
     let most = readings.iter().map(|reading| reading.used_bytes.max(reading.rss_bytes)).max().unwrap_or(1).max(1);
     // The limit is on the chart once it is near enough to matter.
     let top = if most * 2 > limit { limit.max(most) } else { most + most / 4 };
 
-    let line = |of: fn(&Reading) -> u64| -> Vec<(f64, f64)> {
-        readings.iter().map(|reading| (seconds(reading.at_ms), of(reading) as f64)).collect()
-    };
-    let lines = [(USED, line(|r| r.used_bytes)), (RESIDENT, line(|r| r.rss_bytes)), (LIVE, line(|r| r.live_bytes))];
-    let shown = sidecar.receipts.iter().filter(|receipt| receipt.started_at_ms >= first_ms);
+    let mut lines = time.curve(readings, USED, |reading| Some(reading.used_bytes as f64));
+    lines.extend(time.curve(readings, RESIDENT, |reading| Some(reading.rss_bytes as f64)));
+    lines.extend(time.curve(readings, LIVE, |reading| Some(reading.live_bytes as f64)));
+    let shown = sidecar.receipts.iter().filter(|receipt| receipt.started_at_ms >= time.first_ms);
     let marks = |of: &dyn Fn(&proto::Receipt) -> bool| -> Vec<(f64, f64)> {
         let mark = |receipt: &proto::Receipt| {
-            (seconds(receipt.started_at_ms).min(end), rss_bytes(receipt.after.as_ref()).min(top) as f64)
+            let at = time.at(receipt.started_at_ms).min(time.seconds);
+            (at, rss_bytes(receipt.after.as_ref()).min(top) as f64)
         };
         shown.clone().filter(|receipt| of(receipt)).map(mark).collect()
     };
@@ -46,8 +88,6 @@ pub(super) fn memory(frame: &mut Frame<'_>, sidecar: &Sidecar, stats: &proto::Ge
         (EVICTED, marks(&|receipt| receipt.evicted_items > 0)),
         (CHOSEN, marks(&|receipt| Some(receipt.id) == sidecar.receipt)),
     ];
-    let mut datasets: Vec<_> = lines.iter().map(|each| dataset(each, GraphType::Line, Marker::Braille)).collect();
-    datasets.extend(marks.iter().map(|each| dataset(each, GraphType::Scatter, Marker::Dot)));
 
     let mut title = vec![" memory: ".into(), "used".fg(USED), ", ".into(), "resident".fg(RESIDENT), ", ".into()];
     title.extend(["live ".fg(LIVE)]);
@@ -56,14 +96,44 @@ pub(super) fn memory(frame: &mut Frame<'_>, sidecar: &Sidecar, stats: &proto::Ge
             title.push(name.fg(*color));
         }
     }
-    let x =
-        Axis::default().bounds([0.0, end]).labels([format!("{} ago", duration((end * 1000.0) as u64)), "now".into()]);
     let y = Axis::default().bounds([0.0, top as f64]).labels(["0".to_owned(), bytes(top / 2), bytes(top)]);
-    let block = Block::bordered().title(Line::from(title));
-    frame.render_widget(Chart::new(datasets).x_axis(x).y_axis(y).legend_position(None).block(block), area);
+    frame.render_widget(chart(&lines, &marks, &time, y).block(Block::bordered().title(Line::from(title))), area);
 }
 
-fn dataset((color, points): &(Color, Vec<(f64, f64)>), graph: GraphType, marker: Marker) -> Dataset<'_> {
+/// The hit ratio and latency over time, side by side, each in such a block.
+pub(super) fn curves(frame: &mut Frame<'_>, sidecar: &Sidecar, block: &Block<'_>, area: Rect) {
+    let readings = &sidecar.readings;
+    let time = Time::of(readings);
+    let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(area);
+
+    let hits = time.curve(readings, HITS, |reading| reading.hit_percent);
+    let y = Axis::default().bounds([0.0, 100.0]).labels(["0 %", "50 %", "100 %"]);
+    let mut title = vec![" hit ratio ".fg(HITS)];
+    if hits.is_empty() {
+        title.push("no reads ".dark_gray());
+    }
+    frame.render_widget(chart(&hits, &[], &time, y).block(block.clone().title(Line::from(title))), left);
+
+    let mut latency = time.curve(readings, P50, |reading| reading.p50_us.map(f64::from));
+    latency.extend(time.curve(readings, P99, |reading| reading.p99_us.map(f64::from)));
+    let most = readings.iter().filter_map(|reading| reading.p99_us.max(reading.p50_us)).max();
+    let most = most.unwrap_or(0).max(LATENCY_LEAST);
+    let top = most.saturating_add(most / 8);
+    let y = Axis::default().bounds([0.0, f64::from(top)]).labels(["0".to_owned(), micros(top / 2), micros(top)]);
+    let mut title = vec![" latency: ".into(), "99 %".fg(P99), ", ".into(), "50 % ".fg(P50)];
+    if latency.is_empty() {
+        title.push("no requests ".dark_gray());
+    }
+    frame.render_widget(chart(&latency, &[], &time, y).block(block.clone().title(Line::from(title))), right);
+}
+
+fn chart<'a>(lines: &'a [Points], marks: &'a [Points], time: &Time, y: Axis<'a>) -> Chart<'a> {
+    let lines = lines.iter().map(|points| dataset(points, GraphType::Line, Marker::Braille));
+    let marks = marks.iter().map(|points| dataset(points, GraphType::Scatter, Marker::Dot));
+    Chart::new(lines.chain(marks).collect()).x_axis(time.axis()).y_axis(y).legend_position(None)
+}
+
+fn dataset((color, points): &Points, graph: GraphType, marker: Marker) -> Dataset<'_> {
     Dataset::default().marker(marker).graph_type(graph).style(*color).data(points)
 }
 

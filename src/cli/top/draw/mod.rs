@@ -20,7 +20,9 @@ use ratatui::widgets::{Block, Paragraph, Wrap};
 /// The smallest screen that shows something useful.
 const LEAST: (u16, u16) = (60, 12);
 /// The smallest place in which everything of a sidecar is shown at once.
-const ALL: (u16, u16) = (90, 26);
+const ALL: (u16, u16) = (90, 2 * CHART + parts::TENTHS + 2 + 3);
+/// The least rows that a chart has there.
+const CHART: u16 = 8;
 
 /// Draws everything.
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App) {
@@ -57,10 +59,18 @@ fn detail(frame: &mut Frame<'_>, app: &App, area: Rect) {
     let Some((_, stats)) = &sidecar.now else { return };
     let receipts = (sidecar.receipts.len() as u16).clamp(1, 5) + 2;
     if is_for_all(area) {
-        let rows = [Constraint::Min(5), Constraint::Length(parts::TENTHS + 2), Constraint::Length(receipts)];
+        // What is beyond the least goes to receipts first, then to the charts.
+        let tenths = parts::TENTHS + 2;
+        let lower = receipts.min(area.height - tenths - 2 * CHART);
+        let rows = [Constraint::Fill(1), Constraint::Length(tenths), Constraint::Length(lower)];
         let [upper, middle, lower] = Layout::vertical(rows).areas(area);
+        let [charts, account] = beside_account(upper);
+        let rows = Constraint::Length((charts.height * 2 / 5).max(CHART));
+        let [memory, curves] = Layout::vertical([Constraint::Fill(1), rows]).areas(charts);
         let [left, right] = Layout::horizontal([Constraint::Length(44), Constraint::Fill(1)]).areas(middle);
-        memory(frame, sidecar, stats, upper);
+        charts::memory(frame, sidecar, stats, memory);
+        charts::curves(frame, sidecar, &Block::bordered(), curves);
+        frame.render_widget(self::account(stats), account);
         for (which, area) in [(Part::Segments, left), (Part::Findings, right), (Part::Receipts, lower)] {
             let title = format!(" {} ", parts::label(which, sidecar));
             parts::draw(frame, which, sidecar, Block::bordered().title(title), area);
@@ -71,17 +81,15 @@ fn detail(frame: &mut Frame<'_>, app: &App, area: Rect) {
         Part::Receipts => receipts,
         Part::Findings => 8,
         Part::Segments => parts::TENTHS + 2,
+        Part::Curves => 10,
     };
     let most = area.height.saturating_sub(7).max(3);
     let [upper, lower] = Layout::vertical([Constraint::Fill(1), Constraint::Length(wanted.min(most))]).areas(area);
-    memory(frame, sidecar, stats, upper);
-    let mut tabs = Vec::new();
-    for which in Part::ALL {
-        let style = if which == app.part { Style::new().bold() } else { Style::new().dark_gray() };
-        tabs.extend([Span::styled(format!(" {} ", parts::label(which, sidecar)), style), Span::raw("│")]);
-    }
-    tabs.pop();
-    parts::draw(frame, app.part, sidecar, Block::bordered().title(Line::from(tabs)), lower);
+    let [memory, account] = beside_account(upper);
+    charts::memory(frame, sidecar, stats, memory);
+    frame.render_widget(self::account(stats), account);
+    let block = Block::bordered().title(tabs(app.part, sidecar, lower.width.saturating_sub(2)));
+    parts::draw(frame, app.part, sidecar, block, lower);
 }
 
 /// Whether everything of a sidecar fits there at once.
@@ -89,10 +97,23 @@ fn is_for_all(area: Rect) -> bool {
     area.width >= ALL.0 && area.height >= ALL.1
 }
 
-fn memory(frame: &mut Frame<'_>, sidecar: &Sidecar, stats: &proto::GetStatsResponse, area: Rect) {
-    let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(30)]).areas(area);
-    charts::memory(frame, sidecar, stats, left);
-    frame.render_widget(account(stats), right);
+fn beside_account(area: Rect) -> [Rect; 2] {
+    Layout::horizontal([Constraint::Fill(1), Constraint::Length(30)]).areas(area)
+}
+
+/// The parts, the chosen one bold; in short where there is no room for what there is to say of them.
+fn tabs(chosen: Part, sidecar: &Sidecar, width: u16) -> Line<'static> {
+    let row = |label: &dyn Fn(Part) -> String| {
+        let mut tabs = Vec::new();
+        for which in Part::ALL {
+            let style = if which == chosen { Style::new().bold() } else { Style::new().dark_gray() };
+            tabs.extend([Span::styled(format!(" {} ", label(which)), style), Span::raw("│")]);
+        }
+        tabs.pop();
+        Line::from(tabs)
+    };
+    let full = row(&|which| parts::label(which, sidecar));
+    if full.width() <= usize::from(width) { full } else { row(&|which| which.name().to_owned()) }
 }
 
 fn account(stats: &proto::GetStatsResponse) -> Paragraph<'_> {

@@ -83,7 +83,7 @@ fn regime(name: &str) -> Span<'_> {
 }
 
 /// A latency; 0 stands for none.
-fn micros(us: u32) -> String {
+pub(super) fn micros(us: u32) -> String {
     match us {
         0 => "–".to_owned(),
         1..1000 => format!("{us}µs"),

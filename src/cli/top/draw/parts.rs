@@ -1,6 +1,6 @@
-//! The parts of what is known of a sidecar: receipts, findings, segments.
+//! The parts of what is known of a sidecar: receipts, findings, segments, curves.
 
-use super::charts::{COMPACTED, EVICTED, LIVE, rss_bytes};
+use super::charts::{self, COMPACTED, EVICTED, LIVE, rss_bytes};
 use crate::cli::top::Part;
 use crate::cli::top::follow::Sidecar;
 use crate::cli::units::{bytes, count, duration};
@@ -9,7 +9,7 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Stylize as _};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Paragraph, Wrap};
+use ratatui::widgets::{Block, Padding, Paragraph, Wrap};
 
 /// Rows of the histogram of segments.
 pub(super) const TENTHS: u16 = 10;
@@ -28,14 +28,17 @@ pub(super) fn label(which: Part, sidecar: &Sidecar) -> String {
 /// Draws one of them.
 pub(super) fn draw(frame: &mut Frame<'_>, which: Part, sidecar: &Sidecar, block: Block<'_>, area: Rect) {
     let inner = block.inner(area);
-    let lines = match which {
-        Part::Receipts => receipts(sidecar, usize::from(inner.height)),
-        Part::Findings => findings(sidecar),
-        Part::Segments => segments(sidecar, inner),
+    // Findings are sentences; of receipts and segments, the rows end where the terminal does.
+    let words = match which {
+        Part::Receipts => Paragraph::new(receipts(sidecar, usize::from(inner.height))),
+        Part::Findings => Paragraph::new(findings(sidecar)).wrap(Wrap { trim: true }),
+        Part::Segments => Paragraph::new(segments(sidecar, inner)),
+        Part::Curves => {
+            frame.render_widget(block, area);
+            return charts::curves(frame, sidecar, &Block::new().padding(Padding::right(1)), inner);
+        }
     };
-    let words = Paragraph::new(lines).block(block);
-    // Findings are sentences; everything else is a table, whose rows end where the terminal does.
-    frame.render_widget(if which == Part::Findings { words.wrap(Wrap { trim: true }) } else { words }, area);
+    frame.render_widget(words.block(block), area);
 }
 
 /// The newest first; as many as fit, and the chosen one among them.

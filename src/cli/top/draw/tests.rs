@@ -5,7 +5,7 @@ use crate::cli::top::follow::News;
 use crate::proto::diagnose_response::Finding;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use ratatui::style::Modifier;
+use ratatui::style::{Color, Modifier};
 
 fn screen(app: &App, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
@@ -80,7 +80,7 @@ fn sidecars_stand_side_by_side() {
 
 #[test]
 fn a_large_terminal_shows_everything_at_once() {
-    let shown = screen(&app(), 120, 32);
+    let shown = screen(&app(), 120, 36);
     shows(&shown, &["14.0 s ago  #2 limit lowered: 1.0 MiB moved, 12 segments freed, resident 180.0 MiB → 100.0 MiB"]);
     shows(&shown, &["findings (2)", "error: an error was seen → cure the error", "info: an info was seen"]);
     shows(&shown, &["63 segments of 64.0 KiB", "  0-10 %         3 ██ ", " 90-100 %       60 ██████"]);
@@ -92,18 +92,63 @@ fn a_run_of_the_cleaner_is_a_mark_on_the_chart() {
     let mut app = app();
     // Above them are the head, the table and the chart's title, whose legend has a dot, too.
     let dots = |shown: &str| shown.lines().skip(5).map(|line| line.matches('•').count()).sum::<usize>();
-    let shown = screen(&app, 120, 32);
+    let shown = screen(&app, 120, 36);
     shows(&shown, &["memory: used, resident, live • compaction ─"]);
     assert_eq!(dots(&shown), 2, "one for each run since the first reading:\n{shown}");
     let mut stats = app.sidecars[0].now.clone().unwrap().1;
     stats.receipts.insert(0, receipt(3, 9));
     app.sidecars[0].learn(News::Stats(Box::new(stats)));
-    let shown = screen(&app, 120, 32);
+    let shown = screen(&app, 120, 36);
     shows(
         &shown,
         &["• compaction • eviction", "#3 limit lowered: 1.0 MiB moved, 12 segments freed, 9 evicted, resident"],
     );
     assert_eq!(dots(&shown), 3, "{shown}");
+}
+
+/// The columns in which something is drawn in a color.
+fn columns(app: &App, color: Color, width: u16, height: u16) -> Vec<u16> {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| draw(frame, app)).unwrap();
+    let buffer = terminal.backend().buffer();
+    let is_drawn = |x, y| buffer[(x, y)].fg == color && ("\u{2801}"..="\u{28ff}").contains(&buffer[(x, y)].symbol());
+    (0..width).filter(|&x| (0..height).any(|y| is_drawn(x, y))).collect()
+}
+
+#[test]
+fn a_curve_has_a_gap_where_nothing_was_asked() {
+    let mut app = app();
+    let mut sidecar = Sidecar::new("127.0.0.1:7071".parse().unwrap());
+    let mut said = proto::GetStatsResponse::default();
+    let mut hear = |seconds, is_asked: bool| {
+        for _ in 0..seconds {
+            (said.at_ms, said.uptime_ms) = (said.at_ms + 1_000, said.uptime_ms + 1_000);
+            (said.p50_us, said.p99_us) = if is_asked { (60, 900) } else { (0, 0) };
+            said.hits += u64::from(is_asked);
+            sidecar.learn(News::Stats(Box::new(said.clone())));
+        }
+        app.sidecars[0] = std::mem::replace(&mut sidecar, Sidecar::new("127.0.0.1:7071".parse().unwrap()));
+        let drawn = [charts::HITS, charts::P99, charts::P50].map(|color| columns(&app, color, 120, 36));
+        let shown = screen(&app, 120, 36);
+        sidecar = std::mem::replace(&mut app.sidecars[0], Sidecar::new("127.0.0.1:7071".parse().unwrap()));
+        (drawn, shown)
+    };
+    let (drawn, shown) = hear(20, false);
+    assert!(drawn.iter().all(Vec::is_empty), "{drawn:?}");
+    shows(
+        &shown,
+        &["hit ratio no reads ─", "latency: 99 %, 50 % no requests ─", "│100 %│", "│50 % │", "│0 %  │", "│22µs │"],
+    );
+    let (drawn, shown) = hear(1, true);
+    assert!(drawn.iter().all(|columns| columns.len() == 1), "one moment is a dot: {drawn:?}");
+    shows(&shown, &["hit ratio ─", "latency: 99 %, 50 % ─", "│1.0ms│", "20.0 s ago"]);
+    hear(19, true);
+    hear(20, false);
+    let (drawn, _) = hear(20, true);
+    for columns in drawn {
+        let gaps: Vec<u16> = columns.windows(2).map(|pair| pair[1] - pair[0]).filter(|gap| *gap > 1).collect();
+        assert!(matches!(gaps[..], [5..15]), "one, a quarter of the time: {columns:?}");
+    }
 }
 
 #[test]
@@ -130,6 +175,9 @@ fn a_small_terminal_shows_one_part_after_the_other() {
     shows(&screen(&app, 80, 24), &["error: an error was seen → cure the error"]);
     app.part = Part::Segments;
     shows(&screen(&app, 80, 24), &[" 90-100 %       60 ██████"]);
+    app.part = Part::Curves;
+    shows(&screen(&app, 80, 24), &["hit ratio ", "latency: 99 %, 50 % ", "100 %│", "281µs│", "20.0 s ago"]);
+    app.part = Part::Segments;
     let shown = screen(&app, 60, 12);
     shows(&shown, &["0 % live ▁        █ 100 %", "127.0.0.1:7071  high ", "unix:/run/b.soc away ", "error ×1"]);
 }
@@ -150,7 +198,7 @@ fn every_size_of_screen_can_be_drawn_and_a_small_one_says_so() {
     let mut app = app();
     for (width, height) in (1..140).step_by(7).flat_map(|width| (1..50).step_by(3).map(move |height| (width, height))) {
         app.chosen = usize::from(width % 2);
-        app.part = Part::ALL[usize::from(height % 3)];
+        app.part = Part::ALL[usize::from(height) % Part::ALL.len()];
         screen(&app, width, height);
     }
     let small = screen(&app, 59, 30);
