@@ -169,6 +169,10 @@ impl AdminService for Constant {
     }
 
     async fn get_memory_map(&self, _: Request<proto::GetMemoryMapRequest>) -> Answer<proto::GetMemoryMapResponse> {
+        Ok(Response::new(proto::GetMemoryMapResponse::default()))
+    }
+
+    async fn get_config(&self, _: Request<proto::GetConfigRequest>) -> Answer<proto::GetConfigResponse> {
         absent()
     }
 

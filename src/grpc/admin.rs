@@ -83,6 +83,24 @@ impl AdminService for Admin {
         Ok(Response::new(memory_map(&self.sources.store)))
     }
 
+    async fn get_config(
+        &self,
+        _: Request<proto::GetConfigRequest>,
+    ) -> Result<Response<proto::GetConfigResponse>, Status> {
+        let config = self.sources.config.load();
+        let knobs = config.rows.iter().map(|row| proto::get_config_response::Knob {
+            key: row.key.clone(),
+            value: row.value.clone(),
+            source: row.source.clone(),
+        });
+        Ok(Response::new(proto::GetConfigResponse {
+            knobs: knobs.collect(),
+            problem: config.problem.clone().unwrap_or_default(),
+            generation: config.generation,
+            applied_at_ms: config.applied_at_ms as i64,
+        }))
+    }
+
     async fn list_hot_keys(
         &self,
         request: Request<proto::ListHotKeysRequest>,
