@@ -155,7 +155,7 @@ fn top_shows_runs_of_the_cleaner_findings_and_how_full_segments_are() {
     top.type_in("\t");
     until("then segments", || top.shows("90-100 % 1 █"));
     fs::write(&config, "compaction: auto\n").unwrap();
-    top.type_in("\t\t\t");
+    top.type_in("\t\t\t\t");
     until("all is well once it is cured", || top.shows("all is well"));
 }
 
@@ -184,6 +184,51 @@ fn top_draws_the_hit_ratio_and_latency_once_calls_are_made() {
     until("where there is less room, they are a part of their own", || top.shows("│ curves") && top.drawn(HITS) == 0);
     top.type_in("\t\t\t");
     until("and drawn there", || top.shows("hit ratio") && top.drawn(HITS) > 0 && top.drawn(P99) > 0);
+}
+
+#[test]
+fn top_shows_every_value_of_the_configuration_and_where_it_comes_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("ebb.yaml");
+    let path = config.to_str().unwrap();
+    fs::write(&config, "watermarks: { high: 90 }\n").unwrap();
+    let mut command = program();
+    command.env("EBB_PACING_CPU", "10%").args(common::SERVE).args(["--max-memory", "64Mi", "--config", path]);
+    let ebb = Ebb::spawn(command);
+    let mut top = Terminal::start(&["top", "--every", "100ms", "--admin-addr", &ebb.admin], 80, 24);
+    until("tab can lead to it", || top.shows("│ configuration"));
+    top.type_in("\t\t\t\t");
+    until("what was set by a file", || top.shows(&format!("watermarks.high 90% {path}")));
+    assert!(top.shows("maxMemory 64Mi flag --max-memory") && top.shows("pacing.cpu 10% EBB_PACING_CPU"));
+    assert!(top.shows("adminSocket default") && top.shows("generation 1, in force for"));
+    let contents = top.screen.lock().unwrap().screen().contents();
+    assert!(contents.find("watermarks.high") < contents.find("adminSocket"), "what was set stands first:\n{contents}");
+
+    fs::write(&config, "watermarks: { high: 91 }\n").unwrap();
+    until("another value once the file has one", || top.shows(&format!("watermarks.high 91% {path}")));
+    assert!(top.shows("generation 2, in force for"));
+    fs::write(&config, "tick: 1ms\n").unwrap();
+    until("why what is on disk is not in force", || {
+        top.shows("what is on disk is not in force: tick (ms) is 1; it must be 10 to 2000")
+    });
+    assert!(top.shows("watermarks.high 91%"));
+    fs::write(&config, "watermarks: { high: 91 }\n").unwrap();
+    until("nothing of it once it is", || !top.shows("is not in force") && top.shows("watermarks.high 91%"));
+
+    assert!(!top.shows("writeTimeout"));
+    (0..9).for_each(|_| top.type_in("\u{1b}[6~"));
+    until("page down leads to the end", || top.shows("writeTimeout 5s default") && !top.shows("maxMemory"));
+    (0..9).for_each(|_| top.type_in("\u{1b}[5~"));
+    until("page up leads back", || top.shows("maxMemory") && !top.shows("writeTimeout"));
+
+    top.resize(120, 40);
+    until("a large terminal has it below the charts", || top.shows("tab back") && top.shows("watermarks.high 91%"));
+    assert!(top.shows("hit ratio") && !top.shows("the cleaner has not run yet"));
+    top.type_in("\t");
+    until("and everything else behind tab", || {
+        top.shows("the cleaner has not run yet") && !top.shows("watermarks.high")
+    });
+    assert!(top.shows("all is well") && top.shows("segments of") && top.shows("tab configuration"));
 }
 
 #[test]

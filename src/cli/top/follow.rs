@@ -8,13 +8,14 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
 use tokio::time::MissedTickBehavior;
+use tonic::Code;
 use tonic::transport::Channel;
 
 /// How often it is tried at most.
 const AGAIN: Duration = Duration::from_secs(2);
 /// What says nothing for so long, or for three intervals, is away.
 const SILENCE: Duration = Duration::from_secs(3);
-/// How often the doctor and the memory map are asked at most: the map takes each shard's lock for a moment.
+/// How often it is looked at more closely at most: the memory map takes each shard's lock for a moment.
 const LOOK: Duration = Duration::from_secs(1);
 /// Readings that are remembered for the charts.
 const READINGS: usize = 300;
@@ -26,10 +27,21 @@ const RECEIPTS: usize = 120;
 pub(super) enum News {
     /// Its account.
     Stats(Box<proto::GetStatsResponse>),
-    /// What the doctor finds, worst first, and how full the segments are.
-    Look(Vec<Finding>, proto::GetMemoryMapResponse),
+    /// What has to be asked for.
+    Look(Look),
     /// Why there is none.
     Lost(String),
+}
+
+/// What a closer look has found.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    /// What the doctor finds, worst first.
+    pub(super) findings: Vec<Finding>,
+    /// How full the segments are.
+    pub(super) map: proto::GetMemoryMapResponse,
+    /// How it is configured; `None` where the server is older than that question.
+    pub(super) config: Option<proto::GetConfigResponse>,
 }
 
 /// Listens to a sidecar and passes on what it says, until nobody wants to know any more.
@@ -66,7 +78,7 @@ async fn listen(number: usize, address: &Address, every_ms: u64, to: &Sender<(us
         }
         if looked.is_none_or(|at| at.elapsed() >= LOOK) {
             looked = Some(Instant::now());
-            let news = look(&mut client).await.map_err(failed)?;
+            let news = News::Look(look(&mut client).await.map_err(failed)?);
             if to.send((number, news)).await.is_err() {
                 return Ok(());
             }
@@ -74,10 +86,15 @@ async fn listen(number: usize, address: &Address, every_ms: u64, to: &Sender<(us
     }
 }
 
-async fn look(client: &mut AdminServiceClient<Channel>) -> Result<News, tonic::Status> {
+async fn look(client: &mut AdminServiceClient<Channel>) -> Result<Look, tonic::Status> {
     let findings = client.diagnose(proto::DiagnoseRequest {}).await?.into_inner().findings;
     let map = client.get_memory_map(proto::GetMemoryMapRequest {}).await?.into_inner();
-    Ok(News::Look(findings, map))
+    let config = match client.get_config(proto::GetConfigRequest {}).await {
+        Ok(config) => Some(config.into_inner()),
+        Err(status) if status.code() == Code::Unimplemented => None,
+        Err(status) => return Err(status),
+    };
+    Ok(Look { findings, map, config })
 }
 
 /// What the charts show of one moment.
@@ -110,9 +127,7 @@ pub(super) struct Sidecar {
     pub(super) receipts: VecDeque<proto::Receipt>,
     /// The number of the receipt that was chosen; `None`: none was.
     pub(super) receipt: Option<u64>,
-    /// Worst first, once the doctor was heard.
-    pub(super) findings: Option<Vec<Finding>>,
-    pub(super) map: Option<proto::GetMemoryMapResponse>,
+    pub(super) look: Option<Look>,
 }
 
 impl Sidecar {
@@ -126,8 +141,7 @@ impl Sidecar {
             readings: VecDeque::new(),
             receipts: VecDeque::new(),
             receipt: None,
-            findings: None,
-            map: None,
+            look: None,
         }
     }
 
@@ -135,7 +149,7 @@ impl Sidecar {
     pub(super) fn learn(&mut self, news: News) {
         match news {
             News::Lost(why) => self.lost = Some(why),
-            News::Look(findings, map) => (self.findings, self.map) = (Some(findings), Some(map)),
+            News::Look(look) => self.look = Some(look),
             News::Stats(stats) => {
                 // A server that has started anew counts from nothing: rates and receipts begin anew with it.
                 let restarted = self.now.as_ref().is_some_and(|(_, last)| stats.uptime_ms < last.uptime_ms);
@@ -260,6 +274,14 @@ mod tests {
         sidecar.choose(-1);
         sidecar.learn(said(10, 1));
         assert_eq!((ids(&sidecar), sidecar.receipt), (vec![1], None));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_say_how_it_is_configured_is_looked_at_all_the_same() {
+        let server = crate::cli::testing::Server::start().await;
+        let mut client = AdminServiceClient::new(channel(&server.address, None).await.unwrap());
+        let look = look(&mut client).await.unwrap();
+        assert_eq!((look.findings.len(), look.config), (2, None));
     }
 
     #[test]

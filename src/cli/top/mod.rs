@@ -15,6 +15,7 @@ use clap::Args;
 use crossterm::event::{Event, EventStream, KeyCode, KeyEventKind, KeyModifiers};
 use follow::Sidecar;
 use futures::StreamExt as _;
+use ratatui::layout::Rect;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
@@ -24,10 +25,12 @@ use std::time::Duration;
 A dot on the chart of memory is a run of the cleaner: where memory stood after it. Its receipt
 stands below, with why it ran and what it moved and freed. The curves of the hit ratio and of
 latency have gaps where nothing was asked. Where the terminal is too small for receipts,
-findings, segments and curves together, tab shows one after the other.
+findings, segments and curves together, tab shows one after the other. The configuration is
+behind tab, too: every knob, its value, and where that comes from; what was set stands first.
 
 Keys: up and down (or k and j) choose a sidecar, left and right (or h and l) a receipt,
-tab the part that is shown; q leaves.
+tab the part that is shown; page up and page down (or u and d) scroll the configuration;
+q leaves.
 
 Examples:
   ebb top
@@ -49,6 +52,10 @@ struct App {
     chosen: usize,
     /// What is shown of the chosen one where there is no room for everything.
     part: Part,
+    /// How many lines of the configuration are scrolled away.
+    scrolled: usize,
+    /// Where all of it was drawn last.
+    area: Rect,
 }
 
 /// A part of what is known of a sidecar.
@@ -63,10 +70,12 @@ enum Part {
     Segments,
     /// The hit ratio and latency over time.
     Curves,
+    /// Every knob, and where its value comes from.
+    Configuration,
 }
 
 impl Part {
-    const ALL: [Self; 4] = [Self::Receipts, Self::Findings, Self::Segments, Self::Curves];
+    const ALL: [Self; 5] = [Self::Receipts, Self::Findings, Self::Segments, Self::Curves, Self::Configuration];
 
     fn name(self) -> &'static str {
         match self {
@@ -74,11 +83,8 @@ impl Part {
             Self::Findings => "findings",
             Self::Segments => "segments",
             Self::Curves => "curves",
+            Self::Configuration => "configuration",
         }
-    }
-
-    fn next(self) -> Self {
-        Self::ALL[(self as usize + 1) % Self::ALL.len()]
     }
 }
 
@@ -95,14 +101,15 @@ pub(super) async fn run(args: TopArgs) -> Outcome {
         tokio::spawn(follow::follow(number, address.clone(), args.every.0, said.clone()));
     }
     let sidecars = args.admin_addr.into_iter().map(Sidecar::new).collect();
-    let mut app = App { sidecars, chosen: 0, part: Part::default() };
+    let mut app = App::new(sidecars);
     let mut terminal = ratatui::try_init()?;
     let mut events = EventStream::new();
     // Redrawn at least this often: what is known of a sidecar that is silent grows old.
     let mut ticks = tokio::time::interval(Duration::from_millis(500));
     let result = loop {
-        if let Err(error) = terminal.draw(|frame| draw::draw(frame, &app)) {
-            break Err(error.into());
+        match terminal.draw(|frame| draw::draw(frame, &app)) {
+            Ok(drawn) => app.area = drawn.area,
+            Err(error) => break Err(error.into()),
         }
         tokio::select! {
             Some((number, news)) = news.recv() => app.sidecars[number].learn(news),
@@ -120,6 +127,10 @@ pub(super) async fn run(args: TopArgs) -> Outcome {
 }
 
 impl App {
+    fn new(sidecars: Vec<Sidecar>) -> Self {
+        Self { sidecars, chosen: 0, part: Part::default(), scrolled: 0, area: Rect::default() }
+    }
+
     /// Does what a key asks; `true` when it asks to leave.
     fn leaves_at(&mut self, event: &Event) -> bool {
         let Event::Key(key) = event else { return false };
@@ -134,7 +145,9 @@ impl App {
             KeyCode::Down | KeyCode::Char('j') => self.chosen = (self.chosen + 1).min(last),
             KeyCode::Left | KeyCode::Char('h') => self.sidecars[self.chosen].choose(-1),
             KeyCode::Right | KeyCode::Char('l') => self.sidecars[self.chosen].choose(1),
-            KeyCode::Tab => self.part = self.part.next(),
+            KeyCode::Tab => self.part = draw::next_part(self),
+            KeyCode::PageUp | KeyCode::Char('u') => self.scrolled = draw::scroll(self, false),
+            KeyCode::PageDown | KeyCode::Char('d') => self.scrolled = draw::scroll(self, true),
             _ => {}
         }
         false
@@ -149,17 +162,25 @@ mod tests {
     #[test]
     fn keys_choose_and_leave() {
         let sidecar = || Sidecar::new("127.0.0.1:1".parse().unwrap());
-        let mut app = App { sidecars: vec![sidecar(), sidecar()], chosen: 0, part: Part::default() };
+        let mut app = App::new(vec![sidecar(), sidecar()]);
         let press = |code| Event::Key(KeyEvent::new(code, KeyModifiers::NONE));
         for (code, chosen) in [(KeyCode::Up, 0), (KeyCode::Down, 1), (KeyCode::Char('j'), 1), (KeyCode::Char('k'), 0)] {
             assert!(!app.leaves_at(&press(code)));
             assert_eq!(app.chosen, chosen);
         }
-        let parts = [Part::Findings, Part::Segments, Part::Curves, Part::Receipts].map(|part| {
-            assert!(!app.leaves_at(&press(KeyCode::Tab)) && !app.leaves_at(&press(KeyCode::Left)));
-            (part, app.part)
-        });
-        assert!(parts.iter().all(|(expected, part)| expected == part), "{parts:?}");
+        let mut parts = |width, height| {
+            app.area = Rect::new(0, 0, width, height);
+            [(); 5].map(|()| {
+                for code in [KeyCode::Tab, KeyCode::Left, KeyCode::PageDown, KeyCode::PageUp] {
+                    assert!(!app.leaves_at(&press(code)));
+                }
+                app.part
+            })
+        };
+        use Part::{Configuration, Curves, Findings, Receipts, Segments};
+        assert_eq!(parts(80, 24), [Findings, Segments, Curves, Configuration, Receipts]);
+        assert_eq!(parts(59, 9), [Receipts; 5], "where nothing fits, there is nothing to choose");
+        assert_eq!(parts(120, 40), [Configuration, Receipts, Configuration, Receipts, Configuration]);
         assert!(!app.leaves_at(&Event::Resize(10, 10)));
         assert!(app.leaves_at(&press(KeyCode::Char('q'))));
         assert!(app.leaves_at(&Event::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL))));

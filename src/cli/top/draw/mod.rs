@@ -1,8 +1,10 @@
-//! The screen, from what is known: where everything stands on it.
+//! The screen, from what is known.
 
 mod charts;
+mod configuration;
 mod overview;
 mod parts;
+mod places;
 #[cfg(test)]
 mod tests;
 
@@ -11,94 +13,69 @@ use super::{App, Part};
 use crate::cli::units::{bytes, count, duration};
 use crate::proto;
 use charts::{LIVE, RESIDENT};
+use places::{LEAST, Places};
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Style, Stylize as _};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph, Wrap};
 
-/// The smallest screen that shows something useful.
-const LEAST: (u16, u16) = (60, 12);
-/// The smallest place in which everything of a sidecar is shown at once.
-const ALL: (u16, u16) = (90, 2 * CHART + parts::TENTHS + 2 + 3);
-/// The least rows that a chart has there.
-const CHART: u16 = 8;
-
 /// Draws everything.
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App) {
     let area = frame.area();
-    if area.width < LEAST.0 || area.height < LEAST.1 {
+    let Some(places) = Places::of(area, app) else {
         let (width, height) = (area.width, area.height);
         let words = format!("the terminal has {width} × {height}; this needs {} × {}. q leaves", LEAST.0, LEAST.1);
         return frame.render_widget(Paragraph::new(words).wrap(Wrap { trim: true }), area);
-    }
-    let rows = app.sidecars.len() as u16 + 1;
-    let [head, table, rest, foot] = Layout::vertical([
-        Constraint::Length(1),
-        Constraint::Length(rows.min(area.height / 2)),
-        Constraint::Min(0),
-        Constraint::Length(1),
-    ])
-    .areas(area);
+    };
     let reached = app.sidecars.iter().filter(|sidecar| sidecar.lost.is_none() && sidecar.now.is_some()).count();
     let title = format!("Ebb · {reached} of {} reached", app.sidecars.len());
-    frame.render_widget(Line::from(title.bold()), head);
-    frame.render_widget(overview::table(app, table), table);
-    detail(frame, app, rest);
-    let tab = if is_for_all(rest) { "" } else { "   tab next part" };
-    frame.render_widget(Line::from(format!("↑ ↓ sidecar   ← → receipt{tab}   q leave")).dark_gray(), foot);
+    frame.render_widget(Line::from(title.bold()), places.head);
+    frame.render_widget(overview::table(app, places.table), places.table);
+    detail(frame, app, &places);
+    let arrows = if places.configuration().is_some() { "PgUp PgDn scroll" } else { "← → receipt" };
+    let tab = match (places.is_roomy, app.part) {
+        (true, Part::Configuration) => "tab back",
+        (true, _) => "tab configuration",
+        (false, _) => "tab next part",
+    };
+    let keys = format!("↑ ↓ sidecar   {arrows}   {tab}   q leave");
+    frame.render_widget(Line::from(keys).dark_gray(), places.foot);
 }
 
-fn detail(frame: &mut Frame<'_>, app: &App, area: Rect) {
+/// The part that tab leads to.
+pub(super) fn next_part(app: &App) -> Part {
+    Places::of(app.area, app).map_or(app.part, |places| places.next(app.part))
+}
+
+/// How many lines of the configuration are scrolled away a page on, or back.
+pub(super) fn scroll(app: &App, is_forward: bool) -> usize {
+    let shown = Places::of(app.area, app).and_then(|places| places.configuration());
+    let scroll = |area| {
+        let inner = Block::bordered().inner(area);
+        configuration::scroll(&app.sidecars[app.chosen], app.scrolled, inner, is_forward)
+    };
+    shown.map_or(app.scrolled, scroll)
+}
+
+fn detail(frame: &mut Frame<'_>, app: &App, places: &Places) {
     let sidecar = &app.sidecars[app.chosen];
     if let Some(why) = &sidecar.lost {
-        let words = format!("{why}. Trying again every two seconds.");
-        return frame
-            .render_widget(Paragraph::new(words).red().wrap(Wrap { trim: true }).block(Block::bordered()), area);
+        let words = Paragraph::new(format!("{why}. Trying again every two seconds.")).red().wrap(Wrap { trim: true });
+        return frame.render_widget(words.block(Block::bordered()), places.detail);
     }
     let Some((_, stats)) = &sidecar.now else { return };
-    let receipts = (sidecar.receipts.len() as u16).clamp(1, 5) + 2;
-    if is_for_all(area) {
-        // What is beyond the least goes to receipts first, then to the charts.
-        let tenths = parts::TENTHS + 2;
-        let lower = receipts.min(area.height - tenths - 2 * CHART);
-        let rows = [Constraint::Fill(1), Constraint::Length(tenths), Constraint::Length(lower)];
-        let [upper, middle, lower] = Layout::vertical(rows).areas(area);
-        let [charts, account] = beside_account(upper);
-        let rows = Constraint::Length((charts.height * 2 / 5).max(CHART));
-        let [memory, curves] = Layout::vertical([Constraint::Fill(1), rows]).areas(charts);
-        let [left, right] = Layout::horizontal([Constraint::Length(44), Constraint::Fill(1)]).areas(middle);
-        charts::memory(frame, sidecar, stats, memory);
-        charts::curves(frame, sidecar, &Block::bordered(), curves);
-        frame.render_widget(self::account(stats), account);
-        for (which, area) in [(Part::Segments, left), (Part::Findings, right), (Part::Receipts, lower)] {
-            let title = format!(" {} ", parts::label(which, sidecar));
-            parts::draw(frame, which, sidecar, Block::bordered().title(title), area);
-        }
-        return;
+    charts::memory(frame, sidecar, stats, places.memory);
+    frame.render_widget(account(stats), places.account);
+    if let Some(area) = places.curves {
+        charts::curves(frame, sidecar, &Block::bordered(), area);
     }
-    let wanted = match app.part {
-        Part::Receipts => receipts,
-        Part::Findings => 8,
-        Part::Segments => parts::TENTHS + 2,
-        Part::Curves => 10,
-    };
-    let most = area.height.saturating_sub(7).max(3);
-    let [upper, lower] = Layout::vertical([Constraint::Fill(1), Constraint::Length(wanted.min(most))]).areas(area);
-    let [memory, account] = beside_account(upper);
-    charts::memory(frame, sidecar, stats, memory);
-    frame.render_widget(self::account(stats), account);
-    let block = Block::bordered().title(tabs(app.part, sidecar, lower.width.saturating_sub(2)));
-    parts::draw(frame, app.part, sidecar, block, lower);
-}
-
-/// Whether everything of a sidecar fits there at once.
-fn is_for_all(area: Rect) -> bool {
-    area.width >= ALL.0 && area.height >= ALL.1
-}
-
-fn beside_account(area: Rect) -> [Rect; 2] {
-    Layout::horizontal([Constraint::Fill(1), Constraint::Length(30)]).areas(area)
+    for &(which, area) in &places.parts {
+        let title = match places.is_roomy {
+            true => Line::from(format!(" {} ", parts::label(which, sidecar))),
+            false => tabs(which, sidecar, area.width.saturating_sub(2)),
+        };
+        parts::draw(frame, which, app, Block::bordered().title(title), area);
+    }
 }
 
 /// The parts, the chosen one bold; in short where there is no room for what there is to say of them.

@@ -63,7 +63,7 @@ fn cells(sidecar: &Sidecar) -> Vec<Cell<'_>> {
 
 /// The worst that the doctor finds, and how many of it.
 fn worst(sidecar: &Sidecar) -> Span<'_> {
-    match sidecar.findings.as_deref() {
+    match sidecar.look.as_ref().map(|look| &*look.findings) {
         None => "…".dark_gray(),
         Some([]) => "none".green(),
         Some(findings @ [worst, ..]) => {

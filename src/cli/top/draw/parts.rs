@@ -1,8 +1,9 @@
-//! The parts of what is known of a sidecar: receipts, findings, segments, curves.
+//! The parts of what is known of a sidecar: receipts, findings, segments, curves, the configuration.
 
 use super::charts::{self, COMPACTED, EVICTED, LIVE, rss_bytes};
-use crate::cli::top::Part;
-use crate::cli::top::follow::Sidecar;
+use super::configuration;
+use crate::cli::top::follow::{Look, Sidecar};
+use crate::cli::top::{App, Part};
 use crate::cli::units::{bytes, count, duration};
 use crate::proto::{self, diagnose_response::Finding};
 use ratatui::Frame;
@@ -16,18 +17,18 @@ pub(super) const TENTHS: u16 = 10;
 
 /// What stands above a part.
 pub(super) fn label(which: Part, sidecar: &Sidecar) -> String {
-    match (which, &sidecar.findings, &sidecar.map) {
-        (Part::Findings, Some(findings), _) if !findings.is_empty() => format!("findings ({})", findings.len()),
-        (Part::Segments, _, Some(map)) => {
+    match (which, &sidecar.look) {
+        (Part::Findings, Some(look)) if !look.findings.is_empty() => format!("findings ({})", look.findings.len()),
+        (Part::Segments, Some(Look { map, .. })) => {
             format!("{} segments of {}", count(map.occupancy.iter().sum()), bytes(map.segment_bytes))
         }
         _ => which.name().to_owned(),
     }
 }
 
-/// Draws one of them.
-pub(super) fn draw(frame: &mut Frame<'_>, which: Part, sidecar: &Sidecar, block: Block<'_>, area: Rect) {
-    let inner = block.inner(area);
+/// Draws one of them, of the chosen sidecar.
+pub(super) fn draw(frame: &mut Frame<'_>, which: Part, app: &App, block: Block<'_>, area: Rect) {
+    let (sidecar, inner) = (&app.sidecars[app.chosen], block.inner(area));
     // Findings are sentences; of receipts and segments, the rows end where the terminal does.
     let words = match which {
         Part::Receipts => Paragraph::new(receipts(sidecar, usize::from(inner.height))),
@@ -37,6 +38,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, which: Part, sidecar: &Sidecar, block:
             frame.render_widget(block, area);
             return charts::curves(frame, sidecar, &Block::new().padding(Padding::right(1)), inner);
         }
+        Part::Configuration => return configuration::draw(frame, sidecar, app.scrolled, block, area),
     };
     frame.render_widget(words.block(block), area);
 }
@@ -83,7 +85,7 @@ fn findings(sidecar: &Sidecar) -> Vec<Line<'_>> {
         let severity = Span::styled(severity.clone(), color_of(severity)).bold();
         Line::from(vec![severity, format!(": {evidence} → ").into(), remedy.clone().dark_gray()])
     };
-    match sidecar.findings.as_deref() {
+    match sidecar.look.as_ref().map(|look| &*look.findings) {
         None => vec![Line::from("…").dark_gray()],
         Some([]) => vec![Line::from("all is well").green()],
         Some(findings) => findings.iter().map(line).collect(),
@@ -101,7 +103,7 @@ pub(super) fn color_of(severity: &str) -> Color {
 
 /// How many segments are how full: a row for each tenth, or all in one where there is no room for ten.
 fn segments(sidecar: &Sidecar, area: Rect) -> Vec<Line<'static>> {
-    let Some(map) = &sidecar.map else { return vec![Line::from("…").dark_gray()] };
+    let Some(Look { map, .. }) = &sidecar.look else { return vec![Line::from("…").dark_gray()] };
     let most = map.occupancy.iter().copied().max().unwrap_or(0).max(1);
     // What is less than half full is what compaction frees.
     let color = |tenth: usize| if tenth < 5 { COMPACTED } else { LIVE };

@@ -1,10 +1,11 @@
 //! What stands on the screen.
 
 use super::*;
-use crate::cli::top::follow::News;
-use crate::proto::diagnose_response::Finding;
+use crate::cli::top::follow::{Look, News};
+use crate::proto::{diagnose_response::Finding, get_config_response::Knob};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier};
 
 fn screen(app: &App, width: u16, height: u16) -> String {
@@ -56,10 +57,16 @@ fn app() -> App {
     }
     let occupancy = vec![3, 0, 0, 0, 0, 0, 0, 0, 0, 60];
     let map = proto::GetMemoryMapResponse { segment_bytes: 64 << 10, occupancy, ..Default::default() };
-    up.learn(News::Look(vec![finding("error"), finding("info")], map));
+    let knob =
+        |(key, value, source): (&str, &str, &str)| Knob { key: key.into(), value: value.into(), source: source.into() };
+    let mut knobs = vec![knob(("maxMemory", "64Mi", "flag --max-memory")), knob(("tick", "50ms", "/etc/ebb/ebb.yaml"))];
+    knobs.extend((10..30).map(|n| knob((&format!("a{n}"), "1s", "default"))));
+    let config = proto::GetConfigResponse { knobs, generation: 3, applied_at_ms: 2_000, ..Default::default() };
+    let findings = vec![finding("error"), finding("info")];
+    up.learn(News::Look(Look { findings, map, config: Some(config) }));
     let mut away = Sidecar::new("unix:/run/b.sock".parse().unwrap());
     away.learn(News::Lost("cannot reach unix:/run/b.sock".into()));
-    App { sidecars: vec![up, away], chosen: 0, part: Part::default() }
+    App::new(vec![up, away])
 }
 
 fn shows(shown: &str, parts: &[&str]) {
@@ -84,7 +91,7 @@ fn a_large_terminal_shows_everything_at_once() {
     shows(&shown, &["14.0 s ago  #2 limit lowered: 1.0 MiB moved, 12 segments freed, resident 180.0 MiB → 100.0 MiB"]);
     shows(&shown, &["findings (2)", "error: an error was seen → cure the error", "info: an info was seen"]);
     shows(&shown, &["63 segments of 64.0 KiB", "  0-10 %         3 ██ ", " 90-100 %       60 ██████"]);
-    shows(&shown, &["↑ ↓ sidecar   ← → receipt   q leave", "20.0 s ago"]);
+    shows(&shown, &["↑ ↓ sidecar   ← → receipt   tab configuration   q leave", "20.0 s ago"]);
 }
 
 #[test]
@@ -169,7 +176,14 @@ fn a_chosen_receipt_stands_out_and_is_brought_into_view() {
 fn a_small_terminal_shows_one_part_after_the_other() {
     let mut app = app();
     let shown = screen(&app, 80, 24);
-    shows(&shown, &["receipts │ findings (2) │ 63 segments of 64.0 KiB", "#2 limit lowered", "tab next part"]);
+    shows(
+        &shown,
+        &[
+            "receipts │ findings (2) │ 63 segments of 64.0 KiB │ curves │ configuration ",
+            "#2 limit lowered",
+            "tab next part",
+        ],
+    );
     assert!(!shown.contains("90-100 %"));
     app.part = Part::Findings;
     shows(&screen(&app, 80, 24), &["error: an error was seen → cure the error"]);
@@ -179,7 +193,62 @@ fn a_small_terminal_shows_one_part_after_the_other() {
     shows(&screen(&app, 80, 24), &["hit ratio ", "latency: 99 %, 50 % ", "100 %│", "281µs│", "20.0 s ago"]);
     app.part = Part::Segments;
     let shown = screen(&app, 60, 12);
+    shows(&shown, &["┌ receipts │ findings │ segments │ curves │ configuration ─┐"]);
     shows(&shown, &["0 % live ▁        █ 100 %", "127.0.0.1:7071  high ", "unix:/run/b.soc away ", "error ×1"]);
+}
+
+#[test]
+fn the_configuration_stands_below_with_what_was_set_first_and_is_scrolled() {
+    let mut app = app();
+    app.part = Part::Configuration;
+    app.area = Rect::new(0, 0, 80, 24);
+    let rows = |app: &App| {
+        let shown = screen(app, 80, 24);
+        let row = |line: &str| line.strip_prefix("\"│")?.split_whitespace().next().map(str::to_owned);
+        (shown.lines().filter_map(row).filter(|key| key.starts_with(['a', 'm', 't'])).collect::<Vec<_>>(), shown)
+    };
+    let (first, shown) = rows(&app);
+    assert_eq!(first[..3], ["maxMemory", "tick", "a10"], "{shown}");
+    let parts =
+        ["64Mi  flag --max-memory", "50ms  /etc/ebb/ebb.yaml", "generation 3, in force for 30.0 s", "1 to 10 of 22"];
+    shows(&shown, &parts);
+    shows(&shown, &["↑ ↓ sidecar   PgUp PgDn scroll   tab next part   q leave"]);
+    app.scrolled = scroll(&app, true);
+    assert_eq!(rows(&app).0[0], first[first.len() - 1], "the last line of a page is the first of the next");
+    (0..9).for_each(|_| app.scrolled = scroll(&app, true));
+    let (last, shown) = rows(&app);
+    assert_eq!((last.len(), &*last[last.len() - 1]), (first.len(), "a29"), "{shown}");
+    shows(&shown, &["13 to 22 of 22"]);
+    app.scrolled = scroll(&app, false);
+    shows(&rows(&app).1, &["4 to 13 of 22"]);
+    (0..9).for_each(|_| app.scrolled = scroll(&app, false));
+    assert_eq!(rows(&app).0, first);
+
+    let roomy = screen(&app, 120, 36);
+    shows(&roomy, &["┌ configuration ─", "hit ratio", "latency", "a20", "tab back"]);
+    assert!(!roomy.contains("receipts"));
+    shows(&screen(&app, 120, 50), &["a29"]);
+}
+
+#[test]
+fn what_is_not_in_force_is_told_what_is_too_long_is_cut_and_an_old_server_says_nothing() {
+    let mut app = app();
+    app.part = Part::Configuration;
+    let problem = "ebb.yaml: tick (ms) is 1; it must be 10 to 2000; and so on, until the line is too long for it";
+    app.sidecars[0].look.as_mut().unwrap().config.as_mut().unwrap().problem = problem.into();
+    shows(
+        &screen(&app, 80, 24),
+        &["│what is on disk is not in force: ebb.yaml: tick (ms) is 1;", "1 to 10 of 24", "for it"],
+    );
+    let knobs = vec![Knob { key: "k".repeat(1 << 17), value: "v".repeat(1 << 17), source: "default".into() }];
+    let config = Some(proto::GetConfigResponse { knobs, ..Default::default() });
+    app.sidecars[0].learn(News::Look(Look { config, ..Default::default() }));
+    let cut = format!("{}…  {}…  default", "k".repeat(31), "v".repeat(23));
+    shows(&screen(&app, 80, 24), &[&cut]);
+    app.sidecars[0].learn(News::Look(Look::default()));
+    for (width, height) in [(60, 12), (80, 24), (120, 36)] {
+        shows(&screen(&app, width, height), &["this server is too old to say how it is configured"]);
+    }
 }
 
 #[test]
@@ -189,7 +258,7 @@ fn a_sidecar_that_has_nothing_to_say_is_well() {
     quiet.learn(News::Stats(Default::default()));
     app.sidecars[0] = quiet;
     shows(&screen(&app, 120, 40), &["the cleaner has not run yet", "…"]);
-    app.sidecars[0].learn(News::Look(Vec::new(), proto::GetMemoryMapResponse::default()));
+    app.sidecars[0].learn(News::Look(Look::default()));
     shows(&screen(&app, 120, 40), &["all is well", "0 segments of 0 B", "none"]);
 }
 
