@@ -33,6 +33,8 @@ mod metrics;
 #[cfg(feature = "server")]
 mod page;
 #[cfg(feature = "server")]
+mod receipts;
+#[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]
 pub mod sources;

@@ -1,19 +1,19 @@
 //! The server: builds the parts, announces its addresses, waits, drains.
 
 use crate::cache::Cache;
-use crate::cleaner::{Cleaner, Order, Receipt};
+use crate::cleaner::{Cleaner, Order};
 use crate::clock::{self, Clock};
-use crate::config::{Boot, Compaction, Live, Reload, Tuning};
+use crate::config::{Boot, Compaction, Live, LogLevel, Reload, Tuning};
 use crate::grpc::{Address, Admin, InFlight, Limits, Listener, Plane, Services};
 use crate::history::History;
 use crate::http;
 use crate::k8s::pod_events::{Fates, PodEvents};
-use crate::logging::Seldom;
 use crate::memory::{self, Governor, Paths, View, sample_limits};
 use crate::metrics::Metrics;
 use crate::page;
 use crate::proto;
 use crate::proto::admin_service_server::AdminServiceServer;
+use crate::receipts::{Line, Receipts};
 use crate::sources::Sources;
 use crate::spans::Tracer;
 use crate::store::{Options, Store};
@@ -30,8 +30,6 @@ use tonic::service::Routes;
 const LEAST_LIMIT: u64 = 16 << 20;
 /// How often the configuration file is looked at.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often receipts are logged at most: under steady overwriting there are many.
-const RECEIPTS: Duration = Duration::from_secs(10);
 /// What a batch may take beside its values, in bytes.
 const MESSAGE_MARGIN: u64 = 64 << 10;
 /// The largest batch, in bytes: what stock clients receive at most.
@@ -179,19 +177,18 @@ impl Server {
         let routes = http::metrics(move || metrics.text()).merge(page::routes(sources.clone(), history.clone()));
         control.spawn(http::serve(http_listener, routes, draining.clone(), draining.clone()));
 
+        let mut receipts = Receipts::default();
+        let look = |receipts: &mut Receipts, level: LogLevel| {
+            history.record(&sources);
+            let is_each = matches!(level, LogLevel::Debug | LogLevel::Trace);
+            let new = history.receipts_after(receipts.last());
+            announce_receipts(&receipts.look(sources.clock.now_ms(), is_each, &new));
+        };
         let follow = async {
             let mut ticks = tokio::time::interval(LOOK);
-            let (mut last_receipt, mut line) = (0, Seldom::new(RECEIPTS));
             loop {
                 ticks.tick().await;
-                history.record(&sources);
-                let receipts = history.receipts_after(last_receipt);
-                if let Some(last) = receipts.last()
-                    && line.due().is_some()
-                {
-                    announce_receipts(&receipts);
-                    last_receipt = last.id;
-                }
+                look(&mut receipts, live.tuning().log_level);
                 let compaction = live.tuning().compaction;
                 let found = live.poll();
                 if found != Reload::Unchanged {
@@ -219,6 +216,8 @@ impl Server {
         drain.send_replace(true);
         governor.stop();
         cleaner.stop();
+        look(&mut receipts, live.tuning().log_level);
+        announce_receipts(&receipts.rest());
         while control.join_next().await.is_some() {}
         running.join();
         tracing::info!("stopped");
@@ -252,23 +251,25 @@ fn announce_limit(found: &memory::Snapshot) {
     }
 }
 
-/// Logs what the cleaner has done since the line before, in one line.
-fn announce_receipts(receipts: &[Receipt]) {
-    let (Some(first), Some(last)) = (receipts.first(), receipts.last()) else { return };
-    let sum = |of: fn(&Receipt) -> u64| receipts.iter().map(of).sum::<u64>();
-    tracing::info!(
-        id = last.id,
-        runs = receipts.len(),
-        reason = last.reason.name(),
-        moved_bytes = sum(|receipt| receipt.moved_bytes),
-        evicted_items = sum(|receipt| receipt.evicted_items),
-        expired_items = sum(|receipt| receipt.expired_items),
-        freed_segments = sum(|receipt| receipt.freed_segments),
-        rss_before_bytes = first.before.outside.rss_bytes,
-        rss_after_bytes = last.after.outside.rss_bytes,
-        cpu_micros = sum(|receipt| receipt.cpu_us),
-        "receipt",
-    );
+/// Logs what the cleaner has done.
+fn announce_receipts(lines: &[Line]) {
+    for Line { runs, sum, missed } in lines {
+        tracing::info!(
+            id = sum.id,
+            runs,
+            reason = sum.reason.name(),
+            moved_bytes = sum.moved_bytes,
+            evicted_items = sum.evicted_items,
+            expired_items = sum.expired_items,
+            freed_segments = sum.freed_segments,
+            rss_before_bytes = sum.before.outside.rss_bytes,
+            rss_after_bytes = sum.after.outside.rss_bytes,
+            cpu_micros = sum.cpu_us,
+            longest_step_micros = sum.longest_step_us,
+            missed = Some(missed).filter(|missed| **missed > 0),
+            "receipt",
+        );
+    }
 }
 
 fn limits(boot: &Boot) -> Limits {

@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("spans", &["clock", "logging"]),
     ("sources", &["cache", "cleaner", "clock", "config", "k8s", "memory", "spans", "store", "traffic"]),
     ("history", &["cleaner", "clock", "memory", "sources", "store", "traffic"]),
+    ("receipts", &["cleaner"]),
     ("doctor", &["clock", "config", "history", "memory", "sources", "store", "traffic"]),
     ("metrics", &["cache", "cleaner", "config", "k8s", "memory", "sources", "spans", "store", "traffic"]),
     ("http", &["logging"]),
@@ -33,7 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "server",
         &[
             "cache", "cleaner", "clock", "config", "grpc", "history", "http", "k8s", "logging", "memory", "metrics",
-            "page", "proto", "sources", "spans", "store", "traffic",
+            "page", "proto", "receipts", "sources", "spans", "store", "traffic",
         ],
     ),
     ("cli", &["config", "k8s", "logging", "proto", "server", "store", "units"]),

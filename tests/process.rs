@@ -114,3 +114,41 @@ async fn sigterm_in_the_middle_of_a_compaction_ends_within_two_seconds() {
     assert!(took < Duration::from_secs(2), "{took:?}");
     let _ = compaction.wait();
 }
+
+/// How many runs each line of the log stands for, after so many that were asked for one after another.
+fn told_of_runs(level: &str, runs: usize) -> Vec<u64> {
+    let mut command = program();
+    command.args(SERVE).env("EBB_LOG_LEVEL", level);
+    let mut ebb = Ebb::spawn(command);
+    let compact =
+        || assert!(program().args(["compact", "--admin-addr", &ebb.admin]).output().unwrap().status.success());
+    let lines = |ebb: &Ebb| ebb.lines(" receipt ").into_iter().filter(|line| line.contains("requested"));
+    compact();
+    until("the first is told at once", || lines(&ebb).count() == 1);
+    (1..runs).for_each(|_| compact());
+    assert_eq!(ebb.terminate().1, Some(0));
+    until("the log is at its end", || ebb.logged("stopped") == 1);
+    let of = |line: &str, key: &str| -> Option<u64> {
+        line.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse().ok())
+    };
+    let first = lines(&ebb).next().unwrap();
+    for figure in [
+        "moved_bytes=",
+        "evicted_items=",
+        "freed_segments=",
+        "rss_before_bytes=",
+        "rss_after_bytes=",
+        "cpu_micros=",
+        "longest_step_micros=",
+    ] {
+        assert!(of(&first, figure).is_some(), "{figure} is missing in {first}");
+    }
+    lines(&ebb).map(|line| of(&line, "runs=").unwrap()).collect()
+}
+
+#[test]
+fn the_log_tells_of_each_receipt_and_of_repeats_together() {
+    let told = told_of_runs("info", 4);
+    assert!(told[0] == 1 && told.len() < 4 && told.iter().sum::<u64>() == 4, "{told:?}");
+    assert_eq!(told_of_runs("debug", 4), [1, 1, 1, 1]);
+}

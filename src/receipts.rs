@@ -1,0 +1,193 @@
+//! Which receipts have a line of the log.
+//!
+//! ```text
+//!  receipt ──► was its reason silent for ten seconds? ──yes──► a line of its own, at once
+//!                              └──no──► summed with others of its reason ──► one line, ten seconds after their last
+//! ```
+//! R1. Each receipt is in one line and no more: what lines say of a reason adds up to what the cleaner did for it.
+//! R2. Receipts count up from 1. The cleaner remembers a few, so of more between two looks some are never seen; a number
+//!     that is skipped tells of them, and the next line says how many.
+
+use crate::cleaner::{Reason, Receipt};
+
+/// How long a reason is silent before its next receipt has a line of its own, in milliseconds.
+const QUIET_MS: u64 = 10_000;
+
+/// A line of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// How many runs it stands for.
+    pub(crate) runs: u64,
+    /// What they did and cost together, from before the first to after the last; its number is the last one's.
+    pub(crate) sum: Receipt,
+    /// Receipts that nobody saw, since the line before.
+    pub(crate) missed: u64,
+}
+
+/// What has been logged, and what waits for its line.
+#[derive(Debug, Default)]
+pub(crate) struct Receipts {
+    /// In the order of [`Reason::ALL`].
+    reasons: [OfReason; Reason::ALL.len()],
+    /// The number of the last receipt that was seen.
+    last: u64,
+    missed: u64,
+}
+
+#[derive(Debug, Default)]
+struct OfReason {
+    logged_at_ms: Option<u64>,
+    waiting: Option<Line>,
+}
+
+impl Receipts {
+    /// The number of the last receipt that was seen.
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// The lines that are due, now that these have come, oldest first. `is_each` gives each receipt one of its own.
+    pub(crate) fn look(&mut self, now_ms: u64, is_each: bool, new: &[Receipt]) -> Vec<Line> {
+        let mut due = self.waiting(|at| is_each || now_ms >= at + QUIET_MS, now_ms);
+        for receipt in new {
+            self.missed += receipt.id - self.last - 1;
+            self.last = receipt.id;
+            let of = &mut self.reasons[receipt.reason as usize];
+            let line = Line { runs: 1, sum: receipt.clone(), missed: 0 };
+            match &mut of.waiting {
+                _ if is_each || of.logged_at_ms.is_none_or(|at| now_ms >= at + QUIET_MS) => {
+                    of.logged_at_ms = Some(now_ms);
+                    due.push(line);
+                }
+                Some(waiting) => waiting.add(receipt),
+                waiting @ None => *waiting = Some(line),
+            }
+        }
+        self.say_missed(due)
+    }
+
+    /// The lines of all that waits, at the end.
+    pub(crate) fn rest(&mut self) -> Vec<Line> {
+        let rest = self.waiting(|_| true, 0);
+        self.say_missed(rest)
+    }
+
+    /// Takes the lines that wait, of reasons whose last line makes them due.
+    fn waiting(&mut self, is_due: impl Fn(u64) -> bool, now_ms: u64) -> Vec<Line> {
+        let due = self.reasons.iter_mut().filter(|of| of.logged_at_ms.is_some_and(&is_due));
+        let mut lines: Vec<Line> = due
+            .filter_map(|of| {
+                let line = of.waiting.take()?;
+                of.logged_at_ms = Some(now_ms);
+                Some(line)
+            })
+            .collect();
+        lines.sort_by_key(|line| line.sum.id);
+        lines
+    }
+
+    fn say_missed(&mut self, mut lines: Vec<Line>) -> Vec<Line> {
+        if let Some(first) = lines.first_mut() {
+            first.missed = std::mem::take(&mut self.missed);
+        }
+        lines
+    }
+}
+
+impl Line {
+    /// Adds a receipt that came later.
+    fn add(&mut self, next: &Receipt) {
+        self.runs += 1;
+        let sum = &mut self.sum;
+        *sum = Receipt {
+            id: next.id,
+            reason: sum.reason,
+            started_at_ms: sum.started_at_ms,
+            duration_us: sum.duration_us + next.duration_us,
+            cpu_us: sum.cpu_us + next.cpu_us,
+            longest_step_us: sum.longest_step_us.max(next.longest_step_us),
+            steps: sum.steps + next.steps,
+            step_p999_us: sum.step_p999_us.max(next.step_p999_us),
+            moved_bytes: sum.moved_bytes + next.moved_bytes,
+            moved_items: sum.moved_items + next.moved_items,
+            evicted_items: sum.evicted_items + next.evicted_items,
+            expired_items: sum.expired_items + next.expired_items,
+            freed_segments: sum.freed_segments + next.freed_segments,
+            migrated_shards: sum.migrated_shards + next.migrated_shards,
+            before: sum.before,
+            after: next.after,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cleaner::{Account, Outside};
+
+    /// A run that moved as many bytes as its number, and by which RSS fell from its number times 100 to one less.
+    fn receipt(id: u64, reason: Reason) -> Receipt {
+        let account =
+            |rss_bytes| Account { outside: Outside { rss_bytes, ..Outside::default() }, ..Account::default() };
+        let (before, after) = (account(id * 100), account(id * 100 - 1));
+        Receipt {
+            id,
+            reason,
+            moved_bytes: id,
+            cpu_us: 10,
+            longest_step_us: 50 - id,
+            before,
+            after,
+            ..Receipt::default()
+        }
+    }
+
+    /// Number, reason, runs and missed of each line.
+    fn told(lines: &[Line]) -> Vec<(u64, Reason, u64, u64)> {
+        lines.iter().map(|line| (line.sum.id, line.sum.reason, line.runs, line.missed)).collect()
+    }
+
+    #[test]
+    fn the_first_of_a_reason_is_told_at_once_and_its_repeats_together() {
+        use Reason::{Drift, High};
+        let mut log = Receipts::default();
+        let mut look = |second: u64, new: &[Receipt]| log.look(second * 1000, false, new);
+        let first = receipt(1, Drift);
+        assert_eq!(look(0, std::slice::from_ref(&first)), [Line { runs: 1, sum: first, missed: 0 }], "all its figures");
+        assert_eq!(look(1, &[receipt(2, Drift)]), [], "a repeat");
+        assert_eq!(told(&look(2, &[receipt(3, Drift), receipt(4, High)])), [(4, High, 1, 0)], "another reason");
+        assert_eq!(look(9, &[receipt(5, Drift)]), []);
+        let repeats = look(10, &[receipt(6, Drift)]);
+        assert_eq!(told(&repeats), [(5, Drift, 3, 0)], "the sixth is a repeat of this line");
+        let sum = &repeats[0].sum;
+        assert_eq!((sum.moved_bytes, sum.cpu_us, sum.longest_step_us), (10, 30, 48));
+        assert_eq!((sum.before.outside.rss_bytes, sum.after.outside.rss_bytes), (200, 499));
+        assert_eq!(look(19, &[]), []);
+        assert_eq!(told(&look(20, &[])), [(6, Drift, 1, 0)], "nobody waits for one more to come");
+        assert_eq!(told(&look(40, &[receipt(7, Drift)])), [(7, Drift, 1, 0)], "calm is over: at once");
+    }
+
+    #[test]
+    fn each_has_its_line_where_that_is_asked_for_and_none_is_told_twice() {
+        use Reason::Drift;
+        let mut log = Receipts::default();
+        let told_now = told(&log.look(0, false, &[receipt(1, Drift), receipt(2, Drift), receipt(3, Drift)]));
+        assert_eq!(told_now, [(1, Drift, 1, 0)]);
+        let told_now = told(&log.look(1000, true, &[receipt(4, Drift), receipt(5, Drift)]));
+        assert_eq!(told_now, [(3, Drift, 2, 0), (4, Drift, 1, 0), (5, Drift, 1, 0)], "first what waited");
+        assert_eq!(log.look(2000, false, &[receipt(6, Drift)]), []);
+        assert_eq!(told(&log.rest()), [(6, Drift, 1, 0)]);
+        assert_eq!(log.rest(), []);
+    }
+
+    #[test]
+    fn what_was_never_seen_is_counted_in_the_next_line() {
+        use Reason::{Critical, Drift};
+        let mut log = Receipts::default();
+        assert_eq!(told(&log.look(0, false, &[receipt(3, Drift)])), [(3, Drift, 1, 2)]);
+        assert_eq!(log.look(1000, false, &[receipt(8, Drift)]), []);
+        assert_eq!(log.last(), 8);
+        assert_eq!(told(&log.look(2000, false, &[receipt(10, Critical)])), [(10, Critical, 1, 5)]);
+        assert_eq!(told(&log.rest()), [(8, Drift, 1, 0)]);
+    }
+}
