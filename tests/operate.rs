@@ -60,7 +60,8 @@ async fn doctor_names_each_trouble_that_was_planted() {
     let (text, well) = run(&["doctor", "--admin-addr", &ebb.admin]);
     assert!(!well, "an error among the findings is an exit code of 1");
     assert!(
-        text.contains("tick (ms) is 1; it must be 10 to 2000") && text.contains("docs/operations.md#oom_killed"),
+        text.contains("tick (ms) is 1; it must be 10 to 2000")
+            && text.contains("more    ebb doctor --explain oom_killed\n"),
         "{text}"
     );
 }
@@ -325,6 +326,20 @@ fn a_port_that_is_taken_is_named() {
         assert_eq!(output.status.code(), Some(64), "{said}");
         assert!(said.contains(taken.as_str()), "{said}");
     }
+}
+
+#[test]
+fn doctor_explains_findings_and_alerts_without_a_server() {
+    let (runbook, well) = run(&["doctor", "--explain", "oom_killed"]);
+    assert!(well && runbook.starts_with("oom_killed\nThe kernel has killed a process"), "{runbook}");
+    let (runbook, well) = run(&["doctor", "--explain", "EbbOutOfMemoryKill"]);
+    assert!(well && runbook.contains("\n\noom_killed\nThe kernel has killed a process"), "{runbook}");
+    let (list, well) = run(&["doctor", "--explain"]);
+    assert!(well && list.contains("\n  clock_jumped\n") && list.contains("\n  EbbSlowReads\n"), "{list}");
+    let unknown = program().args(["doctor", "--explain", "oom_kiled"]).output().unwrap();
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert_eq!((unknown.status.code(), unknown.stdout.len()), (Some(2), 0), "{said}");
+    assert!(said.contains("EbbSlowReads") && said.contains("similar value exists: 'oom_killed'"), "{said}");
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! `ebb doctor`: what is wrong, with evidence and a remedy for each finding.
+//! `ebb doctor`: what is wrong, with evidence and a remedy for each finding, and the runbook of any.
 
 use clap::Args;
 use serde_json::json;
 
 use super::connect::{AdminAt, Output, refused};
-use super::{Failure, Outcome, output};
+use super::{Failure, Outcome, explain, output};
 use crate::proto;
 use crate::proto::diagnose_response::Finding;
 
@@ -13,17 +13,27 @@ use crate::proto::diagnose_response::Finding;
 #[command(after_help = "\
 Examples:
   ebb doctor                           exits with 1 when there is an error among the findings
-  ebb doctor --output json")]
+  ebb doctor --output json
+  ebb doctor --explain                 lists the runbooks, which need no server
+  ebb doctor --explain oom_killed      also of an alert, such as EbbSlowReads")]
 pub(crate) struct DoctorArgs {
     /// How to print.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
+    /// Print the runbook of a finding or of an alert, or without one their list, and ask no server.
+    #[arg(long, value_name = "CODE", value_parser = explain::parser(), ignore_case = true, hide_possible_values = true)]
+    #[arg(conflicts_with = "output")]
+    explain: Option<Option<String>>,
     #[command(flatten)]
     at: AdminAt,
 }
 
-/// Prints the findings, worst first.
+/// Prints the findings, worst first, or what one means.
 pub(super) async fn run(args: DoctorArgs) -> Outcome {
+    if let Some(asked) = &args.explain {
+        let text = asked.as_ref().map_or_else(explain::list, |code| explain::explain(code));
+        return output::line(text.trim_end());
+    }
     let refuse = |s: tonic::Status| refused("doctor", &args.at.admin_addr, &s);
     let answer = args.at.connect().await?.diagnose(proto::DiagnoseRequest {}).await.map_err(refuse)?;
     let findings = worst_first(answer.into_inner().findings);
@@ -48,8 +58,9 @@ fn as_text(findings: &[Finding]) -> String {
         return "all is well".into();
     }
     let one = |finding: &Finding| {
-        let Finding { code, severity, evidence, remedy, link } = finding;
-        format!("{severity}: {code}\n  seen    {evidence}\n  remedy  {remedy}\n  more    {link}\n")
+        let Finding { code, severity, evidence, remedy, link: _ } = finding;
+        let more = format!("ebb doctor --explain {code}");
+        format!("{severity}: {code}\n  seen    {evidence}\n  remedy  {remedy}\n  more    {more}\n")
     };
     findings.iter().map(one).collect::<Vec<_>>().join("\n")
 }

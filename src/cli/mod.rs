@@ -19,6 +19,7 @@ mod config;
 mod connect;
 mod data;
 mod doctor;
+mod explain;
 mod inject;
 mod injector;
 mod keys;
