@@ -133,3 +133,15 @@ listed=$(buildah manifest inspect "$image-both" | sed -nE 's/.*"architecture": "
 [ "$listed" = 'amd64 arm64' ] || { echo "the list holds: $listed"; exit 1; }
 podman run --rm "$image-both" --version >/dev/null || { echo "of the list, $own does not run here"; exit 1; }
 echo "ok     one name for amd64 and arm64, of which this machine runs its own"
+
+# The chart's page says it so; there is no registry here, but a folder that is laid out like one.
+pushed=$work/pushed
+page=$(tests/block.sh charts/ebb/README.md tests/image.sh)
+page=${page//docker:\/\/REGISTRY\/ebb:0.1.0/oci:$pushed}
+page=${page//REGISTRY\/ebb:0.1.0/$image-both}
+page=${page/$own=PROGRAM/$own=$program}
+page=${page/$other=PROGRAM/$other=$work/other}
+PATH=$work/bin:$PATH bash -euc "$page" >"$work/page.log" 2>&1 || { cat "$work/page.log"; exit 1; }
+list=$(grep -oE '[0-9a-f]{64}' "$pushed/index.json" | head -n 1)
+[ "$(grep -o '"architecture"' "$pushed/blobs/sha256/$list" | wc -l)" = 2 ] || { echo 'the list was not pushed'; exit 1; }
+echo "ok     and the chart's page says how, and how to push it"

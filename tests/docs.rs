@@ -85,6 +85,54 @@ fn memory_can_be_given_back_by_hand_as_the_page_says() {
     until("the log has a line for the receipt", || ebb.logged("receipt") > 0);
 }
 
+/// Every block that somebody could copy, by its document and the words it begins with, and what runs it.
+const RUN: &[(&str, &str, &str)] = &[
+    ("docs/getting-started.md", "cargo build", "tests/docs.rs"),
+    ("docs/getting-started.md", "ebb set", "tests/docs.rs"),
+    ("docs/getting-started.md", "ebb bench reclaim", "tests/docs.rs"),
+    ("docs/getting-started.md", "cat > ebb.yaml", "tests/docs.rs"),
+    ("docs/getting-started.md", "ebb inject", "tests/docs.rs"),
+    ("docs/memory.md", "ebb compact", "tests/docs.rs"),
+    ("docs/operations.md", "kubectl port-forward", "tests/install.sh"),
+    ("README.md", "cargo run", "tests/docs.rs"),
+    ("README.md", "cargo build", "tests/docs.rs"),
+    ("README.md", "pip install grpcio", "tests/clients/python.sh"),
+    ("README.md", "import os, grpc", "tests/clients/python.sh"),
+    ("README.md", "maxMemory", "tests/docs.rs"),
+    ("README.md", "helm install", "tests/cluster/docs.rs"),
+    ("charts/ebb/README.md", "helm install", "tests/install.sh"),
+    ("charts/ebb/README.md", "tests/image.sh", "tests/container.sh"),
+    ("charts/ebb/README.md", "kubectl -n shop create configmap", "tests/cluster/docs.rs"),
+    ("charts/ebb/README.md", "kubectl -n shop create role", "tests/cluster/docs.rs"),
+];
+
+#[test]
+fn a_test_runs_every_block_of_a_document() {
+    let mut documents: Vec<_> = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()).collect();
+    documents.sort();
+    let others = ["README.md", "charts/ebb/README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "RELIABILITY.md"];
+    documents.extend(others.map(Into::into));
+    let mut found = Vec::new();
+    for document in documents.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+        let text = fs::read_to_string(document).unwrap();
+        // What stands between two fences; a picture is marked as text.
+        for block in text.split("\n```").skip(1).step_by(2).filter(|block| !block.starts_with("text\n")) {
+            found.push((document.to_str().unwrap().to_owned(), block.lines().nth(1).unwrap().to_owned()));
+        }
+    }
+    for ((document, line), known) in found.iter().zip(RUN.iter().map(Some).chain(std::iter::repeat(None))) {
+        let is_known = known.is_some_and(|(known, words, _)| document == known && line.starts_with(words));
+        assert!(is_known, "{document}: who runs the block that begins with {line:?}?");
+    }
+    assert_eq!(found.len(), RUN.len());
+    for (document, words, test) in RUN {
+        let text = fs::read_to_string(test).unwrap();
+        // Scripts ask for a block by its words.
+        let asks = text.contains(document) && (test.ends_with(".rs") || text.contains(words));
+        assert!(asks, "{test} does not run {words} of {document}");
+    }
+}
+
 #[test]
 fn every_link_between_documents_leads_somewhere() {
     let slug = |heading: &str| -> String {

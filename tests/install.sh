@@ -2,7 +2,7 @@
 # A cluster of one node (see node.sh), with controllers, a scheduler and Services that work: Helm installs Ebb there as a user
 # would, `helm test` runs in it, Deployments get their caches through the webhook's Service, also while the replica that leads
 # is killed and while the release is upgraded; pods that were missed come again; and after the uninstallation nothing is left.
-# Then once more with the policy. Takes a minute or two; builds Kubernetes once, in some ten.
+# Then once more with the policy, and as the pages say. Takes a minute or two; builds Kubernetes once, in some ten.
 #
 #   tests/install.sh CACHE_DIR PROGRAM
 set -eu
@@ -104,3 +104,34 @@ deploy shop alone 2
 until_true 'each pod of a Deployment runs with a cache' each_has_one shop alone 2
 helm_test
 uninstall
+
+# What pages tell people to type, as it stands there.
+as_it_stands() {
+  PATH=$work/bin:$tools:$PATH bash -euc "$1" >"$work/page.log" 2>&1 || { cat "$work/page.log"; exit 1; }
+}
+version=$(sed -nE 's/^appVersion: "?([^"]*)"?$/\1/p' charts/ebb/Chart.yaml)
+ctr images tag "$image:1" "$image:$version" >/dev/null
+page=$(tests/block.sh charts/ebb/README.md 'helm install')
+as_it_stands "${page//REGISTRY\/ebb/$image}"
+echo "ok     the chart's page: installed, a namespace asks, helm test is content"
+kubectl run shop-0 --namespace shop --image "$idle:1" >/dev/null
+until_true 'a pod runs' kubectl wait --namespace shop --for=condition=Ready pod/shop-0 --timeout=1s
+kubectl config set-context --current --namespace shop >/dev/null
+mkdir "$work/bin"
+cat >"$work/bin/ebb" <<EBB
+#!/usr/bin/env bash
+# A person waits until ports are forwarded, and has a terminal.
+for _ in \$(seq 150); do
+  (: <>/dev/tcp/127.0.0.1/7071 && : <>/dev/tcp/127.0.0.1/7072) 2>/dev/null && break
+  read -rt 0.2 <> <(:) || :
+done
+case \$1 in
+  top) { read -rt 2 <> <(:) || :; printf q; } | script --quiet --return --command 'stty rows 40 columns 120; $program top' /dev/null ;;
+  *) exec '$program' "\$@" ;;
+esac
+EBB
+chmod +x "$work/bin/ebb"
+as_it_stands "$(tests/block.sh docs/operations.md 'kubectl port-forward')
+kill \$!"
+{ grep -q calm "$work/page.log" && grep -q 'all is well' "$work/page.log"; } || { cat "$work/page.log"; exit 1; }
+echo 'ok     the page on operations: ebb top and ebb doctor see into the pod'

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A stock Python client (grpcio) against the server, over TCP and over a Unix socket, whose path C-core clients send as
-# :authority. Installs grpcio into the cache folder given.
+# :authority: first what README.md says, as it stands there, then more. Installs grpcio into the cache folder given.
 set -eu
-cache=$1
+cache=$(mkdir -p "$1" && cd "$1" && pwd)
 version=1.85.1
 here=$(cd "$(dirname "$0")" && pwd)
 if ! command -v python3 >/dev/null; then
@@ -16,8 +16,6 @@ if [ ! -x "$cache/python/bin/python" ]; then
 fi
 work=$(mktemp -d)
 trap 'kill "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
-"$cache/python/bin/python" -m grpc_tools.protoc -I proto --python_out="$work" --grpc_python_out="$work" \
-  proto/ebb/v1/cache.proto proto/ebb/v1/admin.proto
 program=${EBB_PROGRAM:-${CARGO_TARGET_DIR:-target}/debug/ebb}
 [ -x "$program" ] || cargo build --locked
 "$program" serve --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --http-listen 127.0.0.1:0 \
@@ -28,4 +26,16 @@ for _ in $(seq 200); do
   read -rt 0.05 <> <(:) || true
 done
 data=$(sed -E 's/.*data=([^ ]+).*/\1/' "$work/said")
-PYTHONPATH=$work "$cache/python/bin/python" "$here/client.py" "$data" "unix:$work/ebb.sock"
+
+# As somebody would in a folder of their own, with the contract in it.
+export PATH=$cache/python/bin:$PATH
+stubs=$(tests/block.sh README.md 'pip install grpcio') snippet=$(tests/block.sh README.md 'import os, grpc')
+ln -s "$PWD/proto" "$work/proto"
+cd "$work"
+eval "$stubs" >/dev/null
+for address in "$data" "unix:$work/ebb.sock"; do
+  said=$(EBB_ADDR=$address python3 -c "$snippet")
+  [ "$said" = "b'hello'" ] || { echo "$address: README.md's Python says $said"; exit 1; }
+done
+echo "README.md's Python says b'hello'"
+PYTHONPATH=$work python3 "$here/client.py" "$data" "unix:$work/ebb.sock"

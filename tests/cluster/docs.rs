@@ -1,6 +1,7 @@
 //! What the pages say, typed as it stands there.
 
 use crate::apiserver::Cluster;
+use crate::common::program;
 use crate::helm::NAMESPACE;
 use crate::pods::{labelled, plain, sidecar};
 use crate::process::run;
@@ -9,6 +10,20 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::Api;
 use serde_json::json;
 use std::process::Command;
+
+/// Types the shell blocks that stand under a heading of a page, line by line.
+fn type_what_stands_under(cluster: &Cluster, page: &str, heading: &str) {
+    let text = std::fs::read_to_string(page).unwrap();
+    let commands = commands(&text, heading);
+    assert!(!commands.is_empty(), "{page} has commands under {heading}");
+    let ebb = std::path::Path::new(env!("CARGO_BIN_EXE_ebb")).parent().unwrap();
+    let path = format!("{}:{}:/usr/bin:/bin", cluster.tools.join("helm4").display(), ebb.display());
+    for line in commands {
+        let mut shell = Command::new("sh");
+        let ended = run(cluster.environment(&mut shell).env("PATH", &path).args(["-c", line]));
+        assert_eq!(ended.code, Some(0), "{line}: {}", ended.said);
+    }
+}
 
 /// The lines of the shell blocks under a heading.
 fn commands<'a>(page: &'a str, heading: &str) -> Vec<&'a str> {
@@ -30,19 +45,31 @@ async fn the_readme_installs_what_injects() {
     let Some(cluster) = Cluster::start().await.filter(|_| can_be_reached()) else { return };
     // As it is before anybody asked for caches.
     cluster.namespace("shop", json!({})).await;
-    let page = std::fs::read_to_string("README.md").unwrap();
-    let commands = commands(&page, "Install in Kubernetes");
-    assert!(commands.len() >= 2, "{commands:?}");
-    let ebb = std::path::Path::new(env!("CARGO_BIN_EXE_ebb")).parent().unwrap();
-    let path = format!("{}:{}:/usr/bin:/bin", cluster.tools.join("helm4").display(), ebb.display());
-    for line in commands {
-        let mut shell = Command::new("sh");
-        let ended = run(cluster.environment(&mut shell).env("PATH", &path).args(["-c", line]));
-        assert_eq!(ended.code, Some(0), "{line}: {}", ended.said);
-    }
+    type_what_stands_under(&cluster, "README.md", "Install in Kubernetes");
     let _replica = as_the_deployment(&cluster).await;
     cluster.until_injected(&plain(), "shop").await;
     cluster.is_left_alone("a namespace that does not ask", &plain(), "plain").await;
+}
+
+#[tokio::test]
+async fn the_page_of_the_chart_tunes_sidecars_and_lets_them_write_events() {
+    const PAGE: &str = "charts/ebb/README.md";
+    let Some(cluster) = Cluster::start().await else { return };
+    type_what_stands_under(&cluster, PAGE, "Tuning while it runs");
+    let config =
+        cluster.kubectl(&["get", "configmap", "ebb-config", "-n", "shop", "-o", "jsonpath={.data.ebb\\.yaml}"]);
+    let file = cluster.folder.path().join("ebb.yaml");
+    std::fs::write(&file, &config.out).unwrap();
+    let checked = run(program().args(["config", "check"]).arg(&file));
+    assert!(checked.code == Some(0) && config.out.contains("watermarks"), "{config:?} {checked:?}");
+
+    let may = |what| {
+        let [user, group] = ["--as=system:serviceaccount:shop:web", "--as-group=system:serviceaccounts:shop"];
+        cluster.kubectl(&["auth", "can-i", what, "events.events.k8s.io", "-n", "shop", user, group]).code == Some(0)
+    };
+    assert!(!may("create") && !may("patch"));
+    type_what_stands_under(&cluster, PAGE, "Events");
+    assert!(may("create") && may("patch") && !may("list"));
 }
 
 #[tokio::test]
