@@ -1,0 +1,156 @@
+//! Whether injectors are there, protected, and give the image that they run.
+
+use super::{Facts, Finding, Severity, Value, bad, items, ok, plain};
+
+/// The key of an injector's ConfigMap with what it puts into pods.
+const TEMPLATE: &str = "sidecar.yaml";
+
+pub(super) fn control_plane(facts: &Facts, all: &mut Vec<Finding>) {
+    const CATEGORY: &str = "control-plane";
+    let injectors = items(&facts.injectors, "injectors", CATEGORY, all);
+    if injectors.is_empty() {
+        return;
+    }
+    let budgets = items(&facts.budgets, "PodDisruptionBudgets", CATEGORY, all);
+    let templates = items(&facts.templates, "templates", CATEGORY, all);
+    for deployment in injectors {
+        let name = &deployment["metadata"]["name"];
+        let (wanted, ready) = (deployment["spec"]["replicas"].as_u64(), deployment["status"]["readyReplicas"].as_u64());
+        let (wanted, ready) = (wanted.unwrap_or(1), ready.unwrap_or(0));
+        let found = format!("{ready} of {wanted} replicas of the Deployment {name} are ready");
+        match ready {
+            ready if ready >= wanted => ok(all, CATEGORY, found),
+            0 => bad(all, CATEGORY, Severity::Error, found, "kubectl describe the Deployment and read its pods' logs."),
+            _ => bad(all, CATEGORY, Severity::Warning, found, "kubectl describe the pods that are not ready."),
+        }
+        if wanted > 1 && facts.budgets.is_ok() && !budgets.iter().any(|budget| protects(budget, deployment)) {
+            let found = format!("no PodDisruptionBudget selects the pods of the Deployment {name}");
+            let remedy = "Set injector.pdb.enabled: those who drain nodes may evict all replicas at once.";
+            bad(all, CATEGORY, Severity::Warning, found, remedy);
+        }
+        if let Some((own, given)) = images(deployment, templates).filter(|(own, given)| own != given) {
+            let found = format!("the Deployment {name} runs the image {own} and gives pods {given}");
+            let remedy = "helm upgrade sets both; kubectl set image changes one alone.";
+            bad(all, CATEGORY, Severity::Warning, found, remedy);
+        }
+    }
+}
+
+/// Whether a PodDisruptionBudget selects the pods of a Deployment.
+fn protects(budget: &Value, deployment: &Value) -> bool {
+    let (selector, labels) = (&budget["spec"]["selector"], &deployment["spec"]["template"]["metadata"]["labels"]);
+    let is_one_of = |wanted: &Value, label: &Value| wanted.as_array().is_some_and(|values| values.contains(label));
+    let fits = |rule: &Value| {
+        let label = &labels[plain(&rule["key"])];
+        match plain(&rule["operator"]) {
+            "In" => is_one_of(&rule["values"], label),
+            "NotIn" => !is_one_of(&rule["values"], label),
+            "Exists" => !label.is_null(),
+            _ => label.is_null(),
+        }
+    };
+    budget["metadata"]["namespace"] == deployment["metadata"]["namespace"]
+        && selector.is_object()
+        && selector["matchLabels"].as_object().into_iter().flatten().all(|(key, wanted)| labels[key] == *wanted)
+        && selector["matchExpressions"].as_array().into_iter().flatten().all(fits)
+}
+
+/// The image that an injector runs, and the one that it puts into pods; `None` if its template is nowhere.
+fn images(deployment: &Value, templates: &[Value]) -> Option<(String, String)> {
+    let spec = &deployment["spec"]["template"]["spec"];
+    let image = |containers: &Value, name: &str| {
+        let container = containers.as_array()?.iter().find(|container| container["name"] == name)?;
+        Some(container["image"].as_str()?.to_owned())
+    };
+    let volume = spec["volumes"].as_array()?.iter().find(|volume| volume["name"] == "template")?;
+    let template = templates.iter().find(|template| {
+        template["metadata"]["namespace"] == deployment["metadata"]["namespace"]
+            && template["metadata"]["name"] == volume["configMap"]["name"]
+    })?;
+    let template: Value = serde_yaml_ng::from_str(template["data"][TEMPLATE].as_str()?).ok()?;
+    Some((image(&spec["containers"], "injector")?, image(&template["template"]["spec"]["initContainers"], "ebb")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{only, troubles, well};
+    use super::*;
+    use serde_json::json;
+
+    /// An injector of two replicas that is well, with its budget and its template.
+    fn injecting() -> Facts {
+        let at = json!({"namespace": "ebb", "name": "i"});
+        let injector = json!({
+            "metadata": at, "status": {"readyReplicas": 2},
+            "spec": {"replicas": 2, "template": {
+                "metadata": {"labels": {"app": "ebb", "part": "injector"}},
+                "spec": {
+                    "containers": [{"name": "another", "image": "x"}, {"name": "injector", "image": "ebb:2"}],
+                    "volumes": [{"name": "tls"}, {"name": "template", "configMap": {"name": "i"}}],
+                },
+            }},
+        });
+        let template = json!({"template": {"spec": {"initContainers": [{"name": "ebb", "image": "ebb:2"}]}}});
+        Facts {
+            injectors: Ok(vec![injector]),
+            budgets: Ok(vec![json!({"metadata": at, "spec": {"selector": {"matchLabels": {"app": "ebb"}}}})]),
+            templates: Ok(vec![json!({"metadata": at, "data": {"sidecar.yaml": template.to_string()}})]),
+            ..well()
+        }
+    }
+
+    #[test]
+    fn replicas_without_a_budget_may_all_be_evicted_at_once() {
+        assert_eq!(troubles(&injecting()), []);
+        let selecting = |selector: Value| {
+            let budget = json!({"metadata": {"namespace": "ebb"}, "spec": {"selector": selector}});
+            Facts { budgets: Ok(vec![budget]), ..injecting() }
+        };
+        let rule = |operator: &str, key: &str, values: &[&str]| {
+            selecting(json!({"matchExpressions": [{"key": key, "operator": operator, "values": values}]}))
+        };
+        let protecting = [
+            selecting(json!({})),
+            rule("In", "part", &["injector", "sidecar"]),
+            rule("NotIn", "part", &["sidecar"]),
+            rule("NotIn", "zone", &["a"]),
+            rule("Exists", "part", &[]),
+            rule("DoesNotExist", "zone", &[]),
+        ];
+        for facts in protecting {
+            assert_eq!(troubles(&facts), [], "{:?}", facts.budgets);
+        }
+        let mut elsewhere = injecting();
+        elsewhere.budgets.as_mut().unwrap()[0]["metadata"]["namespace"] = json!("shop");
+        let useless = [
+            Facts { budgets: Ok(Vec::new()), ..injecting() },
+            elsewhere,
+            selecting(Value::Null),
+            selecting(json!({"matchLabels": {"app": "ebb", "part": "sidecar"}})),
+            rule("In", "part", &["sidecar"]),
+            rule("In", "zone", &["a"]),
+            rule("NotIn", "part", &["injector"]),
+            rule("Exists", "zone", &[]),
+            rule("DoesNotExist", "part", &[]),
+        ];
+        for facts in useless {
+            only(&facts, "control-plane", Severity::Warning, "no PodDisruptionBudget selects the pods of");
+        }
+        let mut alone = Facts { budgets: Ok(Vec::new()), ..injecting() };
+        alone.injectors.as_mut().unwrap()[0]["spec"]["replicas"] = json!(1);
+        assert_eq!(troubles(&alone), [], "a budget would keep a node with the only replica from being drained");
+        let forbidden = Facts { budgets: Err("forbidden".to_owned()), ..injecting() };
+        only(&forbidden, "control-plane", Severity::Warning, "PodDisruptionBudgets cannot be looked at: forbidden");
+    }
+
+    #[test]
+    fn an_injector_gives_the_image_that_it_runs() {
+        let mut other = injecting();
+        other.injectors.as_mut().unwrap()[0]["spec"]["template"]["spec"]["containers"][1]["image"] = json!("ebb:3");
+        only(&other, "control-plane", Severity::Warning, "runs the image ebb:3 and gives pods ebb:2");
+        other.templates.as_mut().unwrap()[0]["metadata"]["namespace"] = json!("shop");
+        assert_eq!(troubles(&other), [], "the template of another injector");
+        let forbidden = Facts { templates: Err("forbidden".to_owned()), ..injecting() };
+        only(&forbidden, "control-plane", Severity::Warning, "templates cannot be looked at: forbidden");
+    }
+}

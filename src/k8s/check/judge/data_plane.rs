@@ -1,0 +1,74 @@
+//! Whether pods have the sidecars they ask for, and whether those are well.
+
+use super::{Facts, Finding, Pod, Severity, bad, ok};
+
+pub(super) fn data_plane(facts: &Facts, all: &mut Vec<Finding>) {
+    const CATEGORY: &str = "data-plane";
+    let pods = match &facts.pods {
+        Ok(pods) => pods,
+        Err(why) => {
+            let found = format!("pods cannot be looked at: {why}");
+            return bad(all, CATEGORY, Severity::Warning, found, "Run this with an account that may list them.");
+        }
+    };
+    let own = env!("CARGO_PKG_VERSION");
+    type Rule<'a> = (&'a str, Severity, &'a str, &'a dyn Fn(&Pod) -> bool);
+    let rules: &[Rule<'_>] = &[
+        (
+            "ask for a cache and have none",
+            Severity::Error,
+            "They were created while nothing injected; create them anew: kubectl rollout restart.",
+            &|pod| pod.asks && !pod.declines && !pod.has_sidecar,
+        ),
+        (
+            "have a sidecar that was killed for want of memory",
+            Severity::Error,
+            "Raise its limit by the annotation memory-limit, and report it: Ebb should keep below any limit.",
+            &|pod| pod.was_oom_killed,
+        ),
+        (
+            "have a sidecar that was restarted",
+            Severity::Warning,
+            "kubectl logs POD -c ebb --previous says why.",
+            &|pod| pod.restarts > 0 && !pod.was_oom_killed,
+        ),
+        (
+            "have a sidecar without a memory limit",
+            Severity::Error,
+            "A cache without a limit keeps to a default of 256Mi; set resources.limits.memory.",
+            &|pod| pod.has_sidecar && !pod.has_limit,
+        ),
+        (
+            "were Guaranteed without their sidecar",
+            Severity::Warning,
+            "Give the sidecar a CPU limit, or create the pods anew so that the injector does.",
+            &|pod| pod.is_demoted,
+        ),
+        (
+            "wait for a resize",
+            Severity::Warning,
+            "Ebb goes below a lower limit by itself; if it stays so, the node has no room: kubectl describe the pod.",
+            &|pod| pod.pending_resize.is_some(),
+        ),
+        (
+            "have another version of Ebb than this program",
+            Severity::Warning,
+            "New pods get the installed version: kubectl rollout restart.",
+            &|pod| pod.has_sidecar && !pod.version.is_empty() && pod.version != own,
+        ),
+    ];
+    let mut well = true;
+    for (what, severity, remedy, applies) in rules {
+        let names: Vec<&str> = pods.iter().filter(|pod| applies(pod)).map(|pod| pod.name.as_str()).collect();
+        if !names.is_empty() {
+            well = false;
+            let shown = names.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+            let more = if names.len() > 5 { format!(" and {} more", names.len() - 5) } else { String::new() };
+            bad(all, CATEGORY, *severity, format!("{} pods {what}: {shown}{more}", names.len()), remedy);
+        }
+    }
+    if well {
+        let sidecars = pods.iter().filter(|pod| pod.has_sidecar).count();
+        ok(all, CATEGORY, format!("{sidecars} sidecars, none in trouble"));
+    }
+}

@@ -1,0 +1,248 @@
+//! What to make of the facts: each category by itself, in the order in which they are told.
+
+mod control_plane;
+mod data_plane;
+#[cfg(test)]
+mod testing;
+mod webhook;
+
+use super::{Facts, Finding, Listed, Pod, Severity};
+use control_plane::control_plane;
+use data_plane::data_plane;
+use serde_json::Value;
+use webhook::webhook;
+
+/// The oldest minor version of Kubernetes with what the sidecar needs, and the first that has the policy.
+const OLDEST: u64 = 31;
+const POLICY: u64 = 36;
+
+/// The findings, in the order of their categories. Where nobody says a version, nobody would say anything else.
+pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
+    let mut all = Vec::new();
+    version(facts, &mut all);
+    if facts.version.is_err() {
+        return all;
+    }
+    control_plane(facts, &mut all);
+    webhook(facts, &mut all);
+    policy(facts, &mut all);
+    trial(facts, &mut all);
+    rbac(facts, &mut all);
+    config(facts, &mut all);
+    data_plane(facts, &mut all);
+    monitoring(facts, &mut all);
+    all
+}
+
+fn ok(all: &mut Vec<Finding>, category: &'static str, found: impl Into<String>) {
+    all.push(Finding { category, severity: Severity::Ok, found: found.into(), remedy: String::new() });
+}
+
+fn bad(all: &mut Vec<Finding>, category: &'static str, severity: Severity, found: impl Into<String>, remedy: &str) {
+    all.push(Finding { category, severity, found: found.into(), remedy: remedy.to_owned() });
+}
+
+/// The items of a list, or a warning that it could not be looked at.
+fn items<'a>(listed: &'a Listed, what: &str, category: &'static str, all: &mut Vec<Finding>) -> &'a [Value] {
+    match listed {
+        Ok(items) => items,
+        Err(why) => {
+            let found = format!("{what} cannot be looked at: {why}");
+            bad(all, category, Severity::Warning, found, "Run this with an account that may list them.");
+            &[]
+        }
+    }
+}
+
+fn minor(facts: &Facts) -> Option<u64> {
+    let minor = facts.version.as_ref().ok()?["minor"].as_str()?;
+    minor.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok()
+}
+
+fn version(facts: &Facts, all: &mut Vec<Finding>) {
+    const CATEGORY: &str = "kubernetes-version";
+    match minor(facts) {
+        Some(minor) if minor >= OLDEST => ok(all, CATEGORY, format!("the API server is 1.{minor}")),
+        Some(minor) => {
+            let found = format!("the API server is 1.{minor}; native sidecars need 1.{OLDEST}");
+            bad(all, CATEGORY, Severity::Error, found, "Upgrade the cluster.");
+        }
+        None => {
+            let why = facts.version.as_ref().err().map_or("it does not say its version", String::as_str);
+            bad(
+                all,
+                CATEGORY,
+                Severity::Error,
+                format!("the API server: {why}"),
+                "Check KUBECONFIG and the network. Nothing else was looked at.",
+            );
+        }
+    }
+}
+
+fn policy(facts: &Facts, all: &mut Vec<Finding>) {
+    const CATEGORY: &str = "policy";
+    if minor(facts).is_some_and(|minor| minor < POLICY) {
+        return;
+    }
+    let policies = items(&facts.policies, "policies", CATEGORY, all).len();
+    let webhooks = facts.webhooks.as_ref().map_or(0, Vec::len);
+    match (policies, webhooks) {
+        (0, _) => {}
+        (1, 0) => ok(all, CATEGORY, "one MutatingAdmissionPolicy injects"),
+        _ => {
+            let found =
+                format!("{policies} policies and {webhooks} webhooks inject, and race each other for every pod");
+            bad(
+                all,
+                CATEGORY,
+                Severity::Error,
+                found,
+                "Keep one release with an injector; injector.mode none elsewhere.",
+            );
+        }
+    }
+}
+
+fn trial(facts: &Facts, all: &mut Vec<Finding>) {
+    const CATEGORY: &str = "injection";
+    match &facts.trial {
+        Ok(pod) => {
+            let first = &pod["spec"]["initContainers"][0]["name"];
+            match first == "ebb" {
+                true => ok(all, CATEGORY, "a pod that asks for a cache gets one (tried, not created)"),
+                false => bad(
+                    all,
+                    CATEGORY,
+                    Severity::Error,
+                    "a pod that asks for a cache does not get one (tried, not created)",
+                    "Is an injector installed, ready, and reachable from the API server? See the findings above.",
+                ),
+            }
+        }
+        Err(why) => bad(
+            all,
+            CATEGORY,
+            Severity::Error,
+            format!("a pod that asks for a cache is refused: {why}"),
+            "If it names the webhook: the API server cannot reach it or does not trust it. Look at its Service and caBundle.",
+        ),
+    }
+}
+
+fn rbac(facts: &Facts, all: &mut Vec<Finding>) {
+    const CATEGORY: &str = "rbac";
+    match facts.refused.is_empty() {
+        true => ok(all, CATEGORY, "this account may look at everything"),
+        false => {
+            let found = format!("this account may not: {}", facts.refused.join(", "));
+            bad(all, CATEGORY, Severity::Warning, found, "What it may not look at was not checked.");
+        }
+    }
+}
+
+fn config(facts: &Facts, all: &mut Vec<Finding>) {
+    const CATEGORY: &str = "config";
+    let mut good = 0;
+    for found in items(&facts.config_maps, "ConfigMaps", CATEGORY, all) {
+        let name = format!("{}/{}", plain(&found["metadata"]["namespace"]), plain(&found["metadata"]["name"]));
+        let Some(text) = found["data"]["ebb.yaml"].as_str() else {
+            let found = format!("the ConfigMap {name} has no key ebb.yaml");
+            bad(all, CATEGORY, Severity::Warning, found, "Sidecars look for that key alone.");
+            continue;
+        };
+        match crate::config::check_text(text) {
+            Ok(()) => good += 1,
+            Err(problems) => {
+                let found = format!("the ConfigMap {name}: {problems}");
+                bad(all, CATEGORY, Severity::Error, found, "The last good values stay in force; `ebb config check`.");
+            }
+        }
+    }
+    if good > 0 {
+        ok(all, CATEGORY, format!("{good} ConfigMaps are good"));
+    }
+}
+
+fn plain(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn monitoring(facts: &Facts, all: &mut Vec<Finding>) {
+    const CATEGORY: &str = "monitoring";
+    match facts.monitors {
+        Ok(_) => ok(all, CATEGORY, "the cluster knows PodMonitor: monitoring.sidecars.enabled finds the sidecars"),
+        Err(_) => ok(all, CATEGORY, "no PodMonitor here; every sidecar has its metrics on port ebb-http"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{only, troubles, well};
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_cluster_that_is_well_has_no_trouble() {
+        assert_eq!(troubles(&well()), []);
+    }
+
+    #[test]
+    fn each_trouble_is_found_and_no_other() {
+        use Severity::{Error, Warning};
+        let with = |change: &dyn Fn(&mut Facts)| {
+            let mut facts = well();
+            change(&mut facts);
+            facts
+        };
+        let list = |items: Value| Ok(items.as_array().unwrap().clone());
+        let facts = with(&|facts| facts.version = Ok(json!({"minor": "30"})));
+        only(&facts, "kubernetes-version", Error, "native sidecars need 1.31");
+        let away = with(&|facts| facts.version = Err("connection refused".to_owned()));
+        only(&away, "kubernetes-version", Error, "connection refused");
+        let everywhere = json!([{"spec": {"selector": {}}}]);
+        let half = json!([{"metadata": {"name": "i"}, "spec": {"replicas": 2}, "status": {"readyReplicas": 1}}]);
+        let facts = with(&|facts| (facts.injectors, facts.budgets) = (list(half.clone()), list(everywhere.clone())));
+        only(&facts, "control-plane", Warning, "1 of 2 replicas");
+        let none = json!([{"metadata": {"name": "i"}, "spec": {"replicas": 2}, "status": {}}]);
+        let facts = with(&|facts| (facts.injectors, facts.budgets) = (list(none.clone()), list(everywhere.clone())));
+        only(&facts, "control-plane", Error, "0 of 2 replicas");
+        let bare = json!([{"webhooks": [{"name": "w", "clientConfig": {"caBundle": "bm9uZQ=="}}]}]);
+        let facts = with(&|facts| (facts.webhooks, facts.policies) = (list(bare.clone()), list(json!([]))));
+        only(&facts, "webhook", Error, "no authority that can be read");
+        only(&with(&|facts| facts.policies = list(json!([{}, {}]))), "policy", Error, "2 policies and 0 webhooks");
+        only(&with(&|facts| facts.trial = Ok(json!({"spec": {}}))), "injection", Error, "does not get one");
+        only(&with(&|facts| facts.trial = Err("no route".to_owned())), "injection", Error, "refused: no route");
+        only(&with(&|facts| facts.refused = vec!["list pods".to_owned()]), "rbac", Warning, "may not: list pods");
+        let map = |text: &str| json!([{"metadata": {"namespace": "shop", "name": "c"}, "data": {"ebb.yaml": text}}]);
+        let facts = with(&|facts| facts.config_maps = list(map("watermark: 1")));
+        only(&facts, "config", Error, "the ConfigMap shop/c: ");
+        let empty = json!([{"metadata": {"namespace": "shop", "name": "c"}}]);
+        only(&with(&|facts| facts.config_maps = list(empty.clone())), "config", Warning, "no key ebb.yaml");
+        let injected = Pod {
+            name: "shop/p".to_owned(),
+            has_sidecar: true,
+            has_limit: true,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Pod::default()
+        };
+        let pod = |change: &dyn Fn(&mut Pod)| {
+            let mut pod = injected.clone();
+            change(&mut pod);
+            with(&|facts| facts.pods = Ok(vec![pod.clone(), injected.clone()]))
+        };
+        let plane = |facts: &Facts, severity, words| only(facts, "data-plane", severity, words);
+        plane(
+            &pod(&|pod| (pod.asks, pod.has_sidecar) = (true, false)),
+            Error,
+            "1 pods ask for a cache and have none: shop/p",
+        );
+        plane(&pod(&|pod| (pod.restarts, pod.was_oom_killed) = (1, true)), Error, "killed for want of memory");
+        plane(&pod(&|pod| pod.restarts = 1), Warning, "restarted");
+        plane(&pod(&|pod| pod.has_limit = false), Error, "without a memory limit");
+        plane(&pod(&|pod| pod.is_demoted = true), Warning, "Guaranteed");
+        plane(&pod(&|pod| pod.pending_resize = Some(String::new())), Warning, "wait for a resize");
+        plane(&pod(&|pod| "0.0.1".clone_into(&mut pod.version)), Warning, "another version");
+        only(&with(&|facts| facts.pods = Err("forbidden".to_owned())), "data-plane", Warning, "forbidden");
+    }
+}

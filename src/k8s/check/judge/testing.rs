@@ -1,0 +1,38 @@
+//! A cluster that is well, and what is found in one that is not.
+
+use super::{Facts, Severity, judge};
+use serde_json::json;
+
+pub(super) fn well() -> Facts {
+    Facts {
+        now: 1_800_000_000,
+        version: Ok(json!({"minor": "37+"})),
+        webhooks: Ok(Vec::new()),
+        policies: Ok(vec![json!({})]),
+        injectors: Ok(Vec::new()),
+        templates: Ok(Vec::new()),
+        budgets: Ok(Vec::new()),
+        pods: Ok(Vec::new()),
+        config_maps: Ok(Vec::new()),
+        trial: Ok(json!({"spec": {"initContainers": [{"name": "ebb"}]}})),
+        monitors: Err("not found".to_owned()),
+        refused: Vec::new(),
+    }
+}
+
+pub(super) fn troubles(facts: &Facts) -> Vec<(&'static str, Severity, String)> {
+    let found = judge(facts).into_iter().filter(|finding| finding.severity > Severity::Ok);
+    found
+        .map(|finding| {
+            assert!(!finding.remedy.is_empty(), "{finding:?}");
+            (finding.category, finding.severity, finding.found)
+        })
+        .collect()
+}
+
+/// Exactly one trouble, of that category and severity, that says so.
+pub(super) fn only(facts: &Facts, category: &str, severity: Severity, words: &str) {
+    let found = troubles(facts);
+    let [one] = found.as_slice() else { panic!("{found:?}") };
+    assert!(one.0 == category && one.1 == severity && one.2.contains(words), "{one:?}");
+}
