@@ -8,6 +8,7 @@ use clap::Args;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 It finds the cluster as kubectl does. Nothing is changed: the pod that is tried is never created.
+The Secret that the webhook's certificate is in is read if the account may; of it, only the certificate is kept.
 
 Exit codes: 0 all is well, or nothing worse than a warning; 1 there is an error.
 

@@ -104,7 +104,12 @@ async fn ebb_check_finds_what_is_planted_and_nothing_else() {
     expect(&findings(&cluster.kubeconfig()).1, &[down, ("webhook", "ends in 50")]);
     // The next authority stands beside it, before anybody serves a certificate of it.
     let next = renew(&cluster, CertificateParams::default()).await;
-    trust(&cluster, &(authority + &next)).await;
+    trust(&cluster, &(authority.clone() + &next)).await;
+    expect(&findings(&cluster.kubeconfig()).1, &[down]);
+    // Somebody replaces the certificate, and forgets whom the API server trusts. Those who mount it have not seen it yet.
+    let foreign = renew(&cluster, CertificateParams::default()).await;
+    expect(&findings(&cluster.kubeconfig()).1, &[down, ("webhook", "is of no authority that")]);
+    trust(&cluster, &(authority + &foreign)).await;
     expect(&findings(&cluster.kubeconfig()).1, &[down]);
 
     let config_map = |name: &str, text: &str| {
@@ -161,5 +166,7 @@ async fn the_account_of_helm_test_sees_as_much(cluster: &Cluster) {
     }
     let account = cluster.kubeconfig_as(NAMESPACE, ACCOUNT).await;
     assert_eq!(findings(&account), findings(&cluster.kubeconfig()));
+    let ended = run(program().args(["check"]).env("KUBECONFIG", &account));
+    assert!(ended.out.contains("was not looked at, the pod that is tried decides"), "it reads no Secret: {ended:?}");
     cluster.used_its_rights(NAMESPACE, ACCOUNT, &rights_of(&hooks, ACCOUNT));
 }

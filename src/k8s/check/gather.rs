@@ -1,6 +1,6 @@
 //! The calls. Each fact is asked for by itself, so that one that is refused leaves the others.
 
-use super::{Facts, Listed, Pod, Said};
+use super::{Certificate, Facts, Listed, Pod, Said};
 use http::Request;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -15,18 +15,20 @@ const CONFIG_MAP: &str = "ebb-config";
 /// Asks. The trial pod is only tried, in `namespace`.
 pub(crate) async fn gather(client: &Client, namespace: &str) -> Facts {
     let ours = "labelSelector=app.kubernetes.io%2Fpart-of%3Debb";
-    let injectors = format!("{ours}%2Capp.kubernetes.io%2Fcomponent%3Dinjector");
+    let injecting = format!("{ours}%2Capp.kubernetes.io%2Fcomponent%3Dinjector");
     let admission = "/apis/admissionregistration.k8s.io/v1";
     let get = async |path: &str| call(client, Request::get(path).body(Vec::new())).await;
     let list = async |path: &str, selector: &str| paged(client, path, selector, |item| Some(item.clone())).await;
     let pods = pods(client).await;
+    let injectors = list("/apis/apps/v1/deployments", &injecting).await;
     Facts {
         now: Timestamp::now().as_second(),
         version: get("/version").await,
         webhooks: list(&format!("{admission}/mutatingwebhookconfigurations"), ours).await,
         policies: list(&format!("{admission}/mutatingadmissionpolicies"), ours).await,
-        injectors: list("/apis/apps/v1/deployments", &injectors).await,
-        templates: list("/api/v1/configmaps", &injectors).await,
+        certificates: certificates(client, &injectors).await,
+        injectors,
+        templates: list("/api/v1/configmaps", &injecting).await,
         budgets: list("/apis/policy/v1/poddisruptionbudgets", "").await,
         config_maps: config_maps(client, &pods).await,
         pods,
@@ -90,17 +92,23 @@ async fn refused(client: &Client, namespace: &str) -> Vec<String> {
     ];
     let mut refused = Vec::new();
     for (verb, group, resource, namespace) in needed {
-        let review = json!({
-            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": {"verb": verb, "group": group, "resource": resource, "namespace": namespace}},
-        });
-        let request = Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews");
-        let request = request.header("content-type", "application/json").body(review.to_string().into_bytes());
-        if !call(client, request).await.is_ok_and(|answer| answer["status"]["allowed"] == true) {
+        let attributes = json!({"verb": verb, "group": group, "resource": resource, "namespace": namespace});
+        if !may(client, &attributes).await {
             refused.push(format!("{verb} {resource}"));
         }
     }
     refused
+}
+
+/// Whether this account may do that.
+async fn may(client: &Client, attributes: &Value) -> bool {
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    });
+    let request = Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews");
+    let request = request.header("content-type", "application/json").body(review.to_string().into_bytes());
+    call(client, request).await.is_ok_and(|answer| answer["status"]["allowed"] == true)
 }
 
 /// All pods that ask for a cache or have one, reduced.
@@ -134,6 +142,40 @@ async fn config_maps(client: &Client, pods: &Listed<Pod>) -> Listed {
         all.extend(paged(client, "/api/v1/configmaps", &selector, is_looked_at).await?);
     }
     Ok(all)
+}
+
+/// What injectors serve. Each Secret is asked for by its name, so that an account may be allowed to read that one alone; and
+/// only by those who may, since somebody may be told of each attempt to read one.
+async fn certificates(client: &Client, injectors: &Listed) -> Vec<Certificate> {
+    let mut all = Vec::new();
+    for injector in injectors.iter().flatten() {
+        let Some((namespace, service, secret)) = serving(injector) else { continue };
+        let get = json!({"verb": "get", "resource": "secrets", "namespace": namespace, "name": secret});
+        let found = match may(client, &get).await {
+            true => {
+                let path = format!("/api/v1/namespaces/{namespace}/secrets/{secret}");
+                call(client, Request::get(path).body(Vec::new())).await
+            }
+            false => Err("this account may not get it".to_owned()),
+        };
+        let chain = found.map(|secret| secret["data"]["tls.crt"].as_str().unwrap_or_default().to_owned());
+        all.push(Certificate { namespace, service, secret, chain });
+    }
+    all
+}
+
+/// Namespace, Service and Secret of an injector: it is told the Secret that it fills itself; another one is mounted.
+fn serving(injector: &Value) -> Option<(String, String, String)> {
+    let spec = &injector["spec"]["template"]["spec"];
+    let named = |values: &Value, name: &str| values.as_array()?.iter().find(|value| value["name"] == name).cloned();
+    let container = named(&spec["containers"], "injector")?;
+    let told = |key: &str| {
+        let words = container["args"].as_array()?.iter().filter_map(Value::as_str);
+        words.filter_map(|word| word.strip_prefix(key)).next().map(str::to_owned)
+    };
+    let mounted = || named(&spec["volumes"], "tls")?["secret"]["secretName"].as_str().map(str::to_owned);
+    let namespace = injector["metadata"]["namespace"].as_str()?.to_owned();
+    Some((namespace, told("--service=")?, told("--secret=").or_else(mounted)?))
 }
 
 /// Whether nothing becomes of it any more, for better or worse.
@@ -260,6 +302,24 @@ mod tests {
         }));
         let names: Vec<String> = pods(&server).await.unwrap().into_iter().map(|pod| pod.name).collect();
         assert_eq!(names, ["shop/p", "till/p"]);
+    }
+
+    #[tokio::test]
+    async fn the_secret_of_an_injector_is_the_one_that_it_fills_or_that_is_mounted() {
+        let injector = |args: &[&str], volumes: Value| {
+            let containers = json!([{"name": "another", "args": ["--secret=x"]}, {"name": "injector", "args": args}]);
+            let spec = json!({"containers": containers, "volumes": volumes});
+            json!({"metadata": {"namespace": "sys"}, "spec": {"template": {"spec": spec}}})
+        };
+        let of = |secret: &str| Some(("sys".to_owned(), "i".to_owned(), secret.to_owned()));
+        assert_eq!(serving(&injector(&["--service=i", "--secret=own"], json!([]))), of("own"));
+        let mounted = json!([{"name": "template"}, {"name": "tls", "secret": {"secretName": "given"}}]);
+        let given = injector(&["--service=i"], mounted);
+        assert_eq!(serving(&given), of("given"));
+        assert_eq!(serving(&injector(&["--service=i"], json!([]))), None);
+
+        let refused = certificates(&server(json!({})), &Ok(vec![given])).await;
+        assert_eq!(refused[0].chain, Err("this account may not get it".to_owned()));
     }
 
     #[tokio::test]

@@ -57,6 +57,8 @@ pub(crate) struct Facts {
     pub(crate) policies: Listed,
     /// The Deployments of injectors.
     pub(crate) injectors: Listed,
+    /// What they serve.
+    pub(crate) certificates: Vec<Certificate>,
     /// The ConfigMaps of injectors: what they put into pods.
     pub(crate) templates: Listed,
     /// The PodDisruptionBudgets.
@@ -71,6 +73,17 @@ pub(crate) struct Facts {
     pub(crate) monitors: Said,
     /// What this account may not do, of what was needed.
     pub(crate) refused: Vec<String>,
+}
+
+/// The certificate that an injector serves, and the Secret that it is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Certificate {
+    /// Of the injector, its Service and its Secret.
+    pub(crate) namespace: String,
+    pub(crate) service: String,
+    pub(crate) secret: String,
+    /// `tls.crt` in base64, or why it cannot be read.
+    pub(crate) chain: Result<String, String>,
 }
 
 /// What is looked at of a pod.

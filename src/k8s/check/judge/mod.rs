@@ -6,7 +6,7 @@ mod data_plane;
 mod testing;
 mod webhook;
 
-use super::{Facts, Finding, Listed, Pod, Severity};
+use super::{Certificate, Facts, Finding, Listed, Pod, Severity};
 use control_plane::control_plane;
 use data_plane::data_plane;
 use serde_json::Value;
@@ -133,7 +133,7 @@ fn trial(facts: &Facts, all: &mut Vec<Finding>) {
 fn rbac(facts: &Facts, all: &mut Vec<Finding>) {
     const CATEGORY: &str = "rbac";
     match facts.refused.is_empty() {
-        true => ok(all, CATEGORY, "this account may look at everything"),
+        true => ok(all, CATEGORY, "this account may look at all that is needed"),
         false => {
             let found = format!("this account may not: {}", facts.refused.join(", "));
             bad(all, CATEGORY, Severity::Warning, found, "What it may not look at was not checked.");

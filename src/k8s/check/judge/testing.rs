@@ -10,6 +10,7 @@ pub(super) fn well() -> Facts {
         webhooks: Ok(Vec::new()),
         policies: Ok(vec![json!({})]),
         injectors: Ok(Vec::new()),
+        certificates: Vec::new(),
         templates: Ok(Vec::new()),
         budgets: Ok(Vec::new()),
         pods: Ok(Vec::new()),

@@ -1,15 +1,30 @@
 //! Whether the API server trusts the webhook, and for how long.
+//!
+//! ```text
+//!  MutatingWebhookConfiguration ── caBundle ──► authorities ──┐ hold for a while
+//!   └─ service: NAME.NAMESPACE.svc ───────────────────────────┼─► does the chain lead to one of them, for that name?
+//!  Secret ── tls.crt ──► leaf, and what is between ───────────┘ hold for a while
+//! ```
+//! The API server's verifier is Go's, this one is webpki. Where the two may differ, nothing is an error: a pod that is tried
+//! tells what the API server thinks.
 
-use super::{Facts, Finding, Severity, bad, items, ok};
+use super::{Certificate, Facts, Finding, Severity, bad, items, ok, plain};
 use base64::Engine as _;
-use rustls::pki_types::CertificateDer;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, RootCertStore};
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// The longest time before its end at which an authority should have been replaced, in seconds.
+/// The longest time before its end at which a certificate should have been replaced, in seconds.
 const MONTH: i64 = 30 * 86_400;
 
+const CATEGORY: &str = "webhook";
+
 pub(super) fn webhook(facts: &Facts, all: &mut Vec<Finding>) {
-    const CATEGORY: &str = "webhook";
     for configuration in items(&facts.webhooks, "webhooks", CATEGORY, all) {
         for webhook in configuration["webhooks"].as_array().into_iter().flatten() {
             let name = webhook["name"].as_str().unwrap_or_default();
@@ -33,11 +48,14 @@ pub(super) fn webhook(facts: &Facts, all: &mut Vec<Finding>) {
                     ok(all, CATEGORY, format!("the authority of {name} holds for {} days", (end - facts.now) / 86_400));
                 }
             }
+            if last(bundle).is_some() {
+                served(facts, plain(&configuration["metadata"]["name"]), webhook, all);
+            }
         }
     }
 }
 
-/// How long before its end an authority should have been replaced, in seconds. Whoever renews by itself, as the injector
+/// How long before its end a certificate should have been replaced, in seconds. Whoever renews by itself, as the injector
 /// and cert-manager do, starts when a third of its life is left: at a quarter nobody did. Those that people make last for
 /// years, of which a quarter is too early and a month is time enough.
 fn late(from: i64, end: i64) -> i64 {
@@ -46,14 +64,108 @@ fn late(from: i64, end: i64) -> i64 {
 
 /// From when to when the authority of a bundle is valid that ends last.
 fn last(bundle: &str) -> Option<(i64, i64)> {
-    let pem = base64::engine::general_purpose::STANDARD.decode(bundle).ok()?;
-    let authorities = CertificateDer::pem_slice_iter(&pem).filter_map(|der| {
-        let der = der.ok()?;
-        let (_, certificate) = x509_parser::parse_x509_certificate(&der).ok()?;
-        let validity = certificate.validity();
-        Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
-    });
-    authorities.max_by_key(|(_, end)| *end)
+    certificates(bundle).iter().filter_map(validity).max_by_key(|(_, end)| *end)
+}
+
+/// Those that can be read of PEM in base64, as objects hold it.
+fn certificates(encoded: &str) -> Vec<CertificateDer<'static>> {
+    let pem = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap_or_default();
+    CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect()
+}
+
+fn validity(der: &CertificateDer<'_>) -> Option<(i64, i64)> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    let validity = certificate.validity();
+    Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
+}
+
+/// What is served, held against what a webhook of this configuration trusts.
+fn served(facts: &Facts, configuration: &str, webhook: &Value, all: &mut Vec<Finding>) {
+    let (client, name) = (&webhook["clientConfig"], plain(&webhook["name"]));
+    let service = (plain(&client["service"]["namespace"]), plain(&client["service"]["name"]));
+    let is_of = |served: &&Certificate| (&*served.namespace, &*served.service) == service;
+    let Some(Certificate { namespace, secret, chain, .. }) = facts.certificates.iter().find(is_of) else { return };
+    let secret = format!("the Secret {namespace}/{secret}");
+    let chain = match chain {
+        Ok(chain) => certificates(chain),
+        Err(why) => {
+            return ok(all, CATEGORY, format!("{secret} was not looked at, the pod that is tried decides: {why}"));
+        }
+    };
+    let Some((from, end)) = chain.first().and_then(validity) else {
+        let found = format!("{secret} holds no certificate that can be read (tls.crt), which {name} is served with");
+        return bad(all, CATEGORY, Severity::Error, found, "The injector or cert-manager writes it: read its logs.");
+    };
+    let (trusted, host) = (certificates(plain(&client["caBundle"])), format!("{}.{}.svc", service.1, service.0));
+    let renew = "Renew it; if the injector or cert-manager should, read its logs.";
+    let mut tell = |severity, found: String, remedy: &str| bad(all, CATEGORY, severity, found, remedy);
+    match verdict(&chain, trusted, &host, facts.now) {
+        _ if end <= facts.now => tell(Severity::Error, format!("the certificate in {secret} has ended"), renew),
+        Verdict::Foreign => {
+            let found = format!("the certificate in {secret} is of no authority that {name} trusts");
+            let remedy = format!(
+                "Put the authority of {secret} into caBundle of the MutatingWebhookConfiguration {configuration}, or let \
+                 who writes both do so: read the logs of the injector, or of cert-manager's cainjector."
+            );
+            tell(Severity::Error, found, &remedy);
+        }
+        Verdict::OfAnother => {
+            let found = format!("the certificate in {secret} is not for {host}, by which the API server calls {name}");
+            let remedy =
+                format!("Make one for {host}; the MutatingWebhookConfiguration {configuration} names the Service.");
+            tell(Severity::Error, found, &remedy);
+        }
+        Verdict::Unsure(why) => {
+            let found = format!("whether {name} trusts the certificate in {secret} cannot be told: {why}");
+            let remedy = format!("Compare it with caBundle of the MutatingWebhookConfiguration {configuration}.");
+            tell(Severity::Warning, found, &remedy);
+        }
+        Verdict::Trusted if end - facts.now < late(from, end) => {
+            let hours = (end - facts.now) / 3600;
+            tell(Severity::Warning, format!("the certificate in {secret} ends in {hours} hours"), renew);
+        }
+        Verdict::Trusted => {
+            let days = (end - facts.now) / 86_400;
+            ok(all, CATEGORY, format!("{name} trusts the certificate in {secret}, which holds for {days} days"));
+        }
+    }
+}
+
+/// What a client makes of a chain.
+#[derive(Debug)]
+enum Verdict {
+    Trusted,
+    /// None of the authorities has signed it.
+    Foreign,
+    /// It is for other names.
+    OfAnother,
+    /// Something else is wrong, of which the API server may think otherwise.
+    Unsure(rustls::Error),
+}
+
+fn verdict(chain: &[CertificateDer<'_>], trusted: Vec<CertificateDer<'_>>, host: &str, now: i64) -> Verdict {
+    let Some((leaf, between)) = chain.split_first() else { return Verdict::Foreign };
+    // Go takes what is itself in the bundle.
+    if trusted.contains(leaf) {
+        return Verdict::Trusted;
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(trusted);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let Ok(verifier) = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build() else {
+        return Verdict::Foreign;
+    };
+    let Ok(name) = ServerName::try_from(host) else { return Verdict::OfAnother };
+    let at = UnixTime::since_unix_epoch(Duration::from_secs(now.try_into().unwrap_or(0)));
+    match verifier.verify_server_cert(leaf, between, &name, &[], at) {
+        Ok(_) => Verdict::Trusted,
+        Err(rustls::Error::InvalidCertificate(why)) => match why {
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Verdict::Foreign,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Verdict::OfAnother,
+            why => Verdict::Unsure(why.into()),
+        },
+        Err(why) => Verdict::Unsure(why),
+    }
 }
 
 #[cfg(test)]
@@ -62,26 +174,96 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// A webhook that trusts one authority, so many days old and so many before its end.
-    fn trusting(old: i64, left: i64) -> Facts {
-        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        let at = |days: i64| time::OffsetDateTime::from_unix_timestamp(well().now + days * 86_400).unwrap();
-        (params.not_before, params.not_after) = (at(-old), at(left));
-        let pem = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
-        let bundle = base64::engine::general_purpose::STANDARD.encode(pem);
-        let webhook = json!({"webhooks": [{"name": "w", "clientConfig": {"caBundle": bundle}}]});
+    const NOW: i64 = 1_800_000_000;
+
+    fn days(days: i64) -> time::OffsetDateTime {
+        time::OffsetDateTime::from_unix_timestamp(NOW + days * 86_400).unwrap()
+    }
+
+    fn encoded(pem: &str) -> String {
+        base64::engine::general_purpose::STANDARD.encode(pem)
+    }
+
+    /// A cluster with one webhook that trusts these.
+    fn trusting(bundle: &str) -> Facts {
+        let client = json!({"caBundle": encoded(bundle), "service": {"namespace": "sys", "name": "i"}});
+        let webhook = json!({"metadata": {"name": "c"}, "webhooks": [{"name": "w", "clientConfig": client}]});
         Facts { webhooks: Ok(vec![webhook]), policies: Ok(Vec::new()), ..well() }
+    }
+
+    /// A webhook that trusts one authority, so many days old and so many before its end.
+    fn of_age(old: i64, left: i64) -> Facts {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        (params.not_before, params.not_after) = (days(-old), days(left));
+        trusting(&params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem())
     }
 
     #[test]
     fn an_authority_is_late_a_month_before_its_end_or_in_the_last_quarter_of_its_life() {
         for (old, left) in [(0, 365), (334, 31), (60, 30), (67, 23), (6, 2)] {
-            assert_eq!(troubles(&trusting(old, left)), [], "{old} days old, {left} left");
+            assert_eq!(troubles(&of_age(old, left)), [], "{old} days old, {left} left");
         }
         for (old, left) in [(336, 29), (3600, 29), (68, 22), (7, 2)] {
             let words = format!("ends in {} hours", left * 24);
-            only(&trusting(old, left), "webhook", Severity::Warning, &words);
+            only(&of_age(old, left), "webhook", Severity::Warning, &words);
         }
-        only(&trusting(9, 0), "webhook", Severity::Error, "has ended");
+        only(&of_age(9, 0), "webhook", Severity::Error, "has ended");
+    }
+
+    type Authority = rcgen::CertifiedIssuer<'static, rcgen::KeyPair>;
+
+    fn authority() -> Authority {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap()
+    }
+
+    /// A leaf for a name, so many days old and so many before its end.
+    fn leaf(authority: &Authority, name: &str, old: i64, left: i64) -> String {
+        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (days(-old), days(left));
+        params.signed_by(&rcgen::KeyPair::generate().unwrap(), authority).unwrap().pem()
+    }
+
+    /// The same cluster, in which this is served, or cannot be read.
+    fn serving(bundle: &str, chain: Result<&str, &str>) -> Facts {
+        let text = |text: &str| text.to_owned();
+        let (namespace, service, secret) = (text("sys"), text("i"), text("tls"));
+        let chain = chain.map(encoded).map_err(text);
+        Facts { certificates: vec![Certificate { namespace, service, secret, chain }], ..trusting(bundle) }
+    }
+
+    #[test]
+    fn what_is_served_is_held_against_what_is_trusted() {
+        use Severity::{Error, Warning};
+        const HOST: &str = "i.sys.svc";
+        let (ours, next, foreign) = (authority(), authority(), authority());
+        let both = ours.pem() + &next.pem();
+        let found = |bundle: &str, chain: &str| troubles(&serving(bundle, Ok(chain)));
+        for signer in [&ours, &next] {
+            assert_eq!(found(&both, &leaf(signer, HOST, 1, 90)), [], "in a rotation both are trusted");
+        }
+        let itself = leaf(&ours, HOST, 1, 90);
+        assert_eq!(found(&itself, &itself), [], "it is in the bundle itself");
+        assert_eq!(troubles(&serving(&ours.pem(), Err("this account may not get it"))), []);
+
+        let wrong = |bundle: &str, chain: &str, severity, words| {
+            only(&serving(bundle, Ok(chain)), "webhook", severity, words);
+        };
+        let of_none = "the certificate in the Secret sys/tls is of no authority that w trusts";
+        wrong(&both, &leaf(&foreign, HOST, 1, 90), Error, of_none);
+        wrong(&next.pem(), &leaf(&ours, HOST, 1, 90), Error, of_none);
+        wrong(&both, &leaf(&ours, "i.shop.svc", 1, 90), Error, "is not for i.sys.svc, by which the API server calls w");
+        wrong(&both, &leaf(&ours, HOST, 90, 0), Error, "the certificate in the Secret sys/tls has ended");
+        wrong(&both, &leaf(&ours, HOST, 80, 20), Warning, "the certificate in the Secret sys/tls ends in 480 hours");
+        wrong(&both, &leaf(&ours, HOST, -1, 90), Warning, "cannot be told: ");
+        wrong(&both, "", Error, "the Secret sys/tls holds no certificate that can be read");
+
+        let facts = serving(&next.pem(), Ok(&itself));
+        let remedy = super::super::judge(&facts).into_iter().find(|finding| finding.severity == Error).unwrap().remedy;
+        assert!(
+            remedy.contains("the Secret sys/tls") && remedy.contains("MutatingWebhookConfiguration c,"),
+            "{remedy}"
+        );
     }
 }
