@@ -55,7 +55,8 @@ fn protects(budget: &Value, deployment: &Value) -> bool {
         && selector["matchExpressions"].as_array().into_iter().flatten().all(fits)
 }
 
-/// The image that an injector runs, and the one that it puts into pods; `None` if its template is nowhere.
+/// The image that an injector runs, and the one that it puts into pods; `None` if its template is nowhere, or somebody chose
+/// an image for sidecars.
 fn images(deployment: &Value, templates: &[Value]) -> Option<(String, String)> {
     let spec = &deployment["spec"]["template"]["spec"];
     let image = |containers: &Value, name: &str| {
@@ -67,8 +68,20 @@ fn images(deployment: &Value, templates: &[Value]) -> Option<(String, String)> {
         template["metadata"]["namespace"] == deployment["metadata"]["namespace"]
             && template["metadata"]["name"] == volume["configMap"]["name"]
     })?;
+    if template["metadata"]["annotations"]["ebb-cache.io/sidecar-image"] == "chosen" {
+        return None;
+    }
     let template: Value = serde_yaml_ng::from_str(template["data"][TEMPLATE].as_str()?).ok()?;
     Some((image(&spec["containers"], "injector")?, image(&template["template"]["spec"]["initContainers"], "ebb")?))
+}
+
+/// The version of Ebb that new pods get; `None` where that is not known, or several injectors give several.
+pub(super) fn version_of_new_pods(facts: &Facts) -> Option<&str> {
+    let injecting = facts.templates.iter().chain(&facts.policies).flatten();
+    let mut versions: Vec<&str> =
+        injecting.filter_map(|object| object["metadata"]["annotations"]["ebb-cache.io/version"].as_str()).collect();
+    versions.dedup();
+    if versions.len() == 1 { versions.pop() } else { None }
 }
 
 #[cfg(test)]
@@ -76,6 +89,20 @@ mod tests {
     use super::super::testing::{only, troubles, well};
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn the_version_of_new_pods_is_known_where_injectors_agree() {
+        let gives = |version: &str| json!({"metadata": {"annotations": {"ebb-cache.io/version": version}}});
+        let of = |templates: &[&str], policies: &[&str]| {
+            let all = |versions: &[&str]| Ok(versions.iter().map(|version| gives(version)).collect());
+            let facts = Facts { templates: all(templates), policies: all(policies), ..well() };
+            version_of_new_pods(&facts).map(str::to_owned)
+        };
+        assert_eq!(of(&["2"], &[]).as_deref(), Some("2"));
+        assert_eq!(of(&[], &["2"]).as_deref(), Some("2"));
+        assert_eq!(of(&["2"], &["2"]).as_deref(), Some("2"));
+        assert_eq!((of(&[], &[]), of(&["2"], &["3"]), version_of_new_pods(&injecting())), (None, None, None));
+    }
 
     /// An injector of two replicas that is well, with its budget and its template.
     fn injecting() -> Facts {
@@ -148,6 +175,10 @@ mod tests {
         let mut other = injecting();
         other.injectors.as_mut().unwrap()[0]["spec"]["template"]["spec"]["containers"][1]["image"] = json!("ebb:3");
         only(&other, "control-plane", Severity::Warning, "runs the image ebb:3 and gives pods ebb:2");
+        let mut chosen = Facts { injectors: other.injectors.clone(), ..injecting() };
+        chosen.templates.as_mut().unwrap()[0]["metadata"]["annotations"] =
+            json!({"ebb-cache.io/sidecar-image": "chosen"});
+        assert_eq!(troubles(&chosen), [], "somebody wants it so");
         other.templates.as_mut().unwrap()[0]["metadata"]["namespace"] = json!("shop");
         assert_eq!(troubles(&other), [], "the template of another injector");
         let forbidden = Facts { templates: Err("forbidden".to_owned()), ..injecting() };

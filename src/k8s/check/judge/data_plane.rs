@@ -1,5 +1,6 @@
 //! Whether pods have the sidecars they ask for, and whether those are well.
 
+use super::control_plane::version_of_new_pods;
 use super::{Facts, Finding, Pod, Severity, bad, ok};
 
 pub(super) fn data_plane(facts: &Facts, all: &mut Vec<Finding>) {
@@ -11,7 +12,9 @@ pub(super) fn data_plane(facts: &Facts, all: &mut Vec<Finding>) {
             return bad(all, CATEGORY, Severity::Warning, found, "Run this with an account that may list them.");
         }
     };
-    let own = env!("CARGO_PKG_VERSION");
+    // Where nobody says what new pods get, this program's version is that of the release.
+    let installed = version_of_new_pods(facts).unwrap_or(env!("CARGO_PKG_VERSION"));
+    let other = format!("have another version of Ebb than {installed}, which new pods get");
     type Rule<'a> = (&'a str, Severity, &'a str, &'a dyn Fn(&Pod) -> bool);
     let rules: &[Rule<'_>] = &[
         (
@@ -51,10 +54,10 @@ pub(super) fn data_plane(facts: &Facts, all: &mut Vec<Finding>) {
             &|pod| pod.pending_resize.is_some(),
         ),
         (
-            "have another version of Ebb than this program",
+            &other,
             Severity::Warning,
-            "New pods get the installed version: kubectl rollout restart.",
-            &|pod| pod.has_sidecar && !pod.version.is_empty() && pod.version != own,
+            "Create them anew: kubectl rollout restart.",
+            &|pod| pod.has_sidecar && !pod.version.is_empty() && pod.version != installed,
         ),
     ];
     let mut well = true;
