@@ -273,6 +273,23 @@ async fn a_hot_key_is_found_by_its_share_of_the_reads() {
 }
 
 #[test]
+fn diagnostics_hold_what_an_ebb_says_about_itself_and_no_key() {
+    let ebb = Ebb::start(&["--max-memory", "64Mi"]);
+    assert!(run(&["set", "a-telling-key", "a-telling-value", "--addr", &ebb.data]).1);
+    assert!(run(&["compact", "--admin-addr", &ebb.admin]).1);
+    let (printed, well) = run(&["diagnostics", "--admin-addr", &ebb.admin]);
+    assert!(well && !printed.contains("telling"), "{printed}");
+    let told: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(told["stats"]["receipts"][0]["reason"], "requested", "{printed}");
+    assert_eq!(told["big_keys"]["keys"][0]["value_bytes"], "a-telling-value".len());
+    assert!(told["findings"].is_array() && told["memory_map"]["logs"].is_array() && told["hot_keys"]["sampled"] == 0);
+    let knobs = told["config"]["knobs"].as_array().unwrap();
+    let knob = knobs.iter().find(|knob| knob["key"] == "maxMemory").unwrap();
+    assert!(knob["source"].as_str().unwrap().contains("--max-memory"), "{knob}");
+    assert!(!run(&["diagnostics", "--admin-addr", "127.0.0.1:1"]).1, "nobody is there");
+}
+
+#[test]
 fn the_memory_map_counts_segments_by_how_full_they_are() {
     let ebb = Ebb::start(&["--max-memory", "64Mi"]);
     assert!(run(&["set", "k", "v", "--addr", &ebb.data]).1);

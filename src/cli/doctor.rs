@@ -38,7 +38,7 @@ pub(super) async fn run(args: DoctorArgs) -> Outcome {
     let answer = args.at.connect().await?.diagnose(proto::DiagnoseRequest {}).await.map_err(refuse)?;
     let findings = worst_first(answer.into_inner().findings);
     match args.output {
-        Output::Json => output::json(&json!({ "findings": findings.iter().map(as_json).collect::<Vec<_>>() }))?,
+        Output::Json => output::json(&json!({ "findings": as_json(&findings) }))?,
         Output::Text => output::line(as_text(&findings).trim_end())?,
     }
     if findings.iter().any(|finding| finding.severity == "error") { Err(Failure::Said) } else { Ok(()) }
@@ -65,9 +65,10 @@ fn as_text(findings: &[Finding]) -> String {
     findings.iter().map(one).collect::<Vec<_>>().join("\n")
 }
 
-fn as_json(finding: &Finding) -> serde_json::Value {
-    let Finding { code, severity, evidence, remedy, link } = finding;
-    json!({ "code": code, "severity": severity, "evidence": evidence, "remedy": remedy, "link": link })
+/// The findings with the names they have on the wire.
+pub(super) fn as_json(findings: &[Finding]) -> serde_json::Value {
+    let one = |Finding { code, severity, evidence, remedy, link }: &Finding| json!({ "code": code, "severity": severity, "evidence": evidence, "remedy": remedy, "link": link });
+    findings.iter().map(one).collect()
 }
 
 #[cfg(test)]

@@ -64,10 +64,7 @@ pub(super) async fn run(args: KeysArgs) -> Outcome {
         (answer.keys, answer.sampled_entries, "entries")
     };
     match args.output {
-        Output::Json => output::json(&json!({
-            "sampled": sampled,
-            "keys": keys.iter().map(|info| as_json(info, clear)).collect::<Vec<_>>(),
-        })),
+        Output::Json => output::json(&as_json(&keys, sampled, clear)),
         Output::Text if keys.is_empty() => output::line(&format!("nothing yet: {sampled} {what} were sampled")),
         Output::Text => {
             let figure = if args.which.hot { "of the reads" } else { "value" };
@@ -91,7 +88,12 @@ fn name(info: &proto::KeyInfo, clear: bool) -> String {
     }
 }
 
-fn as_json(info: &proto::KeyInfo, clear: bool) -> serde_json::Value {
+/// The keys with the names they have on the wire.
+pub(super) fn as_json(keys: &[proto::KeyInfo], sampled: u64, clear: bool) -> serde_json::Value {
+    json!({ "sampled": sampled, "keys": keys.iter().map(|info| one(info, clear)).collect::<Vec<_>>() })
+}
+
+fn one(info: &proto::KeyInfo, clear: bool) -> serde_json::Value {
     json!({
         "namespace": info.namespace,
         "key": clear.then(|| info.key.escape_ascii().to_string()),
@@ -110,6 +112,6 @@ mod tests {
         let info = proto::KeyInfo { key: b"caf\xc3\xa9".as_slice().into(), key_hash: 0xab, ..Default::default() };
         assert_eq!(name(&info, false), "#00000000000000ab");
         assert_eq!(name(&info, true), "caf\\xc3\\xa9");
-        assert_eq!(as_json(&info, false)["key"], serde_json::Value::Null);
+        assert_eq!(one(&info, false)["key"], serde_json::Value::Null);
     }
 }

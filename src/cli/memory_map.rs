@@ -49,7 +49,8 @@ pub(super) async fn run(args: MemoryMapArgs) -> Outcome {
     }
 }
 
-fn as_json(map: &proto::GetMemoryMapResponse) -> serde_json::Value {
+/// The map with the names it has on the wire.
+pub(super) fn as_json(map: &proto::GetMemoryMapResponse) -> serde_json::Value {
     let log = |log: &proto::get_memory_map_response::Log| json!({ "shard": log.shard, "log": log.name, "occupancy_percent": log.occupancy_percent });
     json!({
         "segment_bytes": map.segment_bytes,

@@ -18,6 +18,7 @@ mod compact;
 mod config;
 mod connect;
 mod data;
+mod diagnostics;
 mod doctor;
 mod explain;
 mod inject;
@@ -94,6 +95,8 @@ pub(crate) enum Command {
     Keys(keys::KeysArgs),
     /// Show how full the segments are.
     MemoryMap(memory_map::MemoryMapArgs),
+    /// Print everything an Ebb says about itself as one JSON document, to hand on.
+    Diagnostics(diagnostics::DiagnosticsArgs),
     /// Say whether an installation in a cluster is well, with a remedy for what is not.
     Check(check::CheckArgs),
     /// Put a sidecar into the pods and workloads of manifests.
@@ -166,6 +169,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Top(args) => wait(top::run(args)),
         Command::Keys(args) => wait(keys::run(args)),
         Command::MemoryMap(args) => wait(memory_map::run(args)),
+        Command::Diagnostics(args) => wait(diagnostics::run(args)),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
         Command::Check(args) => wait(check::run(args)),

@@ -53,12 +53,9 @@ pub(super) fn data_plane(facts: &Facts, all: &mut Vec<Finding>) {
             "Ebb goes below a lower limit by itself; if it stays so, the node has no room: kubectl describe the pod.",
             &|pod| pod.pending_resize.is_some(),
         ),
-        (
-            &other,
-            Severity::Warning,
-            "Create them anew: kubectl rollout restart.",
-            &|pod| pod.has_sidecar && !pod.version.is_empty() && pod.version != installed,
-        ),
+        (&other, Severity::Warning, "Create them anew: kubectl rollout restart.", &|pod| {
+            pod.has_sidecar && !pod.version.is_empty() && pod.version != installed
+        }),
     ];
     let mut well = true;
     for (what, severity, remedy, applies) in rules {

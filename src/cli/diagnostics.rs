@@ -1,0 +1,80 @@
+//! `ebb diagnostics`: all that an Ebb says about itself, in one document for who looks into it later, or somewhere else.
+
+use clap::Args;
+use serde_json::{Value, json};
+use tonic::{Response, Status};
+
+use super::connect::AdminAt;
+use super::{Outcome, doctor, keys, memory_map, output, stats};
+use crate::{clock, proto};
+
+/// Keys of each kind.
+const KEYS: u32 = 64;
+/// Entries that are looked at for the largest.
+const SAMPLE: u64 = 100_000;
+
+/// Print everything an Ebb says about itself as one JSON document, to hand on.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The document holds the memory account and the last receipts, the findings, the configuration with
+where each value comes from, how full the segments are, and the keys that stand out, hashed. It
+holds no key and no value. What the server does not tell, it says in its place.
+
+Examples:
+  ebb diagnostics > ebb.json
+  kubectl exec POD --container ebb -- /ebb diagnostics > ebb.json")]
+pub(crate) struct DiagnosticsArgs {
+    #[command(flatten)]
+    at: AdminAt,
+}
+
+/// Prints the document.
+pub(super) async fn run(args: DiagnosticsArgs) -> Outcome {
+    let mut client = args.at.connect().await?;
+    let hot = proto::ListHotKeysRequest { limit: KEYS, clear: false };
+    let big = proto::ListBigKeysRequest { limit: KEYS, clear: false, sample: SAMPLE };
+    output::json(&json!({
+        "taken_at_ms": clock::unix_ms(),
+        "taken_by": env!("CARGO_PKG_VERSION"),
+        "address": args.at.admin_addr.to_string(),
+        "stats": told(client.get_stats(proto::GetStatsRequest {}).await, |told| stats::as_json(&told)),
+        "findings": told(client.diagnose(proto::DiagnoseRequest {}).await, |told| doctor::as_json(&told.findings)),
+        "config": told(client.get_config(proto::GetConfigRequest {}).await, config),
+        "memory_map": told(client.get_memory_map(proto::GetMemoryMapRequest {}).await, |told| memory_map::as_json(&told)),
+        "hot_keys": told(client.list_hot_keys(hot).await, |told| keys::as_json(&told.keys, told.sampled_reads, false)),
+        "big_keys": told(client.list_big_keys(big).await, |told| keys::as_json(&told.keys, told.sampled_entries, false)),
+    }))
+}
+
+/// An answer, or in its place why there is none: an older server does not know every question.
+fn told<T>(answer: Result<Response<T>, Status>, show: impl Fn(T) -> Value) -> Value {
+    match answer {
+        Ok(answer) => show(answer.into_inner()),
+        Err(status) => json!({"refused": format!("{:?}: {}", status.code(), status.message())}),
+    }
+}
+
+fn config(told: proto::GetConfigResponse) -> Value {
+    let proto::GetConfigResponse { knobs, problem, generation, applied_at_ms } = told;
+    let knob =
+        |knob: proto::get_config_response::Knob| json!({"key": knob.key, "value": knob.value, "source": knob.source});
+    json!({
+        "knobs": knobs.into_iter().map(knob).collect::<Vec<_>>(),
+        "problem": problem,
+        "generation": generation,
+        "applied_at_ms": applied_at_ms,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_does_not_tell_stands_in_its_place() {
+        let old = Err(Status::unimplemented("there is no GetConfig"));
+        assert_eq!(told(old, config), json!({"refused": "Unimplemented: there is no GetConfig"}));
+        let told = told(Ok(Response::new(proto::GetConfigResponse { generation: 3, ..Default::default() })), config);
+        assert_eq!(told, json!({"knobs": [], "problem": "", "generation": 3, "applied_at_ms": 0}));
+    }
+}
