@@ -29,7 +29,7 @@ async fn the_policy_gives_pods_what_they_need_and_leaves_the_rest_alone() {
     let Some(cluster) = Cluster::start().await else { return };
     Helm::Four.install(&cluster, &format!("{POLICY},standalone.enabled=true,injector.failurePolicy=Fail"));
     in_force(&cluster).await;
-    corpus::compare(&cluster, &Template::built_in(), By::Policy, 47).await;
+    corpus::compare(&cluster, &Template::built_in(), By::Policy, 50).await;
     what_a_pod_gets(&cluster).await;
     how_large_the_sidecar_is(&cluster).await;
     what_is_asked_in_vain_is_said(&cluster);
@@ -257,7 +257,7 @@ async fn the_policy_follows_the_values_as_the_template_does() {
         };
         cluster.until("the upgraded policy is in force", is_upgraded).await;
         println!("{values}:");
-        corpus::compare(&cluster, &template, By::Policy, 47).await;
+        corpus::compare(&cluster, &template, By::Policy, 50).await;
     }
 }
 

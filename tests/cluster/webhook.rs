@@ -42,7 +42,7 @@ async fn the_webhook_gives_pods_what_ebb_inject_gives_them() {
     steady_load(&one).await;
 
     assert_eq!(told(&cluster.injected("a pod with nothing", &plain(), "shop").await), ["app"]);
-    corpus::compare(&cluster, &Template::built_in(), By::Webhook, 35).await;
+    corpus::compare(&cluster, &Template::built_in(), By::Webhook, 49).await;
     for (what, given, namespace) in [
         ("a pod that declines", labelled("disabled"), "shop"),
         ("a namespace that does not ask", plain(), "plain"),

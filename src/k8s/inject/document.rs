@@ -12,8 +12,8 @@ Printed from the code by `EBB_BLESS=1 cargo test --test inject`; do not edit.
 
 The sidecar is described once, by the PodTemplate that the chart renders, and put into pods in one of three ways: by the
 webhook (`ebb injector`), by the API server itself (a MutatingAdmissionPolicy, Kubernetes 1.36 and newer), or in files by
-`ebb inject`. All read the same annotations and give the same pod, but for one that declares a container `ebb`: the policy
-leaves it alone, the other two complete the container.
+`ebb inject`. All read the same annotations and give the same pod. A container `ebb` that a pod declares among its init
+containers is completed: what it says itself stays.
 
 A pod asks for a cache by the label `ebb-cache.io/inject: enabled`, or is in a namespace with that label; the pod's own
 word wins, and `disabled` declines. What was injected has the label `ebb-cache.io/injected: \"true\"` and the annotations

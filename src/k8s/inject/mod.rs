@@ -8,8 +8,7 @@
 //! J3. The pod keeps its quality-of-service class.
 //! J4. An annotation that makes no sense is a warning, never a refusal.
 //!
-//! The chart's MutatingAdmissionPolicy does the same in the API server, but for pods that declare a container `ebb`; the tests
-//! with an API server compare the two.
+//! The chart's MutatingAdmissionPolicy does the same in the API server; the tests with an API server compare the two.
 
 mod document;
 mod patch;

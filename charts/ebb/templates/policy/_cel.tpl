@@ -35,21 +35,13 @@ type, because a CEL map may not mix kinds of values. */}}
 {{- toRawJson . }}
 {{- end }}
 
-{{/* The sidecar's resources depend on the pod. What a total of its own (spec.resources) covers was asked for already; a
-Guaranteed pod stays so; every other gets what annotations and values say. */}}
+{{/* The sidecar's resources depend on the pod: variables.limits and variables.requests have them, as lists of name and
+amount, since a map that is written down has all its keys. */}}
 {{- define "ebb.celResources" -}}
-variables.guaranteed && !variables.covers_cpu && !variables.covers_memory
-  ? Object.spec.initContainers.resources{
-      limits: {"cpu": variables.guaranteed_cpu, "memory": variables.memory},
-      requests: {"cpu": variables.guaranteed_cpu, "memory": variables.memory}
-    }
-  : Object.spec.initContainers.resources{
-      limits: variables.limits_cpu && !variables.covers_cpu
-        ? {"cpu": variables.cpu_most, "memory": variables.memory}
-        : {"memory": variables.memory},
-      requests: {
-        "cpu": variables.covers_cpu ? "0" : variables.cpu,
-        "memory": variables.covers_memory ? "0" : variables.memory_asked
-      }
-    }
+Object.spec.initContainers.resources{
+  limits: size(variables.limits) == 2
+    ? {"cpu": variables.limits[0].amount, "memory": variables.limits[1].amount}
+    : {"memory": variables.limits[0].amount},
+  requests: {"cpu": variables.requests[0].amount, "memory": variables.requests[1].amount}
+}
 {{- end }}
