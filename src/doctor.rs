@@ -1,14 +1,18 @@
 //! What is wrong with a server, worst first: a pure function of what is known about it.
 //!
 //! Every finding says what was seen, with numbers, and what to do; `docs/operations.md` has a heading for each code, in the same order.
+//!
+//! Of what is counted since the start, the last ten minutes decide: what came before is over, and a person asks minutes
+//! after. The total stands beside it.
 
 use crate::clock;
 use crate::config::InForce;
-use crate::history::History;
+use crate::history::{History, Point};
 use crate::memory::{Regime, Snapshot};
 use crate::sources::Sources;
 use crate::store::Stats;
-use crate::traffic::REASONS;
+use crate::units::one_or_many;
+use std::fmt;
 
 /// What the doctor looks at.
 #[derive(Clone, Debug)]
@@ -18,6 +22,10 @@ pub(crate) struct Facts<'a> {
     pub(crate) config: &'a InForce,
     /// What came and went in the last minute, or since the start.
     pub(crate) recent: Recent,
+    pub(crate) uptime_ms: u64,
+    /// What had been counted ten minutes ago. In a younger process it is of its start: no uptime, and nothing counted
+    /// but what the kernel had killed in the container before.
+    pub(crate) earlier: Point,
     /// Writes refused because the value can never be stored.
     pub(crate) too_large: u64,
     /// The largest value that is taken.
@@ -82,6 +90,8 @@ impl Finding {
 const MIB: u64 = 1 << 20;
 /// How far back is recent.
 const RECENT_MS: u64 = 60_000;
+/// How far back counts are compared: a person asks minutes after.
+const EARLIER_MS: u64 = 600_000;
 /// The least that is left for the cache in a container that is large enough for one.
 const LEAST_BUDGET: u64 = 8 * MIB;
 /// Reads below which a ratio says nothing.
@@ -95,8 +105,20 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         Severity::Error,
         "oom_killed",
         |f| {
-            some(f.memory.container.events.oom_kills)
-                .map(|n| format!("the kernel has killed {n} times in this container"))
+            // What was killed before this process started may be why it did.
+            let kills = some(f.memory.container.events.oom_kills)?;
+            let since = |n, when: &str| {
+                let killed = processes(n);
+                format!("the kernel has killed {killed} {when}, {kills} since the start of the container")
+            };
+            match (lately_killed(f), is_young(f)) {
+                (0, true) => {
+                    Some(format!("the kernel had killed {} in this container before Ebb started", processes(kills)))
+                }
+                (0, false) => None,
+                (n, true) => Some(since(n, "since Ebb started")),
+                (n, false) => Some(since(n, &stretch(f))),
+            }
         },
         "raise the limit, or look for what else runs in the container",
     ),
@@ -119,6 +141,16 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
     ),
     (
         Severity::Warning,
+        "oom_killed",
+        |f| {
+            let kills = some(f.memory.container.events.oom_kills)?;
+            let is_old = lately_killed(f) == 0 && !is_young(f);
+            is_old.then(|| format!("the kernel has killed {} since the start of the container", processes(kills)))
+        },
+        "raise the limit, or look for what else runs in the container",
+    ),
+    (
+        Severity::Warning,
         "no_memory_limit",
         |f| f.memory.is_default_limit.then(|| format!("no limit was found; {} are obeyed", mib(f.memory.limit_bytes))),
         "set a memory limit on the container, or --max-memory",
@@ -127,12 +159,11 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         Severity::Warning,
         "memory_short",
         |f| {
-            (f.memory.regime == Regime::Critical || f.stats.refusals > 0).then(|| {
-                format!(
-                    "the regime is {}, {} writes were refused for want of room since the start",
-                    f.memory.regime.name(),
-                    f.stats.refusals
-                )
+            let refused = f.stats.refusals - f.earlier.refusals;
+            (f.memory.regime == Regime::Critical || refused > 0).then(|| {
+                let writes = one_or_many(refused, "write was", "writes were");
+                let (regime, when) = (f.memory.regime.name(), lately(f, f.stats.refusals));
+                format!("the regime is {regime}, {refused} {writes} refused for want of room {when}")
             })
         },
         "raise the limit, or store less or smaller values",
@@ -151,8 +182,9 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         Severity::Warning,
         "values_too_large",
         |f| {
-            some(f.too_large).map(|n| {
-                format!("{n} values were refused since the start: they are larger than {}", mib(f.max_value_bytes))
+            some(f.too_large - f.earlier.too_large).map(|n| {
+                let values = one_or_many(n, "value was", "values were");
+                format!("{n} {values} refused as larger than {} {}", mib(f.max_value_bytes), lately(f, f.too_large))
             })
         },
         "raise maxValue, or cut the values into pieces",
@@ -178,8 +210,9 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         |f| {
             // They may hold a sixteenth at most: half of that stands still for long only if somebody does not read.
             (f.stats.in_flight_bytes > f.memory.limit_bytes / 32).then(|| {
-                let (held, connections) = (mib(f.stats.in_flight_bytes), f.open_connections);
-                format!("{held} are requests and responses in flight on {connections} connections")
+                let (held, n) = (mib(f.stats.in_flight_bytes), f.open_connections);
+                let connections = one_or_many(n, "connection", "connections");
+                format!("{held} are requests and responses in flight on {n} {connections}")
             })
         },
         "look for callers that do not read their answers; lower inFlight, inFlightPerConnection or connections",
@@ -204,9 +237,12 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         Severity::Warning,
         "copy_ratio_high",
         |f| {
-            let (copied, appended) = (f.stats.copied_bytes, f.stats.appended_bytes);
-            (appended > 64 * MIB && copied > 3 * appended)
-                .then(|| format!("{} were copied for {} written since the start", mib(copied), mib(appended)))
+            let (copied, appended) =
+                (f.stats.copied_bytes - f.earlier.copied_bytes, f.stats.appended_bytes - f.earlier.appended_bytes);
+            (appended >= 64 * MIB && copied > 3 * appended).then(|| {
+                let total = format!("{} for {}", mib(f.stats.copied_bytes), mib(f.stats.appended_bytes));
+                format!("{} were copied for {} written {}", mib(copied), mib(appended), lately(f, total))
+            })
         },
         "lower drift.busyOccupancy, or raise the limit",
     ),
@@ -300,13 +336,14 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
 
 /// What is wrong with a server, worst first.
 pub(crate) fn examine(sources: &Sources, history: &History) -> Vec<Finding> {
-    let (now, config) = (history.now(), sources.config.load());
-    let before = history.before(RECENT_MS).unwrap_or(now);
-    let totals = sources.traffic.totals();
-    let too_large = REASONS.iter().position(|reason| *reason == "VALUE_TOO_LARGE").map_or(0, |at| totals.refusals[at]);
+    let (before, earlier) = (history.before(RECENT_MS), history.before(EARLIER_MS));
+    // After what it is compared with, as everything that follows: counts only grow.
+    let now = history.now();
+    let before = before.unwrap_or(now);
+    let (memory, config, totals) = (sources.memory.get(), sources.config.load(), sources.traffic.totals());
     let wall_ms = clock::unix_ms().saturating_sub(sources.started_at_ms);
     diagnose(&Facts {
-        memory: &sources.memory.get(),
+        memory: &memory,
         stats: &sources.store.stats(),
         config: &config,
         recent: Recent {
@@ -316,7 +353,9 @@ pub(crate) fn examine(sources: &Sources, history: &History) -> Vec<Finding> {
             missed_evicted: now.missed_evicted - before.missed_evicted,
             evictions: now.evictions - before.evictions,
         },
-        too_large,
+        uptime_ms: now.uptime_ms,
+        earlier: compared(now.uptime_ms, earlier, memory.container.events.oom_kills),
+        too_large: totals.too_large(),
         max_value_bytes: sources.store.max_value_bytes() as u64,
         segment_bytes: sources.store.segment_bytes() as u64,
         open_connections: totals.open_connections,
@@ -330,6 +369,41 @@ pub(crate) fn diagnose(facts: &Facts<'_>) -> Vec<Finding> {
         rule(facts).map(|evidence| Finding { severity: *severity, code, evidence, remedy })
     };
     RULES.iter().filter_map(finding).collect()
+}
+
+/// What counts are compared with, when this is the last point that is old enough, or else the oldest there is.
+fn compared(uptime_ms: u64, earlier: Option<Point>, oom_kills: u64) -> Point {
+    match earlier {
+        Some(point) if point.uptime_ms + EARLIER_MS <= uptime_ms => point,
+        first => Point { oom_kills: first.map_or(oom_kills, |first| first.oom_kills), ..Point::default() },
+    }
+}
+
+/// Whether counts are compared with the start.
+fn is_young(facts: &Facts<'_>) -> bool {
+    facts.earlier.uptime_ms == 0
+}
+
+/// How far back they are compared: in a process that is older than that.
+fn stretch(facts: &Facts<'_>) -> String {
+    format!("in the last {} minutes", (facts.uptime_ms - facts.earlier.uptime_ms) / 60_000)
+}
+
+/// When what decides was counted, and the total beside it.
+fn lately(facts: &Facts<'_>, total: impl fmt::Display) -> String {
+    match is_young(facts) {
+        true => "since the start".to_owned(),
+        false => format!("{}, {total} since the start", stretch(facts)),
+    }
+}
+
+/// What the kernel has killed in that stretch. Its count can be missing at times, and is 0 then.
+fn lately_killed(facts: &Facts<'_>) -> u64 {
+    facts.memory.container.events.oom_kills.saturating_sub(facts.earlier.oom_kills)
+}
+
+fn processes(n: u64) -> String {
+    format!("{n} {}", one_or_many(n, "process", "processes"))
 }
 
 fn some(count: u64) -> Option<u64> {
@@ -378,6 +452,8 @@ mod tests {
             stats,
             config,
             recent: Recent::default(),
+            uptime_ms: 1,
+            earlier: Point::default(),
             too_large: 0,
             max_value_bytes: MIB,
             segment_bytes: 256 << 10,
@@ -429,6 +505,117 @@ mod tests {
         assert_eq!(codes(&Facts { recent, ..facts(&healthy) }), ["eviction_storm"]);
         assert_eq!(codes(&Facts { too_large: 1, ..facts(&healthy) }), ["values_too_large"]);
         assert_eq!(codes(&Facts { clock_jump_ms: 70_000, ..facts(&healthy) }), ["clock_jumped"]);
+    }
+
+    /// The finding's severity and what was seen, a second after so many whole minutes of a server's life, when so much had
+    /// been counted in each of them.
+    fn told(code: &str, minutes: u64, counted_by: impl Fn(u64) -> Point) -> Option<(Severity, String)> {
+        let moment = |minute| Point { uptime_ms: minute * 60_000 + 1_000, ..counted_by(minute) };
+        let history = History::of((0..=minutes).map(moment));
+        let (earlier, now) = (history.before(EARLIER_MS), history.now());
+        let (mut memory, mut stats, config) = healthy();
+        memory.container.events.oom_kills = now.oom_kills;
+        stats.refusals = now.refusals;
+        (stats.appended_bytes, stats.copied_bytes) = (now.appended_bytes, now.copied_bytes);
+        let server = (memory, stats, config);
+        let (uptime_ms, earlier) = (now.uptime_ms, compared(now.uptime_ms, earlier, now.oom_kills));
+        let findings = diagnose(&Facts { uptime_ms, earlier, too_large: now.too_large, ..facts(&server) });
+        let mut named = findings.into_iter().filter(|finding| finding.code == code);
+        let first = named.next().map(|finding| (finding.severity, finding.evidence));
+        assert_eq!(named.next(), None, "it is told once");
+        first
+    }
+
+    fn warning(words: &str) -> Option<(Severity, String)> {
+        Some((Severity::Warning, words.to_owned()))
+    }
+
+    fn error(words: &str) -> Option<(Severity, String)> {
+        Some((Severity::Error, words.to_owned()))
+    }
+
+    #[test]
+    fn writes_refused_a_minute_ago_are_found_and_those_of_eleven_minutes_ago_are_over() {
+        let refused_at = |at: u64| {
+            told("memory_short", 60, move |minute| Point {
+                refusals: if minute < at { 328 } else { 340 },
+                ..Point::default()
+            })
+        };
+        let found =
+            "the regime is calm, 12 writes were refused for want of room in the last 10 minutes, 340 since the start";
+        assert_eq!((refused_at(59), refused_at(51)), (warning(found), warning(found)));
+        assert_eq!((refused_at(49), refused_at(1)), (None, None));
+    }
+
+    #[test]
+    fn a_young_process_is_asked_about_its_whole_life() {
+        let refused = |minutes| told("memory_short", minutes, |_| Point { refusals: 1, ..Point::default() });
+        let found = warning("the regime is calm, 1 write was refused for want of room since the start");
+        assert_eq!((refused(0), refused(9)), (found.clone(), found), "also what came before the first look");
+        assert_eq!(refused(10), None);
+        let nobody_looked = compared(0, None, 3);
+        assert_eq!(nobody_looked, Point { oom_kills: 3, ..Point::default() });
+    }
+
+    #[test]
+    fn values_too_large_are_those_of_the_last_ten_minutes() {
+        let refused_at = |at: u64| {
+            told("values_too_large", 60, move |minute| Point {
+                too_large: if minute < at { 8 } else { 9 },
+                ..Point::default()
+            })
+        };
+        let found = warning("1 value was refused as larger than 1 MiB in the last 10 minutes, 9 since the start");
+        assert_eq!((refused_at(59), refused_at(49)), (found, None));
+    }
+
+    #[test]
+    fn copying_is_compared_with_what_was_written_in_the_same_ten_minutes() {
+        // An hour in which ten MiB were written each minute and copied as often; and what the last minutes were like.
+        let after = |minutes: u64, appended: u64, copied: u64| {
+            told("copy_ratio_high", 60, move |minute| {
+                let late = minute.saturating_sub(60 - minutes);
+                let bytes = |each: u64| ((minute - late) * 10 + late * each) * MIB;
+                Point { appended_bytes: bytes(appended), copied_bytes: bytes(copied), ..Point::default() }
+            })
+        };
+        let found =
+            "280 MiB were copied for 70 MiB written in the last 10 minutes, 780 MiB for 570 MiB since the start";
+        assert_eq!(after(10, 7, 28), warning(found), "however calm the hour was");
+        assert_eq!(after(10, 6, 28), None, "too little was written for a ratio");
+        let over = told("copy_ratio_high", 60, |minute| Point {
+            appended_bytes: minute * 10 * MIB,
+            copied_bytes: minute.min(40) * 100 * MIB,
+            ..Point::default()
+        });
+        assert_eq!(over, None, "it is over");
+    }
+
+    #[test]
+    fn a_kill_is_an_error_for_ten_minutes_and_for_as_long_after_a_start() {
+        let killed_at = |at: u64, minutes: u64| {
+            told("oom_killed", minutes, move |minute| Point {
+                oom_kills: if minute < at { 1 } else { 3 },
+                ..Point::default()
+            })
+        };
+        let container = "since the start of the container";
+        assert_eq!(
+            killed_at(59, 60),
+            error(&format!("the kernel has killed 2 processes in the last 10 minutes, 3 {container}"))
+        );
+        assert_eq!(killed_at(49, 60), warning(&format!("the kernel has killed 3 processes {container}")));
+        assert_eq!(
+            killed_at(99, 4),
+            error("the kernel had killed 1 process in this container before Ebb started"),
+            "that may be why it did"
+        );
+        assert_eq!(killed_at(99, 10), warning(&format!("the kernel has killed 1 process {container}")));
+        assert_eq!(
+            killed_at(3, 4),
+            error(&format!("the kernel has killed 2 processes since Ebb started, 3 {container}"))
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The last hour, in a bounded amount of memory: what the live page draws and the doctor compares with.
 //!
 //! ```text
-//!  each second ── now ──► every fifth ──► Point ──► ring of 720 (an hour)        at most 64 KiB
+//!  each second ── now ──► every fifth ──► Point ──► ring of 720 (an hour)       at most 102 KiB
 //!                    └──► receipts that are new ──► ring of 120                  at most 48 KiB
 //! ```
 //! A point holds the most that amounts have been since the point before, so that no peak is lost, and counts as they had been since the start, so any two points make a rate.
@@ -41,6 +41,14 @@ pub(crate) struct Point {
     pub(crate) missed_evicted: u64,
     pub(crate) evictions: u64,
     pub(crate) requests: u64,
+    /// Writes refused for want of room.
+    pub(crate) refusals: u64,
+    /// Writes refused because the value can never be stored.
+    pub(crate) too_large: u64,
+    pub(crate) appended_bytes: u64,
+    pub(crate) copied_bytes: u64,
+    /// Processes that the kernel killed, since the start of the container.
+    pub(crate) oom_kills: u64,
     /// Of the time since the point before; 0 when there was nothing, or beyond the last bucket.
     pub(crate) p50_micros: u32,
     /// The same.
@@ -79,9 +87,18 @@ impl History {
             used_bytes: memory.used_bytes,
             rss_bytes: memory.rss_bytes,
             regime: memory.regime,
+            oom_kills: memory.container.events.oom_kills,
             ..counted(&stats, &totals)
         };
         self.rings().add(point, &all(&totals), sources.cleaner.receipts());
+    }
+
+    /// A history of these moments.
+    #[cfg(test)]
+    pub(crate) fn of(moments: impl Iterator<Item = Point>) -> Self {
+        let mut rings = Rings::default();
+        moments.for_each(|point| rings.add(point, &Durations::default(), Vec::new()));
+        Self(Arc::new(Mutex::new(rings)))
     }
 
     /// An hour in which every figure is large.
@@ -162,6 +179,9 @@ impl Rings {
         if is_due {
             let [used_bytes, rss_bytes, live_bytes] = std::mem::take(&mut self.peaks);
             let (p50_micros, p99_micros) = of(&self.durations[1]);
+            self.points.drain(..(self.points.len() + 1).saturating_sub(POINTS));
+            // The whole ring at once: pages that no point stands in yet take no memory.
+            self.points.reserve_exact(POINTS - self.points.len());
             self.points.push_back(Point { used_bytes, rss_bytes, live_bytes, p50_micros, p99_micros, ..now });
             self.durations[1] = *durations;
         }
@@ -171,7 +191,6 @@ impl Rings {
         let new = newest_first.into_iter().rev().filter(|receipt| receipt.id > self.last_receipt);
         self.receipts.extend(new);
         self.last_receipt = self.receipts.back().map_or(0, |receipt| receipt.id);
-        self.points.drain(..self.points.len().saturating_sub(POINTS));
         self.receipts.drain(..self.receipts.len().saturating_sub(RECEIPTS));
     }
 }
@@ -186,6 +205,10 @@ fn counted(stats: &Stats, totals: &Totals) -> Point {
         missed_evicted: stats.misses_by[crate::store::Miss::Evicted as usize],
         evictions: stats.evictions,
         requests,
+        refusals: stats.refusals,
+        too_large: totals.too_large(),
+        appended_bytes: stats.appended_bytes,
+        copied_bytes: stats.copied_bytes,
         ..Point::default()
     }
 }
@@ -212,11 +235,21 @@ mod tests {
         }
         assert_eq!((rings.points.len(), rings.receipts.len()), (POINTS, RECEIPTS));
         assert_eq!(rings.points.back().unwrap().uptime_ms - rings.points[0].uptime_ms, 3595 * 1000);
-        let bytes = rings.points.capacity() * size_of::<Point>() + rings.receipts.capacity() * size_of::<Receipt>();
-        assert!(bytes <= 256 << 10, "{bytes} bytes");
+        let bytes = (rings.points.capacity() * size_of::<Point>(), rings.receipts.capacity() * size_of::<Receipt>());
+        assert!(bytes.0 <= 102 << 10 && bytes.1 <= 48 << 10, "{bytes:?} bytes");
         let history = History(Arc::new(Mutex::new(rings)));
         assert_eq!(history.before(60_000).unwrap().uptime_ms, (3 * 3600 - 65) * 1000);
         assert_eq!(history.receipts_after(3 * 3600 - 2).len(), 2);
+    }
+
+    #[test]
+    fn what_the_doctor_compares_is_in_a_point() {
+        let stats = Stats { refusals: 1, appended_bytes: 2, copied_bytes: 3, ..Stats::default() };
+        let mut totals = Totals::default();
+        let too_large = crate::traffic::REASONS.iter().position(|reason| *reason == "VALUE_TOO_LARGE").unwrap();
+        totals.refusals[too_large] = 4;
+        let Point { refusals, appended_bytes, copied_bytes, too_large, .. } = counted(&stats, &totals);
+        assert_eq!([refusals, appended_bytes, copied_bytes, too_large], [1, 2, 3, 4]);
     }
 
     #[test]

@@ -248,6 +248,14 @@ pub struct Totals {
     pub open_connections: u64,
 }
 
+impl Totals {
+    /// Writes refused because the value can never be stored.
+    pub(crate) fn too_large(&self) -> u64 {
+        let refused = REASONS.iter().zip(self.refusals);
+        refused.filter(|(reason, _)| **reason == "VALUE_TOO_LARGE").map(|(_, count)| count).sum()
+    }
+}
+
 /// The counters of one thread (T1).
 #[derive(Debug)]
 pub(crate) struct Lane {

@@ -1,5 +1,5 @@
 //! Sizes, shares and spans as people write them. Each parses what Kubernetes and people write, prints the shortest exact
-//! form, and refuses with a sentence.
+//! form, and refuses with a sentence. And the words for one thing and for several.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -82,6 +82,11 @@ impl FromStr for Span {
         let span = parse(text, &SPANS, zero);
         span.map(Self).ok_or_else(|| format!("{text:?} is not a length of time; write it like 250ms, 5s, 15m or 2h"))
     }
+}
+
+/// The words for so many: those for one thing, or those for several and for none.
+pub(crate) fn one_or_many<'a>(n: u64, one: &'a str, many: &'a str) -> &'a str {
+    if n == 1 { one } else { many }
 }
 
 impl fmt::Display for ByteSize {

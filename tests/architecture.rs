@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sources", &["cache", "cleaner", "clock", "config", "k8s", "memory", "spans", "store", "traffic"]),
     ("history", &["cleaner", "clock", "memory", "sources", "store", "traffic"]),
     ("receipts", &["cleaner"]),
-    ("doctor", &["clock", "config", "history", "memory", "sources", "store", "traffic"]),
+    ("doctor", &["clock", "config", "history", "memory", "sources", "store", "units"]),
     ("metrics", &["cache", "cleaner", "config", "k8s", "memory", "sources", "spans", "store", "traffic"]),
     ("http", &["logging"]),
     ("page", &["cleaner", "doctor", "history", "sources"]),

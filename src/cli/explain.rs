@@ -73,7 +73,13 @@ mod tests {
         let alerts = include_str!("../../charts/ebb/files/rules.yaml");
         let alerts: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
         let named = |kind: &str| runbooks().filter(|r| r.kind == kind).map(|r| r.name).collect::<Vec<_>>();
-        let findings: Vec<&str> = crate::doctor::RULES.iter().map(|(_, code, ..)| *code).collect();
+        // One that can be more or less bad has its rules under one heading.
+        let mut findings: Vec<&str> = Vec::new();
+        for (_, code, ..) in crate::doctor::RULES {
+            if !findings.contains(code) {
+                findings.push(code);
+            }
+        }
         assert_eq!(named("Findings"), findings);
         assert_eq!(named("Alerts"), alerts);
         for Runbook { name, text, .. } in runbooks() {
