@@ -145,19 +145,19 @@ fn top_shows_runs_of_the_cleaner_findings_and_how_full_segments_are() {
 
     assert!(program().args(["set", "k", "v", "--addr", &ebb.data]).status().unwrap().success());
     until("there is a segment, and it is full of live bytes", || {
-        top.shows("1 segments of") && top.shows("90-100 % 1 █")
+        top.shows("1 segment of") && top.shows("90-100 % 1 █")
     });
 
     let compacted = program().args(["compact", "--admin-addr", &ebb.admin]).stdout(Stdio::null()).status().unwrap();
     assert!(compacted.success());
     until("the run is a mark on the chart", || top.shows("• compaction") && top.dots() >= 2);
-    assert!(top.shows("s ago #1 requested:") && top.shows("moved,") && top.shows("segments freed, resident"));
+    assert!(top.shows("s ago #1 requested:") && top.shows("moved,") && top.shows(" freed, resident"));
 
     fs::write(&config, "tick: 1ms\n").unwrap();
     until("what the doctor finds is shown", || top.shows("error: tick (ms) is 1; it must be 10 to 2000"));
     assert!(top.shows("error ×1") && top.shows("none"), "side by side with the one that is well");
     top.resize(80, 24);
-    until("where there is less room, receipts are shown", || top.shows("receipts │ findings (1) │ 1 segments of"));
+    until("where there is less room, receipts are shown", || top.shows("receipts │ findings (1) │ 1 segment of"));
     until("and not the others", || !top.shows("error: tick") && !top.shows("90-100 %"));
     top.type_until("\t", "then findings", |top| top.shows("error: tick (ms) is 1"));
     top.type_in("\t");

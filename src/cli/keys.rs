@@ -6,7 +6,7 @@ use serde_json::json;
 use super::Outcome;
 use super::connect::{AdminAt, Output, refused};
 use super::output::{self, Table};
-use super::units::{bytes, count};
+use super::units::{bytes, counted};
 use crate::proto;
 
 /// List the keys that are read most, or the largest entries, from a sample.
@@ -54,18 +54,20 @@ pub(super) async fn run(args: KeysArgs) -> Outcome {
     let refuse = |s: tonic::Status| refused("keys", &args.at.admin_addr, &s);
     let mut client = args.at.connect().await?;
     let (limit, clear) = (args.limit, args.clear);
-    let (keys, sampled, what) = if args.which.hot {
+    let (keys, sampled, [one, many]) = if args.which.hot {
         let answer =
             client.list_hot_keys(proto::ListHotKeysRequest { limit, clear }).await.map_err(refuse)?.into_inner();
-        (answer.keys, answer.sampled_reads, "reads")
+        (answer.keys, answer.sampled_reads, ["read", "reads"])
     } else {
         let request = proto::ListBigKeysRequest { limit, clear, sample: args.sample };
         let answer = client.list_big_keys(request).await.map_err(refuse)?.into_inner();
-        (answer.keys, answer.sampled_entries, "entries")
+        (answer.keys, answer.sampled_entries, ["entry", "entries"])
     };
     match args.output {
         Output::Json => output::json(&as_json(&keys, sampled, clear)),
-        Output::Text if keys.is_empty() => output::line(&format!("nothing yet: {sampled} {what} were sampled")),
+        Output::Text if keys.is_empty() => {
+            output::line(&format!("nothing yet, from a sample of {}", counted(sampled, one, many)))
+        }
         Output::Text => {
             let figure = if args.which.hot { "of the reads" } else { "value" };
             let mut table = Table::new(["namespace", "key", figure]);
@@ -76,7 +78,7 @@ pub(super) async fn run(args: KeysArgs) -> Outcome {
                 };
                 table.row([info.namespace.clone(), name(info, clear), figure]);
             }
-            output::line(&format!("{table}\nfrom a sample of {} {what}", count(sampled)))
+            output::line(&format!("{table}\nfrom a sample of {}", counted(sampled, one, many)))
         }
     }
 }

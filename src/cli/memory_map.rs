@@ -12,7 +12,7 @@ use serde_json::json;
 use super::Outcome;
 use super::connect::{AdminAt, Output, refused};
 use super::output::{self, Table};
-use super::units::{bytes, count};
+use super::units::{bytes, count, counted};
 use crate::proto;
 
 /// Cells in a line.
@@ -63,16 +63,12 @@ fn histogram(map: &proto::GetMemoryMapResponse) -> String {
     const WIDTH: u64 = 40;
     let most = map.occupancy.iter().copied().max().unwrap_or(0).max(1);
     let mut table = Table::new(["live", "segments", ""]);
-    for (tenth, count) in map.occupancy.iter().enumerate() {
-        let bar = "█".repeat((count * WIDTH).div_ceil(most) as usize);
-        table.row([
-            format!("{:>3}-{} %", tenth * 10, tenth * 10 + 10),
-            super::units::count(*count),
-            format!("{bar:<40}"),
-        ]);
+    for (tenth, n) in map.occupancy.iter().enumerate() {
+        let bar = "█".repeat((n * WIDTH).div_ceil(most) as usize);
+        table.row([format!("{:>3}-{} %", tenth * 10, tenth * 10 + 10), count(*n), format!("{bar:<40}")]);
     }
     let segments: u64 = map.occupancy.iter().sum();
-    format!("{table}\n{} segments of {}\n", count(segments), bytes(map.segment_bytes))
+    format!("{table}\n{} of {}\n", counted(segments, "segment", "segments"), bytes(map.segment_bytes))
 }
 
 /// The segments one by one; nothing when there are none, or when the server is one that does not say.
@@ -126,6 +122,8 @@ mod tests {
         let bars: Vec<usize> = text.lines().map(|line| line.matches('█').count()).collect();
         assert_eq!((bars[2], bars[3], bars[11]), (1, 0, 40), "{text}");
         assert!(text.ends_with("81 segments of 64.0 KiB\n"), "{text}");
+        let one = proto::GetMemoryMapResponse { occupancy: vec![0, 1], ..map.clone() };
+        assert!(histogram(&one).ends_with("\n1 segment of 64.0 KiB\n"), "{}", histogram(&one));
         assert_eq!(cells(&map), "", "a server that does not say has no cells");
     }
 

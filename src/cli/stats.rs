@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::connect::{AdminAt, Output, refused};
 use super::output::{self, Table};
-use super::units::{Millis, bytes, count, duration};
+use super::units::{Millis, bytes, count, counted, duration};
 use super::{Failure, Outcome};
 use crate::proto;
 
@@ -125,7 +125,7 @@ pub(super) fn receipts(receipts: &[proto::Receipt]) -> Table {
             micros(receipt.longest_step_us),
             bytes(receipt.moved_bytes),
             count(receipt.evicted_items),
-            format!("{} segments", count(receipt.freed_segments)),
+            counted(receipt.freed_segments, "segment", "segments"),
             rss(&receipt.before),
             rss(&receipt.after),
         ]);
@@ -218,12 +218,12 @@ mod tests {
             hits: 3,
             misses: 1,
             regime: "calm".into(),
-            receipts: vec![proto::Receipt { id: 7, reason: "drift".into(), ..Default::default() }],
+            receipts: vec![proto::Receipt { id: 7, reason: "drift".into(), freed_segments: 1, ..Default::default() }],
             ..Default::default()
         };
         let text = as_text(&stats);
         assert!(text.starts_with("calm · up 0 ms"), "{text}");
-        for part in ["64.0 MiB  cgroup memory.max", "25.0 %", "75.00 %", "#7"] {
+        for part in ["64.0 MiB  cgroup memory.max", "25.0 %", "75.00 %", "#7", " 1 segment "] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
         assert_eq!(as_json(&stats)["memory"]["limit_bytes"], 64 << 20);

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use crate::units::one_or_many;
+
 /// A duration in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Millis(pub(crate) u64);
@@ -79,6 +81,11 @@ pub(crate) fn count(n: u64) -> String {
     text
 }
 
+/// `1 segment`, `1,234 segments`.
+pub(crate) fn counted(n: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(n), one_or_many(n, one, many))
+}
+
 /// `1m 30s`: the two largest parts.
 pub(crate) fn duration(ms: u64) -> String {
     let (days, hours, minutes) = (ms / 86_400_000, ms / 3_600_000 % 24, ms / 60_000 % 60);
@@ -120,6 +127,8 @@ mod tests {
     fn what_is_printed_can_be_read() {
         assert_eq!((bytes(0), bytes(1023), bytes(1536)), ("0 B".into(), "1023 B".into(), "1.5 KiB".into()));
         assert_eq!((count(7), count(1_234_567)), ("7".into(), "1,234,567".into()));
+        let segments = |n| counted(n, "segment", "segments");
+        assert_eq!([0, 1, 1_234].map(segments), ["0 segments", "1 segment", "1,234 segments"]);
         assert_eq!(
             (duration(999), duration(90_000), duration(90_000_000)),
             ("999 ms".into(), "1m 30s".into(), "1d 1h".into())

@@ -9,7 +9,7 @@ use super::super::workload::{Entries, Pattern, Sizes, mix};
 use super::loads::{Check, Delete, Probe, Store};
 use super::receipts::Receipts;
 use super::report::{Measured, Moment};
-use crate::cli::units::{Millis, count};
+use crate::cli::units::{Millis, counted};
 
 /// Requests in flight while filling and deleting.
 const DEEP: usize = 64;
@@ -161,7 +161,8 @@ impl<'a> Run<'a> {
     }
 
     async fn fill(&mut self, entries: Entries, numbers: impl Iterator<Item = (u64, u64)>) -> Result<(), String> {
-        self.say(&format!("storing {} entries", count(numbers.size_hint().1.unwrap_or(0) as u64)));
+        let most = numbers.size_hint().1.unwrap_or(0) as u64;
+        self.say(&format!("storing {}", counted(most, "entry", "entries")));
         let begun = Instant::now();
         let mut load = Store { entries, numbers, refused: 0, sent_bytes: 0 };
         self.drive(&mut load).await?;

@@ -8,6 +8,7 @@ use super::burst::Burst;
 use super::cell::{Cell, Figures};
 use crate::cli::output::Table;
 use crate::cli::units::count;
+use crate::units::one_or_many;
 
 /// The rounds of each cell on each server.
 #[derive(Debug)]
@@ -74,7 +75,8 @@ impl Rows {
             if self.pinned { "servers started here on core 0, client on core 1" } else { "client not bound to a core" };
         let mut text = format!("{table}\n{cores}; medians; the empty call is GetCapabilities (PING, mn)\n");
         if refused > 0 {
-            text += &format!("{refused} calls were refused or found nothing\n");
+            let calls = one_or_many(refused, "call was refused", "calls were refused");
+            text += &format!("{refused} {calls} or found nothing\n");
         }
         if let Some(Burst { before, peak, after }) = self.burst {
             let over = |bytes: u64| (bytes as f64 - before as f64) / 1e6;

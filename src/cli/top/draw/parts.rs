@@ -4,7 +4,7 @@ use super::charts::{self, COMPACTED, EVICTED, LIVE, rss_bytes};
 use super::configuration;
 use crate::cli::top::follow::{Look, Sidecar};
 use crate::cli::top::{App, Part};
-use crate::cli::units::{bytes, count, duration};
+use crate::cli::units::{bytes, count, counted, duration};
 use crate::proto::{self, diagnose_response::Finding};
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -20,7 +20,8 @@ pub(super) fn label(which: Part, sidecar: &Sidecar) -> String {
     match (which, &sidecar.look) {
         (Part::Findings, Some(look)) if !look.findings.is_empty() => format!("findings ({})", look.findings.len()),
         (Part::Segments, Some(Look { map, .. })) => {
-            format!("{} segments of {}", count(map.occupancy.iter().sum()), bytes(map.segment_bytes))
+            let segments = counted(map.occupancy.iter().sum(), "segment", "segments");
+            format!("{segments} of {}", bytes(map.segment_bytes))
         }
         _ => which.name().to_owned(),
     }
@@ -67,10 +68,10 @@ fn story(receipt: &proto::Receipt, now_ms: i64) -> Line<'static> {
         n => (EVICTED, format!("{} evicted, ", count(*n))),
     };
     let did = format!(
-        " {}: {} moved, {} segments freed, {evicted}resident {} → {}, {:.1} ms of CPU",
+        " {}: {} moved, {} freed, {evicted}resident {} → {}, {:.1} ms of CPU",
         reason.replace('_', " "),
         bytes(*moved_bytes),
-        count(*freed_segments),
+        counted(*freed_segments, "segment", "segments"),
         bytes(rss_bytes(receipt.before.as_ref())),
         bytes(rss_bytes(receipt.after.as_ref())),
         *cpu_us as f64 / 1000.0,

@@ -95,6 +95,15 @@ fn a_large_terminal_shows_everything_at_once() {
 }
 
 #[test]
+fn one_segment_is_no_segments() {
+    let mut app = app();
+    let sidecar = &mut app.sidecars[0];
+    sidecar.receipts.iter_mut().for_each(|receipt| receipt.freed_segments = 1);
+    sidecar.look.as_mut().unwrap().map.occupancy = vec![1];
+    shows(&screen(&app, 120, 36), &["1.0 MiB moved, 1 segment freed, resident", " 1 segment of 64.0 KiB "]);
+}
+
+#[test]
 fn a_run_of_the_cleaner_is_a_mark_on_the_chart() {
     let mut app = app();
     // Above them are the head, the table and the chart's title, whose legend has a dot, too.
