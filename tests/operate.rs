@@ -313,7 +313,8 @@ fn the_memory_map_counts_segments_by_how_full_they_are() {
 #[tokio::test]
 async fn the_memory_map_has_every_segment_by_shard_and_log() {
     let mut command = program();
-    command.env("EBB_COMPACTION", "off").args(common::SERVE).args(["--max-memory", "64Mi"]);
+    // Of a small limit the governor would expect, at this pace, that it is reached in a moment.
+    command.env("EBB_COMPACTION", "off").args(common::SERVE).args(["--max-memory", "512Mi"]);
     let ebb = Ebb::spawn(command);
     let mut client = connect(&ebb).await;
     let keys = |batch: u32| (batch..batch + 500).map(|i| format!("key-{i}"));
@@ -336,7 +337,7 @@ async fn the_memory_map_has_every_segment_by_shard_and_log() {
     for log in logs.iter().filter(|log| log["log"] == "nursery") {
         let percent = log["occupancy_percent"].as_array().unwrap();
         let (first, last) = (percent[0].as_u64().unwrap(), percent[percent.len() - 1].as_u64().unwrap());
-        assert!(first < 10 && last > 90, "the oldest stands first: {log}");
+        assert!(first < 30 && last > 90, "the oldest stands first: {log}");
     }
     let (text, _) = run(&["memory-map", "--admin-addr", &ebb.admin]);
     assert!(text.contains("a cell is a segment;") && text.contains("shard 0    nursery  ·"), "{text}");
