@@ -64,11 +64,11 @@ pub(super) fn data_plane(facts: &Facts, all: &mut Vec<Finding>) {
             well = false;
             let shown = names.iter().take(5).copied().collect::<Vec<_>>().join(", ");
             let more = if names.len() > 5 { format!(" and {} more", names.len() - 5) } else { String::new() };
-            bad(all, CATEGORY, *severity, format!("{} pods {what}: {shown}{more}", names.len()), remedy);
+            bad(all, CATEGORY, *severity, format!("pods that {what}: {shown}{more}"), remedy);
         }
     }
     if well {
         let sidecars = pods.iter().filter(|pod| pod.has_sidecar).count();
-        ok(all, CATEGORY, format!("{sidecars} sidecars, none in trouble"));
+        ok(all, CATEGORY, format!("no sidecar is in trouble, of {sidecars}"));
     }
 }

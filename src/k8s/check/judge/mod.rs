@@ -235,7 +235,7 @@ mod tests {
         plane(
             &pod(&|pod| (pod.asks, pod.has_sidecar) = (true, false)),
             Error,
-            "1 pods ask for a cache and have none: shop/p",
+            "pods that ask for a cache and have none: shop/p",
         );
         plane(&pod(&|pod| (pod.restarts, pod.was_oom_killed) = (1, true)), Error, "killed for want of memory");
         plane(&pod(&|pod| pod.restarts = 1), Warning, "restarted");

@@ -9,6 +9,7 @@
 //! tells what the API server thinks.
 
 use super::{Certificate, Facts, Finding, Severity, bad, items, ok, plain};
+use crate::units::one_or_many;
 use base64::Engine as _;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
@@ -40,12 +41,12 @@ pub(super) fn webhook(facts: &Facts, all: &mut Vec<Finding>) {
                     bad(all, CATEGORY, Severity::Error, found, "Renew it, or let the injector do so: tls.source self.");
                 }
                 Some((from, end)) if end - facts.now < late(from, end) => {
-                    let found = format!("the authority of {name} ends in {} hours", (end - facts.now) / 3600);
+                    let found = format!("the authority of {name} ends in {}", lasting(end - facts.now));
                     let remedy = "Renew it; if the injector or cert-manager should, read its logs.";
                     bad(all, CATEGORY, Severity::Warning, found, remedy);
                 }
                 Some((_, end)) => {
-                    ok(all, CATEGORY, format!("the authority of {name} holds for {} days", (end - facts.now) / 86_400));
+                    ok(all, CATEGORY, format!("the authority of {name} holds for {}", lasting(end - facts.now)));
                 }
             }
             if last(bundle).is_some() {
@@ -60,6 +61,15 @@ pub(super) fn webhook(facts: &Facts, all: &mut Vec<Finding>) {
 /// years, of which a quarter is too early and a month is time enough.
 fn late(from: i64, end: i64) -> i64 {
     MONTH.min((end - from) / 4)
+}
+
+/// A time in seconds, as people say it: hours below three days.
+fn lasting(seconds: i64) -> String {
+    let (n, one, many) = match seconds.max(0) as u64 {
+        seconds @ 0..259_200 => (seconds / 3600, "hour", "hours"),
+        seconds => (seconds / 86_400, "day", "days"),
+    };
+    format!("{n} {}", one_or_many(n, one, many))
 }
 
 /// From when to when the authority of a bundle is valid that ends last.
@@ -121,12 +131,12 @@ fn served(facts: &Facts, configuration: &str, webhook: &Value, all: &mut Vec<Fin
             tell(Severity::Warning, found, &remedy);
         }
         Verdict::Trusted if end - facts.now < late(from, end) => {
-            let hours = (end - facts.now) / 3600;
-            tell(Severity::Warning, format!("the certificate in {secret} ends in {hours} hours"), renew);
+            let left = lasting(end - facts.now);
+            tell(Severity::Warning, format!("the certificate in {secret} ends in {left}"), renew);
         }
         Verdict::Trusted => {
-            let days = (end - facts.now) / 86_400;
-            ok(all, CATEGORY, format!("{name} trusts the certificate in {secret}, which holds for {days} days"));
+            let left = lasting(end - facts.now);
+            ok(all, CATEGORY, format!("{name} trusts the certificate in {secret}, which holds for {left}"));
         }
     }
 }
@@ -203,9 +213,9 @@ mod tests {
         for (old, left) in [(0, 365), (334, 31), (60, 30), (67, 23), (6, 2)] {
             assert_eq!(troubles(&of_age(old, left)), [], "{old} days old, {left} left");
         }
-        for (old, left) in [(336, 29), (3600, 29), (68, 22), (7, 2)] {
-            let words = format!("ends in {} hours", left * 24);
-            only(&of_age(old, left), "webhook", Severity::Warning, &words);
+        for (old, left, words) in [(336, 29, "29 days"), (3600, 29, "29 days"), (68, 22, "22 days"), (7, 2, "48 hours")]
+        {
+            only(&of_age(old, left), "webhook", Severity::Warning, &format!("ends in {words}"));
         }
         only(&of_age(9, 0), "webhook", Severity::Error, "has ended");
     }
@@ -255,7 +265,7 @@ mod tests {
         wrong(&next.pem(), &leaf(&ours, HOST, 1, 90), Error, of_none);
         wrong(&both, &leaf(&ours, "i.shop.svc", 1, 90), Error, "is not for i.sys.svc, by which the API server calls w");
         wrong(&both, &leaf(&ours, HOST, 90, 0), Error, "the certificate in the Secret sys/tls has ended");
-        wrong(&both, &leaf(&ours, HOST, 80, 20), Warning, "the certificate in the Secret sys/tls ends in 480 hours");
+        wrong(&both, &leaf(&ours, HOST, 80, 20), Warning, "the certificate in the Secret sys/tls ends in 20 days");
         wrong(&both, &leaf(&ours, HOST, -1, 90), Warning, "cannot be told: ");
         wrong(&both, "", Error, "the Secret sys/tls holds no certificate that can be read");
 
