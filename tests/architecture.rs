@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("memory", &["cleaner", "clock", "store"]),
     ("cache", &["clock", "proto", "store"]),
     ("config", &["cache", "cleaner", "clock", "memory", "units"]),
-    ("k8s", &["config", "http", "memory"]),
+    ("k8s", &["config", "http", "memory", "units"]),
     ("logging", &["config"]),
     ("traffic", &[]),
     ("spans", &["clock", "logging"]),

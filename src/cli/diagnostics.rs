@@ -6,7 +6,7 @@ use tonic::{Response, Status};
 
 use super::connect::AdminAt;
 use super::{Outcome, doctor, keys, memory_map, output, stats};
-use crate::{clock, proto};
+use crate::proto;
 
 /// Keys of each kind.
 const KEYS: u32 = 64;
@@ -34,7 +34,6 @@ pub(super) async fn run(args: DiagnosticsArgs) -> Outcome {
     let hot = proto::ListHotKeysRequest { limit: KEYS, clear: false };
     let big = proto::ListBigKeysRequest { limit: KEYS, clear: false, sample: SAMPLE };
     output::json(&json!({
-        "taken_at_ms": clock::unix_ms(),
         "taken_by": env!("CARGO_PKG_VERSION"),
         "address": args.at.admin_addr.to_string(),
         "stats": told(client.get_stats(proto::GetStatsRequest {}).await, |told| stats::as_json(&told)),
