@@ -101,7 +101,7 @@ async fn ebb_check_finds_what_is_planted_and_nothing_else() {
 
     // No controller runs here, so the Deployment has no replica that is ready.
     let down = ("control-plane", "0 of 2 replicas");
-    expect(&findings(&cluster.kubeconfig()).1, &[down, ("webhook", "ends in 50")]);
+    expect(&findings(&cluster.kubeconfig()).1, &[down, ("webhook", "ends in 2")]);
     // The next authority stands beside it, before anybody serves a certificate of it.
     let next = renew(&cluster, CertificateParams::default()).await;
     trust(&cluster, &(authority.clone() + &next)).await;
