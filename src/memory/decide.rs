@@ -8,7 +8,7 @@
 //! ```
 //! Two reasons, never mixed. **Eviction** follows what the engine uses against its budget: dropping live items lowers
 //! exactly that. **Compaction** follows dead bytes as a share of the live: moving items lowers exactly those. Memory
-//! that nobody accounts for lowers the budget, by no more than half: evicting a whole cache would not bring it back.
+//! that nobody accounts for lowers the budget, by no more than three quarters: evicting a whole cache would not bring it back.
 //!
 //! D1. The budget never exceeds the ceiling.
 //! D2. Nothing is evicted while what is live fits the low watermark.
@@ -204,10 +204,10 @@ pub(super) fn reserve(limit_bytes: u64, marks: &Marks) -> u64 {
 }
 
 /// What the engine may use: the limit, less the reserve, less what the process uses that the engine does not account
-/// for (program, threads, connections, allocator).
+/// for (program, threads, connections, allocator). In a small container under a storm that is more than half.
 fn budget(now: &Sample, beside_bytes: u64, marks: &Marks) -> u64 {
     let ceiling = now.limit_bytes.saturating_sub(reserve(now.limit_bytes, marks));
-    ceiling - beside_bytes.min(ceiling / 2)
+    ceiling - beside_bytes.min(ceiling / 4 * 3)
 }
 
 /// What is used beside the engine, as an envelope: it rises at once and falls slowly. Buffers come and go many times

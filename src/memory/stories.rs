@@ -132,13 +132,22 @@ fn page_cache_does_not_count() {
 }
 
 #[test]
-fn memory_that_nobody_accounts_for_takes_half_the_ceiling_at_most() {
+fn memory_that_nobody_accounts_for_takes_three_quarters_of_the_ceiling_at_most() {
     let mut story = Story::new(256);
     story.engine(30, 0).settle();
     story.sample.used_bytes = 250 * MIB;
     story.settle();
-    assert!(story.standing.budget_bytes >= 110 * MIB, "{}", story.standing.budget_bytes / MIB);
+    assert_eq!(story.standing.budget_bytes / MIB, 240 / 4);
     assert_eq!(story.standing.regime, Regime::Calm, "30 MiB are not evicted for what they do not hold");
+}
+
+#[test]
+fn a_small_container_has_room_for_connections_that_take_more_than_half_of_it() {
+    let mut story = Story::new(40);
+    story.engine(10, 0).settle();
+    story.sample.used_bytes = (10 + 24) * MIB;
+    story.settle();
+    assert_eq!(story.standing.budget_bytes, (40 - 4 - 24) * MIB, "the limit, less the reserve, less what they take");
 }
 
 #[test]
