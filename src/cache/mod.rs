@@ -81,11 +81,6 @@ impl Cache {
         }
     }
 
-    /// The store beneath.
-    pub fn store(&self) -> &Arc<Store> {
-        &self.store
-    }
-
     /// Sets what requests leave to the server.
     pub fn set_defaults(&self, defaults: Defaults) {
         self.default_ttl_ms.store(defaults.ttl_ms, Ordering::Relaxed);

@@ -177,7 +177,6 @@ impl Locked<'_> {
         if segments.capacity() > FEW_SEGMENTS && segments.len() < segments.capacity() / 4 {
             segments.shrink_to(segments.len() * 2); // the table of a full shard is larger than an empty one's everything
         }
-        self.writer.disturbances += 1;
         self.publish(extents, None);
     }
 }

@@ -10,6 +10,7 @@
 //! A1. The range is mapped once and stays mapped until the arena is dropped; nobody can hold a slice longer than that.
 //! A2. Pages are given back with `MADV_DONTNEED` alone: `MADV_FREE` does not lower RSS, and `munmap` of many pieces
 //!     fails at the kernel's limit of mappings.
+//!     One page is given back when the range is reserved, so that a kernel that refuses it is found out then.
 //! A3. Huge pages are off for the range: they would silently make released memory resident again.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -53,6 +54,7 @@ impl Arena {
 #[allow(unsafe_code, reason = "the one room where it lives")]
 mod backend {
     use super::*;
+    use rustix::io::Errno;
     use rustix::mm::{self, Advice, MapFlags, ProtFlags};
     use std::ffi::c_void;
 
@@ -72,7 +74,8 @@ mod backend {
         /// Reserves `bytes` (rounded up to pages) of address space. No page of it is resident.
         ///
         /// # Errors
-        /// When the system refuses that much address space (RLIMIT_AS, strict overcommit).
+        /// When the system refuses that much address space (RLIMIT_AS, RLIMIT_DATA, strict overcommit), or refuses to
+        /// take a page back (a seccomp filter).
         pub(crate) fn reserve(bytes: usize) -> io::Result<Self> {
             let bytes = bytes.next_multiple_of(PAGE_BYTES).max(PAGE_BYTES);
             let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
@@ -85,7 +88,24 @@ mod backend {
                 // SAFETY: the range is ours, and these two change nothing about its contents.
                 let _ = unsafe { mm::madvise(base, bytes, advice) };
             }
+            arena.word(0).store(1, Ordering::Relaxed);
+            arena.give_back(0..PAGE_BYTES / WORD_BYTES).map_err(|error| {
+                io::Error::new(error.kind(), format!("the kernel takes no page back, madvise(MADV_DONTNEED): {error}"))
+            })?;
+            if arena.word(0).load(Ordering::Relaxed) != 0 {
+                return Err(io::Error::other("the kernel takes no page back: madvise(MADV_DONTNEED) does nothing"));
+            }
             Ok(arena)
+        }
+
+        /// Whether there is room for `bytes` more of address space.
+        pub(crate) fn has_room(bytes: usize) -> bool {
+            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+            // SAFETY: a new anonymous mapping at an address the kernel chooses aliases nothing.
+            let mapped =
+                unsafe { mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags) };
+            // SAFETY: it was mapped here, and nobody else knows of it.
+            mapped.is_ok_and(|base| unsafe { mm::munmap(base, bytes) }.is_ok())
         }
 
         pub(super) fn all(&self) -> &[AtomicU64] {
@@ -98,16 +118,24 @@ mod backend {
         /// # Panics
         /// When the range is not in the arena or not on page boundaries.
         pub(crate) fn release(&self, range: Range<usize>) {
+            self.give_back(range).expect("the kernel took a page back when the range was reserved");
+        }
+
+        fn give_back(&self, range: Range<usize>) -> io::Result<()> {
             let words = self.words(range);
             let (at, bytes) = (words.as_ptr() as *mut c_void, size_of_val(words));
             assert!((at as usize).is_multiple_of(PAGE_BYTES) && bytes.is_multiple_of(PAGE_BYTES), "whole pages only");
             if bytes == 0 {
-                return;
+                return Ok(());
             }
-            // SAFETY: the range lies in our own mapping; anonymous pages read as zero afterwards, and a zero is a
-            // valid word, so a slice that somebody still holds stays valid.
-            let released = unsafe { mm::madvise(at, bytes, Advice::LinuxDontNeed) };
-            released.expect("MADV_DONTNEED on a mapped anonymous range cannot fail");
+            loop {
+                // SAFETY: the range lies in our own mapping; anonymous pages read as zero afterwards, and a zero is a
+                // valid word, so a slice that somebody still holds stays valid.
+                match unsafe { mm::madvise(at, bytes, Advice::LinuxDontNeed) } {
+                    Err(Errno::AGAIN | Errno::INTR) => {} // the kernel is short of something for a moment
+                    released => return Ok(released?),
+                }
+            }
         }
     }
 
@@ -123,8 +151,7 @@ mod backend {
 mod backend {
     use super::*;
 
-    /// In a model the arena is a vector of the checker's own atomics, and released memory is poisoned rather than
-    /// zeroed, so that a reader of freed memory is caught.
+    /// In a model the arena is a vector of the checker's own atomics. Released memory reads as zero, as the real one.
     #[derive(Debug)]
     pub struct Arena(Vec<AtomicU64>);
 
@@ -132,6 +159,11 @@ mod backend {
         /// As the real one.
         pub fn reserve(bytes: usize) -> io::Result<Self> {
             Ok(Self((0..bytes.div_ceil(WORD_BYTES)).map(|_| AtomicU64::new(0)).collect()))
+        }
+
+        /// As the real one.
+        pub fn has_room(_: usize) -> bool {
+            true
         }
 
         pub(super) fn all(&self) -> &[AtomicU64] {
@@ -160,6 +192,12 @@ mod tests {
         assert_eq!((arena.word(0).load(Ordering::Relaxed), arena.word(page).load(Ordering::Relaxed)), (9, 0));
         arena.word(page).store(8, Ordering::Relaxed);
         assert_eq!(arena.word(page).load(Ordering::Relaxed), 8);
+    }
+
+    #[test]
+    fn address_space_that_no_machine_has_is_refused() {
+        assert!(Arena::reserve(1 << 50).is_err());
+        assert!(!Arena::has_room(1 << 50) && Arena::has_room(64 << 30));
     }
 
     #[test]

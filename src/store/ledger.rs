@@ -30,6 +30,8 @@ const KEPT_BYTES: u64 = 4 << 10;
 /// The account of all memory that can grow.
 #[derive(Debug)]
 pub struct Ledger {
+    /// What the capacity may be raised to, in bytes: there is address space for no more.
+    most: u64,
     capacity: AtomicU64,
     total: AtomicU64,
     accounts: [AtomicU64; 2],
@@ -41,9 +43,15 @@ pub struct Ledger {
 impl Ledger {
     /// A ledger that grants up to `capacity` bytes.
     pub fn new(capacity: u64) -> Self {
+        Self::up_to(capacity, u64::MAX)
+    }
+
+    /// The same; the capacity is never raised above `most` bytes.
+    pub fn up_to(capacity: u64, most: u64) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
-            capacity: AtomicU64::new(capacity),
+            most,
+            capacity: AtomicU64::new(capacity.min(most)),
             total: zero(),
             accounts: [zero(), zero()],
             in_flight: zero(),
@@ -56,9 +64,9 @@ impl Ledger {
         self.capacity.load(Ordering::Relaxed)
     }
 
-    /// Sets what may be in use. It may be less than what is; see L1.
+    /// Sets what may be in use, up to what there is address space for. It may be less than what is in use; see L1.
     pub fn set_capacity(&self, bytes: u64) {
-        self.capacity.store(bytes, Ordering::Relaxed);
+        self.capacity.store(bytes.min(self.most), Ordering::Relaxed);
     }
 
     /// What is in use by `account`, in bytes.
@@ -157,6 +165,16 @@ impl Ledger {
 #[cfg(all(test, not(loom), not(shuttle)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_capacity_stays_within_the_address_space() {
+        let ledger = Ledger::up_to(100, 80);
+        assert_eq!(ledger.capacity(), 80);
+        ledger.set_capacity(60);
+        assert_eq!(ledger.capacity(), 60);
+        ledger.set_capacity(1_000);
+        assert_eq!(ledger.capacity(), 80);
+    }
 
     #[test]
     fn nothing_is_granted_above_the_capacity() {

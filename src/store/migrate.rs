@@ -172,7 +172,6 @@ impl Locked<'_> {
         self.writer.bank ^= 1;
         self.writer.spare = SpareBank::Held;
         self.writer.migration = None;
-        self.writer.disturbances += 1;
         self.publish(Vec::new(), Some(old.bytes().next_multiple_of(PAGE_BYTES as u64)));
     }
 
@@ -240,7 +239,6 @@ impl Locked<'_> {
                 for (from, to) in moves {
                     self.displace(|this| index.move_to_other(&this.ground.arena, from, to));
                 }
-                self.writer.disturbances += 1;
             } else if self.begin_migration((index.buckets + index.buckets / 8).min((self.ground.bank_words / 8) as u32))
             {
                 self.migrate_some(u32::MAX);

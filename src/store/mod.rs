@@ -108,7 +108,62 @@ pub struct Store {
     ground: Ground,
     shards: Box<[Shard]>,
     max_value_bytes: usize,
+    reservation: Reservation,
     refusals: AtomicU64,
+}
+
+/// The address space of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// What the capacity may be raised to, in bytes.
+    pub most_bytes: u64,
+    /// What was reserved, in bytes.
+    pub reserved_bytes: u64,
+    /// Larger reservations, in bytes, that the system refused, in the order of the tries.
+    pub tried: Vec<u64>,
+}
+
+/// How address space is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layout {
+    /// What the capacity may be raised to, in bytes.
+    most: u64,
+    /// Of each of two banks a shard.
+    bank_words: usize,
+    shards: usize,
+    /// Numbers of segments.
+    numbers: u32,
+    segment_bytes: usize,
+}
+
+/// Address space that is left for everything else: stacks of threads, the heap.
+const HEADROOM_BYTES: usize = 96 << 20;
+/// The least capacity that is worth a store, in bytes.
+const LEAST_BYTES: u64 = 8 << 20;
+
+impl Layout {
+    /// For a capacity of up to `most` bytes, in `spread` times as much address space.
+    fn new(most: u64, spread: u64, shards: usize, segment_bytes: usize) -> Self {
+        // An index takes at most 8 bytes for each smallest item (16 bytes) at its fill: half of all memory is plenty.
+        let bank_words = (most / shards as u64 / 2).next_multiple_of(PAGE_BYTES as u64) as usize / WORD_BYTES;
+        let numbers = (most * spread / segment_bytes as u64 + 2).min((1 << slot::SEGMENT_BITS) - 1) as u32;
+        Self { most, bank_words, shards, numbers, segment_bytes }
+    }
+
+    fn bytes(&self) -> usize {
+        self.bank_words * 2 * self.shards * WORD_BYTES + self.numbers as usize * self.segment_bytes
+    }
+
+    /// What to try, one after the other: room to grow is given up first, then the spread by which runs of segments for
+    /// large values never want for neighbours, and last a part of the capacity.
+    fn to_try(capacity: u64, most: u64, shards: usize, segment_bytes: usize) -> Vec<Self> {
+        let halves = |from: u64, least: u64| {
+            std::iter::successors(Some(from), move |most| Some((most / 2).max(least)).filter(|next| next < most))
+        };
+        let roomy = halves(most, capacity).map(|most| (most, 4));
+        let tight = halves(capacity, LEAST_BYTES.min(capacity)).map(|most| (most, 2));
+        roomy.chain(tight).map(|(most, spread)| Self::new(most, spread, shards, segment_bytes)).collect()
+    }
 }
 
 /// Other shards a write may evict from when its own has nothing left to give.
@@ -120,25 +175,51 @@ impl Store {
     /// Makes a store: reserves its address space, touches next to nothing.
     ///
     /// # Errors
-    /// When the system refuses the address space.
+    /// When the system refuses the address space, with the sizes that were tried, or takes no page back.
     pub fn new(options: Options) -> io::Result<Self> {
-        let (shards, segment_bytes, most) = (options.shard_count(), options.segment_size(), options.most());
-        // An index takes at most 8 bytes for each smallest item (16 bytes) at its fill: half of all memory is plenty.
-        let bank_words = (most / shards as u64 / 2).next_multiple_of(PAGE_BYTES as u64) as usize / WORD_BYTES;
-        let banks_words = bank_words * 2 * shards;
-        // Four times the memory in address space: runs of segments for large values never want for neighbours.
-        let numbers = (most * 4 / segment_bytes as u64 + 2).min((1 << slot::SEGMENT_BITS) - 1) as u32;
-        let arena = Arena::reserve(banks_words * WORD_BYTES + numbers as usize * segment_bytes)?;
+        let layouts =
+            Layout::to_try(options.capacity_bytes, options.most(), options.shard_count(), options.segment_size());
+        let mut tried = Vec::new();
+        for layout in layouts {
+            let reserved = Arena::reserve(layout.bytes()).and_then(|arena| match Arena::has_room(HEADROOM_BYTES) {
+                true => Ok(arena),
+                false => Err(io::ErrorKind::OutOfMemory.into()),
+            });
+            match reserved {
+                Ok(arena) => return Ok(Self::with_layout(options, arena, layout, tried)),
+                Err(error) if matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock) => {
+                    tried.push(layout.bytes() as u64);
+                }
+                Err(error) => return Err(error), // less would be refused as well
+            }
+        }
+        let mib: Vec<_> = tried.iter().map(|bytes| (bytes >> 20).to_string()).collect();
+        let (mib, headroom) = (mib.join(", "), HEADROOM_BYTES >> 20);
+        let sentence = format!(
+            "the system refuses address space; tried {mib} MiB, each with {headroom} MiB for everything else; see \
+             ulimit -v, ulimit -d and vm.overcommit_memory"
+        );
+        Err(io::Error::new(io::ErrorKind::OutOfMemory, sentence))
+    }
+
+    fn with_layout(options: Options, arena: Arena, layout: Layout, tried: Vec<u64>) -> Self {
+        let Layout { bank_words, numbers, most, shards, segment_bytes } = layout;
         let ground = Ground {
             arena,
-            pool: Pool::new(banks_words, segment_bytes, numbers),
-            ledger: std::sync::Arc::new(Ledger::new(options.capacity_bytes)),
+            pool: Pool::new(bank_words * 2 * shards, segment_bytes, numbers),
+            ledger: std::sync::Arc::new(Ledger::up_to(options.capacity_bytes, most)),
             hasher: Hasher::new(options.seed),
             bank_words,
         };
+        let reservation = Reservation { most_bytes: most, reserved_bytes: layout.bytes() as u64, tried };
         let shards = (0..shards as u32).map(|number| Shard::new(&ground, number, options.first_version)).collect();
         let max_value_bytes = options.max_value_bytes.min(MAX_VALUE_BYTES);
-        Ok(Self { ground, shards, max_value_bytes, refusals: AtomicU64::new(0) })
+        Self { ground, shards, max_value_bytes, reservation, refusals: AtomicU64::new(0) }
+    }
+
+    /// The address space it has.
+    pub fn reservation(&self) -> &Reservation {
+        &self.reservation
     }
 
     /// The ledger that every growing byte is reserved in.

@@ -184,8 +184,6 @@ pub(super) struct Writer {
     pub(super) main_departures: u64,
     /// The nursery's share.
     pub(super) nursery: Share,
-    /// Grows whenever slots or segments may have moved under somebody who remembers a position.
-    pub(super) disturbances: u64,
     retired: VecDeque<Retired>,
     pub(super) job: Option<Job>,
     pub(super) voids: Vec<Void>,
@@ -250,7 +248,6 @@ impl Shard {
             departures: 0,
             main_departures: 0,
             nursery: Share::default(),
-            disturbances: 0,
             retired: VecDeque::new(),
             job: None,
             voids: Vec::new(),
@@ -332,7 +329,9 @@ impl Shard {
 
     /// The shard's write count: not below the version of any item whose slot was seen before this call.
     fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+        // Relaxed: the count is stored before the slot or header that carries it is published with Release, and the
+        // caller has read that with Acquire (see `Locked::next_version`).
+        self.version.load(Ordering::Relaxed)
     }
 }
 

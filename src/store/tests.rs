@@ -37,6 +37,30 @@ fn key(bytes: &[u8]) -> Key<'_> {
 
 const THOROUGH: Task = Task { below_percent: 97, thorough: true, evict: false };
 
+#[test]
+fn a_reservation_shrinks_from_room_to_grow_to_the_least() {
+    let layouts = Layout::to_try(60 << 20, 24 << 30, 4, 128 << 10);
+    let mib: Vec<_> = layouts.iter().map(|layout| layout.most >> 20).collect();
+    assert_eq!(mib, [24_576, 12_288, 6_144, 3_072, 1_536, 768, 384, 192, 96, 60, 60, 30, 15, 8]);
+    assert!(layouts.is_sorted_by(|before, after| before.bytes() > after.bytes()), "each asks for less");
+    assert!(layouts[9].bytes() < 310 << 20 && layouts[10].bytes() < 190 << 20);
+}
+
+#[test]
+fn a_store_in_little_address_space_evicts_and_keeps_working() {
+    // As after a reservation that had to shrink below the capacity.
+    let layout = Layout::new(8 << 20, 2, 2, 16 << 10);
+    let store = Store::with_layout(options(60 << 20), Arena::reserve(layout.bytes()).unwrap(), layout, Vec::new());
+    store.ledger().set_capacity(60 << 20);
+    assert_eq!(store.ledger().capacity(), 8 << 20);
+    for i in 0..40_000_u32 {
+        let value = vec![7; if i % 100 == 0 { 40_000 } else { 500 }];
+        let stored = store.set(key(&i.to_le_bytes()), &value, &Attributes::default(), Condition::Always, false, 1);
+        stored.unwrap_or_else(|error| panic!("write {i}: {error}"));
+    }
+    assert!(store.stats().evictions > 0 && store.stats().entries > 1_000);
+}
+
 /// Cleans until there is nothing left to do.
 fn settle(store: &Store, task: Task, now_ms: u64) -> Tally {
     let mut tally = Tally::default();
