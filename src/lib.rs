@@ -7,6 +7,9 @@
 //! The engine (`store`, `cleaner`, `clock`, `sync`) knows nothing of gRPC, tokio, Kubernetes, files or configuration,
 //! and builds alone with `--no-default-features`.
 
+// They panic when the reader has gone or the disk is full; `cli::output` does not.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
+
 #[cfg(feature = "server")]
 pub mod cache;
 pub mod cleaner;
@@ -34,6 +37,8 @@ mod metrics;
 mod page;
 #[cfg(feature = "server")]
 mod receipts;
+#[cfg(feature = "server")]
+mod regimes;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]

@@ -4,7 +4,7 @@ use crate::cache::Cache;
 use crate::cleaner::{Cleaner, Order};
 use crate::clock::{self, Clock};
 use crate::config::{Boot, Compaction, Live, LogLevel, Reload, Tuning};
-use crate::grpc::{Address, Admin, InFlight, Limits, Listener, Plane, Services};
+use crate::grpc::{Address, Admin, InFlight, Limits, Listener, Plane, Services, Stage};
 use crate::history::History;
 use crate::http;
 use crate::k8s::pod_events::{Fates, PodEvents};
@@ -14,28 +14,34 @@ use crate::page;
 use crate::proto;
 use crate::proto::admin_service_server::AdminServiceServer;
 use crate::receipts::{Line, Receipts};
-use crate::sources::Sources;
+use crate::regimes::{Change, Regimes};
+use crate::sources::{Sockets, Sources};
 use crate::spans::Tracer;
-use crate::store::{Options, Store};
+use crate::store::{Options, Reservation, Store};
 use crate::traffic::Traffic;
 use arc_swap::ArcSwap;
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
 
 /// The least memory limit, in bytes: below it the process itself leaves no room for a cache.
 const LEAST_LIMIT: u64 = 16 << 20;
-/// How often the configuration file is looked at.
+/// How long calls that go on at the end of the drain time have for their last words.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+/// What the health service tells of.
+const HEALTH_OF: [&str; 2] = ["", "ebb.v1.CacheService"];
+/// How often the configuration file and the files of sockets are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// What a batch may take beside its values, in bytes.
 const MESSAGE_MARGIN: u64 = 64 << 10;
 /// The largest batch, in bytes: what stock clients receive at most.
 const BATCH_BYTES: u64 = 4 << 20;
 
-/// Where a server listens, as clients name it.
+/// Where a server listens, as clients name it, and within which limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
     /// For applications.
@@ -46,6 +52,22 @@ pub struct Addresses {
     pub admin: String,
     /// For probes and metrics.
     pub http: String,
+    /// The memory limit at the start, in bytes.
+    pub limit_bytes: u64,
+    /// Where the limit comes from.
+    pub limit_source: &'static str,
+}
+
+/// What a server is asked to do from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Drain and end.
+    Stop {
+        /// Why, for the log.
+        reason: &'static str,
+    },
+    /// Read the configuration again.
+    Reload,
 }
 
 /// A server whose listeners are bound.
@@ -54,16 +76,26 @@ pub struct Server {
     live: Live,
     limits: memory::Limits,
     at_start: memory::Snapshot,
+    store: Arc<Store>,
     data: Vec<Listener>,
     admin: Listener,
     http: std::net::TcpListener,
 }
 
+/// The runtime of the control plane, which [`Server::run`] takes.
+///
+/// # Errors
+/// When the system refuses it.
+pub fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
 impl Server {
-    /// Looks for the memory limit and binds every listener, before anything is started.
+    /// Finds the memory limit, reserves address space and binds every listener, before anything is started.
     ///
     /// # Errors
-    /// A sentence that names the address and what is in its way, or the limit that is too small.
+    /// A sentence that names the address and what is in its way, the limit that is too small, or the memory that the
+    /// system refuses.
     pub fn bind(live: Live) -> Result<Self, String> {
         let limits = memory_limits(&live.config().boot);
         let at_start = sample_limits(&limits, &live.tuning().setting());
@@ -71,7 +103,23 @@ impl Server {
             let (limit, source) = (at_start.limit_bytes, at_start.limit_source);
             return Err(format!("the memory limit is {limit} bytes ({source}); it must be at least {LEAST_LIMIT}"));
         }
-        let Boot { listen, socket, admin_listen, admin_socket, http_listen, .. } = &live.config().boot;
+        let Boot { listen, socket, admin_listen, admin_socket, http_listen, max_value, .. } = &live.config().boot;
+        let store = Store::new(Options {
+            max_value_bytes: max_value.0 as usize,
+            ..Options::new(at_start.limit_bytes - at_start.limit_bytes / 16)
+        });
+        let store = Arc::new(store.map_err(|error| format!("memory: {error}"))?);
+        let Reservation { most_bytes, reserved_bytes, tried } = store.reservation();
+        if let Some(refused_bytes) = tried.first() {
+            let tries = tried.len() + 1;
+            tracing::warn!(
+                refused_bytes,
+                reserved_bytes,
+                tries,
+                most_bytes,
+                "the system refused address space; the cache cannot grow beyond most_bytes without a restart"
+            );
+        }
         let mut data = vec![Listener::bind(&tcp("listen", listen)?)?];
         if !socket.is_empty() {
             data.push(Listener::bind(&Address::Unix(socket.into()))?);
@@ -84,7 +132,7 @@ impl Server {
             Listener::Tcp(listener) => listener,
             Listener::Unix(..) => unreachable!("an address was bound"),
         };
-        Ok(Self { live, limits, at_start, data, admin, http })
+        Ok(Self { live, limits, at_start, store, data, admin, http })
     }
 
     /// Where it listens.
@@ -94,32 +142,42 @@ impl Server {
             socket: self.data.get(1).map(Listener::name),
             admin: self.admin.name(),
             http: self.http.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string()),
+            limit_bytes: self.at_start.limit_bytes,
+            limit_source: self.at_start.limit_source,
         }
     }
 
-    /// Serves until `shutdown` is ready, then drains. Blocks the thread, which becomes the control plane.
+    /// Serves until `next` says stop, then drains. `announce` is told the addresses once everything that can fail has
+    /// succeeded. Blocks the thread, which becomes the control plane.
     ///
     /// # Errors
     /// A sentence about what the system refused.
-    pub fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
-        let result = runtime.block_on(self.serve(shutdown)).map_err(|error| error.to_string());
+    pub fn run(
+        self,
+        runtime: Runtime,
+        announce: impl FnOnce(&Addresses),
+        next: impl AsyncFnMut() -> Command,
+    ) -> Result<(), String> {
+        let result = runtime.block_on(self.serve(announce, next)).map_err(|error| error.to_string());
         runtime.shutdown_background();
         result
     }
 
-    async fn serve(self, shutdown: impl Future<Output = ()>) -> std::io::Result<()> {
-        let Self { mut live, limits: memory_limits, at_start, data, admin, http: http_listener } = self;
+    async fn serve(
+        self,
+        announce: impl FnOnce(&Addresses),
+        mut next: impl AsyncFnMut() -> Command,
+    ) -> std::io::Result<()> {
+        let addresses = self.addresses();
+        let Self { mut live, limits: memory_limits, at_start, store, data, admin, http: http_listener } = self;
         let (boot, tuning) = (live.config().boot.clone(), live.tuning().clone());
         let clock = Clock::monotonic();
         let setting = tuning.setting();
-        announce_limit(&at_start);
+        if at_start.is_default_limit {
+            let limit_bytes = at_start.limit_bytes;
+            tracing::warn!(limit_bytes, "no memory limit was found; set one on the container, or with --max-memory");
+        }
 
-        let store = Arc::new(Store::new(Options {
-            max_value_bytes: boot.max_value.0 as usize,
-            ..Options::new(at_start.limit_bytes - at_start.limit_bytes / 16)
-        })?);
         let view = View::new(at_start.clone());
         let outside = view.clone();
         let cleaner = Cleaner::spawn(store.clone(), clock.clone(), tuning.pacing(), move || outside.outside())?;
@@ -137,6 +195,7 @@ impl Server {
             traffic: Traffic::default(),
             tracer: Tracer::start(&boot.otlp_endpoint, tuning.trace_sample.0).map_err(std::io::Error::other)?,
             events: Fates::default(),
+            sockets: Sockets::default(),
             config: in_force.clone(),
         };
         let mut pod_events = PodEvents::start(&boot.pod, sources.events.clone()).await;
@@ -144,7 +203,7 @@ impl Server {
         let history = History::default();
 
         let limits = limits(&boot);
-        let (drain, draining) = watch::channel(false);
+        let (stage, drain) = watch::channel(Stage::Serving);
         // Asked for anew each time: what is taken just after a limit was lowered must fit the new one.
         let in_flight_max = {
             let (view, most) = (view.clone(), boot.in_flight.0);
@@ -156,72 +215,171 @@ impl Server {
         };
         let most = boot.in_flight_per_connection.0;
         let in_flight = InFlight::new(store.ledger().clone(), in_flight_max, most, make_room);
-        let plane = |services| Plane {
+        let mut listeners = [Listeners::new(data, &boot.socket), Listeners::new(vec![admin], &boot.admin_socket)];
+        let plane = |services, listeners: &Listeners| Plane {
             services,
             limits,
             in_flight: in_flight.clone(),
             traffic: sources.traffic.clone(),
             tracer: sources.tracer.clone(),
             permits: Arc::new(Semaphore::new(limits.connections)),
-            draining: draining.clone(),
+            listeners: listeners.subscribe(),
+            drain: drain.clone(),
         };
-        let data_services = Services::new(Some(cache.clone()), standard_services().await, limits);
         let drain_time = boot.drain_timeout.duration();
-        let running = plane(data_services).spawn(boot.cores.into(), &data, drain_time)?;
-        let rest = standard_services()
-            .await
-            .add_service(AdminServiceServer::new(Admin::new(sources.clone(), history.clone())));
+        let (health, standard) = standard_services().await;
+        let data_services = Services::new(Some(cache.clone()), standard, limits);
+        let running = plane(data_services, &listeners[0]).spawn(boot.cores.into(), drain_time)?;
+        let (admin_health, rest) = standard_services().await;
+        let rest = rest.add_service(AdminServiceServer::new(Admin::new(sources.clone(), history.clone())));
         let mut control = tokio::task::JoinSet::new();
-        let admin_plane = plane(Services::new(None, rest, limits));
-        control.spawn(async move { admin_plane.serve(&[admin], drain_time).await });
+        let admin_plane = plane(Services::new(None, rest, limits), &listeners[1]);
+        control.spawn(async move { admin_plane.serve(drain_time).await });
+        // Probes and scrapes are answered until the last call has ended.
+        let (unready, is_unready) = watch::channel(false);
+        let (over, is_over) = watch::channel(false);
         let routes = http::metrics(move || metrics.text()).merge(page::routes(sources.clone(), history.clone()));
-        control.spawn(http::serve(http_listener, routes, draining.clone(), draining.clone()));
+        control.spawn(http::serve(http_listener, routes, is_unready, is_over));
+        announce(&addresses);
 
-        let mut receipts = Receipts::default();
-        let look = |receipts: &mut Receipts, level: LogLevel| {
+        let (mut receipts, mut regimes) = (Receipts::default(), Regimes::default());
+        let look = |receipts: &mut Receipts, regimes: &mut Regimes, level: LogLevel| {
             history.record(&sources);
             let is_each = matches!(level, LogLevel::Debug | LogLevel::Trace);
             let new = history.receipts_after(receipts.last());
-            announce_receipts(&receipts.look(sources.clock.now_ms(), is_each, &new));
+            let now_ms = sources.clock.now_ms();
+            announce_receipts(&receipts.look(now_ms, is_each, &new));
+            let memory = view.get();
+            announce_regime(regimes.look(now_ms, &memory), &memory);
         };
-        let follow = async {
-            let mut ticks = tokio::time::interval(LOOK);
-            loop {
-                ticks.tick().await;
-                look(&mut receipts, live.tuning().log_level);
-                let compaction = live.tuning().compaction;
-                let found = live.poll();
-                if found != Reload::Unchanged {
-                    in_force.store(Arc::new(live.in_force()));
+        let mut ticks = tokio::time::interval(LOOK);
+        let reason = loop {
+            let is_asked = tokio::select! {
+                _ = ticks.tick() => false,
+                command = next() => match command {
+                    Command::Reload => true,
+                    Command::Stop { reason } => break reason.to_owned(),
+                },
+                Some(ended) = control.join_next() => {
+                    let why = ended.map_err(|error| error.to_string()).and_then(|r| r.map_err(|error| error.to_string()));
+                    break why.err().unwrap_or_else(|| "a listener of the control plane ended".to_owned());
                 }
-                if let Some(tuning) = follow(found, &live) {
-                    sources.tracer.set_sample_percent(tuning.trace_sample.0);
-                    governor.set(tuning.setting());
-                    cleaner.set_pacing(tuning.pacing());
-                    cache.set_defaults(tuning.defaults());
-                    if tuning.compaction == Compaction::Now && compaction != Compaction::Now {
-                        cleaner.run(Order::compact(100));
-                    }
-                }
-                if let Some(events) = &mut pod_events {
-                    events.look(&view.get(), &in_force.load());
+            };
+            if !is_asked {
+                look(&mut receipts, &mut regimes, live.tuning().log_level);
+                listeners.iter_mut().for_each(|listeners| listeners.repair(&sources.sockets, sources.clock.now_ms()));
+            }
+            let compaction = live.tuning().compaction;
+            let found = live.poll();
+            if is_asked {
+                tracing::info!(changed = found != Reload::Unchanged, "configuration read again at SIGHUP");
+            }
+            if found != Reload::Unchanged {
+                in_force.store(Arc::new(live.in_force()));
+            }
+            if let Some(tuning) = follow(found, &live) {
+                sources.tracer.set_sample_percent(tuning.trace_sample.0);
+                governor.set(tuning.setting());
+                cleaner.set_pacing(tuning.pacing());
+                cache.set_defaults(tuning.defaults());
+                if tuning.compaction == Compaction::Now && compaction != Compaction::Now {
+                    cleaner.run(Order::compact(100));
                 }
             }
+            if let Some(events) = &mut pod_events {
+                events.look(&view.get(), &in_force.load());
+            }
         };
-        tokio::select! {
-            () = shutdown => {}
-            () = follow => {}
+        let open_calls = sources.traffic.totals().open_calls;
+        tracing::info!(reason, drain_ms = drain_time.as_millis() as u64, open_calls, "stopping");
+
+        // Nobody new; then those who watch are told, and the calls end. What they need is stopped last.
+        listeners.iter().for_each(Listeners::close);
+        unready.send_replace(true);
+        for health in [health, admin_health] {
+            for service in HEALTH_OF {
+                health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
+            }
         }
-        tracing::info!(drain_ms = drain_time.as_millis() as u64, "draining");
-        drain.send_replace(true);
+        stage.send_replace(Stage::Draining);
+        let data = tokio::task::spawn_blocking(move || running.join());
+        {
+            let mut ended = std::pin::pin!(async {
+                let _ = data.await;
+                // The HTTP listener is the one that stays.
+                while control.len() > 1 && control.join_next().await.is_some() {}
+            });
+            let patience = drain_time - LAST_WORDS.min(drain_time / 4);
+            if tokio::time::timeout(patience, &mut ended).await.is_err() {
+                stage.send_replace(Stage::Ending);
+                ended.await;
+            }
+        }
         governor.stop();
         cleaner.stop();
-        look(&mut receipts, live.tuning().log_level);
-        announce_receipts(&receipts.rest());
+        over.send_replace(true);
         while control.join_next().await.is_some() {}
-        running.join();
-        tracing::info!("stopped");
+        look(&mut receipts, &mut regimes, live.tuning().log_level);
+        announce_receipts(&receipts.rest());
+        let memory = view.get();
+        announce_regime(regimes.rest(sources.clock.now_ms(), &memory), &memory);
+        tracing::info!(uptime_ms = sources.clock.now_ms(), "stopped");
         Ok(())
+    }
+}
+
+/// The Unix socket and the TCP address of a plane, whose threads accept from what is announced last.
+#[derive(Debug)]
+struct Listeners {
+    announced: watch::Sender<Arc<Vec<Listener>>>,
+    /// The address of the socket, if there is one.
+    socket: Option<Address>,
+    is_complained: bool,
+}
+
+impl Listeners {
+    fn new(listeners: Vec<Listener>, socket: &str) -> Self {
+        let socket = Some(socket).filter(|path| !path.is_empty()).map(|path| Address::Unix(path.into()));
+        Self { announced: watch::channel(Arc::new(listeners)).0, socket, is_complained: false }
+    }
+
+    fn subscribe(&self) -> watch::Receiver<Arc<Vec<Listener>>> {
+        self.announced.subscribe()
+    }
+
+    /// Listens no more.
+    fn close(&self) {
+        self.announced.send_replace(Arc::default());
+    }
+
+    /// Makes the file of the socket again if somebody removed it: clients find a socket by its file alone.
+    fn repair(&mut self, sockets: &Sockets, now_ms: u64) {
+        let Some(address) = &self.socket else { return };
+        if !self.announced.borrow().iter().any(Listener::has_lost_file) {
+            if std::mem::take(&mut self.is_complained) {
+                sockets.found();
+            }
+            return;
+        }
+        match Listener::bind(address) {
+            Ok(listener) => {
+                let socket = listener.name();
+                let listeners = self.announced.borrow().clone();
+                let kept = listeners.iter().filter(|listener| !listener.has_lost_file()).map(Listener::try_clone);
+                let kept: std::io::Result<Vec<_>> = kept.chain([Ok(listener)]).collect();
+                let Ok(all) = kept else { return };
+                self.announced.send_replace(Arc::new(all));
+                sockets.made_again(now_ms);
+                self.is_complained = false;
+                tracing::warn!(socket, "the file of the socket was removed; it was made again");
+            }
+            Err(why) => {
+                sockets.lost(&why);
+                if !std::mem::replace(&mut self.is_complained, true) {
+                    tracing::warn!(why, "the file of the socket was removed, and cannot be made again");
+                }
+            }
+        }
     }
 }
 
@@ -241,14 +399,25 @@ fn memory_limits(boot: &Boot) -> memory::Limits {
     }
 }
 
-fn announce_limit(found: &memory::Snapshot) {
-    match found.is_default_limit {
-        true => tracing::warn!(
-            limit_bytes = found.limit_bytes,
-            "no memory limit was found; set one on the container, or with --max-memory. Until then the default holds"
-        ),
-        false => tracing::info!(limit_bytes = found.limit_bytes, source = found.limit_source, "memory limit"),
-    }
+/// Logs that the regime changed.
+fn announce_regime(change: Option<Change>, memory: &memory::Snapshot) {
+    let Some(Change { from, to, changes, held_ms }) = change else { return };
+    let [calm_ms, drift_ms, high_ms, critical_ms] = held_ms;
+    tracing::info!(
+        from = from.name(),
+        to = to.name(),
+        changes,
+        reason = memory.reason.name(),
+        calm_ms,
+        drift_ms,
+        high_ms,
+        critical_ms,
+        limit_bytes = memory.limit_bytes,
+        used_bytes = memory.used_bytes,
+        rss_bytes = memory.rss_bytes,
+        budget_bytes = memory.budget_bytes,
+        "memory regime changed"
+    );
 }
 
 /// Logs what the cleaner has done.
@@ -267,7 +436,7 @@ fn announce_receipts(lines: &[Line]) {
             cpu_micros = sum.cpu_us,
             longest_step_micros = sum.longest_step_us,
             missed = Some(missed).filter(|missed| **missed > 0),
-            "receipt",
+            "cleaner receipt",
         );
     }
 }
@@ -287,18 +456,20 @@ fn limits(boot: &Boot) -> Limits {
 }
 
 /// Health and reflection, which every listener serves.
-async fn standard_services() -> Routes {
+async fn standard_services() -> (HealthReporter, Routes) {
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    reporter.set_service_status("ebb.v1.CacheService", tonic_health::ServingStatus::Serving).await;
+    for service in HEALTH_OF {
+        reporter.set_service_status(service, tonic_health::ServingStatus::Serving).await;
+    }
     let described = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    Routes::new(health)
+    let routes = Routes::new(health)
         .add_service(described().build_v1().expect("our descriptors are whole"))
-        .add_service(described().build_v1alpha().expect("our descriptors are whole"))
+        .add_service(described().build_v1alpha().expect("our descriptors are whole"));
+    (reporter, routes)
 }
 
 /// Logs what a look at the file has found; the tuning, if there is a new one.
@@ -310,8 +481,8 @@ fn follow(found: Reload, live: &Live) -> Option<Tuning> {
             None
         }
         Reload::Applied { changes, warnings } => {
-            changes.iter().for_each(|change| tracing::info!(change, "configuration"));
-            warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
+            changes.iter().for_each(|change| tracing::info!(change, "configuration changed"));
+            warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration warning"));
             crate::logging::set_level(live.tuning().log_level);
             Some(live.tuning().clone())
         }

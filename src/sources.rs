@@ -10,7 +10,7 @@ use crate::spans::Tracer;
 use crate::store::Store;
 use crate::traffic::Traffic;
 use arc_swap::ArcSwap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where the figures are. Clones read the same.
 #[derive(Clone, Debug)]
@@ -33,6 +33,50 @@ pub struct Sources {
     pub tracer: Tracer,
     /// What became of the Events on the pod.
     pub events: Fates,
+    /// What became of the files of Unix sockets.
+    pub sockets: Sockets,
     /// The configuration in force.
     pub config: Arc<ArcSwap<InForce>>,
+}
+
+/// What became of the files of Unix sockets while the server ran. Clones show the same.
+#[derive(Clone, Debug, Default)]
+pub struct Sockets(Arc<Mutex<SocketFiles>>);
+
+/// Files that were removed while their sockets were in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SocketFiles {
+    /// How many were made again.
+    pub(crate) made_again: u64,
+    /// When the last of them was, in milliseconds since the start.
+    pub(crate) last_ms: u64,
+    /// Why one that is missing cannot be made again.
+    pub(crate) lost: Option<String>,
+}
+
+impl Sockets {
+    fn files(&self) -> MutexGuard<'_, SocketFiles> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What there is to know.
+    pub(crate) fn get(&self) -> SocketFiles {
+        self.files().clone()
+    }
+
+    /// A file was made again.
+    pub(crate) fn made_again(&self, now_ms: u64) {
+        let mut files = self.files();
+        *files = SocketFiles { made_again: files.made_again + 1, last_ms: now_ms, lost: None };
+    }
+
+    /// A file is missing, and this is in the way.
+    pub(crate) fn lost(&self, why: &str) {
+        self.files().lost = Some(why.to_owned());
+    }
+
+    /// Every file is there.
+    pub(crate) fn found(&self) {
+        self.files().lost = None;
+    }
 }

@@ -22,8 +22,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sources", &["cache", "cleaner", "clock", "config", "k8s", "memory", "spans", "store", "traffic"]),
     ("history", &["cleaner", "clock", "memory", "sources", "store", "traffic"]),
     ("receipts", &["cleaner"]),
+    ("regimes", &["memory"]),
     ("doctor", &["clock", "config", "history", "memory", "sources", "store", "units"]),
-    ("metrics", &["cache", "cleaner", "config", "k8s", "memory", "sources", "spans", "store", "traffic"]),
+    ("metrics", &["cache", "cleaner", "config", "k8s", "logging", "memory", "sources", "spans", "store", "traffic"]),
     ("http", &["logging"]),
     ("page", &["cleaner", "doctor", "history", "sources"]),
     (
@@ -34,7 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "server",
         &[
             "cache", "cleaner", "clock", "config", "grpc", "history", "http", "k8s", "logging", "memory", "metrics",
-            "page", "proto", "receipts", "sources", "spans", "store", "traffic",
+            "page", "proto", "receipts", "regimes", "sources", "spans", "store", "traffic",
         ],
     ),
     ("cli", &["config", "k8s", "logging", "proto", "server", "store", "units"]),

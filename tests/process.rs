@@ -2,6 +2,19 @@
 
 mod common;
 
+#[path = "process/drain.rs"]
+mod drain;
+#[path = "process/log.rs"]
+mod log;
+#[path = "process/output.rs"]
+mod output;
+#[path = "process/signals.rs"]
+mod signals;
+#[path = "process/socket.rs"]
+mod socket;
+#[path = "process/start.rs"]
+mod start;
+
 use common::{Ebb, SERVE, program, until};
 use ebb::proto::cache_service_client::CacheServiceClient;
 use ebb::proto::{BatchDeleteRequest, BatchSetRequest, SetRequest};

@@ -1,6 +1,5 @@
 //! `ebb compact` and `ebb release`: memory given back now, and the receipt.
 
-use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::Args;
@@ -38,7 +37,7 @@ pub(super) async fn compact(args: CompactArgs) -> Outcome {
     let refuse = |s: tonic::Status| refused("compact", &args.at.admin_addr, &s);
     let request = proto::CompactRequest { target_occupancy_percent: args.target_occupancy, dry_run: args.dry_run };
     let mut stream = args.at.connect().await?.compact(request).await.map_err(refuse)?.into_inner();
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(100) } else { ProgressBar::hidden() };
+    let bar = if output::shows_progress() { ProgressBar::new(100) } else { ProgressBar::hidden() };
     bar.set_style(ProgressStyle::with_template("compacting {bar:40} {pos:>3} % {elapsed}")?);
     let mut receipt = None;
     while let Some(answer) = stream.message().await.map_err(refuse)? {

@@ -1,6 +1,6 @@
 //! `ebb config`: check a file before it is mounted, and see which value came from where.
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, output};
 use crate::config::Row;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -40,18 +40,19 @@ pub(crate) fn run(args: ConfigArgs) -> Outcome {
     match args.command {
         ConfigCommand::Check { file } => {
             crate::config::check(&file).map_err(|problems| Failure::Config(problems.0.join("\n")))?;
-            println!("{} is good", file.display());
+            output::line(&format!("{} is good", file.display()))
         }
         ConfigCommand::Print { serve } => {
-            let live = serve.load()?;
+            let loaded = serve.load()?;
+            let live = loaded.live?;
+            let warnings = loaded.warnings.iter().chain(&live.effective().warnings);
+            warnings.for_each(|warning| output::note(format_args!("ebb: warning: {warning}")));
             let rows = &live.effective().rows;
             let wide = |of: fn(&Row) -> usize| rows.iter().map(of).max().unwrap_or(0);
             let (keys, values) = (wide(|row| row.key.len()), wide(|row| row.value.len()));
-            for Row { key, value, source } in rows {
-                println!("{key:keys$}  {value:values$}  {source}");
-            }
+            let line = |Row { key, value, source }: &Row| format!("{key:keys$}  {value:values$}  {source}");
+            output::line(&rows.iter().map(line).collect::<Vec<_>>().join("\n"))
         }
-        ConfigCommand::Schema => println!("{:#}", crate::config::schema()),
+        ConfigCommand::Schema => output::json(&crate::config::schema()),
     }
-    Ok(())
 }

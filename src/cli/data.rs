@@ -3,7 +3,7 @@
 //! Keys and values are bytes: `get` prints the value as it is stored, without a newline, and `set` reads it from
 //! standard input when it is `-`.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 
 use bytes::Bytes;
 use clap::Args;
@@ -86,7 +86,7 @@ pub(super) async fn get(args: GetArgs) -> Outcome {
             "miss_reason": short(answer.miss_reason().as_str_name(), "MISS_REASON_"),
         }))?;
     } else if matches!(found, Found::Hit | Found::Stale) {
-        std::io::stdout().write_all(&answer.value)?;
+        output::bytes(&answer.value)?;
     }
     match found {
         Found::Hit => Ok(()),
@@ -150,11 +150,15 @@ pub(crate) struct SetArgs {
 pub(super) async fn set(args: SetArgs) -> Outcome {
     use proto::set_request::Condition;
     use proto::set_response::Outcome as Stored;
+    let at = &args.key.at;
+    let mut client = at.connect().await?;
     let value = match args.value.as_deref() {
         Some("-") => {
-            let mut value = Vec::new();
-            std::io::stdin().read_to_end(&mut value)?;
-            Bytes::from(value)
+            let limits = client.get_capabilities(proto::GetCapabilitiesRequest {}).await;
+            // A server that does not tell refuses the value itself.
+            let told = limits.map_or(0, |limits| limits.into_inner().max_value_bytes);
+            let max = if told == 0 { crate::store::MAX_VALUE_BYTES as u64 } else { told };
+            value_from(std::io::stdin().lock(), max)?
         }
         value => Bytes::copy_from_slice(value.unwrap_or_default().as_bytes()),
     };
@@ -177,8 +181,7 @@ pub(super) async fn set(args: SetArgs) -> Outcome {
         negative: args.negative,
         ..Default::default()
     };
-    let at = &args.key.at;
-    let answer = at.connect().await?.set(request).await.map_err(|s| refused("set", &at.addr, &s))?.into_inner();
+    let answer = client.set(request).await.map_err(|s| refused("set", &at.addr, &s))?.into_inner();
     let stored = answer.outcome();
     if args.output == Output::Json {
         output::json(&serde_json::json!({
@@ -195,6 +198,16 @@ pub(super) async fn set(args: SetArgs) -> Outcome {
             said_if(args.output, "not stored: the condition does not hold", Err(Failure::Said))
         }
     }
+}
+
+/// Reads a value, and no more than one byte beyond the largest.
+fn value_from(input: impl Read, max: u64) -> Result<Bytes, Failure> {
+    let mut value = Vec::new();
+    input.take(max + 1).read_to_end(&mut value).map_err(|error| format!("cannot read standard input: {error}"))?;
+    if value.len() as u64 > max {
+        return Err(Failure::Failed(format!("value: standard input is too large (at most {max} bytes)")));
+    }
+    Ok(value.into())
 }
 
 /// Delete keys.
@@ -359,7 +372,7 @@ pub(super) async fn scan(args: ScanArgs) -> Outcome {
     };
     let refuse = |s: tonic::Status| refused("scan", &args.at.addr, &s);
     let mut stream = args.at.connect().await?.scan(request).await.map_err(refuse)?.into_inner();
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut out = std::io::BufWriter::new(output::Stdout);
     while let Some(portion) = stream.message().await.map_err(refuse)? {
         for entry in portion.entries {
             let written = if args.output == Output::Json {
@@ -377,13 +390,10 @@ pub(super) async fn scan(args: ScanArgs) -> Outcome {
                 let tab: &[u8] = if args.values { b"\t" } else { b"" };
                 [&entry.key, tab, &entry.value, b"\n"].iter().try_for_each(|part| out.write_all(part))
             };
-            if output::closed(written)? {
-                return Ok(());
-            }
+            output::outcome(written)?;
         }
     }
-    output::closed(out.flush())?;
-    Ok(())
+    output::outcome(out.flush())
 }
 
 /// `OUTCOME_NOT_STORED` becomes `not_stored`.
@@ -394,7 +404,7 @@ fn short(name: &str, prefix: &str) -> String {
 /// In text the sentence goes to standard error; in JSON the object has said it already.
 fn said_if(output: Output, sentence: &str, outcome: Outcome) -> Outcome {
     if output == Output::Text {
-        eprintln!("ebb: {sentence}");
+        output::note(format_args!("ebb: {sentence}"));
     }
     outcome
 }
@@ -404,6 +414,14 @@ mod tests {
     use super::*;
     use crate::cli::{Cli, Command, testing};
     use clap::Parser as _;
+
+    #[test]
+    fn a_value_is_read_no_further_than_the_largest() {
+        let Ok(value) = value_from(&b"four"[..], 4) else { panic!("it fits") };
+        assert_eq!(value, "four");
+        let Err(Failure::Failed(sentence)) = value_from(std::io::repeat(7), 1 << 20) else { panic!("it has no end") };
+        assert_eq!(sentence, "value: standard input is too large (at most 1048576 bytes)");
+    }
 
     #[test]
     fn names_on_the_wire_become_words() {

@@ -94,11 +94,13 @@ pub(crate) fn inject(args: InjectArgs) -> Outcome {
             match outcome.verdict {
                 Verdict::Inject(operations) => {
                     manifest::apply(pod, &operations);
-                    eprintln!("{owner}: injected");
+                    output::note(format_args!("{owner}: injected"));
                 }
-                Verdict::Skip(reason, detail) => eprintln!("{owner}: left alone ({}): {detail}", reason.label()),
+                Verdict::Skip(reason, detail) => {
+                    output::note(format_args!("{owner}: left alone ({}): {detail}", reason.label()))
+                }
             }
-            outcome.warnings.iter().for_each(|warning| eprintln!("{owner}: warning: {warning}"));
+            outcome.warnings.iter().for_each(|warning| output::note(format_args!("{owner}: warning: {warning}")));
             Ok(())
         })?;
     }
@@ -115,13 +117,13 @@ pub(crate) fn uninject(args: UninjectArgs) -> Outcome {
             match done {
                 TakeOut::Done => {
                     prune(found.pod, &pod);
-                    eprintln!("{}: the sidecar is out", found.owner);
+                    output::note(format_args!("{}: the sidecar is out", found.owner));
                 }
-                TakeOut::NotInjected => eprintln!("{}: left alone: nothing was injected", found.owner),
-                TakeOut::Declared => eprintln!(
+                TakeOut::NotInjected => output::note(format_args!("{}: left alone: nothing was injected", found.owner)),
+                TakeOut::Declared => output::note(format_args!(
                     "{}: left alone: it declares the container ebb itself; what was added to that cannot be told apart",
                     found.owner
-                ),
+                )),
             }
             Ok(())
         })?;

@@ -1,7 +1,9 @@
 //! `ebb injector`: the webhook that puts sidecars into pods.
 
-use super::{Failure, Outcome};
-use crate::config::{LogFormat, LogLevel};
+use super::signals::Signals;
+use super::{Failure, Outcome, output};
+use crate::config::environment::first_log_format;
+use crate::config::{Environment, LogFormat, LogLevel};
 use crate::k8s::injector::{self, Objects, Settings, Times, Watchdog};
 use crate::units::Span;
 use clap::Args;
@@ -90,11 +92,19 @@ pub(crate) struct InjectorArgs {
 
 /// Runs the webhook until it is told to stop.
 pub(crate) fn run(args: InjectorArgs) -> Outcome {
+    crate::logging::start(first_log_format("EBB_INJECTOR_LOG_FORMAT"), LogLevel::Info);
+    let done = serve(args).map_err(super::serve::logged);
+    crate::logging::flush();
+    done
+}
+
+fn serve(args: InjectorArgs) -> Outcome {
     let log_format = match args.log_format.as_str() {
         "text" => LogFormat::Text,
         "json" => LogFormat::Json,
         other => return Err(Failure::Usage(format!("--log-format is {other:?}; it must be text or json"))),
     };
+    crate::logging::start(log_format, LogLevel::Info);
     let seconds = |name: &str, span: Span, least: i64| {
         let seconds = i64::try_from(span.0 / 1000).unwrap_or(i64::MAX);
         match seconds >= least && seconds <= 10 * 365 * 86_400 {
@@ -138,9 +148,14 @@ pub(crate) fn run(args: InjectorArgs) -> Outcome {
             identity: args.identity,
         },
     };
-    crate::logging::start(log_format, LogLevel::Info);
+    let warnings = Environment::of_process().map(|environment| environment.warnings).unwrap_or_default();
+    warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration warning"));
     super::wait(async {
-        let announce = |at: &injector::Addresses| println!("listening webhook={} http={}", at.webhook, at.http);
-        injector::run(settings, announce, super::serve::told_to_stop()).await.map_err(Failure::Config)
+        let mut signals = Signals::install()?;
+        let announce = |at: &injector::Addresses| {
+            output::announce(format!("listening webhook={} http={}", at.webhook, at.http));
+            tracing::info!(version = env!("CARGO_PKG_VERSION"), webhook = at.webhook, http = at.http, "started");
+        };
+        injector::run(settings, announce, async { signals.stop().await }).await.map_err(Failure::Config)
     })
 }

@@ -24,6 +24,9 @@ const KINDS: [(&str, &[&str]); 9] = [
     ("CronJob", &["spec", "jobTemplate", "spec", "template"]),
 ];
 
+/// Manifests of standard input, at most: far more than an API server takes.
+const MAX_BYTES: u64 = 64 << 20;
+
 /// Reads every document of every path; `-` is standard input.
 pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Value>, Failure> {
     let mut documents = Vec::new();
@@ -67,7 +70,12 @@ fn text(path: &Path) -> Result<(String, String), Failure> {
     let (name, text) = match path.to_str() {
         Some("-") => {
             let mut text = String::new();
-            let read = std::io::stdin().read_to_string(&mut text);
+            let read = std::io::stdin().take(MAX_BYTES + 1).read_to_string(&mut text);
+            if text.len() as u64 > MAX_BYTES {
+                let too_large =
+                    format!("standard input: the manifests are too large (at most {} MiB)", MAX_BYTES >> 20);
+                return Err(Failure::Failed(too_large));
+            }
             ("standard input".to_owned(), read.map(|_| text))
         }
         _ => (path.display().to_string(), std::fs::read_to_string(path)),

@@ -1,16 +1,18 @@
 //! The command line.
 //!
 //! ```text
-//!   data     get set del touch incr scan     an application's calls, by hand
-//!   admin    stats top doctor keys memory-map compact release    what an operator sees and does
-//!   server   serve config                    the sidecar itself
-//!   cluster  inject uninject injector check  sidecars for pods, in files and by a webhook; whether all is well
-//!   bench    reclaim serve trace             the instrument its figures are measured on
+//!   data      get set del touch incr scan                                     calls of an application, by hand
+//!   admin     stats top doctor keys memory-map diagnostics compact release    what an operator sees and does
+//!   server    serve config                                                    the sidecar itself
+//!   cluster   inject uninject injector check                                  sidecars for pods, and their health
+//!   shell     completions man                                                 for shells and readers of manuals
+//!   bench     map reclaim serve storm trace watch                             benchmarks and peers
 //! ```
 //!
 //! C1. Standard output carries the answer and nothing else; progress, misses and errors go to standard error.
 //! C2. The exit code is 0 when the answer was given, 1 when a call failed or found nothing, 2 when the command line
-//!     could not be read, and 64 when the configuration is bad.
+//!     could not be read, and 64 when the configuration is bad or the server cannot start with it.
+//! C3. A command whose reader has gone ends quietly with 0; one that cannot write ends with 1 (see [`output`]).
 
 mod bench;
 mod check;
@@ -29,15 +31,18 @@ mod memory_map;
 mod output;
 mod serve;
 mod shell;
+mod signals;
 mod stats;
 #[cfg(test)]
 mod testing;
 mod top;
 mod units;
 
+use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// A cache that runs beside an application and gives memory back.
 #[derive(Debug, Parser)]
@@ -53,7 +58,8 @@ Examples:
   ebb stats --watch                    see where the memory is
   ebb compact                          give memory back now
 
-Exit codes: 0 done, 1 the call failed or found nothing, 2 bad command line, 64 bad configuration."
+Exit codes: 0 done, 1 the call failed or found nothing, 2 bad command line, 64 bad configuration.
+A command whose reader has gone ends with 0."
 )]
 pub(crate) struct Cli {
     /// What to do.
@@ -121,6 +127,10 @@ pub(crate) enum Failure {
     Failed(String),
     /// Already said what there is to say; the exit code is 1.
     Said,
+    /// The log has the sentence already; the exit code.
+    Logged(u8),
+    /// Nobody reads standard output any more; the exit code is 0.
+    ReaderGone,
     /// The arguments make no sense together; the exit code is 2.
     Usage(String),
     /// The configuration is bad; the exit code is 64.
@@ -136,20 +146,67 @@ impl<E: std::fmt::Display> From<E> for Failure {
 /// What a command ends in.
 pub(crate) type Outcome = Result<(), Failure>;
 
+impl Failure {
+    /// The exit code, and the sentence that is still to be said.
+    fn code(self) -> (u8, Option<String>) {
+        match self {
+            Self::Failed(sentence) => (1, Some(sentence)),
+            Self::Said => (1, None),
+            Self::Usage(sentence) => (2, Some(sentence)),
+            Self::Config(sentence) => (64, Some(sentence)),
+            Self::Logged(code) => (code, None),
+            Self::ReaderGone => (0, None),
+        }
+    }
+}
+
 /// Reads the command line, does what it says, and tells how it went.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse(); // ends the process with 2, or with 0 for --help and --version
-    let (code, sentence) = match dispatch(cli.command) {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Failed(sentence)) => (1, Some(sentence)),
-        Err(Failure::Said) => (1, None),
-        Err(Failure::Usage(sentence)) => (2, Some(sentence)),
-        Err(Failure::Config(sentence)) => (64, Some(sentence)),
-    };
+    signals::ignore_file_size_limit();
+    let done = parse().and_then(|cli| cli.map_or(Ok(()), |cli| dispatch(cli.command)));
+    let Err(failure) = done else { return ExitCode::SUCCESS };
+    let (code, sentence) = failure.code();
     if let Some(sentence) = sentence {
-        eprintln!("ebb: {sentence}");
+        output::note(format_args!("ebb: {sentence}"));
     }
     ExitCode::from(code)
+}
+
+/// Reads the command line; `None` when it asked for help or the version, which are printed.
+fn parse() -> Result<Option<Cli>, Failure> {
+    let is_empty = |(name, value): (OsString, OsString)| name.to_string_lossy().starts_with("EBB_") && is_blank(&value);
+    let parsed = match std::env::vars_os().any(is_empty) {
+        false => Cli::try_parse(),
+        // An empty variable is not given. Only here are the arguments of all commands built.
+        true => without_empty_variables(Cli::command())
+            .try_get_matches()
+            .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)),
+    };
+    let error = match parsed {
+        Ok(cli) => return Ok(Some(cli)),
+        Err(error) => error,
+    };
+    let printed = error.print().and_then(|()| std::io::stdout().flush());
+    match error.exit_code() {
+        0 => output::outcome(printed).map(|()| None),
+        code => Err(Failure::Logged(u8::try_from(code).unwrap_or(2))),
+    }
+}
+
+fn is_blank(value: &OsStr) -> bool {
+    value.to_str().is_some_and(|value| value.trim().is_empty())
+}
+
+fn without_empty_variables(mut command: clap::Command) -> clap::Command {
+    command.build();
+    fn strip(command: clap::Command) -> clap::Command {
+        let given = |arg: clap::Arg| match arg.get_env().and_then(std::env::var_os) {
+            Some(value) if is_blank(&value) => arg.env(clap::builder::Resettable::Reset),
+            _ => arg,
+        };
+        command.mut_args(given).mut_subcommands(strip)
+    }
+    strip(command)
 }
 
 fn dispatch(command: Command) -> Outcome {
@@ -188,7 +245,6 @@ fn wait<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failur
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_command_line_is_consistent_and_each_command_explains_itself() {
@@ -208,6 +264,20 @@ mod tests {
         assert!(args.if_absent);
         assert!(Cli::try_parse_from(["ebb", "set", "k", "v", "--if-absent", "--if-present"]).is_err());
         assert!(Cli::try_parse_from(["ebb", "set", "k", "v", "--ttl", "30 parsecs"]).is_err());
+    }
+
+    #[test]
+    fn every_variable_of_a_command_is_known_to_the_environment() {
+        fn of(command: &clap::Command, into: &mut std::collections::BTreeSet<String>) {
+            into.extend(command.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_str()?.to_owned())));
+            command.get_subcommands().for_each(|sub| of(sub, into));
+        }
+        let mut command = Cli::command();
+        command.build();
+        let mut read = std::collections::BTreeSet::new();
+        of(&command, &mut read);
+        let known = crate::config::environment::OF_COMMANDS.map(str::to_owned).into();
+        assert_eq!(read, known);
     }
 
     async fn admin(words: &[&str]) -> Outcome {

@@ -3,9 +3,11 @@
 //! A flag wins over the file, the file over the environment; each flag's variable is read with the other variables (see
 //! [`crate::config`]), so that it takes its place among them.
 
-use super::{Failure, Outcome};
-use crate::config::{Flags, Live, Source};
-use crate::server::Server;
+use super::signals::Signals;
+use super::{Failure, Outcome, output};
+use crate::config::environment::first_log_format;
+use crate::config::{Environment, Flags, Live, LogFormat, LogLevel, Problems, Source};
+use crate::server::{self, Addresses, Server};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -52,7 +54,7 @@ pub(crate) struct ServeArgs {
 
 impl ServeArgs {
     /// The configuration that these arguments, the environment and the file amount to.
-    pub(super) fn load(self) -> Result<Live, Failure> {
+    pub(super) fn load(self) -> Result<Loaded, Failure> {
         let Self { listen, socket, admin_listen, admin_socket, http_listen, config, config_map, max_memory, cores } =
             self;
         let flags = [
@@ -66,39 +68,81 @@ impl ServeArgs {
         ];
         let given = |(key, value, flag): (&str, Option<String>, &'static str)| Some((key.to_owned(), (value?, flag)));
         let flags: Flags = flags.into_iter().filter_map(given).collect();
-        let environment = std::env::vars().filter(|(name, _)| name.starts_with("EBB_")).collect();
+        let problems = |problems: Problems| Failure::Config(problems.to_string());
+        let environment = Environment::of_process().map_err(problems)?;
         let source = match config_map {
             Some(reference) => crate::k8s::config_map::follow(&reference).map_err(Failure::Config)?,
             None => config.map_or(Source::Nothing, Source::at),
         };
-        Live::start(source, environment, flags).map_err(|problems| Failure::Config(problems.to_string()))
+        let log_format = environment.log_format(&source);
+        let from = source.to_string();
+        let live = Live::start(source, environment.variables, flags).map_err(problems);
+        Ok(Loaded { live, log_format, from, warnings: environment.warnings })
     }
+}
+
+/// The configuration, and what else is known once it was looked for.
+pub(super) struct Loaded {
+    /// What is in force, or why it cannot be.
+    pub(super) live: Result<Live, Failure>,
+    /// The format of the log, whether or not the rest is good.
+    log_format: LogFormat,
+    /// Where it was looked for.
+    from: String,
+    /// Variables that nobody reads.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Runs the sidecar until it is told to stop.
 pub(crate) fn run(args: ServeArgs) -> Outcome {
-    let live = args.load()?;
-    crate::logging::start(live.config().boot.log_format, live.tuning().log_level);
-    if let Some(problem) = live.problem() {
-        tracing::error!(problem, "configuration; what is good in it is in force");
-    }
-    live.effective().warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration"));
-    let server = Server::bind(live).map_err(Failure::Config)?;
-    let addresses = server.addresses();
-    let socket = addresses.socket.map_or_else(String::new, |socket| format!(" socket={socket}"));
-    println!("listening data={}{socket} admin={} http={}", addresses.data, addresses.admin, addresses.http);
-    server.run(told_to_stop()).map_err(Failure::Failed)
+    crate::logging::start(first_log_format("EBB_LOG_FORMAT"), LogLevel::Info);
+    let done = serve(args).map_err(logged);
+    crate::logging::flush();
+    done
 }
 
-/// Ready at SIGTERM or SIGINT.
-pub(super) async fn told_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
+fn serve(args: ServeArgs) -> Outcome {
+    let runtime = server::runtime()?;
+    // Before anything that a signal could interrupt; nothing waits for long until the server runs.
+    let mut signals = runtime.block_on(async { Signals::install() })?;
+    let Loaded { live, log_format, from, warnings } = args.load()?;
+    crate::logging::start(log_format, LogLevel::Info);
+    let live = live?;
+    crate::logging::start(live.config().boot.log_format, live.tuning().log_level);
+    if let Some(problem) = live.problem() {
+        tracing::error!(problem, "configuration has a problem; what is good in it is in force");
+    }
+    let warnings = warnings.iter().chain(&live.effective().warnings);
+    warnings.for_each(|warning| tracing::warn!(warning, "configuration warning"));
+    let server = Server::bind(live).map_err(Failure::Config)?;
+    let announce = |at: &Addresses| {
+        let socket = at.socket.as_ref().map_or_else(String::new, |socket| format!(" socket={socket}"));
+        output::announce(format!("listening data={}{socket} admin={} http={}", at.data, at.admin, at.http));
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            data = at.data,
+            socket = at.socket,
+            admin = at.admin,
+            http = at.http,
+            config = from,
+            limit_bytes = at.limit_bytes,
+            limit_source = at.limit_source,
+            "started"
+        );
     };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    server.run(runtime, announce, async || signals.next().await).map_err(Failure::Failed)
+}
+
+/// A log of JSON holds the reason for an end, too.
+pub(super) fn logged(failure: Failure) -> Failure {
+    match failure.code() {
+        (code, Some(error)) if crate::logging::is_json() => {
+            tracing::error!(error, exit_code = code, "cannot serve");
+            Failure::Logged(code)
+        }
+        (1, Some(sentence)) => Failure::Failed(sentence),
+        (2, Some(sentence)) => Failure::Usage(sentence),
+        (_, Some(sentence)) => Failure::Config(sentence),
+        (code, None) => Failure::Logged(code),
     }
 }

@@ -51,7 +51,10 @@ pub(super) async fn run(args: StatsArgs) -> Outcome {
         match args.output {
             Output::Json => output::line(&as_json(&stats).to_string())?,
             // Home, print, clear what is left of the screen before: no flicker.
-            Output::Text => output::line(&format!("\x1b[H\x1b[2J{}", as_text(&stats).trim_end()))?,
+            Output::Text if output::is_screen() => {
+                output::line(&format!("\x1b[H\x1b[2J{}", as_text(&stats).trim_end()))?;
+            }
+            Output::Text => output::line(&as_text(&stats))?,
         }
     }
     Ok(())

@@ -140,6 +140,11 @@ fn with(defaults: &Value, key: &str, value: Value) -> Result<Config, serde_json:
     serde_json::from_value(tree)
 }
 
+/// The paths of all knobs.
+pub(super) fn knobs() -> Vec<String> {
+    leaves(&defaults()).into_keys().collect()
+}
+
 fn defaults() -> Value {
     serde_json::to_value(Config::default()).expect("a configuration is a tree")
 }
@@ -224,7 +229,7 @@ fn unknown(key: &str, known: &Leaves, file: &str) -> String {
 }
 
 /// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
+pub(super) fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {
         let mut diagonal = std::mem::replace(&mut row[0], i + 1);

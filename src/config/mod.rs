@@ -8,11 +8,13 @@
 
 pub mod annotations;
 mod document;
+pub mod environment;
 mod layers;
 mod live;
 mod source;
 
 pub use document::{reference, schema};
+pub use environment::Environment;
 pub use layers::{Effective, Flags, Problems, Row, check, check_text};
 pub use live::{InForce, Live, Reload};
 pub use source::Source;

@@ -10,6 +10,7 @@
 
 use super::annotations;
 use arc_swap::ArcSwapOption;
+use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +32,17 @@ pub enum Source {
         /// The text, in YAML.
         text: Arc<ArcSwapOption<String>>,
     },
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("no file"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Volume(directory) => write!(f, "volume {}", directory.display()),
+            Self::Watched { name, .. } => f.write_str(name),
+        }
+    }
 }
 
 impl Source {

@@ -9,7 +9,7 @@ use crate::clock;
 use crate::config::InForce;
 use crate::history::{History, Point};
 use crate::memory::{Regime, Snapshot};
-use crate::sources::Sources;
+use crate::sources::{SocketFiles, Sources};
 use crate::store::Stats;
 use crate::units::one_or_many;
 use std::fmt;
@@ -32,6 +32,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) max_value_bytes: u64,
     pub(crate) segment_bytes: u64,
     pub(crate) open_connections: u64,
+    /// What became of the files of Unix sockets.
+    pub(crate) sockets: SocketFiles,
     /// By how much the wall clock and the monotonic one disagree about the time since the start, in milliseconds.
     pub(crate) clock_jump_ms: u64,
 }
@@ -130,6 +132,12 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
     ),
     (
         Severity::Error,
+        "socket_lost",
+        |f| f.sockets.lost.clone().map(|why| format!("the file of the Unix socket is gone: {why}")),
+        "make room for the file; applications cannot connect by the socket until it is back",
+    ),
+    (
+        Severity::Error,
         "limit_too_small",
         |f| {
             (f.memory.budget_bytes < LEAST_BUDGET).then(|| {
@@ -167,6 +175,19 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
             })
         },
         "raise the limit, or store less or smaller values",
+    ),
+    (
+        Severity::Warning,
+        "socket_removed",
+        |f| {
+            let SocketFiles { made_again, last_ms, .. } = f.sockets;
+            let is_recent = made_again > 0 && f.uptime_ms < last_ms + EARLIER_MS;
+            is_recent.then(|| {
+                let times = one_or_many(made_again, "time", "times");
+                format!("the file of the Unix socket was removed and made again {made_again} {times} since the start")
+            })
+        },
+        "look for what removes it: a second container with the same volume, or a cleaner of temporary files",
     ),
     (
         Severity::Warning,
@@ -359,6 +380,7 @@ pub(crate) fn examine(sources: &Sources, history: &History) -> Vec<Finding> {
         max_value_bytes: sources.store.max_value_bytes() as u64,
         segment_bytes: sources.store.segment_bytes() as u64,
         open_connections: totals.open_connections,
+        sockets: sources.sockets.get(),
         clock_jump_ms: wall_ms.abs_diff(sources.clock.now_ms()),
     })
 }

@@ -34,8 +34,20 @@ fn facts<'a>((memory, stats, config): &'a (Snapshot, Stats, InForce)) -> Facts<'
         max_value_bytes: MIB,
         segment_bytes: 256 << 10,
         open_connections: 3,
+        sockets: SocketFiles::default(),
         clock_jump_ms: 0,
     }
+}
+
+#[test]
+fn a_socket_file_that_was_removed_is_a_finding_for_a_while() {
+    let healthy = healthy();
+    let removed = SocketFiles { made_again: 1, last_ms: 1_000, lost: None };
+    let at = |uptime_ms| Facts { uptime_ms, sockets: removed.clone(), ..facts(&healthy) };
+    assert_eq!(codes(&at(2_000)), ["socket_removed"]);
+    assert_eq!(codes(&at(700_000)), [""; 0]);
+    let lost = SocketFiles { lost: Some("a live server listens there".to_owned()), ..SocketFiles::default() };
+    assert_eq!(codes(&Facts { sockets: lost, ..facts(&healthy) }), ["socket_lost"]);
 }
 
 fn codes(facts: &Facts<'_>) -> Vec<&'static str> {

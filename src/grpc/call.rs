@@ -1,5 +1,6 @@
 //! A call from its first header to the last byte of its answer: what a connection knows of it, and how it is counted.
 
+use super::drain::Stage;
 use super::status;
 use crate::cache::Refusal;
 use crate::spans::{Sampled, Tracer};
@@ -8,6 +9,7 @@ use http::{HeaderMap, Request};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+use tokio::sync::watch;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -26,13 +28,19 @@ pub(super) struct Calls {
     begun: AtomicU64,
     ended: AtomicU64,
     watchers: Watchers,
+    drain: watch::Receiver<Stage>,
 }
 
 impl Calls {
     /// Of a new connection.
-    pub(super) fn new(watchers: Watchers) -> Arc<Self> {
+    pub(super) fn new(watchers: Watchers, drain: watch::Receiver<Stage>) -> Arc<Self> {
         watchers.lane.connection(Edge::Begun);
-        Arc::new(Self { begun: AtomicU64::new(0), ended: AtomicU64::new(0), watchers })
+        Arc::new(Self { begun: AtomicU64::new(0), ended: AtomicU64::new(0), watchers, drain })
+    }
+
+    /// How far the end of the server has come.
+    pub(super) fn drain(&self) -> &watch::Receiver<Stage> {
+        &self.drain
     }
 
     /// A call begins.
@@ -41,7 +49,15 @@ impl Calls {
         self.watchers.lane.call(Edge::Begun);
         let path = request.uri().path();
         let sampled = self.watchers.tracer.begin(path, request.headers());
-        Call { calls: self.clone(), method: Method::of(path), began: Instant::now(), sampled, ended: false }
+        // What does work goes on for a while when the server drains; what waits for something to happen does not.
+        let method = Method::of(path);
+        let leaves_at = match (method, path.rsplit('/').next()) {
+            (Method::Pipe, _) | (Method::Other, Some("Watch" | "WatchStats" | "ServerReflectionInfo")) => {
+                Stage::Draining
+            }
+            _ => Stage::Ending,
+        };
+        Call { calls: self.clone(), method, leaves_at, began: Instant::now(), sampled, ended: false }
     }
 
     /// How many have begun.
@@ -66,6 +82,7 @@ impl Drop for Calls {
 pub(super) struct Call {
     calls: Arc<Calls>,
     method: Method,
+    leaves_at: Stage,
     began: Instant,
     sampled: Option<Sampled>,
     ended: bool,
@@ -99,6 +116,16 @@ impl Call {
         let (code, reason, _) = status::table(refusal);
         self.calls.watchers.lane.refused(reason);
         self.end(code);
+    }
+
+    /// The stage of the server's end at which it has to end if it waits.
+    pub(super) fn leaves_at(&self) -> Stage {
+        self.leaves_at
+    }
+
+    /// Counts that it ended with the server.
+    pub(super) fn leave(&mut self) {
+        self.end(Code::Unavailable);
     }
 
     fn end(&mut self, code: Code) {

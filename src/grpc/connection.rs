@@ -6,6 +6,7 @@
 
 use super::Limits;
 use super::call::{Calls, Watchers};
+use super::drain::{Stage, reached};
 use super::http2::{Accepting, Dispatch};
 use super::in_flight::{InFlight, Share};
 use super::services::Services;
@@ -29,14 +30,14 @@ pub(super) async fn serve<S>(
     limits: Limits,
     watchers: Watchers,
     keepalive: bool,
-    draining: watch::Receiver<bool>,
+    mut drain: watch::Receiver<Stage>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let opened = Instant::now();
     let moved = Arc::new(Moved::default());
     let share = Share::new(in_flight, watchers.lane.clone());
-    let calls = Calls::new(watchers);
+    let calls = Calls::new(watchers, drain.clone());
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(limits.streams)
@@ -48,19 +49,26 @@ pub(super) async fn serve<S>(
         .max_header_list_size(limits.header_list)
         .max_send_buffer_size(SEND_BUFFER_BYTES);
     let handshake = builder.handshake::<_, Bytes>(Watched::new(stream, moved.clone()));
-    let Ok(Ok(mut h2)) = timeout(limits.handshake_timeout, handshake).await else { return };
+    let shaken = tokio::select! {
+        shaken = timeout(limits.handshake_timeout, handshake) => shaken,
+        () = reached(&mut drain, Stage::Draining) => return,
+    };
+    let Ok(Ok(mut h2)) = shaken else { return };
     let pings = h2.ping_pong().filter(|_| keepalive);
     let stuck = Stuck::new(share.clone());
     let dispatch = Dispatch { services, share: share.clone(), calls: calls.clone(), stuck };
     let connection = Accepting::new(h2, dispatch, moved.clone());
     tokio::select! {
-        () = watch_over(connection, opened, &moved, &share, &calls, limits, draining) => {}
+        () = watch_over(connection, opened, &moved, &share, &calls, limits, drain) => {}
         () = ping(pings) => {}
     }
 }
 
 /// Bytes in flight of which fewer move in the write timeout stand still: pings and single bytes are no progress.
 const PROGRESS_BYTES: u64 = 16 << 10;
+
+/// How long a connection without open calls moves nothing before its end, when the server drains.
+const QUIET: Duration = Duration::from_millis(40);
 
 /// What h2 takes for one stream before it waits for the client, in bytes.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
@@ -91,18 +99,31 @@ async fn watch_over<S: AsyncRead + AsyncWrite + Unpin>(
     share: &Share,
     calls: &Calls,
     limits: Limits,
-    mut draining: watch::Receiver<bool>,
+    mut drain: watch::Receiver<Stage>,
 ) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     let mut last = (moved.total(), opened);
     let mut last_call = (0, opened);
-    let mut asked_to_drain = false;
+    let mut drains_since = None;
+    let mut looks = tokio::time::interval(QUIET / 4);
     loop {
         tokio::select! {
             () = &mut connection => return,
-            _ = draining.wait_for(|draining| *draining), if !asked_to_drain => {
-                asked_to_drain = true;
+            () = reached(&mut drain, Stage::Draining), if drains_since.is_none() => {
+                drains_since = Some((Instant::now(), moved.total()));
                 connection.drain();
+            }
+            // A client that does not answer keeps nobody waiting: once nothing is open and nothing moves, it is over.
+            now = looks.tick(), if drains_since.is_some() => {
+                let (since, before) = drains_since.get_or_insert((now, moved.total()));
+                if calls.are_open() || moved.total() != *before {
+                    (*since, *before) = (now, moved.total());
+                }
+                // What was answered lately may still be on its way to a client that is slow.
+                let is_recent = now.duration_since(last_call.1) < Duration::from_secs(2);
+                if now.duration_since(*since) >= if is_recent { QUIET * 6 } else { QUIET } {
+                    return;
+                }
             }
             now = ticks.tick() => {
                 if share.used() == 0 || moved.total() >= last.0 + PROGRESS_BYTES {

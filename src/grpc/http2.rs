@@ -6,6 +6,7 @@
 //! ```
 
 use super::call::Calls;
+use super::drain::{self, Leave, Stage};
 use super::in_flight::{Counted, Held, Running, Share};
 use super::services::Services;
 use super::stuck::{Stuck, Waiting};
@@ -78,36 +79,35 @@ pub(super) struct Dispatch {
 }
 
 impl Dispatch {
-    async fn call(mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>, _running: Running) {
-        let mut call = self.calls.begin(&request);
+    async fn call(self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>, _running: Running) {
+        let Self { mut services, share, calls, stuck } = self;
+        let mut call = calls.begin(&request);
+        let mut leave = Leave::new(calls.drain(), Stage::Ending);
         let (head, mut stream) = request.into_parts();
         let unread = stream.flow_control().clone();
-        let body = tonic::body::Body::new(Counted::new(Arriving(stream), self.share.clone()));
+        let body = tonic::body::Body::new(Counted::new(Arriving(stream), share.clone()));
         let mut request = Request::from_parts(head, body);
-        request.extensions_mut().insert(self.share.clone());
-        let mut answer = pin!(self.services.call(request));
-        let Some(Ok(response)) = unless_reset(&mut respond, |cx| answer.as_mut().poll(cx)).await else { return };
+        request.extensions_mut().insert(share.clone());
+        let mut answer = pin!(services.call(request));
+        let answered = leave.unless(|cx| match answer.as_mut().poll(cx) {
+            Poll::Ready(answered) => Poll::Ready(Some(answered)),
+            Poll::Pending => respond.poll_reset(cx).map(|_| None),
+        });
+        let response = match answered.await {
+            Some(Some(Ok(response))) => response,
+            Some(_) => return,
+            None => drain::status().into_http(),
+        };
         call.answered(response.headers());
-        let (head, body) = response.map(|body| Held::new(body, self.share.clone(), call)).into_parts();
+        let mut leave = Leave::new(calls.drain(), call.leaves_at());
+        let (head, body) = response.map(|body| Held::new(body, share, call)).into_parts();
         let is_all = body.is_end_stream();
         let Ok(stream) = respond.send_response(Response::from_parts(head, ()), is_all) else { return };
         if !is_all {
             // A client that is gone is not told.
-            let _ = Answer { body, stream, unread, stuck: &self.stuck }.send().await;
+            let _ = Answer { body, stream, unread, stuck: &stuck }.send(&mut leave).await;
         }
     }
-}
-
-/// Polls `work` until it is done, or with `None` until the client has given the call up.
-async fn unless_reset<T>(
-    respond: &mut SendResponse<Bytes>,
-    mut work: impl FnMut(&mut Context<'_>) -> Poll<T>,
-) -> Option<T> {
-    poll_fn(|cx| match work(cx) {
-        Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending => respond.poll_reset(cx).map(|_| None),
-    })
-    .await
 }
 
 /// A request's body, as it arrives.
@@ -156,8 +156,11 @@ impl From<h2::Error> for Gone {
 }
 
 impl Answer<'_> {
-    async fn send(mut self) -> Result<(), Gone> {
+    async fn send(mut self, leave: &mut Leave<'_>) -> Result<(), Gone> {
         loop {
+            if leave.is_late() {
+                return self.leave();
+            }
             // The body first: room that is reserved for what may never come is taken from the connection's other calls.
             let frame = poll_fn(|cx| {
                 if self.stream.poll_reset(cx).is_ready() {
@@ -165,7 +168,9 @@ impl Answer<'_> {
                 }
                 Pin::new(&mut self.body).poll_frame(cx).map(Ok)
             });
-            match frame.await? {
+            let mut frame = pin!(frame);
+            let Some(frame) = leave.unless(|cx| frame.as_mut().poll(cx)).await else { return self.leave() };
+            match frame? {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) => {
                         let is_all = self.body.is_end_stream();
@@ -190,6 +195,13 @@ impl Answer<'_> {
                 None => return Ok(self.stream.send_data(Bytes::new(), true)?),
             }
         }
+    }
+
+    /// Ends with the server.
+    fn leave(mut self) -> Result<(), Gone> {
+        self.body.leave();
+        self.stream.reserve_capacity(0);
+        Ok(self.stream.send_trailers(drain::trailers())?)
     }
 
     /// Waits until the client has room for something.

@@ -313,6 +313,11 @@ impl Held {
         Self { inner, share, call }
     }
 
+    /// The call ends with the server.
+    pub(super) fn leave(&mut self) {
+        self.call.leave();
+    }
+
     /// The call is not carried on.
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
         self.call.refuse(refusal);

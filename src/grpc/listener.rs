@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub enum Listener {
     /// TCP.
     Tcp(std::net::TcpListener),
     /// A Unix socket, whose file is removed when the listener is dropped.
-    Unix(std::os::unix::net::UnixListener, SocketFile),
+    Unix(std::os::unix::net::UnixListener, Arc<SocketFile>),
 }
 
 /// The file of a socket; removed at the end unless another has taken its place.
@@ -60,6 +61,25 @@ impl Listener {
         }
     }
 
+    /// Another handle of the same listener.
+    ///
+    /// # Errors
+    /// When there are too many descriptors.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
+            Self::Unix(listener, file) => Self::Unix(listener.try_clone()?, file.clone()),
+        })
+    }
+
+    /// Whether no client can find it any more: the file of its socket was removed or replaced.
+    pub fn has_lost_file(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+            Self::Unix(_, file) => inode(&file.path).map_or(true, |inode| inode != file.inode),
+        }
+    }
+
     /// Where it listens, as a client would name it.
     pub fn name(&self) -> String {
         match self {
@@ -74,9 +94,7 @@ fn bind_socket(path: &Path) -> Result<Listener, String> {
         if !metadata.file_type().is_socket() {
             return Err("the file there is not a socket; it was left alone".to_owned());
         }
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err("a live server listens there".to_owned());
-        }
+        is_dead(path)?;
         // Left behind by a server that died.
         std::fs::remove_file(path).map_err(|error| format!("a dead socket is in the way: {error}"))?;
     }
@@ -84,12 +102,66 @@ fn bind_socket(path: &Path) -> Result<Listener, String> {
     let mode = std::fs::Permissions::from_mode(0o660);
     std::fs::set_permissions(path, mode).map_err(|error| format!("its mode cannot be set: {error}"))?;
     let inode = inode(path).map_err(|error| error.to_string())?;
-    Ok(Listener::Unix(listener, SocketFile { path: path.to_owned(), inode }))
+    Ok(Listener::Unix(listener, Arc::new(SocketFile { path: path.to_owned(), inode })))
+}
+
+/// Whether nobody listens on the socket at a path. Asks without waiting: a live server may have no room for one more
+/// client, and then a connect that waits would wait for as long as it likes.
+fn is_dead(path: &Path) -> Result<(), String> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket =
+        socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(|error| error.to_string())?;
+    let address = SocketAddrUnix::new(path).map_err(|error| error.to_string())?;
+    match connect(&socket, &address) {
+        Err(rustix::io::Errno::CONNREFUSED) => Ok(()),
+        Ok(()) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::PROTOTYPE) => {
+            Err("a live server listens there".to_owned())
+        }
+        Err(error) => Err(format!("the socket there was left alone, since it cannot be asked: {error}")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_live_socket_with_a_full_backlog_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ebb.sock");
+        let live =
+            rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&live, &rustix::net::SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&live, 0).unwrap();
+        let _first = std::os::unix::net::UnixStream::connect(&path).unwrap(); // the backlog is full
+        assert!(is_dead(&path).unwrap_err().contains("a live server listens there"));
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_socket_of_another_kind_is_alive() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("datagrams");
+        let _live = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        assert!(Listener::bind(&Address::Unix(path.clone())).unwrap_err().contains("a live server listens there"));
+        assert!(path.exists(), "it was left alone");
+    }
+
+    #[test]
+    fn a_socket_whose_file_is_gone_knows_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ebb.sock");
+        let address = Address::Unix(path.clone());
+        let first = Listener::bind(&address).unwrap();
+        assert!(!first.has_lost_file());
+        std::fs::remove_file(&path).unwrap();
+        assert!(first.has_lost_file());
+        let second = Listener::bind(&address).unwrap();
+        assert!(first.has_lost_file() && !second.has_lost_file(), "the file is another's now");
+        drop(first);
+        assert!(path.exists(), "and stays");
+    }
 
     #[test]
     fn a_socket_path_is_taken_only_from_the_dead() {

@@ -14,6 +14,7 @@ mod cache;
 mod call;
 pub mod codec;
 mod connection;
+mod drain;
 mod http2;
 mod in_flight;
 mod listener;
@@ -25,6 +26,7 @@ mod stuck;
 mod watched;
 
 pub use admin::Admin;
+pub use drain::Stage;
 pub use in_flight::InFlight;
 pub use listener::{Address, Listener};
 pub use serve::{Plane, Running};

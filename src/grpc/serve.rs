@@ -3,6 +3,7 @@
 use super::Limits;
 use super::call::Watchers;
 use super::connection;
+use super::drain::{Stage, reached};
 use super::in_flight::InFlight;
 use super::listener::Listener;
 use super::services::Services;
@@ -31,8 +32,10 @@ pub struct Plane {
     pub tracer: Tracer,
     /// Connections still allowed.
     pub permits: Arc<Semaphore>,
-    /// Turns true when the server drains.
-    pub draining: watch::Receiver<bool>,
+    /// What is accepted from; a socket whose file was made again takes the place of the one before.
+    pub listeners: watch::Receiver<Arc<Vec<Listener>>>,
+    /// How far the end of the server has come.
+    pub drain: watch::Receiver<Stage>,
 }
 
 /// Data-plane threads that run.
@@ -49,13 +52,13 @@ impl Running {
 }
 
 impl Plane {
-    /// Starts `threads` threads, each with a runtime of its own, that all accept from `listeners`.
+    /// Starts `threads` threads, each with a runtime of its own, that all accept from the same listeners.
     ///
     /// # Errors
     /// When the system refuses a thread, a runtime or a socket.
-    pub fn spawn(self, threads: usize, listeners: &[Listener], drain: Duration) -> io::Result<Running> {
+    pub fn spawn(self, threads: usize, drain: Duration) -> io::Result<Running> {
         let thread = |number: usize| {
-            let sockets = listeners.iter().map(Socket::clone_of).collect::<io::Result<Vec<_>>>()?;
+            let sockets = self.sockets()?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (plane, lane) = (self.clone(), self.traffic.lane());
             let name = format!("ebb-data-{number}");
@@ -68,26 +71,40 @@ impl Plane {
     ///
     /// # Errors
     /// When a socket cannot be registered.
-    pub async fn serve(self, listeners: &[Listener], drain: Duration) -> io::Result<()> {
-        let sockets = listeners.iter().map(Socket::clone_of).collect::<io::Result<Vec<_>>>()?;
+    pub async fn serve(self, drain: Duration) -> io::Result<()> {
+        let sockets = self.sockets()?;
         let lane = self.traffic.lane();
         self.run(sockets, lane, drain).await;
         Ok(())
+    }
+
+    fn sockets(&self) -> io::Result<Vec<Socket>> {
+        self.listeners.borrow().iter().map(Socket::clone_of).collect()
     }
 
     async fn run(self, sockets: Vec<Socket>, lane: Arc<Lane>, drain: Duration) {
         let mut connections = tokio::task::JoinSet::new();
         let mut accepting = tokio::task::JoinSet::new();
         let (opened, mut arriving) = tokio::sync::mpsc::unbounded_channel();
-        for socket in sockets {
-            accepting.spawn(self.clone().accept(socket, lane.clone(), opened.clone()));
-        }
-        let mut draining = self.draining.clone();
+        let accept = |accepting: &mut tokio::task::JoinSet<()>, sockets: Vec<Socket>| {
+            for socket in sockets {
+                accepting.spawn(self.clone().accept(socket, lane.clone(), opened.clone()));
+            }
+        };
+        accept(&mut accepting, sockets);
+        let (mut listeners, mut draining) = (self.listeners.clone(), self.drain.clone());
         loop {
             tokio::select! {
                 Some(connection) = arriving.recv() => { connections.spawn(connection); }
                 Some(_) = connections.join_next() => {}
-                _ = draining.wait_for(|draining| *draining) => break,
+                Ok(()) = listeners.changed() => match self.sockets() {
+                    Ok(sockets) => {
+                        accepting.shutdown().await;
+                        accept(&mut accepting, sockets);
+                    }
+                    Err(error) => tracing::warn!(%error, "cannot accept from a socket that was made again"),
+                },
+                () = reached(&mut draining, Stage::Draining) => break,
             }
         }
         accepting.shutdown().await;
@@ -102,18 +119,18 @@ impl Plane {
                 Ok(stream) => {
                     // After accepting: a loop that waits for a client must not keep a permit from the other loops.
                     let permit = self.permits.clone().acquire_owned().await.expect("the semaphore is never closed");
-                    let Self { services, limits, in_flight, tracer, draining, .. } = self.clone();
+                    let Self { services, limits, in_flight, tracer, drain, .. } = self.clone();
                     let watchers = Watchers { lane: lane.clone(), tracer };
                     let keepalive = matches!(stream, Stream::Tcp(_));
                     let connection = Box::pin(async move {
                         match stream {
                             Stream::Tcp(stream) => {
-                                connection::serve(stream, services, in_flight, limits, watchers, keepalive, draining)
+                                connection::serve(stream, services, in_flight, limits, watchers, keepalive, drain)
                                     .await;
                             }
                             Stream::Unix(stream) => {
                                 let stream = super::authority::Scrubbed::new(stream);
-                                connection::serve(stream, services, in_flight, limits, watchers, keepalive, draining)
+                                connection::serve(stream, services, in_flight, limits, watchers, keepalive, drain)
                                     .await;
                             }
                         }
@@ -126,7 +143,7 @@ impl Plane {
                 Err(error) => {
                     // Too many open files, a connection that went away again: the loop goes on, but does not spin.
                     if let Some(left_out) = complaint.due() {
-                        tracing::warn!(%error, left_out, "accept");
+                        tracing::warn!(%error, left_out, "failed to accept connection");
                     }
                     tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await.ok();
                 }

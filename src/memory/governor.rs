@@ -66,6 +66,8 @@ pub struct Snapshot {
     pub reserve_bytes: u64,
     /// The memory request of the container, in bytes, where it is known.
     pub request_bytes: Option<u64>,
+    /// How often the regime has changed since the start.
+    pub regime_changes: u64,
     /// How long each regime has held so far, in milliseconds, in the order of [`Regime::ALL`].
     pub in_regime_ms: [u64; Regime::ALL.len()],
     /// What the container's files say beside limit and usage.
@@ -140,6 +142,7 @@ impl Governor {
         let mut sampler = Sampler::new(limits);
         let mut standing = Standing::default();
         let mut in_regime_ms = [0; Regime::ALL.len()];
+        let mut regime_changes = 0;
         let mut last_ms = clock.now_ms();
         // Returns how long to wait for the next reading.
         let mut govern = move |setting: Setting| {
@@ -148,9 +151,13 @@ impl Governor {
             in_regime_ms[standing.regime as usize] += elapsed_ms;
             store.ledger().let_go(elapsed_ms);
             let (snapshot, sample) = sampler.read(&setting, &store, now_ms);
+            let before = standing.regime;
             standing = act(sample, &standing, &setting.marks, &store, &cleaner);
             let Standing { regime, budget_bytes, order, .. } = standing;
-            view.0.store(Arc::new(Snapshot { regime, budget_bytes, reason: order.reason, in_regime_ms, ..snapshot }));
+            regime_changes += u64::from(regime != before);
+            let reason = order.reason;
+            let snapshot = Snapshot { regime, budget_bytes, reason, regime_changes, in_regime_ms, ..snapshot };
+            view.0.store(Arc::new(snapshot));
             if regime.evicts() { (setting.tick / 4).max(SHORTEST_TICK).min(setting.tick) } else { setting.tick }
         };
         let mut tick = govern(setting); // at once: nobody asks a server that has not read
@@ -203,7 +210,8 @@ fn act(sample: Sample, before: &Standing, marks: &Marks, store: &Store, cleaner:
         cleaner.obey(standing.order);
     }
     if standing.regime != before.regime {
-        tracing::info!(
+        // The log of the server gathers changes; this has each of them.
+        tracing::debug!(
             from = before.regime.name(),
             to = standing.regime.name(),
             reason = standing.order.reason.name(),
@@ -212,7 +220,7 @@ fn act(sample: Sample, before: &Standing, marks: &Marks, store: &Store, cleaner:
             engine_bytes = sample.engine_bytes,
             dead_bytes = sample.dead_bytes,
             budget_bytes = standing.budget_bytes,
-            "regime",
+            "governor changed the regime"
         );
     }
     standing

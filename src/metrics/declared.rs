@@ -305,6 +305,12 @@ pub(super) static METRICS: &[Metric] = &[
     gauge("open_calls", None, "Calls that have begun and not ended", |r| one(r.traffic.open_calls)),
     gauge("open_connections", None, "Connections of callers", |r| one(r.traffic.open_connections)),
     counter("accepted_connections", None, "Connections that were accepted", |r| one(r.traffic.accepted_connections)),
+    counter("socket_files_recreated", None, "Files of Unix sockets that were removed and made again", |r| {
+        one(r.sockets.made_again)
+    }),
+    counter("log_lines_dropped", None, "Log lines dropped because standard error did not take them in time", |r| {
+        one(r.dropped_log_lines)
+    }),
     counter("spans_sent", None, "Spans that the collector of traces has taken", |r| one(r.spans.sent)),
     counter("spans_dropped", None, "Spans that were lost because the collector was slow or away", |r| {
         one(r.spans.dropped)

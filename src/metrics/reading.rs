@@ -5,7 +5,7 @@ use crate::cleaner::{Reason, Total};
 use crate::config::InForce;
 use crate::k8s::events::Fate;
 use crate::memory::Snapshot;
-use crate::sources::Sources;
+use crate::sources::{SocketFiles, Sources};
 use crate::spans::Counts;
 use crate::store::Stats;
 use crate::traffic::Totals;
@@ -23,13 +23,26 @@ pub(super) struct Reading {
     pub(super) spans: Counts,
     pub(super) pod_events: [u64; Fate::ALL.len()],
     pub(super) config: Arc<InForce>,
+    pub(super) sockets: SocketFiles,
+    pub(super) dropped_log_lines: u64,
     pub(super) uptime_ms: u64,
 }
 
 impl Reading {
     pub(super) fn of(sources: &Sources) -> Self {
-        let Sources { store, cleaner, memory, clock, traffic, tracer, events, config, cache, started_at_ms: _ } =
-            sources;
+        let Sources {
+            store,
+            cleaner,
+            memory,
+            clock,
+            traffic,
+            tracer,
+            events,
+            sockets,
+            config,
+            cache,
+            started_at_ms: _,
+        } = sources;
         Self {
             stats: store.stats(),
             one_segment_bytes: store.segment_bytes() as u64,
@@ -40,6 +53,8 @@ impl Reading {
             spans: tracer.counts(),
             pod_events: events.totals(),
             config: config.load_full(),
+            sockets: sockets.get(),
+            dropped_log_lines: crate::logging::dropped_lines(),
             uptime_ms: clock.now_ms(),
         }
     }

@@ -20,7 +20,7 @@ pub struct Ebb {
 /// The program under test.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ebb"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("EBB_")) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("EBB_")) {
         command.env_remove(name);
     }
     command

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
 
-use crate::cli::Outcome;
+use crate::cli::{Outcome, output};
 
 /// The largest word and the most words of a request, well above what is sent.
 const WORD_BYTES: usize = 4 << 20;
@@ -46,7 +46,7 @@ pub(super) fn serve(listener: &TcpListener) {
         let map = map.clone();
         std::thread::spawn(move || {
             if let Err(error) = converse(socket, &map) {
-                eprintln!("map: {error}");
+                output::note(format_args!("map: {error}"));
             }
         });
     }

@@ -5,7 +5,7 @@
 //! the kernel (see `tests/storm.sh`).
 
 use crate::cli::connect::{self, Address};
-use crate::cli::{Failure, Outcome, wait};
+use crate::cli::{Failure, Outcome, output, wait};
 use crate::proto::cache_service_client::CacheServiceClient;
 use crate::proto::pipe_request::Operation;
 use crate::proto::{GetRequest, PipeRequest, PipeResponse, ScanRequest, SetRequest};
@@ -70,15 +70,14 @@ async fn storm(args: StormArgs) -> Result<(), Failure> {
     }
     drop((slow, deaf));
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    println!(
+    output::line(&format!(
         "{} sets of {} MiB in {} s, {} refused, nobody dropped (seed {})",
         of(&counts.stored),
         of(&counts.bytes) >> 20,
         args.seconds,
         of(&counts.refused),
         args.seed
-    );
-    Ok(())
+    ))
 }
 
 /// Calls in waves, all of a wave at once.

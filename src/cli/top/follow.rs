@@ -52,8 +52,7 @@ pub(super) async fn follow(number: usize, address: Address, every_ms: u64, to: S
         tries.tick().await;
         let why = match listen(number, &address, every_ms, &to).await {
             Ok(()) => "it has ended the stream".to_owned(),
-            Err(Failure::Failed(why) | Failure::Usage(why) | Failure::Config(why)) => why,
-            Err(Failure::Said) => String::new(),
+            Err(failure) => failure.code().1.unwrap_or_default(),
         };
         if to.send((number, News::Lost(why))).await.is_err() {
             return;

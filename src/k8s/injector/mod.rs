@@ -99,14 +99,14 @@ pub(crate) struct Addresses {
     pub(crate) http: String,
 }
 
-/// Runs until `shutdown` is ready, then drains. `announce` is told the addresses.
+/// Runs until `shutdown` is ready with a reason, then drains. `announce` is told the addresses.
 ///
 /// # Errors
 /// A sentence about what is in its way.
 pub(crate) async fn run(
     settings: Settings,
     announce: impl FnOnce(&Addresses),
-    shutdown: impl Future<Output = ()>,
+    shutdown: impl Future<Output = &'static str>,
 ) -> Result<(), String> {
     let (mut text, template) = read(&settings.template)?;
     let bind = |address: String| async move {
@@ -187,14 +187,14 @@ pub(crate) async fn run(
             follow_template(&settings.template, &mut text, &injector);
         }
     };
-    tokio::select! {
-        () = shutdown => {}
-        () = look => {}
-        () = watchdog => {}
-    }
+    let reason = tokio::select! {
+        reason = shutdown => reason,
+        () = look => "the certificates are not followed any more",
+        () = watchdog => "the watchdog ended",
+    };
     // API servers go on calling until they have noticed that this replica is not ready any more.
     unready.send_replace(true);
-    tracing::info!(delay_ms = settings.drain_delay.as_millis() as u64, "draining");
+    tracing::info!(reason, delay_ms = settings.drain_delay.as_millis() as u64, "stopping");
     if let Some(candidate) = &mut candidate {
         candidate.release(&leases).await;
     }

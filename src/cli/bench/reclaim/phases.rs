@@ -9,6 +9,7 @@ use super::super::workload::{Entries, Pattern, Sizes, mix};
 use super::loads::{Check, Delete, Probe, Store};
 use super::receipts::Receipts;
 use super::report::{Measured, Moment};
+use crate::cli::output;
 use crate::cli::units::{Millis, counted};
 
 /// Requests in flight while filling and deleting.
@@ -245,6 +246,6 @@ impl<'a> Run<'a> {
     }
 
     fn say(&self, what: &str) {
-        eprintln!("{}: {what}", self.server.name);
+        output::note(format_args!("{}: {what}", self.server.name));
     }
 }

@@ -7,6 +7,7 @@ use super::super::process::Server;
 use super::super::wire::{Kind, Reply, Request};
 use super::super::workload::key;
 use super::cell;
+use crate::cli::output;
 
 const CONNECTIONS: usize = 100;
 const IN_FLIGHT: usize = 100;
@@ -41,7 +42,12 @@ impl Load for Shot {
 
 /// Calls, closes every connection, waits, and reads the memory.
 pub(super) async fn measure(server: &Server) -> Result<Burst, String> {
-    eprintln!("{}: a burst of {} calls in flight, then {} s", server.name, CONNECTIONS * IN_FLIGHT, AFTER.as_secs());
+    output::note(format_args!(
+        "{}: a burst of {} calls in flight, then {} s",
+        server.name,
+        CONNECTIONS * IN_FLIGHT,
+        AFTER.as_secs()
+    ));
     tokio::time::sleep_until((Instant::now() + Duration::from_secs(2)).into()).await; // earlier rounds decay
     let before = server.rss_bytes()?;
     let mut connections = Vec::new();

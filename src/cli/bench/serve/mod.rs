@@ -114,14 +114,14 @@ pub(super) fn run(args: BenchServeArgs) -> Outcome {
     let pinned = process::pin_client();
     let table = wait(async {
         for server in &servers {
-            eprintln!("{}: storing {} keys", server.name, args.keys);
+            output::note(format_args!("{}: storing {} keys", server.name, args.keys));
             cell::store(server, args.keys).await?;
         }
         let mut table = report::Rows::new(&servers, pinned);
         let window = Duration::from_millis(args.window.0);
         for round in 0..args.rounds {
             for (at, cell) in cells.iter().enumerate() {
-                eprint!("\r\x1b[Kround {} of {}: {cell}", round + 1, args.rounds);
+                output::progress(format_args!("round {} of {}: {cell}", round + 1, args.rounds));
                 let mut order: Vec<usize> = (0..servers.len()).collect();
                 if (round as usize + at) % 2 == 1 {
                     order.reverse();
@@ -133,7 +133,7 @@ pub(super) fn run(args: BenchServeArgs) -> Outcome {
                 }
             }
         }
-        eprint!("\r\x1b[K");
+        output::progress("");
         if !args.no_burst {
             table.burst = Some(burst::measure(&servers[0]).await?);
         }

@@ -102,14 +102,14 @@ pub(super) fn run(args: TraceArgs) -> Outcome {
     for path in &files {
         let trace = open(path)?;
         if args.by == By::Bytes && !trace.sizes_are_real {
-            eprintln!("{}: sizes are not known, left out", name(path));
+            output::note(format_args!("{}: sizes are not known, left out", name(path)));
             continue;
         }
         for &share in &args.share {
-            eprint!("\r\x1b[K{} at {share} %", name(path));
+            output::progress(format_args!("{} at {share} %", name(path)));
             rows.push(row(&trace, name(path), share, args.by, header, args.shards)?);
         }
-        eprint!("\r\x1b[K");
+        output::progress("");
     }
     match args.output {
         Output::Json => output::json(&as_json(&rows)),

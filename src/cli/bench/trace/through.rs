@@ -54,7 +54,7 @@ pub(super) fn run(files: &[PathBuf], at: &Address, value_bytes: u32, output: Out
     let mut rows = Vec::new();
     for path in files {
         let (trace, name) = (super::open(path)?, super::name(path));
-        eprintln!("{name}: {} requests", trace.requests.len());
+        output::note(format_args!("{name}: {} requests", trace.requests.len()));
         let (misses, refused) = wait(async { Ok::<_, Failure>(replay(&trace, at, value_bytes).await?) })?;
         let requests = trace.requests.len() as u64;
         let ratio = misses as f64 / requests as f64;

@@ -1,0 +1,159 @@
+//! Log lines: text for people, JSON for machines, on standard error.
+//!
+//! ```text
+//!  any thread ── event ──► level, quota of dependencies ──► queue of 256 KiB ──► thread `ebb-log` ──► standard error
+//!                                        └ suppressed, counted    └ full: dropped, counted
+//! ```
+//! L1. No thread waits for the log. A line that does not fit into the queue is dropped and counted.
+//! L2. A log that recovers says how many lines were dropped.
+//! L3. A dependency may write a few lines per call site and window; the rest are counted, and one line reports them.
+//! L4. Every line has the format of the log, also the first one, a refusal to start, and a panic.
+
+mod quota;
+mod writer;
+
+pub(crate) use writer::{dropped_lines, flush, write_all};
+
+use crate::config::{LogFormat, LogLevel};
+use quota::Quota;
+use std::fmt as text;
+use std::io::IsTerminal;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, fmt, reload};
+
+static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Starts logging. A second call changes format and level.
+pub(crate) fn start(format: LogFormat, level: LogLevel) {
+    IS_JSON.store(format == LogFormat::Json, Ordering::Relaxed);
+    if LEVEL.get().is_some() {
+        return set_level(level);
+    }
+    let (filter, handle) = reload::Layer::new(filter(level));
+    let lines = fmt::layer()
+        .with_ansi(has_colours(&std::io::stderr()))
+        .event_format(Lines)
+        .with_writer(|| writer::Line)
+        .with_filter(filter.and(Quota::shared()));
+    if tracing_subscriber::registry().with(lines).try_init().is_ok() {
+        let _ = LEVEL.set(handle);
+        writer::start();
+        std::panic::set_hook(Box::new(|panic| {
+            tracing::error!(panic = %panic, "a thread panicked; the process ends");
+            flush();
+        }));
+    }
+}
+
+/// Whether lines are JSON.
+pub(crate) fn is_json() -> bool {
+    IS_JSON.load(Ordering::Relaxed)
+}
+
+/// Changes what is logged.
+pub(crate) fn set_level(level: LogLevel) {
+    if let Some(handle) = LEVEL.get() {
+        // Fails only when the subscriber is gone, at the end of the process.
+        let _ = handle.modify(|current| *current = filter(level));
+    }
+}
+
+/// Whether a person at a terminal reads this, and the terminal moves its cursor.
+pub(crate) fn is_screen(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Whether colours are wanted: at a screen, unless `NO_COLOR` is set (no-color.org).
+pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
+    is_screen(stream) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+/// Whether a line comes from this program, not from a dependency.
+fn is_own(target: &str) -> bool {
+    target == "ebb" || target.starts_with("ebb::")
+}
+
+/// Writes events in the format that is set at that moment; the target names the dependency a line comes from.
+struct Lines;
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, into: Writer<'_>, event: &Event<'_>) -> text::Result {
+        let lines = fmt::format().with_target(!is_own(event.metadata().target()));
+        if is_json() {
+            let json = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            json.format_event(context, into, event)
+        } else {
+            lines.format_event(context, into, event)
+        }
+    }
+}
+
+/// Rate limit for a line that could repeat without end: the first one, then at most one in an interval, with a count.
+#[derive(Debug)]
+pub(crate) struct Seldom {
+    every: Duration,
+    last: Option<Instant>,
+    left_out: u64,
+}
+
+impl Seldom {
+    /// At most once in `every`.
+    pub(crate) fn new(every: Duration) -> Self {
+        Self { every, last: None, left_out: 0 }
+    }
+
+    /// `Some` when the line is due, with the number of lines left out since the last one.
+    pub(crate) fn due(&mut self) -> Option<u64> {
+        let now = Instant::now();
+        if self.last.is_some_and(|last| now.duration_since(last) < self.every) {
+            self.left_out += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_repeats_is_said_once_and_counted() {
+        let mut seldom = Seldom::new(Duration::from_secs(3600));
+        assert_eq!((seldom.due(), seldom.due(), seldom.due()), (Some(0), None, None));
+        let mut always = Seldom { every: Duration::ZERO, ..seldom };
+        assert_eq!((always.due(), always.due()), (Some(2), Some(0)));
+    }
+
+    #[test]
+    fn own_lines_are_told_from_those_of_dependencies() {
+        for (target, own) in [("ebb", true), ("ebb::grpc::serve", true), ("h2::proto", false), ("ebbing", false)] {
+            assert_eq!(is_own(target), own, "{target}");
+        }
+    }
+}

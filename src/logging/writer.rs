@@ -1,0 +1,234 @@
+//! The queue of log lines, and the thread that writes them.
+
+use super::quota::Quota;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Bytes of lines that wait to be written, at most.
+const QUEUE_BYTES: usize = 256 << 10;
+/// How long a process that ends waits until its lines are written.
+const FLUSH: Duration = Duration::from_millis(250);
+/// How often windows of dependencies are looked at while one is open.
+const TICK: Duration = Duration::from_secs(1);
+
+static QUEUE: Queue = Queue::new();
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Log lines that were dropped since the start: the queue was full, or standard error did not take them.
+pub(crate) fn dropped_lines() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+/// Waits until every line is written, for a moment at most.
+pub(crate) fn flush() {
+    QUEUE.flush(FLUSH);
+}
+
+/// Writes all of `bytes`, whether or not the descriptor blocks.
+///
+/// # Errors
+/// What the system says, and how many bytes were written before.
+pub(crate) fn write_all(into: &impl AsFd, bytes: &[u8]) -> Result<(), (io::Error, usize)> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::io::Errno;
+    let mut written = 0;
+    while written < bytes.len() {
+        match rustix::io::write(into, &bytes[written..]) {
+            Ok(0) => return Err((io::ErrorKind::WriteZero.into(), written)),
+            Ok(n) => written += n,
+            Err(Errno::INTR) => {}
+            // Whoever shares the descriptor has made it non-blocking.
+            Err(Errno::AGAIN) => match poll(&mut [PollFd::new(into, PollFlags::OUT)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err((error.into(), written)),
+            },
+            Err(error) => return Err((error.into(), written)),
+        }
+    }
+    Ok(())
+}
+
+/// Takes a line; the subscriber hands over each line in one piece.
+pub(super) struct Line;
+
+impl io::Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if !QUEUE.push(line) {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Starts the thread that writes lines to standard error.
+pub(super) fn start() {
+    // A descriptor of its own: a write that blocks must not hold the lock of `std::io::Stderr`.
+    let Ok(stderr) = io::stderr().as_fd().try_clone_to_owned() else { return };
+    let stderr = File::from(stderr);
+    let _ = std::thread::Builder::new().name("ebb-log".to_owned()).spawn(move || run(&stderr));
+}
+
+fn run(stderr: &File) {
+    let mut out = Output { torn: false };
+    let mut reported = 0;
+    loop {
+        let tick = Quota::shared().is_open().then_some(TICK);
+        let batch = QUEUE.take(tick);
+        if !batch.is_empty() {
+            let lost = out.write(stderr, &batch);
+            DROPPED.fetch_add(lost, Ordering::Relaxed);
+            let dropped = dropped_lines() - reported;
+            // The report must not be dropped itself; while the queue is full, another batch follows.
+            if lost == 0 && dropped > 0 && QUEUE.has_room() {
+                reported += dropped;
+                tracing::warn!(lines = dropped, "log lines dropped");
+            }
+            QUEUE.written();
+        }
+        for suppressed in Quota::shared().close(Instant::now()) {
+            tracing::warn!(
+                lines = suppressed.lines,
+                origin = suppressed.target,
+                "log lines of a dependency suppressed"
+            );
+        }
+    }
+}
+
+/// What was written last.
+struct Output {
+    /// The last line was cut: the next one begins on a line of its own.
+    torn: bool,
+}
+
+impl Output {
+    /// Writes lines; returns how many were lost.
+    fn write(&mut self, into: &impl AsFd, lines: &[u8]) -> u64 {
+        if self.torn && write_all(into, b"\n").is_ok() {
+            self.torn = false;
+        }
+        match write_all(into, lines) {
+            Ok(()) => 0,
+            Err((_, written)) => {
+                self.torn |= written > 0 && lines[written - 1] != b'\n';
+                lines[written..].iter().filter(|byte| **byte == b'\n').count() as u64
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Queue {
+    state: Mutex<State>,
+    bell: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    waiting: Vec<u8>,
+    is_writing: bool,
+}
+
+impl Queue {
+    const fn new() -> Self {
+        Self { state: Mutex::new(State { waiting: Vec::new(), is_writing: false }), bell: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a line if it has room for it.
+    fn push(&self, line: &[u8]) -> bool {
+        let mut state = self.state();
+        if state.waiting.len() + line.len() > QUEUE_BYTES {
+            return false;
+        }
+        state.waiting.extend_from_slice(line);
+        drop(state);
+        self.bell.notify_all();
+        true
+    }
+
+    /// Whether a few lines more have room.
+    fn has_room(&self) -> bool {
+        self.state().waiting.len() < QUEUE_BYTES / 2
+    }
+
+    /// Waits for lines, and takes them all; none when `tick` has passed.
+    fn take(&self, tick: Option<Duration>) -> Vec<u8> {
+        let is_empty = |state: &mut State| state.waiting.is_empty();
+        let state = self.state();
+        let mut state = match tick {
+            None => self.bell.wait_while(state, is_empty).unwrap_or_else(PoisonError::into_inner),
+            Some(tick) => {
+                let waited = self.bell.wait_timeout_while(state, tick, is_empty);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        state.is_writing = !state.waiting.is_empty();
+        std::mem::take(&mut state.waiting)
+    }
+
+    /// What was taken is written.
+    fn written(&self) {
+        self.state().is_writing = false;
+        self.bell.notify_all();
+    }
+
+    fn flush(&self, patience: Duration) {
+        let is_busy = |state: &mut State| state.is_writing || !state.waiting.is_empty();
+        drop(self.bell.wait_timeout_while(self.state(), patience, is_busy));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    #[test]
+    fn a_full_queue_refuses_a_line_and_waits_for_nobody() {
+        let queue = Queue::new();
+        let line = [b'x'; 1 << 10];
+        let taken = (0..1_000).filter(|_| queue.push(&line)).count();
+        assert_eq!(taken, QUEUE_BYTES / line.len());
+        assert_eq!(queue.take(None).len(), QUEUE_BYTES);
+        assert!(queue.push(&line), "there is room again");
+    }
+
+    #[test]
+    fn a_line_that_was_cut_is_ended_before_the_next() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut out = Output { torn: true };
+        assert_eq!(out.write(&full, b"one\ntwo\n"), 2, "both are lost");
+        let (mut read, write) = io::pipe().unwrap();
+        assert_eq!(out.write(&write, b"three\n"), 0);
+        drop(write);
+        let mut text = String::new();
+        read.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "\nthree\n");
+    }
+
+    #[test]
+    fn a_descriptor_that_does_not_block_gets_every_byte() {
+        let (mut read, write) = io::pipe().unwrap();
+        rustix::fs::fcntl_setfl(&write, rustix::fs::OFlags::NONBLOCK).unwrap();
+        let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| n as u8).collect();
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            read.read_to_end(&mut all).map(|_| all)
+        });
+        write_all(&write, &bytes).unwrap();
+        drop(write);
+        assert!(reader.join().unwrap().unwrap() == bytes);
+    }
+}

@@ -1,0 +1,99 @@
+//! What signals do to a server.
+
+use super::common::{Ebb, page, program, until};
+use rustix::process::{Pid, Signal, kill_process};
+
+fn send(ebb: &Ebb, signal: Signal) {
+    kill_process(Pid::from_child(&ebb.child), signal).unwrap();
+}
+
+fn is_live(ebb: &Ebb) -> bool {
+    page(&ebb.http, "/livez").is_some_and(|(status, _)| status == 200)
+}
+
+#[test]
+fn signals_without_a_meaning_end_nothing() {
+    let mut ebb = Ebb::start(&[]);
+    for signal in [
+        Signal::USR1,
+        Signal::USR2,
+        Signal::PIPE,
+        Signal::ALARM,
+        Signal::VTALARM,
+        Signal::PROF,
+        Signal::IO,
+        Signal::POWER,
+        Signal::STKFLT,
+        Signal::XFSZ,
+        Signal::WINCH,
+        Signal::URG,
+        Signal::CHILD,
+        Signal::CONT,
+    ] {
+        (0..3).for_each(|_| send(&ebb, signal));
+        assert!(is_live(&ebb), "{signal:?}");
+    }
+    let real_time = std::process::Command::new("sh")
+        .args(["-c", &format!("for n in $(seq 34 64); do kill -$n {} || exit 1; done", ebb.child.id())])
+        .status();
+    assert!(real_time.unwrap().success() && is_live(&ebb), "nor do those of real time");
+    let set = program().args(["set", "k", "v", "--addr", &ebb.data]).status().unwrap();
+    assert!(set.success());
+    assert_eq!(ebb.terminate().1, Some(0));
+}
+
+#[test]
+fn term_int_and_quit_drain_and_name_themselves() {
+    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT"), (Signal::QUIT, "SIGQUIT")] {
+        let mut ebb = Ebb::start(&[]);
+        send(&ebb, signal);
+        assert_eq!(ebb.child.wait().unwrap().code(), Some(0), "{name}");
+        until("the log is at its end", || ebb.logged("stopped") == 1);
+        let [line] = ebb.lines("stopping").try_into().unwrap();
+        assert!(line.contains(name), "{line}");
+    }
+}
+
+#[test]
+fn hup_reads_the_configuration_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ebb.yaml");
+    std::fs::write(&file, "logLevel: info\n").unwrap();
+    let ebb = Ebb::start(&["--config", file.to_str().unwrap()]);
+    send(&ebb, Signal::HUP);
+    until("it says so", || ebb.logged("configuration read again at SIGHUP") == 1);
+    std::fs::write(&file, "maxMemory: 128Mi\n").unwrap();
+    send(&ebb, Signal::HUP);
+    until("what changed is in force", || super::common::metric(&ebb.http, "ebb_memory_limit_bytes ") == 128 << 20);
+    assert!(is_live(&ebb));
+}
+
+#[test]
+fn handlers_are_installed_before_a_socket_is_bound() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for _ in 0..3 {
+        let mut command = program();
+        command.args(["serve", "--listen", &port, "--admin-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
+        let mut child =
+            command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let status = format!("/proc/{}/status", child.id());
+        let is_caught = || {
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0").trim().to_owned();
+            u64::from_str_radix(&mask, 16).unwrap_or(0) & (1 << 14) != 0
+        };
+        until("the handler of SIGTERM is there", || {
+            let is_bound = std::net::TcpStream::connect(&port).is_ok(); // first: what follows came later
+            let is_caught = is_caught();
+            assert!(is_caught || !is_bound, "it listens and would not drain");
+            is_caught
+        });
+        // Wherever the start is now, the signal is not lost.
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        until("it ends", || child.try_wait().unwrap().is_some());
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        assert!(text.contains("SIGTERM") && text.contains("stopped"), "{text}");
+    }
+}
