@@ -95,6 +95,15 @@ fn unsafe_lives_in_one_room() {
 }
 
 #[test]
+fn one_symbol_is_exported_by_name() {
+    let mut files = Vec::new();
+    sources(Path::new("src"), &mut files);
+    let exporting = files.iter().filter(|(_, text)| text.contains("#[unsafe("));
+    let paths: Vec<_> = exporting.map(|(path, text)| (path.as_str(), text.matches("#[unsafe(").count())).collect();
+    assert_eq!(paths, [("src/lib.rs", 1)], "jemalloc's settings alone");
+}
+
+#[test]
 fn the_engine_knows_nothing_of_the_outside() {
     let mut files = Vec::new();
     for module in ["store", "cleaner"] {

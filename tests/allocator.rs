@@ -1,0 +1,27 @@
+//! The allocator runs with the settings of the program, wherever it was built and is started.
+
+mod common;
+
+use common::program;
+
+#[test]
+fn jemalloc_runs_with_the_settings_of_the_program() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let output = program()
+        .arg("--version")
+        .current_dir(elsewhere.path())
+        .env("_RJEM_MALLOC_CONF", "stats_print:true")
+        .output()
+        .unwrap();
+    let report = String::from_utf8_lossy(&output.stderr).into_owned();
+    for (option, value) in [
+        ("opt.background_thread", "true"),
+        ("opt.dirty_decay_ms", "1000"),
+        ("opt.muzzy_decay_ms", "0"),
+        ("opt.narenas", "2"),
+    ] {
+        let line = report.lines().map(str::trim).find(|line| line.starts_with(&format!("{option}:")));
+        let line = line.unwrap_or_else(|| panic!("{option} is not reported: {report}"));
+        assert_eq!(line.split_whitespace().nth(1), Some(value), "{line}");
+    }
+}
