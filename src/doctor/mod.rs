@@ -160,8 +160,20 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
     (
         Severity::Warning,
         "no_memory_limit",
-        |f| f.memory.is_default_limit.then(|| format!("no limit was found; {} are obeyed", mib(f.memory.limit_bytes))),
+        |f| {
+            f.memory.is_default_limit().then(|| format!("no limit was found; {} are obeyed", mib(f.memory.limit_bytes)))
+        },
         "set a memory limit on the container, or --max-memory",
+    ),
+    (
+        Severity::Warning,
+        "limit_beyond_machine",
+        |f| {
+            let (limit, source) = f.memory.beyond_machine?;
+            let (limit, machine) = (mib(limit), mib(f.memory.limit_bytes));
+            Some(format!("the limit ({}) is {limit}, and the machine has {machine}", source.name()))
+        },
+        "lower the limit below the machine's memory, so that other processes have room",
     ),
     (
         Severity::Warning,

@@ -2,14 +2,14 @@
 
 use super::*;
 use crate::config::Row;
-use crate::memory::{Events, Pressure, Reading};
+use crate::memory::{Events, LimitSource, Pressure, Reading};
 
 fn healthy() -> (Snapshot, Stats, InForce) {
     let memory = Snapshot {
         limit_bytes: 256 * MIB,
         budget_bytes: 200 * MIB,
-        limit_source: "cgroup memory.max",
-        container: Reading { limit: Some((256 * MIB, "cgroup memory.max")), ..Reading::default() },
+        limit_source: LimitSource::MemoryMax,
+        container: Reading { limit: Some((256 * MIB, LimitSource::MemoryMax)), ..Reading::default() },
         ..Snapshot::default()
     };
     let stats = Stats {
@@ -67,7 +67,8 @@ fn each_trouble_is_named() {
         ("oom_killed", |s| s.0.container.events = Events { oom_kills: 2, ..Events::default() }),
         ("config_rejected", |s| s.2.problem = Some("tick (ms) is 1; it must be 10 to 2000".to_owned())),
         ("limit_too_small", |s| s.0.budget_bytes = 7 * MIB),
-        ("no_memory_limit", |s| s.0.is_default_limit = true),
+        ("no_memory_limit", |s| s.0.limit_source = LimitSource::Default),
+        ("limit_beyond_machine", |s| s.0.beyond_machine = Some((1 << 40, LimitSource::MaxMemory))),
         ("memory_short", |s| s.1.refusals = 1),
         ("values_fill_segments", |s| s.1.entries = 1_000),
         ("memory_held_by_connections", |s| s.1.in_flight_bytes = 9 * MIB),

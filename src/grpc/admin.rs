@@ -264,7 +264,7 @@ impl Sources {
     fn account(&self, account: &cleaner::Account) -> proto::MemoryAccount {
         proto::MemoryAccount {
             limit_bytes: account.outside.limit_bytes,
-            limit_source: self.memory.get().limit_source.to_owned(),
+            limit_source: self.memory.get().limit_source.name().to_owned(),
             used_bytes: account.outside.used_bytes,
             rss_bytes: account.outside.rss_bytes,
             live_bytes: account.live_bytes,

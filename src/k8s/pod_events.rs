@@ -45,7 +45,7 @@ impl Seen {
     fn of(memory: &Snapshot, config: &InForce) -> Self {
         Self {
             regime: memory.regime,
-            has_no_limit: memory.is_default_limit,
+            has_no_limit: memory.is_default_limit(),
             limit_bytes: memory.limit_bytes,
             shrink_pending: memory.shrink_pending,
             oom_kills: memory.container.events.oom_kills,

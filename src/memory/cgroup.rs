@@ -1,10 +1,14 @@
 //! Limits and usage of the container, read from cgroup files: v2, v1, and both at once.
 //!
-//! The limit that holds is the smallest of all ancestors that can be seen; inside a container that is often the root of
-//! what is mounted, whatever /proc/self/cgroup says. What counts as used is what the kernel cannot take back: anonymous
-//! and shared memory, sockets and kernel memory, less the slab it can reclaim. Page cache never counts: the kernel drops
-//! it before it kills.
+//! The memory controller belongs to one hierarchy. It is the one whose mount shows the limit's own file, in the process's
+//! group or an ancestor: what else is mounted, or named in /proc/self/cgroup, proves nothing. The limit that holds is the
+//! smallest of all ancestors that can be seen; where a mount does not show the process's group under its name (a
+//! namespace, a bind mount of the own group), that is the group at the mount point. What counts as used is what the kernel
+//! cannot take back: anonymous and shared memory, sockets and kernel memory, less the slab it can reclaim. Page cache
+//! never counts: the kernel drops it before it kills.
 
+use super::limit::LimitSource;
+use super::mounts::{self, Mount};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,16 +16,18 @@ use std::path::{Path, PathBuf};
 /// Where the files are. A test points it at fixtures.
 #[derive(Clone, Debug)]
 pub struct Paths {
-    /// Usually `/sys/fs/cgroup`.
-    pub root: PathBuf,
+    /// Where the hierarchies are mounted: `memory` (v1), the directory itself and `unified` (v2). `None`: as `mountinfo` says.
+    pub root: Option<PathBuf>,
     /// Usually `/proc/self/cgroup`.
     pub own: PathBuf,
+    /// Usually `/proc/self/mountinfo`.
+    pub mountinfo: PathBuf,
 }
 
 impl Paths {
     /// The machine's, with another root if one is given.
-    pub fn new(root: PathBuf) -> Self {
-        Self { root, own: PathBuf::from("/proc/self/cgroup") }
+    pub fn new(root: Option<PathBuf>) -> Self {
+        Self { root, own: "/proc/self/cgroup".into(), mountinfo: "/proc/self/mountinfo".into() }
     }
 }
 
@@ -34,16 +40,26 @@ pub struct Cgroup {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
+pub(super) enum Version {
     V1,
     V2,
+}
+
+impl Version {
+    /// The files that hold limits.
+    fn limits(self) -> &'static [&'static str] {
+        match self {
+            Self::V1 => &["memory.limit_in_bytes"],
+            Self::V2 => &["memory.max", "memory.high"],
+        }
+    }
 }
 
 /// One reading.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
-    /// The smallest hard limit, and the file it stands in.
-    pub limit: Option<(u64, &'static str)>,
+    /// The smallest hard limit, and where it stands.
+    pub limit: Option<(u64, LimitSource)>,
     /// The smallest `memory.high`.
     pub high: Option<u64>,
     /// What counts against the limit, in bytes.
@@ -89,21 +105,23 @@ impl Cgroup {
     /// Finds the controller; `None` when there is none to be seen.
     pub fn find(paths: &Paths) -> Option<Self> {
         let own = fs::read_to_string(&paths.own).unwrap_or_default();
-        let entry = |wanted: &str| {
+        let group = |wanted: &str| {
             own.lines().find_map(|line| {
                 let mut parts = line.splitn(3, ':');
-                let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-                controllers.split(',').any(|controller| controller == wanted).then(|| path.to_owned())
+                let (id, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+                id.parse::<u32>().ok()?;
+                controllers.split(',').any(|controller| controller == wanted).then_some(path)
             })
         };
-        // A v1 memory controller, alone or beside an empty v2 tree, is the one that enforces.
-        let v1 = entry("memory").map(|path| (Version::V1, paths.root.join("memory"), path, "memory.limit_in_bytes"));
-        let v2 = entry("").map(|path| (Version::V2, paths.root.clone(), path, "memory.stat"));
-        v1.into_iter().chain(v2).find_map(|(version, root, path, probe)| {
-            let groups: Vec<_> =
-                ancestors(&root, &path).into_iter().filter(|group| group.join(probe).exists()).collect();
-            (!groups.is_empty()).then_some(Self { version, groups })
-        })
+        let candidates = mounts::find(paths).into_iter().filter_map(|mount| {
+            let group = match mount.version {
+                Version::V1 => group("memory")?,
+                Version::V2 => group("")?,
+            };
+            Candidate::new(&mount, group)
+        });
+        // The first of the best.
+        candidates.min_by_key(|candidate| candidate.rank()).map(|candidate| candidate.cgroup)
     }
 
     /// Reads everything once. What cannot be read is left out; a file that holds nonsense counts as unreadable.
@@ -118,12 +136,12 @@ impl Cgroup {
     }
 
     fn read_v2(&self) -> io::Result<Reading> {
-        let own = &self.groups[0];
+        let own = self.own();
         let stat = Fields::read(&own.join("memory.stat"))?;
         let reclaimable = stat.get("slab_reclaimable");
         let events = Fields::read(&own.join("memory.events"))?;
         Ok(Reading {
-            limit: self.smallest("memory.max")?.map(|limit| (limit, "cgroup memory.max")),
+            limit: self.smallest("memory.max")?.map(|limit| (limit, LimitSource::MemoryMax)),
             high: self.smallest("memory.high")?,
             used: stat.found.then(|| {
                 let kernel =
@@ -144,7 +162,7 @@ impl Cgroup {
     }
 
     fn read_v1(&self) -> io::Result<Reading> {
-        let own = &self.groups[0];
+        let own = self.own();
         let stat = Fields::read(&own.join("memory.stat"))?;
         // The kernel's own minimum over the hierarchy, and ours for trees where it is missing.
         let hierarchical = Some(stat.get("hierarchical_memory_limit")).filter(|limit| *limit > 0 && *limit < NO_LIMIT);
@@ -155,7 +173,7 @@ impl Cgroup {
         let anonymous = or(stat.get("total_rss"), stat.get("rss"));
         let shared = or(stat.get("total_shmem"), stat.get("shmem"));
         Ok(Reading {
-            limit: smallest.map(|limit| (limit, "cgroup memory.limit_in_bytes")),
+            limit: smallest.map(|limit| (limit, LimitSource::LimitInBytes)),
             high: None,
             used: stat.found.then(|| anonymous + shared + kernel),
             events: Events {
@@ -168,6 +186,11 @@ impl Cgroup {
         })
     }
 
+    /// The nearest group that is accounted for: a group without the controller is charged to its ancestor.
+    fn own(&self) -> &Path {
+        self.groups.iter().find(|group| group.join("memory.stat").exists()).unwrap_or(&self.groups[0])
+    }
+
     /// The smallest number that a file holds in any of the groups.
     fn smallest(&self, file: &str) -> io::Result<Option<u64>> {
         let numbers = self.groups.iter().map(|group| number(&group.join(file)));
@@ -175,19 +198,32 @@ impl Cgroup {
     }
 }
 
-/// The group and its ancestors, as far as they can be seen below the mount: a path that is not there (a namespace, a
-/// bind mount of the own group) leaves the root.
-fn ancestors(root: &Path, path: &str) -> Vec<PathBuf> {
-    let relative = Path::new(path.trim_start_matches('/'));
-    let safe = relative.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-    let mut groups: Vec<PathBuf> = match safe {
-        true => relative.ancestors().map(|ancestor| root.join(ancestor)).collect(),
-        false => Vec::new(),
-    };
-    if !groups.iter().any(|group| group == root) {
-        groups.push(root.to_owned());
+/// A mount that may be the controller's.
+struct Candidate {
+    cgroup: Cgroup,
+    /// The mount shows the process's group under the name that the process knows it by.
+    is_named: bool,
+    has_limits: bool,
+}
+
+impl Candidate {
+    /// `None` when the mount shows no memory file.
+    fn new(mount: &Mount, group: &str) -> Option<Self> {
+        let version = mount.version;
+        let below = mount.below(group);
+        let is_named = below.is_some();
+        let below = below.unwrap_or_default();
+        let has = |group: &Path, files: &[&str]| files.iter().any(|file| group.join(file).exists());
+        let is_group = |group: &PathBuf| has(group, version.limits()) || has(group, &["memory.stat"]);
+        let ancestors = below.ancestors().map(|ancestor| mount.point.join(ancestor));
+        let groups: Vec<PathBuf> = ancestors.filter(is_group).collect();
+        let has_limits = groups.iter().any(|group| has(group, version.limits()));
+        (!groups.is_empty()).then_some(Self { cgroup: Cgroup { version, groups }, is_named, has_limits })
     }
-    groups
+
+    fn rank(&self) -> (bool, bool) {
+        (!self.has_limits, !self.is_named)
+    }
 }
 
 /// The text of a file; `None` when it cannot be read.
@@ -256,10 +292,235 @@ mod tests {
             tree
         }
 
-        fn read(&self) -> Option<Reading> {
-            let root = self.0.path().to_owned();
-            Cgroup::find(&Paths { own: root.join("own"), root }).map(|cgroup| cgroup.read().unwrap())
+        fn paths(&self) -> Paths {
+            let path = |name: &str| self.0.path().join(name);
+            Paths { root: Some(path("")), own: path("own"), mountinfo: path("mountinfo") }
         }
+
+        fn read(&self) -> Option<Reading> {
+            Cgroup::find(&self.paths()).map(|cgroup| cgroup.read().unwrap())
+        }
+
+        /// What is found through a table of mounts, given as root, mount point and type with its options.
+        fn mounted(&self, mounts: &[(&str, &str, &str)]) -> Option<Reading> {
+            let directory = self.0.path().display();
+            let line = |(root, point, kind): &(&str, &str, &str)| {
+                format!("30 23 0:26 {root} {directory}{point} ro - {kind}\n")
+            };
+            let other = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n".to_owned();
+            fs::write(self.0.path().join("mountinfo"), other + &mounts.iter().map(line).collect::<String>()).unwrap();
+            Cgroup::find(&Paths { root: None, ..self.paths() }).map(|cgroup| cgroup.read().unwrap())
+        }
+    }
+
+    const V2: &str = "cgroup2 cgroup2 rw";
+    const MEMORY: &str = "cgroup cgroup rw,memory";
+    const SYSTEMD: &str = "cgroup cgroup rw,xattr,name=systemd";
+    const NONE: &str = "9223372036854771712\n";
+
+    /// A real layout: /proc/self/cgroup, the mounts, the files, and what is to be found.
+    struct Layout {
+        name: &'static str,
+        own: &'static str,
+        mounts: &'static [(&'static str, &'static str, &'static str)],
+        files: &'static [(&'static str, &'static str)],
+        limit: Option<(u64, LimitSource)>,
+        high: Option<u64>,
+        used: Option<u64>,
+    }
+
+    const LAYOUTS: &[Layout] = &[
+        Layout {
+            name: "v2, a container with a namespace of its own",
+            own: "0::/\n",
+            mounts: &[("/", "/cg", V2)],
+            files: &[("cg/memory.max", "4096\n"), ("cg/memory.stat", "anon 9\n")],
+            limit: Some((4096, LimitSource::MemoryMax)),
+            high: None,
+            used: Some(9),
+        },
+        Layout {
+            name: "v2, a container without a namespace: its group is mounted",
+            own: "0::/kubepods/pod7/c1\n",
+            mounts: &[("/kubepods/pod7/c1", "/cg", V2)],
+            files: &[("cg/memory.max", "4096\n"), ("cg/memory.stat", "anon 9\n")],
+            limit: Some((4096, LimitSource::MemoryMax)),
+            high: None,
+            used: Some(9),
+        },
+        Layout {
+            name: "v2, nested groups in a container whose group is mounted",
+            own: "0::/kubepods/pod7/c1/inner\n",
+            mounts: &[("/kubepods/pod7/c1", "/cg", V2)],
+            files: &[
+                ("cg/memory.max", "4096\n"),
+                ("cg/memory.stat", "anon 9\n"),
+                ("cg/inner/memory.max", "max\n"),
+                ("cg/inner/memory.high", "2048\n"),
+                ("cg/inner/memory.stat", "anon 5\n"),
+            ],
+            limit: Some((4096, LimitSource::MemoryMax)),
+            high: Some(2048),
+            used: Some(5),
+        },
+        Layout {
+            name: "v2, a service of systemd under a slice with the limit",
+            own: "0::/system.slice/ebb.service\n",
+            mounts: &[("/", "/cg", V2)],
+            files: &[
+                ("cg/memory.stat", "anon 1\n"),
+                ("cg/system.slice/memory.max", "8192\n"),
+                ("cg/system.slice/memory.stat", "anon 3\n"),
+                ("cg/system.slice/ebb.service/memory.max", "max\n"),
+                ("cg/system.slice/ebb.service/memory.stat", "anon 2\n"),
+            ],
+            limit: Some((8192, LimitSource::MemoryMax)),
+            high: None,
+            used: Some(2),
+        },
+        Layout {
+            name: "v2, a group without the controller is charged to its ancestor",
+            own: "0::/pod/leaf\n",
+            mounts: &[("/", "/cg", V2)],
+            files: &[
+                ("cg/pod/memory.max", "4096\n"),
+                ("cg/pod/memory.stat", "anon 7\n"),
+                ("cg/pod/leaf/cgroup.procs", "1\n"),
+            ],
+            limit: Some((4096, LimitSource::MemoryMax)),
+            high: None,
+            used: Some(7),
+        },
+        Layout {
+            name: "v2, memory.stat is hidden and the limit is not",
+            own: "0::/\n",
+            mounts: &[("/", "/cg", V2)],
+            files: &[("cg/memory.max", "4096\n")],
+            limit: Some((4096, LimitSource::MemoryMax)),
+            high: None,
+            used: None,
+        },
+        Layout {
+            name: "v2, the root group of a machine has no limit",
+            own: "0::/\n",
+            mounts: &[("/", "/cg", V2)],
+            files: &[("cg/memory.stat", "anon 9\n")],
+            limit: None,
+            high: None,
+            used: Some(9),
+        },
+        Layout {
+            name: "v2 at another place, with a space in its name",
+            own: "0::/\n",
+            mounts: &[("/", "/c\\040g", V2)],
+            files: &[("c g/memory.max", "4096\n"), ("c g/memory.stat", "anon 9\n")],
+            limit: Some((4096, LimitSource::MemoryMax)),
+            high: None,
+            used: Some(9),
+        },
+        Layout {
+            name: "v2, the node's tree is mounted beside the container's",
+            own: "0::/\n",
+            mounts: &[("/../..", "/host", V2), ("/", "/cg", V2)],
+            files: &[("host/memory.stat", "anon 1000\n"), ("cg/memory.max", "4096\n"), ("cg/memory.stat", "anon 9\n")],
+            limit: Some((4096, LimitSource::MemoryMax)),
+            high: None,
+            used: Some(9),
+        },
+        Layout {
+            name: "v2, the group of another container is mounted first",
+            own: "0::/pod/own\n",
+            mounts: &[("/pod/other", "/other", V2), ("/pod/own", "/cg", V2)],
+            files: &[
+                ("other/memory.max", "64\n"),
+                ("other/memory.stat", "anon 1\n"),
+                ("cg/memory.max", "4096\n"),
+                ("cg/memory.stat", "anon 9\n"),
+            ],
+            limit: Some((4096, LimitSource::MemoryMax)),
+            high: None,
+            used: Some(9),
+        },
+        Layout {
+            name: "v1, a container without a namespace",
+            own: "12:cpu,cpuacct:/docker/ab\n4:memory:/docker/ab\n",
+            mounts: &[("/docker/ab", "/cg/cpu", "cgroup cgroup rw,cpu"), ("/docker/ab", "/cg/memory", MEMORY)],
+            files: &[("cg/memory/memory.limit_in_bytes", "4096\n"), ("cg/memory/memory.stat", "total_rss 9\n")],
+            limit: Some((4096, LimitSource::LimitInBytes)),
+            high: None,
+            used: Some(9),
+        },
+        Layout {
+            name: "v1, memory is mounted together with other controllers",
+            own: "4:cpu,memory:/a/b\n",
+            mounts: &[("/", "/cg/both", "cgroup cgroup rw,cpu,memory")],
+            files: &[
+                ("cg/both/memory.limit_in_bytes", NONE),
+                ("cg/both/memory.stat", "total_rss 100\n"),
+                ("cg/both/a/memory.limit_in_bytes", "4096\n"),
+                ("cg/both/a/memory.stat", "total_rss 10\n"),
+                ("cg/both/a/b/memory.limit_in_bytes", NONE),
+                ("cg/both/a/b/memory.stat", "total_rss 9\n"),
+            ],
+            limit: Some((4096, LimitSource::LimitInBytes)),
+            high: None,
+            used: Some(9),
+        },
+        Layout {
+            name: "hybrid, memory on v1 beside an empty v2 tree",
+            own: "4:memory:/docker/ab\n1:name=systemd:/docker/ab\n0::/docker/ab\n",
+            mounts: &[("/", "/cg/unified", V2), ("/", "/cg/systemd", SYSTEMD), ("/", "/cg/memory", MEMORY)],
+            files: &[
+                ("cg/unified/docker/ab/cgroup.procs", "1\n"),
+                ("cg/memory/docker/ab/memory.limit_in_bytes", "4096\n"),
+                ("cg/memory/docker/ab/memory.stat", "total_rss 9\n"),
+            ],
+            limit: Some((4096, LimitSource::LimitInBytes)),
+            high: None,
+            used: Some(9),
+        },
+        Layout {
+            name: "hybrid, memory on v2 beside v1 controllers",
+            own: "2:cpu:/pod\n1:name=systemd:/pod\n0::/pod\n",
+            mounts: &[("/", "/cg/cpu", "cgroup cgroup rw,cpu"), ("/", "/cg/unified", V2)],
+            files: &[("cg/unified/pod/memory.max", "4096\n"), ("cg/unified/pod/memory.stat", "anon 9\n")],
+            limit: Some((4096, LimitSource::MemoryMax)),
+            high: None,
+            used: Some(9),
+        },
+        Layout {
+            name: "hybrid, the v1 controller is named and hidden, v2 has the files",
+            own: "4:memory:/pod\n0::/\n",
+            mounts: &[("/", "/cg", V2), ("/pod", "/cg/memory", MEMORY)],
+            files: &[("cg/memory.max", "4096\n"), ("cg/memory.stat", "anon 9\n"), ("cg/memory/cgroup.procs", "")],
+            limit: Some((4096, LimitSource::MemoryMax)),
+            high: None,
+            used: Some(9),
+        },
+        Layout {
+            name: "no cgroups are mounted",
+            own: "0::/\n",
+            mounts: &[],
+            files: &[("cg/memory.max", "4096\n")],
+            limit: None,
+            high: None,
+            used: None,
+        },
+    ];
+
+    #[test]
+    fn the_limit_is_found_in_every_layout() {
+        for Layout { name, own, mounts, files, limit, high, used } in LAYOUTS {
+            let found = Tree::new(own, files).mounted(mounts).unwrap_or_default();
+            assert_eq!((found.limit, found.high, found.used), (*limit, *high, *used), "{name}");
+        }
+    }
+
+    #[test]
+    fn without_a_table_of_mounts_the_usual_place_is_read() {
+        let tree = Tree::new("0::/\n", &[]);
+        let paths = Paths { root: None, mountinfo: "/does/not/exist".into(), ..tree.paths() };
+        assert!(mounts::find(&paths).iter().any(|mount| mount.point == Path::new("/sys/fs/cgroup")));
     }
 
     #[test]
@@ -282,7 +543,7 @@ mod tests {
             ],
         );
         let expected = Reading {
-            limit: Some((1000, "cgroup memory.max")),
+            limit: Some((1000, LimitSource::MemoryMax)),
             high: Some(900),
             used: Some(140),
             events: Events { oom: 1, oom_kills: 2, ..Events::default() },
@@ -296,9 +557,9 @@ mod tests {
     #[test]
     fn v2_inside_a_namespace_the_root_is_the_own_group() {
         let tree = Tree::new("0::/\n", &[("memory.max", "4096\n"), ("memory.stat", "anon 9\n")]);
-        assert_eq!(tree.read().unwrap().limit, Some((4096, "cgroup memory.max")));
+        assert_eq!(tree.read().unwrap().limit, Some((4096, LimitSource::MemoryMax)));
         let outside = Tree::new("0::/../other\n", &[("memory.max", "4096\n"), ("memory.stat", "anon 9\n")]);
-        assert_eq!(outside.read().unwrap().limit, Some((4096, "cgroup memory.max")));
+        assert_eq!(outside.read().unwrap().limit, Some((4096, LimitSource::MemoryMax)));
     }
 
     #[test]
@@ -327,7 +588,7 @@ mod tests {
             ],
         );
         let reading = tree.read().unwrap();
-        assert_eq!(reading.limit, Some((33_554_432, "cgroup memory.limit_in_bytes")), "the hierarchy's");
+        assert_eq!(reading.limit, Some((33_554_432, LimitSource::LimitInBytes)), "the hierarchy's");
         assert_eq!((reading.used, reading.events.oom_kills), (Some(1024), 3));
     }
 
@@ -335,14 +596,14 @@ mod tests {
     fn absent_unreadable_or_nonsense_is_none_and_never_a_panic() {
         assert_eq!(Tree::new("", &[]).read(), None);
         assert_eq!(Tree::new("0::/a\n", &[]).read(), None);
-        assert_eq!(Tree::new("garbage\n::\n0::", &[("memory.max", "1")]).read(), None);
+        assert_eq!(Tree::new("garbage\n::\n", &[("memory.max", "1")]).read(), None);
         let nonsense = Tree::new("0::/\n", &[("memory.max", "lots\n"), ("memory.stat", "anon many\n\n x\n")]);
         assert_eq!(nonsense.read(), Some(Reading { used: Some(0), ..Reading::default() }));
     }
 
     #[test]
     fn the_machine_this_runs_on_can_be_read() {
-        if let Some(cgroup) = Cgroup::find(&Paths::new("/sys/fs/cgroup".into())) {
+        if let Some(cgroup) = Cgroup::find(&Paths::new(None)) {
             let reading = cgroup.read().unwrap();
             assert!(reading.used.is_some(), "{cgroup:?} {reading:?}");
         }

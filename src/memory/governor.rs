@@ -2,6 +2,7 @@
 
 use super::cgroup::{Cgroup, Paths, Reading};
 use super::decide::{Marks, Regime, Sample, Standing, decide, reserve};
+use super::limit::LimitSource;
 use super::node::Node;
 use super::process::{self, Process};
 use crate::cleaner::{Cleaner, Outside, Reason};
@@ -47,9 +48,10 @@ pub struct Snapshot {
     /// The limit that is obeyed, in bytes.
     pub limit_bytes: u64,
     /// Where it comes from.
-    pub limit_source: &'static str,
-    /// No limit was found anywhere: the default is obeyed.
-    pub is_default_limit: bool,
+    pub limit_source: LimitSource,
+    /// The smallest limit that was found, in bytes, and where, if it is more than the machine has: the machine's memory is
+    /// the limit then.
+    pub beyond_machine: Option<(u64, LimitSource)>,
     /// The limit file shows less than the cgroup enforces: a resize waits for memory to be given back.
     pub shrink_pending: bool,
     /// What counts against the limit, in bytes.
@@ -77,6 +79,13 @@ pub struct Snapshot {
 /// Shows the last snapshot. Clones show the same.
 #[derive(Clone, Debug)]
 pub struct View(Arc<ArcSwap<Snapshot>>);
+
+impl Snapshot {
+    /// Whether no limit was found anywhere, so that the default is obeyed.
+    pub fn is_default_limit(&self) -> bool {
+        self.limit_source == LimitSource::Default
+    }
+}
 
 impl View {
     /// Shows `first` until the governor has read.
@@ -254,12 +263,37 @@ impl Files {
     }
 }
 
+/// A value from a file that anybody may write: a change counts when two readings find it, since the first may have caught
+/// somebody writing. The kernel's own files need no such care.
+#[derive(Debug)]
+struct Settled<T> {
+    value: T,
+    candidate: Option<T>,
+}
+
+impl<T: PartialEq + Copy> Settled<T> {
+    fn new(value: T) -> Self {
+        Self { value, candidate: None }
+    }
+
+    /// The value that counts after a reading.
+    fn read(&mut self, now: T) -> T {
+        match self.candidate == Some(now) || now == self.value {
+            true => *self = Self::new(now),
+            false => self.candidate = Some(now),
+        }
+        self.value
+    }
+}
+
 /// Reads everything.
 struct Sampler {
     limits: Limits,
     cgroup: Option<Cgroup>,
     process: Process,
     last: Files,
+    limit: Settled<Option<u64>>,
+    request: Settled<Option<u64>>,
     node_is_short: bool,
 }
 
@@ -267,34 +301,40 @@ impl Sampler {
     fn new(limits: Limits) -> Self {
         let cgroup = Cgroup::find(&limits.cgroup);
         let last = Files::read(&limits, cgroup.as_ref()).unwrap_or_default();
-        Self { limits, cgroup, process: Process::own(), last, node_is_short: false }
+        let (limit, request) = (Settled::new(last.limit), Settled::new(last.request));
+        Self { limits, cgroup, process: Process::own(), last, limit, request, node_is_short: false }
     }
 
     fn limits(&mut self, setting: &Setting) -> (Snapshot, Reading) {
         match Files::read(&self.limits, self.cgroup.as_ref()) {
-            Ok(now) => self.last = now,
+            Ok(now) => {
+                let (limit, request) = (self.limit.read(now.limit), self.request.read(now.request));
+                self.last = Files { limit, request, ..now };
+            }
             // A limit does not end because it cannot be seen; what was used then says nothing about now.
             Err(_) => self.last.cgroup.used = None,
         }
         let Files { cgroup, limit, request, node } = self.last.clone();
-        let reachable = cgroup.limit.filter(|(limit, _)| node.is_none_or(|node| node.has(*limit)));
-        let enforced = reachable.map(|(limit, _)| limit);
+        let enforced = cgroup.limit.map(|(limit, _)| limit);
         let file = limit.filter(|limit| enforced.is_some() || !node.is_some_and(|node| node.is_whole(*limit)));
         self.node_is_short = node.is_some_and(|node| node.is_short(self.node_is_short));
         let keeps_to_request = setting.eviction_aware && self.node_is_short;
         let all = [
-            reachable,
-            cgroup.high.map(|limit| (limit, "cgroup memory.high")),
-            file.map(|limit| (limit, "limit file")),
-            request.filter(|_| keeps_to_request).map(|request| (request, "memory request")),
-            setting.max_memory_bytes.map(|limit| (limit, "max_memory")),
+            cgroup.limit,
+            cgroup.high.map(|limit| (limit, LimitSource::MemoryHigh)),
+            file.map(|limit| (limit, LimitSource::LimitFile)),
+            request.filter(|_| keeps_to_request).map(|request| (request, LimitSource::Request)),
+            setting.max_memory_bytes.map(|limit| (limit, LimitSource::MaxMemory)),
         ];
         let found = all.into_iter().flatten().min_by_key(|(limit, _)| *limit);
-        let (limit_bytes, limit_source) = found.unwrap_or((self.limits.default_bytes, "default_memory"));
+        let beyond_machine = found.filter(|(limit, _)| node.is_some_and(|node| node.lacks(*limit)));
+        let machine = node.filter(|_| beyond_machine.is_some()).map(|node| (node.total_bytes, LimitSource::Machine));
+        let default = (self.limits.default_bytes, LimitSource::Default);
+        let (limit_bytes, limit_source) = machine.or(found).unwrap_or(default);
         let snapshot = Snapshot {
             limit_bytes,
             limit_source,
-            is_default_limit: found.is_none(),
+            beyond_machine,
             shrink_pending: file.zip(enforced).is_some_and(|(file, enforced)| file < enforced),
             reserve_bytes: reserve(limit_bytes, &setting.marks),
             request_bytes: request,
@@ -312,23 +352,21 @@ impl Sampler {
         let rss_bytes = self.process.rss_bytes();
         // A limit that only the configuration knows is held against this process alone; a container's usage may hold
         // others, whose share is not ours to give back.
-        let by_container = snapshot.limit_source.starts_with("cgroup")
-            || ["limit file", "memory request"].contains(&snapshot.limit_source);
         let used_bytes = match reading.used {
-            Some(used) if by_container => used,
+            Some(used) if snapshot.limit_source.is_of_container() => used,
             _ => rss_bytes,
         };
-        let Stats { item_bytes, dead_bytes, index_bytes, in_flight_bytes, appended_bytes, buried_bytes, .. } =
-            store.stats();
+        let stats = store.stats();
+        let Stats { item_bytes, dead_bytes, index_bytes, table_bytes, in_flight_bytes, .. } = stats;
         let sample = Sample {
             now_ms,
             limit_bytes: snapshot.limit_bytes,
             used_bytes,
             engine_bytes,
-            live_bytes: item_bytes + index_bytes + in_flight_bytes,
+            live_bytes: item_bytes + index_bytes + table_bytes + in_flight_bytes,
             item_bytes,
             dead_bytes,
-            changed_bytes: appended_bytes + buried_bytes,
+            changed_bytes: stats.appended_bytes + stats.buried_bytes,
             pressure_percent: reading.pressure.percent,
         };
         (Snapshot { used_bytes, rss_bytes, ..snapshot }, sample)
@@ -365,7 +403,7 @@ mod tests {
         fn sampler(&self) -> Sampler {
             let path = |name: &str| self.0.path().join(name);
             Sampler::new(Limits {
-                cgroup: Paths { root: path(""), own: path("own") },
+                cgroup: Paths { root: Some(path("")), own: path("own"), mountinfo: path("mountinfo") },
                 file: Some(path("memory-limit")),
                 request: Some(path("memory-request")),
                 meminfo: path("meminfo"),
@@ -379,9 +417,15 @@ mod tests {
         Setting { max_memory_bytes: None, tick, eviction_aware, marks: Marks::default() }
     }
 
+    /// What holds once two readings have found the same.
+    fn settled(sampler: &mut Sampler, setting: &Setting) -> Snapshot {
+        sampler.limits(setting);
+        sampler.limits(setting).0
+    }
+
     fn limit(sampler: &mut Sampler, setting: &Setting) -> (u64, &'static str) {
-        let found = sampler.limits(setting).0;
-        (found.limit_bytes / MIB, found.limit_source)
+        let found = settled(sampler, setting);
+        (found.limit_bytes / MIB, found.limit_source.name())
     }
 
     #[test]
@@ -408,8 +452,9 @@ mod tests {
         let pod = Pod::new();
         pod.write("memory-limit", "134217728");
         let mut sampler = pod.sampler();
-        let (found, _) = sampler.limits(&setting(false));
-        assert_eq!((found.limit_bytes / MIB, found.limit_source, found.shrink_pending), (128, "limit file", true));
+        let found = settled(&mut sampler, &setting(false));
+        let expected = (128, LimitSource::LimitFile, true);
+        assert_eq!((found.limit_bytes / MIB, found.limit_source, found.shrink_pending), expected);
         pod.write("memory.max", "134217728\n");
         assert!(!sampler.limits(&setting(false)).0.shrink_pending, "the kubelet has done it");
     }
@@ -420,8 +465,50 @@ mod tests {
         pod.write("memory.max", "max\n").write("memory-limit", &(3900 * MIB).to_string());
         let mut sampler = pod.sampler();
         let (found, _) = sampler.limits(&setting(false));
-        assert!(found.is_default_limit, "{found:?}");
+        assert!(found.is_default_limit(), "{found:?}");
         pod.write("memory-limit", &(512 * MIB).to_string());
         assert_eq!(limit(&mut sampler, &setting(false)), (512, "limit file"));
+    }
+
+    #[test]
+    fn a_limit_beyond_the_machine_is_the_machine() {
+        let pod = Pod::new();
+        for (max, expected) in [
+            ("4294967295\n", (4095, "cgroup memory.max", None)),
+            ("4294967296\n", (4096, "cgroup memory.max", None)),
+            ("4294967297\n", (4096, "machine memory", Some(LimitSource::MemoryMax))),
+            ("9223372036854771712\n", (4096, "machine memory", Some(LimitSource::MemoryMax))),
+            ("max\n", (64, "default_memory", None)),
+        ] {
+            pod.write("memory.max", max);
+            let found = settled(&mut pod.sampler(), &setting(false));
+            let (limit, beyond) = (found.limit_bytes / MIB, found.beyond_machine.map(|(_, source)| source));
+            assert_eq!((limit, found.limit_source.name(), beyond), expected, "{max}");
+        }
+        let asked = Setting { max_memory_bytes: Some(1 << 40), ..setting(false) };
+        let found = settled(&mut pod.sampler(), &asked);
+        let beyond = Some((1 << 40, LimitSource::MaxMemory));
+        assert_eq!(
+            (found.limit_bytes, found.limit_source, found.beyond_machine),
+            (4 << 30, LimitSource::Machine, beyond)
+        );
+        pod.write("memory.max", "268435456\n");
+        assert_eq!(limit(&mut pod.sampler(), &asked), (256, "cgroup memory.max"), "a limit below hides one beyond");
+    }
+
+    #[test]
+    fn a_limit_file_caught_half_written_changes_nothing() {
+        let pod = Pod::new();
+        pod.write("memory-limit", "134217728");
+        let mut sampler = pod.sampler();
+        let now = |sampler: &mut Sampler| sampler.limits(&setting(false)).0.limit_bytes / MIB;
+        for half in ["", "13421", "1342177"] {
+            pod.write("memory-limit", half);
+            assert_eq!(now(&mut sampler), 128, "{half:?}");
+            pod.write("memory-limit", "134217728");
+            assert_eq!(now(&mut sampler), 128);
+        }
+        pod.write("memory-limit", "67108864");
+        assert_eq!((now(&mut sampler), now(&mut sampler)), (128, 64), "two readings agree");
     }
 }

@@ -14,6 +14,10 @@ mod cgroup;
 #[cfg(feature = "server")]
 mod governor;
 #[cfg(feature = "server")]
+mod limit;
+#[cfg(feature = "server")]
+mod mounts;
+#[cfg(feature = "server")]
 mod node;
 #[cfg(feature = "server")]
 mod process;
@@ -23,3 +27,5 @@ pub use cgroup::{Cgroup, Events, Paths, Pressure, Reading};
 pub use decide::{Marks, Regime};
 #[cfg(feature = "server")]
 pub use governor::{Governor, Limits, Setting, Snapshot, View, sample_limits};
+#[cfg(feature = "server")]
+pub use limit::LimitSource;

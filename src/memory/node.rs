@@ -40,9 +40,9 @@ impl Node {
         self.available_bytes < self.total_bytes / 100 * mark
     }
 
-    /// Whether a cgroup's limit is one: more than the node has can never be reached.
-    pub(super) fn has(self, limit_bytes: u64) -> bool {
-        limit_bytes < self.total_bytes
+    /// Whether a limit is more than there is: it can never be reached.
+    pub(super) fn lacks(self, limit_bytes: u64) -> bool {
+        limit_bytes > self.total_bytes
     }
 
     /// Whether a number from the downward API is no limit but what the kubelet writes where there is none: all that
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn a_limit_that_the_node_cannot_reach_is_none() {
         let node = Node { total_bytes: 1000, available_bytes: 500 };
-        assert!(node.has(999) && !node.has(1000), "a cgroup's");
+        assert!(!node.lacks(1000) && node.lacks(1001), "a cgroup's");
         assert!(!node.is_whole(749) && node.is_whole(750), "the downward API's is less what the system keeps");
     }
 

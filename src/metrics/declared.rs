@@ -125,7 +125,7 @@ pub(super) static METRICS: &[Metric] = &[
     by(
         &["source"],
         gauge("memory_limit_source", None, "1 for where the limit comes from", |r| {
-            vec![(vec![r.memory.limit_source.into()], Value::Whole(1))]
+            vec![(vec![r.memory.limit_source.name().into()], Value::Whole(1))]
         }),
     ),
     gauge("memory_reserve", BYTES, "Kept free under the limit", |r| one(r.memory.reserve_bytes)),

@@ -40,7 +40,7 @@ pub(super) fn now(sources: &Sources, history: &History, after: u64) -> (Value, u
         "uptime_ms": sources.clock.now_ms(),
         "regime": memory.regime.name(),
         "limit_bytes": memory.limit_bytes,
-        "limit_source": memory.limit_source,
+        "limit_source": memory.limit_source.name(),
         "used_bytes": memory.used_bytes,
         "rss_bytes": memory.rss_bytes,
         "budget_bytes": stats.capacity_bytes,

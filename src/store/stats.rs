@@ -23,6 +23,8 @@ pub struct Stats {
     pub segment_bytes: u64,
     /// The index of all shards, in bytes.
     pub index_bytes: u64,
+    /// Tables that the cache keeps beside the store, in bytes.
+    pub table_bytes: u64,
     /// Requests and responses in flight, the most of late, in bytes.
     pub in_flight_bytes: u64,
     /// What all of these may be together, in bytes.
@@ -83,6 +85,7 @@ impl Store {
             dead_bytes: (sum(|c| &c.written_words) * words).saturating_sub(item_bytes),
             segment_bytes: ledger.used(Account::Segments),
             index_bytes: ledger.used(Account::Index),
+            table_bytes: ledger.used(Account::Tables),
             in_flight_bytes: ledger.in_flight_kept(),
             capacity_bytes: ledger.capacity(),
             hits: sum(|c| &c.hits),

@@ -1,0 +1,104 @@
+//! Where the memory controller's files are mounted, as `/proc/self/mountinfo` says (see proc_pid_mountinfo(5)).
+
+use super::cgroup::{Paths, Version};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A mounted hierarchy that may hold the memory controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mount {
+    pub(super) version: Version,
+    pub(super) point: PathBuf,
+    /// The group of the hierarchy that is seen at the mount point.
+    root: String,
+}
+
+impl Mount {
+    fn new(version: Version, point: PathBuf) -> Self {
+        Self { version, point, root: "/".to_owned() }
+    }
+
+    /// Where a group stands below the mount point; `None` when the mount does not show it: it shows another part of the
+    /// hierarchy, or the part that a cgroup namespace calls by another name.
+    pub(super) fn below(&self, group: &str) -> Option<PathBuf> {
+        let relative = match self.root.as_str() {
+            "/" => group,
+            root => group.strip_prefix(root).filter(|rest| rest.is_empty() || rest.starts_with('/'))?,
+        };
+        let relative = Path::new(relative.trim_start_matches('/'));
+        let is_below = relative.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        is_below.then(|| relative.to_owned())
+    }
+}
+
+/// Every mount that may hold the controller, in the order of the table.
+pub(super) fn find(paths: &Paths) -> Vec<Mount> {
+    let usual = Path::new("/sys/fs/cgroup");
+    match &paths.root {
+        Some(root) => below(root),
+        None => match fs::read_to_string(&paths.mountinfo) {
+            Ok(table) => table.lines().filter_map(parse).collect(),
+            Err(_) => below(usual),
+        },
+    }
+}
+
+/// The places below a directory that is given.
+fn below(root: &Path) -> Vec<Mount> {
+    vec![
+        Mount::new(Version::V1, root.join("memory")),
+        Mount::new(Version::V2, root.to_owned()),
+        Mount::new(Version::V2, root.join("unified")),
+    ]
+}
+
+/// One line: `36 35 98:0 /root /point options tags - type source super-options`.
+fn parse(line: &str) -> Option<Mount> {
+    let (mount, file_system) = line.split_once(" - ")?;
+    let mut mount = mount.split(' ').skip(3);
+    let (root, point) = (unescaped(mount.next()?), unescaped(mount.next()?));
+    let mut file_system = file_system.split(' ');
+    let (kind, options) = (file_system.next()?, file_system.nth(1).unwrap_or_default());
+    let version = match kind {
+        "cgroup2" => Version::V2,
+        "cgroup" if options.split(',').any(|option| option == "memory") => Version::V1,
+        _ => return None,
+    };
+    Some(Mount { version, point: point.into(), root })
+}
+
+/// The kernel writes space, tab, newline and backslash as three octal digits.
+fn unescaped(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .into_iter()
+        .fold(text.to_owned(), |text, (escaped, plain)| text.replace(escaped, plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_other_file_systems_and_half_lines_are_passed_over() {
+        let v2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
+        let v1 = "31 23 0:27 /docker/ab /cg\\040v1/mem ro,relatime - cgroup cgroup rw,cpu,memory";
+        assert_eq!(parse(v2), Some(Mount::new(Version::V2, "/sys/fs/cgroup".into())));
+        let mount = parse(v1).unwrap();
+        assert_eq!((mount.version, &*mount.point), (Version::V1, Path::new("/cg v1/mem")));
+        for other in ["", "a - b", "31 23 0:27 / /x rw - cgroup cgroup rw,cpuset", "31 23 0:27 / /x rw - tmpfs t rw"] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_group_is_placed_below_what_the_mount_shows() {
+        let mount = |root: &str| Mount { root: root.to_owned(), ..Mount::new(Version::V2, "/m".into()) };
+        let below = |root: &str, group: &str| mount(root).below(group).map(|path| path.display().to_string());
+        assert_eq!(below("/", "/pod/ebb").as_deref(), Some("pod/ebb"));
+        assert_eq!(below("/pod", "/pod/ebb").as_deref(), Some("ebb"));
+        assert_eq!(below("/pod", "/pod").as_deref(), Some(""));
+        assert_eq!(below("/pod", "/pods/ebb"), None);
+        assert_eq!(below("/", "/../other"), None, "outside of the namespace");
+        assert_eq!(below("/../..", "/"), None);
+    }
+}
