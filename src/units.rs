@@ -1,5 +1,6 @@
-//! Sizes, shares and spans as people write them. Each parses what Kubernetes and people write, prints the shortest exact
-//! form, and refuses with a sentence. And the words for one thing and for several.
+//! Sizes, shares and spans of time: the one parser for file, environment, flags, annotations and command line. It takes
+//! what Kubernetes and Go take, computes exactly, prints the shortest exact form, and refuses with a sentence. And the
+//! words for one thing and for several.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -8,7 +9,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// An amount of memory: `64Mi`, `256MiB`, `1G`, `1048576`.
+/// An amount of memory in bytes: a quantity of Kubernetes (`64Mi`, `0.5Gi`, `129e6`, `128974848000m`), or one with a `B`
+/// (`64MiB`, `64MB`). A fraction of a byte is rounded up, as Kubernetes does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
@@ -16,26 +18,53 @@ pub struct ByteSize(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent(pub u8);
 
-/// A length of time, to the millisecond: `250ms`, `5s`, `15m`, `2h`.
+/// A length of time, to the millisecond: `250ms`, `5s`, `1h30m`, `7d`. A fraction of a millisecond is rounded up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub u64);
 
-const SIZES: [(&str, u64); 12] = [
-    ("Ti", 1 << 40),
-    ("Gi", 1 << 30),
-    ("Mi", 1 << 20),
-    ("Ki", 1 << 10),
-    ("TiB", 1 << 40),
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("T", 1_000_000_000_000),
-    ("G", 1_000_000_000),
-    ("M", 1_000_000),
-    ("k", 1_000),
+/// An amount as Kubernetes writes it in resources, in billionths of its unit (bytes, cores): nothing that a pod may ask
+/// for is finer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Quantity(i128);
+
+/// Units and the nanounits in one of them.
+type Units = [(&'static str, i128)];
+
+const NANO: i128 = 1_000_000_000;
+
+/// The suffixes of Kubernetes.
+const QUANTITIES: &Units = &[
+    ("Ei", NANO << 60),
+    ("Pi", NANO << 50),
+    ("Ti", NANO << 40),
+    ("Gi", NANO << 30),
+    ("Mi", NANO << 20),
+    ("Ki", NANO << 10),
+    ("E", NANO * 1_000_000_000_000_000_000),
+    ("P", NANO * 1_000_000_000_000_000),
+    ("T", NANO * 1_000_000_000_000),
+    ("G", NANO * 1_000_000_000),
+    ("M", NANO * 1_000_000),
+    ("k", NANO * 1_000),
+    ("", NANO),
+    ("m", NANO / 1_000),
+    ("u", NANO / 1_000_000),
+    ("n", 1),
 ];
 
-const SPANS: [(&str, u64); 4] = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+/// The units of Go, and days and weeks.
+const SPANS: &Units = &[
+    ("w", 604_800 * NANO),
+    ("d", 86_400 * NANO),
+    ("h", 3_600 * NANO),
+    ("m", 60 * NANO),
+    ("s", NANO),
+    ("ms", NANO / 1_000),
+    ("us", NANO / 1_000_000),
+    ("\u{b5}s", NANO / 1_000_000),
+    ("\u{3bc}s", NANO / 1_000_000),
+    ("ns", 1),
+];
 
 impl Span {
     /// As the standard library's.
@@ -44,24 +73,106 @@ impl Span {
     }
 }
 
-fn parse(text: &str, units: &[(&str, u64)], plain: Option<u64>) -> Option<u64> {
-    let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..end].parse().ok()?;
-    let unit = text[end..].trim();
-    let factor = match unit {
-        "" => plain?,
-        unit => units.iter().find(|(name, _)| *name == unit)?.1,
-    };
-    number.checked_mul(factor)
+/// A decimal number: `digits` over ten to the power of `scale`.
+#[derive(Clone, Copy)]
+struct Decimal {
+    digits: i128,
+    scale: u32,
+}
+
+/// More decimals than this cannot change a result.
+const MAX_DECIMALS: usize = 18;
+
+impl Decimal {
+    /// The number at the beginning of a text, and what follows it.
+    fn read(text: &str) -> Option<(Self, &str)> {
+        let (sign, unsigned) = match text.strip_prefix('-') {
+            Some(rest) => (-1, rest),
+            None => (1, text.strip_prefix('+').unwrap_or(text)),
+        };
+        let digits_of = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (whole, rest) = unsigned.split_at(digits_of(unsigned));
+        let (fraction, rest) = match rest.strip_prefix('.') {
+            Some(rest) => rest.split_at(digits_of(rest)),
+            None => ("", rest),
+        };
+        if whole.is_empty() && fraction.is_empty() || fraction.len() > MAX_DECIMALS {
+            return None;
+        }
+        let digits = format!("{whole}{fraction}").parse::<i128>().ok()?;
+        Some((Self { digits: sign * digits, scale: fraction.len() as u32 }, rest))
+    }
+
+    /// This many units of `nanos` each, in nanounits; a fraction is rounded away from zero.
+    fn times(self, nanos: i128) -> Option<i128> {
+        let (product, scale) = (self.digits.checked_mul(nanos)?, 10_i128.pow(self.scale));
+        Some(product / scale + (product % scale).signum())
+    }
+
+    /// The whole number it is, if it is one.
+    fn whole(self) -> Option<i128> {
+        let scale = 10_i128.pow(self.scale);
+        (self.digits % scale == 0).then_some(self.digits / scale)
+    }
+}
+
+fn nanos_of(units: &Units, unit: &str) -> Option<i128> {
+    units.iter().find(|(name, _)| *name == unit).map(|(_, nanos)| *nanos)
+}
+
+/// A power of ten as Kubernetes writes it: `e6`, `E-3`.
+fn power_of_ten(suffix: &str) -> Option<i128> {
+    match suffix.strip_prefix(['e', 'E'])?.parse().ok()? {
+        exponent @ -9..=18_i32 => Some(10_i128.pow((exponent + 9) as u32)),
+        _ => None,
+    }
+}
+
+impl Quantity {
+    /// Nothing.
+    pub const ZERO: Self = Self(0);
+
+    /// Reads what Kubernetes takes, and nothing else; `None` when it is not a quantity.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (number, suffix) = Decimal::read(text)?;
+        let nanos = nanos_of(QUANTITIES, suffix).or_else(|| power_of_ten(suffix))?;
+        number.times(nanos).map(Self)
+    }
+}
+
+/// Nanounits as whole units, rounded up.
+fn whole(nanos: i128) -> Option<u64> {
+    u64::try_from((nanos + (NANO - 1)).div_euclid(NANO)).ok()
+}
+
+/// The suffix that was meant, where only its case is wrong or the byte has none.
+fn meant(suffix: &str) -> Option<&'static str> {
+    let bare = suffix.strip_suffix(['b', 'B']).unwrap_or(suffix);
+    let mut units = QUANTITIES.iter().map(|(name, _)| *name).filter(|name| !["", "m", "u", "n"].contains(name));
+    units.find(|name| name.eq_ignore_ascii_case(bare))
 }
 
 impl FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let size = parse(text, &SIZES, Some(1));
-        size.map(Self).ok_or_else(|| format!("{text:?} is not a size; write it like 64Mi, 1Gi, 512k or 1048576"))
+        let refuse = |why: &str| format!("{text:?} is not a size{why}; write it like 64Mi, 0.5Gi, 64MB or 1048576");
+        let (number, suffix) = Decimal::read(text.trim()).ok_or_else(|| refuse(""))?;
+        let suffix = suffix.trim_start();
+        let with_b = |suffix: &str| {
+            let prefix = suffix.strip_suffix('B')?;
+            let prefix = if prefix == "K" { "k" } else { prefix };
+            nanos_of(QUANTITIES, prefix).filter(|nanos| *nanos >= NANO)
+        };
+        let nanos = nanos_of(QUANTITIES, suffix).or_else(|| power_of_ten(suffix)).or_else(|| with_b(suffix));
+        let nanos = nanos.ok_or_else(|| match meant(suffix) {
+            Some(meant) => refuse(&format!(" (did you mean {meant}?)")),
+            None => refuse(""),
+        })?;
+        if number.digits < 0 {
+            return Err(refuse(" (it is negative)"));
+        }
+        number.times(nanos).and_then(whole).map(Self).ok_or_else(|| refuse(" (it is too large)"))
     }
 }
 
@@ -69,8 +180,11 @@ impl FromStr for Percent {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = text.trim().strip_suffix('%').unwrap_or(text).trim().parse().ok();
-        number.filter(|n| *n <= 100).map(Self).ok_or_else(|| format!("{text:?} is not a share; it must be 0 to 100"))
+        let refuse = || format!("{text:?} is not a share; it must be 0 to 100 percent, whole, such as 85 or 85%");
+        let number = text.trim();
+        let (number, rest) = Decimal::read(number.strip_suffix('%').unwrap_or(number).trim_end()).ok_or_else(refuse)?;
+        let whole = number.whole().filter(|n| rest.is_empty() && (0..=100).contains(n)).ok_or_else(refuse)?;
+        Ok(Self(whole as u8))
     }
 }
 
@@ -78,9 +192,32 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let zero = if text.trim() == "0" { Some(1) } else { None };
-        let span = parse(text, &SPANS, zero);
-        span.map(Self).ok_or_else(|| format!("{text:?} is not a length of time; write it like 250ms, 5s, 15m or 2h"))
+        let refuse = |why: &str| format!("{text:?} is not a length of time{why}; write it like 250ms, 5s, 1h30m or 7d");
+        let mut rest = text.trim();
+        if rest == "0" {
+            return Ok(Self(0));
+        }
+        let mut sum = 0_i128;
+        loop {
+            let (number, after) = Decimal::read(rest).ok_or_else(|| refuse(""))?;
+            let after = after.trim_start();
+            let (unit, next) = after.split_at(after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len()));
+            if number.digits < 0 {
+                return Err(refuse(" (it is negative)"));
+            }
+            let missing = || refuse(if unit.is_empty() { " (it has no unit)" } else { "" });
+            let part = nanos_of(SPANS, unit).ok_or_else(missing)?;
+            sum =
+                number.times(part).and_then(|part| sum.checked_add(part)).ok_or_else(|| refuse(" (it is too long)"))?;
+            rest = next.trim_start();
+            if rest.is_empty() {
+                let ms = sum.checked_mul(1_000).and_then(whole);
+                return ms.map(Self).ok_or_else(|| refuse(" (it is too long)"));
+            }
+            if rest.starts_with(['+', '-']) {
+                return Err(refuse(""));
+            }
+        }
     }
 }
 
@@ -91,8 +228,9 @@ pub(crate) fn one_or_many<'a>(n: u64, one: &'a str, many: &'a str) -> &'a str {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match SIZES[..4].iter().find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor)) {
-            Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
+        let units = [("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
+        match units.iter().find(|(_, bytes)| self.0 != 0 && self.0.is_multiple_of(*bytes)) {
+            Some((unit, bytes)) => write!(f, "{}{unit}", self.0 / bytes),
             None => write!(f, "{}", self.0),
         }
     }
@@ -106,15 +244,15 @@ impl fmt::Display for Percent {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exact = SPANS[1..].iter().find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor));
-        match exact {
-            Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
+        let units = [("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+        match units.iter().find(|(_, ms)| self.0 != 0 && self.0.is_multiple_of(*ms)) {
+            Some((unit, ms)) => write!(f, "{}{unit}", self.0 / ms),
             None => write!(f, "{}ms", self.0),
         }
     }
 }
 
-/// Serde as text, with whole numbers accepted too, and a schema that says what is written.
+/// Serde as text, with numbers accepted too, and a schema that says what is written.
 macro_rules! as_text {
     ($type:ident, $pattern:literal, $examples:literal) => {
         impl Serialize for $type {
@@ -137,6 +275,13 @@ macro_rules! as_text {
                     fn visit_u64<E: de::Error>(self, number: u64) -> Result<$type, E> {
                         number.to_string().parse().map_err(E::custom)
                     }
+                    fn visit_i64<E: de::Error>(self, number: i64) -> Result<$type, E> {
+                        number.to_string().parse().map_err(E::custom)
+                    }
+                    // YAML reads 129e6 as a float. Display writes it without an exponent.
+                    fn visit_f64<E: de::Error>(self, number: f64) -> Result<$type, E> {
+                        number.to_string().parse().map_err(E::custom)
+                    }
                 }
                 deserializer.deserialize_any(Text)
             }
@@ -147,34 +292,102 @@ macro_rules! as_text {
                 stringify!($type).into()
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": ["string", "integer"], "pattern": $pattern, "minimum": 0 })
+                json_schema!({ "type": ["string", "number"], "pattern": $pattern, "minimum": 0 })
             }
         }
     };
 }
 
-as_text!(ByteSize, "^[0-9]+ *([KMGT]iB?|[kMGT])?$", "a size like 64Mi");
-as_text!(Percent, "^[0-9]{1,3} *%?$", "a share like 85 or 85%");
-as_text!(Span, "^[0-9]+ *(ms|s|m|h)$|^0$", "a length of time like 250ms or 5s");
+as_text!(
+    ByteSize,
+    "^\\+?([0-9]+\\.?[0-9]*|\\.[0-9]+) *([KMGTPE]iB?|[kKMGTPE]B|[numkMGTPEB]|[eE][+-]?[0-9]+)?$",
+    "a size like 64Mi"
+);
+as_text!(Percent, "^\\+?[0-9]{1,3}(\\.0*)? *%?$", "a share like 85 or 85%");
+as_text!(
+    Span,
+    "^\\+?(([0-9]+\\.?[0-9]*|\\.[0-9]+) *(ns|us|\u{b5}s|\u{3bc}s|ms|s|m|h|d|w) *)+$|^0$",
+    "a length of time like 250ms or 5s"
+);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MI: u64 = 1 << 20;
+
     #[test]
-    fn what_people_and_kubernetes_write_is_understood() {
-        for (text, bytes) in
-            [("64Mi", 64 << 20), ("256MiB", 256 << 20), ("1G", 1_000_000_000), ("7", 7), ("1 Gi", 1 << 30)]
-        {
+    fn sizes_of_kubernetes_and_of_people_are_taken() {
+        for (text, bytes) in [
+            ("64Mi", 64 * MI),
+            ("0.5Gi", 512 * MI),
+            (".5Gi", 512 * MI),
+            ("1.5Gi", 1536 * MI),
+            ("129e6", 129_000_000),
+            ("129E6", 129_000_000),
+            ("1e-3", 1),
+            ("128974848000m", 128_974_848),
+            ("64MiB", 64 * MI),
+            ("64MB", 64_000_000),
+            ("64kB", 64_000),
+            ("64KB", 64_000),
+            ("1Ti", 1 << 40),
+            ("2Pi", 1 << 51),
+            ("1Ei", 1 << 60),
+            ("1G", 1_000_000_000),
+            ("+7", 7),
+            ("7B", 7),
+            ("1 Gi", 1 << 30),
+            (" 64Mi ", 64 * MI),
+            ("1.1", 2),
+            ("0.1Ki", 103),
+            ("18446744073709551615", u64::MAX),
+            ("0", 0),
+        ] {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
-        assert_eq!(("85%".parse(), "85".parse()), (Ok(Percent(85)), Ok(Percent(85))));
-        assert_eq!(("250ms".parse(), "2h".parse(), "0".parse()), (Ok(Span(250)), Ok(Span(7_200_000)), Ok(Span(0))));
+    }
+
+    #[test]
+    fn spans_of_go_and_of_people_are_taken() {
+        for (text, ms) in [
+            ("250ms", 250),
+            ("2h", 7_200_000),
+            ("0", 0),
+            ("0s", 0),
+            ("7d", 604_800_000),
+            ("1w", 604_800_000),
+            ("1h30m", 5_400_000),
+            ("1h 30m", 5_400_000),
+            ("1.5h", 5_400_000),
+            ("5m0s", 300_000),
+            ("1d12h", 129_600_000),
+            ("1s500ms", 1_500),
+            ("2000us", 2),
+            ("1\u{b5}s", 1),
+            ("1\u{3bc}s", 1),
+            ("999ns", 1),
+            ("+5s", 5_000),
+            (".5s", 500),
+            ("30 s", 30_000),
+        ] {
+            assert_eq!(text.parse(), Ok(Span(ms)), "{text}");
+        }
+    }
+
+    #[test]
+    fn shares_are_whole_percents() {
+        for (text, percent) in [("85%", 85), ("85", 85), ("85 %", 85), ("85.0%", 85), ("0", 0), ("100%", 100)] {
+            assert_eq!(text.parse(), Ok(Percent(percent)), "{text}");
+        }
+        for text in ["101", "0.85", "12.5%", "-1", "", "%", "85%%", "eighty"] {
+            assert!(text.parse::<Percent>().unwrap_err().contains("0 to 100"), "{text}");
+        }
     }
 
     #[test]
     fn what_is_printed_is_exact_and_reads_back() {
-        for bytes in [0, 1, 1023, 1024, 5 << 20, (5 << 20) + 1, 3 << 40] {
+        for bytes in [0, 1, 1023, 1024, 5 << 20, (5 << 20) + 1, 3 << 40, u64::MAX] {
             assert_eq!(ByteSize(bytes).to_string().parse(), Ok(ByteSize(bytes)));
         }
         for ms in [0, 1, 999, 1000, 90_000, 3_600_000] {
@@ -184,12 +397,42 @@ mod tests {
     }
 
     #[test]
-    fn wrong_units_are_refused_with_the_value_and_what_would_do() {
-        for text in ["64 MB!", "", "Mi", "-1", "1.5Gi", "99999999999Ti", "64mi"] {
+    fn wrong_sizes_and_spans_are_refused_with_what_would_do() {
+        for text in
+            ["64 MB!", "", "Mi", "-1", "1..5Gi", "99999999999Ti", "64mi", "1e99", "0x10", "1Ki1", "64mB", "1,5Gi"]
+        {
             let error = text.parse::<ByteSize>().unwrap_err();
             assert!(error.contains(&format!("{text:?}")) && error.contains("64Mi"), "{error}");
         }
-        assert!("101".parse::<Percent>().unwrap_err().contains("0 to 100"));
-        assert!("5".parse::<Span>().is_err(), "a length of time needs a unit");
+        assert!("64mi".parse::<ByteSize>().unwrap_err().contains("did you mean Mi?"));
+        assert!("-64Mi".parse::<ByteSize>().unwrap_err().contains("negative"));
+        for text in ["5", "", "s", "-1s", "1..2s", "1e3s", "1h30", "1h-30m", "1y", "99999999999999999w", "1h,30m"] {
+            let error = text.parse::<Span>().unwrap_err();
+            assert!(error.contains(&format!("{text:?} is not a length of time")) && error.contains("250ms"), "{error}");
+        }
+        assert!("5".parse::<Span>().unwrap_err().contains("it has no unit"));
+    }
+
+    #[test]
+    fn quantities_are_those_of_kubernetes_and_no_others() {
+        for (a, b) in [("1", "1000m"), ("1Gi", "1024Mi"), ("1.5Ki", "1536"), ("1e3", "1k"), ("+5", "5"), ("2E3", "2k")]
+        {
+            assert_eq!(Quantity::parse(a).unwrap(), Quantity::parse(b).unwrap(), "{a} {b}");
+        }
+        assert!(Quantity::parse("100M") < Quantity::parse("100Mi"));
+        assert!(Quantity::parse("-1").unwrap() < Quantity::ZERO);
+        assert_eq!(Quantity::parse("0.5"), Quantity::parse("500m"));
+        for text in ["", "Mi", "1 Gi", "1GB", "lots", "1.2.3", "--1", "1e", "1e99", ".", "0x10", "1Ki1", "9e18Ei"] {
+            assert_eq!(Quantity::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_yaml_are_taken_where_they_are_exact() {
+        let size = |yaml: &str| serde_yaml_ng::from_str::<ByteSize>(yaml).map(|size| size.0).map_err(|e| e.to_string());
+        assert_eq!((size("129e6"), size("67108864"), size("0.5Gi")), (Ok(129_000_000), Ok(64 * MI), Ok(512 * MI)));
+        assert!(size("-5").unwrap_err().contains("negative") && size("true").unwrap_err().contains("a size like 64Mi"));
+        let share = serde_yaml_ng::from_str::<Percent>("0.85").unwrap_err().to_string();
+        assert!(share.contains("0 to 100 percent"), "{share}");
     }
 }

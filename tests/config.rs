@@ -62,6 +62,171 @@ fn unknown_keys_half_files_and_files_of_something_else_are_refused() {
     assert_eq!(check("watermarks:\n  low: 80%\nmaxMemory: 128Mi\n").0, 0);
 }
 
+/// The values of a file, as `config print` has them.
+fn printed(text: &str, keys: &[&str]) -> Vec<String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ebb.yaml");
+    fs::write(&path, text).unwrap();
+    let output = program().args(["config", "print", "--config"]).arg(&path).output().unwrap();
+    assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
+    let rows = String::from_utf8(output.stdout).unwrap();
+    let value = |key: &&str| {
+        let row = rows.lines().find(|line| line.split_whitespace().next() == Some(key)).unwrap();
+        row.split_whitespace().nth(1).unwrap_or_default().to_owned()
+    };
+    keys.iter().map(value).collect()
+}
+
+#[test]
+fn null_and_empty_sections_are_not_given() {
+    for text in [
+        "watermarks:\nmaxMemory: 64Mi\n",
+        "watermarks: {}\nmaxMemory: 64Mi\n",
+        "watermarks: ~\nmaxMemory: 64Mi",
+        "watermarks: { low: null }\npacing:\n  cpu:\nmaxMemory: 64Mi\n",
+        "watermarks: null\nmaxMemory: 64Mi\nlogLevel:\n",
+    ] {
+        assert_eq!(check(text), (0, String::new()), "{text}");
+        assert_eq!(printed(text, &["watermarks.low", "maxMemory"]), ["88%", "64Mi"], "{text}");
+    }
+    assert!(
+        check("watermark:\n").1.contains("watermark is not a knob"),
+        "a name that is wrong is wrong without a value"
+    );
+    let (code, said) = check("watermarks: 90\n");
+    assert_eq!(code, 64);
+    assert!(said.contains("watermarks (") && said.contains("it may hold critical, high, low"), "{said}");
+}
+
+#[test]
+fn duplicate_keys_are_an_error() {
+    for text in [
+        "maxMemory: 64Mi\nmaxMemory: 128Mi\n",
+        "watermarks: { low: 70, low: 80 }\n",
+        "pacing:\n  cpu: 1\npacing:\n  cpu: 2\n",
+    ] {
+        let (code, said) = check(text);
+        assert!(code == 64 && said.contains("duplicate"), "{text}: {said}");
+    }
+}
+
+#[test]
+fn booleans_and_numbers_are_taken_where_they_are_meant() {
+    for (text, key, value) in [
+        ("compaction: false", "compaction", "off"),
+        ("compaction: off", "compaction", "off"),
+        ("compaction: true", "compaction", "auto"),
+        ("compaction: on", "compaction", "auto"),
+        ("evictionAware: on", "evictionAware", "true"),
+        ("evictionAware: yes", "evictionAware", "true"),
+        ("evictionAware: No", "evictionAware", "false"),
+        ("evictionAware: \"true\"", "evictionAware", "true"),
+        ("cores: \"2\"", "cores", "2"),
+        ("pod: { name: 7 }", "pod.name", "7"),
+    ] {
+        assert_eq!(printed(text, &[key]), [value], "{text}");
+    }
+    for (text, expected) in [
+        (
+            "logLevel: false\n",
+            "false is a boolean, as on, off, yes and no become in some YAML: quote it if it is a word",
+        ),
+        ("logLevel: off\n", "expected one of `error`, `warn`, `info`, `debug`, `trace`"),
+        ("pod: { name: true }\n", "true is a boolean"),
+        ("maxMemory: true\n", "expected a size like 64Mi"),
+        ("evictionAware: maybe\n", "expected a boolean"),
+    ] {
+        let (code, said) = check(text);
+        assert!(code == 64 && said.contains(expected), "{text}: {said}");
+    }
+}
+
+#[test]
+fn every_layer_takes_the_same_sizes_spans_and_shares() {
+    let sizes = [
+        ("0.5Gi", "512Mi"),
+        ("129e6", "129000000"),
+        ("128974848000m", "123Mi"),
+        ("64MiB", "64Mi"),
+        ("64MB", "62500Ki"),
+    ];
+    let spans = [("7d", "168h"), ("1h30m", "90m"), ("1.5h", "90m"), ("2000us", "2ms"), ("0", "0ms")];
+    let shares = [("60%", "60%"), ("60", "60%"), ("60.0%", "60%")];
+    let keys = [
+        ("maxMemory", "EBB_MAX_MEMORY", "max-memory", &sizes[..]),
+        ("defaults.ttl", "EBB_DEFAULTS_TTL", "default-ttl", &spans),
+        ("watermarks.low", "EBB_WATERMARKS_LOW", "memory-low", &shares),
+    ];
+    for (key, variable, annotation, values) in keys {
+        for (text, value) in values {
+            let yaml = key.split('.').fold(String::new(), |yaml, part| yaml + "{ " + part + ": ") + text + " } }";
+            let yaml = &yaml[..yaml.len() - if key.contains('.') { 0 } else { 2 }];
+            assert_eq!(printed(yaml, &[key]), [*value], "{yaml}");
+            let row = |output: std::process::Output| {
+                let rows = String::from_utf8(output.stdout).unwrap();
+                rows.lines()
+                    .find(|line| line.split_whitespace().next() == Some(key))
+                    .map(|line| line.split_whitespace().nth(1).unwrap().to_owned())
+            };
+            let given = program().args(["config", "print"]).env(variable, text).output().unwrap();
+            assert_eq!(row(given).as_deref(), Some(*value), "{variable}={text}");
+            let volume = Volume::new(&[("annotations", &format!("config.ebb-cache.io/{annotation}=\"{text}\"\n"))]);
+            let given = program().args(["config", "print", "--config", volume.path()]).output().unwrap();
+            assert_eq!(row(given).as_deref(), Some(*value), "{annotation}: {text}");
+            if key == "maxMemory" {
+                let given = program().args(["config", "print", "--max-memory", text]).output().unwrap();
+                assert_eq!(row(given).as_deref(), Some(*value), "--max-memory {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pod_starts_with_every_good_key_of_a_bad_file() {
+    for (text, annotations, limit_mib, problem) in [
+        ("maxMemory: 64Mi\nlogLevel: DEBUG\n", "", 64, "logLevel ("),
+        ("tick: 4 bananas\nmaxMemory: 64Mi\n", "", 64, "tick ("),
+        ("maxMemory: 64Mi\nwatermarks: { low: 95, high: 90 }\n", "", 64, "watermarks."),
+        ("maxMemory: 64Mi\npacing: { cpu: 300 }\nstep: 1\n", "", 64, "pacing.cpu ("),
+        ("maxMemory: 64Mi\nwatermarks: 7\n", "", 64, "watermarks ("),
+        ("maxMemory: 64Mi\n", "config.ebb-cache.io/max-memory=\"fifty\"\n", 64, "maxMemory (annotation"),
+        ("maxMemory: [", "config.ebb-cache.io/max-memory=\"48Mi\"\n", 48, "not YAML"),
+        (
+            "maxMemory: 8Mi\n",
+            "config.ebb-cache.io/max-memory=\"48Mi\"\nconfig.ebb-cache.io/log-level=\"loud\"\n",
+            48,
+            "logLevel (",
+        ),
+    ] {
+        let volume = Volume::new(&[("ebb.yaml", text), ("annotations", annotations)]);
+        let ebb = Ebb::start(&["--config", volume.path()]);
+        assert_eq!((metric(&ebb, "ebb_config_good "), limit(&ebb)), (0, limit_mib << 20), "{text}");
+        until("the problem is named", || ebb.logged(problem) > 0);
+    }
+}
+
+#[test]
+fn a_file_caught_half_written_changes_nothing() {
+    use ebb::config::{Flags, Live, Reload, Source};
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ebb.yaml");
+    let full = "watermarks: { low: 70 }\nmaxMemory: 128Mi\n";
+    fs::write(&path, full).unwrap();
+    let mut live = Live::start(Source::File(path.clone()), Vec::new(), Flags::new()).unwrap();
+    for half in ["", "watermarks: { low: 70 }\n", "watermarks: { low: 70 }\nmaxMemory: 12", "watermarks: { lo"] {
+        fs::write(&path, half).unwrap();
+        assert_eq!(live.poll(), Reload::Unchanged, "{half:?}");
+        fs::write(&path, full).unwrap();
+        assert_eq!((live.poll(), live.problem()), (Reload::Unchanged, None), "{half:?}");
+    }
+    fs::write(&path, "maxMemory: 6").unwrap();
+    assert_eq!(live.poll(), Reload::Unchanged);
+    fs::write(&path, "maxMemory: 64Mi\n").unwrap();
+    assert_eq!(live.poll(), Reload::Unchanged, "another text than the look before");
+    let Reload::Applied { changes, .. } = live.poll() else { panic!("two looks found the same") };
+    assert!(changes.contains(&"maxMemory: 128Mi → 64Mi".to_owned()), "{changes:?}");
+}
+
 #[test]
 fn print_says_where_each_value_comes_from() {
     let directory = tempfile::tempdir().unwrap();

@@ -6,10 +6,11 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::connect::{AdminAt, Output, refused};
-use super::units::{Bytes, Millis, bytes};
+use super::units::bytes;
 use super::{Failure, Outcome, output, stats};
 use crate::proto;
 use crate::proto::compact_response::Update;
+use crate::units::{ByteSize, Span};
 
 /// Compact now, show progress, and print the receipt.
 #[derive(Args, Debug)]
@@ -60,10 +61,10 @@ Examples:
 pub(crate) struct ReleaseArgs {
     /// Bring memory use to this or below, such as 64Mi.
     #[arg(long, value_name = "SIZE")]
-    to: Bytes,
+    to: ByteSize,
     /// Give up after this long.
     #[arg(long, default_value = "10s")]
-    timeout: Millis,
+    timeout: Span,
     /// How to print.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,

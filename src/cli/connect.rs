@@ -53,7 +53,7 @@ pub(crate) struct DataAt {
     pub(crate) addr: Address,
     /// How long to wait for an answer.
     #[arg(long, default_value = "10s")]
-    pub(crate) timeout: super::units::Millis,
+    pub(crate) timeout: crate::units::Span,
 }
 
 /// The listener of operators.

@@ -25,6 +25,7 @@ mod doctor;
 mod explain;
 mod inject;
 mod injector;
+mod json;
 mod keys;
 mod manifest;
 mod memory_map;
@@ -260,7 +261,7 @@ mod tests {
     fn a_command_line_is_read_as_it_is_meant() {
         let cli = Cli::try_parse_from(["ebb", "set", "k", "v", "--ttl", "30s", "--if-absent"]).unwrap();
         let Command::Set(args) = cli.command else { panic!("set is set") };
-        assert_eq!(args.ttl, Some(units::Millis(30_000)));
+        assert_eq!(args.ttl, Some(crate::units::Span(30_000)));
         assert!(args.if_absent);
         assert!(Cli::try_parse_from(["ebb", "set", "k", "v", "--if-absent", "--if-present"]).is_err());
         assert!(Cli::try_parse_from(["ebb", "set", "k", "v", "--ttl", "30 parsecs"]).is_err());

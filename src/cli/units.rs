@@ -1,60 +1,6 @@
-//! Sizes and durations as people type and read them: `64Mi`, `1.5G`, `30s`, `2h`.
-
-use std::str::FromStr;
+//! Sizes, counts and lengths of time as people read them. What they type is parsed in [`crate::units`].
 
 use crate::units::one_or_many;
-
-/// A duration in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Millis(pub(crate) u64);
-
-/// A size in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bytes(pub(crate) u64);
-
-impl FromStr for Millis {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-        scaled(text, &units, "a duration such as 500ms, 30s, 5m, 2h or 7d").map(Self)
-    }
-}
-
-impl FromStr for Bytes {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (kilo, kibi) = (1000_u64, 1024_u64);
-        let units = [
-            ("", 1),
-            ("B", 1),
-            ("k", kilo),
-            ("M", kilo.pow(2)),
-            ("G", kilo.pow(3)),
-            ("Ki", kibi),
-            ("Mi", kibi.pow(2)),
-            ("Gi", kibi.pow(3)),
-        ];
-        scaled(text, &units, "a size such as 4096, 64Mi or 1.5Gi").map(Self)
-    }
-}
-
-fn scaled(text: &str, units: &[(&str, u64)], wanted: &str) -> Result<u64, String> {
-    let refuse = || format!("`{text}` is not {wanted}");
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let &(_, factor) = units.iter().find(|(name, _)| *name == unit).ok_or_else(refuse)?;
-    let exact = number.parse::<u64>().ok().map(|n| n.checked_mul(factor));
-    match exact {
-        Some(Some(product)) => Ok(product),
-        Some(None) => Err(format!("`{text}` is too large")),
-        None => {
-            let product = number.parse::<f64>().map_err(|_| refuse())? * factor as f64;
-            if product < u64::MAX as f64 { Ok(product as u64) } else { Err(format!("`{text}` is too large")) }
-        }
-    }
-}
 
 /// `1.4 MiB`.
 pub(crate) fn bytes(n: u64) -> String {
@@ -101,27 +47,6 @@ pub(crate) fn duration(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_typed_is_what_is_meant() {
-        assert_eq!("30s".parse(), Ok(Millis(30_000)));
-        assert_eq!("500ms".parse(), Ok(Millis(500)));
-        assert_eq!("1.5h".parse(), Ok(Millis(5_400_000)));
-        assert_eq!("64Mi".parse(), Ok(Bytes(64 << 20)));
-        assert_eq!("1.5Gi".parse(), Ok(Bytes(3 << 29)));
-        assert_eq!("18446744073709551615".parse(), Ok(Bytes(u64::MAX)));
-    }
-
-    #[test]
-    fn what_means_nothing_is_refused_in_a_sentence() {
-        for bad in ["", "30", "s", "-1s", "1..2s", "30 s", "1e3s"] {
-            assert!(bad.parse::<Millis>().unwrap_err().contains("is not a duration"), "{bad}");
-        }
-        for bad in ["", "Mi", "-5", "64MB", "1.2.3"] {
-            assert!(bad.parse::<Bytes>().unwrap_err().contains("is not a size"), "{bad}");
-        }
-        assert_eq!("18446744073709551615Gi".parse::<Bytes>().unwrap_err(), "`18446744073709551615Gi` is too large");
-    }
 
     #[test]
     fn what_is_printed_can_be_read() {

@@ -27,7 +27,11 @@ pub fn reference() -> String {
          A value comes from, later ones winning: the default, the environment, the file (`--config`, YAML), in a pod its\n\
          annotations, a flag. `--config` may also name the directory of a pod's projected volume; each file in it is\n\
          optional, and one that goes away stays in force until the next start.\n\
-         Sizes are written like `64Mi`, shares like `85%`, lengths of time like `250ms`. `ebb config check FILE` says what\n\
+         Sizes are quantities of Kubernetes (`64Mi`, `0.5Gi`, `129e6`) or `64MiB`, `64MB`; shares are whole percents (`85%`);\n\
+         lengths of time are those of Go, and days and weeks (`250ms`, `1h30m`, `7d`). Every layer takes them. A key that is null\n\
+         and a section without keys are not given. A plain file takes hold when two looks, a second apart, find the same bytes.\n\
+         A file that is wrong stops the start; in a volume each wrong key is left out, and is a problem that metrics and the\n\
+         doctor name. A change that is wrong is left out as a whole. `ebb config check FILE` says what\n\
          is wrong with a file, `ebb config print` what is in force and where it comes from.\n",
     );
     let sections = [("Followed while the server runs", false), ("Read at the start", true)];

@@ -71,67 +71,197 @@ fn strictly(texts: &Texts) -> Result<(), Problems> {
 /// # Errors
 /// Every problem of every layer.
 pub(super) fn merge(texts: &Texts, environment: &[(String, String)], flags: &Flags) -> Result<Effective, Problems> {
-    let defaults = defaults();
-    let known = leaves(&defaults);
-    let mut problems = Vec::new();
-    let mut warnings = Vec::new();
-    let mut overrides: BTreeMap<String, (Value, String)> = BTreeMap::new();
+    let (layers, mut problems) = Layers::read(texts, environment, flags);
+    problems.extend(layers.wrong().into_values());
+    match layers.config() {
+        Ok(config) if problems.is_empty() => Ok(layers.effective(config)),
+        Ok(_) => Err(Problems(problems)),
+        Err(across) => Err(Problems(problems.into_iter().chain(across).collect())),
+    }
+}
 
-    if let Some(volume) = &texts.volume {
-        for (key, file) in [("limitFile", "memory-limit"), ("requestFile", "memory-request")] {
-            let path = volume.join(file).display().to_string();
-            overrides.insert(key.to_owned(), (path.into(), format!("volume {}", volume.display())));
-        }
+/// The same for layers that must not keep the process from starting: each key of the file and each annotation that is
+/// wrong, alone or beside the others, is left out; with what is in force comes every problem, those of a text that cannot
+/// be read included.
+///
+/// # Errors
+/// Every problem of environment and flags.
+pub(super) fn merge_leniently(
+    texts: &Texts,
+    environment: &[(String, String)],
+    flags: &Flags,
+) -> Result<(Effective, Option<Problems>), Problems> {
+    merge(&Texts { file: None, annotations: Vec::new(), ..texts.clone() }, environment, flags)?;
+    let (mut layers, mut problems) = Layers::read(texts, environment, flags);
+    for (key, why) in layers.wrong() {
+        problems.push(why);
+        layers.leave_out(&key);
     }
-    for key in known.keys() {
-        let name = variable(key);
-        if let Some((_, text)) = environment.iter().find(|(variable, _)| *variable == name) {
-            overrides.insert(key.clone(), (typed(&defaults, key, text), name));
-        }
+    loop {
+        let across = match layers.config() {
+            Ok(config) => {
+                let problems = Some(Problems(problems)).filter(|problems| !problems.0.is_empty());
+                return Ok((layers.effective(config), problems));
+            }
+            Err(across) => across,
+        };
+        // Of the keys that may go, the one without which least is wrong.
+        let without = |key: &String| {
+            let mut fewer = layers.clone();
+            fewer.leave_out(key);
+            fewer.config().err().map_or(0, |problems| problems.len())
+        };
+        let may_go = layers.overrides.iter().filter(|(_, value)| value.may_go).map(|(key, _)| key);
+        let Some(key) = may_go.min_by_key(|key| without(key)).cloned() else {
+            return Err(Problems(across));
+        };
+        let source = layers.overrides[&key].source.clone();
+        problems.push(format!("{key} ({source}) is left out: {}", across.join("; ")));
+        layers.leave_out(&key);
     }
-    if let Some((name, text)) = &texts.file {
-        match parse(text) {
-            Err(why) => problems.push(format!("{name}: {why}")),
-            Ok(tree) => {
-                for (key, value) in leaves(&tree) {
-                    match known.contains_key(&key) {
-                        true => drop(overrides.insert(key, (value, name.clone()))),
-                        false => warnings.push(unknown(&key, &known, name)),
+}
+
+/// A value that is not the default.
+#[derive(Clone, Debug)]
+struct Override {
+    value: Value,
+    source: String,
+    /// From a layer that must not keep the process from starting.
+    may_go: bool,
+    /// What stands here without it.
+    beneath: Option<Box<Override>>,
+}
+
+/// The layers, one on the other: by path, the value on top.
+#[derive(Clone, Debug)]
+struct Layers {
+    defaults: Value,
+    overrides: BTreeMap<String, Override>,
+    warnings: Vec<String>,
+}
+
+impl Layers {
+    /// Reads every layer; what is wrong with the file as a whole comes beside them.
+    fn read(texts: &Texts, environment: &[(String, String)], flags: &Flags) -> (Self, Vec<String>) {
+        let defaults = defaults();
+        let known = leaves(&defaults);
+        let mut layers = Self { defaults, overrides: BTreeMap::new(), warnings: Vec::new() };
+        let mut problems = Vec::new();
+        if let Some(volume) = &texts.volume {
+            for (key, file) in [("limitFile", "memory-limit"), ("requestFile", "memory-request")] {
+                let path = volume.join(file).display().to_string();
+                layers.put(key, path.into(), format!("volume {}", volume.display()), false);
+            }
+        }
+        for key in known.keys() {
+            let name = variable(key);
+            if let Some((_, text)) = environment.iter().find(|(variable, _)| *variable == name) {
+                layers.put(key, text.as_str().into(), name, false);
+            }
+        }
+        if let Some((name, text)) = &texts.file {
+            match parse(text) {
+                Err(why) => problems.push(format!("{name}: {why}")),
+                Ok(tree) => {
+                    for (key, value) in leaves(&tree) {
+                        let in_section = format!("{key}.");
+                        let keys: Vec<_> = known.keys().filter_map(|known| known.strip_prefix(&in_section)).collect();
+                        match () {
+                            () if known.contains_key(&key) => match value {
+                                Value::Null => {} // not given
+                                value => layers.put(&key, value, name.clone(), true),
+                            },
+                            // A section without keys is not given.
+                            () if !keys.is_empty() && is_empty(&value) => {}
+                            () if !keys.is_empty() => {
+                                let keys = keys.join(", ");
+                                problems.push(format!("{key} ({name}): {value} is no section; it may hold {keys}"));
+                            }
+                            () => layers.warnings.push(unknown(&key, &known, name)),
+                        }
                     }
                 }
             }
         }
-    }
-    for (key, text) in &texts.annotations {
-        overrides.insert(key.clone(), (typed(&defaults, key, text), annotations::name(key)));
-    }
-    for (key, (text, flag)) in flags {
-        overrides.insert(key.clone(), (typed(&defaults, key, text), (*flag).to_owned()));
+        for (key, text) in &texts.annotations {
+            layers.put(key, text.as_str().into(), annotations::name(key), true);
+        }
+        for (key, (text, flag)) in flags {
+            layers.put(key, text.as_str().into(), (*flag).to_owned(), false);
+        }
+        (layers, problems)
     }
 
-    let mut tree = defaults.clone();
-    for (key, (value, source)) in &overrides {
-        // Each value by itself first, so that every wrong one is reported, with its name.
-        match with(&defaults, key, value.clone()) {
-            Ok(_) => place(&mut tree, key, value.clone()),
-            Err(error) => problems.push(format!("{key} ({source}): {error}")),
+    fn put(&mut self, key: &str, value: Value, source: String, may_go: bool) {
+        let value = meant(&self.defaults, key, value);
+        let beneath = self.overrides.remove(key).map(Box::new);
+        self.overrides.insert(key.to_owned(), Override { value, source, may_go, beneath });
+    }
+
+    /// Takes the value on top of a key away.
+    fn leave_out(&mut self, key: &str) {
+        if let Some(Override { beneath: Some(beneath), .. }) = self.overrides.remove(key) {
+            self.overrides.insert(key.to_owned(), *beneath);
         }
     }
-    let config: Config = serde_json::from_value(tree).map_err(|error| Problems(vec![error.to_string()]))?;
-    problems.extend(config.problems());
-    if !problems.is_empty() {
-        return Err(Problems(problems));
+
+    /// The values that are wrong by themselves, by path, and why. Of a key only the value on top counts.
+    fn wrong(&self) -> BTreeMap<String, String> {
+        let wrong = self.overrides.iter().filter_map(|(key, Override { value, source, .. })| {
+            let error = with(&self.defaults, key, value.clone()).err()?;
+            Some((key.clone(), format!("{key} ({source}): {}", explained(&error.to_string(), value))))
+        });
+        wrong.collect()
     }
-    let source = |key: &str| overrides.get(key).map_or_else(|| "default".to_owned(), |(_, source)| source.clone());
-    let values = leaves(&serde_json::to_value(&config).expect("a configuration is a tree"));
-    let row = |(key, value): (String, Value)| Row { source: source(&key), value: plain(&value), key };
-    Ok(Effective { config, rows: values.into_iter().map(row).collect(), warnings })
+
+    /// The configuration, without the values that are wrong by themselves.
+    ///
+    /// # Errors
+    /// What is wrong with the values beside each other.
+    fn config(&self) -> Result<Config, Vec<String>> {
+        let mut tree = self.defaults.clone();
+        for (key, Override { value, .. }) in &self.overrides {
+            if with(&self.defaults, key, value.clone()).is_ok() {
+                place(&mut tree, key, value.clone());
+            }
+        }
+        let config: Config = serde_json::from_value(tree).map_err(|error| vec![error.to_string()])?;
+        let problems = config.problems();
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
+    }
+
+    fn effective(self, config: Config) -> Effective {
+        let source = |key: &str| self.overrides.get(key).map_or_else(|| "default".to_owned(), |o| o.source.clone());
+        let values = leaves(&serde_json::to_value(&config).expect("a configuration is a tree"));
+        let row = |(key, value): (String, Value)| Row { source: source(&key), value: plain(&value), key };
+        Effective { rows: values.into_iter().map(row).collect(), config, warnings: self.warnings }
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(entries) => entries.is_empty(),
+        _ => false,
+    }
+}
+
+/// What serde says of a value that is of another type than the knob.
+fn explained(error: &str, value: &Value) -> String {
+    match value {
+        Value::Bool(_) => {
+            format!(
+                "{error}; {value} is a boolean, as on, off, yes and no become in some YAML: quote it if it is a word"
+            )
+        }
+        _ => error.to_owned(),
+    }
 }
 
 /// Whether a knob can have a value, all others as they come.
 pub(super) fn alone(key: &str, text: &str) -> Result<(), String> {
     let defaults = defaults();
-    with(&defaults, key, typed(&defaults, key, text)).map(drop).map_err(|error| error.to_string())
+    with(&defaults, key, meant(&defaults, key, text.into())).map(drop).map_err(|error| error.to_string())
 }
 
 fn with(defaults: &Value, key: &str, value: Value) -> Result<Config, serde_json::Error> {
@@ -162,29 +292,41 @@ pub(super) fn variable(key: &str) -> String {
     name
 }
 
+/// Reads YAML. Through YAML's own tree, which refuses duplicate keys.
 fn parse(text: &str) -> Result<Value, String> {
-    if text.trim().is_empty() {
-        return Ok(Value::Object(Map::new()));
-    }
-    match serde_yaml_ng::from_str(text) {
-        Ok(tree @ Value::Object(_)) => Ok(tree),
-        Ok(Value::Null) => Ok(Value::Object(Map::new())),
-        Ok(_) => Err("the file must hold keys and values".to_owned()),
-        Err(error) => Err(format!("not YAML: {error}")),
+    let tree = serde_yaml_ng::from_str::<serde_yaml_ng::Value>(text).map_err(|error| format!("not YAML: {error}"))?;
+    match tree {
+        serde_yaml_ng::Value::Null => Ok(Value::Object(Map::new())),
+        serde_yaml_ng::Value::Mapping(_) => {
+            serde_json::to_value(tree).map_err(|error| format!("keys must be text: {error}"))
+        }
+        _ => Err("the file must hold keys and values".to_owned()),
     }
 }
 
-/// What a variable, an annotation or a flag says: a text where the knob takes one (a pod may be called 7), else a number or
-/// a switch.
-fn typed(defaults: &Value, key: &str, text: &str) -> Value {
-    if with(defaults, key, text.into()).is_ok() {
-        return text.into();
-    }
-    match (text.parse::<u64>(), text.parse::<bool>()) {
-        (Ok(number), _) => number.into(),
-        (_, Ok(switch)) => switch.into(),
-        _ => text.into(),
-    }
+/// The value that is meant, where it is written in another type than the knob's: a number or a switch as text, a switch
+/// for a word (`off` is a boolean in YAML 1.1), a number for a text (a pod may be called 7).
+fn meant(defaults: &Value, key: &str, value: Value) -> Value {
+    let fits = |value: &Value| with(defaults, key, value.clone()).is_ok();
+    let words = |words: &[&str]| words.iter().map(|word| Value::from(*word)).collect();
+    let readings: Vec<Value> = match &value {
+        value if fits(value) => Vec::new(),
+        Value::Bool(true) if is_word(defaults, key) => words(&["on", "yes", "true"]),
+        Value::Bool(false) if is_word(defaults, key) => words(&["off", "no", "false"]),
+        Value::Number(number) => vec![number.to_string().into()],
+        Value::String(text) => match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "on" | "yes" => vec![true.into()],
+            "false" | "off" | "no" => vec![false.into()],
+            text => text.parse::<u64>().map(Value::from).into_iter().collect(),
+        },
+        _ => Vec::new(),
+    };
+    readings.into_iter().find(fits).unwrap_or(value)
+}
+
+/// Whether a knob takes one of a few words, and not any text.
+fn is_word(defaults: &Value, key: &str) -> bool {
+    with(defaults, key, "\u{0}".into()).is_err()
 }
 
 pub(super) fn plain(value: &Value) -> String {

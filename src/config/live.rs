@@ -16,6 +16,8 @@ pub struct Live {
     environment: Vec<(String, String)>,
     flags: Flags,
     seen: Result<Texts, String>,
+    /// What the last look found, if it may have caught somebody writing.
+    unsettled: Option<Result<Texts, String>>,
     /// Name and text of the file that is in force.
     file: Option<(String, String)>,
     effective: Effective,
@@ -60,17 +62,14 @@ impl Live {
     /// Every problem of every layer. What is wrong in a volume is passed over instead; see [`Self::problem`].
     pub fn start(source: Source, environment: Vec<(String, String)>, flags: Flags) -> Result<Self, Problems> {
         let seen = source.read();
-        let merged = match &seen {
-            Ok(texts) => layers::merge(texts, &environment, &flags),
-            Err(why) => Err(Problems(vec![why.clone()])),
-        };
-        let (effective, problem) = match merged {
-            Ok(effective) => (effective, None),
-            Err(problems) if source.is_lenient() => {
-                let texts = seen.clone().unwrap_or_default();
-                (best_of(texts, &environment, &flags)?, Some(problems.to_string()))
+        let (effective, problem) = match (&seen, source.is_lenient()) {
+            (Ok(texts), false) => (layers::merge(texts, &environment, &flags)?, None),
+            (Err(why), false) => return Err(Problems(vec![why.clone()])),
+            (Ok(texts), true) => {
+                let (effective, problems) = layers::merge_leniently(texts, &environment, &flags)?;
+                (effective, problems.map(|problems| problems.to_string()))
             }
-            Err(problems) => return Err(problems),
+            (Err(why), true) => (layers::merge(&Texts::default(), &environment, &flags)?, Some(why.clone())),
         };
         let file = seen.as_ref().ok().filter(|_| problem.is_none()).and_then(|texts| texts.file.clone());
         Ok(Self {
@@ -78,6 +77,7 @@ impl Live {
             environment,
             flags,
             seen,
+            unsettled: None,
             file,
             effective,
             problem,
@@ -117,8 +117,15 @@ impl Live {
     pub fn poll(&mut self) -> Reload {
         let now = self.source.read();
         if now == self.seen {
+            self.unsettled = None;
             return Reload::Unchanged;
         }
+        // A plain file may be caught half written: it takes hold when two looks find the same bytes.
+        if !self.source.is_atomic() && self.unsettled.as_ref() != Some(&now) {
+            self.unsettled = Some(now);
+            return Reload::Unchanged;
+        }
+        self.unsettled = None;
         self.seen.clone_from(&now);
         let merged = now.and_then(|texts| {
             let (texts, gone) = self.with_last_file(texts);
@@ -170,17 +177,4 @@ impl Live {
         (self.generation, self.applied_at_ms) = (self.generation + 1, clock::unix_ms());
         Reload::Applied { changes, warnings }
     }
-}
-
-/// As many of the layers as go together: without the annotations, without the file, without both.
-///
-/// # Errors
-/// What is wrong with environment and flags.
-fn best_of(texts: Texts, environment: &[(String, String)], flags: &Flags) -> Result<Effective, Problems> {
-    let Texts { volume, file, annotations } = texts;
-    let without_annotations = Texts { volume: volume.clone(), file, annotations: Vec::new() };
-    let without_file = Texts { volume: volume.clone(), file: None, annotations };
-    let neither = Texts { volume, ..Texts::default() };
-    let merge = |texts: &Texts| layers::merge(texts, environment, flags);
-    merge(&without_annotations).or_else(|_| merge(&without_file)).or_else(|_| merge(&neither))
 }

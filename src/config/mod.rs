@@ -87,7 +87,8 @@ pub struct Boot {
     pub limit_file: String,
     /// File with the container's memory request in bytes, as the downward API writes it; none if empty.
     pub request_file: String,
-    /// Where the cgroup file systems are mounted.
+    /// Directory under which the cgroup file systems are mounted: v1 at `memory`, v2 there or at `unified`. If empty, they
+    /// are found in `/proc/self/mountinfo`.
     pub cgroup_root: String,
     /// `text` for people, `json` for machines.
     pub log_format: LogFormat,
@@ -146,7 +147,7 @@ impl Default for Boot {
             drain_timeout: Span(1_500),
             limit_file: String::new(),
             request_file: String::new(),
-            cgroup_root: "/sys/fs/cgroup".to_owned(),
+            cgroup_root: String::new(),
             log_format: LogFormat::Text,
             pod: Pod::default(),
         }
@@ -192,6 +193,7 @@ pub struct Tuning {
 pub enum Compaction {
     /// When there is enough to win.
     #[default]
+    #[serde(alias = "on")]
     Auto,
     /// Only when somebody asks for it, or to make room.
     Off,

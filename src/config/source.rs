@@ -56,6 +56,16 @@ impl Source {
         matches!(self, Self::Volume(_))
     }
 
+    /// Whether a change shows up whole: the kubelet swaps a volume by its link `..data`, and a watched text is never seen in
+    /// part.
+    pub(super) fn is_atomic(&self) -> bool {
+        match self {
+            Self::Nothing | Self::Watched { .. } => true,
+            Self::File(_) => false,
+            Self::Volume(directory) => directory.join("..data").is_symlink(),
+        }
+    }
+
     /// Reads everything once.
     ///
     /// # Errors

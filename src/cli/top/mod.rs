@@ -9,8 +9,8 @@ mod draw;
 mod follow;
 
 use super::connect::Address;
-use super::units::Millis;
 use super::{Failure, Outcome};
+use crate::units::Span;
 use clap::Args;
 use crossterm::event::{Event, EventStream, KeyCode, KeyEventKind, KeyModifiers};
 use follow::Sidecar;
@@ -42,7 +42,7 @@ pub(crate) struct TopArgs {
     admin_addr: Vec<Address>,
     /// How often the figures are read, at least 100ms.
     #[arg(long, value_name = "INTERVAL", default_value = "1s")]
-    every: Millis,
+    every: Span,
 }
 
 /// What is on the screen.

@@ -12,7 +12,6 @@
 
 mod document;
 mod patch;
-mod quantity;
 mod resources;
 mod skip;
 mod take_out;

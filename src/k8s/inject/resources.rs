@@ -8,9 +8,9 @@
 //!
 //! A request that is left out becomes the limit, so "nothing" has to be written as zero.
 
-use super::quantity::Quantity;
 use super::skip::all_containers;
 use super::wish::Wishes;
+use crate::units::Quantity;
 use serde_json::{Value, json};
 
 /// What a CPU request is where neither annotation nor template says.

@@ -1,8 +1,8 @@
 //! Which pods are left alone, and why.
 
 use super::Context;
-use super::quantity::Quantity;
 use super::wish::Wishes;
+use crate::units::Quantity;
 use serde_json::Value;
 
 /// What the namespaces of the system itself are called.

@@ -4,10 +4,10 @@
 //! what it must be.
 
 use super::Context;
-use super::quantity::Quantity;
 use super::skip::{LEAST, SOCKET_VOLUME, list};
 use super::template::Template;
 use crate::config::annotations::{KNOBS, PREFIX, check};
+use crate::units::Quantity;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

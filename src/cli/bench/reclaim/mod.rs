@@ -17,8 +17,8 @@ use clap::{Args, ValueEnum};
 use super::process::{self, Against, Server, Start};
 use super::workload::{Entries, Pattern, Sizes};
 use crate::cli::connect::{Address, Output};
-use crate::cli::units::Millis;
 use crate::cli::{Failure, Outcome, output, wait};
+use crate::units::Span;
 
 /// Fill, delete, and watch memory come back.
 #[derive(Args, Debug)]
@@ -65,10 +65,10 @@ pub(crate) struct ReclaimArgs {
     peers_only: bool,
     /// How long to watch memory at least.
     #[arg(long, default_value = "5s")]
-    watch: Millis,
+    watch: Span,
     /// How long to wait for it to come to rest at most.
     #[arg(long, default_value = "30s")]
-    settle: Millis,
+    settle: Span,
     /// How to print.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,

@@ -10,7 +10,8 @@ use super::loads::{Check, Delete, Probe, Store};
 use super::receipts::Receipts;
 use super::report::{Measured, Moment};
 use crate::cli::output;
-use crate::cli::units::{Millis, counted};
+use crate::cli::units::counted;
+use crate::units::Span;
 
 /// Requests in flight while filling and deleting.
 const DEEP: usize = 64;
@@ -31,7 +32,7 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Connects, and reads the idle server's memory.
-    pub(super) async fn begin(server: &'a Server, least: Millis, most: Millis) -> Result<Self, String> {
+    pub(super) async fn begin(server: &'a Server, least: Span, most: Span) -> Result<Self, String> {
         pause(Duration::from_millis(500));
         let idle_rss_bytes = server.rss_bytes()?;
         let connection = Connection::open(&server.data, server.system).await?;

@@ -22,8 +22,8 @@ use self::cell::{Cell, Via};
 use super::process::{self, Against, Server, Start};
 use super::wire::{Kind, Shape, System};
 use crate::cli::connect::{Address, Output};
-use crate::cli::units::Millis;
 use crate::cli::{Failure, Outcome, output, wait};
+use crate::units::Span;
 
 /// Load a server and print what calls cost.
 #[derive(Args, Debug)]
@@ -59,7 +59,7 @@ pub(crate) struct BenchServeArgs {
     rounds: u32,
     /// How long a cell is measured in one round.
     #[arg(long, default_value = "400ms")]
-    window: Millis,
+    window: Span,
     /// Only cells whose name contains this, such as `pipe`, `batch`, `unix` or `4 x 64`.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
