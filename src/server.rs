@@ -1,6 +1,6 @@
 //! The server: builds the parts, announces its addresses, waits, drains.
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Transport};
 use crate::cleaner::{Cleaner, Order};
 use crate::clock::{self, Clock};
 use crate::config::{Boot, Compaction, Live, LogLevel, Reload, Tuning};
@@ -100,7 +100,7 @@ impl Server {
         let limits = memory_limits(&live.config().boot);
         let at_start = sample_limits(&limits, &live.tuning().setting());
         if at_start.limit_bytes < LEAST_LIMIT {
-            let (limit, source) = (at_start.limit_bytes, at_start.limit_source);
+            let (limit, source) = (at_start.limit_bytes, at_start.limit_source.name());
             return Err(format!("the memory limit is {limit} bytes ({source}); it must be at least {LEAST_LIMIT}"));
         }
         let Boot { listen, socket, admin_listen, admin_socket, http_listen, max_value, .. } = &live.config().boot;
@@ -143,7 +143,7 @@ impl Server {
             admin: self.admin.name(),
             http: self.http.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string()),
             limit_bytes: self.at_start.limit_bytes,
-            limit_source: self.at_start.limit_source,
+            limit_source: self.at_start.limit_source.name(),
         }
     }
 
@@ -173,7 +173,11 @@ impl Server {
         let (boot, tuning) = (live.config().boot.clone(), live.tuning().clone());
         let clock = Clock::monotonic();
         let setting = tuning.setting();
-        if at_start.is_default_limit {
+        if let Some((found_bytes, found_in)) = at_start.beyond_machine {
+            let (limit_bytes, found_in) = (at_start.limit_bytes, found_in.name());
+            tracing::warn!(limit_bytes, found_bytes, found_in, "memory limit exceeds the machine's memory, which holds instead");
+        }
+        if at_start.is_default_limit() {
             let limit_bytes = at_start.limit_bytes;
             tracing::warn!(limit_bytes, "no memory limit was found; set one on the container, or with --max-memory");
         }
@@ -183,7 +187,8 @@ impl Server {
         let cleaner = Cleaner::spawn(store.clone(), clock.clone(), tuning.pacing(), move || outside.outside())?;
         let mut governor =
             Governor::spawn(memory_limits, setting, store.clone(), cleaner.clone(), clock.clone(), view.clone())?;
-        let cache = Arc::new(Cache::new(store.clone(), clock.clone(), tuning.defaults()));
+        let cache = Cache::new(store.clone(), clock.clone(), tuning.defaults());
+        let cache = Arc::new(cache.behind(transport(&boot, view.clone())));
         let in_force = Arc::new(ArcSwap::from_pointee(live.in_force()));
         let sources = Sources {
             cache: cache.clone(),
@@ -207,7 +212,7 @@ impl Server {
         // Asked for anew each time: what is taken just after a limit was lowered must fit the new one.
         let in_flight_max = {
             let (view, most) = (view.clone(), boot.in_flight.0);
-            move || most.min(view.limit_bytes() / 16)
+            move || in_flight_max(&view, most)
         };
         let make_room = {
             let (store, clock) = (store.clone(), sources.clock.clone());
@@ -391,7 +396,7 @@ fn tcp(key: &str, text: &str) -> Result<Address, String> {
 fn memory_limits(boot: &Boot) -> memory::Limits {
     let path = |text: &String| Some(text).filter(|text| !text.is_empty()).map(PathBuf::from);
     memory::Limits {
-        cgroup: Paths::new(PathBuf::from(&boot.cgroup_root)),
+        cgroup: Paths::new(path(&boot.cgroup_root)),
         file: path(&boot.limit_file),
         request: path(&boot.request_file),
         meminfo: PathBuf::from("/proc/meminfo"),
@@ -452,6 +457,29 @@ fn limits(boot: &Boot) -> Limits {
         write_timeout: boot.write_timeout.duration(),
         header_list: boot.header_list.0 as u32,
         message: boot.max_value.0.max(BATCH_BYTES).saturating_add(MESSAGE_MARGIN) as usize,
+    }
+}
+
+/// Bytes of all messages together, at most.
+fn in_flight_max(view: &View, most: u64) -> u64 {
+    most.min(view.limit_bytes() / 16)
+}
+
+/// What the data listeners allow: of the bytes in flight, large messages leave a quarter to small ones.
+fn transport(boot: &Boot, view: View) -> impl Fn() -> Transport + Send + Sync + use<> {
+    let limits = limits(boot);
+    let (in_flight, per_connection) = (boot.in_flight.0, boot.in_flight_per_connection.0);
+    move || {
+        let in_flight_bytes = in_flight_max(&view, in_flight);
+        let in_flight_bytes_per_connection = per_connection.min(in_flight_bytes);
+        Transport {
+            message_bytes: (limits.message as u64).min(in_flight_bytes_per_connection / 4 * 3),
+            connections: limits.connections as u32,
+            calls_per_connection: limits.streams,
+            in_flight_bytes,
+            in_flight_bytes_per_connection,
+            header_bytes: limits.header_list,
+        }
     }
 }
 

@@ -213,7 +213,7 @@ impl Durations {
 }
 
 /// Why requests are refused, as [`crate::grpc::status::table`] names it.
-pub const REASONS: [&str; 15] = [
+pub const REASONS: [&str; 16] = [
     "KEY_LENGTH",
     "VALUE_TOO_LARGE",
     "NO_SPACE",
@@ -227,6 +227,7 @@ pub const REASONS: [&str; 15] = [
     "NOT_SUPPORTED",
     "NOT_A_COUNTER",
     "TOO_MANY_NAMESPACES",
+    "RESPONSE_FULL",
     "PAGE_TOKEN",
     "TOO_MUCH_IN_FLIGHT",
 ];

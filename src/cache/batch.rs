@@ -1,77 +1,99 @@
-//! Many keys in one call. A batch is checked whole before its first item is carried out.
+//! Many keys in one call. Each item is carried out or refused on its own; only what concerns the whole batch (too many
+//! items, its namespace) refuses all of it.
 
-use super::{Cache, MAX_BATCH_ITEMS, Refusal};
+use super::{Cache, MAX_BATCH_ITEMS, Refusal, check_key};
 use crate::proto;
-use crate::store::{Deletion, Key, MAX_KEY_BYTES, Use};
+use crate::store::{Condition, Deletion, Key, Use};
 
 /// Keys whose memory is asked for together: as many as a processor has misses under way, a few times over.
 const LOOK_AHEAD: usize = 32;
+/// What a result takes in the response beside its value, at most, in bytes.
+const RESULT_BYTES: u64 = 64;
+/// What the results of a batch of refusals take, at most: no response is too small for them.
+const _: () = assert!(RESULT_BYTES * MAX_BATCH_ITEMS as u64 <= 64 << 10);
+
+/// One result for each item, in the order of the request.
+pub type Results<T> = Vec<Result<T, Refusal>>;
 
 impl Cache {
-    /// Reads many keys; results stand in the order of the request. `room` is asked whether a response of so many bytes
-    /// may be built, before each value.
+    /// Reads many keys. `room` is asked whether a response of so many bytes may be built, before each value.
     ///
     /// # Errors
-    /// A [`Refusal`].
+    /// A [`Refusal`] of the whole batch, that of `room` included.
     pub fn batch_get(
         &self,
         request: &proto::BatchGetRequest,
         room: impl Fn(u64) -> Result<(), Refusal>,
-    ) -> Result<proto::BatchGetResponse, Refusal> {
-        check_keys(&request.keys)?;
-        let namespace = self.namespaces.number(&request.namespace)?;
+    ) -> Result<Results<proto::GetResponse>, Refusal> {
+        Refusal::too_many("keys", request.keys.len(), MAX_BATCH_ITEMS)?;
+        let namespace = self.namespaces.find(&request.namespace)?;
+        let key = |bytes| Key { namespace: namespace.number, bytes };
         let usage = if request.peek { Use::Peek } else { Use::Read };
         let now_ms = self.clock.now_ms();
+        let max = self.transport.0().message_bytes;
         let mut bytes = 0;
-        let results = request.keys.iter().enumerate().map(|(i, key)| {
+        let mut results = Vec::with_capacity(request.keys.len());
+        for (i, bytes_of_key) in request.keys.iter().enumerate() {
             if i % LOOK_AHEAD == 0 {
                 let soon = request.keys[i..].iter().take(LOOK_AHEAD);
-                self.store.look_ahead(soon.map(|key| Key { namespace, bytes: key }));
+                self.store.look_ahead(soon.map(|bytes| key(bytes)));
             }
-            let lookup = self.store.get(Key { namespace, bytes: key }, now_ms, usage)?;
+            if let Err(refusal) = check_key(bytes_of_key) {
+                results.push(Err(refusal));
+                continue;
+            }
+            let key = key(bytes_of_key);
+            let lookup = self.store.get(key, now_ms, usage)?;
             if usage == Use::Read {
-                self.count(Key { namespace, bytes: key }, &lookup);
+                self.count(key, &lookup);
             }
-            let response = self.answer(lookup, 0, None, now_ms);
-            bytes += response.value.len() as u64;
-            room(bytes)?;
-            Ok(response)
-        });
-        Ok(proto::BatchGetResponse { results: results.collect::<Result<_, Refusal>>()? })
+            let response = self.answer(lookup, request.max_stale_ms, None, now_ms);
+            let value_bytes = response.value.len() as u64;
+            // The first value always goes: what could be stored can be read.
+            if bytes > 0 && value_bytes > 0 && bytes + value_bytes + RESULT_BYTES > max {
+                results.push(Err(Refusal::ResponseFull { max }));
+                continue;
+            }
+            room(bytes + value_bytes)?;
+            bytes += value_bytes + RESULT_BYTES;
+            results.push(Ok(response));
+        }
+        Ok(results)
     }
 
     /// Stores many values.
     ///
     /// # Errors
-    /// A [`Refusal`]: because of what an item asks for, before any was stored; for want of room, after those before it.
-    pub fn batch_set(&self, request: &proto::BatchSetRequest) -> Result<proto::BatchSetResponse, Refusal> {
+    /// A [`Refusal`] of the whole batch.
+    pub fn batch_set(&self, request: &proto::BatchSetRequest) -> Result<Results<proto::SetResponse>, Refusal> {
         Refusal::too_many("items", request.items.len(), MAX_BATCH_ITEMS)?;
-        let namespace = self.namespaces.number(&request.namespace)?;
         let check = |item: &proto::SetRequest| match item.namespace.is_empty() {
             true => self.check_set(item),
             false => Err(Refusal::Conflicting { field: "items.namespace", with: "namespace" }),
         };
-        let conditions = request.items.iter().map(check).collect::<Result<Vec<_>, _>>()?;
+        let conditions: Vec<_> = request.items.iter().map(check).collect();
+        // The namespace comes into being if any of the items may create an entry.
+        let creates = |condition: &&Condition| !matches!(condition, Condition::Present | Condition::Version(1..));
+        let creating = conditions.iter().flatten().find(creates);
+        let namespace = self.namespace_to_set(&request.namespace, *creating.unwrap_or(&Condition::Present))?;
         let items = request.items.iter().zip(conditions);
-        let results =
-            items.map(|(item, condition)| self.set_checked(Key { namespace, bytes: &item.key }, item, condition));
-        Ok(proto::BatchSetResponse { results: results.collect::<Result<_, Refusal>>()? })
+        let results = items.map(|(item, condition)| {
+            self.set_checked(Key { namespace: namespace.number, bytes: &item.key }, item, condition?)
+        });
+        Ok(results.collect())
     }
 
     /// Removes many keys.
     ///
     /// # Errors
-    /// A [`Refusal`].
-    pub fn batch_delete(&self, request: &proto::BatchDeleteRequest) -> Result<proto::BatchDeleteResponse, Refusal> {
-        check_keys(&request.keys)?;
-        let namespace = self.namespaces.number(&request.namespace)?;
-        let results =
-            request.keys.iter().map(|key| self.delete_key(Key { namespace, bytes: key }, None, Deletion::Remove));
-        Ok(proto::BatchDeleteResponse { results: results.collect::<Result<_, Refusal>>()? })
+    /// A [`Refusal`] of the whole batch.
+    pub fn batch_delete(&self, request: &proto::BatchDeleteRequest) -> Result<Results<proto::DeleteResponse>, Refusal> {
+        Refusal::too_many("keys", request.keys.len(), MAX_BATCH_ITEMS)?;
+        let namespace = self.namespaces.find(&request.namespace)?;
+        let results = request.keys.iter().map(|bytes| {
+            check_key(bytes)?;
+            self.delete_key(Key { namespace: namespace.number, bytes }, None, Deletion::Remove)
+        });
+        Ok(results.collect())
     }
-}
-
-fn check_keys(keys: &[bytes::Bytes]) -> Result<(), Refusal> {
-    Refusal::too_many("keys", keys.len(), MAX_BATCH_ITEMS)?;
-    keys.iter().try_for_each(|key| Refusal::length("keys", key.len(), 1, MAX_KEY_BYTES))
 }

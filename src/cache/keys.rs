@@ -8,7 +8,7 @@ use std::collections::BinaryHeap;
 use std::hash::BuildHasher;
 
 /// How many are listed when nothing is said, and at most.
-const LISTED: (u32, u32) = (10, super::hot::KEYS as u32);
+const LISTED: (u32, u32) = (10, super::hot::LISTED as u32);
 /// Entries that are looked at when nothing is said, and at most.
 const SAMPLE: (u64, u64) = (100_000, 10_000_000);
 /// Entries of one portion.
@@ -36,14 +36,16 @@ fn limit_of(limit: u32) -> Result<usize, Refusal> {
 }
 
 impl Cache {
-    /// The keys that are read most.
+    /// The keys that stand out by their reads.
     ///
     /// # Errors
     /// A [`Refusal`].
     pub fn hot_keys(&self, request: &proto::ListHotKeysRequest) -> Result<proto::ListHotKeysResponse, Refusal> {
         let (keys, sampled_reads) = self.hot.hottest(limit_of(request.limit)?);
         let info = |heat: super::hot::Heat| proto::KeyInfo {
-            read_share_millipercent: (heat.reads * 100_000 / sampled_reads.max(1)) as u32,
+            read_share_millipercent: (heat.certain * 100_000 / sampled_reads.max(1)) as u32,
+            sampled_reads: heat.certain,
+            sampled_reads_error: heat.error,
             ..self.key_info(heat.namespace, &heat.key, request.clear)
         };
         Ok(proto::ListHotKeysResponse { keys: keys.into_iter().map(info).collect(), sampled_reads })

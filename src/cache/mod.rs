@@ -3,6 +3,7 @@
 //! A request is checked whole before anything is done; what cannot be done is a [`Refusal`] that names the field, the
 //! problem and the bound. Unary calls, batches and the pipe all end here, so they cannot differ.
 
+mod answers;
 mod batch;
 mod counter;
 mod hot;
@@ -11,23 +12,25 @@ mod namespaces;
 mod refusal;
 mod usage;
 
+pub use batch::Results;
 pub use keys::BigKeys;
+pub use namespaces::{MAX_NAME_BYTES, MAX_NAMESPACES};
 pub use refusal::Refusal;
 pub use usage::Counts;
 
 use crate::clock::Clock;
 use crate::proto::{self, get_response, set_request::Condition as Wanted};
 use crate::store::{
-    Attributes, Condition, Cursor, DeleteOutcome, Deletion, Error, Group, Item, Key, Lookup, Miss, SetOutcome, Store,
-    Update, Use,
+    Attributes, Condition, Cursor, DeleteOutcome, Deletion, Error, Group, Item, Key, Lookup, MAX_KEY_BYTES, Miss,
+    SetOutcome, Store, Update, Use,
 };
+use answers::Answers;
 use bytes::Bytes;
-use counter::Answered;
 use hot::Hot;
-use namespaces::Namespaces;
+use namespaces::{Held, NOWHERE, Namespaces};
 use std::hash::RandomState;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use usage::{Event, Usage};
 
 /// The most items of a batch.
@@ -40,6 +43,50 @@ pub const MAX_REQUEST_ID_BYTES: usize = 64;
 pub const MAX_JITTER_PERCENT: u32 = 50;
 /// Entries of one portion of a scan.
 const SCAN_PORTION: usize = 256;
+/// What a message that stores a value takes beside the value, at most: key, namespace, tags and numbers, in bytes.
+const ENVELOPE_BYTES: u64 = 4 << 10;
+const _: () = assert!(ENVELOPE_BYTES as usize > MAX_KEY_BYTES + MAX_NAME_BYTES + MAX_TAGS.0 * (MAX_TAGS.1 + 3) + 128);
+
+/// What the transport allows at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transport {
+    /// The longest message, in bytes.
+    pub message_bytes: u64,
+    /// Connections at a time.
+    pub connections: u32,
+    /// Calls at a time on one connection.
+    pub calls_per_connection: u32,
+    /// Bytes in flight of all connections together.
+    pub in_flight_bytes: u64,
+    /// Bytes in flight of one connection.
+    pub in_flight_bytes_per_connection: u64,
+    /// The largest header list of a call, in bytes.
+    pub header_bytes: u32,
+}
+
+impl Default for Transport {
+    /// No bounds.
+    fn default() -> Self {
+        let (bytes, number) = (u64::MAX, u32::MAX);
+        Self {
+            message_bytes: bytes,
+            connections: number,
+            calls_per_connection: number,
+            in_flight_bytes: bytes,
+            in_flight_bytes_per_connection: bytes,
+            header_bytes: number,
+        }
+    }
+}
+
+/// Says what the transport allows, whenever it is asked: its bounds follow the memory limit.
+struct AskTransport(Box<dyn Fn() -> Transport + Send + Sync>);
+
+impl std::fmt::Debug for AskTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0().fmt(f)
+    }
+}
 
 /// What a request leaves to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +103,8 @@ pub struct Cache {
     store: Arc<Store>,
     clock: Clock,
     namespaces: Namespaces,
-    answered: Answered,
+    answers: Mutex<Answers>,
+    transport: AskTransport,
     hot: Hot,
     usage: Usage,
     /// Makes what stands for a key where keys are not said.
@@ -69,16 +117,30 @@ impl Cache {
     /// A cache over a store.
     pub fn new(store: Arc<Store>, clock: Clock, defaults: Defaults) -> Self {
         Self {
+            answers: Mutex::new(Answers::new(store.ledger().clone())),
             store,
             clock,
             namespaces: Namespaces::default(),
-            answered: Answered::default(),
+            transport: AskTransport(Box::new(Transport::default)),
             hot: Hot::default(),
             usage: Usage::default(),
             stand_in: RandomState::new(),
             default_ttl_ms: AtomicU64::new(defaults.ttl_ms),
             default_max_stale_ms: AtomicU64::new(defaults.max_stale_ms),
         }
+    }
+
+    /// The cache behind a transport, whose bounds it keeps to and tells.
+    #[must_use]
+    pub fn behind(self, transport: impl Fn() -> Transport + Send + Sync + 'static) -> Self {
+        Self { transport: AskTransport(Box::new(transport)), ..self }
+    }
+
+    /// The largest value that can be stored at present, in bytes: with all that is stored beside it, it must fit into one
+    /// message.
+    pub fn max_value_bytes(&self) -> usize {
+        let message = self.transport.0().message_bytes.saturating_sub(ENVELOPE_BYTES);
+        self.store.max_value_bytes().min(usize::try_from(message).unwrap_or(usize::MAX))
     }
 
     /// Sets what requests leave to the server.
@@ -95,7 +157,9 @@ impl Cache {
         if request.lease.is_some() {
             return Err(Refusal::Unsupported { field: "lease" });
         }
-        let key = self.key(&request.namespace, &request.key)?;
+        check_key(&request.key)?;
+        let namespace = self.namespaces.find(&request.namespace)?;
+        let key = Key { namespace: namespace.number, bytes: &request.key };
         let usage = if request.peek { Use::Peek } else { Use::Read };
         let now_ms = self.clock.now_ms();
         let lookup = self.store.get(key, now_ms, usage)?;
@@ -113,29 +177,28 @@ impl Cache {
 
     /// A read that counts as use.
     fn count(&self, key: Key<'_>, lookup: &Lookup) {
-        self.hot.read(key);
+        if key.namespace != NOWHERE {
+            self.hot.read(key);
+        }
         let event = if matches!(lookup, Lookup::Found(_)) { Event::Hit } else { Event::Miss };
         self.usage.count(key.namespace, event);
     }
 
-    /// Hits, misses and values stored by namespace: of the first 32 by their names, of all others as `None`.
+    /// Hits, misses and values stored by namespace: of 32 namespaces by name, of all others as `None`.
     pub fn usage(&self) -> Vec<(Option<String>, Counts)> {
-        let named = self.namespaces.count().min(usage::NAMED);
-        let names = (0..named).map(|number| (Some(self.namespaces.name(number as u16)), self.usage.of(number)));
-        names.chain([(None, self.usage.of(usage::NAMED))]).collect()
+        let named = self.namespaces.all().into_iter().filter(|(number, _)| usize::from(*number) < usage::NAMED);
+        let counts = named.map(|(number, name)| (Some(name), self.usage.of(number.into())));
+        counts.chain([(None, self.usage.of(usage::NAMED))]).collect()
     }
 
-    fn answer(&self, lookup: Lookup, max_stale_ms: u64, known: Option<u64>, now_ms: u64) -> proto::GetResponse {
+    fn answer(&self, lookup: Lookup, max_stale_ms: Option<u64>, known: Option<u64>, now_ms: u64) -> proto::GetResponse {
         let item = match lookup {
             Lookup::Found(item) => item,
             Lookup::Miss(miss) => return missed(miss),
         };
         let stale = item.stale_for_ms(now_ms);
         if let Some(age_ms) = stale {
-            let allowed = match max_stale_ms {
-                0 => self.default_max_stale_ms.load(Ordering::Relaxed),
-                asked => asked,
-            };
+            let allowed = max_stale_ms.unwrap_or_else(|| self.default_max_stale_ms.load(Ordering::Relaxed));
             if age_ms > allowed || allowed == 0 {
                 return missed(Miss::Expired);
             }
@@ -163,8 +226,26 @@ impl Cache {
     /// A [`Refusal`]; nothing was stored then.
     pub fn set(&self, request: &proto::SetRequest) -> Result<proto::SetResponse, Refusal> {
         let condition = self.check_set(request)?;
-        let key = self.key(&request.namespace, &request.key)?;
-        self.set_checked(key, request, condition)
+        let namespace = self.namespace_to_set(&request.namespace, condition)?;
+        self.set_checked(Key { namespace: namespace.number, bytes: &request.key }, request, condition)
+    }
+
+    /// The namespace of a value that is stored under a condition. One that holds only where there is an entry creates no
+    /// namespace.
+    fn namespace_to_set(&self, name: &str, condition: Condition) -> Result<Held<'_>, Refusal> {
+        match condition {
+            Condition::Always | Condition::Absent | Condition::Version(0) => self.namespace_to_fill(name),
+            Condition::Present | Condition::Version(_) => self.namespaces.find(name),
+        }
+    }
+
+    /// The namespace of an operation that may create an entry.
+    fn namespace_to_fill(&self, name: &str) -> Result<Held<'_>, Refusal> {
+        let forget = |number| {
+            self.hot.forget(number);
+            self.usage.forget(number);
+        };
+        self.namespaces.find_or_create(name, || self.store.namespaces_in_use(), forget)
     }
 
     /// What can be refused without looking at the store.
@@ -184,11 +265,8 @@ impl Cache {
         if request.keep_ttl && request.ttl_ms != 0 {
             return Err(Refusal::Conflicting { field: "ttl_ms", with: "keep_ttl" });
         }
-        Refusal::length("key", request.key.len(), 1, crate::store::MAX_KEY_BYTES)?;
-        let (len, max) = (request.value.len(), self.store.max_value_bytes());
-        if len > max {
-            return Err(Error::ValueTooLarge { len, max }.into());
-        }
+        check_key(&request.key)?;
+        self.check_value(request.value.len())?;
         match request.condition {
             None | Some(Wanted::IfAbsent(false) | Wanted::IfPresent(false)) => Ok(Condition::Always),
             Some(Wanted::IfAbsent(true)) => Ok(Condition::Absent),
@@ -196,6 +274,12 @@ impl Cache {
             Some(Wanted::IfVersion(version)) => Ok(Condition::Version(version)),
             Some(Wanted::LeaseToken(_)) => Err(Refusal::Unsupported { field: "lease_token" }),
         }
+    }
+
+    /// Refuses a value that can never be stored.
+    fn check_value(&self, len: usize) -> Result<(), Refusal> {
+        let max = self.max_value_bytes();
+        if len <= max { Ok(()) } else { Err(Error::ValueTooLarge { len, max }.into()) }
     }
 
     fn set_checked(
@@ -230,7 +314,7 @@ impl Cache {
         if outcome == Outcome::Stored {
             self.usage.count(key.namespace, Event::Stored);
         }
-        Ok(proto::SetResponse { outcome: outcome.into(), version })
+        Ok(proto::SetResponse { outcome: outcome.into(), version, refusal: None })
     }
 
     /// Removes one key, or marks it stale.
@@ -245,8 +329,9 @@ impl Cache {
             Ok(Mode::Tombstone) => return Err(Refusal::Unsupported { field: "mode" }),
             Err(_) => return Err(Refusal::UnknownValue { field: "mode", value: request.mode }),
         };
-        let key = self.key(&request.namespace, &request.key)?;
-        self.delete_key(key, request.if_version, deletion)
+        check_key(&request.key)?;
+        let namespace = self.namespaces.find(&request.namespace)?;
+        self.delete_key(Key { namespace: namespace.number, bytes: &request.key }, request.if_version, deletion)
     }
 
     fn delete_key(
@@ -261,7 +346,7 @@ impl Cache {
             DeleteOutcome::NotFound => (Outcome::NotFound, 0),
             DeleteOutcome::Conflict(version) => (Outcome::Conflict, version),
         };
-        Ok(proto::DeleteResponse { outcome: outcome.into(), version })
+        Ok(proto::DeleteResponse { outcome: outcome.into(), version, refusal: None })
     }
 
     /// Sets a new time to live.
@@ -269,7 +354,9 @@ impl Cache {
     /// # Errors
     /// A [`Refusal`].
     pub fn touch(&self, request: &proto::TouchRequest) -> Result<proto::TouchResponse, Refusal> {
-        let key = self.key(&request.namespace, &request.key)?;
+        check_key(&request.key)?;
+        let namespace = self.namespaces.find(&request.namespace)?;
+        let key = Key { namespace: namespace.number, bytes: &request.key };
         let now_ms = self.clock.now_ms();
         let version = self.store.touch(key, self.deadline(request.ttl_ms, now_ms), now_ms)?;
         Ok(proto::TouchResponse { found: version.is_some(), version: version.unwrap_or(0) })
@@ -280,22 +367,30 @@ impl Cache {
     /// # Errors
     /// A [`Refusal`]; the value is unchanged then.
     pub fn append(&self, request: &proto::AppendRequest) -> Result<proto::AppendResponse, Refusal> {
-        let key = self.key(&request.namespace, &request.key)?;
+        check_key(&request.key)?;
+        let namespace = match request.create {
+            true => self.namespace_to_fill(&request.namespace)?,
+            false => self.namespaces.find(&request.namespace)?,
+        };
+        let key = Key { namespace: namespace.number, bytes: &request.key };
         let now_ms = self.clock.now_ms();
         let created =
             Attributes { deadline_ms: self.deadline_or_default(request.ttl_ms, now_ms), ..Attributes::default() };
-        let (size, version) = self.store.update(key, now_ms, |item| match item {
-            Some(item) => {
-                let value: Bytes = [&item.value[..], &request.value].concat().into();
-                let size = value.len() as u64;
-                (Update::Store { value, attributes: Attributes { negative: false, ..item.attributes } }, size)
+        let (size, version) = self.store.update(key, now_ms, |item| {
+            let (value, attributes) = match item.filter(|item| has_value(item)) {
+                Some(item) => ([&item.value[..], &request.value].concat().into(), item.attributes),
+                None if request.create => (request.value.clone(), created),
+                None => return (Update::Keep, Ok(0)),
+            };
+            match self.check_value(value.len()) {
+                Ok(()) => {
+                    let size = value.len() as u64;
+                    (Update::Store { value, attributes }, Ok(size))
+                }
+                Err(refusal) => (Update::Keep, Err(refusal)),
             }
-            None if request.create => {
-                (Update::Store { value: request.value.clone(), attributes: created }, request.value.len() as u64)
-            }
-            None => (Update::Keep, 0),
         })?;
-        Ok(proto::AppendResponse { found: version.is_some(), size, version: version.unwrap_or(0) })
+        Ok(proto::AppendResponse { found: version.is_some(), size: size?, version: version.unwrap_or(0) })
     }
 
     /// Declares a group of keys void.
@@ -304,18 +399,21 @@ impl Cache {
     /// A [`Refusal`]; nothing is void then.
     pub fn invalidate(&self, request: &proto::InvalidateRequest) -> Result<proto::InvalidateResponse, Refusal> {
         use proto::invalidate_request::Group as Wanted;
-        let namespace = self.namespaces.number(&request.namespace)?;
+        let namespace = self.namespaces.find(&request.namespace)?;
         let group = match &request.group {
-            Some(Wanted::WholeNamespace(true)) => Group::Namespace(namespace),
+            Some(Wanted::WholeNamespace(true)) => Group::Namespace(namespace.number),
             Some(Wanted::Prefix(prefix)) => {
-                Refusal::length("prefix", prefix.len(), 1, crate::store::MAX_KEY_BYTES)?;
-                Group::Prefix(namespace, prefix)
+                Refusal::length("prefix", prefix.len(), 1, MAX_KEY_BYTES)?;
+                Group::Prefix(namespace.number, prefix)
             }
             Some(Wanted::Tag(_)) => return Err(Refusal::Unsupported { field: "tag" }),
             Some(Wanted::WholeNamespace(false)) | None => return Err(Refusal::Missing { field: "group" }),
         };
-        self.store.invalidate(group, request.mark_stale)?;
-        Ok(proto::InvalidateResponse { generation: self.namespaces.next_generation(namespace) })
+        if !namespace.is_unknown() {
+            self.store.invalidate(group, request.mark_stale)?;
+        }
+        let generation = self.namespaces.count_invalidation(&request.namespace, &namespace);
+        Ok(proto::InvalidateResponse { generation })
     }
 
     /// One portion of a scan, of at most `left` entries, and where to go on.
@@ -328,11 +426,14 @@ impl Cache {
         from: Cursor,
         left: u64,
     ) -> Result<(proto::ScanResponse, Option<Cursor>), Refusal> {
-        let namespace = self.namespaces.number(&request.namespace)?;
-        Refusal::length("prefix", request.prefix.len(), 0, crate::store::MAX_KEY_BYTES)?;
+        Refusal::length("prefix", request.prefix.len(), 0, MAX_KEY_BYTES)?;
+        let namespace = self.namespaces.find(&request.namespace)?;
+        if namespace.is_unknown() {
+            return Ok((proto::ScanResponse::default(), None));
+        }
         let now_ms = self.clock.now_ms();
         let limit = left.min(SCAN_PORTION as u64) as usize;
-        let page = self.store.scan(Some(namespace), &request.prefix, from, limit, request.with_values, now_ms);
+        let page = self.store.scan(Some(namespace.number), &request.prefix, from, limit, request.with_values, now_ms);
         let entries = page.entries.into_iter().map(|entry| proto::scan_response::Entry {
             key: entry.key,
             value: entry.item.value,
@@ -360,20 +461,36 @@ impl Cache {
 
     /// Limits and features.
     pub fn capabilities(&self) -> proto::GetCapabilitiesResponse {
+        let Transport {
+            message_bytes,
+            connections,
+            calls_per_connection,
+            in_flight_bytes,
+            in_flight_bytes_per_connection,
+            header_bytes,
+        } = self.transport.0();
         proto::GetCapabilitiesResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            max_key_bytes: crate::store::MAX_KEY_BYTES as u32,
-            max_value_bytes: self.store.max_value_bytes() as u64,
-            max_streamed_value_bytes: self.store.max_value_bytes() as u64,
+            max_key_bytes: MAX_KEY_BYTES as u32,
+            max_value_bytes: self.max_value_bytes() as u64,
+            max_streamed_value_bytes: self.max_value_bytes() as u64,
             max_batch_items: MAX_BATCH_ITEMS as u32,
+            max_batch_bytes: message_bytes,
+            max_namespaces: MAX_NAMESPACES as u32,
+            max_namespace_bytes: MAX_NAME_BYTES as u32,
+            max_tags: MAX_TAGS.0 as u32,
+            max_tag_bytes: MAX_TAGS.1 as u32,
+            max_request_id_bytes: MAX_REQUEST_ID_BYTES as u32,
+            max_jitter_percent: MAX_JITTER_PERCENT,
             features: ["invalidate_namespace", "invalidate_prefix", "negative", "pipe", "scan", "soft_ttl"]
                 .map(str::to_owned)
                 .into(),
+            max_connections: connections,
+            max_calls_per_connection: calls_per_connection,
+            max_in_flight_bytes: in_flight_bytes,
+            max_in_flight_bytes_per_connection: in_flight_bytes_per_connection,
+            max_header_bytes: header_bytes,
         }
-    }
-
-    fn key<'a>(&self, namespace: &str, bytes: &'a [u8]) -> Result<Key<'a>, Refusal> {
-        Ok(Key { namespace: self.namespaces.number(namespace)?, bytes })
     }
 
     /// A deadline from now; 0 stays never. A time to live beyond all clocks is the last moment of the clock.
@@ -387,6 +504,15 @@ impl Cache {
             ttl_ms => self.deadline(ttl_ms, now_ms),
         }
     }
+}
+
+fn check_key(key: &[u8]) -> Result<(), Refusal> {
+    Refusal::length("key", key.len(), 1, MAX_KEY_BYTES)
+}
+
+/// Whether an item is a value: a negative entry is none.
+fn has_value(item: &Item) -> bool {
+    !item.attributes.negative
 }
 
 fn page_token(cursor: Cursor) -> Bytes {

@@ -77,10 +77,16 @@ pub enum Refusal {
         len: usize,
     },
     /// One more name would be one too many.
-    #[error("this server remembers {max} namespaces, and the one named is not among them")]
+    #[error("`namespace` would be one too many: all {max} namespaces hold entries")]
     TooManyNamespaces {
         /// How many there may be.
         max: usize,
+    },
+    /// The response to a batch has no room for the value of this item.
+    #[error("the response is full ({max} bytes); ask for this key in another call")]
+    ResponseFull {
+        /// What the response may hold, in bytes.
+        max: u64,
     },
     /// The token is not one that a scan gave out.
     #[error("`page_token` is not one that a scan of this server gave out")]

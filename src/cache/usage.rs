@@ -53,6 +53,16 @@ impl Usage {
         self.0[stripe].0[usize::from(namespace).min(NAMED)][event as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Adds what was counted for a namespace to that of all others, before another one gets its number.
+    pub(super) fn forget(&self, namespace: u16) {
+        let number = usize::from(namespace);
+        for Stripe(counts) in self.0.iter().filter(|_| number < NAMED) {
+            for (count, others) in counts[number].iter().zip(&counts[NAMED]) {
+                others.fetch_add(count.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+    }
+
     /// The counts of a namespace; of all that are not counted each for itself, at [`NAMED`].
     pub(super) fn of(&self, namespace: usize) -> Counts {
         let sum = |event: Event| -> u64 {
@@ -82,5 +92,9 @@ mod tests {
         assert_eq!(usage.of(0), Counts { hits: 6, ..Counts::default() });
         assert_eq!(usage.of(31), Counts { misses: 6, ..Counts::default() });
         assert_eq!(usage.of(NAMED), Counts { sets: 12, ..Counts::default() });
+        usage.forget(31);
+        usage.forget(900);
+        assert_eq!(usage.of(31), Counts::default());
+        assert_eq!(usage.of(NAMED), Counts { sets: 12, misses: 6, ..Counts::default() }, "no total falls");
     }
 }

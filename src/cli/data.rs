@@ -9,10 +9,10 @@ use bytes::Bytes;
 use clap::Args;
 
 use super::connect::{DataAt, Output, refused};
-use super::output;
-use super::units::Millis;
 use super::{Failure, Outcome};
+use super::{json, output};
 use crate::proto;
+use crate::units::Span;
 
 /// What names one key.
 #[derive(Args, Debug)]
@@ -48,10 +48,10 @@ pub(crate) struct GetArgs {
     if_version_differs: Option<u64>,
     /// Give the entry a new time to live on the way.
     #[arg(long, value_name = "TTL")]
-    touch: Option<Millis>,
-    /// Accept a stale value up to this age.
+    touch: Option<Span>,
+    /// Accept a stale value up to this age; 0: only a fresh one.
     #[arg(long, value_name = "AGE")]
-    max_stale: Option<Millis>,
+    max_stale: Option<Span>,
     /// Do not count this read as use.
     #[arg(long)]
     peek: bool,
@@ -68,7 +68,7 @@ pub(super) async fn get(args: GetArgs) -> Outcome {
         namespace: args.key.namespace.clone(),
         if_version_differs: args.if_version_differs,
         touch_ttl_ms: args.touch.map(|ttl| ttl.0),
-        max_stale_ms: args.max_stale.map_or(0, |age| age.0),
+        max_stale_ms: args.max_stale.map(|age| age.0),
         peek: args.peek,
         ..Default::default()
     };
@@ -76,15 +76,16 @@ pub(super) async fn get(args: GetArgs) -> Outcome {
     let answer = at.connect().await?.get(request).await.map_err(|s| refused("get", &at.addr, &s))?.into_inner();
     let found = answer.outcome();
     if args.output == Output::Json {
-        output::json(&serde_json::json!({
+        let mut object = serde_json::json!({
             "outcome": short(found.as_str_name(), "OUTCOME_"),
-            "value": String::from_utf8_lossy(&answer.value),
-            "size": answer.value.len(),
-            "version": answer.version,
+            "size": json::number(answer.value.len()),
+            "version": json::number(answer.version),
             "flags": answer.flags,
-            "ttl_ms": answer.ttl_ms,
+            "ttl_ms": json::number(answer.ttl_ms),
             "miss_reason": short(answer.miss_reason().as_str_name(), "MISS_REASON_"),
-        }))?;
+        });
+        json::put_bytes(&mut object, "value", &answer.value);
+        output::json(&object)?;
     } else if matches!(found, Found::Hit | Found::Stale) {
         output::bytes(&answer.value)?;
     }
@@ -93,7 +94,7 @@ pub(super) async fn get(args: GetArgs) -> Outcome {
         Found::Stale => said_if(args.output, "the value is stale", Ok(())),
         Found::Unchanged => said_if(args.output, "unchanged", Ok(())),
         Found::Negative => said_if(args.output, "stored as having no value", Err(Failure::Said)),
-        Found::Miss | Found::Unspecified => {
+        Found::Miss | Found::Refused | Found::Unspecified => {
             let reason = short(answer.miss_reason().as_str_name(), "MISS_REASON_").replace('_', " ");
             said_if(args.output, &format!("no value: {reason}"), Err(Failure::Said))
         }
@@ -116,10 +117,10 @@ pub(crate) struct SetArgs {
     value: Option<String>,
     /// Time to live, such as 30s.
     #[arg(long)]
-    pub(super) ttl: Option<Millis>,
+    pub(super) ttl: Option<Span>,
     /// After this the value is stale.
     #[arg(long, value_name = "TTL")]
-    soft_ttl: Option<Millis>,
+    soft_ttl: Option<Span>,
     /// Spread both deadlines by up to this many percent, at most 50.
     #[arg(long, value_name = "PERCENT", default_value_t = 0)]
     jitter: u32,
@@ -186,7 +187,7 @@ pub(super) async fn set(args: SetArgs) -> Outcome {
     if args.output == Output::Json {
         output::json(&serde_json::json!({
             "outcome": short(stored.as_str_name(), "OUTCOME_"),
-            "version": answer.version,
+            "version": json::number(answer.version),
         }))?;
     }
     match stored {
@@ -194,7 +195,7 @@ pub(super) async fn set(args: SetArgs) -> Outcome {
         Stored::Conflict => {
             said_if(args.output, &format!("not stored: the version is {}", answer.version), Err(Failure::Said))
         }
-        Stored::NotStored | Stored::LeaseLost | Stored::Unspecified => {
+        Stored::NotStored | Stored::LeaseLost | Stored::Refused | Stored::Unspecified => {
             said_if(args.output, "not stored: the condition does not hold", Err(Failure::Said))
         }
     }
@@ -253,7 +254,7 @@ pub(super) async fn del(args: DelArgs) -> Outcome {
         match answer.outcome() {
             Deleted::Deleted => deleted += 1,
             Deleted::Conflict => conflict = Some(answer.version),
-            Deleted::NotFound | Deleted::Unspecified => {}
+            Deleted::NotFound | Deleted::Refused | Deleted::Unspecified => {}
         }
     }
     output::line(&deleted.to_string())?;
@@ -274,7 +275,7 @@ pub(crate) struct TouchArgs {
     key: KeyArgs,
     /// Time to live from now; without it the entry never expires.
     #[arg(long)]
-    ttl: Option<Millis>,
+    ttl: Option<Span>,
 }
 
 /// Gives a key a new time to live.
@@ -310,7 +311,7 @@ pub(crate) struct IncrArgs {
     only_existing: bool,
     /// Time to live of a counter created here.
     #[arg(long)]
-    ttl: Option<Millis>,
+    ttl: Option<Span>,
     /// Repeating a call with the same id within a minute adds once.
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     request_id: String,
@@ -377,13 +378,13 @@ pub(super) async fn scan(args: ScanArgs) -> Outcome {
         for entry in portion.entries {
             let written = if args.output == Output::Json {
                 let mut row = serde_json::json!({
-                    "key": String::from_utf8_lossy(&entry.key),
-                    "version": entry.version,
-                    "ttl_ms": entry.ttl_ms,
-                    "size": entry.size,
+                    "version": json::number(entry.version),
+                    "ttl_ms": json::number(entry.ttl_ms),
+                    "size": json::number(entry.size),
                 });
+                json::put_bytes(&mut row, "key", &entry.key);
                 if args.values {
-                    row["value"] = String::from_utf8_lossy(&entry.value).into();
+                    json::put_bytes(&mut row, "value", &entry.value);
                 }
                 writeln!(out, "{row}")
             } else {

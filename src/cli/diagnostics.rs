@@ -1,5 +1,6 @@
 //! `ebb diagnostics`: all that an Ebb says about itself, in one document for who looks into it later, or somewhere else.
 
+use super::json::number;
 use clap::Args;
 use serde_json::{Value, json};
 use tonic::{Response, Status};
@@ -60,8 +61,8 @@ fn config(told: proto::GetConfigResponse) -> Value {
     json!({
         "knobs": knobs.into_iter().map(knob).collect::<Vec<_>>(),
         "problem": problem,
-        "generation": generation,
-        "applied_at_ms": applied_at_ms,
+        "generation": number(generation),
+        "applied_at_ms": number(applied_at_ms),
     })
 }
 
@@ -74,6 +75,6 @@ mod tests {
         let old = Err(Status::unimplemented("there is no GetConfig"));
         assert_eq!(told(old, config), json!({"refused": "Unimplemented: there is no GetConfig"}));
         let told = told(Ok(Response::new(proto::GetConfigResponse { generation: 3, ..Default::default() })), config);
-        assert_eq!(told, json!({"knobs": [], "problem": "", "generation": 3, "applied_at_ms": 0}));
+        assert_eq!(told, json!({"knobs": [], "problem": "", "generation": "3", "applied_at_ms": "0"}));
     }
 }

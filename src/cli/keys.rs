@@ -5,15 +5,16 @@ use serde_json::json;
 
 use super::Outcome;
 use super::connect::{AdminAt, Output, refused};
+use super::json::{number, put_bytes};
 use super::output::{self, Table};
-use super::units::{bytes, counted};
+use super::units::{bytes, count, counted};
 use crate::proto;
 
-/// List the keys that are read most, or the largest entries, from a sample.
+/// List the hot keys, or the largest entries, from a sample.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Keys may say something about people: what is printed is a hash that stands for the key while the server runs. With --clear
-it is the key.
+it is the key. With --hot the shares are at least what is printed.
 
 Examples:
   ebb keys --hot
@@ -41,7 +42,7 @@ pub(crate) struct KeysArgs {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 struct Which {
-    /// The keys that are read most: one read in 256 is looked at.
+    /// Hot keys: one read in 256 is sampled, and a key is listed when it certainly stands out in the sample.
     #[arg(long)]
     hot: bool,
     /// The largest entries.
@@ -66,17 +67,25 @@ pub(super) async fn run(args: KeysArgs) -> Outcome {
     match args.output {
         Output::Json => output::json(&as_json(&keys, sampled, clear)),
         Output::Text if keys.is_empty() => {
-            output::line(&format!("nothing yet, from a sample of {}", counted(sampled, one, many)))
+            let sample = counted(sampled, one, many);
+            output::line(&match args.which.hot && sampled > 0 {
+                true => format!("nothing is hot: no key stands out in a sample of {sample}"),
+                false => format!("nothing yet, from a sample of {sample}"),
+            })
+        }
+        Output::Text if args.which.hot => {
+            let mut table = Table::new(["namespace", "key", "of the reads", "reads sampled", "may be more by"]);
+            for info in &keys {
+                let share = format!("{:.1} %", f64::from(info.read_share_millipercent) / 1000.0);
+                let [certain, error] = [info.sampled_reads, info.sampled_reads_error].map(count);
+                table.row([info.namespace.clone(), name(info, clear), share, certain, error]);
+            }
+            output::line(&format!("{table}\nat least, from a sample of {}", counted(sampled, one, many)))
         }
         Output::Text => {
-            let figure = if args.which.hot { "of the reads" } else { "value" };
-            let mut table = Table::new(["namespace", "key", figure]);
+            let mut table = Table::new(["namespace", "key", "value"]);
             for info in &keys {
-                let figure = match args.which.hot {
-                    true => format!("{:.1} %", f64::from(info.read_share_millipercent) / 1000.0),
-                    false => bytes(info.value_bytes),
-                };
-                table.row([info.namespace.clone(), name(info, clear), figure]);
+                table.row([info.namespace.clone(), name(info, clear), bytes(info.value_bytes)]);
             }
             output::line(&format!("{table}\nfrom a sample of {}", counted(sampled, one, many)))
         }
@@ -92,17 +101,22 @@ fn name(info: &proto::KeyInfo, clear: bool) -> String {
 
 /// The keys with the names they have on the wire.
 pub(super) fn as_json(keys: &[proto::KeyInfo], sampled: u64, clear: bool) -> serde_json::Value {
-    json!({ "sampled": sampled, "keys": keys.iter().map(|info| one(info, clear)).collect::<Vec<_>>() })
+    json!({ "sampled": number(sampled), "keys": keys.iter().map(|info| one(info, clear)).collect::<Vec<_>>() })
 }
 
 fn one(info: &proto::KeyInfo, clear: bool) -> serde_json::Value {
-    json!({
+    let mut object = json!({
         "namespace": info.namespace,
-        "key": clear.then(|| info.key.escape_ascii().to_string()),
         "key_hash": format!("{:016x}", info.key_hash),
-        "value_bytes": info.value_bytes,
+        "value_bytes": number(info.value_bytes),
         "read_share_percent": f64::from(info.read_share_millipercent) / 1000.0,
-    })
+        "sampled_reads": number(info.sampled_reads),
+        "sampled_reads_error": number(info.sampled_reads_error),
+    });
+    if clear {
+        put_bytes(&mut object, "key", &info.key);
+    }
+    object
 }
 
 #[cfg(test)]
@@ -115,5 +129,8 @@ mod tests {
         assert_eq!(name(&info, false), "#00000000000000ab");
         assert_eq!(name(&info, true), "caf\\xc3\\xa9");
         assert_eq!(one(&info, false)["key"], serde_json::Value::Null);
+        assert_eq!(one(&info, true)["key"], "caf\u{e9}");
+        let bytes = proto::KeyInfo { key: b"\xff".as_slice().into(), ..Default::default() };
+        assert_eq!((&one(&bytes, true)["key_base64"], one(&bytes, true).get("key")), (&"/w==".into(), None));
     }
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::Outcome;
 use super::connect::{AdminAt, Output, refused};
+use super::json::number;
 use super::output::{self, Table};
 use super::units::{bytes, count, counted};
 use crate::proto;
@@ -53,8 +54,8 @@ pub(super) async fn run(args: MemoryMapArgs) -> Outcome {
 pub(super) fn as_json(map: &proto::GetMemoryMapResponse) -> serde_json::Value {
     let log = |log: &proto::get_memory_map_response::Log| json!({ "shard": log.shard, "log": log.name, "occupancy_percent": log.occupancy_percent });
     json!({
-        "segment_bytes": map.segment_bytes,
-        "occupancy": map.occupancy,
+        "segment_bytes": number(map.segment_bytes),
+        "occupancy": map.occupancy.iter().map(number).collect::<Vec<_>>(),
         "logs": map.logs.iter().map(log).collect::<Vec<_>>(),
     })
 }

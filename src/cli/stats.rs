@@ -4,10 +4,12 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::connect::{AdminAt, Output, refused};
+use super::json::number;
 use super::output::{self, Table};
-use super::units::{Millis, bytes, count, counted, duration};
+use super::units::{bytes, count, counted, duration};
 use super::{Failure, Outcome};
 use crate::proto;
+use crate::units::Span;
 
 /// Show where the memory is and what the cache has done.
 #[derive(Args, Debug)]
@@ -22,7 +24,7 @@ pub(crate) struct StatsArgs {
     watch: bool,
     /// How often, at least 100ms.
     #[arg(long, value_name = "INTERVAL", default_value = "1s", requires = "watch")]
-    every: Millis,
+    every: Span,
     /// How to print; JSON under --watch is one object a line.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
@@ -144,45 +146,45 @@ fn micros(us: u64) -> String {
 pub(super) fn as_json(stats: &proto::GetStatsResponse) -> Value {
     json!({
         "memory": memory_json(stats.memory.as_ref()),
-        "entries": stats.entries,
-        "hits": stats.hits,
-        "misses": stats.misses,
-        "sets": stats.sets,
-        "deletes": stats.deletes,
-        "evictions": stats.evictions,
-        "expirations": stats.expirations,
-        "refusals": stats.refusals,
+        "entries": number(stats.entries),
+        "hits": number(stats.hits),
+        "misses": number(stats.misses),
+        "sets": number(stats.sets),
+        "deletes": number(stats.deletes),
+        "evictions": number(stats.evictions),
+        "expirations": number(stats.expirations),
+        "refusals": number(stats.refusals),
         "regime": stats.regime,
-        "uptime_ms": stats.uptime_ms,
+        "uptime_ms": number(stats.uptime_ms),
         "receipts": stats.receipts.iter().map(receipt_json).collect::<Vec<_>>(),
-        "appended_bytes": stats.appended_bytes,
-        "copied_bytes": stats.copied_bytes,
-        "requests": stats.requests,
+        "appended_bytes": number(stats.appended_bytes),
+        "copied_bytes": number(stats.copied_bytes),
+        "requests": number(stats.requests),
         "p50_us": stats.p50_us,
         "p99_us": stats.p99_us,
-        "open_connections": stats.open_connections,
+        "open_connections": number(stats.open_connections),
         "version": stats.version,
-        "at_ms": stats.at_ms,
+        "at_ms": number(stats.at_ms),
     })
 }
 
 /// A receipt with the names it has on the wire.
 pub(super) fn receipt_json(receipt: &proto::Receipt) -> Value {
     json!({
-        "id": receipt.id,
+        "id": number(receipt.id),
         "reason": receipt.reason,
-        "started_at_ms": receipt.started_at_ms,
-        "duration_us": receipt.duration_us,
-        "cpu_us": receipt.cpu_us,
-        "longest_step_us": receipt.longest_step_us,
-        "steps": receipt.steps,
-        "step_p999_us": receipt.step_p999_us,
-        "moved_bytes": receipt.moved_bytes,
-        "moved_items": receipt.moved_items,
-        "evicted_items": receipt.evicted_items,
-        "expired_items": receipt.expired_items,
-        "freed_segments": receipt.freed_segments,
-        "migrated_shards": receipt.migrated_shards,
+        "started_at_ms": number(receipt.started_at_ms),
+        "duration_us": number(receipt.duration_us),
+        "cpu_us": number(receipt.cpu_us),
+        "longest_step_us": number(receipt.longest_step_us),
+        "steps": number(receipt.steps),
+        "step_p999_us": number(receipt.step_p999_us),
+        "moved_bytes": number(receipt.moved_bytes),
+        "moved_items": number(receipt.moved_items),
+        "evicted_items": number(receipt.evicted_items),
+        "expired_items": number(receipt.expired_items),
+        "freed_segments": number(receipt.freed_segments),
+        "migrated_shards": number(receipt.migrated_shards),
         "before": memory_json(receipt.before.as_ref()),
         "after": memory_json(receipt.after.as_ref()),
     })
@@ -191,16 +193,16 @@ pub(super) fn receipt_json(receipt: &proto::Receipt) -> Value {
 fn memory_json(memory: Option<&proto::MemoryAccount>) -> Value {
     let Some(memory) = memory else { return Value::Null };
     json!({
-        "limit_bytes": memory.limit_bytes,
+        "limit_bytes": number(memory.limit_bytes),
         "limit_source": memory.limit_source,
-        "used_bytes": memory.used_bytes,
-        "rss_bytes": memory.rss_bytes,
-        "live_bytes": memory.live_bytes,
-        "dead_bytes": memory.dead_bytes,
-        "segment_bytes": memory.segment_bytes,
-        "index_bytes": memory.index_bytes,
-        "in_flight_bytes": memory.in_flight_bytes,
-        "budget_bytes": memory.budget_bytes,
+        "used_bytes": number(memory.used_bytes),
+        "rss_bytes": number(memory.rss_bytes),
+        "live_bytes": number(memory.live_bytes),
+        "dead_bytes": number(memory.dead_bytes),
+        "segment_bytes": number(memory.segment_bytes),
+        "index_bytes": number(memory.index_bytes),
+        "in_flight_bytes": number(memory.in_flight_bytes),
+        "budget_bytes": number(memory.budget_bytes),
     })
 }
 
@@ -229,6 +231,6 @@ mod tests {
         for part in ["64.0 MiB  cgroup memory.max", "25.0 %", "75.00 %", "#7", " 1 segment "] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
-        assert_eq!(as_json(&stats)["memory"]["limit_bytes"], 64 << 20);
+        assert_eq!(as_json(&stats)["memory"]["limit_bytes"], (64 << 20).to_string());
     }
 }

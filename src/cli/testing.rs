@@ -37,13 +37,14 @@ impl Rows {
 
     fn set(&self, item: proto::SetRequest) -> proto::SetResponse {
         self.0.lock().unwrap().insert(item.key, item.value);
-        proto::SetResponse { outcome: proto::set_response::Outcome::Stored.into(), version: 1 }
+        proto::SetResponse { outcome: proto::set_response::Outcome::Stored.into(), version: 1, refusal: None }
     }
 
     fn delete(&self, key: &Bytes) -> proto::DeleteResponse {
         use proto::delete_response::Outcome;
         let there = self.0.lock().unwrap().remove(key).is_some();
-        proto::DeleteResponse { outcome: if there { Outcome::Deleted } else { Outcome::NotFound }.into(), version: 0 }
+        let outcome = if there { Outcome::Deleted } else { Outcome::NotFound }.into();
+        proto::DeleteResponse { outcome, version: 0, refusal: None }
     }
 }
 
@@ -114,7 +115,7 @@ impl CacheService for Rows {
                 Some(Operation::Get(get)) => PipeResult::Get(rows.get(&get.key)),
                 Some(Operation::Set(set)) => PipeResult::Set(rows.set(set)),
                 Some(Operation::Delete(delete)) => PipeResult::Delete(rows.delete(&delete.key)),
-                _ => PipeResult::Error(proto::PipeError { code: 12, message: "not here".into(), retry_after_ms: 0 }),
+                _ => PipeResult::Error(proto::Refusal { code: 12, message: "not here".into(), ..Default::default() }),
             };
             Ok(proto::PipeResponse { id: asked.id, result: Some(result), window: 128 })
         });

@@ -2,9 +2,11 @@
 
 use super::in_flight::Share;
 use super::pipe::Pipe;
-use crate::cache::{Cache, Refusal};
+use super::status;
+use crate::cache::{Cache, Refusal, Results};
 use crate::proto::{self, cache_service_server::CacheService};
 use crate::store::Cursor;
+use bytes::Bytes;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -32,6 +34,11 @@ pub(super) fn share<T>(request: &Request<T>) -> Option<Arc<Share>> {
 /// Refuses a response that the connection has no room for.
 pub(super) fn room(share: Option<&Arc<Share>>, bytes: u64) -> Result<(), Refusal> {
     share.map_or(Ok(()), |share| share.room(bytes))
+}
+
+/// The results of a batch as they are sent: an item that was refused says why.
+fn each<T>(results: Results<T>, refused: impl Fn(proto::Refusal) -> T) -> Vec<T> {
+    results.into_iter().map(|result| result.unwrap_or_else(|refusal| refused(status::within(&refusal)))).collect()
 }
 
 #[tonic::async_trait]
@@ -73,21 +80,33 @@ impl CacheService for Service {
         request: Request<proto::BatchGetRequest>,
     ) -> Result<Response<proto::BatchGetResponse>, Status> {
         let share = share(&request);
-        Ok(Response::new(self.cache.batch_get(request.get_ref(), |bytes| room(share.as_ref(), bytes))?))
+        let results = self.cache.batch_get(request.get_ref(), |bytes| room(share.as_ref(), bytes))?;
+        let refused = |refusal| proto::GetResponse {
+            outcome: proto::get_response::Outcome::Refused.into(),
+            refusal: Some(refusal),
+            ..Default::default()
+        };
+        Ok(Response::new(proto::BatchGetResponse { results: each(results, refused) }))
     }
 
     async fn batch_set(
         &self,
         request: Request<proto::BatchSetRequest>,
     ) -> Result<Response<proto::BatchSetResponse>, Status> {
-        Ok(Response::new(self.cache.batch_set(request.get_ref())?))
+        let results = self.cache.batch_set(request.get_ref())?;
+        let outcome = proto::set_response::Outcome::Refused.into();
+        let refused = |refusal| proto::SetResponse { outcome, version: 0, refusal: Some(refusal) };
+        Ok(Response::new(proto::BatchSetResponse { results: each(results, refused) }))
     }
 
     async fn batch_delete(
         &self,
         request: Request<proto::BatchDeleteRequest>,
     ) -> Result<Response<proto::BatchDeleteResponse>, Status> {
-        Ok(Response::new(self.cache.batch_delete(request.get_ref())?))
+        let results = self.cache.batch_delete(request.get_ref())?;
+        let outcome = proto::delete_response::Outcome::Refused.into();
+        let refused = |refusal| proto::DeleteResponse { outcome, version: 0, refusal: Some(refusal) };
+        Ok(Response::new(proto::BatchDeleteResponse { results: each(results, refused) }))
     }
 
     async fn invalidate(
@@ -99,9 +118,12 @@ impl CacheService for Service {
 
     async fn scan(&self, request: Request<proto::ScanRequest>) -> Result<Response<Scan>, Status> {
         let share = share(&request);
-        let request = request.into_inner();
+        let mut request = request.into_inner();
         let next = Some(self.cache.cursor(&request.page_token)?);
         let left = if request.limit == 0 { u64::MAX } else { request.limit };
+        // Slices of the request keep the buffer it was decoded from, and a scan may go on for long.
+        request.prefix = Bytes::copy_from_slice(&request.prefix);
+        request.page_token = Bytes::new();
         Ok(Response::new(Scan { cache: self.cache.clone(), request, share, next, left }))
     }
 

@@ -90,14 +90,8 @@ impl Stream for Pipe {
             Some(Err(status)) => return Poll::Ready(Some(Err(status))),
             None => return Poll::Ready(None),
         };
-        let result = self.counted(request.operation).unwrap_or_else(|refusal| Answer::Error(error(&refusal)));
+        let result = self.counted(request.operation).unwrap_or_else(|refusal| Answer::Error(status::within(&refusal)));
         let window = if std::mem::replace(&mut self.announced, true) { 0 } else { WINDOW };
         Poll::Ready(Some(Ok(proto::PipeResponse { id: request.id, result: Some(result), window })))
     }
-}
-
-/// The refusal of one operation; the pipe goes on.
-fn error(refusal: &Refusal) -> proto::PipeError {
-    let (code, _, retry_after_ms) = status::table(refusal);
-    proto::PipeError { code: code.into(), message: refusal.to_string(), retry_after_ms }
 }

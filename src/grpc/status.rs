@@ -5,6 +5,7 @@
 //! the trailer `grpc-retry-pushback-ms`, which retry policies obey (gRFC A6).
 
 use crate::cache::Refusal;
+use crate::proto;
 use crate::store::Error;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -33,7 +34,8 @@ pub fn table(refusal: &Refusal) -> (Code, &'static str, u64) {
         Refusal::Conflicting { .. } => (Code::InvalidArgument, "CONFLICTING_FIELDS", NEVER),
         Refusal::Unsupported { .. } => (Code::Unimplemented, "NOT_SUPPORTED", NEVER),
         Refusal::NotACounter { .. } => (Code::FailedPrecondition, "NOT_A_COUNTER", NEVER),
-        Refusal::TooManyNamespaces { .. } => (Code::InvalidArgument, "TOO_MANY_NAMESPACES", NEVER),
+        Refusal::TooManyNamespaces { .. } => (Code::ResourceExhausted, "TOO_MANY_NAMESPACES", 1_000),
+        Refusal::ResponseFull { .. } => (Code::OutOfRange, "RESPONSE_FULL", NEVER),
         Refusal::PageToken => (Code::InvalidArgument, "PAGE_TOKEN", NEVER),
         Refusal::InFlight { .. } => (Code::ResourceExhausted, "TOO_MUCH_IN_FLIGHT", 20),
     }
@@ -56,6 +58,12 @@ pub fn of(refusal: &Refusal) -> Status {
         status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from(pushback));
     }
     status
+}
+
+/// A refusal within a response that goes on: of an operation of a pipe, or of an item of a batch.
+pub(super) fn within(refusal: &Refusal) -> proto::Refusal {
+    let (code, reason, retry_after_ms) = table(refusal);
+    proto::Refusal { code: code.into(), message: refusal.to_string(), retry_after_ms, reason: reason.to_owned() }
 }
 
 impl From<Refusal> for Status {

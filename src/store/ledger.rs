@@ -19,10 +19,12 @@ pub enum Account {
     Segments,
     /// The index of all shards.
     Index,
+    /// Tables that the cache keeps beside the store.
+    Tables,
 }
 
 /// In this time what is kept for bytes in flight falls to what is in flight, were it to fall evenly: half of the second
-/// in which the allocator gives its freed pages back (see `.cargo/config.toml`).
+/// in which the allocator gives its freed pages back (see `MALLOC_CONF` in `lib.rs`).
 const KEPT_MS: u64 = 500;
 /// What is kept above what is in flight, in bytes, is not worth keeping.
 const KEPT_BYTES: u64 = 4 << 10;
@@ -34,7 +36,7 @@ pub struct Ledger {
     most: u64,
     capacity: AtomicU64,
     total: AtomicU64,
-    accounts: [AtomicU64; 2],
+    accounts: [AtomicU64; 3],
     in_flight: AtomicU64,
     /// What the total holds of it.
     in_flight_kept: AtomicU64,
@@ -53,7 +55,7 @@ impl Ledger {
             most,
             capacity: AtomicU64::new(capacity.min(most)),
             total: zero(),
-            accounts: [zero(), zero()],
+            accounts: [zero(), zero(), zero()],
             in_flight: zero(),
             in_flight_kept: zero(),
         }
@@ -81,7 +83,7 @@ impl Ledger {
 
     /// Whether `bytes` of segments would fit if there were no other: otherwise it is vain to evict for them.
     pub fn could_hold(&self, bytes: u64) -> bool {
-        let fixed = self.used(Account::Index) + self.in_flight_kept();
+        let fixed = self.used(Account::Index) + self.used(Account::Tables) + self.in_flight_kept();
         fixed.saturating_add(bytes) <= self.capacity()
     }
 

@@ -52,8 +52,8 @@ pub struct Options {
     pub max_value_bytes: usize,
     /// The seed of the keyed hash.
     pub seed: [u64; 2],
-    /// Every version is larger than this: the time of the start, in units finer than writes can come, makes versions
-    /// grow over restarts too.
+    /// Every version is larger than this, and at most [`MAX_VERSION`]. [`first_version`] derives it from the time of the
+    /// start, so that versions grow over restarts too.
     pub first_version: u64,
     /// How many shards, a power of two up to 256. `None`: one for every 16 MiB of capacity, at most 64: each keeps a
     /// few pages of its own.
@@ -64,6 +64,17 @@ pub struct Options {
 
 /// The largest value a store can be made for, in bytes.
 pub const MAX_VALUE_BYTES: usize = (item::MAX_ITEM_WORDS - 256) * WORD_BYTES;
+
+/// Writes that always remain, whatever the clock says.
+const VERSIONS_LEFT: u64 = 1 << 49;
+
+/// The version from which a store that starts at this time counts up. A shard writes less than 2,048 times a millisecond,
+/// so that a restart never gives a version again. The clock reaches the bound in the year 2100; a clock that is wrong
+/// by centuries leaves [`VERSIONS_LEFT`] versions.
+pub fn first_version(unix_ms: u64) -> u64 {
+    const WRITES_PER_MS_BITS: u32 = 11;
+    unix_ms.min((MAX_VERSION - VERSIONS_LEFT) >> WRITES_PER_MS_BITS) << WRITES_PER_MS_BITS
+}
 
 impl Options {
     /// With everything chosen from the capacity, and a random seed.
@@ -76,7 +87,7 @@ impl Options {
             most_bytes: None,
             max_value_bytes: 1 << 20,
             seed: [random(), random()],
-            first_version: crate::clock::unix_ms() << 20,
+            first_version: first_version(crate::clock::unix_ms()),
             shards: None,
             segment_bytes: None,
         }
@@ -212,7 +223,8 @@ impl Store {
             bank_words,
         };
         let reservation = Reservation { most_bytes: most, reserved_bytes: layout.bytes() as u64, tried };
-        let shards = (0..shards as u32).map(|number| Shard::new(&ground, number, options.first_version)).collect();
+        let first_version = options.first_version.min(MAX_VERSION - VERSIONS_LEFT);
+        let shards = (0..shards as u32).map(|number| Shard::new(&ground, number, first_version)).collect();
         let max_value_bytes = options.max_value_bytes.min(MAX_VALUE_BYTES);
         Self { ground, shards, max_value_bytes, reservation, refusals: AtomicU64::new(0) }
     }
@@ -321,6 +333,19 @@ impl Store {
             shard.lock(&self.ground).invalidate(group, mark_stale);
         }
         Ok(())
+    }
+
+    /// Which namespaces other than the default one hold items, by number: expired and invalidated items count until the
+    /// cleaner has found them.
+    pub fn namespaces_in_use(&self) -> Vec<bool> {
+        let mut in_use = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock(&self.ground);
+            let counts = &shard.writer.by_namespace;
+            in_use.resize(in_use.len().max(counts.len()), false);
+            in_use.iter_mut().zip(counts).for_each(|(in_use, count)| *in_use |= *count > 0);
+        }
+        in_use
     }
 
     /// How many shards there are to be cleaned.

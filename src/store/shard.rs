@@ -51,7 +51,7 @@ use super::migrate::Migration;
 use super::policy::Share;
 use super::segment::{Extent, Pool, Segment, Tail};
 use super::slot::{Departure, Location};
-use super::types::{Item, Key, Lookup, Miss, Use};
+use super::types::{Item, Key, Lookup, MAX_VERSION, Miss, Use};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Arc, Fault, Mutex, MutexGuard, Swap, lock, planted};
 use std::collections::{HashMap, VecDeque};
@@ -189,6 +189,8 @@ pub(super) struct Writer {
     pub(super) voids: Vec<Void>,
     pub(super) sweep: Option<super::clean::Sweep>,
     pub(super) scratch: Vec<u8>,
+    /// Live items by the number of their namespace, up to the highest number seen; the default namespace is not counted.
+    pub(super) by_namespace: Vec<u32>,
 }
 
 /// The bank of the index that is not in use.
@@ -253,6 +255,7 @@ impl Shard {
             voids: Vec::new(),
             sweep: None,
             scratch: Vec::new(),
+            by_namespace: Vec::new(),
         };
         Self {
             number,
@@ -423,6 +426,7 @@ impl Locked<'_> {
     /// stored with Release afterwards).
     pub(super) fn next_version(&mut self) -> u64 {
         let next = self.version() + 1;
+        assert!(next <= MAX_VERSION, "versions are exhausted at {MAX_VERSION}");
         self.shard.version.store(next, Ordering::Relaxed);
         next
     }

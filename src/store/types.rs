@@ -17,6 +17,10 @@ pub struct Key<'a> {
 /// The longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 1024;
 
+/// The largest version. JavaScript and JSON readers hold integers in doubles, which are exact up to this number; a version
+/// that a client rounds would never compare equal again.
+pub const MAX_VERSION: u64 = (1 << 53) - 1;
+
 /// What is stored beside a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
@@ -106,11 +110,11 @@ pub enum Use {
 pub enum Condition {
     /// Always.
     Always,
-    /// Only when the key has no value.
+    /// Only when the key has no value. A negative entry is no value.
     Absent,
-    /// Only when the key has a value.
+    /// Only when the key has a value. A negative entry is no value.
     Present,
-    /// Only when the stored version is this one.
+    /// Only when the stored version is this one. A negative entry has a version; without an entry the version is 0.
     Version(u64),
 }
 

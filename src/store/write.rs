@@ -30,9 +30,11 @@ impl Locked<'_> {
         let Put { value, mut attributes, condition, keep_deadline } = put;
         let present = self.find_servable(key, hash, now_ms).ok().map(|(found, _)| found.facts);
         let version = present.map_or(0, |facts| facts.version);
+        // A negative entry has a version and no value.
+        let has_value = present.is_some_and(|facts| !facts.attributes.negative);
         match condition {
-            Condition::Absent if present.is_some() => return Ok(SetOutcome::NotStored(version)),
-            Condition::Present if present.is_none() => return Ok(SetOutcome::NotStored(0)),
+            Condition::Absent if has_value => return Ok(SetOutcome::NotStored(version)),
+            Condition::Present if !has_value => return Ok(SetOutcome::NotStored(version)),
             Condition::Version(wanted) if wanted != version => return Ok(SetOutcome::Conflict(version)),
             Condition::Always | Condition::Absent | Condition::Present | Condition::Version(_) => {}
         }
@@ -160,7 +162,7 @@ impl Locked<'_> {
         if planted(Fault::SlotBeforeBytes) {
             draft.write(self.ground.arena.words(self.range(location, words)));
         }
-        self.count_live(location, words, key.bytes.len() + value.len());
+        self.count_live(location, key.namespace, words, key.bytes.len() + value.len());
         let counts = &self.shard.counts;
         add(&counts.appended_bytes, words * super::arena::WORD_BYTES);
         add(&counts.sets, 1);
@@ -219,7 +221,12 @@ impl Locked<'_> {
     }
 
     /// Counts an item that has just become visible.
-    pub(super) fn count_live(&mut self, at: Location, words: usize, payload: usize) {
+    pub(super) fn count_live(&mut self, at: Location, namespace: u16, words: usize, payload: usize) {
+        if namespace != 0 {
+            let (by_namespace, number) = (&mut self.writer.by_namespace, usize::from(namespace));
+            by_namespace.resize(by_namespace.len().max(number + 1), 0);
+            by_namespace[number] += 1;
+        }
         let segment = self.writer.segments.get_mut(&at.segment()).expect("a visible item is in a segment");
         segment.live_words += words;
         segment.live_items += 1;
@@ -233,6 +240,10 @@ impl Locked<'_> {
     pub(super) fn bury(&mut self, at: Location) {
         let view = self.ground.view(at);
         let header = view.header();
+        let namespace = usize::from(view.namespace(header));
+        if namespace != 0 {
+            self.writer.by_namespace[namespace] -= 1;
+        }
         view.mark_dead();
         let segment = self.writer.segments.get_mut(&at.segment()).expect("a live item is in a segment");
         segment.live_words -= header.words();

@@ -42,7 +42,11 @@ pub(super) fn decode<'a>(kind: Kind, batch: bool, message: &'a [u8]) -> Result<R
         let mut found = 0;
         for part in Fields(message) {
             if let (1, Value::Bytes(result)) = part? {
-                found += usize::from(matches!(decode(kind, false, result)?, Reply::Done | Reply::Value(_)));
+                match decode(kind, false, result)? {
+                    Reply::Done | Reply::Value(_) => found += 1,
+                    Reply::Refused(why) => return Ok(Reply::Refused(why)),
+                    _ => {}
+                }
             }
         }
         return Ok(Reply::Many { found });
@@ -218,7 +222,7 @@ mod tests {
         assert_eq!(decode(Kind::Get, false, &miss.encode_to_vec()), Ok(Reply::Miss));
         let batch = proto::BatchGetResponse { results: vec![hit.clone(), miss, hit] }.encode_to_vec();
         assert_eq!(decode(Kind::Get, true, &batch), Ok(Reply::Many { found: 2 }));
-        let error = proto::PipeError { code: 8, message: "no room".into(), retry_after_ms: 5 };
+        let error = proto::Refusal { code: 8, message: "no room".into(), retry_after_ms: 5, ..Default::default() };
         let result = Some(proto::pipe_response::Result::Error(error));
         let piped = proto::PipeResponse { id: 3, result, window: 64 }.encode_to_vec();
         let piped = decode_piped(&piped).unwrap();

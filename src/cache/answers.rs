@@ -1,0 +1,115 @@
+//! The answers that a repeated request gets again.
+//!
+//! A request is remembered by a keyed hash of 128 bits, never by its bytes: a slice of a request keeps the whole buffer it
+//! was decoded from. Of two requests in one memory, a false match has the odds of 1 in 2^100.
+
+use crate::proto;
+use crate::store::{Account, Ledger};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::Arc;
+
+/// How long a request id is remembered, in milliseconds.
+pub(super) const REMEMBERED_MS: u64 = 60_000;
+/// How many are remembered; the oldest gives way.
+const MAX_REMEMBERED: usize = 4_096;
+/// What a place in the map and one in the queue take, in bytes; the map keeps a byte of its own for each.
+const MAP_BYTES: usize = size_of::<(Id, proto::IncrementResponse)>() + 1;
+const QUEUE_BYTES: usize = size_of::<(u64, Id)>();
+
+/// What a request is remembered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Id([u64; 2]);
+
+/// The answers of the last minute to requests that carried an id.
+#[derive(Debug)]
+pub(super) struct Answers {
+    hashers: [RandomState; 2],
+    by_id: HashMap<Id, proto::IncrementResponse>,
+    by_age: VecDeque<(u64, Id)>,
+    ledger: Arc<Ledger>,
+    /// What the ledger holds for them, in bytes.
+    counted_bytes: u64,
+}
+
+impl Answers {
+    pub(super) fn new(ledger: Arc<Ledger>) -> Self {
+        let (by_id, by_age) = (HashMap::new(), VecDeque::new());
+        Self { hashers: [RandomState::new(), RandomState::new()], by_id, by_age, ledger, counted_bytes: 0 }
+    }
+
+    /// What a request of this id is remembered by.
+    pub(super) fn id(&self, namespace: &str, key: &[u8], request_id: &str) -> Id {
+        let [a, b] = &self.hashers;
+        let hash = |hasher: &RandomState| hasher.hash_one((namespace, key, request_id));
+        Id([hash(a), hash(b)])
+    }
+
+    pub(super) fn get(&self, id: Id) -> Option<proto::IncrementResponse> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// Forgets what is older than a minute.
+    pub(super) fn forget_old(&mut self, now_ms: u64) {
+        let is_old = |at_ms: u64| at_ms.saturating_add(REMEMBERED_MS) <= now_ms;
+        self.forget(|answers| answers.by_age.front().is_some_and(|(at_ms, _)| is_old(*at_ms)));
+        let len = self.by_age.len();
+        if len < self.by_age.capacity() / 4 {
+            self.by_age.shrink_to(len * 2);
+            self.by_id.shrink_to(len * 2);
+            self.count();
+        }
+    }
+
+    pub(super) fn remember(&mut self, id: Id, answer: proto::IncrementResponse, now_ms: u64) {
+        self.forget(|answers| answers.by_age.len() >= MAX_REMEMBERED);
+        self.by_age.push_back((now_ms, id));
+        self.by_id.insert(id, answer);
+        self.count();
+    }
+
+    fn forget(&mut self, goes_on: impl Fn(&Self) -> bool) {
+        while goes_on(self)
+            && let Some((_, id)) = self.by_age.pop_front()
+        {
+            self.by_id.remove(&id);
+        }
+    }
+
+    /// Brings the ledger up to what the tables take. They are bounded and small, and an answer that was given must be
+    /// remembered: so the bytes are counted whatever the capacity, and the engine makes room for them.
+    fn count(&mut self) {
+        let buckets = self.by_id.capacity() * 8 / 7; // the map is never fuller than 7/8
+        let bytes = (buckets * MAP_BYTES + self.by_age.capacity() * QUEUE_BYTES) as u64;
+        match bytes.checked_sub(self.counted_bytes) {
+            Some(more) => self.ledger.force(Account::Tables, more),
+            None => self.ledger.release(Account::Tables, self.counted_bytes - bytes),
+        }
+        self.counted_bytes = bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembered_requests_are_bounded_and_in_the_ledger() {
+        let ledger = Arc::new(Ledger::new(1 << 20));
+        let mut answers = Answers::new(ledger.clone());
+        let answer = |value| proto::IncrementResponse { found: true, value, version: 1 };
+        let id = |answers: &Answers, i: usize| answers.id("n", b"k", &i.to_string());
+        for i in 0..2 * MAX_REMEMBERED {
+            let id = id(&answers, i);
+            answers.remember(id, answer(i as i64), 1_000);
+        }
+        assert_eq!(answers.get(id(&answers, 0)), None, "the oldest gave way");
+        assert_eq!(answers.get(id(&answers, MAX_REMEMBERED)), Some(answer(MAX_REMEMBERED as i64)));
+        let full = ledger.used(Account::Tables);
+        assert!((MAX_REMEMBERED * (MAP_BYTES + QUEUE_BYTES)..1 << 20).contains(&(full as usize)), "{full}");
+        answers.forget_old(1_000 + REMEMBERED_MS);
+        assert_eq!(answers.get(id(&answers, MAX_REMEMBERED)), None);
+        assert_eq!(ledger.used(Account::Tables), 0, "their memory is given back");
+        assert_ne!(answers.id("a", b"bc", ""), answers.id("ab", b"c", ""), "fields do not run into each other");
+    }
+}
