@@ -175,7 +175,12 @@ impl Server {
         let setting = tuning.setting();
         if let Some((found_bytes, found_in)) = at_start.beyond_machine {
             let (limit_bytes, found_in) = (at_start.limit_bytes, found_in.name());
-            tracing::warn!(limit_bytes, found_bytes, found_in, "memory limit exceeds the machine's memory, which holds instead");
+            tracing::warn!(
+                limit_bytes,
+                found_bytes,
+                found_in,
+                "memory limit exceeds the machine's memory, which holds instead"
+            );
         }
         if at_start.is_default_limit() {
             let limit_bytes = at_start.limit_bytes;
