@@ -24,10 +24,12 @@ fn run(block: &str, ebb: &Ebb, folder: &std::path::Path) -> String {
     let root = env!("CARGO_MANIFEST_DIR");
     let program = program().get_program().to_str().unwrap().to_owned();
     let block = block.replace("tests/inject/pods", &format!("{root}/tests/inject/pods"));
+    let block = block.replace("127.0.0.1:7070", &ebb.data).replace("127.0.0.1:7071", &ebb.admin);
     let script = format!("set -eu\nebb() {{ '{program}' \"$@\"; }}\n{block}");
     let output = Command::new("bash")
         .args(["-c", &script])
         .current_dir(folder)
+        .env("SERVER", ebb.child.id().to_string())
         .env("EBB_ADDR", &ebb.data)
         .env("EBB_ADMIN_ADDR", &ebb.admin)
         .output()
@@ -45,6 +47,8 @@ fn getting_started_works_as_it_is_written() {
     let ebb = Ebb::start(&["--max-memory", "256Mi"]);
     let folder = tempfile::tempdir().unwrap();
     let said: Vec<String> = rest.iter().map(|block| run(block, &ebb, folder.path())).collect();
+    let moved = ebb.metric("ebb_cleaner_freed_segments_total{reason=\"drift\"} ");
+    assert!(moved > 0, "memory came back in the server whose page is open");
     for (block, words) in said.iter().zip(["hello", "all is well", "watermarks.high", ""]) {
         assert!(block.contains(words), "{words:?} is missing in\n{block}");
     }
