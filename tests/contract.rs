@@ -41,8 +41,7 @@ async fn limits(client: &mut Client) -> GetCapabilitiesResponse {
 async fn only_a_stored_entry_creates_a_namespace() {
     let ebb = Ebb::start(&[]);
     let mut client = connect(&ebb).await;
-    let max = limits(&mut client).await.max_namespaces as usize;
-    assert_eq!(max, 1_024);
+    let max = 1_024;
     for number in 0..max + 10 {
         let namespace = format!("unknown{number}");
         let read = client.get(GetRequest { namespace: namespace.clone(), ..get("k") }).await.unwrap().into_inner();
@@ -97,7 +96,7 @@ async fn only_a_stored_entry_creates_a_namespace() {
 async fn the_number_of_an_empty_namespace_is_reused() {
     let ebb = Ebb::start(&[]);
     let mut client = connect(&ebb).await;
-    let max = limits(&mut client).await.max_namespaces as usize;
+    let max = 1_024;
     for number in 1..max {
         client.set(in_namespace(number)).await.unwrap();
     }
@@ -433,4 +432,38 @@ async fn remembered_requests_keep_no_part_of_the_stream() {
     }
     assert_eq!(answered, 600);
     until("the stream's memory is given back", || ebb.rss_bytes() < 64 << 20);
+}
+
+fn doctor(ebb: &Ebb) -> String {
+    let output = program().args(["doctor", "--admin-addr", &ebb.admin]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn a_limit_beyond_the_machine_is_named() {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let kib = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")).unwrap();
+    let machine = kib.trim().parse::<u64>().unwrap() << 10;
+    let files = tempfile::tempdir().unwrap();
+    for (name, text) in [("memory.max", (machine + 4096).to_string()), ("memory.stat", "anon 1\n".to_owned())] {
+        std::fs::write(files.path().join(name), text).unwrap();
+    }
+    std::fs::create_dir(files.path().join("memory")).unwrap();
+    for (name, text) in [("limit_in_bytes", (machine + 4096).to_string()), ("stat", "rss 1\n".to_owned())] {
+        std::fs::write(files.path().join(format!("memory/memory.{name}")), text).unwrap();
+    }
+    for (root, arguments, named) in [
+        ("/does/not/exist", &["--max-memory", "1Ti"][..], "max_memory"),
+        (files.path().to_str().unwrap(), &[], "cgroup memory."),
+    ] {
+        let mut command = program();
+        command.env("EBB_CGROUP_ROOT", root).args(common::SERVE).args(arguments);
+        let ebb = Ebb::spawn(command);
+        until("a warning is logged", || ebb.logged("memory limit exceeds the machine's memory") == 1);
+        assert_eq!(ebb.metric("ebb_memory_limit_bytes "), machine, "{named}");
+        assert_eq!(ebb.metric("ebb_memory_limit_source{source=\"machine memory\"} "), 1, "{named}");
+        let found = doctor(&ebb);
+        assert!(found.contains("limit_beyond_machine") && found.contains(named), "{found}");
+        assert!(!found.contains("no_memory_limit"), "{found}");
+    }
 }

@@ -10,7 +10,7 @@ use super::units::bytes;
 use super::{Failure, Outcome, output, stats};
 use crate::proto;
 use crate::proto::compact_response::Update;
-use crate::units::{ByteSize, Span};
+use crate::units::{ByteSize, Percent, Span};
 
 /// Compact now, show progress, and print the receipt.
 #[derive(Args, Debug)]
@@ -21,8 +21,8 @@ Examples:
   ebb compact --target-occupancy 80    stop when segments are 80 % full")]
 pub(crate) struct CompactArgs {
     /// Stop when segments are this full of live bytes, in percent. 0: as full as can be.
-    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
-    target_occupancy: u32,
+    #[arg(long, value_name = "PERCENT", default_value = "0")]
+    target_occupancy: Percent,
     /// Only say what it would do.
     #[arg(long)]
     dry_run: bool,
@@ -36,7 +36,8 @@ pub(crate) struct CompactArgs {
 /// Compacts, shows progress, prints the receipt.
 pub(super) async fn compact(args: CompactArgs) -> Outcome {
     let refuse = |s: tonic::Status| refused("compact", &args.at.admin_addr, &s);
-    let request = proto::CompactRequest { target_occupancy_percent: args.target_occupancy, dry_run: args.dry_run };
+    let request =
+        proto::CompactRequest { target_occupancy_percent: args.target_occupancy.0.into(), dry_run: args.dry_run };
     let mut stream = args.at.connect().await?.compact(request).await.map_err(refuse)?.into_inner();
     let bar = if output::shows_progress() { ProgressBar::new(100) } else { ProgressBar::hidden() };
     bar.set_style(ProgressStyle::with_template("compacting {bar:40} {pos:>3} % {elapsed}")?);

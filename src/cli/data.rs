@@ -12,7 +12,7 @@ use super::connect::{DataAt, Output, refused};
 use super::{Failure, Outcome};
 use super::{json, output};
 use crate::proto;
-use crate::units::Span;
+use crate::units::{Percent, Span};
 
 /// What names one key.
 #[derive(Args, Debug)]
@@ -122,8 +122,8 @@ pub(crate) struct SetArgs {
     #[arg(long, value_name = "TTL")]
     soft_ttl: Option<Span>,
     /// Spread both deadlines by up to this many percent, at most 50.
-    #[arg(long, value_name = "PERCENT", default_value_t = 0)]
-    jitter: u32,
+    #[arg(long, value_name = "PERCENT", default_value = "0")]
+    jitter: Percent,
     /// A number stored beside the value.
     #[arg(long, default_value_t = 0)]
     flags: u32,
@@ -175,7 +175,7 @@ pub(super) async fn set(args: SetArgs) -> Outcome {
         namespace: args.key.namespace.clone(),
         ttl_ms: args.ttl.map_or(0, |ttl| ttl.0),
         soft_ttl_ms: args.soft_ttl.map_or(0, |ttl| ttl.0),
-        jitter_percent: args.jitter,
+        jitter_percent: args.jitter.0.into(),
         flags: args.flags,
         condition,
         keep_ttl: args.keep_ttl,

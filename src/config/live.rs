@@ -6,7 +6,7 @@
 
 use super::layers::{self, Flags, Problems};
 use super::source::{Source, Texts};
-use super::{Config, Effective, Row, Tuning};
+use super::{Compaction, Config, Effective, Row, Tuning};
 use crate::clock;
 
 /// The configuration in force, and how it is looked at again.
@@ -31,6 +31,8 @@ pub struct Live {
 pub struct InForce {
     /// Every knob, and where its value comes from.
     pub rows: Vec<Row>,
+    /// Whether compaction starts by itself.
+    pub compaction: Compaction,
     /// Why what is on disk is not in force, if so.
     pub problem: Option<String>,
     /// Counts up from 1 each time another one takes hold.
@@ -105,7 +107,13 @@ impl Live {
     pub fn in_force(&self) -> InForce {
         let Self { effective, problem, generation, applied_at_ms, .. } = self;
         let (generation, applied_at_ms) = (*generation, *applied_at_ms);
-        InForce { rows: effective.rows.clone(), problem: problem.clone(), generation, applied_at_ms }
+        InForce {
+            rows: effective.rows.clone(),
+            compaction: effective.config.tuning.compaction,
+            problem: problem.clone(),
+            generation,
+            applied_at_ms,
+        }
     }
 
     /// The tuning in force.

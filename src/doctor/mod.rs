@@ -6,7 +6,7 @@
 //! after. The total stands beside it.
 
 use crate::clock;
-use crate::config::InForce;
+use crate::config::{Compaction, InForce};
 use crate::history::{History, Point};
 use crate::memory::{Regime, Snapshot};
 use crate::sources::{SocketFiles, Sources};
@@ -304,8 +304,7 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         Severity::Warning,
         "compaction_off",
         |f| {
-            let off = f.config.rows.iter().any(|row| row.key == "compaction" && row.value.trim_matches('"') == "off");
-            (off && f.stats.dead_bytes > f.stats.item_bytes / 4)
+            (f.config.compaction == Compaction::Off && f.stats.dead_bytes > f.stats.item_bytes / 4)
                 .then(|| format!("compaction is off, and {} of segments hold nothing live", mib(f.stats.dead_bytes)))
         },
         "set compaction to auto, or run `ebb compact`",

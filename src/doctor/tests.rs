@@ -1,7 +1,6 @@
 //! The rules, each on its own and as what an operator is told over an hour.
 
 use super::*;
-use crate::config::Row;
 use crate::memory::{Events, LimitSource, Pressure, Reading};
 
 fn healthy() -> (Snapshot, Stats, InForce) {
@@ -77,8 +76,7 @@ fn each_trouble_is_named() {
         ("swap_in_use", |s| s.0.container.swap_bytes = 4096),
         ("memory_pressure", |s| s.0.container.pressure = Pressure { percent: 12.0, total_micros: 1 }),
         ("compaction_off", |s| {
-            let row = Row { key: "compaction".to_owned(), value: "off".to_owned(), source: "file".to_owned() };
-            (s.2.rows, s.1.dead_bytes) = (vec![row], 50 * MIB);
+            (s.2.compaction, s.1.dead_bytes) = (Compaction::Off, 50 * MIB);
         }),
         ("huge_pages_on", |s| s.0.container.huge_bytes = MIB),
         ("request_below_limit", |s| s.0.request_bytes = Some(64 * MIB)),
