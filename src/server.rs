@@ -4,7 +4,7 @@ use crate::cache::{Cache, Transport};
 use crate::cleaner::{Cleaner, Order};
 use crate::clock::{self, Clock};
 use crate::config::{Boot, Compaction, Live, LogLevel, Reload, Tuning};
-use crate::grpc::{Address, Admin, InFlight, Limits, Listener, Plane, Services, Stage};
+use crate::grpc::{Address, Admin, Connections, InFlight, Limits, Listener, Plane, Services, Stage};
 use crate::history::History;
 use crate::http;
 use crate::k8s::pod_events::{Fates, PodEvents};
@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
@@ -232,7 +232,7 @@ impl Server {
             in_flight: in_flight.clone(),
             traffic: sources.traffic.clone(),
             tracer: sources.tracer.clone(),
-            permits: Arc::new(Semaphore::new(limits.connections)),
+            connections: Connections::new(limits.connections),
             listeners: listeners.subscribe(),
             drain: drain.clone(),
         };

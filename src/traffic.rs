@@ -213,7 +213,7 @@ impl Durations {
 }
 
 /// Why requests are refused, as [`crate::grpc::status::table`] names it.
-pub const REASONS: [&str; 16] = [
+pub const REASONS: [&str; 20] = [
     "KEY_LENGTH",
     "VALUE_TOO_LARGE",
     "NO_SPACE",
@@ -230,7 +230,61 @@ pub const REASONS: [&str; 16] = [
     "RESPONSE_FULL",
     "PAGE_TOKEN",
     "TOO_MUCH_IN_FLIGHT",
+    "MESSAGE_TOO_LARGE",
+    "METADATA_TOO_LARGE",
+    "MALFORMED_MESSAGE",
+    "REQUEST_STALLED",
 ];
+
+/// Why the transport ended a connection or a call before a service saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Rejection {
+    /// The client speaks HTTP/1.
+    Http1,
+    /// The client speaks TLS.
+    Tls,
+    /// The client speaks the Redis protocol.
+    Redis,
+    /// The client speaks no protocol that is known here.
+    UnknownProtocol,
+    /// More control frames than the connection's work explains.
+    ControlFrames,
+    /// A header list that is not decoded.
+    HeaderList,
+    /// A call beyond those that may wait to run.
+    RefusedStream,
+    /// An idle connection closed for a new one.
+    ConnectionCap,
+}
+
+impl Rejection {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 8] = [
+        Self::Http1,
+        Self::Tls,
+        Self::Redis,
+        Self::UnknownProtocol,
+        Self::ControlFrames,
+        Self::HeaderList,
+        Self::RefusedStream,
+        Self::ConnectionCap,
+    ];
+
+    /// The stable name, as in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Tls => "tls",
+            Self::Redis => "redis",
+            Self::UnknownProtocol => "unknown_protocol",
+            Self::ControlFrames => "control_frames",
+            Self::HeaderList => "header_list",
+            Self::RefusedStream => "refused_stream",
+            Self::ConnectionCap => "connection_cap",
+        }
+    }
+}
 
 /// What all lanes together have counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -241,6 +295,8 @@ pub struct Totals {
     pub durations: [[Durations; OUTCOMES]; METHODS],
     /// By reason, in the order of [`REASONS`].
     pub refusals: [u64; REASONS.len()],
+    /// By kind.
+    pub rejections: [u64; Rejection::ALL.len()],
     /// Calls that have begun and not ended.
     pub open_calls: u64,
     /// Connections that were accepted.
@@ -264,6 +320,7 @@ pub(crate) struct Lane {
     buckets: [[[AtomicU64; BUCKETS]; OUTCOMES]; METHODS],
     sum_nanos: [[AtomicU64; OUTCOMES]; METHODS],
     refusals: [AtomicU64; REASONS.len()],
+    rejections: [AtomicU64; Rejection::ALL.len()],
     calls: [AtomicU64; 2],
     connections: [AtomicU64; 2],
 }
@@ -290,6 +347,7 @@ impl Default for Lane {
             buckets: [const { [const { [const { AtomicU64::new(0) }; BUCKETS] }; OUTCOMES] }; METHODS],
             sum_nanos: [const { [const { AtomicU64::new(0) }; OUTCOMES] }; METHODS],
             refusals: zeros(),
+            rejections: zeros(),
             calls: zeros(),
             connections: zeros(),
         }
@@ -318,6 +376,11 @@ impl Lane {
         if let Some(at) = REASONS.iter().position(|known| *known == reason) {
             add(&self.refusals[at], 1);
         }
+    }
+
+    /// Counts connections or calls that the transport ended.
+    pub(crate) fn rejected(&self, rejection: Rejection, count: u64) {
+        add(&self.rejections[rejection as usize], count);
     }
 
     /// Counts a call that begins or ends.
@@ -369,6 +432,7 @@ impl Traffic {
             ended: std::array::from_fn(|method| std::array::from_fn(|code| sum(&|lane| &lane.ended[method][code]))),
             durations: std::array::from_fn(|method| std::array::from_fn(|outcome| durations(method, outcome))),
             refusals: std::array::from_fn(|reason| sum(&|lane| &lane.refusals[reason])),
+            rejections: std::array::from_fn(|kind| sum(&|lane| &lane.rejections[kind])),
             open_calls,
             accepted_connections,
             open_connections,

@@ -91,17 +91,42 @@ pub enum Refusal {
     /// The token is not one that a scan gave out.
     #[error("`page_token` is not one that a scan of this server gave out")]
     PageToken,
-    /// The connection, or all of them together, have too much in flight.
-    #[error("{need} bytes cannot be taken in flight {whose}: {used} are, {max} may be")]
+    /// What may be in flight is in use, and did not become free in time.
+    #[error("in-flight quota of {whose} exceeded: {need} bytes requested, {used} of {max} in use")]
     InFlight {
-        /// What the request needs.
+        /// Bytes that the message needs.
         need: u64,
-        /// What is in flight.
+        /// Bytes in use.
         used: u64,
-        /// What may be.
+        /// Bytes that may be in use.
         max: u64,
-        /// Of this connection, or of all.
+        /// Whose quota it is.
         whose: &'static str,
+    },
+    /// The message is longer than any that is served.
+    #[error("message: {len} bytes are too many (at most {max})")]
+    MessageTooLarge {
+        /// Its length in bytes.
+        len: u64,
+        /// The longest that is served.
+        max: u64,
+    },
+    /// The headers of the call are longer than any that are served.
+    #[error("metadata: {len} bytes are too many (at most {max}, 32 of them for each entry)")]
+    MetadataTooLarge {
+        /// Their size in bytes, as HTTP/2 counts it.
+        len: usize,
+        /// The largest size that is served.
+        max: usize,
+    },
+    /// The message cannot be decoded.
+    #[error("message: malformed: {0}")]
+    Malformed(&'static str),
+    /// The request did not arrive.
+    #[error("request: no progress within {patience_ms} ms, or too little while other calls waited")]
+    Stalled {
+        /// How long a request may stand still, in milliseconds.
+        patience_ms: u64,
     },
 }
 

@@ -1,15 +1,17 @@
 //! `ebb.v1.CacheService`: from calls to the cache, and nothing else.
 
-use super::in_flight::Share;
 use super::pipe::Pipe;
+use super::quota::CallQuota;
 use super::status;
 use crate::cache::{Cache, Refusal, Results};
 use crate::proto::{self, cache_service_server::CacheService};
 use crate::store::Cursor;
 use bytes::Bytes;
+use std::cell::Cell;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -26,14 +28,49 @@ impl Service {
     }
 }
 
-/// The share of the connection a request came over; requests of a test without a connection have none.
-pub(super) fn share<T>(request: &Request<T>) -> Option<Arc<Share>> {
-    request.extensions().get::<Arc<Share>>().cloned()
+/// The quota of a call; a request without a connection, as tests make them, has none.
+pub(super) fn quota<T>(request: &Request<T>) -> Option<Arc<CallQuota>> {
+    request.extensions().get::<Arc<CallQuota>>().cloned()
 }
 
-/// Refuses a response that the connection has no room for.
-pub(super) fn room(share: Option<&Arc<Share>>, bytes: u64) -> Result<(), Refusal> {
-    share.map_or(Ok(()), |share| share.room(bytes))
+/// Asks whether a response with so many bytes of values may be built.
+type Room<'a> = &'a dyn Fn(u64) -> Result<(), Refusal>;
+
+/// Makes the response that `read` builds, as soon as there is room for its values. What was read is given back while the
+/// call waits, and is read anew.
+async fn with_room<T>(
+    quota: Option<Arc<CallQuota>>,
+    mut read: impl FnMut(Room<'_>) -> Result<T, Refusal>,
+) -> Result<Response<T>, Status> {
+    let Some(quota) = quota else { return Ok(Response::new(read(&|_| Ok(()))?)) };
+    let mut granted = None;
+    loop {
+        let (response, asked) = {
+            let asked = Cell::new(0);
+            let room = |bytes| {
+                asked.set(bytes);
+                match granted {
+                    Some(granted) if bytes <= granted => Ok(()),
+                    Some(_) => Err(quota.no_room(bytes)),
+                    None => quota.has_room(bytes),
+                }
+            };
+            (read(&room), asked.get())
+        };
+        match response {
+            Ok(response) if granted.is_some() => return Ok(Response::new(response)),
+            Ok(response) => {
+                quota.try_room(asked)?;
+                return Ok(Response::new(response));
+            }
+            Err(Refusal::InFlight { .. }) => {
+                let wanted = asked.max(2 * granted.unwrap_or(0));
+                quota.clone().wait_for_room(wanted).await?;
+                granted = Some(wanted);
+            }
+            Err(refusal) => return Err(refusal.into()),
+        }
+    }
 }
 
 /// The results of a batch as they are sent: an item that was refused says why.
@@ -47,9 +84,12 @@ impl CacheService for Service {
     type PipeStream = Pipe;
 
     async fn get(&self, request: Request<proto::GetRequest>) -> Result<Response<proto::GetResponse>, Status> {
-        let response = self.cache.get(request.get_ref())?;
-        room(share(&request).as_ref(), response.value.len() as u64)?;
-        Ok(Response::new(response))
+        let read = |room: Room<'_>| {
+            let response = self.cache.get(request.get_ref())?;
+            room(response.value.len() as u64)?;
+            Ok(response)
+        };
+        with_room(quota(&request), read).await
     }
 
     async fn set(&self, request: Request<proto::SetRequest>) -> Result<Response<proto::SetResponse>, Status> {
@@ -79,14 +119,16 @@ impl CacheService for Service {
         &self,
         request: Request<proto::BatchGetRequest>,
     ) -> Result<Response<proto::BatchGetResponse>, Status> {
-        let share = share(&request);
-        let results = self.cache.batch_get(request.get_ref(), |bytes| room(share.as_ref(), bytes))?;
         let refused = |refusal| proto::GetResponse {
             outcome: proto::get_response::Outcome::Refused.into(),
             refusal: Some(refusal),
             ..Default::default()
         };
-        Ok(Response::new(proto::BatchGetResponse { results: each(results, refused) }))
+        let read = |room: Room<'_>| {
+            let results = self.cache.batch_get(request.get_ref(), room)?;
+            Ok(proto::BatchGetResponse { results: each(results, refused) })
+        };
+        with_room(quota(&request), read).await
     }
 
     async fn batch_set(
@@ -117,19 +159,19 @@ impl CacheService for Service {
     }
 
     async fn scan(&self, request: Request<proto::ScanRequest>) -> Result<Response<Scan>, Status> {
-        let share = share(&request);
+        let quota = quota(&request);
         let mut request = request.into_inner();
         let next = Some(self.cache.cursor(&request.page_token)?);
         let left = if request.limit == 0 { u64::MAX } else { request.limit };
         // Slices of the request keep the buffer it was decoded from, and a scan may go on for long.
         request.prefix = Bytes::copy_from_slice(&request.prefix);
         request.page_token = Bytes::new();
-        Ok(Response::new(Scan { cache: self.cache.clone(), request, share, next, left }))
+        Ok(Response::new(Scan { cache: self.cache.clone(), request, quota, next, left, pause: None }))
     }
 
     async fn pipe(&self, request: Request<Streaming<proto::PipeRequest>>) -> Result<Response<Pipe>, Status> {
-        let share = share(&request);
-        Ok(Response::new(Pipe::new(self.cache.clone(), request.into_inner(), share)))
+        let quota = quota(&request);
+        Ok(Response::new(Pipe::new(self.cache.clone(), request.into_inner(), quota)))
     }
 
     async fn get_capabilities(
@@ -140,37 +182,59 @@ impl CacheService for Service {
     }
 }
 
+/// Something that a stream waits for.
+pub(super) type Pause = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
+
 /// The portions of a scan, each made when the transport has room for it.
-#[derive(Debug)]
 pub(super) struct Scan {
     cache: Arc<Cache>,
     request: proto::ScanRequest,
-    share: Option<Arc<Share>>,
+    quota: Option<Arc<CallQuota>>,
     next: Option<Cursor>,
     left: u64,
+    pause: Option<Pause>,
 }
 
 impl Stream for Scan {
     type Item = Result<proto::ScanResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Some(from) = self.next.filter(|_| self.left > 0) else { return Poll::Ready(None) };
-        match self.cache.scan(&self.request, from, self.left) {
-            Ok((response, next)) => {
-                self.next = next;
-                self.left -= (response.entries.len() as u64).min(self.left);
-                if response.entries.is_empty() && next.is_some() {
-                    // Nothing of this namespace so far: let others have the thread before looking on.
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                let bytes = response.entries.iter().map(|entry| entry.value.len() as u64).sum();
-                match room(self.share.as_ref(), bytes) {
-                    Ok(()) => Poll::Ready(Some(Ok(response))),
-                    Err(refusal) => self.end_with(refusal),
+        loop {
+            let mut has_room = false;
+            if let Some(pause) = &mut self.pause {
+                let paused = ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+                has_room = true;
+                if let Err(refusal) = paused {
+                    return self.end_with(refusal);
                 }
             }
-            Err(refusal) => self.end_with(refusal),
+            let Some(from) = self.next.filter(|_| self.left > 0) else { return Poll::Ready(None) };
+            let (response, next) = match self.cache.scan(&self.request, from, self.left) {
+                Ok(found) => found,
+                Err(refusal) => return self.end_with(refusal),
+            };
+            if response.entries.is_empty() && next.is_some() {
+                // Nothing of this namespace so far: others have the thread, and their sockets are looked at, first.
+                self.next = next;
+                self.pause = Some(Box::pin(async {
+                    tokio::task::yield_now().await;
+                    Ok(())
+                }));
+                continue;
+            }
+            let bytes = response.entries.iter().map(|entry| entry.value.len() as u64).sum();
+            if let Some(quota) = &self.quota
+                && !has_room
+                && quota.try_room(bytes).is_err()
+            {
+                let quota = quota.clone();
+                self.pause = Some(Box::pin(quota.wait_for_room(bytes)));
+                continue;
+            }
+            self.next = next;
+            self.left -= (response.entries.len() as u64).min(self.left);
+            return Poll::Ready(Some(Ok(response)));
         }
     }
 }

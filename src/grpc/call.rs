@@ -4,7 +4,7 @@ use super::drain::Stage;
 use super::status;
 use crate::cache::Refusal;
 use crate::spans::{Sampled, Tracer};
-use crate::traffic::{Edge, Lane, Method, Outcome};
+use crate::traffic::{Edge, Lane, Method, Outcome, Rejection};
 use http::{HeaderMap, Request};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,6 +58,11 @@ impl Calls {
             _ => Stage::Ending,
         };
         Call { calls: self.clone(), method, leaves_at, began: Instant::now(), sampled, ended: false }
+    }
+
+    /// Counts what the transport ended.
+    pub(super) fn rejected(&self, rejection: Rejection, count: u64) {
+        self.watchers.lane.rejected(rejection, count);
     }
 
     /// How many have begun.

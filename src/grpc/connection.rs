@@ -6,65 +6,94 @@
 
 use super::Limits;
 use super::call::{Calls, Watchers};
+use super::connections::Connections;
 use super::drain::{Stage, reached};
+use super::guard::{Activity, Guarded, MAX_HEADER_LIST_BYTES, first_bytes};
 use super::http2::{Accepting, Dispatch};
-use super::in_flight::{InFlight, Share};
+use super::quota::{InFlight, Quota};
 use super::services::Services;
-use super::stuck::Stuck;
-use super::watched::{Moved, Watched};
+use super::unread::Unread;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, interval_at, timeout};
 
 /// The client's preface and an empty SETTINGS frame: less is no handshake.
 const HANDSHAKE_BYTES: u64 = 24 + 9;
 
-/// Serves a connection until either side ends it.
-pub(super) async fn serve<S>(
-    stream: S,
-    services: Services,
-    in_flight: Arc<InFlight>,
-    limits: Limits,
-    watchers: Watchers,
-    keepalive: bool,
-    mut drain: watch::Receiver<Stage>,
-) where
+/// What every connection of a plane is served with.
+#[derive(Clone)]
+pub(super) struct Served {
+    pub(super) services: Services,
+    pub(super) in_flight: Arc<InFlight>,
+    pub(super) limits: Limits,
+    pub(super) watchers: Watchers,
+    pub(super) connections: Arc<Connections>,
+    pub(super) drain: watch::Receiver<Stage>,
+}
+
+/// Serves a connection until either side ends it. A Unix socket's authorities are made acceptable; only TCP connections
+/// are pinged, since the end of a local peer is always seen.
+pub(super) async fn serve<S>(mut stream: S, served: Served, is_local: bool)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let Served { services, in_flight, limits, watchers, connections, mut drain } = served;
     let opened = Instant::now();
-    let moved = Arc::new(Moved::default());
-    let share = Share::new(in_flight, watchers.lane.clone());
+    let activity = Arc::new(Activity::default());
+    let quota = Quota::new(in_flight, watchers.lane.clone());
     let calls = Calls::new(watchers, drain.clone());
+    let entry = connections.enter(calls.clone());
+    let known = tokio::select! {
+        known = timeout(limits.handshake_timeout, first_bytes(&mut stream)) => known,
+        () = reached(&mut drain, Stage::Draining) => return,
+    };
+    let Ok(Ok(Some((protocol, first)))) = known else { return };
+    if let Some(rejection) = protocol.rejection() {
+        calls.rejected(rejection, 1);
+        let answer = async {
+            stream.write_all(protocol.refusal()).await?;
+            stream.shutdown().await
+        };
+        let _ = timeout(limits.handshake_timeout, answer).await; // a client that is gone needs no answer
+        return;
+    }
+    let streams = quota.streams(limits.streams);
     let mut builder = h2::server::Builder::new();
     builder
-        .max_concurrent_streams(limits.streams)
+        .max_concurrent_streams(streams)
         // A client whose deadline ends gives up all its calls at once, those that wait to be accepted among them.
-        .max_pending_accept_reset_streams(limits.streams as usize)
+        .max_pending_accept_reset_streams(streams as usize)
         .initial_window_size(limits.stream_window)
         .initial_connection_window_size(limits.connection_window)
         .data_frame_budget(SMALL_FRAMES * SMALL_FRAME_BYTES)
-        .max_header_list_size(limits.header_list)
+        // Longer than what is served, so that a call with too much metadata gets an answer and its connection lives.
+        .max_header_list_size(MAX_HEADER_LIST_BYTES as u32)
         .max_send_buffer_size(SEND_BUFFER_BYTES);
-    let handshake = builder.handshake::<_, Bytes>(Watched::new(stream, moved.clone()));
-    let shaken = tokio::select! {
-        shaken = timeout(limits.handshake_timeout, handshake) => shaken,
-        () = reached(&mut drain, Stage::Draining) => return,
+    let handshake = builder.handshake::<_, Bytes>(Guarded::new(stream, &first, is_local, activity.clone()));
+    let Ok(Ok(mut h2)) = timeout(limits.handshake_timeout, handshake).await else { return };
+    let pings = h2.ping_pong().filter(|_| !is_local);
+    let dispatch = Dispatch {
+        services,
+        quota: quota.clone(),
+        calls: calls.clone(),
+        unread: Unread::new(quota.clone()),
+        max_message: limits.message as u64,
+        max_header_list: limits.header_list as usize,
+        patience: limits.write_timeout,
     };
-    let Ok(Ok(mut h2)) = shaken else { return };
-    let pings = h2.ping_pong().filter(|_| keepalive);
-    let stuck = Stuck::new(share.clone());
-    let dispatch = Dispatch { services, share: share.clone(), calls: calls.clone(), stuck };
-    let connection = Accepting::new(h2, dispatch, moved.clone());
+    let connection = Accepting::new(h2, dispatch, activity.clone());
+    let watched = Watched { opened, activity, quota, calls, limits };
     tokio::select! {
-        () = watch_over(connection, opened, &moved, &share, &calls, limits, drain) => {}
+        () = watch_over(connection, watched, |now| entry.active(now), drain) => {}
         () = ping(pings) => {}
+        () = entry.closed() => {}
     }
 }
 
-/// Bytes in flight of which fewer move in the write timeout stand still: pings and single bytes are no progress.
+/// Responses of which fewer bytes are written in the write timeout stand still.
 const PROGRESS_BYTES: u64 = 16 << 10;
 
 /// How long a connection without open calls moves nothing before its end, when the server drains.
@@ -92,45 +121,66 @@ async fn ping(pings: Option<h2::PingPong>) {
     }
 }
 
+/// What the watch looks at.
+struct Watched {
+    opened: Instant,
+    activity: Arc<Activity>,
+    quota: Arc<Quota>,
+    calls: Arc<Calls>,
+    limits: Limits,
+}
+
+impl Watched {
+    /// Bytes of requests that came and of responses that left. Other bytes of the socket are no progress.
+    fn moved(&self) -> u64 {
+        self.activity.data_bytes() + self.quota.written()
+    }
+}
+
 async fn watch_over<S: AsyncRead + AsyncWrite + Unpin>(
     mut connection: Accepting<S>,
-    opened: Instant,
-    moved: &Moved,
-    share: &Share,
-    calls: &Calls,
-    limits: Limits,
+    watched: Watched,
+    active: impl Fn(Instant),
     mut drain: watch::Receiver<Stage>,
 ) {
+    let Watched { opened, activity, quota, calls, limits } = &watched;
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
-    let mut last = (moved.total(), opened);
-    let mut last_call = (0, opened);
+    let mut last = (quota.written(), *opened);
+    let mut last_call = (0, *opened);
+    let mut last_active = (0, 0);
     let mut drains_since = None;
     let mut looks = tokio::time::interval(QUIET / 4);
     loop {
         tokio::select! {
             () = &mut connection => return,
             () = reached(&mut drain, Stage::Draining), if drains_since.is_none() => {
-                drains_since = Some((Instant::now(), moved.total()));
+                drains_since = Some((Instant::now(), activity.total_bytes()));
                 connection.drain();
             }
             // A client that does not answer keeps nobody waiting: once nothing is open and nothing moves, it is over.
             now = looks.tick(), if drains_since.is_some() => {
-                let (since, before) = drains_since.get_or_insert((now, moved.total()));
-                if calls.are_open() || moved.total() != *before {
-                    (*since, *before) = (now, moved.total());
+                let (since, before) = drains_since.get_or_insert((now, activity.total_bytes()));
+                if calls.are_open() || activity.total_bytes() != *before {
+                    (*since, *before) = (now, activity.total_bytes());
                 }
-                // What was answered lately may still be on its way to a client that is slow.
+                // A recent answer may still be on its way to a slow client.
                 let is_recent = now.duration_since(last_call.1) < Duration::from_secs(2);
                 if now.duration_since(*since) >= if is_recent { QUIET * 6 } else { QUIET } {
                     return;
                 }
             }
             now = ticks.tick() => {
-                if share.used() == 0 || moved.total() >= last.0 + PROGRESS_BYTES {
-                    last = (moved.total(), now);
+                // Each request watches its own progress.
+                if quota.outgoing() == 0 || quota.written() >= last.0 + PROGRESS_BYTES {
+                    last = (quota.written(), now);
+                }
+                if last_active != (watched.moved(), calls.begun()) {
+                    last_active = (watched.moved(), calls.begun());
+                    active(now);
                 }
                 let still = now.duration_since(last.1);
-                let unshaken = moved.read() < HANDSHAKE_BYTES && now.duration_since(opened) >= limits.handshake_timeout;
+                let unshaken =
+                    activity.read_bytes() < HANDSHAKE_BYTES && now.duration_since(*opened) >= limits.handshake_timeout;
                 let stands_still = still >= limits.write_timeout;
                 if unshaken || stands_still {
                     return; // dropping the connection closes it and gives back what it held

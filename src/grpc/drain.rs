@@ -8,8 +8,7 @@
 //!
 //! After the last stage, what has not ended is cut off.
 
-use http::HeaderMap;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::sync::watch;
@@ -61,26 +60,9 @@ impl<'a> Leave<'a> {
         });
         waiting.as_mut().poll(cx)
     }
-
-    /// Polls `work`, until it is done or, with `None`, the call has to end.
-    pub(super) async fn unless<T>(&mut self, mut work: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
-        poll_fn(|cx| match work(cx) {
-            Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending => self.poll(cx).map(|()| None),
-        })
-        .await
-    }
 }
 
 /// The status of a call that ends with the server.
 pub(super) fn status() -> Status {
     Status::unavailable("the server is shutting down")
-}
-
-/// The same as trailers.
-pub(super) fn trailers() -> HeaderMap {
-    let mut trailers = HeaderMap::new();
-    // Adding to an empty map, with a message of plain letters, cannot fail.
-    let _ = status().add_header(&mut trailers);
-    trailers
 }

@@ -1,149 +1,293 @@
 //! HTTP/2 by h2: calls are accepted, their requests come in, their answers go out.
 //!
 //! ```text
-//!  h2 ─accept─► a task for each call: request ──Counted──► service ──Held──► answer ──► h2
-//!                                                                              └ has to wait for its client: Stuck
+//!  h2 ─accept─► headers checked and charged ─┬─► a task: request ─► service ─► answer ─► h2
+//!                                            ├─► queue: waits to run
+//!                                            └─► REFUSED_STREAM: the client may try again at once
 //! ```
 
 use super::call::Calls;
+use super::deadline::Deadline;
 use super::drain::{self, Leave, Stage};
-use super::in_flight::{Counted, Held, Running, Share};
+use super::guard::{Activity, FIELD_BYTES, Guarded};
+use super::measure::SHAPES;
+use super::quota::{CallQuota, Charge, Quota};
+use super::request::{Expected, RequestBody};
+use super::response::ResponseBody;
 use super::services::Services;
-use super::stuck::{Stuck, Waiting};
-use super::watched::{Moved, Watched};
+use super::status;
+use super::unread::{Unread, Waiting};
+use crate::cache::Refusal;
+use crate::traffic::Rejection;
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{FlowControl, Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
-use http_body::{Body, Frame};
+use http_body::Body;
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::Status;
 
-/// How many calls are accepted before those that were are carried out, or one if no more have room: a call that waits to
-/// be accepted takes less memory than one that runs.
+/// Calls that are accepted before those that were are carried out.
 const TURN_CALLS: usize = 64;
+/// How often a connection lets others work before it reads on, while calls that wait to run fill their room.
+const CROWDED_TURNS: u32 = 16;
+/// What it reads then, in bytes, and how many calls it takes over.
+const CROWDED_READ_BYTES: u64 = 1 << 10;
+const CROWDED_CALLS: usize = 16;
+/// Fields that the headers of a call may have.
+const MAX_FIELDS: usize = 128;
+/// The streams of the contract: requests that stay open between two messages.
+const STREAMS: [&str; 3] = [
+    "/ebb.v1.CacheService/Pipe",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
 
 /// A connection that accepts calls, until either side ends it.
 pub(super) struct Accepting<S> {
-    h2: Connection<Watched<S>, Bytes>,
+    h2: Connection<Guarded<S>, Bytes>,
     dispatch: Dispatch,
-    moved: Arc<Moved>,
+    activity: Arc<Activity>,
+    queue: VecDeque<Queued>,
+    crowded_turns: u32,
+    is_closing: bool,
+}
+
+/// A call that waits to run.
+struct Queued {
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    headers: u64,
+    charge: Charge,
+    waiting: Waiting,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
-    /// Hands the calls of `h2`, whose bytes are counted in `moved`, to `dispatch`.
-    pub(super) fn new(h2: Connection<Watched<S>, Bytes>, dispatch: Dispatch, moved: Arc<Moved>) -> Self {
-        Self { h2, dispatch, moved }
+    /// Hands the calls of `h2` to `dispatch`; `activity` is the connection's.
+    pub(super) fn new(h2: Connection<Guarded<S>, Bytes>, dispatch: Dispatch, activity: Arc<Activity>) -> Self {
+        Self { h2, dispatch, activity, queue: VecDeque::new(), crowded_turns: 0, is_closing: false }
     }
 
     /// Takes no more calls, and ends when those that are open have ended.
     pub(super) fn drain(&mut self) {
         self.h2.graceful_shutdown();
     }
+
+    /// Runs calls that waited, as far as there is room, and gives up those that are too much.
+    fn run_queued(&mut self, cx: &mut Context<'_>) {
+        while let Some(mut last) = self.queue.pop_back() {
+            if !self.dispatch.quota.take_excess(last.charge.bytes()) {
+                self.queue.push_back(last);
+                break;
+            }
+            last.respond.send_reset(Reason::REFUSED_STREAM);
+            self.dispatch.calls.rejected(Rejection::RefusedStream, 1);
+        }
+        self.queue.retain_mut(|queued| match queued.waiting.poll_refused(cx) {
+            Poll::Ready(refusal) => {
+                self.dispatch.refuse(&queued.request, &mut queued.respond, &refusal);
+                false
+            }
+            Poll::Pending => true,
+        });
+        while let Some(first) = self.queue.front() {
+            let Some(charge) = self.dispatch.quota.try_run(first.headers) else {
+                self.dispatch.quota.wake_when_a_call_ends();
+                return;
+            };
+            let Some(Queued { request, respond, .. }) = self.queue.pop_front() else { return };
+            tokio::spawn(self.dispatch.clone().call(request, respond, charge));
+        }
+    }
+
+    /// Takes a call over from h2.
+    fn take(&mut self, cx: &mut Context<'_>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        let (fields, list_bytes) = header_list(request.headers());
+        let max_list = self.dispatch.max_header_list;
+        let too_much = if fields > MAX_FIELDS {
+            Some(Refusal::TooMany { field: "metadata", count: fields, max: MAX_FIELDS })
+        } else if list_bytes > max_list {
+            Some(Refusal::MetadataTooLarge { len: list_bytes, max: max_list })
+        } else {
+            None
+        };
+        if let Some(refusal) = too_much {
+            return self.dispatch.refuse(&request, &mut respond, &refusal);
+        }
+        let headers = (list_bytes + fields * FIELD_BYTES) as u64;
+        if self.queue.is_empty()
+            && let Some(charge) = self.dispatch.quota.try_run(headers)
+        {
+            tokio::spawn(self.dispatch.clone().call(request, respond, charge));
+            return;
+        }
+        let Some(charge) = self.dispatch.quota.try_queue(headers) else {
+            respond.send_reset(Reason::REFUSED_STREAM);
+            self.dispatch.calls.rejected(Rejection::RefusedStream, 1);
+            return;
+        };
+        let mut request = request;
+        let flow = request.body_mut().flow_control().clone();
+        let mut waiting = Waiting::new(self.dispatch.unread.clone(), flow);
+        let _ = waiting.poll_refused(cx);
+        self.queue.push_back(Queued { request, respond, headers, charge, waiting });
+        self.dispatch.quota.wake_when_a_call_ends();
+    }
+
+    /// Allows reading until the next turn, and returns how many calls may be taken over: few while calls wait to run, and
+    /// none before others have worked.
+    fn turn(&mut self) -> usize {
+        if !self.dispatch.quota.is_crowded() {
+            self.crowded_turns = 0;
+            self.activity.allow(u64::MAX);
+            return TURN_CALLS;
+        }
+        self.crowded_turns += 1;
+        if self.crowded_turns < CROWDED_TURNS {
+            self.activity.allow(0);
+            return 0;
+        }
+        self.crowded_turns = 0;
+        self.activity.allow(CROWDED_READ_BYTES);
+        CROWDED_CALLS
+    }
+
+    /// Reads and writes frames as far as the socket goes; the next call, if one may be taken over.
+    fn poll_next(&mut self, cx: &mut Context<'_>, may_take: bool) -> Poll<Next> {
+        let next = if may_take {
+            self.h2.poll_accept(cx).map(|call| match call {
+                Some(Ok((request, respond))) => Next::Call(request, respond),
+                Some(Err(_)) | None => Next::End,
+            })
+        } else {
+            self.h2.poll_closed(cx).map(|_| Next::End)
+        };
+        self.dispatch.unread.look(self.activity.read_bytes());
+        match self.activity.take_oversized_headers() {
+            0 => {}
+            count => self.dispatch.calls.rejected(Rejection::HeaderList, count),
+        }
+        if self.activity.is_flooded() && !std::mem::replace(&mut self.is_closing, true) {
+            self.dispatch.calls.rejected(Rejection::ControlFrames, 1);
+            self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            cx.waker().wake_by_ref();
+        }
+        next
+    }
+}
+
+/// What comes of a connection.
+enum Next {
+    Call(Request<RecvStream>, SendResponse<Bytes>),
+    End,
+}
+
+/// Fields of a call's headers, and their bytes as HTTP/2 counts them.
+fn header_list(headers: &HeaderMap) -> (usize, usize) {
+    let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+    (headers.len(), bytes)
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Future for Accepting<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        for turn in 0..TURN_CALLS {
-            if turn > 0 && !self.dispatch.share.has_room_for_call() {
-                break;
-            }
-            // Reads and writes frames, too, as far as the socket goes.
-            let accepted = self.h2.poll_accept(cx);
-            self.dispatch.stuck.look(self.moved.read());
-            match ready!(accepted) {
-                Some(Ok((request, respond))) => {
-                    let running = self.dispatch.share.run_call();
-                    tokio::spawn(self.dispatch.clone().call(request, respond, running));
+        let this = &mut *self;
+        this.dispatch.quota.waker().register(cx.waker());
+        this.run_queued(cx);
+        let most = this.turn();
+        for taken in 0..=most {
+            match this.poll_next(cx, taken < most) {
+                Poll::Ready(Next::Call(request, respond)) => this.take(cx, request, respond),
+                Poll::Ready(Next::End) => return Poll::Ready(()),
+                Poll::Pending if taken < most => {
+                    this.activity.headers_taken();
+                    return Poll::Pending;
                 }
-                Some(Err(_)) | None => return Poll::Ready(()),
+                Poll::Pending => {}
             }
         }
-        cx.waker().wake_by_ref(); // after those that were accepted
+        cx.waker().wake_by_ref(); // after the calls that were taken over, and other connections
         Poll::Pending
     }
 }
 
-/// Sends requests to their service, with the bytes they bring and take counted.
+/// Sends requests to their service, with the bytes they bring and take accounted for.
 #[derive(Clone)]
 pub(super) struct Dispatch {
     pub(super) services: Services,
-    pub(super) share: Arc<Share>,
+    pub(super) quota: Arc<Quota>,
     pub(super) calls: Arc<Calls>,
-    pub(super) stuck: Arc<Stuck>,
+    pub(super) unread: Arc<Unread>,
+    /// The longest message, in bytes.
+    pub(super) max_message: u64,
+    /// The longest header list that is served, in bytes.
+    pub(super) max_header_list: usize,
+    /// How long a message may stand still, or wait for its turn.
+    pub(super) patience: Duration,
 }
 
 impl Dispatch {
-    async fn call(self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>, _running: Running) {
-        let Self { mut services, share, calls, stuck } = self;
+    /// Answers a call with a refusal, without a task.
+    fn refuse(&self, request: &Request<RecvStream>, respond: &mut SendResponse<Bytes>, refusal: &Refusal) {
+        let mut call = self.calls.begin(request);
+        let answer = status::of(refusal).into_http::<()>();
+        call.answered(answer.headers());
+        let _ = respond.send_response(answer, true); // a client that is gone needs no answer
+    }
+
+    async fn call(self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>, _charge: Charge) {
+        let Self { mut services, quota, calls, unread, max_message, patience, .. } = self;
         let mut call = calls.begin(&request);
         let mut leave = Leave::new(calls.drain(), Stage::Ending);
+        let mut deadline = Deadline::of(request.headers());
         let (head, mut stream) = request.into_parts();
-        let unread = stream.flow_control().clone();
-        let body = tonic::body::Body::new(Counted::new(Arriving(stream), share.clone()));
+        let path = head.uri.path();
+        let is_stream = STREAMS.contains(&path);
+        let expected = Expected { shape: SHAPES.request(path), max_message, is_stream, patience };
+        let flow = stream.flow_control().clone();
+        let quota = CallQuota::new(quota, patience, deadline.at());
+        let body = tonic::body::Body::new(RequestBody::new(stream, quota.clone(), expected, unread.clone()));
         let mut request = Request::from_parts(head, body);
-        request.extensions_mut().insert(share.clone());
+        request.extensions_mut().insert(quota.clone());
         let mut answer = pin!(services.call(request));
-        let answered = leave.unless(|cx| match answer.as_mut().poll(cx) {
-            Poll::Ready(answered) => Poll::Ready(Some(answered)),
+        let answered = poll_fn(|cx| match answer.as_mut().poll(cx) {
+            Poll::Ready(Ok(response)) => Poll::Ready(Some(response)),
+            Poll::Ready(Err(never)) => match never {},
+            Poll::Pending if deadline.poll_passed(cx).is_ready() => {
+                Poll::Ready(Some(status::deadline_exceeded().into_http()))
+            }
+            Poll::Pending if leave.poll(cx).is_ready() => Poll::Ready(Some(drain::status().into_http())),
             Poll::Pending => respond.poll_reset(cx).map(|_| None),
         });
-        let response = match answered.await {
-            Some(Some(Ok(response))) => response,
-            Some(_) => return,
-            None => drain::status().into_http(),
-        };
+        let Some(response) = answered.await else { return };
         call.answered(response.headers());
-        let mut leave = Leave::new(calls.drain(), call.leaves_at());
-        let (head, body) = response.map(|body| Held::new(body, share, call)).into_parts();
+        let leave = Leave::new(calls.drain(), call.leaves_at());
+        let (head, body) = response.map(|body| ResponseBody::new(body, quota, call)).into_parts();
         let is_all = body.is_end_stream();
         let Ok(stream) = respond.send_response(Response::from_parts(head, ()), is_all) else { return };
         if !is_all {
-            // A client that is gone is not told.
-            let _ = Answer { body, stream, unread, stuck: &stuck }.send(&mut leave).await;
+            // A client that is gone needs no answer.
+            let _ = Answer { body, stream, flow, unread: &unread, deadline, leave }.send().await;
         }
-    }
-}
-
-/// A request's body, as it arrives.
-#[derive(Debug)]
-struct Arriving(RecvStream);
-
-impl Body for Arriving {
-    type Data = Bytes;
-    type Error = h2::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        Poll::Ready(match ready!(self.0.poll_data(cx)) {
-            Some(Ok(bytes)) => {
-                // Who takes bytes has room for more.
-                self.0.flow_control().release_capacity(bytes.len())?;
-                Some(Ok(Frame::data(bytes)))
-            }
-            // The client wants no more than the answer.
-            Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => None,
-            Some(Err(error)) => Some(Err(error)),
-            None => ready!(self.0.poll_trailers(cx))?.map(|trailers| Ok(Frame::trailers(trailers))),
-        })
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
     }
 }
 
 /// An answer that goes out.
 struct Answer<'a> {
-    body: Held,
+    body: ResponseBody,
     stream: SendStream<Bytes>,
     /// Of the request.
-    unread: FlowControl,
-    stuck: &'a Stuck,
+    flow: FlowControl,
+    unread: &'a Arc<Unread>,
+    deadline: Deadline,
+    leave: Leave<'a>,
 }
 
 /// The stream takes no more.
@@ -155,29 +299,55 @@ impl From<h2::Error> for Gone {
     }
 }
 
+/// Why an answer does not go on.
+enum Stop {
+    Gone,
+    Refused(Refusal),
+    Deadline,
+    Drain,
+}
+
 impl Answer<'_> {
-    async fn send(mut self, leave: &mut Leave<'_>) -> Result<(), Gone> {
+    async fn send(mut self) -> Result<(), Gone> {
+        match self.send_frames().await {
+            Ok(()) => Ok(()),
+            Err(Stop::Gone) => Err(Gone),
+            Err(Stop::Refused(refusal)) => {
+                self.body.refuse(&refusal);
+                self.stream.send_reset(Reason::ENHANCE_YOUR_CALM);
+                Err(Gone)
+            }
+            Err(Stop::Deadline) => self.end_with(&status::deadline_exceeded()),
+            Err(Stop::Drain) => {
+                self.body.leave();
+                self.end_with(&drain::status())
+            }
+        }
+    }
+
+    async fn send_frames(&mut self) -> Result<(), Stop> {
         loop {
-            if leave.is_late() {
-                return self.leave();
+            if self.leave.is_late() {
+                return Err(Stop::Drain);
             }
             // The body first: room that is reserved for what may never come is taken from the connection's other calls.
             let frame = poll_fn(|cx| {
                 if self.stream.poll_reset(cx).is_ready() {
-                    return Poll::Ready(Err(Gone));
+                    return Poll::Ready(Err(Stop::Gone));
                 }
-                Pin::new(&mut self.body).poll_frame(cx).map(Ok)
+                match Pin::new(&mut self.body).poll_frame(cx) {
+                    Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+                    Poll::Pending => self.poll_over(cx).map(Err),
+                }
             });
-            let mut frame = pin!(frame);
-            let Some(frame) = leave.unless(|cx| frame.as_mut().poll(cx)).await else { return self.leave() };
-            match frame? {
+            match frame.await? {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) => {
                         let is_all = self.body.is_end_stream();
                         if !bytes.is_empty() {
                             self.room().await?;
                         }
-                        self.stream.send_data(bytes, is_all)?;
+                        self.stream.send_data(bytes, is_all).map_err(|_| Stop::Gone)?;
                         if is_all {
                             return Ok(());
                         }
@@ -185,50 +355,56 @@ impl Answer<'_> {
                     Err(frame) => {
                         self.stream.reserve_capacity(0);
                         let trailers = frame.into_trailers().unwrap_or_else(|_| HeaderMap::new());
-                        return Ok(self.stream.send_trailers(trailers)?);
+                        return self.stream.send_trailers(trailers).map_err(|_| Stop::Gone);
                     }
                 },
                 Some(Err(_)) => {
                     self.stream.send_reset(Reason::INTERNAL_ERROR);
                     return Ok(());
                 }
-                None => return Ok(self.stream.send_data(Bytes::new(), true)?),
+                None => return self.stream.send_data(Bytes::new(), true).map_err(|_| Stop::Gone),
             }
         }
     }
 
-    /// Ends with the server.
-    fn leave(mut self) -> Result<(), Gone> {
-        self.body.leave();
+    /// Ready when the time of the call, or of the server, is over.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+        if self.deadline.poll_passed(cx).is_ready() {
+            return Poll::Ready(Stop::Deadline);
+        }
+        self.leave.poll(cx).map(|()| Stop::Drain)
+    }
+
+    /// Ends the answer with a status.
+    fn end_with(&mut self, status: &Status) -> Result<(), Gone> {
         self.stream.reserve_capacity(0);
-        Ok(self.stream.send_trailers(drain::trailers())?)
+        let mut trailers = HeaderMap::new();
+        status.add_header(&mut trailers).map_err(|_| Gone)?;
+        self.body.end_with(&trailers);
+        Ok(self.stream.send_trailers(trailers)?)
     }
 
     /// Waits until the client has room for something.
-    async fn room(&mut self) -> Result<(), Gone> {
+    async fn room(&mut self) -> Result<(), Stop> {
         self.stream.reserve_capacity(1);
         let mut waiting = None;
-        let refused = poll_fn(|cx| {
+        poll_fn(|cx| {
             while self.stream.capacity() == 0 {
                 match self.stream.poll_capacity(cx) {
                     Poll::Ready(Some(Ok(_))) => {}
-                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(Gone)),
+                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(Stop::Gone)),
                     Poll::Pending => {
-                        let waiting = waiting.get_or_insert_with(|| Waiting::new(self.stuck, &self.unread));
-                        return waiting.poll_refused(cx).map(|refusal| Ok(Some(refusal)));
+                        let waiting =
+                            waiting.get_or_insert_with(|| Waiting::new(self.unread.clone(), self.flow.clone()));
+                        if let Poll::Ready(refusal) = waiting.poll_refused(cx) {
+                            return Poll::Ready(Err(Stop::Refused(refusal)));
+                        }
+                        return self.poll_over(cx).map(Err);
                     }
                 }
             }
-            Poll::Ready(Ok(None))
+            Poll::Ready(Ok(()))
         })
-        .await?;
-        match refused {
-            None => Ok(()),
-            Some(refusal) => {
-                self.body.refuse(&refusal);
-                self.stream.send_reset(Reason::ENHANCE_YOUR_CALM);
-                Err(Gone)
-            }
-        }
+        .await
     }
 }

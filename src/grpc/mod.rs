@@ -9,26 +9,31 @@
 //! The services are the generated tower services, called without a router on the hot path.
 
 mod admin;
-mod authority;
 mod cache;
 mod call;
 pub mod codec;
 mod connection;
+mod connections;
+mod deadline;
 mod drain;
+mod guard;
 mod http2;
-mod in_flight;
 mod listener;
+mod measure;
 mod pipe;
+mod quota;
+mod request;
+mod response;
 mod serve;
 mod services;
 pub mod status;
-mod stuck;
-mod watched;
+mod unread;
 
 pub use admin::Admin;
+pub use connections::Connections;
 pub use drain::Stage;
-pub use in_flight::InFlight;
 pub use listener::{Address, Listener};
+pub use quota::InFlight;
 pub use serve::{Plane, Running};
 pub use services::Services;
 

@@ -2,20 +2,21 @@
 
 use super::Limits;
 use super::call::Watchers;
-use super::connection;
+use super::connection::{self, Served};
+use super::connections::Connections;
 use super::drain::{Stage, reached};
-use super::in_flight::InFlight;
 use super::listener::Listener;
+use super::quota::InFlight;
 use super::services::Services;
 use crate::logging::Seldom;
 use crate::spans::Tracer;
-use crate::traffic::{Lane, Traffic};
+use crate::traffic::{Lane, Rejection, Traffic};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 /// What the accept loops of a plane share.
 #[derive(Clone, Debug)]
@@ -30,8 +31,8 @@ pub struct Plane {
     pub traffic: Traffic,
     /// Who is told about sampled calls.
     pub tracer: Tracer,
-    /// Connections still allowed.
-    pub permits: Arc<Semaphore>,
+    /// Its connections, up to the cap.
+    pub connections: Arc<Connections>,
     /// What is accepted from; a socket whose file was made again takes the place of the one before.
     pub listeners: watch::Receiver<Arc<Vec<Listener>>>,
     /// How far the end of the server has come.
@@ -114,27 +115,37 @@ impl Plane {
 
     async fn accept(self, socket: Socket, lane: Arc<Lane>, opened: tokio::sync::mpsc::UnboundedSender<Connection>) {
         let mut complaint = Seldom::new(Duration::from_secs(1));
+        let mut at_the_cap = Seldom::new(Duration::from_secs(60));
         loop {
             match socket.accept().await {
                 Ok(stream) => {
-                    // After accepting: a loop that waits for a client must not keep a permit from the other loops.
-                    let permit = self.permits.clone().acquire_owned().await.expect("the semaphore is never closed");
-                    let Self { services, limits, in_flight, tracer, drain, .. } = self.clone();
-                    let watchers = Watchers { lane: lane.clone(), tracer };
-                    let keepalive = matches!(stream, Stream::Tcp(_));
+                    // After accepting: a loop that waits for a client must not keep a place from the other loops.
+                    let place = self.connections.place(|| {
+                        lane.rejected(Rejection::ConnectionCap, 1);
+                        if let Some(left_out) = at_the_cap.due() {
+                            let cap = self.limits.connections;
+                            tracing::warn!(
+                                cap,
+                                left_out,
+                                "connection cap reached, the longest idle connection is closed"
+                            );
+                        }
+                    });
+                    let place = place.await;
+                    let served = Served {
+                        services: self.services.clone(),
+                        in_flight: self.in_flight.clone(),
+                        limits: self.limits,
+                        watchers: Watchers { lane: lane.clone(), tracer: self.tracer.clone() },
+                        connections: self.connections.clone(),
+                        drain: self.drain.clone(),
+                    };
                     let connection = Box::pin(async move {
                         match stream {
-                            Stream::Tcp(stream) => {
-                                connection::serve(stream, services, in_flight, limits, watchers, keepalive, drain)
-                                    .await;
-                            }
-                            Stream::Unix(stream) => {
-                                let stream = super::authority::Scrubbed::new(stream);
-                                connection::serve(stream, services, in_flight, limits, watchers, keepalive, drain)
-                                    .await;
-                            }
+                            Stream::Tcp(stream) => connection::serve(stream, served, false).await,
+                            Stream::Unix(stream) => connection::serve(stream, served, true).await,
                         }
-                        drop(permit);
+                        drop(place);
                     });
                     if opened.send(connection).is_err() {
                         return;

@@ -38,6 +38,10 @@ pub fn table(refusal: &Refusal) -> (Code, &'static str, u64) {
         Refusal::ResponseFull { .. } => (Code::OutOfRange, "RESPONSE_FULL", NEVER),
         Refusal::PageToken => (Code::InvalidArgument, "PAGE_TOKEN", NEVER),
         Refusal::InFlight { .. } => (Code::ResourceExhausted, "TOO_MUCH_IN_FLIGHT", 20),
+        Refusal::MessageTooLarge { .. } => (Code::InvalidArgument, "MESSAGE_TOO_LARGE", NEVER),
+        Refusal::MetadataTooLarge { .. } => (Code::ResourceExhausted, "METADATA_TOO_LARGE", NEVER),
+        Refusal::Malformed(_) => (Code::InvalidArgument, "MALFORMED_MESSAGE", NEVER),
+        Refusal::Stalled { .. } => (Code::DeadlineExceeded, "REQUEST_STALLED", NEVER),
     }
 }
 
@@ -58,6 +62,11 @@ pub fn of(refusal: &Refusal) -> Status {
         status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from(pushback));
     }
     status
+}
+
+/// The status of a call whose deadline has passed.
+pub(super) fn deadline_exceeded() -> Status {
+    Status::deadline_exceeded("the deadline of the call has passed")
 }
 
 /// A refusal within a response that goes on: of an operation of a pipe, or of an item of a batch.

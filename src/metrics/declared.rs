@@ -7,7 +7,7 @@ use crate::cleaner::{Reason, Total};
 use crate::k8s::events::Fate;
 use crate::memory::Regime;
 use crate::store::Miss;
-use crate::traffic::{CODES, Method, Outcome, REASONS};
+use crate::traffic::{CODES, Method, Outcome, REASONS, Rejection};
 use tonic::Code;
 
 /// What a value means from one scrape to the next.
@@ -300,6 +300,13 @@ pub(super) static METRICS: &[Metric] = &[
         counter("refusals", None, "Requests that were refused, by the reason in their ErrorInfo", |r| {
             let of = |(reason, count): (&&'static str, &u64)| (vec![(*reason).into()], Value::Whole(*count));
             REASONS.iter().zip(&r.traffic.refusals).map(of).collect()
+        }),
+    ),
+    by(
+        &["kind"],
+        counter("transport_rejections", None, "Connections and calls that the transport ended, by kind", |r| {
+            let of = |(kind, count): (Rejection, &u64)| (vec![kind.name().into()], Value::Whole(*count));
+            Rejection::ALL.into_iter().zip(&r.traffic.rejections).map(of).collect()
         }),
     ),
     gauge("open_calls", None, "Calls that have begun and not ended", |r| one(r.traffic.open_calls)),

@@ -21,6 +21,8 @@ pub enum Account {
     Index,
     /// Tables that the cache keeps beside the store.
     Tables,
+    /// Open connections.
+    Connections,
 }
 
 /// In this time what is kept for bytes in flight falls to what is in flight, were it to fall evenly: half of the second
@@ -36,7 +38,7 @@ pub struct Ledger {
     most: u64,
     capacity: AtomicU64,
     total: AtomicU64,
-    accounts: [AtomicU64; 3],
+    accounts: [AtomicU64; 4],
     in_flight: AtomicU64,
     /// What the total holds of it.
     in_flight_kept: AtomicU64,
@@ -55,7 +57,7 @@ impl Ledger {
             most,
             capacity: AtomicU64::new(capacity.min(most)),
             total: zero(),
-            accounts: [zero(), zero(), zero()],
+            accounts: [zero(), zero(), zero(), zero()],
             in_flight: zero(),
             in_flight_kept: zero(),
         }
@@ -83,7 +85,8 @@ impl Ledger {
 
     /// Whether `bytes` of segments would fit if there were no other: otherwise it is vain to evict for them.
     pub fn could_hold(&self, bytes: u64) -> bool {
-        let fixed = self.used(Account::Index) + self.used(Account::Tables) + self.in_flight_kept();
+        let others = [Account::Index, Account::Tables, Account::Connections].map(|account| self.used(account));
+        let fixed = others.iter().sum::<u64>() + self.in_flight_kept();
         fixed.saturating_add(bytes) <= self.capacity()
     }
 

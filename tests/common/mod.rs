@@ -98,7 +98,7 @@ impl Ebb {
 }
 
 /// What the call that asks for what is in flight is itself counted at.
-pub const CALL_BYTES: u64 = 4 << 10;
+pub const CALL_BYTES: u64 = 8 << 10;
 
 pub const SERVE: [&str; 7] =
     ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];

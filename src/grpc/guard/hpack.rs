@@ -1,0 +1,401 @@
+//! The header blocks of a connection, skimmed as they pass (RFC 7541): how much they decode to, and every `:authority`
+//! made acceptable.
+//!
+//! Stock clients name a Unix socket by its percent-encoded path in `:authority`, and `h2` ends every such call with
+//! PROTOCOL_ERROR. A byte that no authority may have is replaced by one that it may have and whose encoding is as long:
+//! neither the encoded length nor the decoded length changes, so frames stay as they are and the HPACK tables of both
+//! ends stay alike. A byte without such a substitute (in Huffman code, `#`, `>` and a few more) stays, and `h2` refuses
+//! that call.
+//!
+//! The skimmer keeps what it needs of the dynamic table: lengths, and which names are `:authority`.
+
+use super::huffman;
+use std::collections::VecDeque;
+
+/// The dynamic table's size that a server starts with and `h2` never raises, in bytes.
+const MAX_TABLE_BYTES: usize = 4096;
+/// What an entry of a table or of a header list counts beside its name and value, in bytes.
+const ENTRY_BYTES: usize = 32;
+const AUTHORITY: &[u8] = b":authority";
+
+/// A field's name: its length, and whether it is `:authority`.
+#[derive(Clone, Copy, Debug, Default)]
+struct Name {
+    len: usize,
+    is_authority: bool,
+}
+
+/// The size of a decoded header block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    /// Fields.
+    pub(super) fields: usize,
+    /// Bytes of names and values, and 32 for each field, as HTTP/2 counts a header list.
+    pub(super) list_bytes: usize,
+}
+
+/// The state of one connection's header blocks.
+#[derive(Debug)]
+pub(super) struct Skimmer {
+    rewrite: bool,
+    table: Table,
+    state: State,
+    block: Size,
+    /// Where the latest bytes of a Huffman-coded authority are in the stream, oldest first.
+    trail: VecDeque<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// The next byte begins a field.
+    Field,
+    /// An integer goes on.
+    Integer { value: usize, shift: u32, next: Next },
+    /// The next byte begins the length of a string.
+    Length { of: Text },
+    /// A string with `left` encoded bytes.
+    Text { of: Text, huffman: bool, left: usize, decoded: usize, decoder: huffman::Decoder },
+    /// The block makes no sense. `h2` ends the connection when it decodes it.
+    Broken,
+}
+
+/// What an integer is.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Indexed,
+    Name { indexing: bool },
+    TableSize,
+    Length { of: Text, huffman: bool },
+}
+
+/// What a string is.
+#[derive(Clone, Copy, Debug)]
+enum Text {
+    /// A name; `matches` while it may be `:authority`.
+    Name {
+        indexing: bool,
+        matches: bool,
+    },
+    Value {
+        indexing: bool,
+        name: Name,
+    },
+}
+
+impl Skimmer {
+    /// For a new connection. Authorities are rewritten if `rewrite`.
+    pub(super) fn new(rewrite: bool) -> Self {
+        Self { rewrite, table: Table::new(), state: State::Field, block: Size::default(), trail: VecDeque::new() }
+    }
+
+    /// The size of the block that ends here.
+    pub(super) fn end_block(&mut self) -> Size {
+        if !matches!(self.state, State::Field) {
+            self.state = State::Broken;
+        }
+        std::mem::take(&mut self.block)
+    }
+
+    /// The first byte of the stream that a later byte may still change.
+    pub(super) fn unsettled(&self) -> Option<u64> {
+        let State::Text { of, huffman: true, decoder, .. } = self.state else { return None };
+        let bytes = usize::from(decoder.pending_bits()).div_ceil(8);
+        let first = self.trail.len().checked_sub(bytes)?;
+        (bytes > 0 && self.rewrites(of)).then(|| self.trail[first])
+    }
+
+    fn rewrites(&self, text: Text) -> bool {
+        self.rewrite && matches!(text, Text::Value { name: Name { is_authority: true, .. }, .. })
+    }
+
+    /// Goes over `stream[from..to]`, bytes of a header block; `stream` begins at byte `at` of the connection and may hold
+    /// earlier bytes that are still to be handed on.
+    pub(super) fn skim(&mut self, stream: &mut [u8], from: usize, to: usize, at: u64) {
+        let mut i = from;
+        while i < to {
+            let byte = stream[i];
+            match self.state {
+                State::Broken => return,
+                State::Field => {
+                    self.begin_field(byte);
+                    i += 1;
+                }
+                State::Integer { value, shift, next } => {
+                    i += 1;
+                    let value = value.saturating_add(usize::from(byte & 0x7f) << shift);
+                    self.state = match byte & 0x80 {
+                        0 => self.integer(value, next),
+                        _ if shift >= 21 => State::Broken,
+                        _ => State::Integer { value, shift: shift + 7, next },
+                    };
+                }
+                State::Length { of } => {
+                    i += 1;
+                    let huffman = byte & 0x80 != 0;
+                    self.state = self.prefixed(byte, 7, Next::Length { of, huffman });
+                }
+                State::Text { of, huffman: false, left, decoded, decoder } => {
+                    let take = left.min(to - i);
+                    let of = self.plain(of, decoded, &mut stream[i..i + take]);
+                    let (left, decoded) = (left - take, decoded + take);
+                    i += take;
+                    self.state = match left {
+                        0 => self.end_text(of, decoded),
+                        _ => State::Text { of, huffman: false, left, decoded, decoder },
+                    };
+                }
+                State::Text { huffman: true, .. } => {
+                    self.state = self.huffman_byte(stream, i, at);
+                    i += 1;
+                }
+            }
+        }
+    }
+
+    fn begin_field(&mut self, byte: u8) {
+        self.state = match byte {
+            0x80.. => self.prefixed(byte, 7, Next::Indexed),
+            0x40..=0x7f => self.prefixed(byte, 6, Next::Name { indexing: true }),
+            0x20..=0x3f => self.prefixed(byte, 5, Next::TableSize),
+            0x00..=0x1f => self.prefixed(byte, 4, Next::Name { indexing: false }),
+        };
+    }
+
+    /// The first byte of an integer with a prefix of `bits` (section 5.1).
+    fn prefixed(&mut self, byte: u8, bits: u32, next: Next) -> State {
+        let most = (1_usize << bits) - 1;
+        match usize::from(byte) & most {
+            value if value < most => self.integer(value, next),
+            value => State::Integer { value, shift: 0, next },
+        }
+    }
+
+    fn integer(&mut self, value: usize, next: Next) -> State {
+        match next {
+            Next::TableSize if value <= MAX_TABLE_BYTES => {
+                self.table.resize(value);
+                State::Field
+            }
+            Next::TableSize => State::Broken,
+            Next::Indexed => match self.table.get(value) {
+                Some((name, value_len)) => {
+                    self.count(name.len, value_len);
+                    State::Field
+                }
+                None => State::Broken,
+            },
+            Next::Name { indexing } if value == 0 => State::Length { of: Text::Name { indexing, matches: true } },
+            Next::Name { indexing } => match self.table.get(value) {
+                Some((name, _)) => State::Length { of: Text::Value { indexing, name } },
+                None => State::Broken,
+            },
+            Next::Length { of, .. } if value == 0 => self.end_text(of, 0),
+            Next::Length { of, huffman } => {
+                self.trail.clear();
+                State::Text { of, huffman, left: value, decoded: 0, decoder: huffman::Decoder::default() }
+            }
+        }
+    }
+
+    /// Bytes of a string in plain.
+    fn plain(&mut self, of: Text, decoded: usize, bytes: &mut [u8]) -> Text {
+        match of {
+            Text::Name { indexing, matches } => {
+                let expected = AUTHORITY.get(decoded..decoded + bytes.len());
+                Text::Name { indexing, matches: matches && expected == Some(&*bytes) }
+            }
+            Text::Value { .. } => {
+                if self.rewrites(of) {
+                    bytes.iter_mut().filter(|byte| !is_allowed(**byte)).for_each(|byte| *byte = b'-');
+                }
+                of
+            }
+        }
+    }
+
+    /// One byte of a string in Huffman code.
+    fn huffman_byte(&mut self, stream: &mut [u8], i: usize, at: u64) -> State {
+        let State::Text { mut of, left, mut decoded, mut decoder, .. } = self.state else { return State::Broken };
+        let rewrites = self.rewrites(of);
+        if rewrites {
+            // The longest code, 30 bits, lies in at most 5 bytes.
+            if self.trail.len() == 5 {
+                self.trail.pop_front();
+            }
+            self.trail.push_back(at + i as u64);
+        }
+        for bit in (0..8).rev() {
+            match decoder.bit(stream[i] >> bit & 1 == 1) {
+                Ok(None) => {}
+                Ok(Some(byte)) => {
+                    if let Text::Name { matches, .. } = &mut of {
+                        *matches &= AUTHORITY.get(decoded) == Some(&byte);
+                    }
+                    if rewrites && !is_allowed(byte) {
+                        self.substitute(stream, at, byte, bit);
+                    }
+                    decoded += 1;
+                }
+                Err(huffman::Invalid) => return State::Broken,
+            }
+        }
+        match left - 1 {
+            0 => self.end_text(of, decoded),
+            left => State::Text { of, huffman: true, left, decoded, decoder },
+        }
+    }
+
+    /// Writes a code of the same length over that of `byte`, which ends at bit `last` of the newest byte of the trail.
+    fn substitute(&self, stream: &mut [u8], at: u64, byte: u8, last: u32) {
+        let Some(allowed) = substitute(byte) else { return };
+        let code = huffman::code(allowed);
+        for number in 0..u32::from(huffman::length(byte)) {
+            let (back, bit) = ((last + number) / 8, (last + number) % 8);
+            let position = self.trail.len().checked_sub(1 + back as usize).map(|at| self.trail[at]);
+            let Some(place) = position.and_then(|position| position.checked_sub(at)) else { return };
+            let Some(place) = stream.get_mut(place as usize) else { return };
+            *place = *place & !(1 << bit) | ((code >> number & 1) as u8) << bit;
+        }
+    }
+
+    fn end_text(&mut self, of: Text, len: usize) -> State {
+        match of {
+            Text::Name { indexing, matches } => {
+                let is_authority = matches && len == AUTHORITY.len();
+                State::Length { of: Text::Value { indexing, name: Name { len, is_authority } } }
+            }
+            Text::Value { indexing, name } => {
+                self.count(name.len, len);
+                if indexing {
+                    self.table.insert(name, len);
+                }
+                State::Field
+            }
+        }
+    }
+
+    fn count(&mut self, name_len: usize, value_len: usize) {
+        self.block.fields += 1;
+        self.block.list_bytes += name_len + value_len + ENTRY_BYTES;
+    }
+}
+
+/// Bytes that RFC 3986 allows in a host with a port. A percent sign is none for `h2`.
+fn is_allowed(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]".contains(&byte)
+}
+
+/// An allowed byte whose Huffman code is as long.
+fn substitute(byte: u8) -> Option<u8> {
+    b"-0:!&'$".iter().copied().find(|allowed| huffman::length(*allowed) == huffman::length(byte))
+}
+
+/// The static table (RFC 7541, appendix A): names with the lengths of their values. `:authority` is the first.
+const STATIC: [(&str, usize); 61] = [
+    (":authority", 0),
+    (":method", 3),
+    (":method", 4),
+    (":path", 1),
+    (":path", 11),
+    (":scheme", 4),
+    (":scheme", 5),
+    (":status", 3),
+    (":status", 3),
+    (":status", 3),
+    (":status", 3),
+    (":status", 3),
+    (":status", 3),
+    (":status", 3),
+    ("accept-charset", 0),
+    ("accept-encoding", 13),
+    ("accept-language", 0),
+    ("accept-ranges", 0),
+    ("accept", 0),
+    ("access-control-allow-origin", 0),
+    ("age", 0),
+    ("allow", 0),
+    ("authorization", 0),
+    ("cache-control", 0),
+    ("content-disposition", 0),
+    ("content-encoding", 0),
+    ("content-language", 0),
+    ("content-length", 0),
+    ("content-location", 0),
+    ("content-range", 0),
+    ("content-type", 0),
+    ("cookie", 0),
+    ("date", 0),
+    ("etag", 0),
+    ("expect", 0),
+    ("expires", 0),
+    ("from", 0),
+    ("host", 0),
+    ("if-match", 0),
+    ("if-modified-since", 0),
+    ("if-none-match", 0),
+    ("if-range", 0),
+    ("if-unmodified-since", 0),
+    ("last-modified", 0),
+    ("link", 0),
+    ("location", 0),
+    ("max-forwards", 0),
+    ("proxy-authenticate", 0),
+    ("proxy-authorization", 0),
+    ("range", 0),
+    ("referer", 0),
+    ("refresh", 0),
+    ("retry-after", 0),
+    ("server", 0),
+    ("set-cookie", 0),
+    ("strict-transport-security", 0),
+    ("transfer-encoding", 0),
+    ("user-agent", 0),
+    ("vary", 0),
+    ("via", 0),
+    ("www-authenticate", 0),
+];
+
+/// The dynamic table, newest entry first, without its texts.
+#[derive(Debug)]
+struct Table {
+    entries: VecDeque<(Name, usize)>,
+    bytes: usize,
+    max_bytes: usize,
+}
+
+impl Table {
+    fn new() -> Self {
+        Self { entries: VecDeque::new(), bytes: 0, max_bytes: MAX_TABLE_BYTES }
+    }
+
+    /// The name, and the length of the value, at an index of both tables.
+    fn get(&self, index: usize) -> Option<(Name, usize)> {
+        let at = index.checked_sub(1)?;
+        match STATIC.get(at) {
+            Some((name, value_len)) => Some((Name { len: name.len(), is_authority: at == 0 }, *value_len)),
+            None => self.entries.get(at - STATIC.len()).copied(),
+        }
+    }
+
+    fn insert(&mut self, name: Name, value_len: usize) {
+        let bytes = name.len + value_len + ENTRY_BYTES;
+        self.shrink_to(self.max_bytes.saturating_sub(bytes));
+        // One larger than the table empties it (section 4.4).
+        if bytes <= self.max_bytes {
+            self.entries.push_front((name, value_len));
+            self.bytes += bytes;
+        }
+    }
+
+    fn resize(&mut self, max_bytes: usize) {
+        self.max_bytes = max_bytes;
+        self.shrink_to(max_bytes);
+    }
+
+    fn shrink_to(&mut self, bytes: usize) {
+        while self.bytes > bytes {
+            let Some((name, value_len)) = self.entries.pop_back() else { break };
+            self.bytes -= name.len + value_len + ENTRY_BYTES;
+        }
+    }
+}

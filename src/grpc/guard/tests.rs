@@ -1,0 +1,366 @@
+//! The guard between a client's encoder and h2's decoder.
+
+use super::*;
+use hpack::Skimmer;
+
+/// A client's header encoder: literals in plain or in Huffman code, names by index or in full, and its dynamic table.
+struct Encoder {
+    table: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A decoder of header blocks that shares nothing with the skimmer: whole blocks, no state but the table.
+struct Decoder {
+    table: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+type Field = (Vec<u8>, Vec<u8>);
+
+const MAX_TABLE_BYTES: usize = 4096;
+
+fn insert(table: &mut Vec<Field>, field: Field) {
+    table.insert(0, field);
+    while table.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>() > MAX_TABLE_BYTES {
+        table.pop();
+    }
+}
+
+fn integer(first: u8, bits: u32, value: usize, into: &mut Vec<u8>) {
+    let most = (1 << bits) - 1;
+    if value < most {
+        return into.push(first | value as u8);
+    }
+    into.push(first | most as u8);
+    let mut rest = value - most;
+    while rest >= 0x80 {
+        into.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    into.push(rest as u8);
+}
+
+fn string(text: &[u8], huffman: bool, into: &mut Vec<u8>) {
+    if !huffman {
+        integer(0, 7, text.len(), into);
+        return into.extend_from_slice(text);
+    }
+    let bits: String = text
+        .iter()
+        .map(|byte| format!("{:0width$b}", huffman::code(*byte), width = usize::from(huffman::length(*byte))))
+        .collect();
+    let padded = format!("{bits:1<width$}", width = bits.len().div_ceil(8) * 8);
+    integer(0x80, 7, padded.len() / 8, into);
+    into.extend(padded.as_bytes().chunks(8).map(|bits| bits.iter().fold(0, |byte, bit| byte << 1 | bit & 1)));
+}
+
+impl Encoder {
+    /// A block with one field; `form` chooses how it is written.
+    fn field(&mut self, name: &[u8], value: &[u8], form: u64, into: &mut Vec<u8>) {
+        let huffman = form & 1 != 0;
+        let at = self.table.iter().position(|(other, _)| other == name).map(|at| at + 62);
+        let by_index = if form & 2 != 0 { at.or((name == b":authority").then_some(1)) } else { None };
+        let (first, bits) = [(0x40, 6), (0x00, 4), (0x10, 4)][(form >> 2) as usize % 3];
+        integer(first, bits, by_index.unwrap_or(0), into);
+        if by_index.is_none() {
+            string(name, form & 32 != 0, into);
+        }
+        string(value, huffman, into);
+        if first == 0x40 {
+            insert(&mut self.table, (name.to_vec(), value.to_vec()));
+        }
+    }
+
+    /// A field of the dynamic table by its number.
+    fn indexed(&self, at: usize, into: &mut Vec<u8>) -> Field {
+        integer(0x80, 7, at + 62, into);
+        self.table[at].clone()
+    }
+}
+
+impl Decoder {
+    fn block(&mut self, mut block: &[u8]) -> Vec<Field> {
+        let mut fields = Vec::new();
+        while let Some(first) = block.first().copied() {
+            let indexing = first & 0xc0 == 0x40;
+            let bits = if first & 0x80 != 0 {
+                7
+            } else if indexing {
+                6
+            } else {
+                4
+            };
+            let index = Self::integer(&mut block, bits);
+            if first & 0x80 != 0 {
+                fields.push(self.table[index - 62].clone());
+                continue;
+            }
+            let name = match index {
+                0 => Self::string(&mut block),
+                1 => b":authority".to_vec(),
+                _ => self.table[index - 62].0.clone(),
+            };
+            let field = (name, Self::string(&mut block));
+            if indexing {
+                insert(&mut self.table, field.clone());
+            }
+            fields.push(field);
+        }
+        fields
+    }
+
+    fn integer(block: &mut &[u8], bits: u32) -> usize {
+        let most = (1 << bits) - 1;
+        let mut value = usize::from(block[0]) & most;
+        *block = &block[1..];
+        let mut shift = 0;
+        while value >= most {
+            let byte = block[0];
+            *block = &block[1..];
+            value += usize::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        value
+    }
+
+    fn string(block: &mut &[u8]) -> Vec<u8> {
+        let huffman = block[0] & 0x80 != 0;
+        let len = Self::integer(block, 7);
+        let (text, rest) = block.split_at(len);
+        *block = rest;
+        if !huffman {
+            return text.to_vec();
+        }
+        let bits: String = text.iter().map(|byte| format!("{byte:08b}")).collect();
+        let mut codes: Vec<(String, u8)> = (0..=255)
+            .map(|byte| (format!("{:0width$b}", huffman::code(byte), width = usize::from(huffman::length(byte))), byte))
+            .collect();
+        codes.sort_by_key(|(code, _)| code.len());
+        let (mut out, mut rest) = (Vec::new(), &bits[..]);
+        while let Some((code, byte)) = codes.iter().find(|(code, _)| rest.starts_with(code.as_str())) {
+            out.push(*byte);
+            rest = &rest[code.len()..];
+        }
+        assert!(rest.len() < 8 && rest.bytes().all(|bit| bit == b'1'), "padding {rest:?}");
+        out
+    }
+}
+
+/// The bytes as h2 would read them through the guard, from a socket that gives `cut` bytes at a time.
+async fn through(bytes: &[u8], cut: usize) -> Vec<u8> {
+    let chunks = Chunks(bytes.chunks(cut).map(<[u8]>::to_vec).collect());
+    let activity = Arc::new(Activity::default());
+    let mut guarded = Guarded::new(chunks, b"", true, activity.clone());
+    activity.allow(u64::MAX);
+    let mut out = Vec::new();
+    let mut space = [0; 3_000];
+    loop {
+        activity.headers_taken();
+        match guarded.read(&mut space).await.expect("memory does not fail") {
+            0 => return out,
+            read => out.extend_from_slice(&space[..read]),
+        }
+    }
+}
+
+/// A socket that gives one chunk for each read.
+struct Chunks(std::collections::VecDeque<Vec<u8>>);
+
+impl AsyncRead for Chunks {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(mut chunk) = self.0.pop_front() {
+            let n = chunk.len().min(into.remaining());
+            into.put_slice(&chunk[..n]);
+            if n < chunk.len() {
+                self.0.push_front(chunk.split_off(n));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    [&(payload.len() as u32).to_be_bytes()[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
+}
+
+/// A header block as HEADERS and CONTINUATION frames, cut, padded and with a priority as `form` says.
+fn framed(block: &[u8], form: u64) -> Vec<u8> {
+    let first = if form & 1 == 0 { block.len() } else { block.len() / 2 };
+    let second = if form & 2 == 0 { block.len() } else { first + (block.len() - first) / 2 };
+    let (mut payload, mut flags) = (Vec::new(), if first == block.len() { 4 } else { 0 });
+    let padding = if form & 4 == 0 { 0 } else { 200 };
+    if padding > 0 {
+        payload.push(padding);
+        flags |= 8;
+    }
+    if form & 8 != 0 {
+        payload.extend([0, 0, 0, 0, 9]);
+        flags |= 0x20;
+    }
+    payload.extend_from_slice(&block[..first]);
+    payload.extend(vec![0; usize::from(padding)]);
+    let mut out = frame(1, flags, &payload);
+    if first < block.len() {
+        out.extend(frame(9, if second == block.len() { 4 } else { 0 }, &block[first..second]));
+        if second < block.len() {
+            out.extend(frame(9, 0, &[]));
+            out.extend(frame(9, 4, &block[second..]));
+        }
+    }
+    out
+}
+
+/// The header blocks of a stream of frames.
+fn blocks(mut stream: &[u8]) -> Vec<Vec<u8>> {
+    stream = &stream[PREFACE.len()..];
+    let (mut blocks, mut block) = (Vec::new(), Vec::new());
+    while let Some(([a, b, c, kind, flags, ..], _)) = stream.split_first_chunk::<9>() {
+        let (kind, flags) = (*kind, *flags);
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        let mut payload = &stream[9..9 + length];
+        stream = &stream[9 + length..];
+        if kind == 1 {
+            if flags & 8 != 0 {
+                payload = &payload[1..payload.len() - usize::from(payload[0])];
+            }
+            if flags & 0x20 != 0 {
+                payload = &payload[5..];
+            }
+        }
+        if kind == 1 || kind == 9 {
+            block.extend_from_slice(payload);
+            if flags & 4 != 0 {
+                blocks.push(std::mem::take(&mut block));
+            }
+        }
+    }
+    blocks
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
+    }
+}
+
+fn is_allowed(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]".contains(&byte)
+}
+
+/// A client that repeats calls with other deadlines, as both ends of the guard decode it.
+#[tokio::test]
+async fn both_ends_decode_the_same_but_for_authorities() {
+    let paths: [&[u8]; 5] = [b"run%2Febb%2Febb.sock", b"/run/ebb.sock", b"localhost:7070", b"a b?c@d\"e", b""];
+    for seed in 0..60 {
+        let mut random = Random(seed);
+        let (mut encoder, mut sent) = (Encoder { table: Vec::new() }, Vec::new());
+        let mut stream = [PREFACE, &frame(4, 0, &[])].concat();
+        for call in 0..200_u64 {
+            let (mut block, mut fields) = (Vec::new(), Vec::new());
+            let mut add = |encoder: &mut Encoder, name: &[u8], value: &[u8], form: u64| {
+                encoder.field(name, value, form, &mut block);
+                fields.push((name.to_vec(), value.to_vec()));
+            };
+            add(&mut encoder, b":authority", paths[random.next(5) as usize], random.next(64));
+            add(
+                &mut encoder,
+                b"grpc-timeout",
+                format!("{call}{}%2F", "7".repeat(call as usize % 90)).as_bytes(),
+                random.next(64),
+            );
+            if !encoder.table.is_empty() && random.next(2) == 0 {
+                let at = random.next(encoder.table.len() as u64) as usize;
+                let field = encoder.indexed(at, &mut block);
+                fields.push(field);
+            }
+            sent.push(fields);
+            stream.extend(framed(&block, random.next(16)));
+            stream.extend(frame(0, 1, b"\0\0\0\0\x05%2F%/"));
+        }
+        let cut = [1, 2, 3, 7, 50, 3_000, 100_000][seed as usize % 7];
+        let received = through(&stream, cut).await;
+        assert_eq!(received.len(), stream.len(), "no byte is added or lost");
+        let (mut client, mut server) = (Decoder { table: Vec::new() }, Decoder { table: Vec::new() });
+        let both = blocks(&stream).into_iter().zip(blocks(&received));
+        for ((of_client, of_server), fields) in both.zip(&sent) {
+            assert_eq!(&client.block(&of_client), fields);
+            let decoded = server.block(&of_server);
+            for ((name, value), (sent_name, sent_value)) in decoded.iter().zip(fields) {
+                assert_eq!((name, value.len()), (sent_name, sent_value.len()), "seed {seed} cut {cut}");
+                if name == b":authority" {
+                    let expected: Vec<bool> = sent_value.iter().map(|byte| is_allowed(*byte)).collect();
+                    assert!(value.iter().all(|byte| is_allowed(*byte)), "{:?}", String::from_utf8_lossy(value));
+                    let kept = value.iter().zip(sent_value).zip(expected).filter(|(_, allowed)| *allowed);
+                    kept.for_each(|((byte, sent), _)| assert_eq!(byte, sent));
+                } else {
+                    assert_eq!(value, sent_value);
+                }
+            }
+            let sizes =
+                |table: &[Field]| table.iter().map(|(name, value)| (name.len(), value.len())).collect::<Vec<_>>();
+            assert_eq!(sizes(&client.table), sizes(&server.table), "the tables stay alike");
+        }
+    }
+}
+
+#[tokio::test]
+async fn random_bytes_pass_without_loss_or_panic() {
+    let mut random = Random(7);
+    for round in 0..2_000 {
+        let mut bytes = PREFACE.to_vec();
+        for _ in 0..random.next(200) {
+            // Mostly what a frame header or a header block may be.
+            bytes.push(match random.next(4) {
+                0 => 0,
+                1 => 1,
+                _ => random.next(256) as u8,
+            });
+        }
+        assert_eq!(through(&bytes, 1 + round % 13).await.len(), bytes.len());
+    }
+}
+
+#[test]
+fn the_skimmer_keeps_its_state_small() {
+    let mut skimmer = Skimmer::new(true);
+    let mut random = Random(3);
+    for _ in 0..100_000 {
+        let mut block = Vec::new();
+        string(b"x", random.next(2) == 0, &mut block);
+        block.insert(0, 0x40);
+        string(b"", false, &mut block);
+        let to = block.len();
+        skimmer.skim(&mut block, 0, to, 0);
+        assert_eq!(skimmer.end_block().fields, 1);
+    }
+    assert!(format!("{skimmer:?}").len() < 20_000, "a table of 4 KiB has at most 128 entries");
+}
+
+#[tokio::test]
+async fn a_connection_is_known_by_its_first_bytes() {
+    let cases: [(&[u8], Option<Protocol>); 12] = [
+        (PREFACE, Some(Protocol::Http2)),
+        (b"GET / HTTP/1.1\r\n\r\n", Some(Protocol::Http1)),
+        (b"POST /ebb.v1.CacheService/Get HTTP/1.1\r\n", Some(Protocol::Http1)),
+        (b"PUT / HTTP/1.1\r\n", Some(Protocol::Http1)),
+        (&[0x16, 3, 1, 2, 0, 1, 0], Some(Protocol::Tls)),
+        (b"*1\r\n$4\r\nPING\r\n", Some(Protocol::Redis)),
+        (b"PING\r\n", Some(Protocol::Redis)),
+        (b"\0\0\0\x04\0\0\0\0\0", Some(Protocol::Unknown)),
+        (b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", Some(Protocol::Unknown)),
+        (b"hello there", Some(Protocol::Unknown)),
+        (b"PRI * HT", None),
+        (b"", None),
+    ];
+    for (bytes, expected) in cases {
+        for cut in [1, 4, 100] {
+            let mut chunks = Chunks(bytes.chunks(cut).map(<[u8]>::to_vec).collect());
+            let known = first_bytes(&mut chunks).await.unwrap().map(|(protocol, _)| protocol);
+            assert_eq!(known, expected, "{:?} cut at {cut}", String::from_utf8_lossy(bytes));
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What may be in flight, and whose turn it is.
+
+use super::*;
+
+fn in_flight(max: u64, max_per_connection: u64) -> (Arc<Ledger>, Arc<InFlight>) {
+    let ledger = Arc::new(Ledger::new(1 << 30));
+    (ledger.clone(), InFlight::new(ledger, move || max, max_per_connection, || {}))
+}
+
+fn connection(all: &Arc<InFlight>) -> Arc<Quota> {
+    Quota::new(all.clone(), Arc::default())
+}
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn clients_that_do_not_read_leave_room_for_others() {
+    let (_, all) = in_flight(16 * MIB, 16 * MIB);
+    let held: Vec<_> = (0..4)
+        .map(|_| {
+            let slow = connection(&all);
+            let permits: Vec<_> = std::iter::from_fn(|| slow.try_reserve(64 << 10).ok()).collect();
+            (slow.used(), permits)
+        })
+        .collect();
+    let shares: Vec<_> = held.iter().map(|(used, _)| used * 100 / (12 * MIB)).collect();
+    assert_eq!(shares, [66, 21, 7, 2], "of what large messages may take, in percent");
+    let writer = connection(&all);
+    assert!(writer.try_reserve(64 << 10).is_ok(), "some is always left");
+}
+
+#[test]
+fn large_messages_never_fill_the_part_of_small_ones() {
+    let (_, all) = in_flight(4 * MIB, 8 * MIB);
+    let large: Vec<_> = (0..100).filter_map(|_| connection(&all).try_reserve(MIB).ok()).collect();
+    assert_eq!(large.len(), 3);
+    let small: Vec<_> = (0..100).filter_map(|_| connection(&all).try_reserve(8 << 10).ok()).collect();
+    assert_eq!(small.len(), 100, "a quarter is left for them");
+}
+
+#[test]
+fn a_large_message_that_comes_alone_may_have_any_size() {
+    let (_, all) = in_flight(MIB, MIB);
+    let quota = connection(&all);
+    let only = quota.try_reserve(4 * MIB).unwrap();
+    assert!(connection(&all).try_reserve(64 << 10).is_err());
+    drop(only);
+    assert!(connection(&all).try_reserve(64 << 10).is_ok());
+    assert_eq!([100, 700_000, 2 * MIB].map(|len| quota.twice(len)), [200, 786_432, 2 * MIB]);
+}
+
+#[test]
+fn a_reservation_takes_no_memory_until_it_is_charged() {
+    let (ledger, all) = in_flight(16 * MIB, 16 * MIB);
+    let quota = connection(&all);
+    let before = ledger.in_flight();
+    let mut permit = quota.try_reserve(3 * MIB).unwrap();
+    assert_eq!((ledger.in_flight() - before, quota.used()), (0, 3 * MIB));
+    permit.charge(100);
+    assert_eq!(ledger.in_flight() - before, 100);
+    drop(permit);
+    assert_eq!((ledger.in_flight() - before, quota.used()), (0, 0));
+    drop(quota);
+    assert_eq!(ledger.total(), ledger.in_flight_kept(), "a connection is counted while it lives");
+}
+
+#[tokio::test]
+async fn messages_that_wait_are_served_in_order() {
+    let (_, all) = in_flight(4 * MIB, 8 * MIB);
+    let quota = connection(&all);
+    let first = quota.try_reserve(2 * MIB).unwrap();
+    let (order, mut served) = tokio::sync::mpsc::unbounded_channel();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let (quota, order) = (quota.clone(), order.clone());
+        tasks.spawn(async move {
+            let permit = quota.wait_for(2 * MIB, Duration::from_secs(60)).await.unwrap();
+            order.send(number).unwrap();
+            drop(permit);
+        });
+        tokio::task::yield_now().await;
+    }
+    assert!(served.try_recv().is_err(), "nobody is served before there is room");
+    drop(first);
+    tasks.join_all().await;
+    let order: Vec<_> = std::iter::from_fn(|| served.try_recv().ok()).collect();
+    assert_eq!(order, (0..8).collect::<Vec<_>>());
+    assert_eq!(quota.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_waits_no_longer_than_its_time() {
+    let (_, all) = in_flight(4 * MIB, 8 * MIB);
+    let quota = connection(&all);
+    let first = quota.try_reserve(2 * MIB).unwrap();
+    let refused = quota.clone().wait_for(2 * MIB, Duration::from_secs(5)).await.unwrap_err();
+    assert!(matches!(refused, Refusal::InFlight { .. }), "{refused}");
+    drop(first);
+    assert!(quota.try_reserve(2 * MIB).is_ok(), "who has given up is not in the way");
+}
+
+#[test]
+fn every_connection_may_run_a_call() {
+    let (_, all) = in_flight(MIB, MIB);
+    let crowd: Vec<_> = (0..300).map(|_| connection(&all)).collect();
+    let running: Vec<_> = crowd.iter().map(|quota| quota.try_run(0).expect("its first")).collect();
+    assert!(crowd.iter().all(|quota| quota.try_run(0).is_none()), "and no other while all are busy");
+    drop(running);
+    let alone: Vec<_> = std::iter::from_fn(|| crowd[0].try_run(0)).collect();
+    assert!(alone.len() as u64 * CALL_BYTES > MIB / 4, "one that is alone may run many");
+}
+
+#[test]
+fn the_longest_queue_gives_way_to_others() {
+    let (_, all) = in_flight(MIB, MIB);
+    let (greedy, honest) = (connection(&all), connection(&all));
+    let mut queue: Vec<_> = std::iter::from_fn(|| greedy.try_queue(0)).collect();
+    assert!(queue.len() as u64 * QUEUED_CALL_BYTES <= 2 * MIB);
+    let own: Vec<_> = (0..10).map(|_| honest.try_queue(0).expect("its place")).collect();
+    let mut given_up = 0;
+    while let Some(last) = queue.pop() {
+        if !greedy.take_excess(last.bytes()) {
+            break;
+        }
+        given_up += 1;
+    }
+    assert_eq!(given_up, own.len());
+    assert!(greedy.try_queue(8 * MIB).is_none());
+}
+
+#[test]
+fn the_calls_of_all_connections_fit_what_may_wait() {
+    let (_, all) = in_flight(4 * MIB, MIB);
+    let mut open = Vec::new();
+    let mut streams = Vec::new();
+    for _ in 0..300 {
+        let quota = connection(&all);
+        streams.push(quota.streams(100));
+        open.push(quota);
+    }
+    assert_eq!((streams[0], streams[15], streams[299]), (100, 100, 9));
+    assert_eq!(open[0].streams(1_000), FEWEST_STREAMS.max(9));
+}

@@ -1,0 +1,437 @@
+//! A request's body, message by message: what has arrived of a message is kept here until it is whole, so that its cost
+//! is known before it is decoded.
+//!
+//! ```text
+//!  frames ──► prefix: how long ──► reserved: is it its turn? ──► whole ──► measured, charged ──► tonic decodes it
+//! ```
+//! A message is charged for what has arrived of it and a step. Only its own data is progress: a message that stands still
+//! is refused, sooner while others wait for their turn.
+
+use super::measure;
+use super::quota::{CallQuota, Held, Permit, SMALL_BYTES};
+use super::status;
+use super::unread::{Unread, Waiting};
+use crate::cache::Refusal;
+use bytes::{Buf, Bytes, BytesMut};
+use h2::{FlowControl, Reason, RecvStream};
+use http_body::{Body, Frame, SizeHint};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::{Sleep, sleep};
+use tonic::Status;
+
+/// What is charged beyond what has arrived of a message, in bytes.
+const STEP_BYTES: u64 = 64 << 10;
+/// A message that others wait for must bring so much in a second, in bytes.
+const PROGRESS_BYTES: u64 = 64 << 10;
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+const PREFIX_BYTES: usize = 5;
+/// Frames below this size are copied while their message is not whole, in bytes.
+const COPIED_BYTES: usize = 4 << 10;
+
+/// What a request may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected {
+    /// Its messages, if the contract describes them.
+    pub(super) shape: Option<measure::Request>,
+    /// The longest of them, in bytes.
+    pub(super) max_message: u64,
+    /// Whether the client may leave it open for as long as it likes between two messages.
+    pub(super) is_stream: bool,
+    /// How long a message may stand still.
+    pub(super) patience: Duration,
+}
+
+/// A request's body.
+pub(super) struct RequestBody {
+    inner: RecvStream,
+    call: Arc<CallQuota>,
+    expected: Expected,
+    unread: Arc<Unread>,
+    flow: FlowControl,
+    prefix: Prefix,
+    /// The first bytes of a message that is not whole: large frames as they came, then small ones in one buffer, since
+    /// each of them would keep the buffer that it was read into.
+    partial: VecDeque<Bytes>,
+    partial_tail: BytesMut,
+    partial_bytes: u64,
+    /// Frames of whole messages.
+    whole: VecDeque<Bytes>,
+    /// Whether whole messages have been handed on since the permit was taken.
+    handed_on: bool,
+    /// For the message that arrives or is being handled.
+    permit: Option<Permit>,
+    turn: Option<Turn>,
+    progress: Progress,
+}
+
+/// A message that waits for its turn.
+struct Turn {
+    granted: Pin<Box<dyn Future<Output = Result<Permit, Refusal>> + Send>>,
+    /// Bytes to charge when it comes.
+    charge: u64,
+    /// For what has arrived of it.
+    _held: Held,
+    waiting: Waiting,
+}
+
+/// How a request that is not whole gets on.
+#[derive(Default)]
+struct Progress {
+    timer: Option<Pin<Box<Sleep>>>,
+    arrived_bytes: u64,
+    /// Bytes that had arrived when the timer was set, and when the request was last seen to get on.
+    at_tick: u64,
+    at_progress: u64,
+    still: Duration,
+}
+
+/// A request that brings less in its patience stands still, in bytes.
+const STILL_BYTES: u64 = 16 << 10;
+
+impl RequestBody {
+    /// The body that `inner` brings, of which `expected` is known.
+    pub(super) fn new(mut inner: RecvStream, call: Arc<CallQuota>, expected: Expected, unread: Arc<Unread>) -> Self {
+        let flow = inner.flow_control().clone();
+        Self {
+            inner,
+            call,
+            expected,
+            unread,
+            flow,
+            prefix: Prefix::default(),
+            partial: VecDeque::new(),
+            partial_tail: BytesMut::new(),
+            partial_bytes: 0,
+            whole: VecDeque::new(),
+            handed_on: false,
+            permit: None,
+            turn: None,
+            progress: Progress::default(),
+        }
+    }
+
+    /// Takes a frame's data.
+    fn accept(&mut self, mut data: Bytes) -> Result<(), Refusal> {
+        self.progress.arrived_bytes += data.len() as u64;
+        let (mut whole_to, mut need) = (0, 0);
+        let mut at = 0;
+        while at < data.len() {
+            let (taken, len) = self.prefix.advance(&data[at..]);
+            at += taken;
+            if self.prefix.announced() > self.expected.max_message {
+                let (len, max) = (self.prefix.announced(), self.expected.max_message);
+                return Err(Refusal::MessageTooLarge { len, max });
+            }
+            let Some(len) = len else { break };
+            let cost = if self.partial_bytes == 0 {
+                self.cost(len, &mut &data[whole_to..at])?
+            } else {
+                self.keep(data.split_to(at));
+                self.partial.extend(Some(self.partial_tail.split().freeze()).filter(|tail| !tail.is_empty()));
+                let cost = self.cost(len, &mut Chunks::new(&self.partial))?;
+                self.whole.append(&mut self.partial);
+                self.partial_bytes = 0;
+                at = 0;
+                cost
+            };
+            need = need.max(cost);
+            whole_to = at;
+        }
+        if whole_to > 0 {
+            self.whole.push_back(data.split_to(whole_to));
+        }
+        if !data.is_empty() {
+            self.keep(data);
+        }
+        if need > SMALL_BYTES { self.take_turn(need, need) } else { Ok(()) }
+    }
+
+    /// Keeps bytes of a message that is not whole.
+    fn keep(&mut self, bytes: Bytes) {
+        self.partial_bytes += bytes.len() as u64;
+        if bytes.len() < COPIED_BYTES {
+            return self.partial_tail.extend_from_slice(&bytes);
+        }
+        if !self.partial_tail.is_empty() {
+            self.partial.push_back(self.partial_tail.split().freeze());
+        }
+        self.partial.push_back(bytes);
+    }
+
+    /// What a whole message of `len` bytes takes while it is decoded.
+    fn cost(&self, len: u64, message: &mut impl Buf) -> Result<u64, Refusal> {
+        message.advance(PREFIX_BYTES);
+        // tonic refuses a message that is compressed.
+        let decoded = match self.expected.shape {
+            Some(shape) if !self.prefix.is_compressed => shape.decoded_bytes(message)?,
+            _ => 0,
+        };
+        let wire = if len > SMALL_BYTES { self.call.connection().twice(len) } else { 0 };
+        Ok(wire + decoded)
+    }
+
+    /// Reserves `need` bytes and charges `charge` of them, or waits for it.
+    fn take_turn(&mut self, need: u64, charge: u64) -> Result<(), Refusal> {
+        if let Some(permit) = &mut self.permit
+            && permit.try_grow(need)
+        {
+            permit.charge(charge);
+            return Ok(());
+        }
+        self.permit = None;
+        let quota = self.call.connection();
+        match quota.try_reserve(need) {
+            Ok(mut permit) => {
+                permit.charge(charge);
+                self.permit = Some(permit);
+            }
+            Err(_) => {
+                let here = self.partial_bytes + self.whole.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+                quota.may_hold(here)?;
+                self.turn = Some(Turn {
+                    granted: Box::pin(quota.clone().wait_for(need, self.call.patience())),
+                    charge,
+                    _held: quota.hold(here),
+                    waiting: Waiting::new(self.unread.clone(), self.flow.clone()),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Ready when the turn has come, if the body waits for it.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        let Some(turn) = &mut self.turn else { return Poll::Ready(Ok(())) };
+        if let Poll::Ready(refusal) = turn.waiting.poll_refused(cx) {
+            return Poll::Ready(Err(refusal));
+        }
+        let mut permit = ready!(turn.granted.as_mut().poll(cx))?;
+        permit.charge(turn.charge);
+        self.permit = Some(permit);
+        self.turn = None;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when the request stands still for too long.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Refusal> {
+        if self.prefix.is_between_messages() && self.expected.is_stream {
+            self.progress.timer = None;
+            return Poll::Pending;
+        }
+        let every = PROGRESS_EVERY.min(self.expected.patience);
+        let progress = &mut self.progress;
+        loop {
+            let timer = progress.timer.get_or_insert_with(|| {
+                progress.at_tick = progress.arrived_bytes;
+                Box::pin(sleep(every))
+            });
+            ready!(timer.as_mut().poll(cx));
+            progress.timer = None;
+            progress.still += every;
+            if progress.arrived_bytes >= progress.at_progress + STILL_BYTES {
+                (progress.at_progress, progress.still) = (progress.arrived_bytes, Duration::ZERO);
+            }
+            let is_slow = progress.arrived_bytes < progress.at_tick + PROGRESS_BYTES;
+            let is_in_the_way = is_slow && self.permit.is_some() && self.call.connection().others_wait();
+            if progress.still >= self.expected.patience || is_in_the_way {
+                let patience_ms = self.expected.patience.as_millis() as u64;
+                return Poll::Ready(Refusal::Stalled { patience_ms });
+            }
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let refused = |refusal: Refusal| Poll::Ready(Some(Err(status::of(&refusal))));
+        loop {
+            match this.poll_turn(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(refusal)) => return refused(refusal),
+                Poll::Pending => return Poll::Pending,
+            }
+            if let Some(bytes) = this.whole.pop_front() {
+                this.handed_on = true;
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            if std::mem::take(&mut this.handed_on) {
+                this.permit = None; // who asks for more has handled what came before
+            }
+            let announced = this.prefix.announced();
+            if announced > SMALL_BYTES && this.partial_bytes > 0 {
+                let need = this.call.connection().twice(announced);
+                if let Err(refusal) = this.take_turn(need, need.min(this.partial_bytes + STEP_BYTES)) {
+                    return refused(refusal);
+                }
+                if this.turn.is_some() {
+                    continue;
+                }
+            }
+            match this.inner.poll_data(cx) {
+                Poll::Pending => {
+                    return match this.poll_stalled(cx) {
+                        Poll::Ready(refusal) => refused(refusal),
+                        Poll::Pending => Poll::Pending,
+                    };
+                }
+                Poll::Ready(Some(Ok(bytes))) => {
+                    // Who takes bytes has room for more.
+                    if let Err(error) = this.inner.flow_control().release_capacity(bytes.len()) {
+                        return Poll::Ready(Some(Err(Status::from_error(error.into()))));
+                    }
+                    if let Err(refusal) = this.accept(bytes) {
+                        return refused(refusal);
+                    }
+                }
+                // The client wants no more than the answer.
+                Poll::Ready(Some(Err(error))) if error.reason() == Some(Reason::NO_ERROR) => return Poll::Ready(None),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
+                Poll::Ready(None) if !this.prefix.is_between_messages() => {
+                    return refused(Refusal::Malformed("the body ends within a message"));
+                }
+                Poll::Ready(None) => {
+                    let trailers = match ready!(this.inner.poll_trailers(cx)) {
+                        Ok(trailers) => trailers,
+                        Err(error) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
+                    };
+                    return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.whole.is_empty() && self.partial_bytes == 0 && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+/// Follows the five-byte prefixes (a flag and a length) between which gRPC messages stand.
+#[derive(Debug, Default)]
+struct Prefix {
+    bytes: [u8; PREFIX_BYTES],
+    have: usize,
+    len: u64,
+    left: u64,
+    is_compressed: bool,
+}
+
+impl Prefix {
+    fn is_between_messages(&self) -> bool {
+        self.have == 0
+    }
+
+    /// The length of the message that arrives, in bytes; 0 while it is not known.
+    fn announced(&self) -> u64 {
+        if self.have == PREFIX_BYTES { self.len } else { 0 }
+    }
+
+    /// Goes over `data` as far as one message reaches; returns how far that is, and the message's length if it ends there.
+    fn advance(&mut self, data: &[u8]) -> (usize, Option<u64>) {
+        let mut taken = 0;
+        if self.have < PREFIX_BYTES {
+            taken = (PREFIX_BYTES - self.have).min(data.len());
+            self.bytes[self.have..self.have + taken].copy_from_slice(&data[..taken]);
+            self.have += taken;
+            if self.have < PREFIX_BYTES {
+                return (taken, None);
+            }
+            let [flag, length @ ..] = self.bytes;
+            self.is_compressed = flag != 0;
+            self.len = u32::from_be_bytes(length).into();
+            self.left = self.len;
+        }
+        let body = self.left.min((data.len() - taken) as u64);
+        self.left -= body;
+        let ends = self.left == 0;
+        if ends {
+            self.have = 0;
+        }
+        (taken + body as usize, ends.then_some(self.len))
+    }
+}
+
+/// Frames that are one text.
+struct Chunks<'a> {
+    chunks: VecDeque<&'a [u8]>,
+    left: usize,
+}
+
+impl<'a> Chunks<'a> {
+    fn new(frames: &'a VecDeque<Bytes>) -> Self {
+        let chunks: VecDeque<_> = frames.iter().map(|frame| &frame[..]).collect();
+        Self { left: chunks.iter().map(|chunk| chunk.len()).sum(), chunks }
+    }
+}
+
+impl Buf for Chunks<'_> {
+    fn remaining(&self) -> usize {
+        self.left
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.chunks.front().copied().unwrap_or_default()
+    }
+
+    fn advance(&mut self, mut n: usize) {
+        self.left -= n;
+        while let Some(first) = self.chunks.front_mut() {
+            if n < first.len() {
+                *first = &first[n..];
+                return;
+            }
+            n -= first.len();
+            self.chunks.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn message_lengths_are_found_however_the_bytes_are_cut() {
+        let mut stream = Vec::new();
+        for length in [0_u32, 3, 70_000, 1] {
+            stream.push(0);
+            stream.extend(length.to_be_bytes());
+            stream.extend(std::iter::repeat_n(9, length as usize));
+        }
+        for cut in [1, 2, 4, 5, 7, 1000, stream.len()] {
+            let mut prefix = Prefix::default();
+            let mut lengths = Vec::new();
+            for mut piece in stream.chunks(cut) {
+                while !piece.is_empty() {
+                    let (taken, length) = prefix.advance(piece);
+                    lengths.extend(length);
+                    piece = &piece[taken..];
+                }
+            }
+            assert_eq!((lengths, prefix.is_between_messages()), (vec![0, 3, 70_000, 1], true), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn chunks_read_as_one_text() {
+        let frames = [Bytes::from_static(b"ab"), Bytes::new(), Bytes::from_static(b"cde")].into();
+        let mut chunks = Chunks::new(&frames);
+        assert_eq!((chunks.remaining(), chunks.chunk()), (5, &b"ab"[..]));
+        chunks.advance(3);
+        assert_eq!((chunks.remaining(), chunks.chunk()), (2, &b"de"[..]));
+        chunks.advance(2);
+        assert!(!chunks.has_remaining());
+    }
+}
