@@ -43,6 +43,8 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use crate::config::environment::first_log_format;
+use crate::config::{LogFormat, LogLevel};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// A cache that runs beside an application and gives memory back.
@@ -187,11 +189,28 @@ fn parse() -> Result<Option<Cli>, Failure> {
         Ok(cli) => return Ok(Some(cli)),
         Err(error) => error,
     };
+    if error.use_stderr() && logs_json() {
+        let sentence = error.render().to_string();
+        crate::logging::start(LogFormat::Json, LogLevel::Info);
+        let failure = serve::logged(Failure::Usage(sentence.trim_end().to_owned()));
+        crate::logging::flush();
+        return Err(failure);
+    }
     let printed = error.print().and_then(|()| std::io::stdout().flush());
     match error.exit_code() {
         0 => output::outcome(printed).map(|()| None),
         code => Err(Failure::Logged(u8::try_from(code).unwrap_or(2))),
     }
+}
+
+/// Whether this is a process whose log is JSON, as far as its command line and environment tell.
+fn logs_json() -> bool {
+    let variable = match std::env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
+        Some("serve") => "EBB_LOG_FORMAT",
+        Some("injector") => "EBB_INJECTOR_LOG_FORMAT",
+        _ => return false,
+    };
+    first_log_format(variable) == LogFormat::Json
 }
 
 fn is_blank(value: &OsStr) -> bool {

@@ -103,9 +103,22 @@ pub(crate) fn run(args: ServeArgs) -> Outcome {
 
 fn serve(args: ServeArgs) -> Outcome {
     let runtime = server::runtime()?;
-    // Before anything that a signal could interrupt; nothing waits for long until the server runs.
+    // Before anything that a signal could interrupt. An API server that holds the configuration may be slow to answer.
     let mut signals = runtime.block_on(async { Signals::install() })?;
-    let Loaded { live, log_format, from, warnings } = args.load()?;
+    let loaded = runtime.block_on(async {
+        tokio::select! {
+            loaded = tokio::task::spawn_blocking(|| args.load()) => Ok(loaded),
+            reason = signals.stop() => Err(reason),
+        }
+    });
+    let Loaded { live, log_format, from, warnings } = match loaded {
+        Ok(loaded) => loaded??,
+        Err(reason) => {
+            tracing::info!(reason, "stopping before the configuration was read");
+            runtime.shutdown_background();
+            return Ok(());
+        }
+    };
     crate::logging::start(log_format, LogLevel::Info);
     let live = live?;
     crate::logging::start(live.config().boot.log_format, live.tuning().log_level);

@@ -50,7 +50,7 @@ pub(crate) fn follow(reference: &str) -> Result<Source, String> {
             while let Some(change) = changes.next().await {
                 match change {
                     Ok(found) => into.store(found.and_then(content)),
-                    Err(error) => tracing::warn!(%error, "{called}"),
+                    Err(error) => tracing::warn!(%error, config_map = called, "failed to watch the ConfigMap"),
                 }
             }
         });

@@ -67,6 +67,9 @@ fn a_refusal_to_start_is_json_where_the_log_is() {
         assert_eq!((output.status.code(), &last["exit_code"]), (Some(64), &64.into()), "{text}");
         assert!(last["error"].as_str().unwrap().contains(what), "{text}");
     }
+    let output = program().args(["serve", "--bogus"]).envs([json]).output().unwrap();
+    let [line] = lines(&String::from_utf8(output.stderr).unwrap()).try_into().unwrap();
+    assert_eq!((output.status.code(), &line["exit_code"]), (Some(2), &2.into()), "{line}");
 }
 
 /// What a server writes to a terminal before it ends.

@@ -97,3 +97,27 @@ fn handlers_are_installed_before_a_socket_is_bound() {
         assert!(text.contains("SIGTERM") && text.contains("stopped"), "{text}");
     }
 }
+
+#[test]
+fn a_start_that_waits_for_an_api_server_can_be_stopped() {
+    // It takes connections and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config");
+    let server = format!("http://{}", silent.local_addr().unwrap());
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: it\ncontexts: [{{name: it, context: {{cluster: it, user: it}}}}]\n\
+         clusters: [{{name: it, cluster: {{server: '{server}'}}}}]\nusers: [{{name: it, user: {{}}}}]\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = program();
+    command.args(["serve", "--config-map", "shop/ebb"]).env("KUBECONFIG", &config);
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let _asked = silent.accept().unwrap();
+    let began = std::time::Instant::now();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    until("it ends", || child.try_wait().unwrap().is_some());
+    let text = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    assert!(began.elapsed() < std::time::Duration::from_secs(3), "{text}");
+    assert!(text.contains("SIGTERM"), "{text}");
+}
