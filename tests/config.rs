@@ -206,6 +206,18 @@ fn a_pod_starts_with_every_good_key_of_a_bad_file() {
 }
 
 #[test]
+fn a_pod_starts_with_the_files_that_can_be_read() {
+    let annotations = "config.ebb-cache.io/log-level=\"warn\"\n";
+    let volume = Volume::new(&[("annotations", annotations), ("memory-limit", "67108864")]);
+    fs::write(volume.root.path().join("..data/ebb.yaml"), b"maxMemory: \xff\n").unwrap();
+    let ebb = Ebb::start(&["--config", volume.path()]);
+    assert_eq!((metric(&ebb, "ebb_config_good "), limit(&ebb)), (0, 64 << 20), "the limit file holds");
+    let printed = program().args(["config", "print", "--config", volume.path()]).output().unwrap();
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.lines().any(|row| row.starts_with("logLevel ") && row.contains("warn")), "{printed}");
+}
+
+#[test]
 fn a_file_caught_half_written_changes_nothing() {
     use ebb::config::{Flags, Live, Reload, Source};
     let directory = tempfile::tempdir().unwrap();

@@ -67,11 +67,12 @@ impl Live {
         let (effective, problem) = match (&seen, source.is_lenient()) {
             (Ok(texts), false) => (layers::merge(texts, &environment, &flags)?, None),
             (Err(why), false) => return Err(Problems(vec![why.clone()])),
-            (Ok(texts), true) => {
-                let (effective, problems) = layers::merge_leniently(texts, &environment, &flags)?;
-                (effective, problems.map(|problems| problems.to_string()))
+            (_, true) => {
+                let texts = seen.clone().unwrap_or_else(|_| source.readable());
+                let (effective, problems) = layers::merge_leniently(&texts, &environment, &flags)?;
+                let problems = seen.as_ref().err().cloned().into_iter().chain(problems.map(|p| p.to_string()));
+                (effective, Some(problems.collect::<Vec<_>>().join("; ")).filter(|problems| !problems.is_empty()))
             }
-            (Err(why), true) => (layers::merge(&Texts::default(), &environment, &flags)?, Some(why.clone())),
         };
         let file = seen.as_ref().ok().filter(|_| problem.is_none()).and_then(|texts| texts.file.clone());
         Ok(Self {

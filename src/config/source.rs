@@ -66,6 +66,17 @@ impl Source {
         }
     }
 
+    /// What can be read, where one of several files cannot be.
+    pub(super) fn readable(&self) -> Texts {
+        let Self::Volume(directory) = self else { return self.read().unwrap_or_default() };
+        let named = |name: &str| {
+            let path = directory.join(name);
+            text(&path).ok().flatten().map(|text| (path.display().to_string(), text))
+        };
+        let annotations = named("annotations").map(|(_, text)| annotations::parse(&text)).unwrap_or_default();
+        Texts { volume: Some(directory.clone()), file: named("ebb.yaml"), annotations }
+    }
+
     /// Reads everything once.
     ///
     /// # Errors
