@@ -248,6 +248,46 @@ async fn the_largest_value_that_is_told_can_be_stored_and_read() {
 }
 
 #[tokio::test]
+async fn what_can_never_fit_is_not_to_be_retried() {
+    let ebb = Ebb::start(&["--max-memory", "16Mi"]);
+    let mut client = connect(&ebb).await;
+    let sizes = [(1 << 20, "VALUE_TOO_LARGE"), (3 << 20, "VALUE_TOO_LARGE"), (5 << 20, "MESSAGE_TOO_LARGE")];
+    for (bytes, reason) in sizes {
+        let append =
+            AppendRequest { key: "k".into(), value: vec![0; bytes].into(), create: true, ..Default::default() };
+        let items = vec![set("k", vec![0; bytes])];
+        let batch = client.batch_set(BatchSetRequest { items, ..Default::default() }).await;
+        for refused in [
+            client.set(set("k", vec![0; bytes])).await.unwrap_err(),
+            client.append(append).await.unwrap_err(),
+            match batch {
+                Err(refused) => refused,
+                Ok(results) => {
+                    let refusal = results.into_inner().results.remove(0).refusal.expect("it cannot fit");
+                    assert_eq!((refusal.reason.as_str(), refusal.retry_after_ms), (reason, 0));
+                    continue;
+                }
+            },
+        ] {
+            assert_eq!(refused.code(), Code::InvalidArgument, "{bytes}: {refused}");
+            assert_eq!(refused.get_details_error_info().unwrap().reason, reason, "{refused}");
+            assert!(refused.get_details_retry_info().is_none(), "{refused}");
+        }
+    }
+    let keys = vec![Bytes::from("k"); 1_001];
+    let items = vec![set("k", "v"); 1_001];
+    let delete = BatchDeleteRequest { keys: keys.clone(), ..Default::default() };
+    for refused in [
+        client.batch_get(BatchGetRequest { keys, ..Default::default() }).await.unwrap_err(),
+        client.batch_set(BatchSetRequest { items, ..Default::default() }).await.unwrap_err(),
+        client.batch_delete(delete).await.unwrap_err(),
+    ] {
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.get_details_retry_info().is_none(), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn capabilities_tell_the_limits_of_the_readme() {
     let ebb = Ebb::start(&["--max-memory", "256Mi"]);
     let told = limits(&mut connect(&ebb).await).await;
