@@ -183,6 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
 }
 
 /// What comes of a connection.
+#[expect(clippy::large_enum_variant, reason = "it is made once a call, and taken apart at once")]
 enum Next {
     Call(Request<RecvStream>, SendResponse<Bytes>),
     End,

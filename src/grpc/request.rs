@@ -21,7 +21,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
 /// What is charged beyond what has arrived of a message, in bytes.
@@ -228,7 +228,7 @@ impl RequestBody {
         loop {
             let timer = progress.timer.get_or_insert_with(|| {
                 progress.at_tick = progress.arrived_bytes;
-                Box::pin(sleep(every))
+                Box::pin(sleep_until(Instant::now() + every))
             });
             ready!(timer.as_mut().poll(cx));
             progress.timer = None;
