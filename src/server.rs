@@ -280,8 +280,11 @@ impl Server {
                 listeners.iter_mut().for_each(|listeners| listeners.repair(&sources.sockets, sources.clock.now_ms()));
             }
             let compaction = live.tuning().compaction;
-            let found = live.poll();
+            let mut found = live.poll();
             if is_asked {
+                if found == Reload::Unchanged {
+                    found = live.poll(); // whoever asks has finished writing: the second look is at once
+                }
                 tracing::info!(changed = found != Reload::Unchanged, "configuration read again at SIGHUP");
             }
             if found != Reload::Unchanged {

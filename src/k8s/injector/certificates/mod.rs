@@ -201,7 +201,7 @@ impl Own {
         let name = &self.objects.secret;
         let replaced = secrets.replace(name, &PostParams::default(), &secret).await;
         replaced.map_err(|error| format!("the Secret: {error}"))?;
-        tracing::info!(step = ?step, "certificates");
+        tracing::info!(step = ?step, "certificates changed");
         self.tell(step, &material);
         self.publish(&material.bundle()).await?;
         Ok(material)
