@@ -41,6 +41,28 @@ const MESSAGE_MARGIN: u64 = 64 << 10;
 /// The largest batch, in bytes: what stock clients receive at most.
 const BATCH_BYTES: u64 = 4 << 20;
 
+/// The most memory that connections of the HTTP listener use together, in bytes; under a small limit a sixteenth of it.
+const HTTP_BYTES: u64 = 8 << 20;
+
+/// Charges connections of the HTTP listener to the ledger.
+struct HttpAccount {
+    store: Arc<Store>,
+    clock: Clock,
+}
+
+impl http::Account for HttpAccount {
+    fn add(&self, bytes: u64) {
+        self.store.ledger().take_off(bytes);
+        if !self.store.ledger().has_room(0) {
+            self.store.make_room(self.clock.now_ms());
+        }
+    }
+
+    fn remove(&self, bytes: u64) {
+        self.store.ledger().land(bytes);
+    }
+}
+
 /// Where a server listens, as clients name it, and within which limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
@@ -195,7 +217,18 @@ impl Server {
         let cache = Cache::new(store.clone(), clock.clone(), tuning.defaults());
         let cache = Arc::new(cache.behind(transport(&boot, view.clone())));
         let in_force = Arc::new(ArcSwap::from_pointee(live.in_force()));
+        // Asked for each time: what is charged after the limit was lowered must fit the new one.
+        let http_max = {
+            let view = view.clone();
+            move || (view.limit_bytes() / 16).min(HTTP_BYTES)
+        };
+        let make_room = {
+            let (store, clock) = (store.clone(), clock.clone());
+            move || store.make_room(clock.now_ms())
+        };
+        let account = HttpAccount { store: store.clone(), clock: clock.clone() };
         let sources = Sources {
+            http: http::connections(http_max, account),
             cache: cache.clone(),
             store: store.clone(),
             cleaner: cleaner.clone(),
@@ -218,10 +251,6 @@ impl Server {
         let in_flight_max = {
             let (view, most) = (view.clone(), boot.in_flight.0);
             move || in_flight_max(&view, most)
-        };
-        let make_room = {
-            let (store, clock) = (store.clone(), sources.clock.clone());
-            move || store.make_room(clock.now_ms())
         };
         let most = boot.in_flight_per_connection.0;
         let in_flight = InFlight::new(store.ledger().clone(), in_flight_max, most, make_room);
@@ -249,7 +278,7 @@ impl Server {
         let (unready, is_unready) = watch::channel(false);
         let (over, is_over) = watch::channel(false);
         let routes = http::metrics(move || metrics.text()).merge(page::routes(sources.clone(), history.clone()));
-        control.spawn(http::serve(http_listener, routes, is_unready, is_over));
+        control.spawn(http::serve(http_listener, routes, sources.http.clone(), is_unready, is_over));
         announce(&addresses);
 
         let (mut receipts, mut regimes) = (Receipts::default(), Regimes::default());

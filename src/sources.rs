@@ -4,6 +4,7 @@ use crate::cache::Cache;
 use crate::cleaner::Cleaner;
 use crate::clock::Clock;
 use crate::config::InForce;
+use crate::http::Connections;
 use crate::k8s::pod_events::Fates;
 use crate::memory::View;
 use crate::spans::Tracer;
@@ -29,6 +30,8 @@ pub struct Sources {
     pub started_at_ms: u64,
     /// What came over the network.
     pub traffic: Traffic,
+    /// Connections of the HTTP listener.
+    pub(crate) http: Arc<Connections>,
     /// What became of spans.
     pub tracer: Tracer,
     /// What became of the Events on the pod.

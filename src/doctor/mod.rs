@@ -8,6 +8,7 @@
 use crate::clock;
 use crate::config::{Compaction, InForce};
 use crate::history::{History, Point};
+use crate::http;
 use crate::memory::{Regime, Snapshot};
 use crate::sources::{SocketFiles, Sources};
 use crate::store::Stats;
@@ -34,6 +35,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) open_connections: u64,
     /// What became of the files of Unix sockets.
     pub(crate) sockets: SocketFiles,
+    /// Connections of the HTTP listener.
+    pub(crate) http: http::Counts,
     /// By how much the wall clock and the monotonic one disagree about the time since the start, in milliseconds.
     pub(crate) clock_jump_ms: u64,
 }
@@ -252,6 +255,19 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
     ),
     (
         Severity::Warning,
+        "http_connections_closed",
+        |f| {
+            let closed = f.http.closed();
+            some(closed - f.earlier.http_closed).map(|n| {
+                let connections = one_or_many(n, "connection", "connections");
+                let when = lately(f, closed);
+                format!("{n} HTTP {connections} stalled or made room for others {when}; {} are open", f.http.open)
+            })
+        },
+        "look for clients of the HTTP port that do not read or do not close; admit the kubelet and scrapers alone by a NetworkPolicy",
+    ),
+    (
+        Severity::Warning,
         "memory_unaccounted",
         |f| {
             let engine = f.stats.segment_bytes + f.stats.index_bytes + f.stats.in_flight_bytes;
@@ -392,6 +408,7 @@ pub(crate) fn examine(sources: &Sources, history: &History) -> Vec<Finding> {
         segment_bytes: sources.store.segment_bytes() as u64,
         open_connections: totals.open_connections,
         sockets: sources.sockets.get(),
+        http: sources.http.counts(),
         clock_jump_ms: wall_ms.abs_diff(sources.clock.now_ms()),
     })
 }

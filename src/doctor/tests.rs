@@ -34,6 +34,7 @@ fn facts<'a>((memory, stats, config): &'a (Snapshot, Stats, InForce)) -> Facts<'
         segment_bytes: 256 << 10,
         open_connections: 3,
         sockets: SocketFiles::default(),
+        http: http::Counts::default(),
         clock_jump_ms: 0,
     }
 }
@@ -91,6 +92,8 @@ fn each_trouble_is_named() {
     let recent = Recent { seconds: 60, reads: 100_000, misses: 20_000, missed_evicted: 0, evictions: 600_000 };
     assert_eq!(codes(&Facts { recent, ..facts(&healthy) }), ["eviction_storm"]);
     assert_eq!(codes(&Facts { too_large: 1, ..facts(&healthy) }), ["values_too_large"]);
+    let http = http::Counts { closed: [1, 1], ..http::Counts::default() };
+    assert_eq!(codes(&Facts { http, ..facts(&healthy) }), ["http_connections_closed"]);
     assert_eq!(codes(&Facts { clock_jump_ms: 70_000, ..facts(&healthy) }), ["clock_jumped"]);
 }
 

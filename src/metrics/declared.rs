@@ -4,6 +4,7 @@ use super::reading::Reading;
 use super::{Series, Value};
 use crate::cache::Counts;
 use crate::cleaner::{Reason, Total};
+use crate::http::Closed;
 use crate::k8s::events::Fate;
 use crate::memory::Regime;
 use crate::store::Miss;
@@ -318,6 +319,15 @@ pub(super) static METRICS: &[Metric] = &[
     counter("log_lines_dropped", None, "Log lines dropped because standard error did not take them in time", |r| {
         one(r.dropped_log_lines)
     }),
+    gauge("http_connections", None, "Open connections of the HTTP listener", |r| one(r.http.open)),
+    gauge("http_in_flight", BYTES, "Memory charged to connections of the HTTP listener", |r| one(r.http.bytes)),
+    by(
+        &["reason"],
+        counter("http_closed_connections", None, "Connections of the HTTP listener that the server closed", |r| {
+            let of = |reason: Closed| (vec![reason.name().into()], Value::Whole(r.http.closed[reason as usize]));
+            Closed::ALL.map(of).into()
+        }),
+    ),
     counter("spans_sent", None, "Spans that the collector of traces has taken", |r| one(r.spans.sent)),
     counter("spans_dropped", None, "Spans that were lost because the collector was slow or away", |r| {
         one(r.spans.dropped)

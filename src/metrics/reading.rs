@@ -3,6 +3,7 @@
 use crate::cache;
 use crate::cleaner::{Reason, Total};
 use crate::config::InForce;
+use crate::http;
 use crate::k8s::events::Fate;
 use crate::memory::Snapshot;
 use crate::sources::{SocketFiles, Sources};
@@ -20,6 +21,7 @@ pub(super) struct Reading {
     pub(super) namespaces: Vec<(Option<String>, cache::Counts)>,
     pub(super) runs: [Total; Reason::ALL.len()],
     pub(super) traffic: Totals,
+    pub(super) http: http::Counts,
     pub(super) spans: Counts,
     pub(super) pod_events: [u64; Fate::ALL.len()],
     pub(super) config: Arc<InForce>,
@@ -36,6 +38,7 @@ impl Reading {
             memory,
             clock,
             traffic,
+            http,
             tracer,
             events,
             sockets,
@@ -50,6 +53,7 @@ impl Reading {
             namespaces: cache.usage(),
             runs: cleaner.totals(),
             traffic: traffic.totals(),
+            http: http.counts(),
             spans: tracer.counts(),
             pod_events: events.totals(),
             config: config.load_full(),

@@ -14,7 +14,7 @@ use serde_json::json;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 /// Its Deployment, Service, account, ConfigMap and Lease.
@@ -53,7 +53,8 @@ pub fn can_be_reached() -> bool {
 impl Replica {
     /// Starts one with the account of the Deployment and its arguments, but for what this machine has in another place,
     /// and for lengths of time: a leaf lives for 12 s here, an authority for 36 s, and it looks at them every `look`.
-    async fn start(cluster: &Cluster, name: &str, look: &str) -> Self {
+    /// With a `group` it runs in that memory cgroup.
+    async fn start(cluster: &Cluster, name: &str, look: &str, group: Option<&Path>) -> Self {
         let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
         let spec = deployments.get(INJECTOR).await.unwrap().spec.template.spec.unwrap();
         let given = spec.containers[0].args.clone().unwrap();
@@ -81,6 +82,9 @@ impl Replica {
         command.env("KUBECONFIG", cluster.kubeconfig_as(NAMESPACE, &spec.service_account_name.unwrap()).await);
         command.env("EBB_INJECTOR_IDENTITY", name).stdout(Stdio::piped()).stderr(fs::File::create(&log).unwrap());
         let mut process = Process::start(&mut command);
+        if let Some(group) = group {
+            fs::write(group.join("cgroup.procs"), process.0.id().to_string()).unwrap();
+        }
         let mut line = String::new();
         BufReader::new(process.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let part = |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name)).map(str::to_owned);
@@ -92,7 +96,12 @@ impl Replica {
 
     /// Starts one and waits until it is ready.
     pub async fn ready(cluster: &Cluster, name: &str, look: &str) -> Self {
-        let replica = Self::start(cluster, name, look).await;
+        Self::ready_in(cluster, name, look, None).await
+    }
+
+    /// The same in a memory cgroup.
+    pub async fn ready_in(cluster: &Cluster, name: &str, look: &str, group: Option<&Path>) -> Self {
+        let replica = Self::start(cluster, name, look, group).await;
         let is_ready = async || page(&replica.http, "/readyz").is_some_and(|(status, _)| status == 200);
         cluster.until("the injector is ready", is_ready).await;
         replica

@@ -14,6 +14,9 @@ const VOLUMES: [&str; 2] = ["ebb-config", SOCKET_VOLUME];
 /// Below this a container of Ebb has no room for a cache, in bytes.
 pub(super) const LEAST: &str = "16Mi";
 
+/// Each container gets operations of its own, so a pod with more is left alone.
+const MOST_CONTAINERS: usize = 500;
+
 macro_rules! reasons {
     ($($variant:ident $label:literal $meaning:literal)+) => {
         /// Why a pod is left alone.
@@ -41,6 +44,7 @@ macro_rules! reasons {
 
 reasons! {
     Malformed "malformed" "It has no list of containers, or a list where an object belongs."
+    TooLarge "too-large" "It has more than 500 containers, or what decides about a sidecar takes more than 2 MiB."
     AlreadyInjected "already-injected" "It has its sidecar."
     Disabled "disabled" "The pod's label, or the namespace's and none of the pod, says `disabled`."
     NotLabelled "not-labelled" "Neither the pod nor its namespace asks for a cache."
@@ -63,6 +67,10 @@ pub(super) fn skip(pod: &Value, context: &Context<'_>, wishes: &Wishes) -> Optio
         return found(SkipReason::Malformed, detail);
     }
     let containers = || all_containers(spec);
+    let number = containers().count();
+    if number > MOST_CONTAINERS {
+        return found(SkipReason::TooLarge, format!("it has {number} containers"));
+    }
     let has_sidecar = containers().any(|container| container["name"] == "ebb");
     if has_sidecar && meta["labels"]["ebb-cache.io/injected"] == "true" {
         return found(SkipReason::AlreadyInjected, "the label ebb-cache.io/injected is true".to_owned());

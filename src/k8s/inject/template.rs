@@ -30,6 +30,11 @@ impl Template {
         Self::parse(BUILT_IN).expect("a test parses it")
     }
 
+    /// The names of the variables that an application container gets.
+    pub(crate) fn variables(&self) -> Vec<String> {
+        self.env.iter().filter_map(|variable| variable["name"].as_str().map(str::to_owned)).collect()
+    }
+
     /// Reads the PodTemplate among the documents of a YAML text.
     ///
     /// # Errors

@@ -62,6 +62,11 @@ const NAMES: &str = "names of containers, separated by commas";
 const QUANTITY: &str = "a quantity above 0, such as `100Mi` or `250m`";
 const ID: &str = "1 to 2147483647";
 
+/// The longest value of an annotation, in bytes.
+const VALUE_BYTES: usize = 4 << 10;
+/// Warnings about one pod; one more says that there are others.
+const MOST_WARNINGS: usize = 20;
+
 /// The sidecar as this pod gets it, but for its resources.
 #[derive(Debug)]
 pub(super) struct Wishes {
@@ -109,7 +114,14 @@ impl Wishes {
         let (variables, others): (Vec<_>, Vec<_>) = read.partition(|(name, _)| *name == "additional-env");
         for (name, value) in others.into_iter().chain(variables) {
             if let Err(must) = wishes.take(name, value) {
-                wishes.warnings.push(format!("annotation {PREFIX}{name} ({value:?}) is ignored: {must}"));
+                match wishes.warnings.len() {
+                    MOST_WARNINGS => wishes.warnings.push("more annotations are ignored".to_owned()),
+                    0..MOST_WARNINGS => {
+                        let shown = &value[..value.floor_char_boundary(VALUE_BYTES)];
+                        wishes.warnings.push(format!("annotation {PREFIX}{name} ({shown:?}) is ignored: {must}"));
+                    }
+                    _ => {}
+                }
             }
         }
         wishes.take_declared(pod);
@@ -134,6 +146,9 @@ impl Wishes {
 
     /// Takes one wish in.
     fn take(&mut self, name: &str, value: &str) -> Result<(), String> {
+        if value.len() > VALUE_BYTES {
+            return Err(format!("it must have at most {VALUE_BYTES} bytes"));
+        }
         if let Some((_, knob)) = KNOBS.iter().find(|(live, _)| *live == name) {
             return check(knob, value); // the sidecar itself reads it, while it runs
         }

@@ -1,13 +1,19 @@
 //! What Prometheus sees of the injector.
 
 use super::review::Admission;
+use crate::http::{Closed, Connections};
 use crate::k8s::events::Fate;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 type Labels = Vec<(&'static str, &'static str)>;
@@ -26,10 +32,33 @@ pub(super) struct Metrics {
     events: Family<Labels, Counter>,
     missed: Gauge,
     evictions: Family<Labels, Counter>,
+    answers: Gauge,
+}
+
+/// The connections of the webhook, read at a scrape.
+#[derive(Debug)]
+struct Webhook(Arc<Connections>);
+
+impl Collector for Webhook {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let counts = self.0.counts();
+        let help = "Open connections of the webhook";
+        let gauge = encoder.encode_descriptor("connections", help, None, MetricType::Gauge)?;
+        ConstGauge::new(counts.open as i64).encode(gauge)?;
+        let help = "Memory charged to connections of the webhook";
+        let gauge = encoder.encode_descriptor("in_flight", help, Some(&Unit::Bytes), MetricType::Gauge)?;
+        ConstGauge::new(counts.bytes as i64).encode(gauge)?;
+        let help = "Connections of the webhook that the server closed";
+        let mut family = encoder.encode_descriptor("closed_connections", help, None, MetricType::Counter)?;
+        Closed::ALL.into_iter().try_for_each(|reason| {
+            let counter = ConstCounter::new(counts.closed[reason as usize]);
+            counter.encode(family.encode_family(&[("reason", reason.name())])?)
+        })
+    }
 }
 
 impl Metrics {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(connections: Arc<Connections>) -> Self {
         let mut registry = Registry::with_prefix("ebb_injector");
         let (admissions, events) = (Family::<Labels, Counter>::default(), Family::<Labels, Counter>::default());
         let duration = Histogram::new(exponential_buckets(0.000_05, 2.0, 14));
@@ -68,6 +97,9 @@ impl Metrics {
             "Pods that the watchdog has had evicted, by what became of it",
             evictions.clone(),
         );
+        let answers = Gauge::default();
+        registry.register("webhook_answers", "1 while the webhook answers the injector's own probe", answers.clone());
+        registry.register_collector(Box::new(Webhook(connections)));
         template.set(1);
         Self {
             registry,
@@ -81,6 +113,7 @@ impl Metrics {
             events,
             missed,
             evictions,
+            answers,
         }
     }
 
@@ -111,6 +144,10 @@ impl Metrics {
         self.template.set(good.into());
     }
 
+    pub(super) fn webhook_answers(&self, answers: bool) {
+        self.answers.set(answers.into());
+    }
+
     pub(super) fn event(&self, fate: Fate) {
         self.events.get_or_create(&vec![("outcome", fate.name())]).inc();
     }
@@ -137,7 +174,7 @@ impl Metrics {
 impl super::Addresses {
     /// The page with a series of each metric, for the reference page.
     pub(crate) fn metrics_page() -> String {
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(super::serve::connections());
         let admission = Admission {
             answer: serde_json::Value::Null,
             reason: None,
@@ -151,7 +188,8 @@ impl super::Addresses {
         metrics.event(Fate::ALL[0]);
         metrics.evicted("evicted");
         let (registered, text) = (format!("{:?}", metrics.registry), metrics.text());
-        let shown = text.matches("# TYPE ").count();
+        // The collector's three are not registered one by one.
+        let shown = text.matches("# TYPE ").count() - 3;
         assert_eq!(registered.matches("Descriptor {").count(), shown, "a family without a series is not on the page");
         text
     }

@@ -11,31 +11,34 @@
 
 mod certificates;
 mod events;
+mod excerpt;
 mod lease;
 mod metrics;
+mod namespaces;
+mod pages;
 mod review;
+mod self_probe;
 mod serve;
 mod watchdog;
 
 pub(crate) use certificates::{Objects, Times};
 pub(crate) use watchdog::Watchdog;
 
+use crate::http::Connections;
 use crate::k8s::inject::{Namespace, Template};
 use arc_swap::ArcSwap;
 use certificates::{Keeper, Served};
 use events::Events;
-use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1;
-use kube::api::PartialObjectMeta;
-use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, Config, ResourceExt as _};
+use kube::{Api, Client, Config};
 use lease::Candidate;
 use metrics::Metrics;
+use namespaces::Namespaces;
+use self_probe::SelfProbe;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -67,7 +70,8 @@ pub(crate) struct Settings {
     pub(crate) watchdog: Option<Watchdog>,
 }
 
-type Namespaces = Store<PartialObjectMeta<v1::Namespace>>;
+/// The most memory that connections for probes and metrics use together, in bytes.
+const HTTP_BYTES: u64 = 4 << 20;
 
 /// What an admission needs.
 pub(super) struct Injector {
@@ -77,18 +81,13 @@ pub(super) struct Injector {
     by: String,
     metrics: Arc<Metrics>,
     events: Option<Events>,
+    connections: Arc<Connections>,
 }
 
 impl Injector {
     /// The namespace, as far as it is known.
     fn namespace(&self, name: &str) -> Namespace {
-        let found = self.namespaces.get(&ObjectRef::new(name));
-        let mut namespace = Namespace { name: name.to_owned(), ..Namespace::default() };
-        if let Some(found) = found {
-            namespace.labels.clone_from(found.labels());
-            namespace.annotations.clone_from(found.annotations());
-        }
-        namespace
+        self.namespaces.get(name)
     }
 }
 
@@ -125,12 +124,14 @@ pub(crate) async fn run(
     let name = |listener: &TcpListener| listener.local_addr().map_or_else(|_| "?".to_owned(), |at| at.to_string());
     announce(&Addresses { webhook: name(&webhook), http: name(&http) });
 
-    let metrics = Arc::new(Metrics::new());
+    let connections = serve::connections();
+    let metrics = Arc::new(Metrics::new(connections.clone()));
     let identity = settings.objects.identity.clone();
     let events = settings.events.then(|| Events::start(client.clone(), identity, metrics.clone()));
     let injector = Arc::new(Injector {
         template: ArcSwap::from_pointee(template),
-        namespaces: follow_namespaces(client.clone()),
+        namespaces: Namespaces::follow(client.clone()),
+        connections,
         own_namespace: settings.objects.namespace.clone(),
         by: format!("webhook {}", settings.objects.webhook),
         events: events.clone(),
@@ -159,12 +160,27 @@ pub(crate) async fn run(
     let watchers = crate::http::serve(
         http.into_std().map_err(|error| error.to_string())?,
         crate::http::metrics(move || page.text()),
+        crate::http::connections(|| HTTP_BYTES, crate::http::Unaccounted),
         is_unready,
         draining.clone(),
     );
     let watchers = tokio::spawn(watchers);
+    let mut probe = SelfProbe::new(webhook.local_addr().map_err(|error| error.to_string())?);
     let serving = tokio::spawn(serve::serve(webhook, injector.clone(), served.clone(), draining));
 
+    let answers = AtomicBool::new(true);
+    let probing = async {
+        let mut ticks = tokio::time::interval(settings.look.max(Duration::from_secs(1)));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            // Without a certificate it cannot answer, and is not ready anyway.
+            if served.is_there() {
+                answers.store(probe.is_ready().await, Ordering::Relaxed);
+                metrics.webhook_answers(answers.load(Ordering::Relaxed));
+            }
+        }
+    };
     let look = async {
         let mut ticks = tokio::time::interval(settings.look);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -183,13 +199,15 @@ pub(crate) async fn run(
                 tracing::warn!(why, "certificates");
             }
             last = problem;
-            unready.send_if_modified(|unready| std::mem::replace(unready, !served.is_there()) == served.is_there());
+            let is_ready = served.is_there() && answers.load(Ordering::Relaxed);
+            unready.send_if_modified(|unready| std::mem::replace(unready, !is_ready) == is_ready);
             follow_template(&settings.template, &mut text, &injector);
         }
     };
     let reason = tokio::select! {
         reason = shutdown => reason,
         () = look => "the certificates are not followed any more",
+        () = probing => "the webhook is not probed any more",
         () = watchdog => "the watchdog ended",
     };
     // API servers go on calling until they have noticed that this replica is not ready any more.
@@ -237,20 +255,4 @@ fn follow_template(path: &PathBuf, last: &mut String, injector: &Injector) {
             }
         }
     }
-}
-
-/// Watches the labels and annotations of namespaces, and nothing else of them.
-fn follow_namespaces(client: Client) -> Namespaces {
-    let (store, writer) = reflector::store();
-    let events = watcher(Api::<PartialObjectMeta<v1::Namespace>>::all(client), watcher::Config::default());
-    let events = events.default_backoff().modify(|namespace| namespace.managed_fields_mut().clear());
-    let mut events = Box::pin(reflector::reflector(writer, events));
-    tokio::spawn(async move {
-        while let Some(event) = events.next().await {
-            if let Err(error) = event {
-                tracing::warn!(%error, "namespaces");
-            }
-        }
-    });
-    store
 }

@@ -1,10 +1,16 @@
 //! An AdmissionReview and its answer: a pure function of the bytes.
+//!
+//! What a pod holds is chosen by whoever may create one, so everything that outlives the answer (log lines, Events) is
+//! bounded here.
 
+use super::excerpt;
 use crate::k8s::inject::{Context, Namespace, SkipReason, Template, Verdict, inject};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+/// The longest name of an object, in bytes.
+const NAME_BYTES: usize = 253;
 /// The API server cuts warnings at this length, in bytes.
 const WARNING_BYTES: usize = 256;
 
@@ -45,15 +51,18 @@ pub(super) fn review(
     by: &str,
     template: &Template,
 ) -> Result<Admission, String> {
-    let review: Value = serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))?;
+    let read =
+        excerpt::review(body, &template.variables()).map_err(|error| format!("the body is not JSON: {error}"))?;
+    let review = read.value;
     let (version, kind) = (&review["apiVersion"], &review["kind"]);
     if version != "admission.k8s.io/v1" || kind != "AdmissionReview" {
-        return Err(format!("the body is {version} {kind}; it must be \"admission.k8s.io/v1\" \"AdmissionReview\""));
+        let found = shortened(&format!("{version} {kind}"));
+        return Err(format!("the body is {found}; it must be \"admission.k8s.io/v1\" \"AdmissionReview\""));
     }
     let request = &review["request"];
     let uid = request["uid"].as_str().filter(|uid| !uid.is_empty()).ok_or("request.uid is missing")?;
     let pod = &request["object"];
-    let namespace = request["namespace"].as_str().unwrap_or_default().to_owned();
+    let namespace = shortened(request["namespace"].as_str().unwrap_or_default());
     let answer = |more: Value| {
         let mut response = json!({"uid": uid, "allowed": true});
         if let (Value::Object(response), Value::Object(more)) = (&mut response, more) {
@@ -71,7 +80,15 @@ pub(super) fn review(
         is_dry_run: request["dryRun"] == true,
     };
     if request["kind"]["kind"] != "Pod" || request["operation"] != "CREATE" {
-        admission.detail = format!("{} of {} is none of ours", request["operation"], request["kind"]["kind"]);
+        let what = format!("{} of {} is none of ours", request["operation"], request["kind"]["kind"]);
+        admission.detail = shortened(&what);
+        return Ok(admission);
+    }
+    if read.is_too_large {
+        admission.detail = "what decides about a sidecar takes more than 2 MiB".to_owned();
+        admission.warnings = vec![format!("no Ebb sidecar: {}", admission.detail)];
+        admission.answer = answer(json!({"warnings": admission.warnings}));
+        admission.reason = Some(Some(SkipReason::TooLarge));
         return Ok(admission);
     }
     let known = find(&admission.namespace);
@@ -97,7 +114,7 @@ pub(super) fn review(
         }
         Verdict::Skip(reason, detail) => {
             admission.reason = Some(Some(reason));
-            admission.detail = detail;
+            admission.detail = shortened(&detail);
         }
     }
     Ok(admission)
@@ -107,7 +124,7 @@ pub(super) fn review(
 pub(super) fn owner(pod: &Value) -> Option<Owner> {
     let owners = pod["metadata"]["ownerReferences"].as_array()?;
     let owner = owners.iter().find(|owner| owner["controller"] == true)?;
-    let text = |key: &str| owner[key].as_str().map(str::to_owned);
+    let text = |key: &str| owner[key].as_str().filter(|text| text.len() <= NAME_BYTES).map(str::to_owned);
     Some(Owner { api_version: text("apiVersion")?, kind: text("kind")?, name: text("name")?, uid: text("uid")? })
 }
 
@@ -179,6 +196,35 @@ mod tests {
         assert_eq!(said(body.to_string().as_bytes()), "request.uid is missing");
         body["apiVersion"] = json!("admission.k8s.io/v1beta1");
         assert!(said(body.to_string().as_bytes()).starts_with("the body is \"admission.k8s.io/v1beta1\""));
+    }
+
+    #[test]
+    fn a_pod_too_large_to_read_is_allowed_with_a_warning() {
+        for containers in [501, 48_000] {
+            let pod = json!({"spec": {"containers": vec![json!({"name": "a"}); containers]}});
+            let admission = ask(&with(pod)).unwrap();
+            assert_eq!(admission.answer["response"]["allowed"], true);
+            assert_eq!(admission.reason, Some(Some(SkipReason::TooLarge)), "{containers} containers");
+        }
+    }
+
+    #[test]
+    fn what_outlives_the_answer_is_bounded() {
+        let long = "x".repeat(1 << 20);
+        let annotations: serde_json::Map<_, _> =
+            (0..5_000).map(|n| (format!("config.ebb-cache.io/a{n}"), json!("x"))).collect();
+        let owner = json!({"apiVersion": "v1", "kind": "Job", "name": long, "uid": "1", "controller": true});
+        let metadata = json!({"annotations": annotations, "ownerReferences": [owner]});
+        let ports = json!([{"containerPort": 7070}]);
+        let containers = json!([{"name": long, "ports": ports}]);
+        for spec in [json!({"containers": containers}), json!({"containers": [{"name": "app"}]})] {
+            let mut body = with(json!({"metadata": metadata, "spec": spec}));
+            body["request"]["namespace"] = json!(long);
+            let admission = ask(&body).unwrap();
+            assert_eq!(admission.owner, None, "no object has such a name");
+            let warnings: usize = admission.warnings.iter().map(String::len).sum();
+            assert!(warnings + admission.detail.len() + admission.namespace.len() < 8 << 10, "{warnings}");
+        }
     }
 
     #[test]

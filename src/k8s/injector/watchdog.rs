@@ -1,8 +1,12 @@
 //! The watchdog: evicts pods that ask for a sidecar and were created while nothing injected, so that they come again with one.
 //!
 //! ```text
-//!  pods without the label ──► missed (pure: what `inject` would do now) ──► Memory::choose (pure) ──► evictions
+//!  metadata of pods without the label ──► candidates ──► each whole ──► missed (pure: what `inject` would do now)
+//!                                                                          └──► Memory::choose (pure) ──► evictions
 //! ```
+//! Lists are read in pages, metadata first, and what is remembered of them is bounded: pods of any size and number pass
+//! through a few excerpts (`pages`).
+//!
 //! W1. Only pods that somebody creates again are evicted, and of those no Job's: it would count that as a failure.
 //! W2. Pods are evicted, not deleted, so PodDisruptionBudgets hold; so many a minute, by the leader alone.
 //! W3. Of an owner one pod is evicted first, and more only once it has come again with a sidecar.
@@ -10,20 +14,20 @@
 //!     is asked says nothing, so what counts is pods.
 
 use super::Injector;
+use super::pages::{self, Of};
 use super::review::{Owner, owner};
 use crate::k8s::inject::{Context, Template, Verdict, inject};
-use http::Request;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, EvictParams, Preconditions};
 use kube::{Api, Client};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Pods of a page: few, since each is held whole for a moment.
-const PAGE: usize = 50;
+/// Missed pods that are remembered, beside those of owners that are tried; the others are counted.
+const MOST_MISSED: usize = 2_000;
 /// What creates its pods again, and thinks nothing of it.
 const CREATES_AGAIN: [&str; 4] = ["DaemonSet", "ReplicaSet", "ReplicationController", "StatefulSet"];
 
@@ -64,6 +68,12 @@ fn missed(pod: &Value, context: &Context<'_>, template: &Template) -> Option<Mis
     }
 }
 
+/// The pod, if it could be missed as far as its metadata says.
+fn candidate(pod: &Value, context: &Context<'_>, template: &Template) -> Option<Missed> {
+    let stand_in = json!({"metadata": pod["metadata"], "spec": {"containers": [{"name": "any"}]}});
+    missed(&stand_in, context, template)
+}
+
 /// The pods that have a sidecar, by owner; both by their uid.
 type Injected = BTreeMap<String, BTreeSet<String>>;
 
@@ -98,6 +108,17 @@ impl Memory {
             Trial::Passed | Trial::Failed => None,
         };
         self.owners.values().filter_map(namespace).collect()
+    }
+
+    /// Whether pods of this owner are awaited or were evicted.
+    fn knows(&self, owner: &str) -> bool {
+        self.owners.contains_key(owner)
+    }
+
+    /// Owners of which a pod is awaited in this namespace.
+    fn awaited_owners(&self, namespace: &str) -> BTreeSet<String> {
+        let is_here = |trial: &Trial| matches!(trial, Trial::Open { namespace: own, .. } if own == namespace);
+        self.owners.iter().filter(|(_, trial)| is_here(trial)).map(|(owner, _)| owner.clone()).collect()
     }
 
     /// The pods that may be evicted now, of those that are without, and how many of them.
@@ -176,7 +197,8 @@ pub(super) async fn watch(client: Client, injector: Arc<Injector>, how: Watchdog
                     break;
                 }
                 evictions.tick().await;
-                let injected = injected_in(&client, &pod.namespace).await?;
+                let owner = BTreeSet::from([pod.owner.uid.clone()]);
+                let injected = injected_in(&client, &pod.namespace, &owner).await?;
                 if *leads.borrow() && evict(&client, &injector, &pod).await {
                     memory.evicted(&pod, &injected);
                     evicted += 1;
@@ -197,16 +219,16 @@ async fn look(
     excluded: &[String],
     memory: &mut Memory,
 ) -> Result<(Vec<Missed>, usize), kube::Error> {
-    let all = missed_in_all(client, injector, excluded).await?;
-    injector.metrics.missed(all.len());
+    let (all, number) = missed_in_all(client, injector, excluded, memory).await?;
+    injector.metrics.missed(number);
     let mut injected = Injected::new();
     for namespace in memory.awaited_in() {
-        injected.extend(injected_in(client, &namespace).await?);
+        injected.extend(injected_in(client, &namespace, &memory.awaited_owners(&namespace)).await?);
     }
     let (chosen, most) = memory.choose(&all, &injected);
-    if !all.is_empty() {
+    if number > 0 {
         tracing::info!(
-            missed = all.len(),
+            missed = number,
             may_be_evicted = chosen.len().min(most),
             owners_given_up = memory.given_up(),
             "pods without the sidecar they ask for"
@@ -215,11 +237,15 @@ async fn look(
     Ok((chosen, most))
 }
 
-/// All pods that were missed.
-async fn missed_in_all(client: &Client, injector: &Injector, excluded: &[String]) -> Result<Vec<Missed>, kube::Error> {
-    let mut found = Vec::new();
+/// The pods that were missed, and how many they are: beyond [`MOST_MISSED`] only those of owners that `memory` knows.
+async fn missed_in_all(
+    client: &Client,
+    injector: &Injector,
+    excluded: &[String],
+    memory: &Memory,
+) -> Result<(Vec<Missed>, usize), kube::Error> {
     let template = injector.template.load();
-    each_pod(client, "/api/v1/pods?labelSelector=%21ebb-cache.io%2Finjected", |pod| {
+    let judge = |pod: &Value, judge: fn(&Value, &Context<'_>, &Template) -> Option<Missed>| {
         let namespace = injector.namespace(pod["metadata"]["namespace"].as_str().unwrap_or_default());
         let context = Context {
             namespace: &namespace,
@@ -227,39 +253,45 @@ async fn missed_in_all(client: &Client, injector: &Injector, excluded: &[String]
             needs_label: true,
             by: &injector.by,
         };
-        if !excluded.contains(&namespace.name) {
-            found.extend(missed(pod, &context, &template));
+        if excluded.contains(&namespace.name) { None } else { judge(pod, &context, &template) }
+    };
+    let (mut candidates, mut others) = (Vec::new(), 0);
+    pages::each(client, "/api/v1/pods?labelSelector=%21ebb-cache.io%2Finjected", Of::Metadata, |read| {
+        let Some(candidate) = judge(&read.value, candidate) else { return };
+        match read.is_too_large || (candidates.len() >= MOST_MISSED && !memory.knows(&candidate.owner.uid)) {
+            true => others += 1,
+            false => candidates.push(candidate),
         }
     })
     .await?;
-    Ok(found)
+    let mut found = Vec::new();
+    for Missed { namespace, name, uid, .. } in candidates {
+        let path = format!("/api/v1/namespaces/{namespace}/pods?fieldSelector=metadata.name%3D{name}");
+        pages::each(client, &path, Of::Pod, |read| {
+            // One of the same name may have taken its place.
+            if read.value["metadata"]["uid"] == uid.as_str() && !read.is_too_large {
+                found.extend(judge(&read.value, missed));
+            }
+        })
+        .await?;
+    }
+    let number = found.len() + others;
+    Ok((found, number))
 }
 
-/// The pods of a namespace that have a sidecar.
-async fn injected_in(client: &Client, namespace: &str) -> Result<Injected, kube::Error> {
+/// The pods of a namespace that have a sidecar, of these owners.
+async fn injected_in(client: &Client, namespace: &str, owners: &BTreeSet<String>) -> Result<Injected, kube::Error> {
     let mut found = Injected::new();
     let path = format!("/api/v1/namespaces/{namespace}/pods?labelSelector=ebb-cache.io%2Finjected");
-    each_pod(client, &path, |pod| {
-        if let (Some(owner), Some(uid)) = (owner(pod), pod["metadata"]["uid"].as_str()) {
+    pages::each(client, &path, Of::Metadata, |read| {
+        if let (Some(owner), Some(uid)) = (owner(&read.value), read.value["metadata"]["uid"].as_str())
+            && owners.contains(&owner.uid)
+        {
             found.entry(owner.uid).or_default().insert(uid.to_owned());
         }
     })
     .await?;
     Ok(found)
-}
-
-/// Goes through the pods of a list page by page.
-async fn each_pod(client: &Client, path: &str, mut see: impl FnMut(&Value)) -> Result<(), kube::Error> {
-    let mut token = String::new();
-    loop {
-        let request = Request::get(format!("{path}&limit={PAGE}&continue={token}")).body(Vec::new());
-        let page: Value = client.request(request.expect("names and tokens are made of letters and digits")).await?;
-        page["items"].as_array().into_iter().flatten().for_each(&mut see);
-        match page["metadata"]["continue"].as_str() {
-            Some(next) if !next.is_empty() => next.clone_into(&mut token),
-            _ => return Ok(()),
-        }
-    }
 }
 
 /// Whether it was evicted.
@@ -303,11 +335,19 @@ mod tests {
         })
     }
 
-    fn is_missed(pod: &Value) -> bool {
+    fn judged(pod: &Value, judge: fn(&Value, &Context<'_>, &Template) -> Option<Missed>) -> bool {
         let namespace = Namespace { name: "shop".to_owned(), ..Namespace::default() };
         let context =
             Context { namespace: &namespace, own_namespace: Some("ebb-system"), needs_label: true, by: "a test" };
-        missed(pod, &context, &Template::built_in()).is_some()
+        judge(pod, &context, &Template::built_in()).is_some()
+    }
+
+    fn is_missed(pod: &Value) -> bool {
+        judged(pod, missed)
+    }
+
+    fn is_candidate(pod: &Value) -> bool {
+        judged(pod, candidate)
     }
 
     #[test]
@@ -326,7 +366,9 @@ mod tests {
             let mut other = pod("ReplicaSet");
             change(&mut other);
             assert!(!is_missed(&other), "change {at}");
+            assert_eq!(is_candidate(&other), at >= 3, "the first three are in the metadata");
         }
+        assert!(is_candidate(&json!({"metadata": pod("ReplicaSet")["metadata"]})));
     }
 
     fn of(owner: &str, uid: &str) -> Missed {

@@ -1,0 +1,344 @@
+//! The connections of a listener, bounded in number and in memory.
+//!
+//! A new connection is never kept waiting by connections that do nothing: at either bound the longest-stalled
+//! connection is closed. Among clients, the address with the most connections loses one first, so one address cannot
+//! take the places of all others. For a moment after it was opened a connection is not closed for the number of others,
+//! or a burst would close probes that have not sent their request yet.
+
+use crate::logging::Seldom;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Where the memory of connections is charged.
+pub(crate) trait Account: Send + Sync {
+    /// `bytes` more are in use.
+    fn add(&self, bytes: u64);
+    /// `bytes` are in use no longer.
+    fn remove(&self, bytes: u64);
+}
+
+/// No account beside the bound itself.
+pub(crate) struct Unaccounted;
+
+impl Account for Unaccounted {
+    fn add(&self, _bytes: u64) {}
+    fn remove(&self, _bytes: u64) {}
+}
+
+/// Bounds of a listener.
+pub(crate) struct Bounds {
+    /// The listener's name in log lines.
+    pub(crate) listener: &'static str,
+    /// Connections open at a time; new ones may exceed it [`BURST`] times for [`GRACE`].
+    pub(crate) connections: usize,
+    /// Memory of a connection that has sent nothing yet, in bytes.
+    pub(crate) silent_bytes: u64,
+    /// Memory of all connections with their requests and responses, in bytes.
+    pub(crate) max_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Where the memory is charged.
+    pub(crate) account: Box<dyn Account>,
+}
+
+/// Why the server closed a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// To make room for another connection or response.
+    Displaced,
+    /// The client did not read, or did not send what it had begun.
+    Stalled,
+}
+
+impl Closed {
+    /// Every reason.
+    pub(crate) const ALL: [Self; 2] = [Self::Displaced, Self::Stalled];
+
+    /// The stable name: a metric's label.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Displaced => "displaced",
+            Self::Stalled => "stalled",
+        }
+    }
+}
+
+/// Counts of a listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Connections that are open.
+    pub(crate) open: u64,
+    /// Memory charged to connections, in bytes.
+    pub(crate) bytes: u64,
+    /// Connections the server closed since the start, by [`Closed`].
+    pub(crate) closed: [u64; Closed::ALL.len()],
+}
+
+impl Counts {
+    /// Connections the server closed since the start.
+    pub(crate) fn closed(&self) -> u64 {
+        self.closed.iter().sum()
+    }
+}
+
+/// The connections of a listener.
+pub(crate) struct Connections {
+    bounds: Bounds,
+    table: Mutex<Table>,
+    closed: [AtomicU64; Closed::ALL.len()],
+    warning: Mutex<Seldom>,
+}
+
+impl std::fmt::Debug for Connections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connections").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    open: BTreeMap<u64, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    peer: IpAddr,
+    opened: Instant,
+    stalled_since: Instant,
+    bytes: u64,
+    is_closing: bool,
+    close: Arc<Notify>,
+}
+
+/// How long a new connection is not closed for the number of others.
+const GRACE: Duration = Duration::from_millis(500);
+/// How many times as many connections may be open while they are new.
+const BURST: usize = 8;
+
+impl Bounds {
+    /// The connection to close now, if one must go, but never `spared`: of the address with the most connections, the
+    /// longest-stalled.
+    fn victim(&self, open: &BTreeMap<u64, Entry>, spared: u64, max_bytes: u64, now: Instant) -> Option<u64> {
+        let staying = || open.iter().filter(|(_, entry)| !entry.is_closing);
+        let (number, bytes) = staying().fold((0, 0), |(n, bytes), (_, entry)| (n + 1, bytes + entry.bytes));
+        if number <= self.connections && bytes <= max_bytes {
+            return None;
+        }
+        let may_be_new = number > self.connections * BURST || bytes > max_bytes;
+        let is_new = |entry: &Entry| now.duration_since(entry.opened) < GRACE;
+        let mut of_peer: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        staying().for_each(|(_, entry)| *of_peer.entry(entry.peer).or_default() += 1);
+        let rank =
+            |(_, entry): &(&u64, &Entry)| (is_new(entry), std::cmp::Reverse(of_peer[&entry.peer]), entry.stalled_since);
+        let candidates = staying().filter(|(id, entry)| **id != spared && (may_be_new || !is_new(entry)));
+        candidates.min_by_key(rank).map(|(id, _)| *id)
+    }
+}
+
+/// How often displaced and stalled connections are logged at most.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+impl Connections {
+    /// No connections yet.
+    pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
+        let (table, warning) = (Mutex::default(), Mutex::new(Seldom::new(WARN_EVERY)));
+        Arc::new(Self { bounds, table, closed: Default::default(), warning })
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a new connection, whatever others do.
+    pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr) -> Arc<Connection> {
+        let (now, close) = (Instant::now(), Arc::new(Notify::new()));
+        let mut table = self.table();
+        let id = table.next;
+        table.next += 1;
+        let entry = Entry {
+            peer: peer.to_canonical(),
+            opened: now,
+            stalled_since: now,
+            bytes: 0,
+            is_closing: false,
+            close: close.clone(),
+        };
+        table.open.insert(id, entry);
+        drop(table);
+        let mut connection = Connection { id, connections: self.clone(), close, base: None };
+        connection.base = Some(self.charge(id, self.bounds.silent_bytes));
+        Arc::new(connection)
+    }
+
+    /// Charges `bytes` to a connection and closes others until the bounds hold.
+    fn charge(self: &Arc<Self>, id: u64, bytes: u64) -> Charge {
+        self.bounds.account.add(bytes);
+        let max_bytes = (self.bounds.max_bytes)();
+        let mut table = self.table();
+        if let Some(entry) = table.open.get_mut(&id) {
+            entry.bytes += bytes;
+        }
+        let now = Instant::now();
+        while let Some(victim) = self.bounds.victim(&table.open, id, max_bytes, now) {
+            let Some(entry) = table.open.get_mut(&victim) else { break };
+            entry.is_closing = true;
+            entry.close.notify_one();
+            self.count(Closed::Displaced, entry.peer);
+        }
+        Charge { connections: self.clone(), id, bytes }
+    }
+
+    fn discharge(&self, id: u64, bytes: u64) {
+        if let Some(entry) = self.table().open.get_mut(&id) {
+            entry.bytes -= bytes;
+        }
+        self.bounds.account.remove(bytes);
+    }
+
+    fn count(&self, reason: Closed, peer: IpAddr) {
+        self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
+        if let Some(left_out) = self.warning.lock().unwrap_or_else(PoisonError::into_inner).due() {
+            tracing::warn!(
+                listener = self.bounds.listener,
+                reason = reason.name(),
+                %peer,
+                left_out,
+                "closed a connection that kept others from being served"
+            );
+        }
+    }
+
+    /// What is open and what was closed.
+    pub(crate) fn counts(&self) -> Counts {
+        let table = self.table();
+        Counts {
+            open: table.open.len() as u64,
+            bytes: table.open.values().map(|entry| entry.bytes).sum(),
+            closed: [0, 1].map(|reason: usize| self.closed[reason].load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// A connection that is open; dropped when it ends.
+pub(crate) struct Connection {
+    id: u64,
+    connections: Arc<Connections>,
+    close: Arc<Notify>,
+    base: Option<Charge>,
+}
+
+impl Connection {
+    /// Returns when the connection is to be closed to make room.
+    pub(crate) async fn displaced(&self) {
+        self.close.notified().await;
+    }
+
+    /// The client has not been served anything since `since`.
+    pub(crate) fn stalled_since(&self, since: Instant) {
+        if let Some(entry) = self.connections.table().open.get_mut(&self.id) {
+            entry.stalled_since = since;
+        }
+    }
+
+    /// Counts the connection as closed because its client stalled.
+    pub(crate) fn count_stalled(&self) {
+        let peer = self.connections.table().open.get(&self.id).map(|entry| entry.peer);
+        if let Some(peer) = peer {
+            self.connections.count(Closed::Stalled, peer);
+        }
+    }
+
+    /// Charges `bytes` of a request or response.
+    pub(crate) fn charge(&self, bytes: u64) -> Charge {
+        self.connections.charge(self.id, bytes)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.base = None;
+        self.connections.table().open.remove(&self.id);
+    }
+}
+
+/// Bytes that are charged until this is dropped.
+pub(crate) struct Charge {
+    connections: Arc<Connections>,
+    id: u64,
+    bytes: u64,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.connections.discharge(self.id, self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bounds(connections: usize) -> Bounds {
+        let max_bytes = Box::new(|| 100);
+        Bounds { listener: "test", connections, silent_bytes: 10, max_bytes, account: Box::new(Unaccounted) }
+    }
+
+    fn peer(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    /// Connections by the last byte of their address, when they were opened, and since when they stall, in seconds.
+    fn table(start: Instant, rows: &[(u8, u64, u64)]) -> BTreeMap<u64, Entry> {
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let entry = |(last, opened, stalled): &(u8, u64, u64)| Entry {
+            peer: peer(*last),
+            opened: at(*opened),
+            stalled_since: at(*stalled),
+            bytes: 10,
+            is_closing: false,
+            close: Arc::default(),
+        };
+        rows.iter().map(entry).enumerate().map(|(id, entry)| (id as u64, entry)).collect()
+    }
+
+    #[test]
+    fn longest_stalled_of_the_busiest_address_is_closed() {
+        let (bounds, start) = (bounds(4), Instant::now());
+        let victim = |rows: &[(u8, u64, u64)]| {
+            bounds.victim(&table(start, rows), rows.len() as u64 - 1, u64::MAX, start + Duration::from_secs(60))
+        };
+        assert_eq!(victim(&[(1, 0, 0), (2, 0, 9), (2, 0, 5), (3, 0, 7)]), None, "four may stay");
+        assert_eq!(victim(&[(1, 0, 0), (2, 0, 9), (2, 0, 5), (3, 0, 7), (4, 0, 8)]), Some(2), "the busiest address");
+        assert_eq!(victim(&[(1, 0, 3), (2, 0, 9), (5, 0, 5), (3, 0, 7), (4, 0, 0)]), Some(0), "the newcomer is spared");
+    }
+
+    #[test]
+    fn new_connections_stay_until_a_burst_is_too_large() {
+        let (bounds, start) = (bounds(4), Instant::now());
+        let crowd = |number: usize| table(start, &vec![(1, 60, 60); number]);
+        let now = start + Duration::from_secs(60);
+        assert_eq!(bounds.victim(&crowd(4 * BURST), 0, u64::MAX, now), None);
+        assert_eq!(bounds.victim(&crowd(4 * BURST + 1), 0, u64::MAX, now), Some(1));
+        assert_eq!(bounds.victim(&crowd(5), 0, u64::MAX, now + GRACE), Some(1));
+        assert_eq!(bounds.victim(&crowd(3), 0, 29, now), Some(1), "memory has no grace");
+    }
+
+    #[test]
+    fn lone_connection_may_exceed_the_memory_bound() {
+        let all = Connections::new(bounds(10));
+        let [one, two] = [1, 2].map(|last| all.admit(peer(last)));
+        let held = one.charge(60);
+        assert_eq!(all.counts(), Counts { open: 2, bytes: 80, closed: [0, 0] });
+        let more = two.charge(30);
+        assert_eq!(all.counts().closed, [1, 0], "the other goes");
+        drop((held, one));
+        assert_eq!(all.counts(), Counts { open: 1, bytes: 40, closed: [1, 0] });
+        let most = two.charge(1_000);
+        assert_eq!(all.counts().closed, [1, 0], "nobody else could use the room");
+        drop((two, more, most));
+        assert_eq!(all.counts(), Counts { open: 0, bytes: 0, closed: [1, 0] });
+    }
+}

@@ -1,0 +1,218 @@
+//! The HTTP listener: probes (`/livez`, `/readyz`), metrics and whatever routes the caller adds.
+//!
+//! ```text
+//!  accept ──► Connections (cap, memory bound) ──► hyper (HTTP/1.1, bounded buffers) ──► routes ──► Charged body
+//!                  └── at a bound the longest-stalled connection is closed, so a probe is always answered
+//! ```
+//! The port is open to the whole cluster, so nothing a client sends or leaves unread may cost more than its share: the
+//! head of a request is bounded in size, fields and time, a body is refused, and a response that the client does not
+//! read ends with its connection.
+
+mod connections;
+mod openmetrics;
+mod progress;
+
+pub(crate) use connections::{Account, Bounds, Charge, Closed, Connection, Connections, Counts, Unaccounted};
+pub(crate) use openmetrics::metrics;
+pub(crate) use progress::{Progress, Watched};
+
+use crate::logging::Seldom;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response, StatusCode, header};
+use axum::response::IntoResponse as _;
+use axum::routing::get;
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tower_service::Service as _;
+
+/// Connections open at a time: the kubelet, a few scrapers, a few browsers.
+const CONNECTIONS: usize = 64;
+/// The longest head of a request, in bytes: a browser may send 8 KiB of cookies that belong to other ports of the host.
+const HEAD_BYTES: usize = 16 << 10;
+/// The most header fields of a request.
+const HEADER_FIELDS: usize = 64;
+/// The socket's buffers as set, in bytes; Linux doubles them, and a cgroup v2 is charged for what they hold.
+const SEND_BUFFER_BYTES: usize = 32 << 10;
+const RECEIVE_BUFFER_BYTES: usize = 8 << 10;
+/// Memory of a connection that has sent nothing yet, in bytes: its task and its socket.
+const SILENT_BYTES: u64 = 4 << 10;
+/// Memory of a connection that has, beside its responses, in bytes: hyper's read buffer may be twice the longest head, the
+/// kernel's buffers hold the rest (`tests/attacks.sh` measures it).
+const CONNECTION_BYTES: u64 = 64 << 10;
+/// Response bodies up to this size are part of [`CONNECTION_BYTES`].
+const SMALL_BYTES: usize = 1 << 10;
+/// Connections that wait to be accepted; the kernel may hold fewer (`net.core.somaxconn`).
+const BACKLOG: i32 = 1024;
+/// How long a client may take to send the head of a request, and how long a connection may wait for the next request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client may read nothing while a response waits.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a connection's progress is checked.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// The bounds of an HTTP listener; `max_bytes` bounds the memory of all its connections.
+pub(crate) fn connections(
+    max_bytes: impl Fn() -> u64 + Send + Sync + 'static,
+    account: impl Account + 'static,
+) -> Arc<Connections> {
+    Connections::new(Bounds {
+        listener: "http",
+        connections: CONNECTIONS,
+        silent_bytes: SILENT_BYTES,
+        max_bytes: Box::new(max_bytes),
+        account: Box::new(account),
+    })
+}
+
+/// Serves `routes` and the probes until `draining` turns true. While `unready` is true, `/readyz` answers 503.
+///
+/// # Errors
+/// When the listener cannot be registered.
+pub(crate) async fn serve(
+    listener: std::net::TcpListener,
+    routes: Router,
+    connections: Arc<Connections>,
+    unready: watch::Receiver<bool>,
+    mut draining: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    listener.set_nonblocking(true)?;
+    // Accepted sockets inherit both sizes.
+    rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES)?;
+    rustix::net::sockopt::set_socket_recv_buffer_size(&listener, RECEIVE_BUFFER_BYTES)?;
+    // Listening again changes the backlog alone: a client whose SYN is dropped would try again a second later.
+    rustix::net::listen(&listener, BACKLOG)?;
+    let readyz = move || {
+        let ready = !*unready.borrow();
+        async move { if ready { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") } }
+    };
+    let router = routes.route("/livez", get(|| async { "live\n" })).route("/readyz", get(readyz));
+    let listener = TcpListener::from_std(listener)?;
+    tokio::select! {
+        () = accept(listener, router, connections) => {}
+        _ = draining.wait_for(|draining| *draining) => {}
+    }
+    Ok(())
+}
+
+async fn accept(listener: TcpListener, router: Router, connections: Arc<Connections>) {
+    let mut complaint = Seldom::new(Duration::from_secs(1));
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let (connection, router) = (connections.admit(peer.ip()), router.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = converse(stream, router, &connection) => {}
+                        () = connection.displaced() => {}
+                    }
+                });
+                // A request that has arrived is read before more connections ask for its place.
+                tokio::task::yield_now().await;
+            }
+            Err(error) => {
+                // Most likely there are no file descriptors left: try again, but do not spin.
+                if let Some(left_out) = complaint.due() {
+                    tracing::warn!(%error, left_out, "failed to accept an HTTP connection");
+                }
+                tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await.ok();
+            }
+        }
+    }
+}
+
+/// Serves one connection until it ends or its client stalls.
+async fn converse(stream: TcpStream, router: Router, connection: &Arc<Connection>) {
+    // No buffers for clients that send nothing.
+    let Ok(Ok(1)) = tokio::time::timeout(HEAD_TIMEOUT, stream.peek(&mut [0])).await else { return };
+    connection.stalled_since(Instant::now());
+    let _buffers = connection.charge(CONNECTION_BYTES);
+    let progress = Arc::new(Progress::default());
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEADER_FIELDS);
+    let service = hyper::service::service_fn(|request| answer(request, router.clone(), connection.clone()));
+    let served = builder.serve_connection(TokioIo::new(Watched::new(stream, progress.clone())), service);
+    let mut served = std::pin::pin!(served);
+    let mut checks = tokio::time::interval(CHECK_EVERY);
+    loop {
+        tokio::select! {
+            // Nobody waits for an answer any more, whatever ended it.
+            _ = &mut served => return,
+            _ = checks.tick() => {
+                if progress.blocked_for() >= WRITE_TIMEOUT {
+                    return connection.count_stalled();
+                }
+                if let Some(at) = progress.answered_at() {
+                    connection.stalled_since(at);
+                }
+            }
+        }
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    mut router: Router,
+    connection: Arc<Connection>,
+) -> Result<Response<Body>, Infallible> {
+    if !request.body().is_end_stream() {
+        let close = [(header::CONNECTION, "close")];
+        return Ok((StatusCode::PAYLOAD_TOO_LARGE, close, "requests have no body here\n").into_response());
+    }
+    connection.stalled_since(Instant::now());
+    let response = router.call(request.map(Body::new)).await?;
+    Ok(response.map(|inner| Body::new(Charged { inner, connection })))
+}
+
+/// A response body whose bytes are charged until the kernel has taken them.
+struct Charged {
+    inner: Body,
+    connection: Arc<Connection>,
+}
+
+/// Bytes with their charge.
+struct WithCharge {
+    bytes: Bytes,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for WithCharge {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl http_body::Body for Charged {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        let charged = |bytes: Bytes| match bytes.len() {
+            0..=SMALL_BYTES => bytes,
+            len => Bytes::from_owner(WithCharge { _charge: self.connection.charge(len as u64), bytes }),
+        };
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(charged))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

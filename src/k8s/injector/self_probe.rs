@@ -1,0 +1,112 @@
+//! The injector asks its own webhook whether it answers, as an API server would: over TCP and TLS. Readiness follows.
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// How long the webhook may take to answer; the API server waits 5 s.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Failures in a row after which the webhook is not ready.
+const FAILURES: u32 = 2;
+
+/// Probes the webhook at one address.
+pub(super) struct SelfProbe {
+    address: SocketAddr,
+    connector: TlsConnector,
+    failures: u32,
+}
+
+impl SelfProbe {
+    /// `listening` is where the webhook listens.
+    pub(super) fn new(listening: SocketAddr) -> Self {
+        let ip = match listening.ip() {
+            IpAddr::V4(every) if every.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(every) if every.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            one => one,
+        };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+        let config = config.expect("the provider has cipher suites").dangerous();
+        let config = config.with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))).with_no_client_auth();
+        let address = SocketAddr::new(ip, listening.port());
+        Self { address, connector: TlsConnector::from(Arc::new(config)), failures: 0 }
+    }
+
+    /// Asks once; whether the webhook is to be called ready.
+    pub(super) async fn is_ready(&mut self) -> bool {
+        let answered = tokio::time::timeout(TIMEOUT, self.ask()).await.is_ok_and(|result| result.unwrap_or(false));
+        self.failures = if answered { 0 } else { self.failures + 1 };
+        match self.failures {
+            0 => true,
+            FAILURES => {
+                tracing::warn!(address = %self.address, "the webhook does not answer its own probe");
+                false
+            }
+            failures => failures < FAILURES,
+        }
+    }
+
+    async fn ask(&self) -> std::io::Result<bool> {
+        let stream = TcpStream::connect(self.address).await?;
+        let mut stream = self.connector.connect(ServerName::from(self.address.ip()), stream).await?;
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await?;
+        Ok(&status == b"HTTP/1.1 200")
+    }
+}
+
+/// Takes every certificate: the question is whether the webhook answers, not who answers at its own address.
+#[derive(Debug)]
+struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

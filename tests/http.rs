@@ -1,0 +1,117 @@
+//! The HTTP listener beside clients that send too much, too slowly, or read nothing.
+
+mod common;
+
+use common::{Ebb, page, until};
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// More clients than the listener has places for.
+const CROWD: usize = 80;
+
+fn connect(ebb: &Ebb) -> TcpStream {
+    let stream = TcpStream::connect(&ebb.http).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+    stream
+}
+
+/// Sends without reading, as much as the server takes.
+fn sending(ebb: &Ebb, bytes: &[u8]) -> TcpStream {
+    let mut stream = connect(ebb);
+    let _ = stream.write_all(bytes); // the server may refuse in the middle
+    stream
+}
+
+fn status(ebb: &Ebb, bytes: &[u8]) -> String {
+    let mut line = String::new();
+    let _ = BufReader::new(sending(ebb, bytes)).read_line(&mut line);
+    line.trim_end().to_owned()
+}
+
+fn probes_are_answered(ebb: &Ebb) {
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(page(&ebb.http, path).map(|(status, _)| status), Some(200), "{path}");
+    }
+}
+
+#[test]
+fn probes_are_answered_beside_clients_that_read_nothing() {
+    let ebb = Ebb::start(&[]);
+    let asks = "GET /metrics HTTP/1.1\r\nHost: ebb\r\n\r\n".repeat(100);
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        crowd.push(sending(&ebb, asks.as_bytes()));
+        probes_are_answered(&ebb);
+    }
+    // New connections may exceed the cap for a moment.
+    until("the crowd is closed down to the cap", || ebb.metric("ebb_http_connections ") <= 65);
+    assert!(ebb.metric("ebb_http_closed_connections_total{reason=\"displaced\"} ") > 0);
+    until("clients that read nothing are ended in time", || ebb.metric("ebb_http_connections ") == 1);
+    assert!(ebb.metric("ebb_http_closed_connections_total{reason=\"stalled\"} ") > 0);
+    assert_eq!(ebb.logged("closed a connection that kept others from being served"), 1, "one warning a minute");
+    drop(crowd);
+}
+
+#[test]
+fn probes_are_answered_beside_a_thousand_silent_connections() {
+    let ebb = Ebb::start(&[]);
+    let crowd: Vec<_> = (0..1_000).map(|_| connect(&ebb)).collect();
+    probes_are_answered(&ebb);
+    drop(crowd);
+}
+
+#[test]
+fn unfinished_requests_are_bounded_and_given_back() {
+    let ebb = Ebb::start(&[]);
+    let before = ebb.rss_bytes();
+    let header = format!("GET /livez HTTP/1.1\r\nHost: ebb\r\nX: {}", "x".repeat(400 << 10));
+    let fields = format!("GET /livez HTTP/1.1\r\nHost: ebb\r\n{}", "a:\r\n".repeat(100 << 10));
+    let body = "POST /livez HTTP/1.1\r\nHost: ebb\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned()
+        + &format!("10000\r\n{}\r\n", "x".repeat(1 << 16)).repeat(6);
+    let crowd: Vec<_> = [header, fields, body]
+        .iter()
+        .flat_map(|request| (0..64).map(|_| sending(&ebb, request.as_bytes())).collect::<Vec<_>>())
+        .collect();
+    probes_are_answered(&ebb);
+    let grown = ebb.rss_bytes().saturating_sub(before);
+    assert!(grown < 8 << 20, "{grown} bytes for 76 MB of requests");
+    drop(crowd);
+    until("nothing but the connection that asks is charged", || ebb.metric("ebb_http_in_flight_bytes ") <= 100 << 10);
+}
+
+#[test]
+fn oversized_requests_get_the_status_of_their_fault() {
+    let ebb = Ebb::start(&[]);
+    let with = |fields: &str| format!("GET /livez HTTP/1.1\r\nHost: ebb\r\n{fields}\r\n");
+    let cookies = format!("Cookie: {}\r\n", "x".repeat(8 << 10));
+    assert_eq!(status(&ebb, with(&cookies).as_bytes()), "HTTP/1.1 200 OK", "cookies of other ports of the host");
+    for (fields, expected) in [
+        (format!("X: {}\r\n", "x".repeat(17 << 10)), "HTTP/1.1 431 Request Header Fields Too Large"),
+        ("a: b\r\n".repeat(100), "HTTP/1.1 431 Request Header Fields Too Large"),
+        ("Content-Length: 9\r\n".to_owned(), "HTTP/1.1 413 Payload Too Large"),
+        ("Transfer-Encoding: chunked\r\n".to_owned(), "HTTP/1.1 413 Payload Too Large"),
+        ("Content-Length: 0\r\n".to_owned(), "HTTP/1.1 200 OK"),
+    ] {
+        assert_eq!(status(&ebb, with(&fields).as_bytes()), expected, "{}", &fields[..9.min(fields.len())]);
+    }
+    let mut preface = connect(&ebb);
+    preface.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    let _ = preface.read(&mut [0; 64]).expect("the server closes");
+    probes_are_answered(&ebb);
+}
+
+#[test]
+fn the_live_page_streams_on_beside_a_crowd() {
+    let ebb = Ebb::start(&[]);
+    let mut viewer = connect(&ebb);
+    viewer.write_all(b"GET /events HTTP/1.1\r\nHost: ebb\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(viewer).lines().map(|line| line.expect("the stream goes on"));
+    let mut events = |count| lines.by_ref().filter(|line| line == "event: now").take(count).count();
+    assert_eq!(events(2), 2);
+    let crowd: Vec<_> = (0..62).map(|_| connect(&ebb)).collect();
+    assert_eq!(events(12), 12, "longer than the write timeout and the timeout of idle connections");
+    probes_are_answered(&ebb);
+    drop(crowd);
+}
