@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Attacks on real programs in real memory cgroups, one file for each port in tests/attacks/. An attack fails when the
+# kernel kills the program, when a probe is not answered, or when an honest client is refused meanwhile.
+#
+#   tests/attacks.sh            every attack
+#   tests/attacks.sh http_port  the attacks of tests/attacks/http_port.py
+set -eu
+cd "$(dirname "$0")/.."
+if ! command -v python3 >/dev/null; then
+  echo 'skipped: there is no python3'
+  exit 0
+fi
+export EBB_PROGRAM=${EBB_PROGRAM:-${CARGO_TARGET_DIR:-target}/debug/ebb}
+[ -x "$EBB_PROGRAM" ] || cargo build --locked
+failed=0
+names=("$@")
+if [ ${#names[@]} -eq 0 ]; then
+  for file in tests/attacks/*.py; do
+    case $file in */cgroup.py | */wire.py) ;; *) names+=("$(basename "$file" .py)") ;; esac
+  done
+fi
+for name in "${names[@]}"; do
+  echo "-- $name"
+  python3 -B "tests/attacks/$name.py" || failed=1
+done
+exit "$failed"
