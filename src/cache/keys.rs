@@ -2,7 +2,7 @@
 
 use super::{Cache, Refusal};
 use crate::proto;
-use crate::store::Cursor;
+use crate::store::{Cursor, Places};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::hash::BuildHasher;
@@ -28,6 +28,7 @@ pub struct BigKeys {
     next: Option<Cursor>,
     wrapped: bool,
     largest: Largest,
+    places: Places,
 }
 
 fn limit_of(limit: u32) -> Result<usize, Refusal> {
@@ -64,7 +65,17 @@ impl Cache {
         let began = Cursor { shard, place: 0 };
         let limit = limit_of(request.limit)?;
         let largest = Largest::with_capacity(limit + 1);
-        Ok(BigKeys { limit, clear: request.clear, sample, seen: 0, began, next: Some(began), wrapped: false, largest })
+        Ok(BigKeys {
+            limit,
+            clear: request.clear,
+            sample,
+            seen: 0,
+            began,
+            next: Some(began),
+            wrapped: false,
+            largest,
+            places: Places::default(),
+        })
     }
 
     fn key_info(&self, namespace: u16, key: &[u8], clear: bool) -> proto::KeyInfo {
@@ -81,7 +92,7 @@ impl BigKeys {
     /// Looks at one more portion; the answer, once it has seen enough.
     pub fn look_on(&mut self, cache: &Cache) -> Option<proto::ListBigKeysResponse> {
         if let Some(from) = self.next.filter(|_| self.seen < self.sample) {
-            let page = cache.store.scan(None, &[], from, PORTION, false, cache.clock.now_ms());
+            let page = cache.store.scan(None, &[], from, PORTION, false, cache.clock.now_ms(), &mut self.places);
             for entry in page.entries {
                 self.seen += 1;
                 self.largest.push(Reverse((entry.value_bytes as u64, entry.namespace, entry.key.to_vec())));

@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::proto::{self, get_response, set_request::Condition as Wanted};
 use crate::store::{
     Attributes, Condition, Cursor, DeleteOutcome, Deletion, Error, Group, Item, Key, Lookup, MAX_KEY_BYTES, Miss,
-    SetOutcome, Store, Update, Use,
+    Places, SetOutcome, Store, Update, Use,
 };
 use answers::Answers;
 use bytes::Bytes;
@@ -416,7 +416,7 @@ impl Cache {
         Ok(proto::InvalidateResponse { generation })
     }
 
-    /// One portion of a scan, of at most `left` entries, and where to go on.
+    /// One portion of a scan, of at most `left` entries, and where to go on. `places` belong to the scan.
     ///
     /// # Errors
     /// A [`Refusal`].
@@ -425,6 +425,7 @@ impl Cache {
         request: &proto::ScanRequest,
         from: Cursor,
         left: u64,
+        places: &mut Places,
     ) -> Result<(proto::ScanResponse, Option<Cursor>), Refusal> {
         Refusal::length("prefix", request.prefix.len(), 0, MAX_KEY_BYTES)?;
         let namespace = self.namespaces.find(&request.namespace)?;
@@ -433,7 +434,8 @@ impl Cache {
         }
         let now_ms = self.clock.now_ms();
         let limit = left.min(SCAN_PORTION as u64) as usize;
-        let page = self.store.scan(Some(namespace.number), &request.prefix, from, limit, request.with_values, now_ms);
+        let (namespace, prefix, values) = (Some(namespace.number), &request.prefix, request.with_values);
+        let page = self.store.scan(namespace, prefix, from, limit, values, now_ms, places);
         let entries = page.entries.into_iter().map(|entry| proto::scan_response::Entry {
             key: entry.key,
             value: entry.item.value,

@@ -1,11 +1,11 @@
 //! `ebb.v1.CacheService`: from calls to the cache, and nothing else.
 
 use super::pipe::Pipe;
-use super::quota::CallQuota;
+use super::quota::{CallQuota, Held};
 use super::status;
 use crate::cache::{Cache, Refusal, Results};
 use crate::proto::{self, cache_service_server::CacheService};
-use crate::store::Cursor;
+use crate::store::{Cursor, Places};
 use bytes::Bytes;
 use std::cell::Cell;
 use std::future::Future;
@@ -166,7 +166,16 @@ impl CacheService for Service {
         // Slices of the request keep the buffer it was decoded from, and a scan may go on for long.
         request.prefix = Bytes::copy_from_slice(&request.prefix);
         request.page_token = Bytes::new();
-        Ok(Response::new(Scan { cache: self.cache.clone(), request, quota, next, left, pause: None }))
+        Ok(Response::new(Scan {
+            cache: self.cache.clone(),
+            request,
+            quota,
+            next,
+            left,
+            pause: None,
+            places: Places::default(),
+            held: None,
+        }))
     }
 
     async fn pipe(&self, request: Request<Streaming<proto::PipeRequest>>) -> Result<Response<Pipe>, Status> {
@@ -193,6 +202,9 @@ pub(super) struct Scan {
     next: Option<Cursor>,
     left: u64,
     pause: Option<Pause>,
+    places: Places,
+    /// For the places.
+    held: Option<Held>,
 }
 
 impl Stream for Scan {
@@ -210,7 +222,12 @@ impl Stream for Scan {
                 }
             }
             let Some(from) = self.next.filter(|_| self.left > 0) else { return Poll::Ready(None) };
-            let (response, next) = match self.cache.scan(&self.request, from, self.left) {
+            let Self { cache, request, left, places, quota, held, .. } = &mut *self;
+            let found = cache.scan(request, from, *left, places);
+            if let Some(quota) = quota {
+                held.get_or_insert_with(|| quota.connection().hold(0)).resize(places.bytes());
+            }
+            let (response, next) = match found {
                 Ok(found) => found,
                 Err(refusal) => return self.end_with(refusal),
             };

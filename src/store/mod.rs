@@ -30,6 +30,7 @@ mod write;
 
 pub use clean::{Tally, Task};
 pub use ledger::{Account, Ledger};
+pub use scan::Places;
 pub use stats::{LogOccupancy, Stats};
 pub use types::*;
 

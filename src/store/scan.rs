@@ -1,22 +1,21 @@
 //! Scanning: the keys of a namespace, portion by portion, while everything moves.
 //!
-//! A portion is a range of places of one shard. A key's place is its hash: it stays the same when its item moves, when
-//! its slot moves, and when the index is migrated. So a key that is there from the first portion to the last is seen,
-//! and a portion is walked under the shard's lock, slot by slot, without looking at keys outside its range.
+//! A scan goes through the places of one shard after another. A key's place is its hash: it stays the same when its item
+//! moves, when its slot moves, and when the index is migrated. The places of a shard are collected once, in one walk
+//! over its index; from then on each portion looks only at the keys it visits. So a key that is there from the first
+//! portion to the last is seen, and a whole scan costs one walk and one look at each key.
 
 use super::arena::WORD_BYTES;
 use super::shard::Locked;
 use super::slot::{Location, Place};
 use super::types::{Cursor, Entry, Key, Page};
 use super::{Store, item::MAX_ITEM_WORDS};
-use crate::sync::atomic::Ordering;
 use bytes::Bytes;
 
-/// Portions that one call looks through without finding anything before it returns an empty page.
-const MAX_RANGES: usize = 64;
+/// Keys that one call looks at before it returns what it has, be it nothing.
+const MAX_VISITS: usize = 1_024;
 /// Bytes of values after which a page is full.
 const PAGE_VALUE_BYTES: usize = 256 << 10;
-const PLACES: u64 = 1 << Place::BITS;
 const _: () = assert!(PAGE_VALUE_BYTES < MAX_ITEM_WORDS * WORD_BYTES, "one value may fill a page");
 
 /// What a scan looks for.
@@ -29,9 +28,40 @@ struct Wanted<'a> {
     now_ms: u64,
 }
 
+/// The places of the shard that a scan goes through.
+#[derive(Debug, Default)]
+pub struct Places {
+    /// Where they begin.
+    from: Option<Cursor>,
+    /// In ascending order.
+    places: Vec<u32>,
+}
+
+impl Places {
+    /// What they take, in bytes.
+    pub fn bytes(&self) -> u64 {
+        (self.places.capacity() * size_of::<u32>()) as u64
+    }
+
+    /// Those from `cursor` on, if they are of its shard.
+    fn from(&self, cursor: Cursor) -> Option<&[u32]> {
+        self.from.filter(|from| from.shard == cursor.shard && from.place <= cursor.place)?;
+        Some(&self.places[self.places.partition_point(|place| *place < cursor.place)..])
+    }
+
+    /// Takes the places of `cursor`'s shard instead.
+    fn collect(&mut self, cursor: Cursor, shard: &Locked<'_>) {
+        self.places.clear();
+        shard.collect_places(cursor.place, &mut self.places);
+        self.from = Some(cursor);
+    }
+}
+
 impl Store {
-    /// One portion of the keys of a namespace, or of all, up to `limit` entries. A key present from the first portion to the last
-    /// appears at least once. A page may be empty and yet not be the last.
+    /// One portion of the keys of a namespace, or of all, up to `limit` entries. A key present from the first portion to
+    /// the last appears at least once. A page may be empty and yet not be the last. `places` belong to the scan: they
+    /// start empty, and are only a saving.
+    #[allow(clippy::too_many_arguments, reason = "what is wanted, from where, and what the scan keeps")]
     pub fn scan(
         &self,
         namespace: Option<u16>,
@@ -40,20 +70,28 @@ impl Store {
         limit: usize,
         with_values: bool,
         now_ms: u64,
+        places: &mut Places,
     ) -> Page {
         let wanted = Wanted { namespace, prefix, limit: limit.max(1), with_values, now_ms };
         let mut page = Page { entries: Vec::new(), next: Some(from) };
-        for _ in 0..MAX_RANGES {
-            let Some(cursor) = page.next else { break };
+        let mut visits = MAX_VISITS;
+        while let Some(cursor) = page.next.filter(|_| visits > 0) {
             let Some(shard) = self.shards.get(cursor.shard as usize) else {
                 page.next = None;
                 break;
             };
-            let reached = shard.lock(&self.ground).scan(wanted, u64::from(cursor.place), &mut page.entries);
-            page.next = match reached {
-                PLACES.. if cursor.shard as usize + 1 == self.shards.len() => None,
-                PLACES.. => Some(Cursor { shard: cursor.shard + 1, place: 0 }),
-                place => Some(Cursor { shard: cursor.shard, place: place as u32 }),
+            if places.from(cursor).is_none() {
+                places.collect(cursor, &shard.lock(&self.ground));
+                places.places.sort_unstable();
+                places.places.dedup();
+            }
+            let left = places.from(cursor).unwrap_or_default();
+            let visited = shard.lock(&self.ground).visit(wanted, &left[..left.len().min(visits)], &mut page.entries);
+            visits -= visited.max(1);
+            page.next = match left.get(visited) {
+                Some(place) => Some(Cursor { shard: cursor.shard, place: *place }),
+                None if cursor.shard as usize + 1 == self.shards.len() => None,
+                None => Some(Cursor { shard: cursor.shard + 1, place: 0 }),
             };
             if !page.entries.is_empty() {
                 break;
@@ -64,31 +102,30 @@ impl Store {
 }
 
 impl Locked<'_> {
-    /// Adds the entries of the next range of places, and returns where to go on.
-    fn scan(&self, wanted: Wanted<'_>, from: u64, into: &mut Vec<Entry>) -> u64 {
-        let entries = self.shard.counts.entries.load(Ordering::Relaxed).max(1);
-        let to = (from + (PLACES * wanted.limit as u64 / entries).max(1)).min(PLACES);
+    /// Adds the places of all items from place `from` on.
+    fn collect_places(&self, from: u32, into: &mut Vec<u32>) {
         let index = self.writer.index;
-        let mut range: Vec<(Place, Location)> = index
-            .occupied(&self.ground.arena, 0..index.buckets)
-            .filter_map(|(at, slot)| Some((index.place_of(super::index::Index::bucket(at), slot), slot.location()?)))
-            .filter(|(place, _)| (from..to).contains(&u64::from(place.0)))
-            .collect();
-        range.sort_unstable_by_key(|(place, _)| *place);
+        let items = index.occupied(&self.ground.arena, 0..index.buckets).filter(|(_, slot)| slot.location().is_some());
+        let places = items.map(|(at, slot)| index.place_of(super::index::Index::bucket(at), slot).0);
+        into.extend(places.filter(|place| *place >= from));
+    }
+
+    /// Adds the entries at `places` until the page is full; returns how many places it has visited.
+    fn visit(&self, wanted: Wanted<'_>, places: &[u32], into: &mut Vec<Entry>) -> usize {
+        let index = self.writer.index;
         let mut bytes = 0;
-        let mut last = None;
-        for (place, location) in range {
-            let full = into.len() >= wanted.limit || bytes >= PAGE_VALUE_BYTES;
-            if full && last != Some(place) {
-                return u64::from(place.0);
+        for (visited, place) in places.iter().enumerate() {
+            if into.len() >= wanted.limit || bytes >= PAGE_VALUE_BYTES {
+                return visited;
             }
-            last = Some(place);
-            if let Some(entry) = self.entry(wanted, location) {
-                bytes += entry.item.value.len();
-                into.push(entry);
+            for (_, slot) in index.candidates(&self.ground.arena, Place(*place)) {
+                if let Some(entry) = slot.location().and_then(|location| self.entry(wanted, location)) {
+                    bytes += entry.item.value.len();
+                    into.push(entry);
+                }
             }
         }
-        to
+        places.len()
     }
 
     fn entry(&self, wanted: Wanted<'_>, location: Location) -> Option<Entry> {

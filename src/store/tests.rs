@@ -247,8 +247,9 @@ fn replay(seed: u64, operations: usize) {
     for namespace in 0..3 {
         let mut cursor = Some(Cursor::default());
         let mut names = std::collections::HashSet::new();
+        let mut places = Places::default();
         while let Some(from) = cursor {
-            let page = store.scan(Some(namespace), b"", from, 100, false, now_ms);
+            let page = store.scan(Some(namespace), b"", from, 100, false, now_ms, &mut places);
             names.extend(page.entries.into_iter().map(|entry| entry.key));
             cursor = page.next;
         }
