@@ -30,8 +30,8 @@ const STEP_BYTES: u64 = 64 << 10;
 const PROGRESS_BYTES: u64 = 64 << 10;
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 const PREFIX_BYTES: usize = 5;
-/// Frames below this size are copied while their message is not whole, in bytes.
-const COPIED_BYTES: usize = 4 << 10;
+/// What is allocated at a time for a message that is not whole, in bytes.
+const BLOCK_BYTES: usize = 32 << 10;
 
 /// What a request may be.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +54,7 @@ pub(super) struct RequestBody {
     unread: Arc<Unread>,
     flow: FlowControl,
     prefix: Prefix,
-    /// The first bytes of a message that is not whole: large frames as they came, then small ones in one buffer, since
-    /// each of them would keep the buffer that it was read into.
+    /// The first bytes of a message that is not whole, copied: a frame would keep the larger buffer it was read into.
     partial: VecDeque<Bytes>,
     partial_tail: BytesMut,
     partial_bytes: u64,
@@ -132,7 +131,8 @@ impl RequestBody {
                 self.cost(len, &mut &data[whole_to..at])?
             } else {
                 self.keep(data.split_to(at));
-                self.partial.extend(Some(self.partial_tail.split().freeze()).filter(|tail| !tail.is_empty()));
+                self.partial
+                    .extend(Some(std::mem::take(&mut self.partial_tail).freeze()).filter(|tail| !tail.is_empty()));
                 let cost = self.cost(len, &mut Chunks::new(&self.partial))?;
                 self.whole.append(&mut self.partial);
                 self.partial_bytes = 0;
@@ -152,15 +152,20 @@ impl RequestBody {
     }
 
     /// Keeps bytes of a message that is not whole.
-    fn keep(&mut self, bytes: Bytes) {
+    fn keep(&mut self, mut bytes: Bytes) {
         self.partial_bytes += bytes.len() as u64;
-        if bytes.len() < COPIED_BYTES {
-            return self.partial_tail.extend_from_slice(&bytes);
+        while !bytes.is_empty() {
+            if self.partial_tail.capacity() == 0 {
+                let whole = self.prefix.announced().max(SMALL_BYTES / 4) as usize + PREFIX_BYTES;
+                let before = self.partial.iter().map(Bytes::len).sum::<usize>();
+                self.partial_tail.reserve((whole - before.min(whole)).clamp(1, BLOCK_BYTES));
+            }
+            let part = bytes.split_to(bytes.len().min(self.partial_tail.capacity() - self.partial_tail.len()));
+            self.partial_tail.extend_from_slice(&part);
+            if self.partial_tail.len() == self.partial_tail.capacity() {
+                self.partial.push_back(std::mem::take(&mut self.partial_tail).freeze());
+            }
         }
-        if !self.partial_tail.is_empty() {
-            self.partial.push_back(self.partial_tail.split().freeze());
-        }
-        self.partial.push_back(bytes);
     }
 
     /// What a whole message of `len` bytes takes while it is decoded.
