@@ -141,7 +141,7 @@ impl Default for Boot {
             handshake_timeout: Span(2_000),
             idle_timeout: Span(15 * 60_000),
             write_timeout: Span(5_000),
-            header_list: ByteSize(8 << 10),
+            header_list: ByteSize(16 << 10),
             in_flight: ByteSize(32 << 20),
             in_flight_per_connection: ByteSize(8 << 20),
             drain_timeout: Span(1_500),
