@@ -1,0 +1,208 @@
+"""Attacks on the data port of a full cache, in memory cgroups of 64 and 96 MiB, beside an honest client that stores small
+values. The kernel must kill nothing, the peak must stay below the limit less half of Ebb's reserve, the honest client
+must be refused nothing, and what was in flight must come back."""
+
+import socket
+import struct
+import threading
+import time
+
+import wire
+from cgroup import MIB, Cgroup, Verdict, cache
+
+SERVICE = "/ebb.v1.CacheService/"
+
+
+class Honest(threading.Thread):
+    """Stores a small value again and again on one connection."""
+
+    def __init__(self, address):
+        super().__init__()
+        self.address, self.over = address, threading.Event()
+        self.answers, self.refused, self.failure, self.seconds = 0, 0, None, []
+
+    def run(self):
+        try:
+            client = wire.Client(wire.dial(self.address))
+            while not self.over.is_set():
+                began = time.monotonic()
+                stream = client.open(wire.head(SERVICE + "Set", *wire.GRPC))
+                request = wire.field(1, b"honest-%d" % (self.answers % 50)) + wire.field(2, bytes(4 << 10))
+                client.send(stream, wire.message(request))
+                # A refusal has trailers alone.
+                self.refused += not client.finish(stream)
+                self.answers += 1
+                self.seconds.append(time.monotonic() - began)
+        except (OSError, ConnectionError) as error:
+            self.failure = error
+
+    def p99_ms(self):
+        return sorted(self.seconds)[len(self.seconds) * 99 // 100] * 1e3 if self.seconds else float("nan")
+
+
+def in_flight(program):
+    """Bytes in flight, as /metrics has them."""
+    host, port = program.address["http"].rsplit(":", 1)
+    with socket.create_connection((host, int(port)), 5) as stream:
+        stream.sendall(b"GET /metrics HTTP/1.1\r\nhost: ebb\r\nconnection: close\r\n\r\n")
+        page = b"".join(iter(lambda: stream.recv(1 << 16), b""))
+    for line in page.decode().splitlines():
+        if line.startswith("ebb_in_flight_bytes "):
+            return float(line.split()[1])
+    raise SystemExit("no ebb_in_flight_bytes in /metrics")
+
+
+def batches(address):
+    """Repeated fields of empty elements: short on the wire, long once decoded."""
+    lists = [("BatchSet", 0x0A), ("BatchGet", 0x0A), ("BatchDelete", 0x0A), ("Set", 0x62)]
+    for size in (400_000, 1_000_000, 4_100_000):
+        for method, key in lists:
+            client = wire.Client(wire.dial(address))
+            for _ in range(2):
+                stream = client.open(wire.head(SERVICE + method, *wire.GRPC))
+                client.send(stream, wire.message(bytes([key, 0]) * (size // 2)))
+                assert client.finish(stream) == b"", f"{method} of {size // 2} elements was carried out"
+            tags = bytes([0x62, 0]) * (size // 2)
+            stream = client.open(wire.head(SERVICE + "Pipe", *wire.GRPC))
+            client.send(stream, wire.message(wire.field(3, tags)))
+            assert client.finish(stream) == b"", "a pipe carried it out"
+            client.stream.close()
+
+
+def open_calls(address, fields):
+    """Calls that are opened and never finished, from 250 connections, with `fields` header fields by reference."""
+    crowd = []
+    # One field in the table, then named again and again by one byte.
+    block = wire.head(SERVICE + "Get", *wire.GRPC) + b"\x40\x01a\x01b" + b"\xbe" * fields
+    for _ in range(250):
+        try:
+            stream = wire.dial(address)
+            calls = b"".join(wire.frame(wire.HEADERS, wire.END_HEADERS, 2 * i + 1, block) for i in range(100))
+            stream.sendall(wire.PREFACE + wire.frame(wire.SETTINGS, 0, 0) + calls)
+            crowd.append(stream)
+        except OSError:
+            pass  # the server may turn it away
+    time.sleep(3)  # the calls are open meanwhile, which is the attack
+    for stream in crowd:
+        stream.close()
+
+
+def announced(address, connections):
+    """Large messages that are announced and not sent, beside pings."""
+    crowd = [wire.Client(wire.dial(address)) for _ in range(connections)]
+    for client in crowd:
+        for _ in range(20):
+            stream = client.open(wire.head(SERVICE + "Set", *wire.GRPC))
+            client.stream.sendall(wire.frame(wire.DATA, 0, stream, b"\0" + struct.pack(">I", 3 << 20) + bytes(100)))
+    for _ in range(600):
+        for client in crowd:
+            try:
+                client.stream.sendall(wire.frame(wire.PING, 0, 0, bytes(8)))
+            except OSError:
+                pass
+        time.sleep(1 / 300)  # the rate of the attack
+    for client in crowd:
+        client.stream.close()
+
+
+def control_frames(address):
+    """Frames that nobody asked for."""
+    floods = [
+        wire.frame(wire.PING, wire.ACK, 0, bytes(8)),
+        wire.frame(wire.PING, 0, 0, bytes(8)),
+        wire.frame(wire.SETTINGS, 0, 0),
+        wire.frame(wire.WINDOW_UPDATE, 0, 0, struct.pack(">I", 1)),
+        wire.frame(2, 0, 1, struct.pack(">IB", 0, 9)),
+        wire.frame(0x77, 0, 0, b"unknown"),
+    ]
+    for flood in floods:
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            try:
+                client = wire.Client(wire.dial(address))
+                while time.monotonic() < end:
+                    client.stream.sendall(flood * 500)
+            except OSError:
+                pass  # closed by the server: again
+
+
+def idle_connections(address):
+    """More connections than the cap, which ping and do nothing else."""
+    crowd = []
+    for _ in range(300):
+        try:
+            crowd.append(wire.Client(wire.dial(address)))
+        except OSError:
+            pass
+    end = time.monotonic() + 4
+    while time.monotonic() < end:
+        for client in crowd:
+            try:
+                client.stream.sendall(wire.frame(wire.PING, 0, 0, bytes(8)))
+            except OSError:
+                pass
+        time.sleep(0.25)  # the rate of the attack
+    late = Honest(address)
+    late.start()
+    while late.is_alive() and late.answers < 10 and time.monotonic() < end + 10:
+        late.over.wait(0.05)
+    late.over.set()
+    late.join()
+    for client in crowd:
+        client.stream.close()
+    assert late.answers >= 10, f"a new connection is let in: {late.answers} answers, {late.failure}"
+
+
+def unread(address):
+    """Requests whose answers are never read, and pipes that are written to meanwhile."""
+    crowd = []
+    for _ in range(50):
+        client = wire.Client(wire.dial(address, receive_bytes=4096))
+        for i in range(50):
+            key = wire.field(1, b"fill-%d" % i)
+            stream = client.open(wire.head(SERVICE + "Get", *wire.GRPC))
+            client.stream.sendall(wire.frame(wire.DATA, wire.END_STREAM, stream, wire.message(key)))
+        crowd.append(client)
+    time.sleep(3)  # nothing is read meanwhile, which is the attack
+    for client in crowd:
+        client.stream.close()
+
+
+ATTACKS = {
+    "batches of empty elements": batches,
+    "25,000 open calls": lambda address: open_calls(address, 0),
+    "25,000 open calls with 200 fields": lambda address: open_calls(address, 200),
+    "announced messages, 1 connection": lambda address: announced(address, 1),
+    "announced messages, 8 connections": lambda address: announced(address, 8),
+    "control frames": control_frames,
+    "300 idle connections": idle_connections,
+    "answers that are not read": unread,
+}
+
+verdict = Verdict()
+for mib in (64, 96):
+    for name, attack in ATTACKS.items():
+        with Cgroup(mib) as group, cache(group) as program:
+            honest = Honest(program.address["data"])
+            honest.start()
+            failure = None
+            try:
+                attack(program.address["data"])
+            except (OSError, AssertionError) as error:
+                failure = error
+            honest.over.set()
+            honest.join()
+            settles = time.monotonic() + 20
+            while program.is_alive() and in_flight(program) > 64 << 10 and time.monotonic() < settles:
+                time.sleep(0.1)
+            holds = {
+                f"carried out ({failure})": failure is None,
+                f"honest client answered ({honest.answers}, {honest.failure})": honest.answers > 0 and not honest.failure,
+                f"honest client refused nothing ({honest.refused})": honest.refused == 0,
+                "in flight back to zero": program.is_alive() and in_flight(program) <= 64 << 10,
+                "quiet log": len(program.log().splitlines()) < 300,
+            }
+            if group.peak() is not None:
+                holds["peak below the limit less half the reserve"] = group.peak() <= group.limit - group.limit // 32
+            verdict.judge(f"data_port, {name} (honest p99 {honest.p99_ms():.1f} ms)", program, **holds)
+verdict.end()
