@@ -27,4 +27,12 @@ for target in sys.argv[1:]:
             raise AssertionError("an empty key was taken")
         except grpc.RpcError as error:
             assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error
-        print(f"{target}: 200 sets and gets, a batch, a megabyte, a pipe, a refusal")
+        # Each deadline is another header field, and pushes :authority out of the table of HPACK again and again.
+        for seconds in range(1, 1_001):
+            cache.Get(m.GetRequest(key=b"none"), timeout=seconds)
+        # An honest burst waits for its turn.
+        burst = [cache.Get.future(m.GetRequest(key=b"big")) for _ in range(32)]
+        assert all(call.result().value == big for call in burst)
+        sets = [cache.Set.future(m.SetRequest(key=b"big%d" % i, value=big)) for i in range(32)]
+        assert all(call.result().outcome == m.SetResponse.OUTCOME_STORED for call in sets)
+        print(f"{target}: 200 sets and gets, a batch, a megabyte, a pipe, a refusal, 1,000 deadlines, bursts of 32 MB")
