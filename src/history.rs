@@ -11,7 +11,7 @@ use crate::clock;
 use crate::memory::Regime;
 use crate::sources::Sources;
 use crate::store::Stats;
-use crate::traffic::{Durations, Method, Totals};
+use crate::traffic::{Durations, Method, Rejection, Totals};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -45,6 +45,8 @@ pub(crate) struct Point {
     pub(crate) refusals: u64,
     /// Writes refused because the value can never be stored.
     pub(crate) too_large: u64,
+    /// Idle connections that were closed for new ones.
+    pub(crate) at_cap: u64,
     /// Connections of the HTTP listener that the server closed.
     pub(crate) http_closed: u64,
     pub(crate) appended_bytes: u64,
@@ -210,6 +212,7 @@ fn counted(stats: &Stats, totals: &Totals) -> Point {
         requests,
         refusals: stats.refusals,
         too_large: totals.too_large(),
+        at_cap: totals.rejections[Rejection::ConnectionCap as usize],
         appended_bytes: stats.appended_bytes,
         copied_bytes: stats.copied_bytes,
         ..Point::default()

@@ -37,6 +37,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) sockets: SocketFiles,
     /// Connections of the HTTP listener.
     pub(crate) http: http::Counts,
+    /// Idle connections of the data and admin ports that were closed for new ones.
+    pub(crate) at_cap: u64,
     /// By how much the wall clock and the monotonic one disagree about the time since the start, in milliseconds.
     pub(crate) clock_jump_ms: u64,
 }
@@ -268,6 +270,18 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
     ),
     (
         Severity::Warning,
+        "connection_cap_reached",
+        |f| {
+            let closed = f.at_cap;
+            some(closed - f.earlier.at_cap).map(|n| {
+                let connections = one_or_many(n, "connection was", "connections were");
+                format!("{n} idle {connections} closed for new ones {}", lately(f, closed))
+            })
+        },
+        "look for clients that open connections and do not use them; share one connection per process, or raise connections",
+    ),
+    (
+        Severity::Warning,
         "memory_unaccounted",
         |f| {
             let engine = f.stats.segment_bytes + f.stats.index_bytes + f.stats.in_flight_bytes;
@@ -409,6 +423,7 @@ pub(crate) fn examine(sources: &Sources, history: &History) -> Vec<Finding> {
         open_connections: totals.open_connections,
         sockets: sources.sockets.get(),
         http: sources.http.counts(),
+        at_cap: now.at_cap,
         clock_jump_ms: wall_ms.abs_diff(sources.clock.now_ms()),
     })
 }

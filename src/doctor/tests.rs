@@ -35,6 +35,7 @@ fn facts<'a>((memory, stats, config): &'a (Snapshot, Stats, InForce)) -> Facts<'
         open_connections: 3,
         sockets: SocketFiles::default(),
         http: http::Counts::default(),
+        at_cap: 0,
         clock_jump_ms: 0,
     }
 }
@@ -94,6 +95,7 @@ fn each_trouble_is_named() {
     assert_eq!(codes(&Facts { too_large: 1, ..facts(&healthy) }), ["values_too_large"]);
     let http = http::Counts { closed: [1, 1], ..http::Counts::default() };
     assert_eq!(codes(&Facts { http, ..facts(&healthy) }), ["http_connections_closed"]);
+    assert_eq!(codes(&Facts { at_cap: 3, ..facts(&healthy) }), ["connection_cap_reached"]);
     assert_eq!(codes(&Facts { clock_jump_ms: 70_000, ..facts(&healthy) }), ["clock_jumped"]);
 }
 
