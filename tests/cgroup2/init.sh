@@ -9,7 +9,6 @@ mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
-head -c 1048000 /dev/urandom >/tmp/value
 argument() { sed -n "s/.*ebb\.$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
 seconds=$(argument seconds)
 groups=/sys/fs/cgroup
@@ -54,15 +53,11 @@ stop() {
   server=0
 }
 make() { mkdir "$groups/$1" && echo "$groups/$1"; }
-storm() { ebb bench storm --seconds "${1:-$seconds}" 2>&1; }
-# Stores values of 1 MiB, $1 of them, and then what a storm adds.
-fill() {
-  number=0
-  while [ $number -lt "$1" ]; do
-    number=$((number + 1))
-    ebb set "fill-$number" - </tmp/value >/dev/null || fail "fill: value $number of $1"
-  done
-}
+# An emulated processor is slow: few calls at once, large values.
+storm() { ebb bench storm --seconds "${1:-$seconds}" --calls 200 --large 20 2>&1; }
+is_evicting() { [ "$(metric ebb_evictions_total)" != 0 ] || ! ebb bench storm --seconds 2 --calls 0 --large 90 >/tmp/fill>&1; }
+# Writes until the cache is full.
+fill() { within 60 is_evicting && [ "$(metric ebb_evictions_total)" != 0 ] || fail "fill: $(cat /tmp/fill)"; }
 metric() { wget -qO- http://127.0.0.1:7072/metrics 2>/dev/null | sed -n "s/^$1 //p" | head -n 1; }
 limit_is() { [ "$(metric ebb_memory_limit_bytes)" = "$1" ]; }
 used_below() { [ "$(cat "$group/memory.current")" -le "$1" ]; }
@@ -81,7 +76,7 @@ storms() {
     group=$(make storm-$mib)
     mib $mib >"$group/memory.max"
     ebb_serve "$group"
-    fill $((mib * 5 / 4))
+    fill
     said=$(storm) || fail "storm-$mib: $said"
     judge "storm at memory.max $mib MiB" "$said;"
     stop
@@ -95,7 +90,7 @@ high() {
   mib 96 >"$group/memory.high"
   ebb_serve "$group"
   limit_is "$(mib 96)" || fail "memory.high below memory.max: the limit is $(metric ebb_memory_limit_bytes)"
-  fill 120
+  fill
   calm=$(event "$group" high)
   [ "$calm" = 0 ] || fail "memory.high while calm: $calm events"
   before=$(sed -n 's/^full .*total=//p' "$group/memory.pressure")
@@ -112,7 +107,7 @@ resized() {
   mib 256 >"$group/memory.max"
   printf %s "$(mib 256)" >/tmp/limit
   EBB_LIMIT_FILE=/tmp/limit ebb_serve "$group"
-  fill 256
+  fill
   before=$(($(cat "$group/memory.current") >> 20))
   # As a kubelet does: the new limit is in the file first, in the cgroup once less is used.
   printf %s "$(mib 128)" >/tmp/limit
@@ -125,7 +120,7 @@ resized() {
   within 20 limit_is "$(mib 256)" || fail "limit raised: it is $(metric ebb_memory_limit_bytes)"
   judge 'limit raised to 256 MiB'
   # Without the file: memory.high alone.
-  fill 256
+  fill
   mib 160 >"$group/memory.high"
   within 20 used_below "$(mib 160)" || fail "memory.high lowered: $(($(cat "$group/memory.current") >> 20)) MiB after 2 s"
   judge 'memory.high lowered to 160 MiB'
@@ -140,7 +135,7 @@ nested() {
   group=$(make pod/container)
   ebb_serve "$group"
   limit_is "$(mib 96)" || fail "nested: the limit is $(metric ebb_memory_limit_bytes)"
-  fill 110
+  fill
   said=$(storm) || fail "nested: $said"
   judge 'storm in a group whose parent has 96 MiB' "$said;"
   stop
@@ -153,7 +148,7 @@ oom_group() {
   echo 1 >"$group/memory.oom.group"
   echo 0 >"$group/memory.swap.max" 2>/dev/null || true
   ebb_serve "$group"
-  fill 110
+  fill
   said=$(storm) || fail "memory.oom.group: $said"
   judge 'storm with memory.oom.group and no swap' "$said;"
   stop
@@ -167,7 +162,7 @@ namespace() {
   serve "$group" /bin/unshare -C -m sh -c \
     "umount /sys/fs/cgroup && mount -t cgroup2 -o ro cgroup2 /sys/fs/cgroup && exec /bin/ebb serve $ADDRESSES"
   limit_is "$(mib 96)" || fail "namespace: the limit is $(metric ebb_memory_limit_bytes)"
-  fill 110
+  fill
   said=$(storm) || fail "namespace: $said"
   judge 'storm in a cgroup namespace, read-only' "$said;"
   stop
@@ -178,7 +173,7 @@ page_cache() {
   group=$(make cached)
   mib 128 >"$group/memory.max"
   ebb_serve "$group"
-  fill 120
+  fill
   insmod /modules/loop.ko 2>/dev/null
   dd if=/dev/zero of=/tmp/disk bs=1M count=200 2>/dev/null
   mke2fs -F /tmp/disk >/dev/null 2>&1
@@ -200,7 +195,7 @@ psi_off() {
   group=$(make quiet)
   mib 96 >"$group/memory.max"
   ebb_serve "$group"
-  fill 110
+  fill
   said=$(storm) || fail "PSI off: $said"
   judge 'storm without PSI' "$said;"
   stop

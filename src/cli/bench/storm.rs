@@ -25,6 +25,12 @@ pub(crate) struct StormArgs {
     /// For how long, in seconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
+    /// Calls of each wave, one a second
+    #[arg(long, default_value_t = CROWD_CALLS)]
+    calls: usize,
+    /// Percent of values with up to 1 MiB; others are small
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=100))]
+    large: u32,
     /// The seed of sizes and keys.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -62,9 +68,10 @@ async fn storm(args: StormArgs) -> Result<(), Failure> {
         // Eight writers a connection.
         let channel = endpoint.connect().await?;
         let client = CacheServiceClient::new(channel).max_decoding_message_size(8 << 20);
-        writers.spawn(write(client, fastrand::Rng::with_seed(args.seed * 1_000 + number), end, counts.clone()));
+        let random = fastrand::Rng::with_seed(args.seed * 1_000 + number);
+        writers.spawn(write(client, random, args.large, end, counts.clone()));
     }
-    writers.spawn(crowd(endpoint.clone(), end));
+    writers.spawn(crowd(endpoint.clone(), args.calls, end));
     while let Some(writer) = writers.join_next().await {
         writer??;
     }
@@ -81,7 +88,7 @@ async fn storm(args: StormArgs) -> Result<(), Failure> {
 }
 
 /// Calls in waves, all of a wave at once.
-async fn crowd(endpoint: Endpoint, end: Instant) -> Result<(), Failure> {
+async fn crowd(endpoint: Endpoint, size: usize, end: Instant) -> Result<(), Failure> {
     let mut clients = Vec::new();
     for _ in 0..CROWD_CONNECTIONS {
         clients.push(CacheServiceClient::new(endpoint.connect().await?));
@@ -90,7 +97,7 @@ async fn crowd(endpoint: Endpoint, end: Instant) -> Result<(), Failure> {
     while Instant::now() < end {
         waves.tick().await;
         let mut calls = tokio::task::JoinSet::new();
-        for number in 0..CROWD_CALLS {
+        for number in 0..size {
             let mut client = clients[number % clients.len()].clone();
             let key = format!("{number:016}").into();
             calls.spawn(async move { client.get(GetRequest { key, ..GetRequest::default() }).await });
@@ -139,6 +146,7 @@ async fn deaf_pipes(endpoint: &Endpoint) -> Result<Vec<tonic::Streaming<PipeResp
 async fn write(
     mut client: CacheServiceClient<Channel>,
     mut random: fastrand::Rng,
+    large: u32,
     end: Instant,
     counts: Arc<Counts>,
 ) -> Result<(), Failure> {
@@ -146,8 +154,8 @@ async fn write(
     while Instant::now() < end {
         // Mostly small, sometimes as large as can be.
         let len = match random.u32(0..100) {
-            0 => random.u64(1..=LARGEST_BYTES),
-            1..10 => random.u64(1..=64 << 10),
+            share if share < large => random.u64(1..=LARGEST_BYTES),
+            0..10 => random.u64(1..=64 << 10),
             _ => random.u64(1..=2 << 10),
         };
         let key: bytes::Bytes = format!("{:016}", random.u64(0..2_000_000)).into();
