@@ -55,7 +55,8 @@ pub struct InFlight {
     running: AtomicU64,
     queued: AtomicU64,
     waiters: Mutex<VecDeque<Waiter>>,
-    waiting: AtomicUsize,
+    /// How many of them are small, and large.
+    waiting: [AtomicUsize; 2],
     connections: Mutex<Vec<Weak<Quota>>>,
     /// Connections with calls that wait to run.
     queues: Mutex<VecDeque<Weak<Quota>>>,
@@ -112,7 +113,7 @@ impl InFlight {
             running: zero(),
             queued: zero(),
             waiters: Mutex::default(),
-            waiting: AtomicUsize::new(0),
+            waiting: [AtomicUsize::new(0), AtomicUsize::new(0)],
             connections: Mutex::default(),
             queues: Mutex::default(),
         })
@@ -150,10 +151,7 @@ impl InFlight {
             };
             Err((whose, Refusal::InFlight { need, used, max, whose: whose_text }))
         };
-        // A large message that comes alone may have any size, or large values would never fit small limits.
-        if sum > max && !(class == Class::Large && all == 0) {
-            return refusal(Whose::All, all, max);
-        }
+        // The connection's own bound first: who waits for its own messages must not hold up others.
         let used = quota.reserved[class as usize].load(Ordering::Relaxed);
         let share = match used {
             0 => u64::MAX,
@@ -162,12 +160,18 @@ impl InFlight {
         if used.saturating_add(need) > share {
             return refusal(Whose::Connection, used, share);
         }
+        // A large message that comes alone may have any size, or large values would never fit small limits.
+        if sum > max && !(class == Class::Large && all == 0) {
+            return refusal(Whose::All, all, max);
+        }
         Ok(())
     }
 
     /// Gives freed bytes to the messages that wait, in order. One that waits for its connection does not hold up others.
-    fn grant(&self) {
-        if self.waiting.load(Ordering::Relaxed) == 0 {
+    /// What a small message gives back is of no use to large ones.
+    fn grant(&self, freed: Class) {
+        let is_awaited = |class: Class| self.waiting[class as usize].load(Ordering::Relaxed) > 0;
+        if !is_awaited(Class::Small) && (freed == Class::Small || !is_awaited(Class::Large)) {
             return;
         }
         let mut granted = Vec::new();
@@ -201,12 +205,19 @@ impl InFlight {
                 }
                 at += 1;
             }
-            self.waiting.store(waiters.len(), Ordering::Relaxed);
+            self.count(&waiters);
         }
         // Outside the lock: a permit that nobody takes any more comes back here.
         for (grant, permit) in granted {
             let _ = grant.send(permit);
         }
+    }
+
+    /// Counts the messages that wait.
+    fn count(&self, waiters: &VecDeque<Waiter>) {
+        let large = waiters.iter().filter(|waiter| Class::of(waiter.need) == Class::Large).count();
+        self.waiting[Class::Large as usize].store(large, Ordering::Relaxed);
+        self.waiting[Class::Small as usize].store(waiters.len() - large, Ordering::Relaxed);
     }
 
     /// What calls that wait to run may take, in bytes.
@@ -299,7 +310,7 @@ impl Quota {
 
     /// Whether messages wait for their turn.
     pub(super) fn others_wait(&self) -> bool {
-        self.all.waiting.load(Ordering::Relaxed) > 0
+        self.all.waiting.iter().any(|waiting| waiting.load(Ordering::Relaxed) > 0)
     }
 
     /// Whether `bytes` fit now and no other large message waits.
@@ -329,9 +340,9 @@ impl Quota {
         {
             let mut waiters = lock(&self.all.waiters);
             waiters.push_back(Waiter { quota: self.clone(), need: bytes, grant });
-            self.all.waiting.store(waiters.len(), Ordering::Relaxed);
+            self.all.count(&waiters);
         }
-        self.all.grant();
+        self.all.grant(Class::Large);
         match tokio::time::timeout(limit, granted).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => {
@@ -480,7 +491,7 @@ impl Permit {
         let is_less = bytes < self.reserved;
         self.reserved = bytes;
         if is_less {
-            self.quota.all.grant();
+            self.quota.all.grant(self.class);
         }
     }
 

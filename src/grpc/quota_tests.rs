@@ -88,6 +88,26 @@ async fn messages_that_wait_are_served_in_order() {
     assert_eq!(quota.used(), 0);
 }
 
+#[tokio::test]
+async fn a_connection_that_waits_for_itself_holds_up_nobody() {
+    let (_, all) = in_flight(16 * MIB, 8 * MIB);
+    let (slow, honest) = (connection(&all), connection(&all));
+    let held: Vec<_> = std::iter::from_fn(|| slow.try_reserve(2 * MIB).ok()).collect();
+    let waiting = tokio::spawn(slow.clone().wait_for(2 * MIB, Duration::from_secs(60)));
+    tokio::task::yield_now().await;
+    let mut others = Vec::new();
+    for _ in 0..20 {
+        // With what others hold, the slow one would not fit into the whole either.
+        others.push(connection(&all).try_reserve(MIB / 2));
+        let permit = honest.clone().wait_for(MIB / 2, Duration::from_secs(60)).await.unwrap();
+        drop(permit);
+        others.truncate(2);
+    }
+    assert!(!waiting.is_finished());
+    drop(held);
+    assert!(waiting.await.unwrap().is_ok());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_message_waits_no_longer_than_its_time() {
     let (_, all) = in_flight(4 * MIB, 8 * MIB);

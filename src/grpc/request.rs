@@ -274,7 +274,7 @@ impl Body for RequestBody {
             let announced = this.prefix.announced();
             if announced > SMALL_BYTES && this.partial_bytes > 0 {
                 let need = this.call.connection().twice(announced);
-                if let Err(refusal) = this.take_turn(need, need.min(this.partial_bytes + STEP_BYTES)) {
+                if let Err(refusal) = this.take_turn(need, this.partial_bytes + this.partial_bytes / 8 + STEP_BYTES) {
                     return refused(refusal);
                 }
                 if this.turn.is_some() {
