@@ -144,7 +144,8 @@ def server(rules):
             data = ["--addr", at["data"]]
             subprocess.run([PROGRAM, "set", "k", "v", *data], check=True, capture_output=True)
             for namespace in ['a"b', "a\\b", "a\nb", *(f"a-namespace-with-a-name-{number}" for number in range(32))]:
-                subprocess.run([PROGRAM, "get", "k", "--namespace", namespace, *data], capture_output=True)
+                subprocess.run([PROGRAM, "set", "k", "v", "--namespace", namespace, *data], capture_output=True)
+                subprocess.run([PROGRAM, "get", "none", "--namespace", namespace, *data], capture_output=True)
             page = get(f"http://{at['http']}/metrics")[1]
             check("names that callers chose do not break the page", tool("promtool", "check", "metrics", stdin=page))
             named = re.findall(r"^ebb_namespace_misses_total.*$", page, re.M)
