@@ -156,9 +156,8 @@ impl RequestBody {
         self.partial_bytes += bytes.len() as u64;
         while !bytes.is_empty() {
             if self.partial_tail.capacity() == 0 {
-                let whole = self.prefix.announced().max(SMALL_BYTES / 4) as usize + PREFIX_BYTES;
-                let before = self.partial.iter().map(Bytes::len).sum::<usize>();
-                self.partial_tail.reserve((whole - before.min(whole)).clamp(1, BLOCK_BYTES));
+                let left = bytes.len() as u64 + self.prefix.left;
+                self.partial_tail.reserve(left.min(BLOCK_BYTES as u64) as usize);
             }
             let part = bytes.split_to(bytes.len().min(self.partial_tail.capacity() - self.partial_tail.len()));
             self.partial_tail.extend_from_slice(&part);
@@ -329,6 +328,7 @@ struct Prefix {
     bytes: [u8; PREFIX_BYTES],
     have: usize,
     len: u64,
+    /// Bytes of the message that have not come.
     left: u64,
     is_compressed: bool,
 }
