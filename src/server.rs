@@ -488,7 +488,6 @@ fn limits(boot: &Boot) -> Limits {
         connections: boot.connections as usize,
         streams: boot.streams,
         stream_window: boot.stream_window.0 as u32,
-        connection_window: boot.connection_window.0 as u32,
         handshake_timeout: boot.handshake_timeout.duration(),
         idle_timeout: boot.idle_timeout.duration(),
         write_timeout: boot.write_timeout.duration(),

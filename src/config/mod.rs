@@ -60,14 +60,12 @@ pub struct Boot {
     pub default_memory: ByteSize,
     /// The largest value; at most 3584Ki, which stock clients can receive.
     pub max_value: ByteSize,
-    /// Connections at a time; more wait to be accepted.
+    /// Connections at a time; at the cap the longest idle one is closed.
     pub connections: u32,
     /// Calls at a time on one connection.
     pub streams: u32,
-    /// Flow-control window of one call.
+    /// Flow-control window of one call, at most: those of all calls of a connection fit into a quarter of the in-flight bytes.
     pub stream_window: ByteSize,
-    /// Flow-control window of one connection.
-    pub connection_window: ByteSize,
     /// How long a client may take to say that it speaks HTTP/2.
     pub handshake_timeout: Span,
     /// How long a connection may do nothing.
@@ -137,7 +135,6 @@ impl Default for Boot {
             connections: 256,
             streams: 100,
             stream_window: ByteSize(128 << 10),
-            connection_window: ByteSize(1 << 20),
             handshake_timeout: Span(2_000),
             idle_timeout: Span(15 * 60_000),
             write_timeout: Span(5_000),
@@ -414,8 +411,7 @@ impl Config {
         within("connections", self.boot.connections.into(), 1, 65_536);
         within("streams", self.boot.streams.into(), 1, 65_536);
         within("maxValue (bytes)", self.boot.max_value.0, 1, 3_584 << 10);
-        within("streamWindow (bytes)", self.boot.stream_window.0, 65_535, (1 << 31) - 1);
-        within("connectionWindow (bytes)", self.boot.connection_window.0, 65_535, (1 << 31) - 1);
+        within("streamWindow (bytes)", self.boot.stream_window.0, 8 << 10, (1 << 31) - 1);
         within("headerList (bytes)", self.boot.header_list.0, 1 << 10, 1 << 20);
         within("defaultMemory (bytes)", self.boot.default_memory.0, 16 << 20, 1 << 44);
         within("pacing.stepMicros", self.tuning.pacing.step_micros.into(), 10, 1_000);

@@ -20,6 +20,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, interval_at, timeout};
 
+/// The window that HTTP/2 gives a new connection, and the largest there is, in bytes (RFC 9113, section 6.9).
+const DEFAULT_WINDOW: u32 = 65_535;
+const MAX_WINDOW: u32 = (1 << 31) - 1;
+
 /// The client's preface and an empty SETTINGS frame: less is no handshake.
 const HANDSHAKE_BYTES: u64 = 24 + 9;
 
@@ -61,13 +65,14 @@ where
         return;
     }
     let streams = quota.streams(limits.streams);
+    let window = quota.window(streams, limits.stream_window);
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(streams)
         // A client whose deadline ends gives up all its calls at once, those that wait to be accepted among them.
         .max_pending_accept_reset_streams(streams as usize)
-        .initial_window_size(limits.stream_window)
-        .initial_connection_window_size(limits.connection_window)
+        .initial_window_size(window)
+        .initial_connection_window_size(window.saturating_mul(streams).clamp(DEFAULT_WINDOW, MAX_WINDOW))
         .data_frame_budget(SMALL_FRAMES * SMALL_FRAME_BYTES)
         // Longer than what is served, so that a call with too much metadata gets an answer and its connection lives.
         .max_header_list_size(MAX_HEADER_LIST_BYTES as u32)

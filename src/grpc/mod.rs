@@ -42,14 +42,12 @@ use std::time::Duration;
 /// What a listener and its connections may use. Units are bytes where a name does not say otherwise.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at a time; more wait to be accepted.
+    /// Connections at a time; at the cap the longest idle one is closed.
     pub connections: usize,
     /// Calls at a time on one connection.
     pub streams: u32,
-    /// Flow-control window of one call.
+    /// Flow-control window of one call, at most.
     pub stream_window: u32,
-    /// Flow-control window of one connection.
-    pub connection_window: u32,
     /// How long a client may take to say that it speaks HTTP/2.
     pub handshake_timeout: Duration,
     /// How long a connection may do nothing.

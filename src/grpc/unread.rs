@@ -2,8 +2,8 @@
 //! takes no answers.
 //!
 //! What the client goes on sending piles up in `h2`'s buffers, a window for each call. It is in flight as well: it is
-//! charged as it comes, and when such calls of a connection hold more than a quarter of what is free, the largest of them
-//! are ended until they do not.
+//! charged as it comes, and when such calls of a connection hold more than is free for them, the largest of them are ended
+//! until they do not.
 
 use super::quota::{Held, Quota};
 use crate::cache::Refusal;
@@ -54,9 +54,9 @@ impl Unread {
             call.held.resize(call.flow.used_capacity() as u64);
         }
         loop {
-            let all = calls.values().map(|call| call.held.bytes()).sum();
-            let Err(refusal) = self.quota.may_hold(all) else { return };
-            let Some(largest) = calls.values_mut().max_by_key(|call| call.held.bytes()) else { return };
+            let Err(refusal) = self.quota.may_hold(0) else { return };
+            let unread = calls.values_mut().filter(|call| call.held.bytes() > 0);
+            let Some(largest) = unread.max_by_key(|call| call.held.bytes()) else { return };
             largest.held.resize(0); // it ends as soon as its task runs
             largest.refused = Some(refusal);
             largest.waker.wake_by_ref();

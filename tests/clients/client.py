@@ -33,6 +33,7 @@ for target in sys.argv[1:]:
         # An honest burst waits for its turn.
         burst = [cache.Get.future(m.GetRequest(key=b"big")) for _ in range(32)]
         assert all(call.result().value == big for call in burst)
-        sets = [cache.Set.future(m.SetRequest(key=b"big%d" % i, value=big)) for i in range(8)]
-        assert all(call.result().outcome == m.SetResponse.OUTCOME_STORED for call in sets)
+        for calls, size in ((32, 1_000_000), (100, 250_000)):
+            sets = [cache.Set.future(m.SetRequest(key=b"big%d" % i, value=big[:size])) for i in range(calls)]
+            assert all(call.result().outcome == m.SetResponse.OUTCOME_STORED for call in sets)
         print(f"{target}: 200 sets and gets, a batch, a megabyte, a pipe, a refusal, 1,000 deadlines, bursts of large values")

@@ -1,6 +1,9 @@
 //! What may be in flight, and whose turn it is.
 
+use super::calls::{CALL_BYTES, FEWEST_STREAMS, QUEUED_CALL_BYTES};
 use super::*;
+use crate::cache::Refusal;
+use std::time::Duration;
 
 fn in_flight(max: u64, max_per_connection: u64) -> (Arc<Ledger>, Arc<InFlight>) {
     let ledger = Arc::new(Ledger::new(1 << 30));
@@ -160,4 +163,30 @@ fn the_calls_of_all_connections_fit_what_may_wait() {
     }
     assert_eq!((streams[0], streams[15], streams[299]), (100, 100, 9));
     assert_eq!(open[0].streams(1_000), FEWEST_STREAMS.max(9));
+}
+
+#[test]
+fn windows_of_all_calls_fit_a_quarter_of_the_bytes_in_flight() {
+    for (max, most, expected) in [
+        (16 * MIB, 128 << 10, 41_943),
+        (4 * MIB, 128 << 10, 10_485),
+        (256 * MIB, 128 << 10, 128 << 10),
+        (MIB, 128 << 10, 8 << 10),
+        (MIB, 4 << 10, 4 << 10),
+    ] {
+        let (_, all) = in_flight(max, max);
+        assert_eq!(connection(&all).window(100, most), expected, "{max} bytes in flight, at most {most}");
+    }
+}
+
+#[test]
+fn who_holds_unread_requests_leaves_room_for_others() {
+    let (_, all) = in_flight(16 * MIB, 16 * MIB);
+    let (first, second) = (connection(&all), connection(&all));
+    assert!(first.may_hold(8 * MIB).is_ok() && first.may_hold(8 * MIB + 1).is_err());
+    let held = first.hold(8 * MIB);
+    assert!(first.may_hold(1).is_err());
+    assert!(second.may_hold(4 * MIB).is_ok() && second.may_hold(4 * MIB + 1).is_err());
+    drop(held);
+    assert!(second.may_hold(8 * MIB).is_ok());
 }

@@ -1,0 +1,164 @@
+//! Open calls: how many may run, and how many may wait to run.
+
+use super::{InFlight, Quota, lock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+/// What a call that runs takes beside its messages, in bytes: its task, `h2`'s stream, its buffers, usual headers.
+pub(in crate::grpc) const CALL_BYTES: u64 = 8 << 10;
+/// What a call that waits to run takes, in bytes: `h2`'s stream, usual headers.
+pub(super) const QUEUED_CALL_BYTES: u64 = 3 << 10;
+/// Headers that are part of what a call costs, in bytes.
+const USUAL_HEADER_BYTES: u64 = 2 << 10;
+/// The least flow-control window of a call, in bytes.
+const LEAST_WINDOW_BYTES: u32 = 8 << 10;
+/// Calls that every connection may have open, and the number of connections up to which all have the same share.
+pub(super) const FEWEST_STREAMS: u32 = 8;
+const FEW_CONNECTIONS: u64 = 16;
+
+impl InFlight {
+    /// What calls that wait to run may take, in bytes.
+    fn max_queued(&self) -> u64 {
+        2 * self.max()
+    }
+
+    /// Wakes one connection with calls that wait to run.
+    fn wake_a_queue(&self) {
+        let mut queues = lock(&self.queues);
+        while let Some(quota) = queues.pop_front() {
+            if let Some(quota) = quota.upgrade().filter(|quota| quota.queued.load(Ordering::Relaxed) > 0) {
+                quota.waker.wake();
+                return;
+            }
+        }
+    }
+
+    /// The connection with the most bytes of calls that wait to run.
+    fn largest_queue(&self) -> Option<Arc<Quota>> {
+        let connections = lock(&self.connections);
+        connections.iter().filter_map(Weak::upgrade).max_by_key(|quota| quota.queued.load(Ordering::Relaxed))
+    }
+}
+
+impl Quota {
+    /// Whether the connection should let others work before it reads more.
+    pub(in crate::grpc) fn is_crowded(&self) -> bool {
+        self.all.queued.load(Ordering::Relaxed) > self.all.max_queued() / 2
+    }
+
+    /// Calls that a new connection may have open, of at most `most`: so many that those of all open connections may wait
+    /// to run together.
+    pub(in crate::grpc) fn streams(&self, most: u32) -> u32 {
+        let open = lock(&self.all.connections).len() as u64;
+        let share = self.all.max_queued() / QUEUED_CALL_BYTES / open.max(FEW_CONNECTIONS);
+        u32::try_from(share).unwrap_or(u32::MAX).clamp(FEWEST_STREAMS.min(most), most)
+    }
+
+    /// The flow-control window of a call, in bytes, of at most `most`, on a connection with `streams` of them: what its
+    /// client may send while all of them wait fits into a quarter of the bytes in flight.
+    pub(in crate::grpc) fn window(&self, streams: u32, most: u32) -> u32 {
+        let share = self.all.max() / 4 / u64::from(streams.max(1));
+        u32::try_from(share).unwrap_or(u32::MAX).clamp(LEAST_WINDOW_BYTES.min(most), most)
+    }
+
+    /// Whether a call with headers of `headers` bytes may run now. A connection without calls may always run one.
+    pub(in crate::grpc) fn try_run(self: &Arc<Self>, headers: u64) -> Option<Charge> {
+        let max = self.all.max() / 2;
+        let cost = CALL_BYTES + headers.saturating_sub(USUAL_HEADER_BYTES);
+        let (own, all) = (self.running.load(Ordering::Relaxed), self.all.running.load(Ordering::Relaxed));
+        let share = match own {
+            0 => u64::MAX,
+            _ => 2 * max.saturating_sub(all + cost),
+        };
+        (own + cost <= share).then(|| Charge::new(self, Stage::Running, cost))
+    }
+
+    /// Takes a call with headers of `headers` bytes that waits to run. `None` when it does not fit and this connection
+    /// is the one with the most of them.
+    pub(in crate::grpc) fn try_queue(self: &Arc<Self>, headers: u64) -> Option<Charge> {
+        let cost = QUEUED_CALL_BYTES + headers.saturating_sub(USUAL_HEADER_BYTES);
+        if self.all.queued.load(Ordering::Relaxed) + cost > self.all.max_queued() {
+            let largest = self.all.largest_queue()?;
+            let own = self.queued.load(Ordering::Relaxed);
+            let excess = largest.excess.load(Ordering::Relaxed);
+            if largest.queued.load(Ordering::Relaxed) <= own + cost + excess {
+                return None;
+            }
+            largest.excess.fetch_add(cost, Ordering::Relaxed);
+            largest.waker.wake();
+        }
+        Some(Charge::new(self, Stage::Queued, cost))
+    }
+
+    /// Whether the connection should give up one of its waiting calls, of `bytes`.
+    pub(in crate::grpc) fn take_excess(&self, bytes: u64) -> bool {
+        let excess = self.excess.load(Ordering::Relaxed);
+        if excess > 0 {
+            self.excess.store(excess.saturating_sub(bytes), Ordering::Relaxed);
+        }
+        excess > 0
+    }
+
+    /// Wakes the connection's task when a call of another connection ends.
+    pub(in crate::grpc) fn wake_when_a_call_ends(self: &Arc<Self>) {
+        let mut queues = lock(&self.all.queues);
+        if !queues.iter().any(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(self))) {
+            queues.push_back(Arc::downgrade(self));
+        }
+    }
+}
+
+/// Where a call stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Queued,
+    Running,
+}
+
+/// What a call costs beside its messages; given back when it is dropped.
+#[derive(Debug)]
+pub(in crate::grpc) struct Charge {
+    quota: Arc<Quota>,
+    stage: Stage,
+    bytes: u64,
+}
+
+impl Charge {
+    fn new(quota: &Arc<Quota>, stage: Stage, bytes: u64) -> Self {
+        let charge = Self { quota: quota.clone(), stage, bytes };
+        for counter in charge.counters() {
+            counter.fetch_add(bytes, Ordering::Relaxed);
+        }
+        quota.all.charge(bytes);
+        charge
+    }
+
+    fn counters(&self) -> [&AtomicU64; 2] {
+        match self.stage {
+            Stage::Running => [&self.quota.running, &self.quota.all.running],
+            Stage::Queued => [&self.quota.queued, &self.quota.all.queued],
+        }
+    }
+
+    /// How many bytes.
+    pub(in crate::grpc) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        for counter in self.counters() {
+            counter.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+        self.quota.all.ledger.land(self.bytes);
+        if self.stage == Stage::Running {
+            if self.quota.queued.load(Ordering::Relaxed) > 0 {
+                self.quota.waker.wake();
+            }
+            if self.quota.all.queued.load(Ordering::Relaxed) > 0 {
+                self.quota.all.wake_a_queue();
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Requests, responses and open calls are memory too: they are in the ledger before their pages are touched, and a
+//! message that does not fit waits for its turn.
+//!
+//! ```text
+//!  bytes in flight of all connections: at most `max`, which follows the memory limit
+//!  ┌──────────────── large messages ────────────────┐┌── only small ones ──┐
+//!  └──────────────────── 3/4 ───────────────────────┘└──────── 1/4 ────────┘
+//!  requests of calls that wait, or whose client reads no answers: as much as `max` besides
+//!  open calls: half of `max` for those that run, twice as much as `max` for those that wait to run
+//! ```
+//! Of the bytes in flight a connection may hold at most twice what is free, so clients that stop reading never hold all:
+//! dynamic thresholds, as A. K. Choudhury and E. L. Hahne gave the queues of a switch in "Dynamic Queue Length Thresholds
+//! for Shared-Memory Packet Switches" (IEEE/ACM Transactions on Networking 6(2), 1998). When calls that wait to run do not
+//! fit, the connection with most of them gives one up (longest queue drop, the same field).
+//!
+//! A message *reserves* its whole size, which decides whose turn it is, and *charges* to the ledger what is there of it:
+//! who announces 3 MiB and sends 100 bytes takes a place in the queue, not memory. While a message waits, its client may
+//! send one flow-control window of it; the windows of all calls of a connection fit into a quarter of `max`, and the window
+//! of the connection is their sum, so calls that wait never keep the one that does not from its data.
+
+mod calls;
+mod messages;
+mod responses;
+
+pub(super) use calls::Charge;
+pub(super) use messages::{Held, Permit, SMALL_BYTES};
+pub(super) use responses::{CallQuota, Outgoing};
+
+use crate::store::{Account, Ledger};
+use crate::traffic::Lane;
+use futures::task::AtomicWaker;
+use messages::{Class, Waiter};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// What a connection takes, in bytes: its task, `h2`'s buffers and tables.
+const CONNECTION_BYTES: u64 = 16 << 10;
+
+/// What all connections together have in flight.
+pub struct InFlight {
+    ledger: Arc<Ledger>,
+    max: Box<dyn Fn() -> u64 + Send + Sync>,
+    max_per_connection: u64,
+    make_room: Box<dyn Fn() + Send + Sync>,
+    /// Reserved for messages: small and large.
+    reserved: [AtomicU64; 2],
+    /// Charged for messages that wait for their turn and for requests that nobody reads.
+    held: AtomicU64,
+    running: AtomicU64,
+    queued: AtomicU64,
+    waiters: Mutex<VecDeque<Waiter>>,
+    /// How many of them are small, and large.
+    waiting: [AtomicUsize; 2],
+    connections: Mutex<Vec<Weak<Quota>>>,
+    /// Connections with calls that wait to run.
+    queues: Mutex<VecDeque<Weak<Quota>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl InFlight {
+    /// At most as many bytes as `max` returns at the time, and `max_per_connection` for one connection. When the ledger
+    /// is full, `make_room` is called.
+    pub fn new(
+        ledger: Arc<Ledger>,
+        max: impl Fn() -> u64 + Send + Sync + 'static,
+        max_per_connection: u64,
+        make_room: impl Fn() + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let zero = || AtomicU64::new(0);
+        Arc::new(Self {
+            ledger,
+            max: Box::new(max),
+            max_per_connection,
+            make_room: Box::new(make_room),
+            reserved: [zero(), zero()],
+            held: zero(),
+            running: zero(),
+            queued: zero(),
+            waiters: Mutex::default(),
+            waiting: [AtomicUsize::new(0), AtomicUsize::new(0)],
+            connections: Mutex::default(),
+            queues: Mutex::default(),
+        })
+    }
+
+    fn max(&self) -> u64 {
+        (self.max)()
+    }
+
+    fn reserved(&self, class: Class) -> u64 {
+        self.reserved[class as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts `bytes` in the ledger, before their pages are touched.
+    fn charge(&self, bytes: u64) {
+        self.ledger.take_off(bytes);
+        if !self.ledger.has_room(0) {
+            (self.make_room)();
+        }
+    }
+}
+
+impl std::fmt::Debug for InFlight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InFlight").field("max", &self.max()).finish_non_exhaustive()
+    }
+}
+
+/// What one connection has in flight.
+#[derive(Debug)]
+pub(super) struct Quota {
+    all: Arc<InFlight>,
+    lane: Arc<Lane>,
+    reserved: [AtomicU64; 2],
+    held: AtomicU64,
+    /// Bytes of responses that have not been written, and bytes that have, since the connection opened.
+    outgoing: AtomicU64,
+    written: AtomicU64,
+    running: AtomicU64,
+    queued: AtomicU64,
+    /// Bytes of waiting calls that this connection is to give up.
+    excess: AtomicU64,
+    waker: AtomicWaker,
+}
+
+impl Quota {
+    /// The quota of a new connection.
+    pub(super) fn new(all: Arc<InFlight>, lane: Arc<Lane>) -> Arc<Self> {
+        let zero = || AtomicU64::new(0);
+        all.ledger.force(Account::Connections, CONNECTION_BYTES);
+        let quota = Arc::new(Self {
+            all,
+            lane,
+            reserved: [zero(), zero()],
+            held: zero(),
+            outgoing: zero(),
+            written: zero(),
+            running: zero(),
+            queued: zero(),
+            excess: zero(),
+            waker: AtomicWaker::new(),
+        });
+        let mut connections = lock(&quota.all.connections);
+        connections.retain(|other| other.strong_count() > 0);
+        connections.push(Arc::downgrade(&quota));
+        drop(connections);
+        quota
+    }
+
+    /// Counts the requests of the connection's thread.
+    pub(super) fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
+    /// Bytes reserved by this connection's messages.
+    pub(super) fn used(&self) -> u64 {
+        self.reserved.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Bytes of responses that have not been written.
+    pub(super) fn outgoing(&self) -> u64 {
+        self.outgoing.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of responses that have been written, since the connection opened.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Where the waker of the connection's task is kept: it is woken when a call ends.
+    pub(super) fn waker(&self) -> &AtomicWaker {
+        &self.waker
+    }
+}
+
+impl Drop for Quota {
+    fn drop(&mut self) {
+        self.all.ledger.release(Account::Connections, CONNECTION_BYTES);
+    }
+}
+
+#[cfg(test)]
+mod tests;
