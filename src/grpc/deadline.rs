@@ -1,7 +1,7 @@
 //! The deadline that a client gives a call (`grpc-timeout`), kept by the server, too: work for a caller that has stopped
 //! waiting is ended.
 
-use http::HeaderMap;
+use http::HeaderValue;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// When a call's time is over.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Deadline {
     at: Option<Instant>,
     /// Set when the call first has to wait: most never do.
@@ -17,9 +17,12 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    /// Of a call that begins now. A timeout that makes no sense is none.
-    pub(super) fn of(headers: &HeaderMap) -> Self {
-        let timeout = headers.get("grpc-timeout").and_then(|text| timeout(text.as_bytes()));
+    /// The header that has it.
+    pub(super) const HEADER: &str = "grpc-timeout";
+
+    /// Of a call that begins now with this header. A timeout that makes no sense is none.
+    pub(super) fn of(header: &HeaderValue) -> Self {
+        let timeout = timeout(header.as_bytes());
         Self { at: timeout.and_then(|timeout| Instant::now().checked_add(timeout)), timer: None }
     }
 

@@ -42,17 +42,11 @@ const CROWDED_READ_BYTES: u64 = 1 << 10;
 const CROWDED_CALLS: usize = 16;
 /// Fields that the headers of a call may have.
 const MAX_FIELDS: usize = 128;
-/// The streams of the contract: requests that stay open between two messages.
-const STREAMS: [&str; 3] = [
-    "/ebb.v1.CacheService/Pipe",
-    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-];
 
 /// A connection that accepts calls, until either side ends it.
 pub(super) struct Accepting<S> {
     h2: Connection<Guarded<S>, Bytes>,
-    dispatch: Dispatch,
+    dispatch: Arc<Dispatch>,
     activity: Arc<Activity>,
     queue: VecDeque<Queued>,
     crowded_turns: u32,
@@ -63,6 +57,7 @@ pub(super) struct Accepting<S> {
 struct Queued {
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
+    deadline: Deadline,
     headers: u64,
     charge: Charge,
     waiting: Waiting,
@@ -71,7 +66,7 @@ struct Queued {
 impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
     /// Hands the calls of `h2` to `dispatch`; `activity` is the connection's.
     pub(super) fn new(h2: Connection<Guarded<S>, Bytes>, dispatch: Dispatch, activity: Arc<Activity>) -> Self {
-        Self { h2, dispatch, activity, queue: VecDeque::new(), crowded_turns: 0, is_closing: false }
+        Self { h2, dispatch: Arc::new(dispatch), activity, queue: VecDeque::new(), crowded_turns: 0, is_closing: false }
     }
 
     /// Takes no more calls, and ends when those that are open have ended.
@@ -101,14 +96,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
                 self.dispatch.quota.wake_when_a_call_ends();
                 return;
             };
-            let Some(Queued { request, respond, .. }) = self.queue.pop_front() else { return };
-            tokio::spawn(self.dispatch.clone().call(request, respond, charge));
+            let Some(Queued { request, respond, deadline, .. }) = self.queue.pop_front() else { return };
+            tokio::spawn(self.dispatch.clone().call(request, respond, deadline, charge));
         }
     }
 
     /// Takes a call over from h2.
     fn take(&mut self, cx: &mut Context<'_>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-        let (fields, list_bytes) = header_list(request.headers());
+        let Headers { fields, list_bytes, deadline } = Headers::of(request.headers());
         let max_list = self.dispatch.max_header_list;
         let too_much = if fields > MAX_FIELDS {
             Some(Refusal::TooMany { field: "metadata", count: fields, max: MAX_FIELDS })
@@ -124,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
         if self.queue.is_empty()
             && let Some(charge) = self.dispatch.quota.try_run(headers)
         {
-            tokio::spawn(self.dispatch.clone().call(request, respond, charge));
+            tokio::spawn(self.dispatch.clone().call(request, respond, deadline, charge));
             return;
         }
         let Some(charge) = self.dispatch.quota.try_queue(headers) else {
@@ -136,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
         let flow = request.body_mut().flow_control().clone();
         let mut waiting = Waiting::new(self.dispatch.unread.clone(), flow);
         let _ = waiting.poll_refused(cx);
-        self.queue.push_back(Queued { request, respond, headers, charge, waiting });
+        self.queue.push_back(Queued { request, respond, deadline, headers, charge, waiting });
         self.dispatch.quota.wake_when_a_call_ends();
     }
 
@@ -189,10 +184,25 @@ enum Next {
     End,
 }
 
-/// Fields of a call's headers, and their bytes as HTTP/2 counts them.
-fn header_list(headers: &HeaderMap) -> (usize, usize) {
-    let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
-    (headers.len(), bytes)
+/// What the headers of a call say about it.
+struct Headers {
+    fields: usize,
+    /// As HTTP/2 counts them.
+    list_bytes: usize,
+    deadline: Deadline,
+}
+
+impl Headers {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut found = Self { fields: headers.len(), list_bytes: 0, deadline: Deadline::default() };
+        for (name, value) in headers {
+            found.list_bytes += name.as_str().len() + value.len() + 32;
+            if name.as_str() == Deadline::HEADER {
+                found.deadline = Deadline::of(value);
+            }
+        }
+        found
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Future for Accepting<S> {
@@ -220,7 +230,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Accepting<S> {
 }
 
 /// Sends requests to their service, with the bytes they bring and take accounted for.
-#[derive(Clone)]
 pub(super) struct Dispatch {
     pub(super) services: Services,
     pub(super) quota: Arc<Quota>,
@@ -243,17 +252,21 @@ impl Dispatch {
         let _ = respond.send_response(answer, true); // a client that is gone needs no answer
     }
 
-    async fn call(self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>, _charge: Charge) {
-        let Self { mut services, quota, calls, unread, max_message, patience, .. } = self;
+    async fn call(
+        self: Arc<Self>,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        mut deadline: Deadline,
+        _charge: Charge,
+    ) {
+        let Self { services, quota, calls, unread, max_message, patience, .. } = &*self;
         let mut call = calls.begin(&request);
         let mut leave = Leave::new(calls.drain(), Stage::Ending);
-        let mut deadline = Deadline::of(request.headers());
         let (head, mut stream) = request.into_parts();
-        let path = head.uri.path();
-        let is_stream = STREAMS.contains(&path);
-        let expected = Expected { shape: SHAPES.request(path), max_message, is_stream, patience };
+        let shape = SHAPES.request(head.uri.path());
+        let expected = Expected { shape, max_message: *max_message, patience: *patience };
         let flow = stream.flow_control().clone();
-        let quota = CallQuota::new(quota, patience, deadline.at());
+        let quota = CallQuota::new(quota.clone(), *patience, deadline.at());
         let body = tonic::body::Body::new(RequestBody::new(stream, quota.clone(), expected, unread.clone()));
         let mut request = Request::from_parts(head, body);
         request.extensions_mut().insert(quota.clone());
@@ -275,7 +288,7 @@ impl Dispatch {
         let Ok(stream) = respond.send_response(Response::from_parts(head, ()), is_all) else { return };
         if !is_all {
             // A client that is gone needs no answer.
-            let _ = Answer { body, stream, flow, unread: &unread, deadline, leave }.send().await;
+            let _ = Answer { body, stream, flow, unread, deadline, leave }.send().await;
         }
     }
 }

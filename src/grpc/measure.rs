@@ -33,8 +33,8 @@ pub(super) static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
 #[derive(Debug)]
 pub(super) struct Shapes {
     messages: Vec<Shape>,
-    /// The message that a call of each path sends.
-    requests: HashMap<String, usize>,
+    /// By path what a call sends: few enough that going over them costs less than a hash.
+    methods: Vec<(String, Method)>,
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +50,7 @@ struct Field {
     name: &'static str,
     kind: Kind,
     is_repeated: bool,
+    max_elements: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,24 +85,26 @@ impl Shapes {
         }
         let numbers: HashMap<_, _> = named.iter().enumerate().map(|(at, (name, _))| (name.clone(), at)).collect();
         let messages = named.iter().map(|(_, message)| shape(message, &numbers)).collect();
-        let mut requests = HashMap::new();
+        let mut methods = Vec::new();
         for file in &files {
             for service in &file.service {
                 for method in &service.method {
                     let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                    requests.extend(numbers.get(method.input_type()).map(|at| (path, *at)));
+                    let is_stream = method.client_streaming();
+                    methods.extend(numbers.get(method.input_type()).map(|at| (path, Method { at: *at, is_stream })));
                 }
             }
         }
-        let mut shapes = Self { messages, requests };
+        let mut shapes = Self { messages, methods };
         let sizes: Vec<_> = (0..shapes.messages.len()).map(|at| shapes.struct_bytes(at, 0)).collect();
         shapes.messages.iter_mut().zip(sizes).for_each(|(shape, bytes)| shape.bytes = bytes);
         shapes
     }
 
-    /// The message that a call of `path` sends.
+    /// What a call of `path` sends.
     pub(super) fn request(&'static self, path: &str) -> Option<Request> {
-        self.requests.get(path).map(|at| Request { shapes: self, at: *at })
+        let (_, method) = self.methods.iter().find(|(known, _)| known == path)?;
+        Some(Request { shapes: self, method: *method })
     }
 
     /// The size of a message's Rust struct, from above.
@@ -140,18 +143,31 @@ fn shape(message: &DescriptorProto, numbers: &HashMap<String, usize>) -> Shape {
             _ => Kind::Varint,
         },
         is_repeated: field.label() == Label::Repeated,
+        max_elements: max_elements(field.name()),
     };
     Shape { fields: message.field.iter().map(field).collect(), bytes: 0 }
 }
 
-/// The message that a method takes.
+#[derive(Clone, Copy, Debug)]
+struct Method {
+    /// The message it takes.
+    at: usize,
+    is_stream: bool,
+}
+
+/// What a method takes: a message, or a stream of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request {
     shapes: &'static Shapes,
-    at: usize,
+    method: Method,
 }
 
 impl Request {
+    /// Whether the client may leave the request open for as long as it likes between two messages.
+    pub(super) fn is_stream(self) -> bool {
+        self.method.is_stream
+    }
+
     /// What the message in `wire` takes once it is decoded, beside the bytes it is decoded from.
     ///
     /// # Errors
@@ -159,7 +175,7 @@ impl Request {
     /// decoded.
     pub(super) fn decoded_bytes(self, wire: &mut impl Buf) -> Result<u64, Refusal> {
         let mut walk = Walk { shapes: self.shapes, elements: Vec::new(), bytes: 0 };
-        walk.message(self.at, wire, 0, 0)?;
+        walk.message(self.method.at, wire, 0, 0)?;
         Ok(walk.bytes as u64)
     }
 }
@@ -279,7 +295,7 @@ impl Walk<'_> {
                 1
             }
         };
-        Refusal::too_many(field.name, count, max_elements(field.name))
+        Refusal::too_many(field.name, count, field.max_elements)
     }
 }
 

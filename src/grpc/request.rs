@@ -13,7 +13,7 @@ use super::status;
 use super::unread::{Unread, Waiting};
 use crate::cache::Refusal;
 use bytes::{Buf, Bytes, BytesMut};
-use h2::{FlowControl, Reason, RecvStream};
+use h2::{Reason, RecvStream};
 use http_body::{Body, Frame, SizeHint};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -40,8 +40,6 @@ pub(super) struct Expected {
     pub(super) shape: Option<measure::Request>,
     /// The longest of them, in bytes.
     pub(super) max_message: u64,
-    /// Whether the client may leave it open for as long as it likes between two messages.
-    pub(super) is_stream: bool,
     /// How long a message may stand still.
     pub(super) patience: Duration,
 }
@@ -52,7 +50,6 @@ pub(super) struct RequestBody {
     call: Arc<CallQuota>,
     expected: Expected,
     unread: Arc<Unread>,
-    flow: FlowControl,
     prefix: Prefix,
     /// The first bytes of a message that is not whole, copied: a frame would keep the larger buffer it was read into.
     partial: VecDeque<Bytes>,
@@ -64,7 +61,7 @@ pub(super) struct RequestBody {
     handed_on: bool,
     /// For the message that arrives or is being handled.
     permit: Option<Permit>,
-    turn: Option<Turn>,
+    turn: Option<Box<Turn>>,
     progress: Progress,
 }
 
@@ -94,14 +91,12 @@ const STILL_BYTES: u64 = 16 << 10;
 
 impl RequestBody {
     /// The body that `inner` brings, of which `expected` is known.
-    pub(super) fn new(mut inner: RecvStream, call: Arc<CallQuota>, expected: Expected, unread: Arc<Unread>) -> Self {
-        let flow = inner.flow_control().clone();
+    pub(super) fn new(inner: RecvStream, call: Arc<CallQuota>, expected: Expected, unread: Arc<Unread>) -> Self {
         Self {
             inner,
             call,
             expected,
             unread,
-            flow,
             prefix: Prefix::default(),
             partial: VecDeque::new(),
             partial_tail: BytesMut::new(),
@@ -197,12 +192,12 @@ impl RequestBody {
             Err(_) => {
                 let here = self.partial_bytes + self.whole.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
                 quota.may_hold(here)?;
-                self.turn = Some(Turn {
+                self.turn = Some(Box::new(Turn {
                     granted: Box::pin(quota.clone().wait_for(need, self.call.patience())),
                     charge,
                     _held: quota.hold(here),
-                    waiting: Waiting::new(self.unread.clone(), self.flow.clone()),
-                });
+                    waiting: Waiting::new(self.unread.clone(), self.inner.flow_control().clone()),
+                }));
             }
         }
         Ok(())
@@ -223,7 +218,7 @@ impl RequestBody {
 
     /// Ready when the request stands still for too long.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Refusal> {
-        if self.prefix.is_between_messages() && self.expected.is_stream {
+        if self.prefix.is_between_messages() && self.expected.shape.is_some_and(measure::Request::is_stream) {
             self.progress.timer = None;
             return Poll::Pending;
         }

@@ -32,11 +32,11 @@ impl Services {
         Self { cache, rest: rest.prepare() }
     }
 
-    pub(super) fn call(&mut self, request: Request<tonic::body::Body>) -> Answer {
-        match &mut self.cache {
-            Some(cache) if request.uri().path().starts_with("/ebb.v1.CacheService/") => cache.call(request),
+    pub(super) fn call(&self, request: Request<tonic::body::Body>) -> Answer {
+        match &self.cache {
+            Some(cache) if request.uri().path().starts_with("/ebb.v1.CacheService/") => cache.clone().call(request),
             _ => {
-                let answer = self.rest.call(request);
+                let answer = self.rest.clone().call(request);
                 Box::pin(answer)
             }
         }

@@ -11,6 +11,7 @@ use crate::store::{Stats, Store};
 use arc_swap::ArcSwap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -78,7 +79,14 @@ pub struct Snapshot {
 
 /// Shows the last snapshot. Clones show the same.
 #[derive(Clone, Debug)]
-pub struct View(Arc<ArcSwap<Snapshot>>);
+pub struct View(Arc<Shown>);
+
+#[derive(Debug)]
+struct Shown {
+    snapshot: ArcSwap<Snapshot>,
+    /// Of the snapshot, for each request: a load of it costs more.
+    limit_bytes: AtomicU64,
+}
 
 impl Snapshot {
     /// Whether no limit was found anywhere, so that the default is obeyed.
@@ -90,22 +98,28 @@ impl Snapshot {
 impl View {
     /// Shows `first` until the governor has read.
     pub fn new(first: Snapshot) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(first)))
+        let limit_bytes = AtomicU64::new(first.limit_bytes);
+        Self(Arc::new(Shown { snapshot: ArcSwap::from_pointee(first), limit_bytes }))
+    }
+
+    fn show(&self, snapshot: Snapshot) {
+        self.0.limit_bytes.store(snapshot.limit_bytes, Ordering::Relaxed);
+        self.0.snapshot.store(Arc::new(snapshot));
     }
 
     /// The last snapshot.
     pub fn get(&self) -> Arc<Snapshot> {
-        self.0.load_full()
+        self.0.snapshot.load_full()
     }
 
     /// The limit in it, in bytes.
     pub fn limit_bytes(&self) -> u64 {
-        self.0.load().limit_bytes
+        self.0.limit_bytes.load(Ordering::Relaxed)
     }
 
     /// As the cleaner's receipts show it.
     pub fn outside(&self) -> Outside {
-        let now = self.0.load();
+        let now = self.0.snapshot.load();
         // RSS is read afresh: a receipt compares two moments that may lie within one tick.
         Outside { limit_bytes: now.limit_bytes, used_bytes: now.used_bytes, rss_bytes: Process::own().rss_bytes() }
     }
@@ -166,7 +180,7 @@ impl Governor {
             regime_changes += u64::from(regime != before);
             let reason = order.reason;
             let snapshot = Snapshot { regime, budget_bytes, reason, regime_changes, in_regime_ms, ..snapshot };
-            view.0.store(Arc::new(snapshot));
+            view.show(snapshot);
             if regime.evicts() { (setting.tick / 4).max(SHORTEST_TICK).min(setting.tick) } else { setting.tick }
         };
         let mut tick = govern(setting); // at once: nobody asks a server that has not read
