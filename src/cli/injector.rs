@@ -99,6 +99,7 @@ pub(crate) fn run(args: InjectorArgs) -> Outcome {
 }
 
 fn serve(args: InjectorArgs) -> Outcome {
+    crate::memory::disable_huge_pages();
     let log_format = match args.log_format.as_str() {
         "text" => LogFormat::Text,
         "json" => LogFormat::Json,

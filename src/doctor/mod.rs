@@ -347,7 +347,7 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
             (in_container(f).is_some() && huge > f.memory.used_bytes / 4)
                 .then(|| format!("{} of {} used are in huge pages", mib(huge), mib(f.memory.used_bytes)))
         },
-        "nothing for the cache, which refuses them for its own memory; look for what else runs in the container",
+        "nothing for the cache, which turns them off for its process; look for what else runs in the container",
     ),
     (
         Severity::Info,

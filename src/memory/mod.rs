@@ -29,3 +29,5 @@ pub use decide::{Marks, Regime};
 pub use governor::{Governor, Limits, Setting, Snapshot, View, sample_limits};
 #[cfg(feature = "server")]
 pub use limit::LimitSource;
+#[cfg(feature = "server")]
+pub use process::disable_huge_pages;

@@ -43,6 +43,14 @@ fn address_space_for_nothing_is_refused_with_the_sizes_tried() {
     assert!(said(&output).contains("the system refuses address space; tried "), "{}", said(&output));
 }
 
+#[test]
+fn a_server_disables_huge_pages_for_all_its_memory() {
+    let ebb = Ebb::start(&[]);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", ebb.child.id())).unwrap();
+    let enabled = status.lines().find(|line| line.starts_with("THP_enabled:"));
+    assert_eq!(enabled, Some("THP_enabled:\t0"), "{status}");
+}
+
 /// Runs the program where the kernel answers `madvise` with this error.
 fn without_madvise(errno: i32, arguments: &[&str]) -> Output {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
