@@ -28,25 +28,48 @@ pub(crate) struct StormArgs {
     /// Calls of each wave, one a second
     #[arg(long, default_value_t = CROWD_CALLS)]
     calls: usize,
-    /// Percent of values with up to 1 MiB; others are small
+    /// Percent of values with up to 1 MiB
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=100))]
     large: u32,
+    /// Percent of values with up to 64 KiB; the rest has up to 2 KiB
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(0..=100))]
+    medium: u32,
+    /// Scans that nobody reads, and as many pipes
+    #[arg(long, default_value_t = STALLED_READERS)]
+    stalled: usize,
     /// The seed of sizes and keys.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
 const WRITERS: u64 = 64;
-const SLOW_STREAMS: usize = 64;
+const STALLED_READERS: usize = 64;
 const CROWD_CONNECTIONS: usize = 16;
 const CROWD_CALLS: usize = 10_000;
 const WAVE_EVERY: Duration = Duration::from_secs(1);
-const DEAF_CONNECTIONS: usize = 4;
-const DEAF_PIPES: usize = 16;
+const STALLED_CONNECTIONS: usize = 4;
 const LARGEST_BYTES: u64 = 1 << 20;
 
 pub(super) fn run(args: StormArgs) -> Outcome {
     wait(storm(args))
+}
+
+#[derive(Clone, Copy)]
+struct Sizes {
+    large_percent: u32,
+    medium_percent: u32,
+}
+
+impl Sizes {
+    fn draw(self, random: &mut fastrand::Rng) -> u64 {
+        let percent = random.u32(0..100);
+        let largest = match percent {
+            _ if percent < self.large_percent => LARGEST_BYTES,
+            _ if percent < self.large_percent.saturating_add(self.medium_percent) => 64 << 10,
+            _ => 2 << 10,
+        };
+        random.u64(1..=largest)
+    }
 }
 
 #[derive(Default)]
@@ -59,23 +82,28 @@ struct Counts {
 async fn storm(args: StormArgs) -> Result<(), Failure> {
     drop(connect::channel(&args.addr, None).await?); // says it well if nobody is there
     let endpoint = connect::endpoint(&args.addr)?;
-    let slow = slow_readers(&endpoint).await?;
-    let deaf = deaf_pipes(&endpoint).await?;
+    let scans = stalled_scans(&endpoint, args.stalled).await?;
+    let pipes = stalled_pipes(&endpoint, args.stalled, args.seed).await?;
     let counts = Arc::new(Counts::default());
+    let mut noise = vec![0; LARGEST_BYTES as usize];
+    fastrand::Rng::with_seed(args.seed).fill(&mut noise);
+    let noise = bytes::Bytes::from(noise);
+    let mut clients = Vec::new();
+    for _ in 0..WRITERS {
+        clients.push(CacheServiceClient::new(endpoint.connect().await?).max_decoding_message_size(8 << 20));
+    }
     let end = Instant::now() + Duration::from_secs(args.seconds);
     let mut writers = tokio::task::JoinSet::new();
-    for number in 0..WRITERS {
-        // Eight writers a connection.
-        let channel = endpoint.connect().await?;
-        let client = CacheServiceClient::new(channel).max_decoding_message_size(8 << 20);
+    for (number, client) in (0..).zip(clients) {
         let random = fastrand::Rng::with_seed(args.seed * 1_000 + number);
-        writers.spawn(write(client, random, args.large, end, counts.clone()));
+        let sizes = Sizes { large_percent: args.large, medium_percent: args.medium };
+        writers.spawn(write(client, random, noise.clone(), sizes, end, counts.clone()));
     }
     writers.spawn(crowd(endpoint.clone(), args.calls, end));
     while let Some(writer) = writers.join_next().await {
         writer??;
     }
-    drop((slow, deaf));
+    drop((scans, pipes));
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
     output::line(&format!(
         "{} sets of {} MiB in {} s, {} refused, nobody dropped (seed {})",
@@ -113,32 +141,42 @@ async fn crowd(endpoint: Endpoint, size: usize, end: Instant) -> Result<(), Fail
 }
 
 /// Streams that are opened and never read.
-async fn slow_readers(endpoint: &Endpoint) -> Result<Vec<tonic::Streaming<crate::proto::ScanResponse>>, Failure> {
+async fn stalled_scans(
+    endpoint: &Endpoint,
+    number: usize,
+) -> Result<Vec<tonic::Streaming<crate::proto::ScanResponse>>, Failure> {
     let channel = endpoint.clone().initial_stream_window_size(65_535).connect().await?;
     let mut client = CacheServiceClient::new(channel);
     let mut streams = Vec::new();
-    for _ in 0..SLOW_STREAMS {
+    for _ in 0..number {
         let request = ScanRequest { with_values: true, ..ScanRequest::default() };
         streams.push(client.scan(request).await?.into_inner());
     }
     Ok(streams)
 }
 
-/// Pipes into which is written without an end, and from which nothing is read.
-async fn deaf_pipes(endpoint: &Endpoint) -> Result<Vec<tonic::Streaming<PipeResponse>>, Failure> {
+/// Pipes that are written to without end and never read.
+async fn stalled_pipes(
+    endpoint: &Endpoint,
+    number: usize,
+    seed: u64,
+) -> Result<Vec<tonic::Streaming<PipeResponse>>, Failure> {
+    let mut channels = Vec::new();
+    for _ in 0..STALLED_CONNECTIONS.min(number) {
+        channels.push(endpoint.clone().initial_stream_window_size(65_535).connect().await?);
+    }
+    let value = bytes::Bytes::from(vec![7; 4 << 10]);
     let mut pipes = Vec::new();
-    for _ in 0..DEAF_CONNECTIONS {
-        let channel = endpoint.clone().initial_stream_window_size(65_535).connect().await?;
-        for pipe in 0..DEAF_PIPES {
-            let value = bytes::Bytes::from(vec![7; 4 << 10]);
-            let set = move |id| {
-                let key = format!("deaf {pipe} {}", id % 100).into();
-                let set = SetRequest { key, value: value.clone(), ..SetRequest::default() };
-                PipeRequest { id, operation: Some(Operation::Set(set)) }
-            };
-            let requests = tokio_stream::iter((0_u64..).map(set));
-            pipes.push(CacheServiceClient::new(channel.clone()).pipe(requests).await?.into_inner());
-        }
+    for pipe in 0..number {
+        let value = value.clone();
+        let set = move |id| {
+            let key = format!("stalled {seed} {pipe} {}", id % 10_000).into();
+            let set = SetRequest { key, value: value.clone(), ..SetRequest::default() };
+            PipeRequest { id, operation: Some(Operation::Set(set)) }
+        };
+        let requests = tokio_stream::iter((0_u64..).map(set));
+        let channel = channels[pipe % channels.len()].clone();
+        pipes.push(CacheServiceClient::new(channel).pipe(requests).await?.into_inner());
     }
     Ok(pipes)
 }
@@ -146,18 +184,13 @@ async fn deaf_pipes(endpoint: &Endpoint) -> Result<Vec<tonic::Streaming<PipeResp
 async fn write(
     mut client: CacheServiceClient<Channel>,
     mut random: fastrand::Rng,
-    large: u32,
+    noise: bytes::Bytes,
+    sizes: Sizes,
     end: Instant,
     counts: Arc<Counts>,
 ) -> Result<(), Failure> {
-    let noise: bytes::Bytes = std::iter::repeat_with(|| random.u8(..)).take(LARGEST_BYTES as usize).collect();
     while Instant::now() < end {
-        // Mostly small, sometimes as large as can be.
-        let len = match random.u32(0..100) {
-            share if share < large => random.u64(1..=LARGEST_BYTES),
-            0..10 => random.u64(1..=64 << 10),
-            _ => random.u64(1..=2 << 10),
-        };
+        let len = sizes.draw(&mut random);
         let key: bytes::Bytes = format!("{:016}", random.u64(0..2_000_000)).into();
         let value = noise.slice(..len as usize);
         let ttl_ms = if random.u32(0..4) == 0 { 500 } else { 0 };
