@@ -1,67 +1,76 @@
 #!/usr/bin/env bash
-# The memory promise on cgroup v2, as the clusters run it: a Debian kernel in a virtual machine (qemu, emulated, no
-# hardware needed) with nothing in it but busybox and the static program, and the scenarios of tests/cgroup2/init.sh.
-# Takes qemu, busybox and the kernel from Debian's packages; the kernel is unpacked into the cache folder, not installed.
+# The memory promise on cgroup v2, whatever version this machine runs: boots a Debian kernel in an emulated machine (qemu,
+# no virtualization needed) with busybox, runc and the static program, and runs the scenarios of tests/cgroup2/init.sh.
+# qemu, busybox, runc and the kernel come from Debian's packages; the kernel is unpacked into the cache, not installed.
 #
-#   tests/cgroup2.sh .cache target/x86_64-unknown-linux-gnu/debug/ebb
+#   tests/cgroup2.sh CACHE_DIR PROGRAM                  every scenario: a boot with PSI, and one without
+#   tests/cgroup2.sh CACHE_DIR PROGRAM storms,resized   these scenarios, with PSI
+#
+# EBB_STORM_SECONDS: seconds of one round of writing (default 3); a storm takes rounds until it has stored its minimum.
+# EBB_CGROUP2_MUTANT=blind hides the cgroup from the servers: every scenario must fail then, except `control`.
 set -eu
-cache=$(mkdir -p "$1" && cd "$1" && pwd) program=$2
+cache=$(mkdir -p "$1" && cd "$1" && pwd) program=$2 only=${3:-}
 here=$(cd "$(dirname "$0")" && pwd)
-seconds=${EBB_STORM_SECONDS:-5}
+skip() { echo "skipped: $*"; exit 0; }
+[ "$(uname -m)" = x86_64 ] || skip 'the virtual machine is an x86_64 one'
+[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || skip 'only root on Debian can install qemu and a kernel'
+file -L "$program" | grep -q 'static' || skip "$program is not a static program"
 
+kernel=$cache/cgroup2/kernel
 packages=()
 command -v qemu-system-x86_64 >/dev/null || packages+=(qemu-system-x86)
 command -v cpio >/dev/null || packages+=(cpio)
+command -v runc >/dev/null || packages+=(runc)
 file -L /bin/busybox 2>/dev/null | grep -q 'statically linked' || packages+=(busybox-static)
-if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ] || [ "$(uname -m)" != x86_64 ]; then
-  echo 'skipped: needs root on a Debian machine of x86_64'
-  exit 0
-fi
-if [ ${#packages[@]} -gt 0 ]; then
-  echo "installing ${packages[*]} from Debian's packages"
-  apt-get update -q >/dev/null
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${packages[@]}" >/dev/null
-fi
-kernel=$cache/cgroup2/kernel
-if [ ! -d "$kernel" ]; then
-  echo "unpacking a kernel from Debian's packages into $kernel"
-  mkdir -p "$cache/cgroup2"
-  rm -rf "$kernel.part" && mkdir "$kernel.part"
-  apt-get update -q >/dev/null
-  image=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9]\)/\1/p' | head -1)
-  (cd "$kernel.part" && apt-get download -q "$image" >/dev/null 2>&1 && dpkg -x ./*.deb . && rm ./*.deb)
-  mv "$kernel.part" "$kernel"
+if [ ${#packages[@]} -gt 0 ] || [ ! -d "$kernel" ]; then
+  said=$(mktemp)
+  download() {
+    rm -rf "$kernel.part" && mkdir -p "$kernel.part" && chmod 777 "$kernel.part" && cd "$kernel.part"
+    image=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9]\)/\1/p' | head -n 1)
+    apt-get download -q "$image" && dpkg -x ./*.deb . && rm ./*.deb && mv "$kernel.part" "$kernel"
+  }
+  {
+    apt-get update -q
+    [ ${#packages[@]} -eq 0 ] || echo "installing ${packages[*]} from Debian's packages" >&3
+    [ ${#packages[@]} -eq 0 ] ||
+      DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${packages[@]}"
+    [ -d "$kernel" ] || echo "unpacking the kernel of linux-image-cloud-amd64 into $kernel" >&3
+    [ -d "$kernel" ] || (download)
+  } 3>&1 >"$said" 2>&1 || { tail -n 5 "$said"; echo 'FAILED: the packages of the virtual machine cannot be installed'; exit 1; }
+  rm "$said"
 fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 root=$work/root
-mkdir -p "$root"/{bin,dev,proc,sys,tmp,modules}
-cp "$program" "$root/bin/ebb"
-strip --strip-debug "$root/bin/ebb"
+mkdir -p "$root"/{bin,modules}
+strip --strip-debug -o "$root/bin/ebb" "$program"
 cp -L /bin/busybox "$root/bin/busybox"
 ln -s busybox "$root/bin/sh"
 cp "$here/cgroup2/init.sh" "$root/init"
-find "$kernel" -name loop.ko -exec cp {} "$root/modules/" \;
-# For a cgroup namespace; busybox has no word for it.
-unshare=$(command -v unshare)
-cp "$unshare" "$root/bin/unshare"
-for library in $(ldd "$unshare" | grep -o '/[^ ]*'); do
-  mkdir -p "$root/$(dirname "$library")"
-  cp -L "$library" "$root/$library"
+cp "$here/cgroup2/config.json" "$root/config.json"
+cp "$(find "$kernel" -name loop.ko)" "$root/modules/"
+for tool in unshare runc; do # busybox's unshare knows no cgroup namespace
+  path=$(command -v "$tool")
+  cp -L "$path" "$root/bin/$tool"
+  for library in $(ldd "$path" | grep -o '/[^ ]*'); do
+    mkdir -p "$root/$(dirname "$library")"
+    cp -L "$library" "$root/$library"
+  done
 done
 (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initramfs"
 
 failed=0
+# The emulator does string instructions byte by byte, so the kernel is not to prefer them (erms, fsrm).
 boot() { # scenarios, kernel arguments
-  echo "-- $1"
-  timeout 900 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 1536 -nographic -no-reboot -nodefaults \
-    -serial stdio -kernel "$kernel"/boot/vmlinuz-* -initrd "$work/initramfs" \
-    -append "console=ttyS0 quiet panic=-1 $2 ebb.scenarios=$1 ebb.seconds=$seconds" </dev/null | tr -d '\r' |
-    tee "$work/console" | grep -aE '^(ok|FAILED|log):? ' || true
-  grep -aq '^FAILED' "$work/console" && failed=1
-  grep -aq '^done$' "$work/console" || { echo 'FAILED: the machine did not come to its end'; tail -n 30 "$work/console"; failed=1; }
+  timeout 900 qemu-system-x86_64 -accel tcg,thread=multi -cpu max,erms=off,fsrm=off -smp 2 -m 1536 -nographic -no-reboot -nodefaults \
+    -serial stdio -kernel "$kernel"/boot/vmlinuz-* -initrd "$work/initramfs" -append "console=ttyS0 loglevel=0 panic=-1 $2 \
+    ebb.scenarios=$1 ebb.seconds=${EBB_STORM_SECONDS:-3} ebb.mutant=${EBB_CGROUP2_MUTANT:-}" </dev/null |
+    sed -u 's,\r,,g' | tee "$work/console" | grep --line-buffered -aE '^(ok|FAILED|log:) ' || true
+  if grep -aq '^FAILED' "$work/console"; then failed=1; fi
+  grep -aq '^done$' "$work/console" || { echo 'FAILED: the machine did not reach its end'; tail -n 30 "$work/console"; failed=1; }
 }
-boot all psi=1
-boot psi_off psi=0
+all=control,storms,high,resized,nested,swap,namespace,container,page_cache
+boot "${only:-$all}" psi=1
+[ -n "$only" ] || boot without_psi psi=0
 exit "$failed"
