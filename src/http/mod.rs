@@ -8,6 +8,7 @@
 //! head of a request is bounded in size, fields and time, a body is refused, and a response that the client does not
 //! read ends with its connection.
 
+mod accept;
 mod connections;
 mod openmetrics;
 mod progress;

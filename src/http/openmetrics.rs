@@ -1,7 +1,11 @@
 //! `/metrics`: OpenMetrics for clients that ask for it, the older Prometheus text format for all others.
+//!
+//! The client's `Accept` decides (RFC 9110). A client that accepts neither gets the older format rather than a 406: a
+//! scraper with an odd header is better served than left without metrics.
 
+use super::accept::{self, Offer};
 use axum::Router;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use std::fmt::Write as _;
@@ -9,14 +13,36 @@ use std::fmt::Write as _;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// Both formats, the default first. Every name here is plain, so any `escaping` gives the same page.
+const OFFERS: [Offer<'_>; 2] = [
+    Offer {
+        kind: "text",
+        subtype: "plain",
+        parameters: &[("version", "0.0.4"), ("charset", "utf-8")],
+        any: &["escaping"],
+    },
+    Offer {
+        kind: "application",
+        subtype: "openmetrics-text",
+        parameters: &[("version", "1.0.0"), ("charset", "utf-8")],
+        any: &["escaping"],
+    },
+];
+
+/// Whether these headers ask for OpenMetrics.
+fn wants_open_metrics(headers: &HeaderMap) -> bool {
+    let lines: Vec<_> = headers.get_all(header::ACCEPT).iter().map(HeaderValue::as_bytes).collect();
+    accept::best(&OFFERS, &lines) == Some(1)
+}
+
 /// The route `/metrics`; `open_metrics` renders the page.
 pub(crate) fn metrics(open_metrics: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
     let answer = move |headers: HeaderMap| async move {
-        let accepted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-        match accepted.contains("application/openmetrics-text") {
-            true => ([(header::CONTENT_TYPE, OPEN_METRICS)], open_metrics()).into_response(),
-            false => ([(header::CONTENT_TYPE, TEXT)], as_text(&open_metrics())).into_response(),
-        }
+        let (kind, page) = match wants_open_metrics(&headers) {
+            true => (OPEN_METRICS, open_metrics()),
+            false => (TEXT, as_text(&open_metrics())),
+        };
+        ([(header::CONTENT_TYPE, kind), (header::VARY, "accept")], page).into_response()
     };
     Router::new().route("/metrics", get(answer))
 }
@@ -49,6 +75,37 @@ fn as_text(open_metrics: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scrapers_get_the_format_that_they_ask_for() {
+        let prometheus_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+                            application/openmetrics-text;version=0.0.1;q=0.5,\
+                            text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8";
+        let cases: [(&[&str], bool); 14] = [
+            (&[], false),
+            (&["*/*"], false),
+            (&[browser], false),
+            (&[prometheus_3], true),
+            (&["application/openmetrics-text; version=1.0.0; charset=utf-8"], true),
+            (&["text/plain;version=0.0.4;q=0.3", "application/openmetrics-text;version=1.0.0;q=0.4"], true),
+            (&["text/plain;q=0.9, application/openmetrics-text;q=0.1"], false),
+            (&["application/openmetrics-text;q=0, */*"], false),
+            (&["text/plain;q=0, */*;q=0.1"], true),
+            (&["application/openmetrics-text;version=2.0.0"], false),
+            (&["application/json"], false),
+            (&["application/openmetrics-text, text/plain"], true),
+            (&["text/plain, application/openmetrics-text"], false),
+            (&["text/plain;note=\"application/openmetrics-text\""], false),
+        ];
+        for (lines, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(header::ACCEPT, HeaderValue::from_static(line));
+            }
+            assert_eq!(wants_open_metrics(&headers), expected, "{lines:?}");
+        }
+    }
 
     #[test]
     fn text_format_names_counters_with_suffix_and_has_no_end() {
