@@ -2,14 +2,13 @@
 //! made acceptable.
 //!
 //! Stock clients name a Unix socket by its percent-encoded path in `:authority`, and `h2` ends every such call with
-//! PROTOCOL_ERROR. A byte that no authority may have is replaced by one that it may have and whose encoding is as long:
-//! neither the encoded length nor the decoded length changes, so frames stay as they are and the HPACK tables of both
-//! ends stay alike. A byte without such a substitute (in Huffman code, `#`, `>` and a few more) stays, and `h2` refuses
-//! that call.
+//! PROTOCOL_ERROR. Such an authority is replaced by one with as many octets and as many characters ([`authority`]). In
+//! plain that is done octet by octet; a Huffman-coded authority is replaced at its end, and its octets are kept back until
+//! then. One that has no replacement stays, and `h2` refuses that call.
 //!
 //! The skimmer keeps what it needs of the dynamic table: lengths, and which names are `:authority`.
 
-use super::huffman;
+use super::{authority, huffman};
 use std::collections::VecDeque;
 
 /// The dynamic table's size that a server starts with and `h2` never raises, in bytes.
@@ -17,6 +16,9 @@ const MAX_TABLE_BYTES: usize = 4096;
 /// What an entry of a table or of a header list counts beside its name and value, in bytes.
 const ENTRY_BYTES: usize = 32;
 const AUTHORITY: &[u8] = b":authority";
+/// The longest Huffman-coded authority that is replaced, in octets. The path of a socket has at most 108 bytes, which
+/// percent-encoding triples.
+const MAX_REPLACED_OCTETS: usize = 512;
 
 /// A field's name: its length, and whether it is `:authority`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,8 +43,18 @@ pub(super) struct Skimmer {
     table: Table,
     state: State,
     block: Size,
-    /// Where the latest bytes of a Huffman-coded authority are in the stream, oldest first.
-    trail: VecDeque<u64>,
+    authority: Octets,
+}
+
+/// The octets of a Huffman-coded authority, until its end.
+#[derive(Debug, Default)]
+struct Octets {
+    /// The first of them in the stream.
+    first: u64,
+    /// Each of them, by its distance from the first: frames may end between them.
+    offsets: Vec<u32>,
+    /// Whether the authority has to be replaced.
+    is_refused: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,8 +65,8 @@ enum State {
     Integer { value: usize, shift: u32, next: Next },
     /// The next byte begins the length of a string.
     Length { of: Text },
-    /// A string with `left` encoded bytes.
-    Text { of: Text, huffman: bool, left: usize, decoded: usize, decoder: huffman::Decoder },
+    /// A string of `len` encoded bytes, of which `left` are to come.
+    Text { of: Text, huffman: bool, len: usize, left: usize, decoded: usize, decoder: huffman::Decoder },
     /// The block makes no sense. `h2` ends the connection when it decodes it.
     Broken,
 }
@@ -85,7 +97,7 @@ enum Text {
 impl Skimmer {
     /// For a new connection. Authorities are rewritten if `rewrite`.
     pub(super) fn new(rewrite: bool) -> Self {
-        Self { rewrite, table: Table::new(), state: State::Field, block: Size::default(), trail: VecDeque::new() }
+        Self { rewrite, table: Table::new(), state: State::Field, block: Size::default(), authority: Octets::default() }
     }
 
     /// The size of the block that ends here.
@@ -98,10 +110,8 @@ impl Skimmer {
 
     /// The first byte of the stream that a later byte may still change.
     pub(super) fn unsettled(&self) -> Option<u64> {
-        let State::Text { of, huffman: true, decoder, .. } = self.state else { return None };
-        let bytes = usize::from(decoder.pending_bits()).div_ceil(8);
-        let first = self.trail.len().checked_sub(bytes)?;
-        (bytes > 0 && self.rewrites(of)).then(|| self.trail[first])
+        let is_within = matches!(self.state, State::Text { huffman: true, .. });
+        (is_within && !self.authority.offsets.is_empty()).then_some(self.authority.first)
     }
 
     fn rewrites(&self, text: Text) -> bool {
@@ -134,14 +144,14 @@ impl Skimmer {
                     let huffman = byte & 0x80 != 0;
                     self.state = self.prefixed(byte, 7, Next::Length { of, huffman });
                 }
-                State::Text { of, huffman: false, left, decoded, decoder } => {
+                State::Text { of, huffman: false, len, left, decoded, decoder } => {
                     let take = left.min(to - i);
                     let of = self.plain(of, decoded, &mut stream[i..i + take]);
                     let (left, decoded) = (left - take, decoded + take);
                     i += take;
                     self.state = match left {
                         0 => self.end_text(of, decoded),
-                        _ => State::Text { of, huffman: false, left, decoded, decoder },
+                        _ => State::Text { of, huffman: false, len, left, decoded, decoder },
                     };
                 }
                 State::Text { huffman: true, .. } => {
@@ -191,8 +201,9 @@ impl Skimmer {
             },
             Next::Length { of, .. } if value == 0 => self.end_text(of, 0),
             Next::Length { of, huffman } => {
-                self.trail.clear();
-                State::Text { of, huffman, left: value, decoded: 0, decoder: huffman::Decoder::default() }
+                self.authority.offsets.clear();
+                self.authority.is_refused = false;
+                State::Text { of, huffman, len: value, left: value, decoded: 0, decoder: huffman::Decoder::default() }
             }
         }
     }
@@ -206,7 +217,8 @@ impl Skimmer {
             }
             Text::Value { .. } => {
                 if self.rewrites(of) {
-                    bytes.iter_mut().filter(|byte| !is_allowed(**byte)).for_each(|byte| *byte = b'-');
+                    let refused = bytes.iter_mut().filter(|byte| !authority::is_permitted(**byte));
+                    refused.for_each(|byte| *byte = authority::PLAIN_STAND_IN);
                 }
                 of
             }
@@ -215,14 +227,14 @@ impl Skimmer {
 
     /// One byte of a string in Huffman code.
     fn huffman_byte(&mut self, stream: &mut [u8], i: usize, at: u64) -> State {
-        let State::Text { mut of, left, mut decoded, mut decoder, .. } = self.state else { return State::Broken };
-        let rewrites = self.rewrites(of);
+        let State::Text { mut of, len, left, mut decoded, mut decoder, .. } = self.state else { return State::Broken };
+        let rewrites = self.rewrites(of) && len <= MAX_REPLACED_OCTETS;
         if rewrites {
-            // The longest code, 30 bits, lies in at most 5 bytes.
-            if self.trail.len() == 5 {
-                self.trail.pop_front();
+            let position = at + i as u64;
+            if self.authority.offsets.is_empty() {
+                self.authority.first = position;
             }
-            self.trail.push_back(at + i as u64);
+            self.authority.offsets.push((position - self.authority.first) as u32);
         }
         for bit in (0..8).rev() {
             match decoder.bit(stream[i] >> bit & 1 == 1) {
@@ -231,30 +243,20 @@ impl Skimmer {
                     if let Text::Name { matches, .. } = &mut of {
                         *matches &= AUTHORITY.get(decoded) == Some(&byte);
                     }
-                    if rewrites && !is_allowed(byte) {
-                        self.substitute(stream, at, byte, bit);
-                    }
+                    self.authority.is_refused |= rewrites && !authority::is_permitted(byte);
                     decoded += 1;
                 }
                 Err(huffman::Invalid) => return State::Broken,
             }
         }
         match left - 1 {
-            0 => self.end_text(of, decoded),
-            left => State::Text { of, huffman: true, left, decoded, decoder },
-        }
-    }
-
-    /// Writes a code of the same length over that of `byte`, which ends at bit `last` of the newest byte of the trail.
-    fn substitute(&self, stream: &mut [u8], at: u64, byte: u8, last: u32) {
-        let Some(allowed) = substitute(byte) else { return };
-        let code = huffman::code(allowed);
-        for number in 0..u32::from(huffman::length(byte)) {
-            let (back, bit) = ((last + number) / 8, (last + number) % 8);
-            let position = self.trail.len().checked_sub(1 + back as usize).map(|at| self.trail[at]);
-            let Some(place) = position.and_then(|position| position.checked_sub(at)) else { return };
-            let Some(place) = stream.get_mut(place as usize) else { return };
-            *place = *place & !(1 << bit) | ((code >> number & 1) as u8) << bit;
+            0 => {
+                if self.authority.is_refused && decoder.is_padding() {
+                    self.authority.replace(stream, at);
+                }
+                self.end_text(of, decoded)
+            }
+            left => State::Text { of, huffman: true, len, left, decoded, decoder },
         }
     }
 
@@ -280,14 +282,27 @@ impl Skimmer {
     }
 }
 
-/// Bytes that RFC 3986 allows in a host with a port. A percent sign is none for `h2`.
-fn is_allowed(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]".contains(&byte)
-}
-
-/// An allowed byte whose Huffman code is as long.
-fn substitute(byte: u8) -> Option<u8> {
-    b"-0:!&'$".iter().copied().find(|allowed| huffman::length(*allowed) == huffman::length(byte))
+impl Octets {
+    /// Replaces the authority in `stream`, which begins at byte `at` of the connection, unless some of it is gone already.
+    fn replace(&self, stream: &mut [u8], at: u64) {
+        let Some(first) = self.first.checked_sub(at) else { return };
+        let places = || self.offsets.iter().map(|offset| first as usize + *offset as usize);
+        let (mut text, mut decoder) = (Vec::new(), huffman::Decoder::default());
+        for place in places() {
+            let octet = stream[place];
+            text.extend((0..8).rev().filter_map(|bit| decoder.bit(octet >> bit & 1 == 1).ok().flatten()));
+        }
+        let Some(replacement) = authority::replacement(&text, self.offsets.len()) else { return };
+        let codes = replacement.iter().flat_map(|byte| {
+            let code = huffman::code(*byte);
+            (0..huffman::length(*byte)).rev().map(move |bit| (code >> bit & 1) as u8)
+        });
+        // The padding is ones.
+        let mut bits = codes.chain(std::iter::repeat(1));
+        for place in places() {
+            stream[place] = bits.by_ref().take(8).fold(0, |octet, bit| octet << 1 | bit);
+        }
+    }
 }
 
 /// The static table (RFC 7541, appendix A): names with the lengths of their values. `:authority` is the first.

@@ -91,9 +91,9 @@ pub(super) struct Decoder {
 pub(super) struct Invalid;
 
 impl Decoder {
-    /// Bits of a code whose end has not come.
-    pub(super) fn pending_bits(self) -> u8 {
-        self.have
+    /// Whether what is left is the padding at the end of a string: less than an octet, all ones.
+    pub(super) fn is_padding(self) -> bool {
+        self.have < 8 && self.bits == (1 << self.have) - 1
     }
 
     /// Takes one bit; returns the byte that it completes.

@@ -8,8 +8,9 @@
 //! `h2` decodes whatever has arrived before it hands out the first call. So the guard lets it read little at a time, and
 //! no more header blocks than a bound before the calls they belong to have been taken over and accounted for.
 //!
-//! Bytes are looked at, and changed, where the socket put them; only bytes of an unfinished Huffman code are kept back.
+//! Bytes are inspected, and changed, where the socket put them; only an unfinished Huffman-coded authority is kept back.
 
+mod authority;
 mod frames;
 mod hpack;
 mod huffman;
@@ -38,7 +39,7 @@ pub(super) const FIELD_BYTES: usize = 128;
 pub(super) const MAX_HEADER_LIST_BYTES: usize = 64 << 10;
 /// Bytes that may be read before the connection takes calls: the handshake has been read already.
 const HANDSHAKE_BYTES: u64 = 256;
-/// Bytes kept back at most. Only a header block cut into many tiny frames comes to this.
+/// Bytes kept back at most. Only an authority cut into many tiny frames comes to this; it stays as it is then.
 const MAX_HELD_BYTES: usize = 1 << 10;
 
 /// What has passed on a connection. Shared by the guard and by who watches the connection.
@@ -115,7 +116,7 @@ pub(super) struct Guarded<S> {
     stream: S,
     activity: Arc<Activity>,
     frames: Frames,
-    /// Bytes that were read and not handed on: first those that may be, `free` of them, then those of an unfinished code.
+    /// Bytes that were read and not handed on: first `free` bytes that may be, then an unfinished authority.
     held: Vec<u8>,
     free: usize,
     /// The connection's byte that comes after the held ones.
