@@ -1,4 +1,4 @@
-//! Compiles `proto/` to Rust and to the descriptor set that reflection serves. No `protoc` is needed.
+//! Compiles `proto/` to Rust and to the descriptor sets that reflection serves. No `protoc` is needed.
 
 fn main() {
     println!("cargo:rerun-if-changed=proto");
@@ -10,13 +10,18 @@ fn main() {
 fn compile() {
     use protox::prost::Message as _;
 
-    let files = ["proto/ebb/v1/cache.proto", "proto/ebb/v1/admin.proto"];
-    let descriptors = protox::compile(files, ["proto"]).expect("proto/ compiles");
     let out = std::path::PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    std::fs::write(out.join("ebb.v1.bin"), descriptors.encode_to_vec()).expect("OUT_DIR is writable");
+    let [mut ebb, admin, health] = ["ebb/v1/cache", "ebb/v1/admin", "grpc/health/v1/health"].map(|file| {
+        let set = protox::compile([format!("proto/{file}.proto")], ["proto"]).expect("proto/ compiles");
+        let name = file.rsplit('/').next().expect("a path has a name");
+        std::fs::write(out.join(format!("{name}.bin")), set.encode_to_vec()).expect("OUT_DIR is writable");
+        set
+    });
+    ebb.file.extend(admin.file);
     tonic_prost_build::configure()
         .codec_path("crate::grpc::codec::Small")
         .bytes(".ebb.v1")
-        .compile_fds(descriptors)
+        .compile_fds(ebb)
         .expect("the descriptors become Rust");
+    tonic_prost_build::configure().compile_fds(health).expect("the descriptors become Rust");
 }

@@ -73,6 +73,16 @@ static MALLOC_CONF: &[u8; 80] = b"background_thread:true,dirty_decay_ms:1000,muz
 pub mod proto {
     tonic::include_proto!("ebb.v1");
 
-    /// The descriptors of `proto/`, for reflection.
-    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ebb.v1.bin"));
+    /// Descriptors of [`cache_service_server`], for reflection.
+    pub const CACHE_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cache.bin"));
+    /// Descriptors of [`admin_service_server`].
+    pub const ADMIN_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/admin.bin"));
+
+    /// The health checking protocol of gRPC.
+    pub mod health {
+        tonic::include_proto!("grpc.health.v1");
+
+        /// Descriptors of [`health_server`].
+        pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/health.bin"));
+    }
 }

@@ -4,15 +4,15 @@ use crate::cache::{Cache, Transport};
 use crate::cleaner::{Cleaner, Order};
 use crate::clock::{self, Clock};
 use crate::config::{Boot, Compaction, Live, LogLevel, Reload, Tuning};
-use crate::grpc::{Address, Admin, Connections, InFlight, Limits, Listener, Plane, Services, Stage};
+use crate::grpc::{
+    Address, Admin, Connections, InFlight, Limits, Listener, MAX_METADATA_ENTRIES, Plane, Services, Stage,
+};
 use crate::history::History;
 use crate::http;
 use crate::k8s::pod_events::{Fates, PodEvents};
 use crate::memory::{self, Governor, Paths, View, sample_limits};
 use crate::metrics::Metrics;
 use crate::page;
-use crate::proto;
-use crate::proto::admin_service_server::AdminServiceServer;
 use crate::receipts::{Line, Receipts};
 use crate::regimes::{Change, Regimes};
 use crate::sources::{Sockets, Sources};
@@ -25,15 +25,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
-use tonic::service::Routes;
-use tonic_health::server::HealthReporter;
 
 /// The least memory limit, in bytes: below it the process itself leaves no room for a cache.
 const LEAST_LIMIT: u64 = 16 << 20;
 /// How long calls that go on at the end of the drain time have for their last words.
 const LAST_WORDS: Duration = Duration::from_millis(250);
-/// What the health service tells of.
-const HEALTH_OF: [&str; 2] = ["", "ebb.v1.CacheService"];
 /// How often the configuration file and the files of sockets are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// What a batch may take beside its values, in bytes.
@@ -266,13 +262,11 @@ impl Server {
             drain: drain.clone(),
         };
         let drain_time = boot.drain_timeout.duration();
-        let (health, standard) = standard_services().await;
-        let data_services = Services::new(Some(cache.clone()), standard, limits);
+        let data_services = Services::data(cache.clone(), limits, drain.clone());
         let running = plane(data_services, &listeners[0]).spawn(boot.cores.into(), drain_time)?;
-        let (admin_health, rest) = standard_services().await;
-        let rest = rest.add_service(AdminServiceServer::new(Admin::new(sources.clone(), history.clone())));
+        let admin_services = Services::admin(Admin::new(sources.clone(), history.clone()), drain.clone());
         let mut control = tokio::task::JoinSet::new();
-        let admin_plane = plane(Services::new(None, rest, limits), &listeners[1]);
+        let admin_plane = plane(admin_services, &listeners[1]);
         control.spawn(async move { admin_plane.serve(drain_time).await });
         // Probes and scrapes are answered until the last call has ended.
         let (unready, is_unready) = watch::channel(false);
@@ -338,11 +332,6 @@ impl Server {
         // Nobody new; then those who watch are told, and the calls end. What they need is stopped last.
         listeners.iter().for_each(Listeners::close);
         unready.send_replace(true);
-        for health in [health, admin_health] {
-            for service in HEALTH_OF {
-                health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
-            }
-        }
         stage.send_replace(Stage::Draining);
         let data = tokio::task::spawn_blocking(move || running.join());
         {
@@ -515,25 +504,10 @@ fn transport(boot: &Boot, view: View) -> impl Fn() -> Transport + Send + Sync + 
             in_flight_bytes,
             in_flight_bytes_per_connection,
             header_bytes: limits.header_list,
+            header_entries: MAX_METADATA_ENTRIES as u32,
+            write_timeout_ms: limits.write_timeout.as_millis() as u64,
         }
     }
-}
-
-/// Health and reflection, which every listener serves.
-async fn standard_services() -> (HealthReporter, Routes) {
-    let (reporter, health) = tonic_health::server::health_reporter();
-    for service in HEALTH_OF {
-        reporter.set_service_status(service, tonic_health::ServingStatus::Serving).await;
-    }
-    let described = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let routes = Routes::new(health)
-        .add_service(described().build_v1().expect("our descriptors are whole"))
-        .add_service(described().build_v1alpha().expect("our descriptors are whole"));
-    (reporter, routes)
 }
 
 /// Logs what a look at the file has found; the tuning, if there is a new one.

@@ -256,11 +256,17 @@ pub enum Rejection {
     RefusedStream,
     /// An idle connection closed for a new one.
     ConnectionCap,
+    /// A request with another HTTP method than POST.
+    HttpMethod,
+    /// A request whose content type is not that of gRPC with protobuf.
+    ContentType,
+    /// A call of a method that its listener does not have.
+    UnknownMethod,
 }
 
 impl Rejection {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Http1,
         Self::Tls,
         Self::Redis,
@@ -269,7 +275,19 @@ impl Rejection {
         Self::HeaderList,
         Self::RefusedStream,
         Self::ConnectionCap,
+        Self::HttpMethod,
+        Self::ContentType,
+        Self::UnknownMethod,
     ];
+
+    /// Whether the client is not a gRPC client of this listener: most likely it was given the wrong address.
+    pub(crate) fn is_misdirected(self) -> bool {
+        match self {
+            Self::Http1 | Self::Tls | Self::Redis | Self::UnknownProtocol => true,
+            Self::HttpMethod | Self::ContentType | Self::UnknownMethod => true,
+            Self::ControlFrames | Self::HeaderList | Self::RefusedStream | Self::ConnectionCap => false,
+        }
+    }
 
     /// The stable name, as in metrics.
     pub fn name(self) -> &'static str {
@@ -282,6 +300,9 @@ impl Rejection {
             Self::HeaderList => "header_list",
             Self::RefusedStream => "refused_stream",
             Self::ConnectionCap => "connection_cap",
+            Self::HttpMethod => "http_method",
+            Self::ContentType => "content_type",
+            Self::UnknownMethod => "unknown_method",
         }
     }
 }

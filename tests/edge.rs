@@ -389,7 +389,10 @@ async fn a_client_that_gives_up_all_its_calls_at_once_keeps_its_connection() {
         // Written in one go: the server reads calls and their ends together.
         raw.calls = raw.calls.clone().ready().await.unwrap();
         for _ in 0..90 {
-            let request = http::Request::post("http://ebb/ebb.v1.CacheService/Set").body(()).unwrap();
+            let request = http::Request::post("http://ebb/ebb.v1.CacheService/Set")
+                .header("content-type", "application/grpc")
+                .body(())
+                .unwrap();
             let (_, mut body) = raw.calls.send_request(request, false).unwrap();
             body.send_data(Bytes::from_static(&[0]), false).unwrap();
             body.send_reset(h2::Reason::CANCEL);

@@ -424,34 +424,3 @@ async fn the_operator_sees_compacts_and_releases_memory() {
     assert_eq!(too_often.code(), Code::InvalidArgument);
     assert!(admin.diagnose(DiagnoseRequest {}).await.is_ok());
 }
-
-#[tokio::test]
-async fn health_and_both_reflections_answer() {
-    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-    let ebb = Ebb::start(&[]);
-    let channel = Channel::from_shared(format!("http://{}", ebb.data)).unwrap().connect().await.unwrap();
-    for service in ["", "ebb.v1.CacheService"] {
-        let request = HealthCheckRequest { service: service.to_owned() };
-        let status = HealthClient::new(channel.clone()).check(request).await.unwrap().into_inner();
-        assert_eq!(status.status, 1);
-    }
-    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
-    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
-    use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_response::MessageResponse};
-    let list = ServerReflectionRequest {
-        host: String::new(),
-        message_request: Some(MessageRequest::ListServices(String::new())),
-    };
-    let mut answers = ServerReflectionClient::new(channel)
-        .server_reflection_info(tokio_stream::iter([list]))
-        .await
-        .unwrap()
-        .into_inner();
-    let Some(MessageResponse::ListServicesResponse(list)) = answers.message().await.unwrap().unwrap().message_response
-    else {
-        panic!("no list of services");
-    };
-    let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
-    assert!(names.iter().any(|name| name == "ebb.v1.CacheService"), "{names:?}");
-    assert!(names.iter().any(|name| name == "grpc.health.v1.Health"), "{names:?}");
-}

@@ -16,7 +16,7 @@ const _: () = assert!(RESULT_BYTES * MAX_BATCH_ITEMS as u64 <= 64 << 10);
 pub type Results<T> = Vec<Result<T, Refusal>>;
 
 impl Cache {
-    /// Reads many keys. `room` is asked whether a response of so many bytes may be built, before each value.
+    /// Reads many keys. `room` checks, before each value, whether a response with this many bytes of values may be built.
     ///
     /// # Errors
     /// A [`Refusal`] of the whole batch, that of `room` included.

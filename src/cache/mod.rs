@@ -21,8 +21,8 @@ pub use usage::Counts;
 use crate::clock::Clock;
 use crate::proto::{self, get_response, set_request::Condition as Wanted};
 use crate::store::{
-    Attributes, Condition, Cursor, DeleteOutcome, Deletion, Error, Group, Item, Key, Lookup, MAX_KEY_BYTES, Miss,
-    Places, SetOutcome, Store, Update, Use,
+    Attributes, Condition, Cursor, DeleteOutcome, Deletion, Error, Group, Item, Key, Lookup, MAX_KEY_BYTES,
+    MAX_VERSION, Miss, Places, SetOutcome, Store, Update, Use,
 };
 use answers::Answers;
 use bytes::Bytes;
@@ -62,6 +62,10 @@ pub struct Transport {
     pub in_flight_bytes_per_connection: u64,
     /// The largest header list of a call, in bytes.
     pub header_bytes: u32,
+    /// Entries of a call's metadata.
+    pub header_entries: u32,
+    /// How long a message may stand still or wait for its turn, in milliseconds.
+    pub write_timeout_ms: u64,
 }
 
 impl Default for Transport {
@@ -75,6 +79,8 @@ impl Default for Transport {
             in_flight_bytes: bytes,
             in_flight_bytes_per_connection: bytes,
             header_bytes: number,
+            header_entries: number,
+            write_timeout_ms: bytes,
         }
     }
 }
@@ -470,6 +476,8 @@ impl Cache {
             in_flight_bytes,
             in_flight_bytes_per_connection,
             header_bytes,
+            header_entries,
+            write_timeout_ms,
         } = self.transport.0();
         proto::GetCapabilitiesResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -492,6 +500,9 @@ impl Cache {
             max_in_flight_bytes: in_flight_bytes,
             max_in_flight_bytes_per_connection: in_flight_bytes_per_connection,
             max_header_bytes: header_bytes,
+            max_header_entries: header_entries,
+            write_timeout_ms,
+            max_version: MAX_VERSION,
         }
     }
 

@@ -33,11 +33,11 @@ pub(super) fn quota<T>(request: &Request<T>) -> Option<Arc<CallQuota>> {
     request.extensions().get::<Arc<CallQuota>>().cloned()
 }
 
-/// Asks whether a response with so many bytes of values may be built.
+/// Checks whether a response with this many bytes of values may be built.
 type Room<'a> = &'a dyn Fn(u64) -> Result<(), Refusal>;
 
-/// Makes the response that `read` builds, as soon as there is room for its values. What was read is given back while the
-/// call waits, and is read anew.
+/// Returns the response that `read` builds, as soon as the quota has room for its values. The call releases the values
+/// while it waits, and reads them again.
 async fn with_room<T>(
     quota: Option<Arc<CallQuota>>,
     mut read: impl FnMut(Room<'_>) -> Result<T, Refusal>,
@@ -73,9 +73,16 @@ async fn with_room<T>(
     }
 }
 
-/// The results of a batch as they are sent: an item that was refused says why.
-fn each<T>(results: Results<T>, refused: impl Fn(proto::Refusal) -> T) -> Vec<T> {
-    results.into_iter().map(|result| result.unwrap_or_else(|refusal| refused(status::within(&refusal)))).collect()
+/// The results of a batch as they are sent: a refused item carries its reason, and is counted by it.
+fn each<T>(results: Results<T>, quota: Option<&CallQuota>, refused: impl Fn(proto::Refusal) -> T) -> Vec<T> {
+    let result = |result: Result<T, Refusal>| {
+        result.unwrap_or_else(|refusal| {
+            let refusal = status::within(&refusal);
+            quota.into_iter().for_each(|quota| quota.connection().lane().refused(&refusal.reason));
+            refused(refusal)
+        })
+    };
+    results.into_iter().map(result).collect()
 }
 
 #[tonic::async_trait]
@@ -124,11 +131,9 @@ impl CacheService for Service {
             refusal: Some(refusal),
             ..Default::default()
         };
-        let read = |room: Room<'_>| {
-            let results = self.cache.batch_get(request.get_ref(), room)?;
-            Ok(proto::BatchGetResponse { results: each(results, refused) })
-        };
-        with_room(quota(&request), read).await
+        let quota = quota(&request);
+        let results = with_room(quota.clone(), |room| self.cache.batch_get(request.get_ref(), room)).await?;
+        Ok(results.map(|results| proto::BatchGetResponse { results: each(results, quota.as_deref(), refused) }))
     }
 
     async fn batch_set(
@@ -138,7 +143,8 @@ impl CacheService for Service {
         let results = self.cache.batch_set(request.get_ref())?;
         let outcome = proto::set_response::Outcome::Refused.into();
         let refused = |refusal| proto::SetResponse { outcome, version: 0, refusal: Some(refusal) };
-        Ok(Response::new(proto::BatchSetResponse { results: each(results, refused) }))
+        let results = each(results, quota(&request).as_deref(), refused);
+        Ok(Response::new(proto::BatchSetResponse { results }))
     }
 
     async fn batch_delete(
@@ -148,7 +154,8 @@ impl CacheService for Service {
         let results = self.cache.batch_delete(request.get_ref())?;
         let outcome = proto::delete_response::Outcome::Refused.into();
         let refused = |refusal| proto::DeleteResponse { outcome, version: 0, refusal: Some(refusal) };
-        Ok(Response::new(proto::BatchDeleteResponse { results: each(results, refused) }))
+        let results = each(results, quota(&request).as_deref(), refused);
+        Ok(Response::new(proto::BatchDeleteResponse { results }))
     }
 
     async fn invalidate(

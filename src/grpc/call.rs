@@ -3,12 +3,13 @@
 use super::drain::Stage;
 use super::status;
 use crate::cache::Refusal;
+use crate::logging::Seldom;
 use crate::spans::{Sampled, Tracer};
 use crate::traffic::{Edge, Lane, Method, Outcome, Rejection};
 use http::{HeaderMap, Request};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -20,6 +21,30 @@ pub(super) struct Watchers {
     pub(super) lane: Arc<Lane>,
     /// Traces those that are sampled.
     pub(super) tracer: Tracer,
+    /// Log lines about clients that are no gRPC clients of the listener.
+    pub(super) complaints: Arc<Complaints>,
+}
+
+/// How often clients of one kind are complained about.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// Rate limits of the log lines about rejected clients, one for each kind.
+#[derive(Debug)]
+pub(super) struct Complaints([Mutex<Seldom>; Rejection::ALL.len()]);
+
+impl Default for Complaints {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::new(Seldom::new(COMPLAIN_EVERY))))
+    }
+}
+
+impl Complaints {
+    fn complain(&self, rejection: Rejection) {
+        let due = self.0[rejection as usize].lock().unwrap_or_else(PoisonError::into_inner).due();
+        if let Some(left_out) = due {
+            tracing::warn!(kind = rejection.name(), left_out, "rejected a client that is no gRPC client of this port");
+        }
+    }
 }
 
 /// The calls of a connection. The pings of either side are none.
@@ -63,6 +88,9 @@ impl Calls {
     /// Counts what the transport ended.
     pub(super) fn rejected(&self, rejection: Rejection, count: u64) {
         self.watchers.lane.rejected(rejection, count);
+        if rejection.is_misdirected() {
+            self.watchers.complaints.complain(rejection);
+        }
     }
 
     /// How many have begun.

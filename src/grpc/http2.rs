@@ -6,11 +6,13 @@
 //!                                            └─► REFUSED_STREAM: the client may try again at once
 //! ```
 
+use super::MAX_METADATA_ENTRIES;
 use super::call::Calls;
 use super::deadline::Deadline;
 use super::drain::{self, Leave, Stage};
 use super::guard::{Activity, FIELD_BYTES, Guarded};
 use super::measure::SHAPES;
+use super::mismatch::Mismatch;
 use super::quota::{CallQuota, Charge, Quota};
 use super::request::{Expected, RequestBody};
 use super::response::ResponseBody;
@@ -40,8 +42,6 @@ const CROWDED_TURNS: u32 = 16;
 /// What it reads then, in bytes, and how many calls it takes over.
 const CROWDED_READ_BYTES: u64 = 1 << 10;
 const CROWDED_CALLS: usize = 16;
-/// Fields that the headers of a call may have.
-const MAX_FIELDS: usize = 128;
 
 /// A connection that accepts calls, until either side ends it.
 pub(super) struct Accepting<S> {
@@ -103,10 +103,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
 
     /// Takes a call over from h2.
     fn take(&mut self, cx: &mut Context<'_>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        if let Some(mismatch) = Mismatch::of(&request, &self.dispatch.services) {
+            return self.dispatch.reject(&request, &mut respond, &mismatch);
+        }
         let Headers { fields, list_bytes, deadline } = Headers::of(request.headers());
         let max_list = self.dispatch.max_header_list;
-        let too_much = if fields > MAX_FIELDS {
-            Some(Refusal::TooMany { field: "metadata", count: fields, max: MAX_FIELDS })
+        let too_much = if fields > MAX_METADATA_ENTRIES {
+            Some(Refusal::TooMany { field: "metadata", count: fields, max: MAX_METADATA_ENTRIES })
         } else if list_bytes > max_list {
             Some(Refusal::MetadataTooLarge { len: list_bytes, max: max_list })
         } else {
@@ -249,6 +252,16 @@ impl Dispatch {
         let mut call = self.calls.begin(request);
         let answer = status::of(refusal).into_http::<()>();
         call.answered(answer.headers());
+        let _ = respond.send_response(answer, true); // a client that is gone needs no answer
+    }
+
+    /// Answers a request that is no call of this listener, without a task.
+    fn reject(&self, request: &Request<RecvStream>, respond: &mut SendResponse<Bytes>, mismatch: &Mismatch) {
+        self.calls.rejected(mismatch.rejection(), 1);
+        let answer = mismatch.response();
+        if let Mismatch::UnknownMethod(_) = mismatch {
+            self.calls.begin(request).answered(answer.headers()); // a call, though of nothing that is served
+        }
         let _ = respond.send_response(answer, true); // a client that is gone needs no answer
     }
 

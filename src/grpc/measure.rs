@@ -22,8 +22,9 @@ const MAX_DEPTH: usize = 100;
 /// The messages of every method that is served.
 pub(super) static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
     Shapes::new(&[
-        crate::proto::DESCRIPTORS,
-        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        crate::proto::CACHE_DESCRIPTORS,
+        crate::proto::ADMIN_DESCRIPTORS,
+        crate::proto::health::DESCRIPTORS,
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ])

@@ -17,9 +17,11 @@ mod connections;
 mod deadline;
 mod drain;
 mod guard;
+mod health;
 mod http2;
 mod listener;
 mod measure;
+mod mismatch;
 mod pipe;
 mod quota;
 mod request;
@@ -38,6 +40,9 @@ pub use serve::{Plane, Running};
 pub use services::Services;
 
 use std::time::Duration;
+
+/// Entries of metadata that a call may have.
+pub const MAX_METADATA_ENTRIES: usize = 128;
 
 /// What a listener and its connections may use. Units are bytes where a name does not say otherwise.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! The data plane: threads that accept.
 
 use super::Limits;
-use super::call::Watchers;
+use super::call::{Complaints, Watchers};
 use super::connection::{self, Served};
 use super::connections::Connections;
 use super::drain::{Stage, reached};
@@ -115,6 +115,7 @@ impl Plane {
 
     async fn accept(self, socket: Socket, lane: Arc<Lane>, opened: tokio::sync::mpsc::UnboundedSender<Connection>) {
         let mut complaint = Seldom::new(Duration::from_secs(1));
+        let complaints = Arc::new(Complaints::default());
         let mut at_the_cap = Seldom::new(Duration::from_secs(60));
         loop {
             match socket.accept().await {
@@ -136,7 +137,11 @@ impl Plane {
                         services: self.services.clone(),
                         in_flight: self.in_flight.clone(),
                         limits: self.limits,
-                        watchers: Watchers { lane: lane.clone(), tracer: self.tracer.clone() },
+                        watchers: Watchers {
+                            lane: lane.clone(),
+                            tracer: self.tracer.clone(),
+                            complaints: complaints.clone(),
+                        },
                         connections: self.connections.clone(),
                         drain: self.drain.clone(),
                     };

@@ -1,35 +1,60 @@
-//! What is served: the generated tower services, the hot path's without a router.
+//! The services of a listener: the generated tower services, the hot path's without a router.
+//!
+//! | listener | its own | beside it |
+//! |---|---|---|
+//! | data | `ebb.v1.CacheService` | health, reflection v1 and v1alpha |
+//! | admin | `ebb.v1.AdminService` | the same, of this listener alone |
 
+use super::admin::Admin;
+use super::drain::Stage;
+use super::health::Health;
 use super::{Limits, cache};
-use crate::proto::cache_service_server::CacheServiceServer;
+use crate::proto;
+use crate::proto::admin_service_server::{self, AdminServiceServer};
+use crate::proto::cache_service_server::{self, CacheServiceServer};
 use http::{Request, Response};
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use tokio::sync::watch;
 use tonic::service::Routes;
 use tower_service::Service as _;
 
-/// What is served on a listener.
+/// The services of a listener.
 #[derive(Clone, Debug)]
 pub struct Services {
     /// The hot path, called without a router.
     pub(super) cache: Option<CacheServiceServer<cache::Service>>,
     /// Everything else.
     pub(super) rest: Routes,
+    /// Full names of the services, the busiest first.
+    names: [&'static str; 4],
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<tonic::body::Body>, Infallible>> + Send>>;
 
 impl Services {
-    /// The cache, if it is served here, and everything else.
-    pub fn new(cache: Option<Arc<crate::cache::Cache>>, rest: Routes, limits: Limits) -> Self {
-        let cache = cache.map(|cache| {
-            CacheServiceServer::new(cache::Service::new(cache))
-                .max_decoding_message_size(limits.message)
-                .max_encoding_message_size(limits.message)
-        });
-        Self { cache, rest: rest.prepare() }
+    /// The services of a data listener. Their health follows `drain`.
+    pub fn data(cache: Arc<crate::cache::Cache>, limits: Limits, drain: watch::Receiver<Stage>) -> Self {
+        let cache = CacheServiceServer::new(cache::Service::new(cache))
+            .max_decoding_message_size(limits.message)
+            .max_encoding_message_size(limits.message);
+        let rest = standard(cache_service_server::SERVICE_NAME, proto::CACHE_DESCRIPTORS, drain);
+        Self { cache: Some(cache), rest: rest.prepare(), names: names(cache_service_server::SERVICE_NAME) }
+    }
+
+    /// The services of an admin listener. Their health follows `drain`.
+    pub fn admin(admin: Admin, drain: watch::Receiver<Stage>) -> Self {
+        let standard = standard(admin_service_server::SERVICE_NAME, proto::ADMIN_DESCRIPTORS, drain);
+        let rest = standard.add_service(AdminServiceServer::new(admin)).prepare();
+        Self { cache: None, rest, names: names(admin_service_server::SERVICE_NAME) }
+    }
+
+    /// Whether `path` names a method of one of these services.
+    pub(super) fn has_service_of(&self, path: &str) -> bool {
+        let service = path.strip_prefix('/').and_then(|path| path.rsplit_once('/')).map(|(service, _)| service);
+        service.is_some_and(|service| self.names.contains(&service))
     }
 
     pub(super) fn call(&self, request: Request<tonic::body::Body>) -> Answer {
@@ -41,4 +66,29 @@ impl Services {
             }
         }
     }
+}
+
+/// The services of a listener that serves `service`.
+fn names(service: &'static str) -> [&'static str; 4] {
+    [
+        service,
+        proto::health::health_server::SERVICE_NAME,
+        tonic_reflection::pb::v1::server_reflection_server::SERVICE_NAME,
+        tonic_reflection::pb::v1alpha::server_reflection_server::SERVICE_NAME,
+    ]
+}
+
+/// Health and reflection of a listener that serves `service`.
+fn standard(service: &'static str, descriptors: &'static [u8], drain: watch::Receiver<Stage>) -> Routes {
+    let described = || {
+        tonic_reflection::server::Builder::configure()
+            .include_reflection_service(false) // each version would describe itself alone
+            .register_encoded_file_descriptor_set(descriptors)
+            .register_encoded_file_descriptor_set(proto::health::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
+    };
+    Routes::new(Health::of(service, drain))
+        .add_service(described().build_v1().expect("our descriptors are whole"))
+        .add_service(described().build_v1alpha().expect("our descriptors are whole"))
 }

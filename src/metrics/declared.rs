@@ -298,14 +298,14 @@ pub(super) static METRICS: &[Metric] = &[
     ),
     by(
         &["reason"],
-        counter("refusals", None, "Requests that were refused, by the reason in their ErrorInfo", |r| {
+        counter("refusals", None, "Refused calls, operations of pipes and items of batches, by reason", |r| {
             let of = |(reason, count): (&&'static str, &u64)| (vec![(*reason).into()], Value::Whole(*count));
             REASONS.iter().zip(&r.traffic.refusals).map(of).collect()
         }),
     ),
     by(
         &["kind"],
-        counter("transport_rejections", None, "Connections and calls that the transport ended, by kind", |r| {
+        counter("transport_rejections", None, "Connections and requests that the transport rejected, by kind", |r| {
             let of = |(kind, count): (Rejection, &u64)| (vec![kind.name().into()], Value::Whole(*count));
             Rejection::ALL.into_iter().zip(&r.traffic.rejections).map(of).collect()
         }),

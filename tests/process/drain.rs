@@ -71,8 +71,8 @@ async fn calls_that_wait_end_at_once_with_unavailable() {
     stats.message().await.unwrap().unwrap();
     let channel =
         tonic::transport::Endpoint::try_from(format!("http://{}", ebb.data)).unwrap().connect().await.unwrap();
-    let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
-    let asked = tonic_health::pb::HealthCheckRequest::default();
+    let mut health = ebb::proto::health::health_client::HealthClient::new(channel);
+    let asked = ebb::proto::health::HealthCheckRequest::default();
     let mut health = health.watch(asked).await.unwrap().into_inner();
     assert_eq!(health.message().await.unwrap().unwrap().status, 1, "SERVING");
     let since = ask_to_stop(&ebb);
