@@ -277,7 +277,8 @@ async fn a_method_that_the_listener_lacks_is_unimplemented() {
     }
     assert_eq!(rejected(&ebb, "unknown_method"), count);
     let calls = || ebb.metric("ebb_requests_total{method=\"other\",code=\"unimplemented\"} ");
-    until("they are calls, too", || calls() == count);
+    // The Get at the admin listener is counted as a Get.
+    until("they are calls, too", || calls() == count - 1);
 }
 
 #[tokio::test]
@@ -314,7 +315,7 @@ async fn refused_items_of_a_batch_are_counted_by_reason() {
         ..SetRequest::default()
     };
     let items = vec![set("k".into(), 1), set(String::new(), 1), set("x".repeat(2_000), 1), set("big".into(), 2 << 20)];
-    let results = client.batch_set(BatchSetRequest { items }).await.unwrap().into_inner().results;
+    let results = client.batch_set(BatchSetRequest { items, ..Default::default() }).await.unwrap().into_inner().results;
     let refusals = results.iter().filter_map(|result| result.refusal.as_ref());
     let reasons: Vec<_> = refusals.map(|refusal| refusal.reason.clone()).collect();
     assert_eq!(reasons.len(), 3, "{reasons:?}");

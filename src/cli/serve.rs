@@ -83,9 +83,9 @@ impl ServeArgs {
 
 /// The configuration, and what else is known once it was looked for.
 pub(super) struct Loaded {
-    /// What is in force, or why it cannot be.
+    /// The configuration in force, or the error.
     pub(super) live: Result<Live, Failure>,
-    /// The format of the log, whether or not the rest is good.
+    /// The log format; known even if the configuration is refused.
     log_format: LogFormat,
     /// Where it was looked for.
     from: String,

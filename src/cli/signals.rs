@@ -1,4 +1,4 @@
-//! What signals mean to a process that serves.
+//! Signals of a serving process.
 //!
 //! | signal | meaning |
 //! |---|---|
@@ -6,8 +6,7 @@
 //! | HUP | read the configuration again |
 //! | every other signal that ends a process by default | ignored |
 //!
-//! Left alone are KILL and STOP, which nobody can handle, those of job control, and those that report a fault of the
-//! process or a limit of its CPU time.
+//! KILL and STOP cannot be handled. Job control, faults of the process and the CPU time limit keep their default actions.
 
 use crate::server::Command;
 use signal_hook::consts::signal;
@@ -15,7 +14,7 @@ use std::io;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind};
 
-/// Signals without a meaning for a server, although each of them would end it.
+/// Signals to ignore: each would end the process by default.
 const IGNORED: [i32; 9] = [
     signal::SIGUSR1,
     signal::SIGUSR2,
@@ -25,24 +24,24 @@ const IGNORED: [i32; 9] = [
     signal::SIGIO,
     signal::SIGPIPE,
     signal::SIGXFSZ,
-    16, // SIGSTKFLT, which Linux sends never and anybody may
+    16, // SIGSTKFLT: the kernel never sends it, other processes may
 ];
 /// SIGPWR.
 const POWER: i32 = 30;
-/// The signals that carry no meaning of their own; glibc keeps the two before for itself.
+/// Real-time signals. glibc uses 32 and 33 itself.
 const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
 
-/// Lets a write beyond a limit of file sizes fail, as on a full disk, instead of ending the process.
+/// Makes a write beyond the file size limit fail with an error, as on a full disk, instead of ending the process.
 pub(super) fn ignore_file_size_limit() {
     let _ = ignore(signal::SIGXFSZ);
 }
 
-/// A handler that does nothing.
+/// Installs a handler that does nothing.
 fn ignore(number: i32) -> io::Result<()> {
     signal_hook::flag::register(number, Arc::default()).map(drop)
 }
 
-/// The signals of a server. Whatever arrives after they are installed is remembered.
+/// Handlers of a server. Signals that arrive after `install` are kept until `next`.
 #[derive(Debug)]
 pub(super) struct Signals {
     terminate: Signal,
@@ -69,7 +68,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next signal that means something.
+    /// Waits for the next signal that is not ignored.
     pub(super) async fn next(&mut self) -> Command {
         let stop = |reason: &'static str| Command::Stop { reason };
         tokio::select! {
