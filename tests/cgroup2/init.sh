@@ -110,7 +110,8 @@ storm() { # MiB
   until [ $((${now:=$from} - from)) -ge "$(mib "$1")" ] && [ "$(evictions)" != 0 ]; do
     rounds=$((rounds + 1))
     [ $rounds -le 40 ] || { problem "the storm is too weak: $(in_mib $((now - from))) MiB written"; break; }
-    round 16 $rounds || { problem "the storm failed: $said"; break; }
+    # An emulated processor may be too slow for the server's deadline of a request.
+    round 16 $rounds || case $said in *'no progress within'*) ;; *) problem "the storm failed: $said"; break ;; esac
     now=$(written)
   done
   figure "$(in_mib $((now - from))) MiB written, $(evictions) entries evicted"
