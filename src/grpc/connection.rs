@@ -84,7 +84,7 @@ where
         services,
         quota: quota.clone(),
         calls: calls.clone(),
-        unread: Unread::new(quota.clone()),
+        unread: Unread::new(quota.clone(), activity.clone()),
         max_message: limits.message as u64,
         max_header_list: limits.header_list as usize,
         patience: limits.write_timeout,

@@ -166,7 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
         } else {
             self.h2.poll_closed(cx).map(|_| Next::End)
         };
-        self.dispatch.unread.look(self.activity.read_bytes());
+        self.dispatch.unread.look();
         match self.activity.take_oversized_headers() {
             0 => {}
             count => self.dispatch.calls.rejected(Rejection::HeaderList, count),

@@ -26,7 +26,7 @@ use tonic::Status;
 
 /// What is charged beyond what has arrived of a message, in bytes.
 const STEP_BYTES: u64 = 64 << 10;
-/// A message that others wait for must bring so much in a second, in bytes.
+/// A message that others wait for must bring so much in a second, or the other calls of its connection must, in bytes.
 const PROGRESS_BYTES: u64 = 64 << 10;
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 const PREFIX_BYTES: usize = 5;
@@ -82,6 +82,7 @@ struct Progress {
     arrived_bytes: u64,
     /// Bytes that had arrived when the timer was set, and when the request was last seen to get on.
     at_tick: u64,
+    connection_at_tick: u64,
     at_progress: u64,
     still: Duration,
 }
@@ -227,6 +228,7 @@ impl RequestBody {
         loop {
             let timer = progress.timer.get_or_insert_with(|| {
                 progress.at_tick = progress.arrived_bytes;
+                progress.connection_at_tick = self.unread.arrived_bytes();
                 Box::pin(sleep_until(Instant::now() + every))
             });
             ready!(timer.as_mut().poll(cx));
@@ -235,7 +237,9 @@ impl RequestBody {
             if progress.arrived_bytes >= progress.at_progress + STILL_BYTES {
                 (progress.at_progress, progress.still) = (progress.arrived_bytes, Duration::ZERO);
             }
-            let is_slow = progress.arrived_bytes < progress.at_tick + PROGRESS_BYTES;
+            // A client that sends for other calls, or a server that is too busy to read, is no reason to give up this one.
+            let is_slow = progress.arrived_bytes < progress.at_tick + PROGRESS_BYTES
+                && self.unread.arrived_bytes() < progress.connection_at_tick + PROGRESS_BYTES;
             let is_in_the_way = is_slow && self.permit.is_some() && self.call.connection().others_wait();
             if progress.still >= self.expected.patience || is_in_the_way {
                 let patience_ms = self.expected.patience.as_millis() as u64;

@@ -5,6 +5,7 @@
 //! charged as it comes, and when such calls of a connection hold more than is free for them, the largest of them are ended
 //! until they do not.
 
+use super::guard::Activity;
 use super::quota::{Held, Quota};
 use crate::cache::Refusal;
 use h2::FlowControl;
@@ -17,6 +18,7 @@ use std::task::{Context, Poll, Waker};
 #[derive(Debug)]
 pub(super) struct Unread {
     quota: Arc<Quota>,
+    activity: Arc<Activity>,
     calls: Mutex<HashMap<u32, Entry>>,
     /// Bytes read from the connection at the last look.
     looked_at: AtomicU64,
@@ -35,16 +37,22 @@ const LOOK_EVERY_BYTES: u64 = 16 << 10;
 
 impl Unread {
     /// Of a new connection.
-    pub(super) fn new(quota: Arc<Quota>) -> Arc<Self> {
-        Arc::new(Self { quota, calls: Mutex::default(), looked_at: AtomicU64::new(0) })
+    pub(super) fn new(quota: Arc<Quota>, activity: Arc<Activity>) -> Arc<Self> {
+        Arc::new(Self { quota, activity, calls: Mutex::default(), looked_at: AtomicU64::new(0) })
     }
 
     fn calls(&self) -> MutexGuard<'_, HashMap<u32, Entry>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Charges what is unread, and ends calls while it is too much. `read` bytes have come over the connection so far.
-    pub(super) fn look(&self, read: u64) {
+    /// Bytes that the requests of the connection, read or not, have brought so far.
+    pub(super) fn arrived_bytes(&self) -> u64 {
+        self.activity.data_bytes()
+    }
+
+    /// Charges what is unread, and ends calls while it is too much.
+    pub(super) fn look(&self) {
+        let read = self.activity.read_bytes();
         if read < self.looked_at.load(Ordering::Relaxed) + LOOK_EVERY_BYTES {
             return;
         }
