@@ -138,6 +138,15 @@ impl Quantity {
         let nanos = nanos_of(QUANTITIES, suffix).or_else(|| power_of_ten(suffix))?;
         number.times(nanos).map(Self)
     }
+
+    /// A size in any of the forms that [`ByteSize`] takes, spelled as Kubernetes does: `64M` for `64MB`; `None` when it
+    /// is no size.
+    pub fn spelled(text: &str) -> Option<String> {
+        text.parse::<ByteSize>().ok()?;
+        // At most one suffix with at most one B is left in a size; `k` is Kubernetes' only lower-case multiple.
+        let spelled = text.trim().replace([' ', 'B'], "").replace('K', "k").replace("ki", "Ki");
+        Self::parse(&spelled).map(|_| spelled)
+    }
 }
 
 /// Nanounits as whole units, rounded up.
@@ -158,7 +167,7 @@ impl FromStr for ByteSize {
     fn from_str(text: &str) -> Result<Self, String> {
         let refuse = |why: &str| format!("{text:?} is not a size{why}; write it like 64Mi, 0.5Gi, 64MB or 1048576");
         let (number, suffix) = Decimal::read(text.trim()).ok_or_else(|| refuse(""))?;
-        let suffix = suffix.trim_start();
+        let suffix = suffix.trim_start_matches(' ');
         let with_b = |suffix: &str| {
             let prefix = suffix.strip_suffix('B')?;
             let prefix = if prefix == "K" { "k" } else { prefix };
@@ -200,7 +209,7 @@ impl FromStr for Span {
         let mut sum = 0_i128;
         loop {
             let (number, after) = Decimal::read(rest).ok_or_else(|| refuse(""))?;
-            let after = after.trim_start();
+            let after = after.trim_start_matches(' ');
             let (unit, next) = after.split_at(after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len()));
             if number.digits < 0 {
                 return Err(refuse(" (it is negative)"));
@@ -209,7 +218,7 @@ impl FromStr for Span {
             let part = nanos_of(SPANS, unit).ok_or_else(missing)?;
             sum =
                 number.times(part).and_then(|part| sum.checked_add(part)).ok_or_else(|| refuse(" (it is too long)"))?;
-            rest = next.trim_start();
+            rest = next.trim_start_matches(' ');
             if rest.is_empty() {
                 let ms = sum.checked_mul(1_000).and_then(whole);
                 return ms.map(Self).ok_or_else(|| refuse(" (it is too long)"));
@@ -252,9 +261,9 @@ impl fmt::Display for Span {
     }
 }
 
-/// Serde as text, with numbers accepted too, and a schema that says what is written.
+/// Serde as text, with numbers accepted where they are exact, and a schema that accepts what the parser accepts.
 macro_rules! as_text {
-    ($type:ident, $pattern:literal, $examples:literal) => {
+    ($type:ident, $pattern:literal, $examples:literal, $number:tt) => {
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -292,7 +301,9 @@ macro_rules! as_text {
                 stringify!($type).into()
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": ["string", "number"], "pattern": $pattern, "minimum": 0 })
+                let mut schema = json_schema!($number);
+                schema.insert("pattern".to_owned(), $pattern.into());
+                schema
             }
         }
     };
@@ -301,13 +312,20 @@ macro_rules! as_text {
 as_text!(
     ByteSize,
     "^\\+?([0-9]+\\.?[0-9]*|\\.[0-9]+) *([KMGTPE]iB?|[kKMGTPE]B|[numkMGTPEB]|[eE][+-]?[0-9]+)?$",
-    "a size like 64Mi"
+    "a size like 64Mi",
+    { "type": ["string", "number"], "minimum": 0 }
 );
-as_text!(Percent, "^\\+?[0-9]{1,3}(\\.0*)? *%?$", "a share like 85 or 85%");
+as_text!(
+    Percent,
+    "^\\+?0*(100|[0-9]{1,2})(\\.0*)? *%?$",
+    "a share like 85 or 85%",
+    { "type": ["string", "integer"], "minimum": 0, "maximum": 100 }
+);
 as_text!(
     Span,
     "^\\+?(([0-9]+\\.?[0-9]*|\\.[0-9]+) *(ns|us|\u{b5}s|\u{3bc}s|ms|s|m|h|d|w) *)+$|^0$",
-    "a length of time like 250ms or 5s"
+    "a length of time like 250ms or 5s",
+    { "type": ["string", "integer"], "minimum": 0, "maximum": 0 } // a number has no unit
 );
 
 #[cfg(test)]
@@ -425,6 +443,42 @@ mod tests {
         for text in ["", "Mi", "1 Gi", "1GB", "lots", "1.2.3", "--1", "1e", "1e99", ".", "0x10", "1Ki1", "9e18Ei"] {
             assert_eq!(Quantity::parse(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn sizes_are_spelled_as_kubernetes_spells_them() {
+        for (text, spelled) in [
+            ("64Mi", "64Mi"),
+            ("64MiB", "64Mi"),
+            ("64MB", "64M"),
+            ("64KB", "64k"),
+            ("64KiB", "64Ki"),
+            (" 0.5 GiB ", "0.5Gi"),
+            ("129e6", "129e6"),
+            ("1E", "1E"),
+            ("128974848000m", "128974848000m"),
+            ("67108864B", "67108864"),
+        ] {
+            assert_eq!(Quantity::spelled(text).as_deref(), Some(spelled), "{text}");
+            let bytes = text.parse::<ByteSize>().unwrap();
+            assert_eq!(spelled.parse(), Ok(bytes), "{text}");
+        }
+        for text in ["64mi", "lots", "-1Mi", "", "6 4Mi"] {
+            assert_eq!(Quantity::spelled(text), None, "{text:?}");
+        }
+    }
+
+    /// Helm checks values by the schema, before Ebb can.
+    #[test]
+    fn schemas_take_the_numbers_that_the_parsers_take() {
+        use schemars::{JsonSchema, SchemaGenerator};
+        let schema = |schema: fn(&mut SchemaGenerator) -> schemars::Schema| {
+            schema(&mut SchemaGenerator::default()).as_value().clone()
+        };
+        assert_eq!(schema(ByteSize::json_schema)["type"], serde_json::json!(["string", "number"]));
+        let share = schema(Percent::json_schema);
+        assert_eq!((&share["type"][1], &share["maximum"]), (&"integer".into(), &100.into()));
+        assert_eq!(schema(Span::json_schema)["maximum"], 0, "a number without a unit is refused, unless it is 0");
     }
 
     #[test]

@@ -490,6 +490,66 @@ def check_notes():
     check("and they are what Helm 4 shows", *([] if "kubectl label namespace NAME" in said else [why]))
 
 
+# Amounts in every form: what is Kubernetes' own takes what Kubernetes takes, what is Ebb's takes what its parser takes.
+
+MEMORY = ("0.5Gi", "129e6", "1.29E8", "128974848000m", ".5Gi", "+64Mi", "1.5Gi", "1Ti", "1e9", "0.001Ti", "2E", "16777216")
+LENGTHS = ("90s", "1m30s", "1.5h", "2h", "1h 30m", "90000ms")
+# As numbers of a values file, which Helm reads as floats.
+NUMBERS = {"memory": (129e6, 67108864, 1e9), "watermark": (80, 80.0, "80.0%", "+80", "080 %")}
+
+
+def check_amounts():
+    def sidecar_memory(documents):
+        container = only(documents, "PodTemplate")["template"]["spec"]["initContainers"][0]
+        return container["resources"]["limits"]["memory"]
+
+    def argument(documents, name):
+        spec = next(one for one in documents if one["kind"] == "Deployment")["spec"]["template"]["spec"]
+        found = [word for word in spec["containers"][0]["args"] if word.startswith(f"--{name}=")]
+        return found[0].split("=")[1] if found else None
+
+    for major in HELMS:
+        problems = []
+
+        def renders(given, read, expected, *arguments):
+            code, text, why = template(major, VERSIONS[-1], *arguments)
+            found = code == 0 and read(objects(text))
+            if found != expected:
+                problems.append(f"{given}: {why.strip() or found}")
+
+        for size in MEMORY:
+            given = f"sidecar.resources.limits.memory={size},injector.mode=none,sidecar.example=true"
+            renders(given, lambda documents: str(sidecar_memory(documents)), size, "--set", given)
+            for mode in ("webhook", "policy"):
+                given = f"injector.mode={mode},sidecar.resources.requests.memory={size},standalone.resources.limits.memory={size}"
+                renders(given, bool, True, "--set", given)
+        for length in LENGTHS:
+            given = f"injector.tls.rotate={length},injector.watchdog.enabled=true,injector.watchdog.interval={length}"
+            renders(given, lambda documents: argument(documents, "leaf"), length, "--set", given)
+            renders(given, lambda documents: argument(documents, "watchdog-interval"), length, "--set", given)
+        for given in (
+            "monitoring.sidecars.enabled=true,monitoring.sidecars.interval=1m30s",
+            "injector.tls.source=cert-manager,injector.tls.certificate.duration=2160h0m0s",
+            "sidecar.resources.limits.cpu=15e-1,sidecar.resources.requests.cpu=.25",
+            "sidecar.resources.requests.cpu=250000u",
+        ):
+            renders(given, bool, True, "--set", given)
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "values.yaml"
+            for number in NUMBERS["memory"]:
+                values = {"injector": {"mode": "none"}, "sidecar": {"example": True, "resources": {"limits": {"memory": number}}}}
+                path.write_text(json.dumps(values))
+                renders(number, lambda documents: float(sidecar_memory(documents)), float(number), "--values", path)
+            for share in NUMBERS["watermark"]:
+                for low, taken in ((share, True), ("95%", False)):
+                    marks = {"low": low, "high": share if low != share else "94%"}
+                    path.write_text(json.dumps({"sidecar": {"config": {"watermarks": marks}}}))
+                    code, _, why = template(major, VERSIONS[-1], "--values", path)
+                    if (code == 0) != taken or not taken and "(95%) must be below" not in why:
+                        problems.append(f"watermarks {marks}: {why.strip() or 'accepted'}")
+        check(f"amounts are taken in every form, {major}", *problems)
+
+
 # Bad values: refused by the schema with the key's name, or by a guard with its sentence.
 
 BAD = {
@@ -519,6 +579,17 @@ BAD = {
     "sidecar.ports.grpc=1": "grpc",
     "sidecar.resources.limits.memory=256MB": "memory",
     "sidecar.resources.limits.memory=null": "memory",
+    "sidecar.resources.limits.memory=64mi": "memory",
+    "sidecar.resources.limits.memory=0e6": "memory",
+    "sidecar.resources.requests.memory=1..5Gi": "memory",
+    "injector.resources.limits.memory=0.0Gi": "memory",
+    "standalone.resources.limits.memory=1e": "memory",
+    "sidecar.config.watermarks.high=101%": "high",
+    "sidecar.config.defaults.ttl=5": "ttl",
+    "sidecar.boot.drainTimeout=1500": "drainTimeout",
+    "injector.tls.rotate=0s": "rotate",
+    "injector.watchdog.interval=5": "interval",
+    "monitoring.injector.interval=1.5m": "interval",
     "sidecar.resources.requests.cpu=50 m": "cpu",
     "sidecar.resources.limits.gpu=1": "gpu",
     "sidecar.config.watermark.low=1": "watermark",
@@ -552,6 +623,12 @@ GUARDS = (
         "sidecar.resources.limits.memory=8Mi",
         "sidecar.resources.limits.memory (8Mi) must be at least 16Mi: no cache starts with less.",
     ),
+    ("1.37.0", "standalone.resources.limits.memory=16e6", "(16e6) must be at least 16Mi"),
+    ("1.37.0", "sidecar.resources.limits.memory=16777215999m", "(16777215999m) must be at least 16Mi"),
+    ("1.37.0", "sidecar.resources.limits.memory=0.015Gi", "(0.015Gi) must be at least 16Mi"),
+    ("1.37.0", "injector.tls.rotate=2s999ms", "injector.tls.rotate (2s999ms) must be 3s to 2920h: a certificate ends"),
+    ("1.37.0", "injector.tls.rotate=18w", "injector.tls.rotate (18w) must be 3s to 2920h: a certificate ends"),
+    ("1.37.0", "injector.watchdog.interval=0.05s", "injector.watchdog.interval (0.05s) must be at least 100ms."),
     (
         "1.37.0",
         "sidecar.config.watermarks.low=94%",
@@ -660,6 +737,7 @@ def check_injected():
 check_generated()
 check_injected()
 check_good_values()
+check_amounts()
 check_foreign()
 check_sidecar()
 check_pod_security()

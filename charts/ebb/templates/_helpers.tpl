@@ -94,13 +94,38 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* Helm reads numbers of a values file as floats; large ones must not turn into 1e+06. */}}
 {{- define "ebb.scalar" -}}
-{{- if kindIs "float64" . }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
+{{- if not (kindIs "float64" .) }}{{ . }}
+{{- else if eq (floor .) . }}{{ int64 . }}
+{{- else }}{{ . }}{{ end }}
 {{- end }}
 
-{{/* A quantity of memory in bytes, as the schema lets it be written. */}}
-{{- define "ebb.bytes" -}}
-{{- $units := dict "" 1.0 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 }}
-{{- mulf (regexFind "^[0-9]+" .) (get $units (regexFind "[a-zA-Z]*$" .)) }}
+{{/* A quantity of Kubernetes as a number. */}}
+{{- define "ebb.amount" -}}
+{{- $units := dict "" 1.0 "n" 1e-9 "u" 1e-6 "m" 1e-3 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0 }}
+{{- $unit := regexFind "[a-zA-Z]*$" . }}
+{{- if regexMatch "[eE][+-]?[0-9]+$" . }}{{ float64 . }}
+{{- else }}{{ mulf (trimSuffix $unit . | float64) (get $units $unit) }}{{ end }}
+{{- end }}
+
+{{/* A length of time as Ebb takes it, in milliseconds. */}}
+{{- define "ebb.milliseconds" -}}
+{{- $units := include "ebb.spanUnits" . | fromJson }}
+{{- $sum := 0.0 }}
+{{- range regexFindAll "[0-9.]+ *[a-zµμ]+" . -1 }}
+{{- $sum = addf $sum (mulf (regexFind "[0-9.]+" . | float64) (get $units (regexFind "[a-zµμ]+" .))) }}
+{{- end }}
+{{- $sum }}
+{{- end }}
+
+{{/* The forms of lengths of time and sizes that Ebb's parser takes; the values' schema has the same. */}}
+{{- define "ebb.spanPattern" -}}
+^[+]?(([0-9]{1,30}[.]?[0-9]{0,18}|[.][0-9]{1,18}) *(ns|us|µs|μs|ms|s|m|h|d|w) *)+$
+{{- end }}
+{{- define "ebb.sizePattern" -}}
+^[+]?([0-9]+[.]?[0-9]*|[.][0-9]+) *([KMGTPE]iB?|[kKMGTPE]B|[numkMGTPEB]|[eE][+-]?[0-9]+)?$
+{{- end }}
+{{- define "ebb.spanUnits" -}}
+{"ns": 0.000001, "us": 0.001, "µs": 0.001, "μs": 0.001, "ms": 1.0, "s": 1000.0, "m": 60000.0, "h": 3600000.0, "d": 86400000.0, "w": 604800000.0}
 {{- end }}
 
 {{- define "ebb.securityContext" -}}

@@ -59,7 +59,7 @@ fn is_less(a: &str, b: &str) -> bool {
 }
 
 /// A quantity as it was written; numbers are quantities, too.
-fn text(value: &Value) -> Option<String> {
+pub(super) fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),

@@ -1,6 +1,7 @@
 //! Which pods are left alone, and why.
 
 use super::Context;
+use super::resources::text;
 use super::wish::Wishes;
 use crate::units::Quantity;
 use serde_json::Value;
@@ -115,7 +116,7 @@ pub(super) fn skip(pod: &Value, context: &Context<'_>, wishes: &Wishes) -> Optio
         }
     }
     let declared = list(&spec["initContainers"]).find(|container| container["name"] == "ebb");
-    let limit = |of: &Value| of["resources"]["limits"]["memory"].as_str().map(str::to_owned);
+    let limit = |of: &Value| text(&of["resources"]["limits"]["memory"]);
     let limits = [
         ("spec.resources.limits.memory", limit(spec)),
         ("resources.limits.memory of the container ebb", declared.and_then(limit)),

@@ -7,7 +7,7 @@ use super::Context;
 use super::skip::{LEAST, SOCKET_VOLUME, list};
 use super::template::Template;
 use crate::config::annotations::{KNOBS, PREFIX, check};
-use crate::units::Quantity;
+use crate::units::{Quantity, Span};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -48,7 +48,11 @@ pub(super) const ANNOTATIONS: &[(&str, &str, &str)] = &[
     ),
     ("readiness-gate", BOOLEAN, "Whether the pod is unready while the cache is."),
     ("skip-containers", NAMES, "The containers that do not get `EBB_ADDR` and the socket."),
-    ("startup-timeout", "1 to 3600, in seconds", "How long the sidecar may take to start."),
+    (
+        "startup-timeout",
+        "`1s` to `1h`; a number without a unit is in seconds",
+        "How long the sidecar may take to start.",
+    ),
     ("uid", ID, "User of the process."),
     (
         "unix-socket-path",
@@ -158,7 +162,7 @@ impl Wishes {
         let fits = match name {
             "additional-env" => self.add_env(value),
             "admin-port" => self.set_port(value, &["EBB_ADMIN_LISTEN", "EBB_ADMIN_ADDR"]),
-            "bind-address" => value.parse().ok().map(|address| self.set_bind_address(address)),
+            "bind-address" => address(value).map(|address| self.set_bind_address(address)),
             "grpc-port" => self.set_port(value, &["EBB_LISTEN", "EBB_ADDR"]),
             "http-port" => self.set_port(value, &["EBB_HTTP_LISTEN"]),
             "app-containers" => Some(names(value)).map(|names| self.only = Some(names)),
@@ -167,7 +171,7 @@ impl Wishes {
             "cpu-limit" => quantity(value).map(|value| self.cpu_limit = Some(value)),
             "cpu-request" => quantity(value).map(|value| self.cpu_request = Some(value)),
             "memory-limit" => enough(value).map(|value| self.memory_limit = Some(value)),
-            "memory-request" => quantity(value).map(|value| self.memory_request = Some(value)),
+            "memory-request" => size(value).map(|value| self.memory_request = Some(value)),
             "gid" => id(value).map(|id| {
                 self.container["securityContext"]["runAsGroup"] = id.into();
                 if !self.groups.is_empty() {
@@ -184,13 +188,11 @@ impl Wishes {
             "metrics-enabled" => boolean(value).map(|wanted| self.is_scraped = wanted),
             "position" => ["first", "last"].contains(&value).then(|| self.is_last = value == "last"),
             "readiness-gate" => boolean(value).map(|wanted| self.set_readiness(wanted)),
-            "startup-timeout" => {
-                value.parse().ok().filter(|seconds| (1..=3600).contains(seconds)).map(|seconds: u64| {
-                    let probe = &mut self.container["startupProbe"];
-                    let period = probe["periodSeconds"].as_u64().unwrap_or(10).max(1);
-                    probe["failureThreshold"] = seconds.div_ceil(period).into();
-                })
-            }
+            "startup-timeout" => startup_timeout(value).map(|timeout| {
+                let probe = &mut self.container["startupProbe"];
+                let period = probe["periodSeconds"].as_u64().unwrap_or(10).max(1);
+                probe["failureThreshold"] = timeout.0.div_ceil(period * 1000).into();
+            }),
             "unix-socket-path" => self.set_socket(value),
             _ => unreachable!("{name} is in the table"),
         };
@@ -247,7 +249,7 @@ impl Wishes {
 
     /// Puts a port into the addresses of these variables, as far as they have ports.
     fn set_port(&mut self, text: &str, variables: &[&str]) -> Option<()> {
-        let port: u16 = text.parse().ok().filter(|port| *port >= 1024)?;
+        let port = digits(text).filter(|port| (1024..=65535).contains(port))?;
         for name in variables {
             self.move_address(name, |address| Some(format!("{}:{port}", host_and_port(address)?.0)));
         }
@@ -332,17 +334,42 @@ fn names(text: &str) -> Vec<String> {
     text.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
+/// A quantity above 0.
 fn quantity(text: &str) -> Option<String> {
+    let text = text.trim();
     Quantity::parse(text).filter(|amount| *amount > Quantity::ZERO).map(|_| text.to_owned())
+}
+
+/// A size above 0, as a quantity.
+fn size(text: &str) -> Option<String> {
+    Quantity::spelled(text).and_then(|text| quantity(&text))
 }
 
 /// As much memory as a cache starts with.
 fn enough(text: &str) -> Option<String> {
-    quantity(text).filter(|text| Quantity::parse(text) >= Quantity::parse(LEAST))
+    size(text).filter(|text| Quantity::parse(text) >= Quantity::parse(LEAST))
+}
+
+/// One second to an hour.
+fn startup_timeout(text: &str) -> Option<Span> {
+    let seconds = digits(text.trim()).map(|seconds| Span(seconds * 1000));
+    seconds.or_else(|| text.parse().ok()).filter(|timeout| (1_000..=3_600_000).contains(&timeout.0))
 }
 
 fn id(text: &str) -> Option<u64> {
-    text.parse().ok().filter(|id| (1..=0x7fff_ffff).contains(id))
+    digits(text).filter(|id| (1..=0x7fff_ffff).contains(id))
+}
+
+/// A number of at most ten digits, without a sign: what the policy can read, too.
+fn digits(text: &str) -> Option<u64> {
+    let is_number = (1..=10).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().expect("ten digits fit"))
+}
+
+/// An address as Kubernetes takes it.
+fn address(text: &str) -> Option<IpAddr> {
+    let is_mapped = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+    text.parse().ok().filter(|address| !is_mapped(address))
 }
 
 /// Whether it can be the name of a ConfigMap: a DNS subdomain.
@@ -352,4 +379,64 @@ fn is_name(text: &str) -> bool {
         !label.is_empty() && label.bytes().all(plain) && !label.starts_with('-') && !label.ends_with('-')
     };
     text.len() <= 253 && text.split('.').all(is_label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::k8s::inject::Namespace;
+
+    /// The sidecar of a pod with one annotation, and the warnings.
+    fn read(name: &str, value: &str) -> Wishes {
+        let namespace = Namespace::default();
+        let context = Context { namespace: &namespace, own_namespace: None, needs_label: false, by: "a test" };
+        let pod = json!({"metadata": {"annotations": {format!("{PREFIX}{name}"): value}}});
+        Wishes::read(&pod, &context, &Template::built_in())
+    }
+
+    #[test]
+    fn startup_timeout_takes_every_length_of_time() {
+        for (text, failures) in [
+            ("90", 90),
+            ("90s", 90),
+            ("1m30s", 90),
+            ("2m", 120),
+            ("1.5m", 90),
+            (" 1m 30s ", 90),
+            ("+1h", 3600),
+            ("1s", 1),
+            ("1001ms", 2),
+            ("0.01d", 864),
+        ] {
+            let wishes = read("startup-timeout", text);
+            assert_eq!(wishes.container["startupProbe"]["failureThreshold"], failures, "{text}");
+            assert!(wishes.warnings.is_empty(), "{:?}", wishes.warnings);
+        }
+        for text in ["", "0", "0s", "999ms", "-5s", "3601", "3601s", "1h1ms", "1d", "90x", "s", "99999999999999999999"]
+        {
+            let wishes = read("startup-timeout", text);
+            assert_eq!(wishes.container["startupProbe"]["failureThreshold"], 60, "{text}");
+            assert!(wishes.warnings[0].ends_with("it must be 1s to 1h; a number without a unit is in seconds"));
+        }
+    }
+
+    #[test]
+    fn memory_annotations_take_every_form_of_a_size() {
+        for (text, quantity) in [
+            ("64Mi", "64Mi"),
+            ("64MiB", "64Mi"),
+            ("64MB", "64M"),
+            ("0.5Gi", "0.5Gi"),
+            ("129e6", "129e6"),
+            ("128974848000m", "128974848000m"),
+            (" 1 GiB", "1Gi"),
+        ] {
+            assert_eq!(read("memory-limit", text).memory_limit.as_deref(), Some(quantity), "{text}");
+            assert_eq!(read("memory-request", text).memory_request.as_deref(), Some(quantity), "{text}");
+        }
+        for text in ["16MB", "1e7", "64mi", "-64Mi", "0", "lots", ""] {
+            let wishes = read("memory-limit", text);
+            assert_eq!((wishes.memory_limit, wishes.warnings.len()), (None, 1), "{text}");
+        }
+    }
 }

@@ -1,5 +1,5 @@
 {{/* The annotations that the policy reads, as `ebb inject` does: .fits is a CEL expression of `value`, .must completes the
-sentence "it must be". */}}
+sentence "it must be". Where .as is set, it is a CEL expression of `value` too, and its result is `read` in .fits. */}}
 {{- define "ebb.policyAnnotations" -}}
 additional-env:
   fits: value.split(",").all(pair, pair.trim().matches("(?s)^[A-Za-z_][A-Za-z0-9_]*=.*$"))
@@ -17,7 +17,8 @@ config-map:
   fits: value.matches("^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$") && size(value) <= 253
   must: the name of a ConfigMap
 cpu-limit: &quantity
-  fits: isQuantity(value) && quantity(value).isGreaterThan(quantity("0"))
+  as: value.trim()
+  fits: isQuantity(read) && quantity(read).isGreaterThan(quantity("0"))
   must: a quantity above 0, such as 100Mi or 250m
 cpu-request: *quantity
 gid: &id
@@ -35,9 +36,15 @@ log-format:
   fits: value in ["text", "json"]
   must: text or json
 memory-limit:
-  fits: isQuantity(value) && !quantity(value).isLessThan(quantity("16Mi"))
+  as: &size >-
+    value.trim().matches({{ include "ebb.sizePattern" . | include "ebb.celString" }}) ?
+    value.trim().replace(" ", "").replace("B", "").replace("K", "k").replace("ki", "Ki") : ""
+  fits: isQuantity(read) && !quantity(read).isLessThan(quantity("16Mi"))
   must: a quantity of at least 16Mi
-memory-request: *quantity
+memory-request:
+  as: *size
+  fits: isQuantity(read) && quantity(read).isGreaterThan(quantity("0"))
+  must: a quantity above 0, such as 100Mi or 250m
 metrics-enabled: &boolean
   fits: value in ["true", "false"]
   must: true or false
@@ -47,8 +54,12 @@ position:
 readiness-gate: *boolean
 skip-containers: *names
 startup-timeout:
-  fits: value.matches("^[0-9]{1,4}$") && int(value) >= 1 && int(value) <= 3600
-  must: 1 to 3600, in seconds
+  as: >-
+    value.trim().matches("^[0-9]{1,10}$") ? int(value.trim()) * 1000 :
+    value.trim().matches({{ include "ebb.spanPattern" . | include "ebb.celString" }}) ?
+    int([3600001.0, value.findAll("[0-9.]+ *[a-zµμ]+").map(part, double(part.find("[0-9.]+")) * {{ include "ebb.spanUnits" . }}[part.find("[a-zµμ]+")]).sum()].min() + 0.999999) : 0
+  fits: read >= 1000 && read <= 3600000
+  must: 1s to 1h; a number without a unit is in seconds
 uid: *id
 unix-socket-path:
   {{- if eq .Values.sidecar.address "socket" }}
@@ -60,9 +71,10 @@ unix-socket-path:
   must: a path such as /run/ebb/ebb.sock, with two folders at least and 100 characters at most, in a pod that gets a socket
 {{- end }}
 
-{{/* A CEL expression of `value` with the text of an annotation for it. */}}
+{{/* A CEL expression of `value` and `read`, with the variables of an annotation for them. */}}
 {{- define "ebb.celOf" -}}
-{{- regexReplaceAll "\\bvalue\\b" .expression (printf "variables.%s" (replace "-" "_" .name)) }}
+{{- $variable := printf "variables.%s" (replace "-" "_" .name) }}
+{{- regexReplaceAll "\\bread\\b" (regexReplaceAll "\\bvalue\\b" .expression $variable) (printf "%s_read" $variable) }}
 {{- end }}
 
 {{/* Whether an annotation is there, at the pod or its namespace. */}}
@@ -70,7 +82,8 @@ unix-socket-path:
 ("config.ebb-cache.io/{{ . }}" in variables.annotations || "config.ebb-cache.io/{{ . }}" in variables.inherited)
 {{- end }}
 
-{{/* The variables of a policy that say what is asked for: uid is a text, and uid_fits whether it counts. */}}
+{{/* The variables of a policy that say what is asked for: memory_limit is the text of the annotation, memory_limit_read its
+meaning, memory_limit_fits whether it counts. */}}
 {{- define "ebb.policyVariables" -}}
 - name: annotations
   expression: >-
@@ -83,6 +96,11 @@ unix-socket-path:
   expression: >-
     string(variables.annotations[?"config.ebb-cache.io/{{ $name }}"].or(
     variables.inherited[?"config.ebb-cache.io/{{ $name }}"]).orValue(""))
+{{- with $annotation.as }}
+- name: {{ replace "-" "_" $name }}_read
+  expression: >-
+    {{ include "ebb.celOf" (dict "name" $name "expression" .) }}
+{{- end }}
 - name: {{ replace "-" "_" $name }}_fits
   expression: >-
     {{ include "ebb.celIsAsked" $name }} &&
@@ -90,7 +108,7 @@ unix-socket-path:
 {{- end }}
 {{- end }}
 
-{{/* What an annotation says if it fits, or else .default; both as CEL. .as is a CEL expression of `value`. */}}
+{{/* What an annotation says if it fits, or else .default; both as CEL. .as is a CEL expression of `value` and `read`. */}}
 {{- define "ebb.celAsked" -}}
 variables.{{ replace "-" "_" .name }}_fits ? {{ include "ebb.celOf" (dict "name" .name "expression" (.as | default "value")) }} : {{ .default }}
 {{- end }}

@@ -31,7 +31,7 @@ begins with "?" is an optional. */}}
 {{- end }}
 {{- $startup := $container.startupProbe }}
 {{- $period := int ($startup.periodSeconds | default 10) }}
-{{- $threshold := printf "(int(value) + %d) / %d" (sub $period 1) $period }}
+{{- $threshold := printf "(read + %d) / %d" (sub (mul $period 1000) 1) (mul $period 1000) }}
 {{- $_ := set $startup "failureThreshold" (include "ebb.celOr" (dict "name" "startup-timeout" "as" $threshold "default" (int ($startup.failureThreshold | default 3)))) }}
 {{- $own := $container.readinessProbe }}
 {{- $probe := $own | default (dict "httpGet" (dict "path" "/readyz" "port" "ebb-http") "periodSeconds" 5) }}
