@@ -173,6 +173,19 @@ fn what_is_asked_in_vain_is_said(cluster: &Cluster) {
         let end: String = sentence.rsplit(": ").next().unwrap().chars().take(60).collect();
         assert!(warnings == 0 || said.contains(start) && said.contains(&end), "{sentence:?} is missing in {said}");
     }
+    for name in ["image", "additional-env", "memory-high", "no-such"] {
+        let name = format!("config.ebb-cache.io/{name}");
+        let said = said(&json!({&name: "x".repeat(4097)}));
+        let sentence = format!("annotation {name} is ignored: it must have at most 4096 bytes");
+        assert!(said.matches("Warning:").count() == 1 && said.contains(&sentence), "{said}");
+    }
+    let longest = (0..).map(|n| format!("A{n}=,")).scan(0, |sum, pair| {
+        *sum += pair.len();
+        (*sum < 4096).then_some(pair)
+    });
+    let variables: String = longest.collect();
+    let most = said(&json!({"config.ebb-cache.io/additional-env": variables.trim_end_matches(',')}));
+    assert!(!most.contains("Warning:"), "{most}");
     let right = said(&annotations("every-annotation"));
     assert!(!right.contains("Warning:"), "{right}");
 }
@@ -226,6 +239,13 @@ async fn which_pods_are_left_alone(cluster: &Cluster) {
     ] {
         cluster.is_left_alone(what, &given, namespace).await;
     }
+    let many = |number: usize| {
+        let of = |n| json!({"name": format!("app-{n}"), "image": "app", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}});
+        with_containers(&(0..number).map(of).collect())
+    };
+    let got = cluster.injected("a pod of 500 containers", &many(500), "shop").await;
+    assert_eq!(told(&got).len(), 500);
+    cluster.is_left_alone("a pod of 501 containers", &many(501), "shop").await;
     let own = with_containers(&json!([{"name": "ebb", "image": "ebb"}]));
     cluster.is_left_alone("a pod with a container ebb", &own, "shop").await;
 }

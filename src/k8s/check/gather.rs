@@ -1,6 +1,7 @@
 //! The calls. Each fact is asked for by itself, so that one that is refused leaves the others.
 
 use super::{Certificate, Facts, Listed, Pod, Said};
+use crate::k8s::inject::{Context, Namespace, SkipReason, Template, Verdict, inject};
 use http::Request;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -19,8 +20,9 @@ pub(crate) async fn gather(client: &Client, namespace: &str) -> Facts {
     let admission = "/apis/admissionregistration.k8s.io/v1";
     let get = async |path: &str| call(client, Request::get(path).body(Vec::new())).await;
     let list = async |path: &str, selector: &str| paged(client, path, selector, |item| Some(item.clone())).await;
-    let pods = pods(client).await;
     let injectors = list("/apis/apps/v1/deployments", &injecting).await;
+    let templates = list("/api/v1/configmaps", &injecting).await;
+    let pods = pods(client, &Injection::of(&injectors, &templates)).await;
     Facts {
         now: Timestamp::now().as_second(),
         version: get("/version").await,
@@ -28,7 +30,7 @@ pub(crate) async fn gather(client: &Client, namespace: &str) -> Facts {
         policies: list(&format!("{admission}/mutatingadmissionpolicies"), ours).await,
         certificates: certificates(client, &injectors).await,
         injectors,
-        templates: list("/api/v1/configmaps", &injecting).await,
+        templates,
         budgets: list("/apis/policy/v1/poddisruptionbudgets", "").await,
         config_maps: config_maps(client, &pods).await,
         pods,
@@ -111,8 +113,37 @@ async fn may(client: &Client, attributes: &Value) -> bool {
     call(client, request).await.is_ok_and(|answer| answer["status"]["allowed"] == true)
 }
 
+/// What decides which pods are left alone.
+struct Injection {
+    template: Template,
+    own_namespace: Option<String>,
+}
+
+impl Injection {
+    /// As the cluster has it; what it does not show is as the chart has it by default.
+    fn of(injectors: &Listed, templates: &Listed) -> Self {
+        let texts = templates.iter().flatten().filter_map(|map| map["data"].as_object()).flat_map(|data| data.values());
+        let template = texts.filter_map(|text| Template::parse(text.as_str()?).ok()).next();
+        let own_namespace = injectors.iter().flatten().find_map(|injector| injector["metadata"]["namespace"].as_str());
+        Self { template: template.unwrap_or_else(Template::built_in), own_namespace: own_namespace.map(str::to_owned) }
+    }
+
+    /// Whether the injector leaves the pod alone for what it is: nobody has forgotten such a pod.
+    fn leaves_alone(&self, pod: &Value) -> bool {
+        let name = pod["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+        let namespace = Namespace { name, ..Namespace::default() };
+        let own_namespace = self.own_namespace.as_deref();
+        let context = Context { namespace: &namespace, own_namespace, needs_label: false, by: "ebb check" };
+        match inject(pod, &context, &self.template).verdict {
+            Verdict::Inject(_) => false,
+            Verdict::Skip(SkipReason::Disabled | SkipReason::AlreadyInjected | SkipReason::Malformed, _) => false,
+            Verdict::Skip(..) => true,
+        }
+    }
+}
+
 /// All pods that ask for a cache or have one, reduced.
-async fn pods(client: &Client) -> Listed<Pod> {
+async fn pods(client: &Client, injection: &Injection) -> Listed<Pod> {
     let asks = |namespace: &Value| {
         let meta = &namespace["metadata"];
         (meta["labels"]["ebb-cache.io/inject"] == "enabled").then(|| meta["name"].as_str().map(str::to_owned))?
@@ -120,7 +151,8 @@ async fn pods(client: &Client) -> Listed<Pod> {
     // Without them, those that ask by a label of their own are still found.
     let asking = paged(client, "/api/v1/namespaces", "", asks).await.unwrap_or_default();
     let is_looked_at = |pod: &Pod| pod.asks || pod.has_sidecar;
-    let looked_at = |pod: &Value| Some(reduced(pod, &asking)).filter(|found| !has_ended(pod) && is_looked_at(found));
+    let looked_at =
+        |pod: &Value| Some(reduced(pod, &asking, injection)).filter(|found| !has_ended(pod) && is_looked_at(found));
     paged(client, "/api/v1/pods", "", looked_at).await
 }
 
@@ -184,7 +216,7 @@ fn has_ended(pod: &Value) -> bool {
         || !pod["metadata"]["deletionTimestamp"].is_null()
 }
 
-fn reduced(pod: &Value, asking: &[String]) -> Pod {
+fn reduced(pod: &Value, asking: &[String], injection: &Injection) -> Pod {
     let (meta, spec, status) = (&pod["metadata"], &pod["spec"], &pod["status"]);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
@@ -192,12 +224,6 @@ fn reduced(pod: &Value, asking: &[String]) -> Pod {
     let named = |values: &Value| list(values).into_iter().find(|value| value["name"] == "ebb");
     let (sidecar, state) =
         (named(&spec["initContainers"]), named(&status["initContainerStatuses"]).unwrap_or_default());
-    // A pod that the injector leaves alone for what it is has not been forgotten.
-    let is_left_alone = spec["hostNetwork"] == true
-        || spec["os"]["name"] == "windows"
-        || spec["nodeSelector"]["kubernetes.io/os"] == "windows"
-        || !meta["annotations"]["kubernetes.io/config.mirror"].is_null()
-        || list(&spec["containers"]).iter().any(|container| container["name"] == "ebb");
     let resize = list(&status["conditions"]).into_iter().find(|condition| {
         let kind = condition["type"].as_str().unwrap_or_default();
         condition["status"] == "True"
@@ -213,10 +239,10 @@ fn reduced(pod: &Value, asking: &[String]) -> Pod {
     let follow = |source: &Value| Some((text(&meta["namespace"]), source["configMap"]["name"].as_str()?.to_owned()));
     Pod {
         name: format!("{}/{}", text(&meta["namespace"]), text(&meta["name"])),
-        asks: !is_left_alone
-            && (word == "enabled"
-                || word.is_null()
-                    && meta["namespace"].as_str().is_some_and(|namespace| asking.iter().any(|one| one == namespace))),
+        asks: (word == "enabled"
+            || word.is_null()
+                && meta["namespace"].as_str().is_some_and(|namespace| asking.iter().any(|one| one == namespace)))
+            && (sidecar.is_some() || !injection.leaves_alone(pod)),
         declines: word == "disabled",
         has_sidecar: sidecar.is_some(),
         follows: sources.iter().flatten().filter_map(follow).collect(),
@@ -258,6 +284,35 @@ mod tests {
         Client::new(tower::service_fn(answer), "default")
     }
 
+    fn by_default() -> Injection {
+        Injection::of(&Ok(Vec::new()), &Ok(Vec::new()))
+    }
+
+    /// One reason to leave a pod alone, one list of them: injector, policy and check agree.
+    #[tokio::test]
+    async fn pods_of_the_corpus_that_are_left_alone_are_not_reported() {
+        let (mut left_alone, mut asking) = (0, 0);
+        for entry in std::fs::read_dir("tests/inject/pods").unwrap() {
+            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            let expected = text.lines().next().unwrap();
+            let mut pod: Value = serde_yaml_ng::from_str(&text).unwrap();
+            if expected.ends_with("malformed") || text.contains("# namespace: ") {
+                continue;
+            }
+            pod["metadata"]["namespace"] = json!("shop");
+            json_patch::merge(&mut pod, &json!({"metadata": {"labels": {"ebb-cache.io/inject": "enabled"}}}));
+            let found = super::pods(&server(json!({"/api/v1/pods": [pod]})), &by_default()).await.unwrap();
+            let is_reported = found.iter().any(|pod| pod.asks && !pod.declines && !pod.has_sidecar);
+            let has_one = pod["spec"]["initContainers"].to_string().contains(r#""name":"ebb""#);
+            // A pod that declines by its label asks here, since its label was replaced.
+            let is_left_alone = expected.starts_with("# left alone") && !expected.ends_with("disabled");
+            assert_eq!(is_reported, !is_left_alone && !has_one, "{text}");
+            left_alone += usize::from(is_left_alone);
+            asking += usize::from(is_reported);
+        }
+        assert!(left_alone > 8 && asking > 20, "{left_alone} left alone, {asking} ask");
+    }
+
     fn namespace(name: &str, inject: &str) -> Value {
         json!({"metadata": {"name": name, "labels": {"ebb-cache.io/inject": inject}}})
     }
@@ -289,7 +344,8 @@ mod tests {
             pod("goes", json!({"metadata": {"deletionTimestamp": "2026-11-25T00:00:00Z"}})),
         ];
         let client = server(json!({"/api/v1/pods": pods}));
-        let names: Vec<_> = super::pods(&client).await.unwrap().into_iter().map(|pod| pod.name).collect();
+        let names: Vec<_> =
+            super::pods(&client, &by_default()).await.unwrap().into_iter().map(|pod| pod.name).collect();
         assert_eq!(names, ["shop/runs"]);
     }
 
@@ -300,7 +356,7 @@ mod tests {
             "/api/v1/namespaces": [namespace("plain", "disabled"), namespace("shop", "enabled"), namespace("till", "enabled")],
             "/api/v1/pods": [pod("plain"), pod("shop"), pod("till")],
         }));
-        let names: Vec<String> = pods(&server).await.unwrap().into_iter().map(|pod| pod.name).collect();
+        let names: Vec<String> = pods(&server, &by_default()).await.unwrap().into_iter().map(|pod| pod.name).collect();
         assert_eq!(names, ["shop/p", "till/p"]);
     }
 
@@ -332,7 +388,7 @@ mod tests {
                 map("till", "ebb-config"), map("till", "quick"),
             ],
         }));
-        let found = config_maps(&server, &pods(&server).await).await.unwrap();
+        let found = config_maps(&server, &pods(&server, &by_default()).await).await.unwrap();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let names = found
             .iter()

@@ -45,7 +45,7 @@ macro_rules! reasons {
 
 reasons! {
     Malformed "malformed" "It has no list of containers, or a list where an object belongs."
-    TooLarge "too-large" "It has more than 500 containers, or what decides about a sidecar takes more than 2 MiB."
+    TooLarge "too-large" "It has more than 500 containers; or, with the webhook, the fields that injection reads take more than 2 MiB."
     AlreadyInjected "already-injected" "It has its sidecar."
     Disabled "disabled" "The pod's label, or the namespace's and none of the pod, says `disabled`."
     NotLabelled "not-labelled" "Neither the pod nor its namespace asks for a cache."

@@ -121,8 +121,8 @@ impl Wishes {
                 match wishes.warnings.len() {
                     MOST_WARNINGS => wishes.warnings.push("more annotations are ignored".to_owned()),
                     0..MOST_WARNINGS => {
-                        let shown = &value[..value.floor_char_boundary(VALUE_BYTES)];
-                        wishes.warnings.push(format!("annotation {PREFIX}{name} ({shown:?}) is ignored: {must}"));
+                        let shown = if value.len() > VALUE_BYTES { String::new() } else { format!(" ({value:?})") };
+                        wishes.warnings.push(format!("annotation {PREFIX}{name}{shown} is ignored: {must}"));
                     }
                     _ => {}
                 }
@@ -418,6 +418,16 @@ mod tests {
             assert_eq!(wishes.container["startupProbe"]["failureThreshold"], 60, "{text}");
             assert!(wishes.warnings[0].ends_with("it must be 1s to 1h; a number without a unit is in seconds"));
         }
+    }
+
+    #[test]
+    fn annotation_that_is_too_long_is_named_without_its_value() {
+        for (bytes, warnings) in [(4096, 0), (4097, 1)] {
+            let wishes = read("image", &"x".repeat(bytes));
+            assert_eq!(wishes.warnings.len(), warnings, "{bytes} bytes");
+        }
+        let said = &read("image", &"x".repeat(4097)).warnings[0];
+        assert_eq!(said, "annotation config.ebb-cache.io/image is ignored: it must have at most 4096 bytes");
     }
 
     #[test]

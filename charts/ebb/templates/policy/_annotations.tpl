@@ -96,6 +96,9 @@ meaning, memory_limit_fits whether it counts. */}}
   expression: >-
     string(variables.annotations[?"config.ebb-cache.io/{{ $name }}"].or(
     variables.inherited[?"config.ebb-cache.io/{{ $name }}"]).orValue(""))
+- name: {{ replace "-" "_" $name }}_is_short
+  expression: >-
+    size(bytes(variables.{{ replace "-" "_" $name }})) <= {{ include "ebb.annotationBytes" . }}
 {{- with $annotation.as }}
 - name: {{ replace "-" "_" $name }}_read
   expression: >-
@@ -103,7 +106,7 @@ meaning, memory_limit_fits whether it counts. */}}
 {{- end }}
 - name: {{ replace "-" "_" $name }}_fits
   expression: >-
-    {{ include "ebb.celIsAsked" $name }} &&
+    {{ include "ebb.celIsAsked" $name }} && variables.{{ replace "-" "_" $name }}_is_short &&
     {{ include "ebb.celOf" (dict "name" $name "expression" $annotation.fits) }}
 {{- end }}
 {{- end }}
@@ -117,6 +120,11 @@ variables.{{ replace "-" "_" .name }}_fits ? {{ include "ebb.celOf" (dict "name"
 {{- define "ebb.celOr" -}}
 {{- printf "cel:%s" (include "ebb.celAsked" .) }}
 {{- end }}
+
+{{/* The longest value of an annotation that is read, in bytes, and the most containers of a pod that gets a sidecar: the
+webhook has the same bounds. */}}
+{{- define "ebb.annotationBytes" -}}4096{{- end }}
+{{- define "ebb.mostContainers" -}}500{{- end }}
 
 {{/* Those that the sidecar itself follows, and says what is wrong with them. */}}
 {{- define "ebb.followedAnnotations" -}}
