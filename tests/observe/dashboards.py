@@ -136,6 +136,10 @@ def fleet():
                 [("sum by (method) (rate(ebb_requests_total[5m])) > 0", "{{method}}")], 12)
     board.panel("timeseries", "Misses by reason", "A second.", "reqps",
                 [("sum by (reason) (rate(ebb_misses_total[5m]))", "{{reason}}")], 12)
+    board.panel("timeseries", "Rejections", "Connections and calls that the transports ended, a second, by kind.", "none",
+                [("sum by (kind) (rate(ebb_transport_rejections_total[5m]))", "{{kind}}")], 12, defaults={"min": 0})
+    board.panel("timeseries", "Log lines dropped", "A second: the ten sidecars whose standard error nobody reads in time.", "none",
+                [("topk(10, rate(ebb_log_lines_dropped_total[5m]))", "{{namespace}}/{{pod}}")], 12, defaults={"min": 0})
     board.panel("table", "Sidecars", "Each with its figures; the pod's dashboard shows one of them.", "none",
                 [("sum by (namespace, pod) (ebb_memory_used_bytes)", "used"),
                  ("sum by (namespace, pod) (ebb_memory_limit_bytes)", "limit"),
@@ -212,6 +216,17 @@ def pod():
                 [('sum by (code) (rate(ebb_requests_total{code!="ok"}[5m])) > 0', "{{code}}"), ("sum by (reason) (rate(ebb_refusals_total[5m])) > 0", "refused: {{reason}}")], 8)
     board.panel("timeseries", "Connections and calls", "Open now, and accepted a second.", "none",
                 [("sum(ebb_open_connections)", "connections"), ("sum(ebb_open_calls)", "calls"), ("sum(rate(ebb_accepted_connections_total[5m]))", "accepted/s")], 8)
+    board.row("Connections and log")
+    board.panel("timeseries", "Connections of their bound", "A connection above 256 (`connections`), or 64 of the HTTP listener, closes another one.", "none",
+                [("sum(ebb_open_connections)", "data"), ("sum(ebb_http_connections)", "HTTP")], 8, defaults={"min": 0})
+    board.panel("timeseries", "Rejections", "Connections and calls that the transport ended, a second, by kind.", "none",
+                [("sum by (kind) (rate(ebb_transport_rejections_total[5m]))", "{{kind}}")], 8, defaults={"min": 0})
+    board.panel("timeseries", "Closed by the HTTP listener", "Connections a second, by reason.", "none",
+                [("sum by (reason) (rate(ebb_http_closed_connections_total[5m]))", "{{reason}}")], 8, defaults={"min": 0})
+    board.panel("timeseries", "Memory of connections", "Charged to requests and responses that are being handled.", "bytes",
+                [("sum(ebb_in_flight_bytes)", "in flight"), ("sum(ebb_http_in_flight_bytes)", "HTTP listener")], 8, defaults={"min": 0})
+    board.panel("timeseries", "Log lines dropped", "A second: nobody has read standard error in time.", "none",
+                [("sum(rate(ebb_log_lines_dropped_total[5m]))", "lines")], 8, defaults={"min": 0})
     board.panel("timeseries", "Configuration", "Its generation, and whether what is on disk is in force.", "none",
                 [("max(ebb_config_generation)", "generation"), ("min(ebb_config_good)", "good")], 8, custom={"lineInterpolation": "stepAfter"})
     return board
