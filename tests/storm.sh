@@ -5,8 +5,7 @@
 #   EBB_STORM_SECONDS=30 tests/storm.sh
 set -eu
 seconds=${EBB_STORM_SECONDS:-5}
-program=${EBB_PROGRAM:-${CARGO_TARGET_DIR:-target}/debug/ebb}
-[ -x "$program" ] || cargo build --locked
+. tests/lib/server.sh
 
 if [ -w /sys/fs/cgroup/memory ]; then # v1
   parent=/sys/fs/cgroup/memory$(sed -n 's/^[0-9]*:memory://p' /proc/self/cgroup)
@@ -33,15 +32,11 @@ for mib in 64 128 256; do
   group=$parent/ebb-storm-$$-$mib
   mkdir "$group"
   echo $((mib << 20)) >"$group/$limit_file"
-  sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' sh "$group" \
-    "$program" serve --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --http-listen 127.0.0.1:0 >"$work/said" 2>"$work/log" &
-  server=$!
-  for _ in $(seq 200); do
-    grep -q listening "$work/said" && break
-    read -rt 0.05 <> <(:) || true
-  done
-  data=$(sed -E 's/.*data=([^ ]+).*/\1/' "$work/said")
-  admin=$(sed -E 's/.*admin=([^ ]+).*/\1/' "$work/said")
+  # shellcheck disable=SC2016 # the inner shell enters the cgroup
+  server_command=(sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' sh "$group")
+  server_start "$work"
+  data=$(server_address "$work" data)
+  admin=$(server_address "$work" admin)
   said=$("$program" bench storm --addr "$data" --seconds "$seconds")
   kill -0 "$server" || { echo "killed at $mib MiB"; dmesg 2>/dev/null | tail -3; exit 1; }
   kills=$(cat "$group"/memory.oom_control "$group"/memory.events 2>/dev/null | sed -n 's/^oom_kill //p')

@@ -16,16 +16,10 @@ if [ ! -d "$jars" ]; then
   mv "$jars.part" "$jars"
 fi
 work=$(mktemp -d)
-trap 'kill "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
-program=${EBB_PROGRAM:-${CARGO_TARGET_DIR:-target}/debug/ebb}
-[ -x "$program" ] || cargo build --locked
-"$program" serve --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --http-listen 127.0.0.1:0 \
-  --socket "$work/ebb.sock" >"$work/said" 2>"$work/log" &
-server=$!
-for _ in $(seq 200); do
-  grep -q listening "$work/said" && break
-  read -rt 0.05 <> <(:) || true
-done
-data=$(sed -E 's/.*data=([^ ]+).*/\1/' "$work/said")
+server=0
+trap '[ "$server" = 0 ] || kill "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
+. tests/lib/server.sh
+server_start "$work" --socket "$work/ebb.sock"
+data=$(server_address "$work" data)
 javac -d "$work/classes" -cp "$jars/*" "$here/java/Client.java"
 java -cp "$work/classes:$jars/*" Client "$data" "unix:$work/ebb.sock"

@@ -15,17 +15,11 @@ if [ ! -x "$cache/python/bin/python" ]; then
   "$cache/python/bin/pip" install --quiet "grpcio==$version" "grpcio-tools==$version"
 fi
 work=$(mktemp -d)
-trap 'kill "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
-program=${EBB_PROGRAM:-${CARGO_TARGET_DIR:-target}/debug/ebb}
-[ -x "$program" ] || cargo build --locked
-"$program" serve --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0 --http-listen 127.0.0.1:0 \
-  --socket "$work/ebb.sock" >"$work/said" 2>"$work/log" &
-server=$!
-for _ in $(seq 200); do
-  grep -q listening "$work/said" && break
-  read -rt 0.05 <> <(:) || true
-done
-data=$(sed -E 's/.*data=([^ ]+).*/\1/' "$work/said")
+server=0
+trap '[ "$server" = 0 ] || kill "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
+. tests/lib/server.sh
+server_start "$work" --socket "$work/ebb.sock"
+data=$(server_address "$work" data)
 
 # As somebody would in a folder of their own, with the contract in it.
 export PATH=$cache/python/bin:$PATH
