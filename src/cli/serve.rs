@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 /// Run the sidecar.
 #[derive(Args, Debug)]
+#[allow(rustdoc::broken_intra_doc_links, reason = "clap prints these comments as they are, brackets included")]
 #[command(after_help = "\
 Every flag can be given as an environment variable (--max-memory: EBB_MAX_MEMORY), and every other knob too: see
 docs/configuration.md.

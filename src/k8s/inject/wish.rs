@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// An annotation that is read when the sidecar is put into the pod: its name, what it must be, what it does.
 pub(super) const ANNOTATIONS: &[(&str, &str, &str)] = &[
-    ("additional-env", "`NAME=value`, several separated by commas", "More environment variables of the sidecar."),
+    ("additional-env", "`NAME=value`, at most 100 separated by commas", "More environment variables of the sidecar."),
     ("admin-port", PORT, "Port for operators, on loopback."),
     ("app-containers", NAMES, "The containers that get `EBB_ADDR` and the socket; all if it is not there."),
     (
@@ -68,6 +68,8 @@ const ID: &str = "1 to 2147483647";
 
 /// The longest value of an annotation, in bytes.
 const VALUE_BYTES: usize = 4 << 10;
+/// Variables of one `additional-env`: the API server bounds what a policy may compute.
+const MOST_VARIABLES: usize = 100;
 /// Warnings about one pod; one more says that there are others.
 const MOST_WARNINGS: usize = 20;
 
@@ -230,7 +232,7 @@ impl Wishes {
                 && !name.starts_with(|c: char| c.is_ascii_digit())
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         };
-        if !pairs.iter().all(|(name, _)| is_variable(name)) {
+        if pairs.len() > MOST_VARIABLES || !pairs.iter().all(|(name, _)| is_variable(name)) {
             return None;
         }
         pairs.into_iter().for_each(|(name, value)| self.set_env(name, value.to_owned()));

@@ -34,7 +34,7 @@ use tokio_rustls::TlsAcceptor;
 const BODY: usize = 8 << 20;
 /// Connections open at a time; an API server needs a few.
 const CONNECTIONS: usize = 64;
-/// Memory of all connections with their calls, in bytes: a quarter of the chart's limit.
+/// Memory of all connections with their calls, in bytes: a quarter of 64 MiB, the least limit that the chart takes.
 const MAX_BYTES: u64 = 16 << 20;
 /// Memory of a connection that has sent nothing yet, and of one with a TLS session and HTTP/2, in bytes.
 const SILENT_BYTES: u64 = 4 << 10;

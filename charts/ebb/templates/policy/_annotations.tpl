@@ -2,8 +2,8 @@
 sentence "it must be". Where .as is set, it is a CEL expression of `value` too, and its result is `read` in .fits. */}}
 {{- define "ebb.policyAnnotations" -}}
 additional-env:
-  fits: value.split(",").all(pair, pair.trim().matches("(?s)^[A-Za-z_][A-Za-z0-9_]*=.*$"))
-  must: NAME=value, several separated by commas
+  fits: size(value.split(",")) <= 100 && value.split(",").all(pair, pair.trim().matches("(?s)^[A-Za-z_][A-Za-z0-9_]*=.*$"))
+  must: NAME=value, at most 100 separated by commas
 admin-port: &port
   fits: value.matches("^[0-9]{1,5}$") && int(value) >= 1024 && int(value) <= 65535
   must: 1024 to 65535
