@@ -347,7 +347,8 @@ async fn pipes_that_are_written_and_never_read_hold_little_and_the_largest_are_e
     eventually("some are ended", async || refusals() > 0).await;
     assert!(is_answered(&mut other).await, "others are served");
     let held = in_flight(&admin).await;
-    assert!(held > MIB / 4 && held < 5 * MIB, "{held}");
+    // What is unread, and the messages of the calls that run.
+    assert!(held > MIB / 4 && held < 8 * MIB, "{held}");
     assert!(ebb.rss_bytes() < 64 << 20, "it keeps to its limit: {} MiB", ebb.rss_bytes() >> 20);
     let mut ended = 0;
     for mut pipe in pipes {
