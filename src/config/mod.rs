@@ -64,7 +64,7 @@ pub struct Boot {
     pub connections: u32,
     /// Calls at a time on one connection.
     pub streams: u32,
-    /// Flow-control window of one call, at most: those of all calls of a connection fit into a quarter of the in-flight bytes.
+    /// Flow-control window of one call, at most: less under a small limit, but 32 KiB at least.
     pub stream_window: ByteSize,
     /// How long a client may take to say that it speaks HTTP/2.
     pub handshake_timeout: Span,
@@ -411,7 +411,7 @@ impl Config {
         within("connections", self.boot.connections.into(), 1, 65_536);
         within("streams", self.boot.streams.into(), 1, 65_536);
         within("maxValue (bytes)", self.boot.max_value.0, 1, 3_584 << 10);
-        within("streamWindow (bytes)", self.boot.stream_window.0, 8 << 10, (1 << 31) - 1);
+        within("streamWindow (bytes)", self.boot.stream_window.0, 32 << 10, (1 << 31) - 1);
         within("headerList (bytes)", self.boot.header_list.0, 1 << 10, 1 << 20);
         within("defaultMemory (bytes)", self.boot.default_memory.0, 16 << 20, 1 << 44);
         within("pacing.stepMicros", self.tuning.pacing.step_micros.into(), 10, 1_000);

@@ -99,7 +99,10 @@ class Client:
         while at < len(data) or (end and not data):
             step = min(16_384, len(data) - at, self.window, stream_window)
             if step <= 0 and data:
+                before = self.peer_stream_window
                 kind, _, of, payload = self.read_frame()
+                # New settings change the windows of open streams, too (RFC 9113, 6.9.2).
+                stream_window += self.peer_stream_window - before
                 if kind == WINDOW_UPDATE and of == number:
                     stream_window += int.from_bytes(payload, "big")
                 elif kind == RST_STREAM and of == number:

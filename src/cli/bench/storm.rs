@@ -13,8 +13,8 @@ use clap::Args;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 
 /// Write as fast as a server takes it, beside clients that do not read and thousands of calls at once.
 #[derive(Args, Debug)]
@@ -115,6 +115,15 @@ async fn storm(args: StormArgs) -> Result<(), Failure> {
     ))
 }
 
+/// Whether a server that is full or too busy has turned a call away: with a status, or before it was one.
+fn is_refusal(status: &Status) -> bool {
+    let is_refused_stream = |error: &(dyn std::error::Error + 'static)| {
+        error.downcast_ref::<h2::Error>().is_some_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    };
+    let mut sources = std::iter::successors(std::error::Error::source(status), |error| error.source());
+    matches!(status.code(), Code::ResourceExhausted | Code::DeadlineExceeded) || sources.any(is_refused_stream)
+}
+
 /// Calls in waves, all of a wave at once.
 async fn crowd(endpoint: Endpoint, size: usize, end: Instant) -> Result<(), Failure> {
     let mut clients = Vec::new();
@@ -132,7 +141,7 @@ async fn crowd(endpoint: Endpoint, size: usize, end: Instant) -> Result<(), Fail
         }
         while let Some(call) = calls.join_next().await {
             match call? {
-                Err(status) if status.code() != Code::ResourceExhausted => return Err(status.into()),
+                Err(status) if !is_refusal(&status) => return Err(status.into()),
                 _ => {}
             }
         }
@@ -199,7 +208,7 @@ async fn write(
                 counts.stored.fetch_add(1, Ordering::Relaxed);
                 counts.bytes.fetch_add(len, Ordering::Relaxed);
             }
-            Err(status) if status.code() == Code::ResourceExhausted => {
+            Err(status) if is_refusal(&status) => {
                 counts.refused.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
             }
@@ -207,7 +216,7 @@ async fn write(
         }
         if random.u32(0..8) == 0 {
             match client.get(GetRequest { key, ..GetRequest::default() }).await {
-                Err(status) if status.code() != Code::ResourceExhausted => return Err(status.into()),
+                Err(status) if !is_refusal(&status) => return Err(status.into()),
                 _ => {}
             }
         }

@@ -10,8 +10,9 @@ pub(in crate::grpc) const CALL_BYTES: u64 = 8 << 10;
 pub(super) const QUEUED_CALL_BYTES: u64 = 3 << 10;
 /// Headers that are part of what a call costs, in bytes.
 const USUAL_HEADER_BYTES: u64 = 2 << 10;
-/// The least flow-control window of a call, in bytes.
-const LEAST_WINDOW_BYTES: u32 = 8 << 10;
+/// The least flow-control window of a call, in bytes: small messages arrive whole, and a large one needs no more than a
+/// round trip for every 16 KiB.
+const LEAST_WINDOW_BYTES: u32 = 32 << 10;
 /// Calls that every connection may have open, and the number of connections up to which all have the same share.
 pub(super) const FEWEST_STREAMS: u32 = 8;
 const FEW_CONNECTIONS: u64 = 16;
@@ -19,7 +20,7 @@ const FEW_CONNECTIONS: u64 = 16;
 impl InFlight {
     /// What calls that wait to run may take, in bytes.
     fn max_queued(&self) -> u64 {
-        2 * self.max()
+        self.max() + self.max() / 2
     }
 
     /// Wakes one connection with calls that wait to run.

@@ -6,7 +6,7 @@
 //!  ┌──────────────── large messages ────────────────┐┌── only small ones ──┐
 //!  └──────────────────── 3/4 ───────────────────────┘└──────── 1/4 ────────┘
 //!  requests of calls that wait, or whose client reads no answers: as much as `max` besides
-//!  open calls: half of `max` for those that run, twice as much as `max` for those that wait to run
+//!  open calls: half of `max` for those that run, one and a half times `max` for those that wait to run
 //! ```
 //! Of the bytes in flight a connection may hold at most twice what is free, so clients that stop reading never hold all:
 //! dynamic thresholds, as A. K. Choudhury and E. L. Hahne gave the queues of a switch in "Dynamic Queue Length Thresholds
@@ -15,7 +15,7 @@
 //!
 //! A message *reserves* its whole size, which decides whose turn it is, and *charges* to the ledger what is there of it:
 //! who announces 3 MiB and sends 100 bytes takes a place in the queue, not memory. While a message waits, its client may
-//! send one flow-control window of it; the windows of all calls of a connection fit into a quarter of `max`, and the window
+//! send one flow-control window of it; the windows of all calls of a connection fit into a quarter of `max` (each has 32 KiB at least), and the window
 //! of the connection is their sum, so calls that wait never keep the one that does not from its data.
 
 mod calls;

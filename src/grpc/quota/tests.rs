@@ -161,17 +161,17 @@ fn the_calls_of_all_connections_fit_what_may_wait() {
         streams.push(quota.streams(100));
         open.push(quota);
     }
-    assert_eq!((streams[0], streams[15], streams[299]), (100, 100, 9));
-    assert_eq!(open[0].streams(1_000), FEWEST_STREAMS.max(9));
+    assert_eq!((streams[0], streams[15], streams[299]), (100, 100, 8));
+    assert_eq!(open[0].streams(1_000), FEWEST_STREAMS);
 }
 
 #[test]
 fn windows_of_all_calls_fit_a_quarter_of_the_bytes_in_flight() {
     for (max, most, expected) in [
         (16 * MIB, 128 << 10, 41_943),
-        (4 * MIB, 128 << 10, 10_485),
+        (8 * MIB, 128 << 10, 32 << 10),
         (256 * MIB, 128 << 10, 128 << 10),
-        (MIB, 128 << 10, 8 << 10),
+        (MIB, 128 << 10, 32 << 10),
         (MIB, 4 << 10, 4 << 10),
     ] {
         let (_, all) = in_flight(max, max);
