@@ -98,9 +98,12 @@ impl Frames {
         self.budget.is_spent(written, now)
     }
 
-    /// Whether the next bytes are the payload of a large frame that is no header block.
-    pub(super) fn is_in_payload(&self) -> bool {
-        matches!(self.state, State::Skip { left } if left >= LARGE_BYTES)
+    /// How many of the next bytes are the payload of a large frame that is no header block.
+    pub(super) fn payload_left(&self) -> usize {
+        match self.state {
+            State::Skip { left } if left >= LARGE_BYTES => left,
+            _ => 0,
+        }
     }
 
     /// The first byte of the stream that a later byte may still change.

@@ -173,7 +173,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                 return Poll::Pending; // for ever: the connection is being closed
             }
             let allowed = this.activity.allowed.load(Ordering::Relaxed);
-            if allowed == 0 || this.activity.waiting_headers.load(Ordering::Relaxed) > WAITING_HEADER_BYTES {
+            let payload = this.frames.payload_left();
+            if (allowed == 0 && payload == 0)
+                || this.activity.waiting_headers.load(Ordering::Relaxed) > WAITING_HEADER_BYTES
+            {
                 cx.waker().wake_by_ref(); // after the calls that wait have been taken over, and others have worked
                 return Poll::Pending;
             }
@@ -192,12 +195,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                 this.held = held;
                 continue;
             }
-            let most = if allowed < READ_BYTES as u64 {
-                allowed as usize
-            } else if this.frames.is_in_payload() {
-                LARGE_READ_BYTES
-            } else {
-                READ_BYTES
+            let most = match (payload, allowed) {
+                (0, _) => (allowed as usize).min(READ_BYTES),
+                (_, u64::MAX) => LARGE_READ_BYTES,
+                // Data decodes to no headers: a call that runs gets on while those that wait are too many.
+                _ => payload.min(LARGE_READ_BYTES),
             };
             let mut space = [const { MaybeUninit::uninit() }; LARGE_READ_BYTES];
             let mut buffer = ReadBuf::uninit(&mut space[..into.remaining().min(most)]);

@@ -42,16 +42,22 @@ impl InFlight {
 }
 
 impl Quota {
-    /// Whether the connection should let others work before it reads more.
+    /// Whether the connection should let others work before it reads more: calls that wait to run fill half of their room,
+    /// and this connection has more of them than its share.
     pub(in crate::grpc) fn is_crowded(&self) -> bool {
-        self.all.queued.load(Ordering::Relaxed) > self.all.max_queued() / 2
+        let half = self.all.max_queued() / 2;
+        self.all.queued.load(Ordering::Relaxed) > half
+            && self.queued.load(Ordering::Relaxed) > half / self.connections().max(FEW_CONNECTIONS)
+    }
+
+    fn connections(&self) -> u64 {
+        lock(&self.all.connections).len() as u64
     }
 
     /// Calls that a new connection may have open, of at most `most`: so many that those of all open connections may wait
     /// to run together.
     pub(in crate::grpc) fn streams(&self, most: u32) -> u32 {
-        let open = lock(&self.all.connections).len() as u64;
-        let share = self.all.max_queued() / QUEUED_CALL_BYTES / open.max(FEW_CONNECTIONS);
+        let share = self.all.max_queued() / QUEUED_CALL_BYTES / self.connections().max(FEW_CONNECTIONS);
         u32::try_from(share).unwrap_or(u32::MAX).clamp(FEWEST_STREAMS.min(most), most)
     }
 

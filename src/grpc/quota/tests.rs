@@ -190,3 +190,14 @@ fn who_holds_unread_requests_leaves_room_for_others() {
     drop(held);
     assert!(second.may_hold(8 * MIB).is_ok());
 }
+
+#[test]
+fn only_who_fills_the_queue_has_to_let_others_work() {
+    let (_, all) = in_flight(4 * MIB, MIB);
+    let (greedy, honest) = (connection(&all), connection(&all));
+    let _own: Vec<_> = (0..8).map(|_| honest.try_queue(0).expect("its place")).collect();
+    let queue: Vec<_> = std::iter::from_fn(|| greedy.try_queue(0)).collect();
+    assert_eq!((greedy.is_crowded(), honest.is_crowded()), (true, false));
+    drop(queue);
+    assert!(!greedy.is_crowded());
+}
