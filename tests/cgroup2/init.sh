@@ -83,11 +83,12 @@ metric() { wget -qO- http://127.0.0.1:7072/metrics 2>/dev/null | sed -n "s/^$1 /
 limit_is() { [ "$(metric ebb_memory_limit_bytes)" = "$(mib "$1")" ]; }
 expect_limit() { within 5 limit_is "$1" || problem "the server's limit is $(metric ebb_memory_limit_bytes), not $1 MiB"; }
 used_below() { [ "$(cat "$group/memory.current")" -le "$(mib "$1")" ]; }
-# Expects the program below a limit within 2 s on a real processor: an emulated one has 5 s, and the figures say how long it took.
-expect_used_below() { # MiB
+# Expects the program below a limit within 2 s on a real processor: an emulated one has 5 s, or what is given, and the figures
+# say how long it took.
+expect_used_below() { # MiB, seconds
   before=$(in_mib "$(cat "$group/memory.current")")
   began=$(uptime_ms)
-  within 5 used_below "$1" || problem "$before MiB did not fall below $1 MiB within 5 s"
+  within "${2:-5}" used_below "$1" || problem "$before MiB did not fall below $1 MiB within ${2:-5} s"
   figure "$before to $(in_mib "$(cat "$group/memory.current")") MiB in $(($(uptime_ms) - began)) ms"
 }
 expect_events() { # name, most
@@ -110,8 +111,7 @@ storm() { # MiB
   until [ $((${now:=$from} - from)) -ge "$(mib "$1")" ] && [ "$(evictions)" != 0 ]; do
     rounds=$((rounds + 1))
     [ $rounds -le 40 ] || { problem "the storm is too weak: $(in_mib $((now - from))) MiB written"; break; }
-    # An emulated processor may be too slow for the server's deadline of a request.
-    round 16 $rounds || case $said in *'no progress within'*) ;; *) problem "the storm failed: $said"; break ;; esac
+    round 16 $rounds || { problem "the storm failed: $said"; break; }
     now=$(written)
   done
   figure "$(in_mib $((now - from))) MiB written, $(evictions) entries evicted"
@@ -196,9 +196,10 @@ resized() {
     round 16 $((100 + rounds)) || { problem "the storm failed: $said"; break; }
   done
   ! used_below 80 || problem 'the new room is not used'
-  # memory.high can be lowered below use by anyone: the kernel throttles and reclaims, it does not kill.
+  # memory.high can be lowered below use by anyone: the kernel throttles and reclaims, it does not kill. Threads
+  # that take memory sleep for up to 2 s each time, those that give it back among them.
   mib 64 >"$group/memory.high"
-  expect_used_below 64
+  expect_used_below 64 30
   expect_limit 64
   storm 64
   end 'limit raised from 64 to 128 MiB, memory.high lowered to 64 MiB below use'
