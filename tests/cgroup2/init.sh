@@ -121,10 +121,18 @@ storm() { # MiB
 evictions() { metric ebb_evictions_total; }
 # Writes as fast as an emulated processor can.
 write_for() { said=$(ebb bench storm --seconds "$1" --calls 0 --stalled 0 --medium 100 --large 0 --seed "$2" 2>&1); }
-# Whether nothing was evicted for a second.
+# Seconds that the governor has watched the memory for.
+watched() {
+  wget -qO- http://127.0.0.1:7072/metrics 2>/dev/null | sed -n 's/^ebb_regime_seconds_total{.*} //p' |
+    awk '{ sum += $1 } END { printf "%d", sum }'
+}
+watched_beyond() { [ "$(watched)" -gt "$1" ]; }
+# Waits until the governor has watched for $1 seconds more.
+watch_on() { within 20 watched_beyond $(($(watched) + $1 - 1)) || problem 'the governor does not read on'; }
+# Whether nothing is evicted while the governor watches for a second.
 settled() {
   then=$(evictions)
-  sleep 1
+  watch_on 2
   [ "$(evictions)" = "$then" ]
 }
 # The storm is strong enough: a server that does not know its limit is killed by it.
@@ -314,7 +322,7 @@ page_cache() {
   before=$(evictions)
   sh -c "$IN_GROUP" sh "$group" sh -c 'dd if=/dev/zero of=/tmp/mounted/file bs=1M count=100 2>/dev/null
     for turn in 1 2 3; do cat /tmp/mounted/file; done' >/dev/null
-  sleep 2 # some ticks of the governor
+  watch_on 3
   cached=$(sed -n 's/^file //p' "$group/memory.stat")
   figure "$(in_mib "$cached") MiB of page cache, $entries entries before, $(metric ebb_entries) after"
   [ "$cached" -gt "$(mib 8)" ] || problem 'no page cache is charged to the group'

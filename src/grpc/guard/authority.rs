@@ -1,4 +1,4 @@
-//! Authorities that `h2` accepts, in place of those that it refuses.
+//! Replaces an authority that `h2` refuses by one that it accepts.
 //!
 //! A replacement has as many characters as the original and as many encoded octets, so that frames keep their lengths and
 //! the HPACK tables of both ends stay alike. In plain every character takes an octet. In Huffman code a character that no

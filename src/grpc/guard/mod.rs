@@ -198,7 +198,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
             let most = match (payload, allowed) {
                 (0, _) => (allowed as usize).min(READ_BYTES),
                 (_, u64::MAX) => LARGE_READ_BYTES,
-                // Data decodes to no headers: a call that runs gets on while those that wait are too many.
+                // A payload holds no headers, so the running calls receive theirs even while the queue is crowded.
                 _ => payload.min(LARGE_READ_BYTES),
             };
             let mut space = [const { MaybeUninit::uninit() }; LARGE_READ_BYTES];

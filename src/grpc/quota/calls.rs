@@ -54,15 +54,14 @@ impl Quota {
         lock(&self.all.connections).len() as u64
     }
 
-    /// Calls that a new connection may have open, of at most `most`: so many that those of all open connections may wait
-    /// to run together.
+    /// Calls that a new connection may have open, at most `most`: its share of the queue in which calls wait to run.
     pub(in crate::grpc) fn streams(&self, most: u32) -> u32 {
         let share = self.all.max_queued() / QUEUED_CALL_BYTES / self.connections().max(FEW_CONNECTIONS);
         u32::try_from(share).unwrap_or(u32::MAX).clamp(FEWEST_STREAMS.min(most), most)
     }
 
     /// The flow-control window of a call, in bytes, of at most `most`, on a connection with `streams` of them: what its
-    /// client may send while all of them wait fits into a quarter of the bytes in flight.
+    /// client may send while all of them wait fits into a quarter of the bytes in flight, if that leaves 32 KiB for each.
     pub(in crate::grpc) fn window(&self, streams: u32, most: u32) -> u32 {
         let share = self.all.max() / 4 / u64::from(streams.max(1));
         u32::try_from(share).unwrap_or(u32::MAX).clamp(LEAST_WINDOW_BYTES.min(most), most)

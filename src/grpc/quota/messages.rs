@@ -1,4 +1,4 @@
-//! Messages: each reserves its whole size when it is its turn, and charges what is there of it.
+//! Messages: each reserves its whole size when its turn comes, and charges the bytes that have arrived.
 
 use super::{InFlight, Quota, lock};
 use crate::cache::Refusal;
