@@ -53,7 +53,7 @@ fn every_problem_of_a_file_is_named_at_once() {
 fn unknown_keys_half_files_and_files_of_something_else_are_refused() {
     let (code, said) = check("watermarks: { hihg: 90 }\n");
     assert_eq!(code, 64);
-    assert!(said.contains("watermarks.hihg is not a knob; did you mean watermarks.high?"), "{said}");
+    assert!(said.contains("watermarks.hihg is not a setting; did you mean watermarks.high?"), "{said}");
     assert!(check("watermarks: { low: 5").1.contains("not YAML"));
     assert!(check("- a\n- b\n").1.contains("the file must hold keys and values"));
     let (code, said) = check("watermarks: { critical: 100% }\n");
@@ -90,7 +90,7 @@ fn null_and_empty_sections_are_not_given() {
         assert_eq!(printed(text, &["watermarks.low", "maxMemory"]), ["88%", "64Mi"], "{text}");
     }
     assert!(
-        check("watermark:\n").1.contains("watermark is not a knob"),
+        check("watermark:\n").1.contains("watermark is not a setting"),
         "a name that is wrong is wrong without a value"
     );
     let (code, said) = check("watermarks: 90\n");

@@ -367,7 +367,7 @@ fn place(tree: &mut Value, key: &str, value: Value) {
 fn unknown(key: &str, known: &Leaves, file: &str) -> String {
     let nearest = known.keys().min_by_key(|candidate| distance(candidate, key)).expect("there are knobs");
     let hint = if distance(nearest, key) <= 3 { format!("; did you mean {nearest}?") } else { String::new() };
-    format!("{file}: {key} is not a knob{hint}")
+    format!("{file}: {key} is not a setting{hint}")
 }
 
 /// Levenshtein's distance.
