@@ -11,6 +11,7 @@ import pathlib
 import statistics
 import struct
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "attacks"))
 import data_port
@@ -18,6 +19,7 @@ import wire
 from cgroup import Cgroup, cache
 
 MIB = 96
+SECONDS = 3
 # grpc-status: 8, as a client reads it of a call that was refused.
 REFUSED = b"\x88" + wire.literal("content-type", "application/grpc") + wire.literal("grpc-status", "8")
 
@@ -69,10 +71,13 @@ def honest(address, over, figures):
 
 
 def attack(name, address):
-    try:
-        data_port.ATTACKS[name](address)
-    except (OSError, AssertionError):
-        pass  # the sink may close, or carry out what a server refuses
+    """Short attacks again and again, so that every figure is of some seconds."""
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        try:
+            data_port.ATTACKS[name](address)
+        except (OSError, AssertionError):
+            pass  # the sink may close, or carry out what a server refuses
 
 
 def beside(name, target, server):

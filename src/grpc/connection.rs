@@ -10,7 +10,7 @@ use super::connections::Connections;
 use super::drain::{Stage, reached};
 use super::guard::{Activity, Guarded, MAX_HEADER_LIST_BYTES, first_bytes};
 use super::http2::{Accepting, Dispatch};
-use super::quota::{InFlight, Quota};
+use super::quota::{HeaderBlock, InFlight, Quota};
 use super::services::Services;
 use super::unread::Unread;
 use bytes::Bytes;
@@ -71,13 +71,16 @@ where
         .max_concurrent_streams(streams)
         // A client whose deadline ends gives up all its calls at once, those that wait to be accepted among them.
         .max_pending_accept_reset_streams(streams as usize)
+        // `h2` keeps a stream that was refused, some 1 KiB, for a second.
+        .max_concurrent_reset_streams(KEPT_RESET_STREAMS)
         .initial_window_size(window)
         .initial_connection_window_size(window.saturating_mul(streams).clamp(DEFAULT_WINDOW, MAX_WINDOW))
         .data_frame_budget(SMALL_FRAMES * SMALL_FRAME_BYTES)
         // Longer than what is served, so that a call with too much metadata gets an answer and its connection lives.
         .max_header_list_size(MAX_HEADER_LIST_BYTES as u32)
         .max_send_buffer_size(SEND_BUFFER_BYTES);
-    let handshake = builder.handshake::<_, Bytes>(Guarded::new(stream, &first, is_local, activity.clone()));
+    let guarded = Guarded::new(stream, &first, is_local, activity.clone(), HeaderBlock::new(quota.clone()));
+    let handshake = builder.handshake::<_, Bytes>(guarded);
     let Ok(Ok(mut h2)) = timeout(limits.handshake_timeout, handshake).await else { return };
     let pings = h2.ping_pong().filter(|_| !is_local);
     let dispatch = Dispatch {
@@ -106,6 +109,9 @@ const QUIET: Duration = Duration::from_millis(40);
 
 /// What h2 takes for one stream before it waits for the client, in bytes.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
+
+/// Streams that the server has ended before their client has, and that are remembered.
+const KEPT_RESET_STREAMS: usize = 8;
 
 /// Small frames that a connection may have unread: far beyond what a pipe announces.
 const SMALL_FRAMES: usize = 32 << 10;

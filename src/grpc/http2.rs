@@ -10,7 +10,7 @@ use super::MAX_METADATA_ENTRIES;
 use super::call::Calls;
 use super::deadline::Deadline;
 use super::drain::{self, Leave, Stage};
-use super::guard::{Activity, FIELD_BYTES, Guarded};
+use super::guard::{Activity, FIELD_BYTES, Guarded, yield_now};
 use super::measure::SHAPES;
 use super::mismatch::Mismatch;
 use super::quota::{CallQuota, Charge, Quota};
@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Sleep;
 use tonic::Status;
 
 /// Calls that are accepted before those that were are carried out.
@@ -42,6 +43,9 @@ const CROWDED_TURNS: u32 = 16;
 /// What it reads then, in bytes, and how many calls it takes over.
 const CROWDED_READ_BYTES: u64 = 1 << 10;
 const CROWDED_CALLS: usize = 16;
+/// How long a connection is left unread before it is closed for a flood of frames. Its client would come again at once, and
+/// new connections cost others more than one that waits.
+const FLOOD_PAUSE: Duration = Duration::from_secs(1);
 
 /// A connection that accepts calls, until either side ends it.
 pub(super) struct Accepting<S> {
@@ -50,7 +54,14 @@ pub(super) struct Accepting<S> {
     activity: Arc<Activity>,
     queue: VecDeque<Queued>,
     crowded_turns: u32,
-    is_closing: bool,
+    closing: Closing,
+}
+
+/// Whether a connection is being closed because of what its client sends.
+enum Closing {
+    No,
+    After(Pin<Box<Sleep>>),
+    Yes,
 }
 
 /// A call that waits to run.
@@ -66,7 +77,14 @@ struct Queued {
 impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
     /// Hands the calls of `h2` to `dispatch`; `activity` is the connection's.
     pub(super) fn new(h2: Connection<Guarded<S>, Bytes>, dispatch: Dispatch, activity: Arc<Activity>) -> Self {
-        Self { h2, dispatch: Arc::new(dispatch), activity, queue: VecDeque::new(), crowded_turns: 0, is_closing: false }
+        Self {
+            h2,
+            dispatch: Arc::new(dispatch),
+            activity,
+            queue: VecDeque::new(),
+            crowded_turns: 0,
+            closing: Closing::No,
+        }
     }
 
     /// Takes no more calls, and ends when those that are open have ended.
@@ -143,16 +161,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
     fn turn(&mut self) -> usize {
         if !self.dispatch.quota.is_crowded() {
             self.crowded_turns = 0;
-            self.activity.allow(u64::MAX);
+            self.activity.begin_turn(u64::MAX);
             return TURN_CALLS;
         }
         self.crowded_turns += 1;
         if self.crowded_turns < CROWDED_TURNS {
-            self.activity.allow(0);
+            self.activity.begin_turn(0);
             return 0;
         }
         self.crowded_turns = 0;
-        self.activity.allow(CROWDED_READ_BYTES);
+        self.activity.begin_turn(CROWDED_READ_BYTES);
         CROWDED_CALLS
     }
 
@@ -171,12 +189,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
             0 => {}
             count => self.dispatch.calls.rejected(Rejection::HeaderList, count),
         }
-        if self.activity.is_flooded() && !std::mem::replace(&mut self.is_closing, true) {
-            self.dispatch.calls.rejected(Rejection::ControlFrames, 1);
+        if let Some(rejection) = self.activity.refused() {
+            self.poll_refused(cx, rejection);
+        }
+        next
+    }
+
+    /// Closes a connection of which nothing more is read.
+    fn poll_refused(&mut self, cx: &mut Context<'_>, rejection: Rejection) {
+        if let Closing::No = self.closing {
+            self.dispatch.calls.rejected(rejection, 1);
+            let pause = if rejection == Rejection::ControlFrames { FLOOD_PAUSE } else { Duration::ZERO };
+            self.closing = Closing::After(Box::pin(tokio::time::sleep(pause)));
+        }
+        if let Closing::After(pause) = &mut self.closing
+            && pause.as_mut().poll(cx).is_ready()
+        {
+            self.closing = Closing::Yes;
             self.h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             cx.waker().wake_by_ref();
         }
-        next
     }
 }
 
@@ -227,8 +259,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Accepting<S> {
                 Poll::Pending => {}
             }
         }
-        cx.waker().wake_by_ref(); // after the calls that were taken over, and other connections
-        Poll::Pending
+        yield_now(cx) // after the calls that were taken over, and other connections
     }
 }
 

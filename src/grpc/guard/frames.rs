@@ -1,7 +1,7 @@
 //! The frames of a connection, counted as they pass (RFC 9113, section 4).
 
-use super::MAX_HEADER_LIST_BYTES;
-use super::hpack::{Size, Skimmer};
+use super::hpack::{ENTRY_BYTES, Size, Skimmer};
+use super::{FIELD_BYTES, MAX_HEADER_LIST_BYTES};
 use std::time::Instant;
 
 /// What a client says before its first frame.
@@ -23,6 +23,8 @@ const CONTROL_PER_SECOND: u64 = 256;
 const CONTROL_PER_CALL: u64 = 8;
 /// Control frames that come with a frame of data.
 const CONTROL_PER_DATA: u64 = 2;
+/// Control frames without a call or data between them after which a connection is suspect.
+const SUSPECT_FRAMES: u64 = 32;
 /// One control frame is allowed for so many bytes written: a client opens its windows again as it reads.
 const WRITTEN_BYTES_PER_CONTROL: u64 = 64;
 
@@ -98,6 +100,19 @@ impl Frames {
         self.budget.is_spent(written, now)
     }
 
+    /// Whether the connection has sent control frames of late and nothing else; at first it has not shown more.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.budget.since_work > SUSPECT_FRAMES
+    }
+
+    /// What `h2` keeps of a header block that has not ended, in bytes, at most: its fields, up to the longest list; what
+    /// it has not decoded yet, and a copy while it does.
+    pub(super) fn unfinished_bytes(&self) -> u64 {
+        let Size { fields, list_bytes } = self.skimmer.unfinished();
+        let most = list_bytes.min(MAX_HEADER_LIST_BYTES);
+        (3 * most + fields.min(most / ENTRY_BYTES) * FIELD_BYTES) as u64
+    }
+
     /// How many of the next bytes are the payload of a large frame that is no header block.
     pub(super) fn payload_left(&self) -> usize {
         match self.state {
@@ -164,11 +179,13 @@ impl Frames {
         match kind {
             DATA => {
                 self.passed.data_bytes += length as u64;
-                self.budget.earn(if length == 0 { 0 } else { CONTROL_PER_DATA });
+                if length > 0 {
+                    self.budget.work(CONTROL_PER_DATA);
+                }
                 self.skip(length)
             }
             HEADERS => {
-                self.budget.earn(CONTROL_PER_CALL);
+                self.budget.work(CONTROL_PER_CALL);
                 let (padded, ends) = (flags & PADDED != 0, flags & END_HEADERS != 0);
                 let priority = if flags & PRIORITY == 0 { 0 } else { 5 };
                 match padded {
@@ -220,6 +237,8 @@ impl Frames {
 #[derive(Debug)]
 struct Budget {
     left: u64,
+    /// Spent since the last frame that did work.
+    since_work: u64,
     is_spent: bool,
     written: u64,
     refilled_at: Instant,
@@ -227,14 +246,21 @@ struct Budget {
 
 impl Budget {
     fn new(now: Instant) -> Self {
-        Self { left: CONTROL_BURST, is_spent: false, written: 0, refilled_at: now }
+        Self { left: CONTROL_BURST, since_work: SUSPECT_FRAMES + 1, is_spent: false, written: 0, refilled_at: now }
     }
 
     fn earn(&mut self, frames: u64) {
         self.left = (self.left + frames).min(CONTROL_BURST);
     }
 
+    /// A frame did work, which `frames` control frames may come with.
+    fn work(&mut self, frames: u64) {
+        self.since_work = 0;
+        self.earn(frames);
+    }
+
     fn spend(&mut self) {
+        self.since_work += 1;
         match self.left.checked_sub(1) {
             Some(left) => self.left = left,
             None => self.is_spent = true,

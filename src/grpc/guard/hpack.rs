@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 /// The dynamic table's size that a server starts with and `h2` never raises, in bytes.
 const MAX_TABLE_BYTES: usize = 4096;
 /// What an entry of a table or of a header list counts beside its name and value, in bytes.
-const ENTRY_BYTES: usize = 32;
+pub(super) const ENTRY_BYTES: usize = 32;
 const AUTHORITY: &[u8] = b":authority";
 /// The longest Huffman-coded authority that is replaced, in octets. The path of a socket has at most 108 bytes, which
 /// percent-encoding triples.
@@ -106,6 +106,15 @@ impl Skimmer {
             self.state = State::Broken;
         }
         std::mem::take(&mut self.block)
+    }
+
+    /// What there is of a block that has not ended.
+    pub(super) fn unfinished(&self) -> Size {
+        let text = match self.state {
+            State::Text { len, left, .. } => len - left,
+            _ => 0,
+        };
+        Size { list_bytes: self.block.list_bytes + text, ..self.block }
     }
 
     /// The first byte of the stream that a later byte may still change.

@@ -6,7 +6,9 @@
 //!                              └─ control frames: a budget
 //! ```
 //! `h2` decodes whatever has arrived before it hands out the first call. So the guard lets it read little at a time, and
-//! no more header blocks than a bound before the calls they belong to have been taken over and accounted for.
+//! no more header blocks than a bound before the calls they belong to have been taken over and accounted for. A block that
+//! has not ended is charged as it grows. After each turn of a connection the others of its thread work: a client that
+//! sends much, or many frames that mean nothing, delays them by no more than that.
 //!
 //! Bytes are inspected, and changed, where the socket put them; only an unfinished Huffman-coded authority is kept back.
 
@@ -15,13 +17,15 @@ mod frames;
 mod hpack;
 mod huffman;
 
+use super::quota::HeaderBlock;
 use crate::traffic::Rejection;
 use frames::{Frames, PREFACE};
+use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -31,8 +35,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 const READ_BYTES: usize = 8 << 10;
 /// The same within the payload of a frame, which is what most bytes of a large value are.
 const LARGE_READ_BYTES: usize = 16 << 10;
+/// Bytes that a connection reads before others work.
+const TURN_BYTES: u64 = 32 << 10;
+/// Bytes of them that are no payload of a large frame: each frame costs, however short it is.
+const TURN_FRAME_BYTES: u64 = 16 << 10;
+/// The same on a connection that sends control frames alone.
+const SUSPECT_TURN_FRAME_BYTES: u64 = 1 << 10;
 /// Decoded headers that may wait to be taken over before reading pauses, in bytes.
-const WAITING_HEADER_BYTES: u64 = 64 << 10;
+const WAITING_HEADER_BYTES: u64 = 128 << 10;
 /// What a decoded field takes beside its name and value, in bytes: its place in a header map.
 pub(super) const FIELD_BYTES: usize = 128;
 /// The longest header list that `h2` decodes, as HTTP/2 counts it, in bytes; it answers a longer one with 431.
@@ -42,7 +52,8 @@ const HANDSHAKE_BYTES: u64 = 256;
 /// Bytes kept back at most. Only an authority cut into many tiny frames comes to this; it stays as it is then.
 const MAX_HELD_BYTES: usize = 1 << 10;
 
-/// What has passed on a connection. Shared by the guard and by who watches the connection.
+/// What has passed on a connection. The connection's task alone writes it, so nothing here is added to atomically; the
+/// tasks of its calls read it.
 #[derive(Debug)]
 pub(super) struct Activity {
     read: AtomicU64,
@@ -50,9 +61,11 @@ pub(super) struct Activity {
     data: AtomicU64,
     waiting_headers: AtomicU64,
     oversized_headers: AtomicU64,
-    /// Bytes that may be read until more are allowed.
-    allowed: AtomicU64,
-    is_flooded: AtomicBool,
+    /// Bytes of frames, and bytes in all, that may be read in this turn.
+    turn_frames: AtomicU64,
+    turn: AtomicU64,
+    is_suspect: AtomicBool,
+    refused: OnceLock<Rejection>,
 }
 
 impl Default for Activity {
@@ -64,10 +77,17 @@ impl Default for Activity {
             data: zero(),
             waiting_headers: zero(),
             oversized_headers: zero(),
-            allowed: AtomicU64::new(HANDSHAKE_BYTES),
-            is_flooded: AtomicBool::new(false),
+            turn_frames: AtomicU64::new(HANDSHAKE_BYTES),
+            turn: AtomicU64::new(TURN_BYTES),
+            is_suspect: AtomicBool::new(true),
+            refused: OnceLock::new(),
         }
     }
+}
+
+/// Adds to a counter that nobody else writes.
+fn add(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }
 
 impl Activity {
@@ -86,17 +106,30 @@ impl Activity {
         self.data.load(Ordering::Relaxed)
     }
 
+    /// Counts bytes that were read in this turn, of which `payload` belong to a large frame.
+    fn take_turn(&self, read: u64, payload: u64) {
+        let less =
+            |left: &AtomicU64, bytes| left.store(left.load(Ordering::Relaxed).saturating_sub(bytes), Ordering::Relaxed);
+        less(&self.turn, read);
+        less(&self.turn_frames, read.saturating_sub(payload));
+    }
+
     /// Header blocks since the last call that `h2` refuses for their size.
     pub(super) fn take_oversized_headers(&self) -> u64 {
         match self.oversized_headers.load(Ordering::Relaxed) {
             0 => 0,
-            _ => self.oversized_headers.swap(0, Ordering::Relaxed),
+            count => {
+                self.oversized_headers.store(0, Ordering::Relaxed);
+                count
+            }
         }
     }
 
-    /// Allows `bytes` to be read before the next call.
-    pub(super) fn allow(&self, bytes: u64) {
-        self.allowed.store(bytes, Ordering::Relaxed);
+    /// Begins a turn, in which at most `frames` bytes may be read beside the payload of large frames.
+    pub(super) fn begin_turn(&self, frames: u64) {
+        let most = if self.is_suspect.load(Ordering::Relaxed) { SUSPECT_TURN_FRAME_BYTES } else { TURN_FRAME_BYTES };
+        self.turn_frames.store(frames.min(most), Ordering::Relaxed);
+        self.turn.store(TURN_BYTES, Ordering::Relaxed);
     }
 
     /// Every call that was decoded has been taken over.
@@ -104,9 +137,9 @@ impl Activity {
         self.waiting_headers.store(0, Ordering::Relaxed);
     }
 
-    /// Whether the client sent more control frames than its work explains. Nothing more is read then.
-    pub(super) fn is_flooded(&self) -> bool {
-        self.is_flooded.load(Ordering::Relaxed)
+    /// Why the connection is to be closed, if it is. Nothing more is read then.
+    pub(super) fn refused(&self) -> Option<Rejection> {
+        self.refused.get().copied()
     }
 }
 
@@ -116,6 +149,7 @@ pub(super) struct Guarded<S> {
     stream: S,
     activity: Arc<Activity>,
     frames: Frames,
+    block: HeaderBlock,
     /// Bytes that were read and not handed on: first `free` bytes that may be, then an unfinished authority.
     held: Vec<u8>,
     free: usize,
@@ -124,34 +158,55 @@ pub(super) struct Guarded<S> {
 }
 
 impl<S> Guarded<S> {
-    /// Guards `stream`, of which `first` was read already. Authorities are rewritten if `rewrite`.
-    pub(super) fn new(stream: S, first: &[u8], rewrite: bool, activity: Arc<Activity>) -> Self {
+    /// Guards `stream`, of which `first` was read already. Authorities are rewritten if `rewrite`; `block` is charged for
+    /// header blocks that have not ended.
+    pub(super) fn new(stream: S, first: &[u8], rewrite: bool, activity: Arc<Activity>, block: HeaderBlock) -> Self {
         let mut frames = Frames::new(rewrite, Instant::now());
         let mut held = first.to_vec();
         frames.pass(&mut held, 0, 0);
         activity.read.store(held.len() as u64, Ordering::Relaxed);
-        Self { stream, activity, frames, free: held.len(), position: held.len() as u64, held }
+        Self { stream, activity, frames, block, free: held.len(), position: held.len() as u64, held }
+    }
+
+    /// Bytes that may be read now. A payload holds no headers, so running calls receive theirs even while no other frame
+    /// may come.
+    fn may_read(&self) -> usize {
+        if self.activity.waiting_headers.load(Ordering::Relaxed) > WAITING_HEADER_BYTES {
+            return 0;
+        }
+        let turn = self.activity.turn.load(Ordering::Relaxed) as usize;
+        let frames = self.activity.turn_frames.load(Ordering::Relaxed) as usize;
+        match self.frames.payload_left() {
+            0 => turn.min(frames).min(READ_BYTES),
+            payload => turn.min(payload + frames).min(LARGE_READ_BYTES),
+        }
     }
 
     /// Looks at bytes that were read to the end of `buffer`, which begins with the held ones; returns how many may go on.
     fn look(&mut self, buffer: &mut [u8], held: usize) -> usize {
         let at = self.position - held as u64;
         let read = (buffer.len() - held) as u64;
+        self.activity.take_turn(read, self.frames.payload_left() as u64);
         self.frames.pass(buffer, held, at);
         self.position += read;
-        self.activity.read.fetch_add(read, Ordering::Relaxed);
+        add(&self.activity.read, read);
         let passed = self.frames.take_passed();
-        self.activity.data.fetch_add(passed.data_bytes, Ordering::Relaxed);
+        add(&self.activity.data, passed.data_bytes);
         if passed.oversized_headers > 0 {
-            self.activity.oversized_headers.fetch_add(passed.oversized_headers, Ordering::Relaxed);
+            add(&self.activity.oversized_headers, passed.oversized_headers);
         }
         let decoded = passed.headers.list_bytes + passed.headers.fields * FIELD_BYTES;
-        self.activity.waiting_headers.fetch_add(decoded as u64, Ordering::Relaxed);
+        add(&self.activity.waiting_headers, decoded as u64);
         let written = self.activity.written.load(Ordering::Relaxed);
         if self.frames.is_flood(written, Instant::now) {
-            self.activity.is_flooded.store(true, Ordering::Relaxed);
+            let _ = self.activity.refused.set(Rejection::ControlFrames); // the first reason stays
+        }
+        self.activity.is_suspect.store(self.frames.is_suspect(), Ordering::Relaxed);
+        if !self.block.resize(self.frames.unfinished_bytes()) {
+            let _ = self.activity.refused.set(Rejection::HeaderList);
         }
         match self.frames.unsettled() {
+            _ if self.activity.refused().is_some() => 0, // `h2` does not decode what there is no room for
             Some(first) if self.position - first <= MAX_HELD_BYTES as u64 => first.saturating_sub(at) as usize,
             _ => buffer.len(),
         }
@@ -169,16 +224,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                 this.free -= n;
                 return Poll::Ready(Ok(()));
             }
-            if this.activity.is_flooded() {
+            if this.activity.refused().is_some() {
                 return Poll::Pending; // for ever: the connection is being closed
             }
-            let allowed = this.activity.allowed.load(Ordering::Relaxed);
-            let payload = this.frames.payload_left();
-            if (allowed == 0 && payload == 0)
-                || this.activity.waiting_headers.load(Ordering::Relaxed) > WAITING_HEADER_BYTES
-            {
-                cx.waker().wake_by_ref(); // after the calls that wait have been taken over, and others have worked
-                return Poll::Pending;
+            let most = this.may_read();
+            if most == 0 {
+                return yield_now(cx); // after the calls that wait have been taken over, and others have worked
             }
             if !this.held.is_empty() {
                 let mut space = [0; 1024];
@@ -195,20 +246,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                 this.held = held;
                 continue;
             }
-            let most = match (payload, allowed) {
-                (0, _) => (allowed as usize).min(READ_BYTES),
-                (_, u64::MAX) => LARGE_READ_BYTES,
-                // A payload holds no headers, so the running calls receive theirs even while the queue is crowded.
-                _ => payload.min(LARGE_READ_BYTES),
-            };
             let mut space = [const { MaybeUninit::uninit() }; LARGE_READ_BYTES];
             let mut buffer = ReadBuf::uninit(&mut space[..into.remaining().min(most)]);
             ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer))?;
             let read = buffer.filled_mut();
             let free = this.look(read, 0);
-            if allowed != u64::MAX {
-                this.activity.allow(allowed.saturating_sub(read.len() as u64));
-            }
             into.put_slice(&read[..free]);
             this.held.extend_from_slice(&read[free..]);
             if free > 0 || read.is_empty() {
@@ -249,10 +291,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 impl<S> Guarded<S> {
     fn count(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(written)) = result {
-            self.activity.written.fetch_add(written as u64, Ordering::Relaxed);
+            add(&self.activity.written, written as u64);
         }
         result
     }
+}
+
+/// Pending: the task runs again after others of its thread, and after what has come for them was seen. (A task that wakes
+/// itself runs again before the thread looks at its sockets.)
+pub(super) fn yield_now<T>(cx: &mut Context<'_>) -> Poll<T> {
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
+    Poll::Pending
 }
 
 /// What a client speaks.

@@ -151,15 +151,50 @@ impl Decoder {
 async fn through(bytes: &[u8], cut: usize) -> Vec<u8> {
     let chunks = Chunks(bytes.chunks(cut).map(<[u8]>::to_vec).collect());
     let activity = Arc::new(Activity::default());
-    let mut guarded = Guarded::new(chunks, b"", true, activity.clone());
-    activity.allow(u64::MAX);
+    let mut guarded = Guarded::new(chunks, b"", true, activity.clone(), header_block(16 << 20));
     let mut out = Vec::new();
     let mut space = [0; 3_000];
     loop {
+        activity.begin_turn(u64::MAX);
         activity.headers_taken();
         match guarded.read(&mut space).await.expect("memory does not fail") {
             0 => return out,
             read => out.extend_from_slice(&space[..read]),
+        }
+    }
+}
+
+/// Of a connection where `max` bytes may be in flight.
+fn header_block(max: u64) -> HeaderBlock {
+    let ledger = Arc::new(crate::store::Ledger::new(1 << 30));
+    let all = crate::grpc::quota::InFlight::new(ledger, move || max, max, || {});
+    HeaderBlock::new(crate::grpc::quota::Quota::new(all, Arc::default()))
+}
+
+#[tokio::test]
+async fn a_header_block_that_never_ends_is_not_handed_on_beyond_its_room() {
+    // A literal field, then the same again and again by one byte of HPACK.
+    let fields = [&[0x40, 1, b'a', 1, b'b'][..], &[0xbe; 900]].concat();
+    let text = [&[0x40, 1, b'a', 0x7f, 0xff, 0x7f][..], &[b'a'; 15_000]].concat();
+    for block in [fields, text] {
+        for (max, is_closed) in [(16 << 20, false), (1 << 20, true)] {
+            let stream = [PREFACE, &frame(1, 0, &block)].concat();
+            let chunks = Chunks(stream.chunks(1_000).map(<[u8]>::to_vec).collect());
+            let activity = Arc::new(Activity::default());
+            let mut guarded = Guarded::new(chunks, b"", false, activity.clone(), header_block(max));
+            let mut out = Vec::new();
+            let mut space = [0; 3_000];
+            while activity.refused().is_none() && out.len() < stream.len() {
+                activity.begin_turn(u64::MAX);
+                let read = tokio::select! {
+                    biased;
+                    read = guarded.read(&mut space) => read.expect("memory does not fail"),
+                    () = std::future::ready(()) => 0,
+                };
+                out.extend_from_slice(&space[..read]);
+            }
+            assert_eq!(activity.refused(), is_closed.then_some(Rejection::HeaderList), "{max}");
+            assert!(out.len() == stream.len() || out.len() < 12_000, "{} bytes were handed on", out.len());
         }
     }
 }

@@ -256,10 +256,7 @@ impl Permit {
 
     /// Sets the bytes that are in the ledger.
     pub(in crate::grpc) fn charge(&mut self, bytes: u64) {
-        match bytes.checked_sub(self.charged) {
-            Some(more) => self.quota.all.charge(more),
-            None => self.quota.all.ledger.land(self.charged - bytes),
-        }
+        self.quota.all.recharge(self.charged, bytes);
         self.charged = bytes;
     }
 
@@ -305,10 +302,7 @@ impl Held {
                 None => counter.fetch_sub(self.bytes - bytes, Ordering::Relaxed),
             };
         }
-        match bytes.checked_sub(self.bytes) {
-            Some(more) => self.quota.all.charge(more),
-            None => self.quota.all.ledger.land(self.bytes - bytes),
-        }
+        self.quota.all.recharge(self.bytes, bytes);
         self.bytes = bytes;
     }
 }

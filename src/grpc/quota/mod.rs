@@ -7,6 +7,7 @@
 //!  └──────────────────── 3/4 ───────────────────────┘└──────── 1/4 ────────┘
 //!  requests of calls that wait, or whose client reads no answers: as much as `max` besides
 //!  open calls: half of `max` for those that run, one and a half times `max` for those that wait to run
+//!  header blocks that have not ended: half of `max`
 //! ```
 //! Of the bytes in flight a connection may hold at most twice what is free, so clients that stop reading never hold all:
 //! dynamic thresholds, as A. K. Choudhury and E. L. Hahne gave the queues of a switch in "Dynamic Queue Length Thresholds
@@ -19,10 +20,12 @@
 //! of the connection is their sum, so calls that wait never keep the one that does not from its data.
 
 mod calls;
+mod headers;
 mod messages;
 mod responses;
 
 pub(super) use calls::Charge;
+pub(super) use headers::HeaderBlock;
 pub(super) use messages::{Held, Permit, SMALL_BYTES};
 pub(super) use responses::{CallQuota, Outgoing};
 
@@ -47,6 +50,8 @@ pub struct InFlight {
     reserved: [AtomicU64; 2],
     /// Charged for messages that wait for their turn and for requests that nobody reads.
     held: AtomicU64,
+    /// Charged for header blocks that have not ended.
+    headers: AtomicU64,
     running: AtomicU64,
     queued: AtomicU64,
     waiters: Mutex<VecDeque<Waiter>>,
@@ -78,6 +83,7 @@ impl InFlight {
             make_room: Box::new(make_room),
             reserved: [zero(), zero()],
             held: zero(),
+            headers: zero(),
             running: zero(),
             queued: zero(),
             waiters: Mutex::default(),
@@ -93,6 +99,14 @@ impl InFlight {
 
     fn reserved(&self, class: Class) -> u64 {
         self.reserved[class as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts `now` bytes in the ledger where `before` were counted.
+    fn recharge(&self, before: u64, now: u64) {
+        match now.checked_sub(before) {
+            Some(more) => self.charge(more),
+            None => self.ledger.land(before - now),
+        }
     }
 
     /// Counts `bytes` in the ledger, before their pages are touched.

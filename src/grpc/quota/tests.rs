@@ -201,3 +201,18 @@ fn only_who_fills_the_queue_has_to_let_others_work() {
     drop(queue);
     assert!(!greedy.is_crowded());
 }
+
+#[test]
+fn header_blocks_that_never_end_leave_room_for_those_of_others() {
+    let (ledger, all) = in_flight(16 * MIB, 16 * MIB);
+    let mut crowd: Vec<_> = (0..250).map(|_| HeaderBlock::new(connection(&all))).collect();
+    let held = crowd.iter_mut().filter_map(|block| block.resize(200 << 10).then_some(())).count();
+    assert!((15..40).contains(&held), "{held} blocks of 200 KiB");
+    assert!(ledger.in_flight() <= 8 * MIB, "{} bytes", ledger.in_flight());
+    let mut usual = HeaderBlock::new(connection(&all));
+    assert!(usual.resize(48 << 10), "one that is served fits still");
+    assert!(usual.resize(600), "and costs nothing when it is short");
+    crowd.clear();
+    assert_eq!(ledger.in_flight(), 0);
+    assert!(usual.resize(500 << 10), "the longest fits where there is no crowd");
+}
