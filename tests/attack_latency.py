@@ -1,12 +1,14 @@
 """How long an honest client waits beside an attack: once the attack is aimed at the server that the client uses, once, in
 turn, at a sink that reads everything and answers it with as little work as can be. The ratio of the two is what the
-attack costs others beyond the processor time that attacker and sink take from a small machine.
+attack costs others within the server: attacker and sink have a processor to themselves, server and client another one, or
+the figure would be of how the system shares two processors among four that are busy.
 
     EBB_PROGRAM=target/release/ebb python3 -B tests/attack_latency.py [ROUNDS]
 """
 
 import asyncio
 import multiprocessing
+import os
 import pathlib
 import statistics
 import struct
@@ -20,6 +22,7 @@ from cgroup import Cgroup, cache
 
 MIB = 96
 SECONDS = 3
+ALL_PROCESSORS = os.sched_getaffinity(0)
 # grpc-status: 8, as a client reads it of a call that was refused.
 REFUSED = b"\x88" + wire.literal("content-type", "application/grpc") + wire.literal("grpc-status", "8")
 
@@ -53,7 +56,15 @@ class Sink(asyncio.Protocol):
             self.transport.write(b"".join(answers))
 
 
+def use_processor(number):
+    """Keeps this process, and those it starts, to one processor, where there are several."""
+    processors = sorted(ALL_PROCESSORS)
+    os.sched_setaffinity(0, {processors[number % len(processors)]})
+
+
 def serve_sink(ready):
+    use_processor(0)
+
     async def serve():
         server = await asyncio.get_running_loop().create_server(Sink, "127.0.0.1", 0, backlog=1024)
         ready.send("127.0.0.1:%d" % server.sockets[0].getsockname()[1])
@@ -72,6 +83,7 @@ def honest(address, over, figures):
 
 def attack(name, address):
     """Short attacks again and again, so that every figure is of some seconds."""
+    use_processor(0)
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
         try:
@@ -99,6 +111,7 @@ def beside(name, target, server):
 
 def main():
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    use_processor(1)
     receive, send = multiprocessing.Pipe(False)
     sink = multiprocessing.Process(target=serve_sink, args=(send,), daemon=True)
     sink.start()

@@ -4,9 +4,10 @@ use super::{InFlight, Quota, lock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-/// What a call that runs takes beside its messages, in bytes: its task, `h2`'s stream, its buffers, usual headers.
+/// What a call that runs takes beside its messages, in bytes: its task, `h2`'s stream, its buffers, usual headers (7.3 KiB by
+/// `tests/call_memory.py`).
 pub(in crate::grpc) const CALL_BYTES: u64 = 8 << 10;
-/// What a call that waits to run takes, in bytes: `h2`'s stream, usual headers.
+/// What a call that waits to run takes, in bytes: `h2`'s stream, usual headers (2 to 2.5 KiB).
 pub(super) const QUEUED_CALL_BYTES: u64 = 3 << 10;
 /// Headers that are part of what a call costs, in bytes.
 const USUAL_HEADER_BYTES: u64 = 2 << 10;
