@@ -6,7 +6,7 @@
 
 use super::Limits;
 use super::call::{Calls, Watchers};
-use super::connections::Connections;
+use super::connections::{Connections, Entry};
 use super::drain::{Stage, reached};
 use super::guard::{Activity, Guarded, MAX_HEADER_LIST_BYTES, first_bytes};
 use super::http2::{Accepting, Dispatch};
@@ -49,7 +49,12 @@ where
     let activity = Arc::new(Activity::default());
     let quota = Quota::new(in_flight, watchers.lane.clone());
     let calls = Calls::new(watchers, drain.clone());
-    let entry = connections.enter(calls.clone());
+    let progress = {
+        let (activity, quota, calls) = (activity.clone(), quota.clone(), calls.clone());
+        // Other bytes of the socket are no progress.
+        move || activity.data_bytes() + quota.written() + calls.begun()
+    };
+    let entry = connections.enter(calls.clone(), progress);
     let known = tokio::select! {
         known = timeout(limits.handshake_timeout, first_bytes(&mut stream)) => known,
         () = reached(&mut drain, Stage::Draining) => return,
@@ -95,7 +100,7 @@ where
     let connection = Accepting::new(h2, dispatch, activity.clone());
     let watched = Watched { opened, activity, quota, calls, limits };
     tokio::select! {
-        () = watch_over(connection, watched, |now| entry.active(now), drain) => {}
+        () = watch_over(connection, watched, &entry, drain) => {}
         () = ping(pings) => {}
         () = entry.closed() => {}
     }
@@ -141,24 +146,16 @@ struct Watched {
     limits: Limits,
 }
 
-impl Watched {
-    /// Bytes of requests that came and of responses that left. Other bytes of the socket are no progress.
-    fn moved(&self) -> u64 {
-        self.activity.data_bytes() + self.quota.written()
-    }
-}
-
 async fn watch_over<S: AsyncRead + AsyncWrite + Unpin>(
     mut connection: Accepting<S>,
     watched: Watched,
-    active: impl Fn(Instant),
+    entry: &Entry,
     mut drain: watch::Receiver<Stage>,
 ) {
     let Watched { opened, activity, quota, calls, limits } = &watched;
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     let mut last = (quota.written(), *opened);
     let mut last_call = (0, *opened);
-    let mut last_active = (0, 0);
     let mut drains_since = None;
     let mut looks = tokio::time::interval(QUIET / 4);
     loop {
@@ -185,10 +182,7 @@ async fn watch_over<S: AsyncRead + AsyncWrite + Unpin>(
                 if quota.outgoing() == 0 || quota.written() >= last.0 + PROGRESS_BYTES {
                     last = (quota.written(), now);
                 }
-                if last_active != (watched.moved(), calls.begun()) {
-                    last_active = (watched.moved(), calls.begun());
-                    active(now);
-                }
+                entry.look();
                 let still = now.duration_since(last.1);
                 let unshaken =
                     activity.read_bytes() < HANDSHAKE_BYTES && now.duration_since(*opened) >= limits.handshake_timeout;

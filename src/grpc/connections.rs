@@ -20,20 +20,37 @@ pub struct Connections {
     epoch: Instant,
 }
 
+/// What a connection has done so far: it grows with its calls and their data.
+type Progress = Box<dyn Fn() -> u64 + Send + Sync>;
+
 /// An open connection.
-#[derive(Debug)]
 pub(super) struct Entry {
     calls: Arc<Calls>,
+    progress: Progress,
     epoch: Instant,
+    /// The progress at the last look, and when it was last found to have grown.
+    seen: AtomicU64,
     active_at_ms: AtomicU64,
     is_closing: AtomicBool,
     close: Notify,
 }
 
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entry").field("active_at_ms", &self.active_at_ms).finish_non_exhaustive()
+    }
+}
+
 impl Entry {
-    /// The connection did something at `now`.
-    pub(super) fn active(&self, now: Instant) {
-        self.active_at_ms.store(now.duration_since(self.epoch).as_millis() as u64, Ordering::Relaxed);
+    /// Looks whether the connection has done something since the last look; returns for how long it has not, in
+    /// milliseconds.
+    pub(super) fn look(&self) -> u64 {
+        let now_ms = self.epoch.elapsed().as_millis() as u64;
+        let progress = (self.progress)();
+        if self.seen.swap(progress, Ordering::Relaxed) != progress {
+            self.active_at_ms.store(now_ms, Ordering::Relaxed);
+        }
+        now_ms.saturating_sub(self.active_at_ms.load(Ordering::Relaxed))
     }
 
     /// Ready when the connection is to make room for another.
@@ -69,15 +86,16 @@ impl Connections {
     }
 
     /// Enters a connection with these calls.
-    pub(super) fn enter(&self, calls: Arc<Calls>) -> Arc<Entry> {
+    pub(super) fn enter(&self, calls: Arc<Calls>, progress: impl Fn() -> u64 + Send + Sync + 'static) -> Arc<Entry> {
         let entry = Arc::new(Entry {
             calls,
+            progress: Box::new(progress),
             epoch: self.epoch,
-            active_at_ms: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
+            active_at_ms: AtomicU64::new(self.epoch.elapsed().as_millis() as u64),
             is_closing: AtomicBool::new(false),
             close: Notify::new(),
         });
-        entry.active(Instant::now());
         let mut open = self.open();
         open.retain(|other| other.strong_count() > 0);
         open.push(Arc::downgrade(&entry));
@@ -86,15 +104,50 @@ impl Connections {
 
     /// Closes the connection that has been idle for longest, one without open calls if there is any.
     fn close_longest_idle(&self) -> bool {
-        let now_ms = self.epoch.elapsed().as_millis() as u64;
-        let idle_ms = |entry: &Entry| now_ms.saturating_sub(entry.active_at_ms.load(Ordering::Relaxed));
         let open = self.open();
-        let idle = open.iter().filter_map(Weak::upgrade).filter(|entry| {
-            idle_ms(entry) >= LEAST_IDLE.as_millis() as u64 && !entry.is_closing.load(Ordering::Relaxed)
-        });
-        let Some(longest) = idle.max_by_key(|entry| (!entry.calls.are_open(), idle_ms(entry))) else { return false };
+        let entries = open.iter().filter_map(Weak::upgrade);
+        let idle = entries
+            .filter(|entry| !entry.is_closing.load(Ordering::Relaxed))
+            .map(|entry| (entry.look(), entry))
+            .filter(|(idle_ms, _)| *idle_ms >= LEAST_IDLE.as_millis() as u64);
+        let longest = idle.max_by_key(|(idle_ms, entry)| (!entry.calls.are_open(), *idle_ms));
+        let Some((_, longest)) = longest else { return false };
         longest.is_closing.store(true, Ordering::Relaxed);
         longest.close.notify_one();
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::call::Watchers;
+    use super::super::drain::Stage;
+    use super::*;
+    use crate::spans::Tracer;
+
+    fn calls() -> Arc<Calls> {
+        let watchers = Watchers { lane: Arc::default(), tracer: Tracer::default(), complaints: Arc::default() };
+        Calls::new(watchers, tokio::sync::watch::channel(Stage::default()).1)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_idle_makes_room_and_a_busy_one_never_does() {
+        let connections = Connections::new(3);
+        let worked = Arc::new(AtomicU64::new(0));
+        let progress = worked.clone();
+        let busy = connections.enter(calls(), move || progress.load(Ordering::Relaxed));
+        let old = connections.enter(calls(), || 0);
+        tokio::time::advance(LEAST_IDLE * 3 / 4).await;
+        let young = connections.enter(calls(), || 0);
+        tokio::time::advance(LEAST_IDLE / 2).await;
+        // Nobody has looked at it since it was opened.
+        worked.store(1, Ordering::Relaxed);
+        assert!(connections.close_longest_idle());
+        assert!(old.is_closing.load(Ordering::Relaxed));
+        assert!(!connections.close_longest_idle(), "one has worked, and one is too young");
+        tokio::time::advance(LEAST_IDLE / 2).await;
+        worked.store(2, Ordering::Relaxed);
+        assert!(connections.close_longest_idle());
+        assert!(young.is_closing.load(Ordering::Relaxed) && !busy.is_closing.load(Ordering::Relaxed));
     }
 }

@@ -155,6 +155,7 @@ impl Plane {
                     if opened.send(connection).is_err() {
                         return;
                     }
+                    tokio::task::yield_now().await; // a crowd at the door keeps nobody waiting who is in
                 }
                 Err(error) => {
                     // Too many open files, a connection that went away again: the loop goes on, but does not spin.
