@@ -16,10 +16,12 @@ mod authority;
 mod frames;
 mod hpack;
 mod huffman;
+mod linger;
 
 use super::quota::HeaderBlock;
 use crate::traffic::Rejection;
 use frames::{Frames, PREFACE};
+use linger::Linger;
 use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
@@ -38,12 +40,12 @@ const LARGE_READ_BYTES: usize = 16 << 10;
 /// Bytes that a connection reads before others work.
 const TURN_BYTES: u64 = 32 << 10;
 /// Bytes of them that are no payload of a large frame: each frame costs, however short it is.
-const TURN_FRAME_BYTES: u64 = 16 << 10;
+const TURN_FRAME_BYTES: u64 = 8 << 10;
 /// The same on a connection that sends control frames alone.
 const SUSPECT_TURN_FRAME_BYTES: u64 = 1 << 10;
 /// Decoded headers that may wait to be taken over before reading pauses, in bytes.
 const WAITING_HEADER_BYTES: u64 = 128 << 10;
-/// What a decoded field takes beside its name and value, in bytes: its place in a header map.
+/// What a decoded field takes beside its name and value, in bytes: its place in a header map (`tests/call_memory.py`).
 pub(super) const FIELD_BYTES: usize = 128;
 /// The longest header list that `h2` decodes, as HTTP/2 counts it, in bytes; it answers a longer one with 431.
 pub(super) const MAX_HEADER_LIST_BYTES: usize = 64 << 10;
@@ -155,6 +157,7 @@ pub(super) struct Guarded<S> {
     free: usize,
     /// The connection's byte that comes after the held ones.
     position: u64,
+    closing: Option<Linger>,
 }
 
 impl<S> Guarded<S> {
@@ -165,7 +168,7 @@ impl<S> Guarded<S> {
         let mut held = first.to_vec();
         frames.pass(&mut held, 0, 0);
         activity.read.store(held.len() as u64, Ordering::Relaxed);
-        Self { stream, activity, frames, block, free: held.len(), position: held.len() as u64, held }
+        Self { stream, activity, frames, block, free: held.len(), position: held.len() as u64, held, closing: None }
     }
 
     /// Bytes that may be read now. A payload holds no headers, so running calls receive theirs even while no other frame
@@ -260,7 +263,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.count(result)
@@ -283,8 +286,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.closing.get_or_insert_with(Linger::new).poll_close(&mut this.stream, cx)
     }
 }
 

@@ -1,0 +1,103 @@
+//! How a socket is closed: a system that finds unread bytes at a close resets the connection, and the client loses what it
+//! has not read yet, its last answers among them. So what still comes is read for a moment, and dropped.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// How long a client may take to close its side, and how much it may send meanwhile, in bytes.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 256 << 10;
+
+/// A close that has begun.
+#[derive(Debug)]
+pub(super) struct Linger {
+    over: Pin<Box<Sleep>>,
+    left: usize,
+    is_shut: bool,
+}
+
+impl Linger {
+    pub(super) fn new() -> Self {
+        Self { over: Box::pin(sleep_until(Instant::now() + LINGER)), left: LINGER_BYTES, is_shut: false }
+    }
+
+    /// Ready when nothing more will be written, and the client has closed its side or has had its time.
+    pub(super) fn poll_close<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.is_shut {
+            ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
+            self.is_shut = true;
+        }
+        while self.left > 0 {
+            let mut space = [0; 4 << 10];
+            let mut buffer = ReadBuf::new(&mut space);
+            match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    self.left = self.left.saturating_sub(buffer.filled().len());
+                }
+                Poll::Ready(_) => break,
+                Poll::Pending => return self.over.as_mut().poll(cx).map(Ok),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// Both ends of a TCP connection.
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_still_sends_reads_the_last_answer() {
+        let (mut client, mut server) = connected().await;
+        client.write_all(&[7; 1_000]).await.unwrap();
+        server.readable().await.unwrap();
+        server.write_all(b"the end").await.unwrap();
+        let close = tokio::spawn(async move {
+            let mut linger = Linger::new();
+            poll_fn(|cx| linger.poll_close(&mut server, cx)).await
+        });
+        client.write_all(&[7; 1_000]).await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.expect("no reset");
+        assert_eq!(answer, b"the end");
+        drop(client);
+        close.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_sends_without_end_is_not_read_for_long() {
+        let (mut client, mut server) = connected().await;
+        let sends = tokio::spawn(async move { while client.write_all(&[7; 4 << 10]).await.is_ok() {} });
+        let mut linger = Linger::new();
+        poll_fn(|cx| linger.poll_close(&mut server, cx)).await.unwrap();
+        drop(server);
+        sends.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_is_not_waited_for_long() {
+        let (client, mut server) = connected().await;
+        let mut linger = Linger::new();
+        poll_fn(|cx| linger.poll_close(&mut server, cx)).await.unwrap();
+        drop(client);
+    }
+}
