@@ -108,6 +108,11 @@ impl Method {
         }
     }
 
+    /// Whether a call reads or writes a single item.
+    pub(crate) fn is_of_one_item(self) -> bool {
+        matches!(self, Self::Get | Self::Set | Self::Delete | Self::Touch | Self::Increment | Self::Append)
+    }
+
     /// Whether it goes on for as long as the client likes: how long it took says nothing then.
     pub(crate) fn is_open_ended(self) -> bool {
         matches!(self, Self::Pipe | Self::Scan | Self::Other)

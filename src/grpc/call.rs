@@ -151,6 +151,11 @@ impl Call {
         self.end(code);
     }
 
+    /// Whether it takes no longer than many others do together: one item's.
+    pub(super) fn is_short(&self) -> bool {
+        self.method.is_of_one_item()
+    }
+
     /// The stage of the server's end at which it has to end if it waits.
     pub(super) fn leaves_at(&self) -> Stage {
         self.leaves_at

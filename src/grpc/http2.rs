@@ -1,13 +1,13 @@
 //! HTTP/2 by h2: calls are accepted, their requests come in, their answers go out.
 //!
 //! ```text
-//!  h2 ─accept─► headers checked and charged ─┬─► a task: request ─► service ─► answer ─► h2
+//!  h2 ─accept─► headers checked and charged ─┬─► here, or in a task: request ─► service ─► answer ─► h2
 //!                                            ├─► queue: waits to run
 //!                                            └─► REFUSED_STREAM: the client may try again at once
 //! ```
 
 use super::MAX_METADATA_ENTRIES;
-use super::call::Calls;
+use super::call::{Call, Calls};
 use super::deadline::Deadline;
 use super::drain::{self, Leave, Stage};
 use super::guard::{Activity, FIELD_BYTES, Guarded, yield_now};
@@ -16,7 +16,7 @@ use super::mismatch::Mismatch;
 use super::quota::{CallQuota, Charge, Quota};
 use super::request::{Expected, RequestBody};
 use super::response::ResponseBody;
-use super::services::Services;
+use super::services::{self, Services};
 use super::status;
 use super::unread::{Unread, Waiting};
 use crate::cache::Refusal;
@@ -28,16 +28,16 @@ use http::{HeaderMap, Request, Response};
 use http_body::Body;
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
 /// Calls that are accepted before those that were are carried out.
-const TURN_CALLS: usize = 64;
+const TURN_CALLS: usize = 32;
 /// How often a connection lets others work before it reads on, while calls that wait to run fill their room.
 const CROWDED_TURNS: u32 = 16;
 /// What it reads then, in bytes, and how many calls it takes over.
@@ -115,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
                 return;
             };
             let Some(Queued { request, respond, deadline, .. }) = self.queue.pop_front() else { return };
-            tokio::spawn(self.dispatch.clone().call(request, respond, deadline, charge));
+            self.dispatch.run(cx, request, respond, deadline, charge);
         }
     }
 
@@ -140,8 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
         if self.queue.is_empty()
             && let Some(charge) = self.dispatch.quota.try_run(headers)
         {
-            tokio::spawn(self.dispatch.clone().call(request, respond, deadline, charge));
-            return;
+            return self.dispatch.run(cx, request, respond, deadline, charge);
         }
         let Some(charge) = self.dispatch.quota.try_queue(headers) else {
             respond.send_reset(Reason::REFUSED_STREAM);
@@ -200,7 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
         if let Closing::No = self.closing {
             self.dispatch.calls.rejected(rejection, 1);
             let pause = if rejection == Rejection::ControlFrames { FLOOD_PAUSE } else { Duration::ZERO };
-            self.closing = Closing::After(Box::pin(tokio::time::sleep(pause)));
+            self.closing = Closing::After(Box::pin(sleep_until(Instant::now() + pause)));
         }
         if let Closing::After(pause) = &mut self.closing
             && pause.as_mut().poll(cx).is_ready()
@@ -248,18 +247,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Accepting<S> {
         this.dispatch.quota.waker().register(cx.waker());
         this.run_queued(cx);
         let most = this.turn();
-        for taken in 0..=most {
-            match this.poll_next(cx, taken < most) {
-                Poll::Ready(Next::Call(request, respond)) => this.take(cx, request, respond),
+        let mut calls = Vec::new();
+        let is_all = loop {
+            match this.poll_next(cx, calls.len() < most) {
+                Poll::Ready(Next::Call(request, respond)) => calls.push((request, respond)),
                 Poll::Ready(Next::End) => return Poll::Ready(()),
-                Poll::Pending if taken < most => {
-                    this.activity.headers_taken();
-                    return Poll::Pending;
-                }
-                Poll::Pending => {}
+                Poll::Pending => break calls.len() < most,
             }
+        };
+        let came = !calls.is_empty();
+        for (request, respond) in calls {
+            this.take(cx, request, respond);
         }
-        yield_now(cx) // after the calls that were taken over, and other connections
+        if !is_all {
+            return yield_now(cx); // to other connections
+        }
+        this.activity.headers_taken();
+        if came {
+            // The answers leave in the next turn, after other connections have read: to wake a client for each answer
+            // by itself costs both sides more.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
     }
 }
 
@@ -296,49 +305,77 @@ impl Dispatch {
         let _ = respond.send_response(answer, true); // a client that is gone needs no answer
     }
 
-    async fn call(
-        self: Arc<Self>,
+    /// Carries a call out: a short one here and now, as far as it need not wait, which for most is to its end; what is
+    /// left of it, and any other, in a task.
+    fn run(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
         request: Request<RecvStream>,
-        mut respond: SendResponse<Bytes>,
-        mut deadline: Deadline,
-        _charge: Charge,
+        respond: SendResponse<Bytes>,
+        deadline: Deadline,
+        charge: Charge,
     ) {
-        let Self { services, quota, calls, unread, max_message, patience, .. } = &*self;
-        let mut call = calls.begin(&request);
-        let mut leave = Leave::new(calls.drain(), Stage::Ending);
+        let call = self.calls.begin(&request);
+        let is_short = call.is_short();
         let (head, mut stream) = request.into_parts();
         let shape = SHAPES.request(head.uri.path());
-        let expected = Expected { shape, max_message: *max_message, patience: *patience };
+        let expected = Expected { shape, max_message: self.max_message, patience: self.patience };
         let flow = stream.flow_control().clone();
-        let quota = CallQuota::new(quota.clone(), *patience, deadline.at());
-        let body = tonic::body::Body::new(RequestBody::new(stream, quota.clone(), expected, unread.clone()));
-        let mut request = Request::from_parts(head, body);
+        let quota = CallQuota::new(self.quota.clone(), self.patience, deadline.at());
+        let body = RequestBody::new(stream, quota.clone(), expected, self.unread.clone());
+        let mut request = Request::from_parts(head, tonic::body::Body::new(body));
         request.extensions_mut().insert(quota.clone());
-        let mut answer = pin!(services.call(request));
+        let answer = self.services.call(request);
+        let call = Running { dispatch: self.clone(), call, quota, flow, respond, deadline, _charge: charge };
+        let mut call = Box::pin(call.answer(answer));
+        if !is_short || call.as_mut().poll(cx).is_pending() {
+            tokio::spawn(call);
+        }
+    }
+}
+
+/// A call that is carried out.
+struct Running {
+    dispatch: Arc<Dispatch>,
+    call: Call,
+    quota: Arc<CallQuota>,
+    /// Of the request.
+    flow: FlowControl,
+    respond: SendResponse<Bytes>,
+    deadline: Deadline,
+    _charge: Charge,
+}
+
+impl Running {
+    async fn answer(mut self, mut answer: services::Answer) {
+        let drain = self.dispatch.calls.drain();
+        let mut leave = Leave::new(drain, Stage::Ending);
         let answered = poll_fn(|cx| match answer.as_mut().poll(cx) {
             Poll::Ready(Ok(response)) => Poll::Ready(Some(response)),
             Poll::Ready(Err(never)) => match never {},
-            Poll::Pending if deadline.poll_passed(cx).is_ready() => {
+            Poll::Pending if self.deadline.poll_passed(cx).is_ready() => {
                 Poll::Ready(Some(status::deadline_exceeded().into_http()))
             }
             Poll::Pending if leave.poll(cx).is_ready() => Poll::Ready(Some(drain::status().into_http())),
-            Poll::Pending => respond.poll_reset(cx).map(|_| None),
+            Poll::Pending => self.respond.poll_reset(cx).map(|_| None),
         });
         let Some(response) = answered.await else { return };
-        call.answered(response.headers());
-        let leave = Leave::new(calls.drain(), call.leaves_at());
-        let (head, body) = response.map(|body| ResponseBody::new(body, quota, call)).into_parts();
+        drop(answer);
+        self.call.answered(response.headers());
+        let leave = Leave::new(drain, self.call.leaves_at());
+        let (head, body) = response.map(|body| ResponseBody::new(body, self.quota, self.call)).into_parts();
         let is_all = body.is_end_stream();
-        let Ok(stream) = respond.send_response(Response::from_parts(head, ()), is_all) else { return };
+        let Ok(stream) = self.respond.send_response(Response::from_parts(head, ()), is_all) else { return };
         if !is_all {
+            let (flow, unread, deadline) = (self.flow, &self.dispatch.unread, self.deadline);
             // A client that is gone needs no answer.
-            let _ = Answer { body, stream, flow, unread, deadline, leave }.send().await;
+            let _ = Outgoing { body, stream, flow, unread, deadline, leave }.send().await;
         }
     }
 }
 
 /// An answer that goes out.
-struct Answer<'a> {
+struct Outgoing<'a> {
     body: ResponseBody,
     stream: SendStream<Bytes>,
     /// Of the request.
@@ -365,8 +402,8 @@ enum Stop {
     Drain,
 }
 
-impl Answer<'_> {
-    async fn send(mut self) -> Result<(), Gone> {
+impl Outgoing<'_> {
+    async fn send(&mut self) -> Result<(), Gone> {
         match self.send_frames().await {
             Ok(()) => Ok(()),
             Err(Stop::Gone) => Err(Gone),

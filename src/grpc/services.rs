@@ -32,7 +32,8 @@ pub struct Services {
     names: [&'static str; 4],
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<tonic::body::Body>, Infallible>> + Send>>;
+/// What a service answers, once it has.
+pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Response<tonic::body::Body>, Infallible>> + Send>>;
 
 impl Services {
     /// The services of a data listener. Their health follows `drain`.
