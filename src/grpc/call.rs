@@ -151,8 +151,8 @@ impl Call {
         self.end(code);
     }
 
-    /// Whether it takes no longer than many others do together: one item's.
-    pub(super) fn is_short(&self) -> bool {
+    /// Whether the call reads or writes a single item.
+    pub(super) fn is_of_one_item(&self) -> bool {
         self.method.is_of_one_item()
     }
 

@@ -8,9 +8,9 @@ use super::Limits;
 use super::call::{Calls, Watchers};
 use super::connections::{Connections, Entry};
 use super::drain::{Stage, reached};
-use super::guard::{Activity, Guarded, MAX_HEADER_LIST_BYTES, first_bytes};
+use super::guard::{Activity, Guarded, MAX_HEADER_LIST_BYTES, first_bytes, linger};
 use super::http2::{Accepting, Dispatch};
-use super::quota::{HeaderBlock, InFlight, Quota};
+use super::quota::{HeaderBlock, InFlight, KEPT_REFUSED_CALLS, Quota};
 use super::services::Services;
 use super::unread::Unread;
 use bytes::Bytes;
@@ -64,7 +64,7 @@ where
         calls.rejected(rejection, 1);
         let answer = async {
             stream.write_all(protocol.refusal()).await?;
-            stream.shutdown().await
+            linger::close(&mut stream).await
         };
         let _ = timeout(limits.handshake_timeout, answer).await; // a client that is gone needs no answer
         return;
@@ -76,8 +76,7 @@ where
         .max_concurrent_streams(streams)
         // A client whose deadline ends gives up all its calls at once, those that wait to be accepted among them.
         .max_pending_accept_reset_streams(streams as usize)
-        // `h2` keeps a stream that was refused, some 1 KiB, for a second.
-        .max_concurrent_reset_streams(KEPT_RESET_STREAMS)
+        .max_concurrent_reset_streams(KEPT_REFUSED_CALLS)
         .initial_window_size(window)
         .initial_connection_window_size(window.saturating_mul(streams).clamp(DEFAULT_WINDOW, MAX_WINDOW))
         .data_frame_budget(SMALL_FRAMES * SMALL_FRAME_BYTES)
@@ -114,9 +113,6 @@ const QUIET: Duration = Duration::from_millis(40);
 
 /// What h2 takes for one stream before it waits for the client, in bytes.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
-
-/// Streams that the server has ended before their client has, and that are remembered.
-const KEPT_RESET_STREAMS: usize = 8;
 
 /// Small frames that a connection may have unread: far beyond what a pipe announces.
 const SMALL_FRAMES: usize = 32 << 10;

@@ -42,8 +42,7 @@ impl std::fmt::Debug for Entry {
 }
 
 impl Entry {
-    /// Looks whether the connection has done something since the last look; returns for how long it has not, in
-    /// milliseconds.
+    /// Looks whether the connection has done something since the last look; returns its idle time, in milliseconds.
     pub(super) fn look(&self) -> u64 {
         let now_ms = self.epoch.elapsed().as_millis() as u64;
         let progress = (self.progress)();
@@ -140,7 +139,7 @@ mod tests {
         tokio::time::advance(LEAST_IDLE * 3 / 4).await;
         let young = connections.enter(calls(), || 0);
         tokio::time::advance(LEAST_IDLE / 2).await;
-        // Nobody has looked at it since it was opened.
+        // The first look at it since it was opened finds that.
         worked.store(1, Ordering::Relaxed);
         assert!(connections.close_longest_idle());
         assert!(old.is_closing.load(Ordering::Relaxed));

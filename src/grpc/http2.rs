@@ -36,7 +36,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
-/// Calls that are accepted before those that were are carried out.
+/// Calls that a connection accepts, and those that waited which it carries out, in one turn.
 const TURN_CALLS: usize = 32;
 /// How often a connection lets others work before it reads on, while calls that wait to run fill their room.
 const CROWDED_TURNS: u32 = 16;
@@ -109,13 +109,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
             }
             Poll::Pending => true,
         });
-        while let Some(first) = self.queue.front() {
+        // One that is carried out at once gives its charge back, so room alone does not end this.
+        for _ in 0..TURN_CALLS {
+            let Some(first) = self.queue.front() else { return };
             let Some(charge) = self.dispatch.quota.try_run(first.headers) else {
                 self.dispatch.quota.wake_when_a_call_ends();
                 return;
             };
             let Some(Queued { request, respond, deadline, .. }) = self.queue.pop_front() else { return };
             self.dispatch.run(cx, request, respond, deadline, charge);
+        }
+        if !self.queue.is_empty() {
+            let _: Poll<()> = yield_now(cx);
         }
     }
 
@@ -143,6 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
             return self.dispatch.run(cx, request, respond, deadline, charge);
         }
         let Some(charge) = self.dispatch.quota.try_queue(headers) else {
+            self.dispatch.quota.refused_a_call();
             respond.send_reset(Reason::REFUSED_STREAM);
             self.dispatch.calls.rejected(Rejection::RefusedStream, 1);
             return;
@@ -248,16 +254,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Accepting<S> {
         this.run_queued(cx);
         let most = this.turn();
         let mut calls = Vec::new();
-        let is_all = loop {
-            match this.poll_next(cx, calls.len() < most) {
+        let (is_all, is_over) = loop {
+            let may_take = calls.len() < most;
+            match this.poll_next(cx, may_take) {
                 Poll::Ready(Next::Call(request, respond)) => calls.push((request, respond)),
-                Poll::Ready(Next::End) => return Poll::Ready(()),
-                Poll::Pending => break calls.len() < most,
+                Poll::Ready(Next::End) => break (true, true),
+                Poll::Pending => break (may_take, false),
             }
         };
         let came = !calls.is_empty();
         for (request, respond) in calls {
             this.take(cx, request, respond);
+        }
+        if is_over {
+            return Poll::Ready(());
         }
         if !is_all {
             return yield_now(cx); // to other connections
@@ -289,6 +299,7 @@ pub(super) struct Dispatch {
 impl Dispatch {
     /// Answers a call with a refusal, without a task.
     fn refuse(&self, request: &Request<RecvStream>, respond: &mut SendResponse<Bytes>, refusal: &Refusal) {
+        self.quota.refused_a_call();
         let mut call = self.calls.begin(request);
         let answer = status::of(refusal).into_http::<()>();
         call.answered(answer.headers());
@@ -297,6 +308,7 @@ impl Dispatch {
 
     /// Answers a request that is no call of this listener, without a task.
     fn reject(&self, request: &Request<RecvStream>, respond: &mut SendResponse<Bytes>, mismatch: &Mismatch) {
+        self.quota.refused_a_call();
         self.calls.rejected(mismatch.rejection(), 1);
         let answer = mismatch.response();
         if let Mismatch::UnknownMethod(_) = mismatch {
@@ -316,7 +328,7 @@ impl Dispatch {
         charge: Charge,
     ) {
         let call = self.calls.begin(&request);
-        let is_short = call.is_short();
+        let is_short = call.is_of_one_item();
         let (head, mut stream) = request.into_parts();
         let shape = SHAPES.request(head.uri.path());
         let expected = Expected { shape, max_message: self.max_message, patience: self.patience };

@@ -52,6 +52,10 @@ impl Running {
     }
 }
 
+/// Turns of connections and calls after which a data thread looks at its sockets, even while some are left to take: a
+/// connection takes up to 32 calls in one.
+const TURNS_BETWEEN_LOOKS: u32 = 16;
+
 impl Plane {
     /// Starts `threads` threads, each with a runtime of its own, that all accept from the same listeners.
     ///
@@ -60,7 +64,8 @@ impl Plane {
     pub fn spawn(self, threads: usize, drain: Duration) -> io::Result<Running> {
         let thread = |number: usize| {
             let sockets = self.sockets()?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().event_interval(TURNS_BETWEEN_LOOKS).build()?;
             let (plane, lane) = (self.clone(), self.traffic.lane());
             let name = format!("ebb-data-{number}");
             std::thread::Builder::new().name(name).spawn(move || runtime.block_on(plane.run(sockets, lane, drain)))

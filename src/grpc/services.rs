@@ -32,7 +32,7 @@ pub struct Services {
     names: [&'static str; 4],
 }
 
-/// What a service answers, once it has.
+/// The future of a service's response.
 pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Response<tonic::body::Body>, Infallible>> + Send>>;
 
 impl Services {

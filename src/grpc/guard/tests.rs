@@ -1,6 +1,7 @@
 //! The guard between a client's encoder and h2's decoder.
 
 use super::*;
+use futures::FutureExt as _;
 use hpack::Skimmer;
 
 /// A client's header encoder: literals in plain or in Huffman code, names by index or in full, and its dynamic table.
@@ -147,21 +148,24 @@ impl Decoder {
     }
 }
 
-/// The bytes as h2 would read them through the guard, from a socket that gives `cut` bytes at a time.
-async fn through(bytes: &[u8], cut: usize) -> Vec<u8> {
+/// The bytes as h2 would read them through the guard, from a socket that gives `cut` bytes at a time, up to those at which
+/// the connection is refused. `max` bytes may be in flight.
+fn through(bytes: &[u8], cut: usize, max: u64) -> (Vec<u8>, Option<Rejection>) {
     let chunks = Chunks(bytes.chunks(cut).map(<[u8]>::to_vec).collect());
     let activity = Arc::new(Activity::default());
-    let mut guarded = Guarded::new(chunks, b"", true, activity.clone(), header_block(16 << 20));
+    let mut guarded = Guarded::new(chunks, b"", true, activity.clone(), header_block(max));
     let mut out = Vec::new();
     let mut space = [0; 3_000];
-    loop {
+    while activity.refused().is_none() {
         activity.begin_turn(u64::MAX);
         activity.headers_taken();
-        match guarded.read(&mut space).await.expect("memory does not fail") {
-            0 => return out,
-            read => out.extend_from_slice(&space[..read]),
+        match guarded.read(&mut space).now_or_never() {
+            Some(Ok(0)) => break,
+            Some(read) => out.extend_from_slice(&space[..read.expect("memory does not fail")]),
+            None => {} // the turn is over
         }
     }
+    (out, activity.refused())
 }
 
 /// Of a connection where `max` bytes may be in flight.
@@ -171,31 +175,44 @@ fn header_block(max: u64) -> HeaderBlock {
     HeaderBlock::new(crate::grpc::quota::Quota::new(all, Arc::default()))
 }
 
-#[tokio::test]
-async fn a_header_block_that_never_ends_is_not_handed_on_beyond_its_room() {
+#[test]
+fn frames_that_h2_keeps_for_an_entry_of_its_table_are_counted() {
+    let now = Instant::now();
+    // `:path: /x` enters the table; the rest of the frame is a long value that does not.
+    let block = [&[0x44, 2, b'/', b'x', 0x10, 1, b'a', 0x7f, 0xff, 0x74][..], &[b'a'; 15_102]].concat();
+    let mut frames = Frames::new(false, now);
+    frames.pass(&mut PREFACE.to_vec(), 0, 0);
+    for calls in 1..=3 {
+        frames.pass(&mut frame(1, 4, &block), 0, 0);
+        assert_eq!(frames.kept_bytes(), calls * block.len() as u64);
+    }
+    // An empty table keeps none.
+    frames.pass(&mut frame(1, 4, &[0x20]), 0, 0);
+    assert_eq!(frames.kept_bytes(), 0);
+    frames.pass(&mut frame(1, 0, &[0x20, 0x20]), 0, 0);
+    assert_eq!(frames.kept_bytes(), 0, "an encoder may change the size twice");
+    frames.pass(&mut frame(9, 0, &[0x20]), 0, 0);
+    assert_eq!(frames.kept_bytes(), u64::MAX);
+}
+
+#[test]
+fn a_client_that_pushes_is_refused_before_its_block_is_decoded() {
+    let mut frames = Frames::new(false, Instant::now());
+    frames.pass(&mut [PREFACE, &frame(5, 0, &[0x20; 100])].concat(), 0, 0);
+    assert!(frames.is_flood(0, Instant::now));
+}
+
+#[test]
+fn a_header_block_that_never_ends_is_not_handed_on_beyond_its_room() {
     // A literal field, then the same again and again by one byte of HPACK.
     let fields = [&[0x40, 1, b'a', 1, b'b'][..], &[0xbe; 900]].concat();
     let text = [&[0x40, 1, b'a', 0x7f, 0xff, 0x7f][..], &[b'a'; 15_000]].concat();
     for block in [fields, text] {
-        for (max, is_closed) in [(16 << 20, false), (1 << 20, true)] {
-            let stream = [PREFACE, &frame(1, 0, &block)].concat();
-            let chunks = Chunks(stream.chunks(1_000).map(<[u8]>::to_vec).collect());
-            let activity = Arc::new(Activity::default());
-            let mut guarded = Guarded::new(chunks, b"", false, activity.clone(), header_block(max));
-            let mut out = Vec::new();
-            let mut space = [0; 3_000];
-            while activity.refused().is_none() && out.len() < stream.len() {
-                activity.begin_turn(u64::MAX);
-                let read = tokio::select! {
-                    biased;
-                    read = guarded.read(&mut space) => read.expect("memory does not fail"),
-                    () = std::future::ready(()) => 0,
-                };
-                out.extend_from_slice(&space[..read]);
-            }
-            assert_eq!(activity.refused(), is_closed.then_some(Rejection::HeaderList), "{max}");
-            assert!(out.len() == stream.len() || out.len() < 12_000, "{} bytes were handed on", out.len());
-        }
+        let stream = [PREFACE, &frame(1, 0, &block)].concat();
+        assert_eq!(through(&stream, 100, 16 << 20), (stream.clone(), None));
+        let (handed_on, refused) = through(&stream, 100, 64 << 10);
+        assert!(handed_on.len() < stream.len(), "{} bytes were handed on", handed_on.len());
+        assert_eq!(refused, Some(Rejection::HeaderList));
     }
 }
 
@@ -301,8 +318,8 @@ fn any_authority(random: &mut Random) -> Vec<u8> {
 }
 
 /// A client that repeats calls with other deadlines, as both ends of the guard decode it.
-#[tokio::test]
-async fn both_ends_decode_the_same_but_for_authorities() {
+#[test]
+fn both_ends_decode_the_same_but_for_authorities() {
     let paths: [&[u8]; 5] = [b"run%2Febb%2Febb.sock", b"/run/ebb.sock", b"localhost", b"a b?c@d\"e", b""];
     for seed in 0..60 {
         let mut random = Random(seed);
@@ -335,7 +352,7 @@ async fn both_ends_decode_the_same_but_for_authorities() {
             stream.extend(frame(0, 1, b"\0\0\0\0\x05%2F%/"));
         }
         let cut = [1, 2, 3, 7, 50, 3_000, 100_000][seed as usize % 7];
-        let received = through(&stream, cut).await;
+        let (received, _) = through(&stream, cut, 16 << 20);
         assert_eq!(received.len(), stream.len(), "no byte is added or lost");
         let (mut client, mut server) = (Decoder { table: Vec::new() }, Decoder { table: Vec::new() });
         let both = blocks(&stream).into_iter().zip(blocks(&received));
@@ -363,9 +380,9 @@ async fn both_ends_decode_the_same_but_for_authorities() {
     }
 }
 
-#[tokio::test]
-async fn random_bytes_pass_without_loss_or_panic() {
-    let mut random = Random(7);
+#[test]
+fn random_bytes_pass_without_loss_or_panic() {
+    let (mut random, mut whole) = (Random(7), 0);
     for round in 0..2_000 {
         let mut bytes = PREFACE.to_vec();
         for _ in 0..random.next(200) {
@@ -376,8 +393,11 @@ async fn random_bytes_pass_without_loss_or_panic() {
                 _ => random.next(256) as u8,
             });
         }
-        assert_eq!(through(&bytes, 1 + round % 13).await.len(), bytes.len());
+        let (handed_on, refused) = through(&bytes, 1 + round % 13, 16 << 20);
+        assert!(handed_on.len() == bytes.len() || refused.is_some(), "{bytes:?}");
+        whole += usize::from(refused.is_none());
     }
+    assert!(whole > 1_000, "{whole}");
 }
 
 #[test]

@@ -37,9 +37,12 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// What a connection takes, in bytes: its task, `h2`'s buffers and tables, some calls that were refused (18 to 33 KiB by
-/// `tests/call_memory.py`).
+/// What a connection takes, in bytes: its task, `h2`'s buffers and tables (18 KiB by `tests/call_memory.py`, more where its
+/// buffers have grown).
 const CONNECTION_BYTES: u64 = 24 << 10;
+/// What `h2` keeps for a while of a call that was refused, in bytes, and of how many calls of a connection at most.
+const REFUSED_CALL_BYTES: u64 = 1 << 10;
+pub(super) const KEPT_REFUSED_CALLS: usize = 50;
 
 /// What all connections together have in flight.
 pub struct InFlight {
@@ -139,6 +142,8 @@ pub(super) struct Quota {
     queued: AtomicU64,
     /// Bytes of waiting calls that this connection is to give up.
     excess: AtomicU64,
+    /// Calls that were refused, up to as many as `h2` keeps.
+    refused: AtomicU64,
     waker: AtomicWaker,
 }
 
@@ -157,6 +162,7 @@ impl Quota {
             running: zero(),
             queued: zero(),
             excess: zero(),
+            refused: zero(),
             waker: AtomicWaker::new(),
         });
         let mut connections = lock(&quota.all.connections);
@@ -164,6 +170,15 @@ impl Quota {
         connections.push(Arc::downgrade(&quota));
         drop(connections);
         quota
+    }
+
+    /// Charges what is kept of a call that is refused without having been charged.
+    pub(super) fn refused_a_call(&self) {
+        let refused = self.refused.load(Ordering::Relaxed);
+        if refused < KEPT_REFUSED_CALLS as u64 {
+            self.refused.store(refused + 1, Ordering::Relaxed); // by the connection's task alone
+            self.all.ledger.force(Account::Connections, REFUSED_CALL_BYTES);
+        }
     }
 
     /// Counts the requests of the connection's thread.
@@ -194,7 +209,8 @@ impl Quota {
 
 impl Drop for Quota {
     fn drop(&mut self) {
-        self.all.ledger.release(Account::Connections, CONNECTION_BYTES);
+        let refused = self.refused.load(Ordering::Relaxed) * REFUSED_CALL_BYTES;
+        self.all.ledger.release(Account::Connections, CONNECTION_BYTES + refused);
     }
 }
 
