@@ -262,7 +262,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Accepting<S> {
                 Poll::Pending => break (may_take, false),
             }
         };
-        let came = !calls.is_empty();
         for (request, respond) in calls {
             this.take(cx, request, respond);
         }
@@ -273,11 +272,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Accepting<S> {
             return yield_now(cx); // to other connections
         }
         this.activity.headers_taken();
-        if came {
-            // The answers leave in the next turn, after other connections have read: to wake a client for each answer
-            // by itself costs both sides more.
-            cx.waker().wake_by_ref();
-        }
+        // Where calls have been answered, `h2` has woken this task: the answers leave in the next turn, after other
+        // connections have read. To wake a client for each answer by itself costs both sides more.
         Poll::Pending
     }
 }
