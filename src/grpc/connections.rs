@@ -20,7 +20,7 @@ pub struct Connections {
     epoch: Instant,
 }
 
-/// What a connection has done so far: it grows with its calls and their data.
+/// Progress of a connection: grows with its calls and their data.
 type Progress = Box<dyn Fn() -> u64 + Send + Sync>;
 
 /// An open connection.
@@ -139,7 +139,7 @@ mod tests {
         tokio::time::advance(LEAST_IDLE * 3 / 4).await;
         let young = connections.enter(calls(), || 0);
         tokio::time::advance(LEAST_IDLE / 2).await;
-        // The first look at it since it was opened finds that.
+        // Nobody has called `look` since it was opened.
         worked.store(1, Ordering::Relaxed);
         assert!(connections.close_longest_idle());
         assert!(old.is_closing.load(Ordering::Relaxed));

@@ -36,15 +36,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
-/// Calls that a connection accepts, and those that waited which it carries out, in one turn.
+/// Calls that a connection accepts in one turn; also the queued calls that it starts in one turn.
 const TURN_CALLS: usize = 32;
 /// How often a connection lets others work before it reads on, while calls that wait to run fill their room.
 const CROWDED_TURNS: u32 = 16;
 /// What it reads then, in bytes, and how many calls it takes over.
 const CROWDED_READ_BYTES: u64 = 1 << 10;
 const CROWDED_CALLS: usize = 16;
-/// How long a connection is left unread before it is closed for a flood of frames. Its client would come again at once, and
-/// new connections cost others more than one that waits.
+/// Delay before a connection is closed for a flood of control frames. Its client reconnects as soon as it is closed, and
+/// new connections cost others more than an unread one.
 const FLOOD_PAUSE: Duration = Duration::from_secs(1);
 
 /// A connection that accepts calls, until either side ends it.
@@ -109,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
             }
             Poll::Pending => true,
         });
-        // One that is carried out at once gives its charge back, so room alone does not end this.
+        // A call that finishes at once releases its charge, so the quota alone does not end this loop.
         for _ in 0..TURN_CALLS {
             let Some(first) = self.queue.front() else { return };
             let Some(charge) = self.dispatch.quota.try_run(first.headers) else {
@@ -200,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
         next
     }
 
-    /// Closes a connection of which nothing more is read.
+    /// Closes a connection that the guard has refused.
     fn poll_refused(&mut self, cx: &mut Context<'_>, rejection: Rejection) {
         if let Closing::No = self.closing {
             self.dispatch.calls.rejected(rejection, 1);
@@ -272,8 +272,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Accepting<S> {
             return yield_now(cx); // to other connections
         }
         this.activity.headers_taken();
-        // Where calls have been answered, `h2` has woken this task: the answers leave in the next turn, after other
-        // connections have read. To wake a client for each answer by itself costs both sides more.
+        // `h2` wakes this task when a call is answered. The answers are written in the next turn, after the other ready
+        // connections have read: one write for each answer wakes the client each time, which costs both sides more.
         Poll::Pending
     }
 }
@@ -313,8 +313,8 @@ impl Dispatch {
         let _ = respond.send_response(answer, true); // a client that is gone needs no answer
     }
 
-    /// Carries a call out: a short one here and now, as far as it need not wait, which for most is to its end; what is
-    /// left of it, and any other, in a task.
+    /// Runs a call. A call of one item is polled once in this task, which finishes most of them; a call that has to wait,
+    /// and any other call, runs in a task of its own.
     fn run(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
@@ -342,7 +342,7 @@ impl Dispatch {
     }
 }
 
-/// A call that is carried out.
+/// A running call.
 struct Running {
     dispatch: Arc<Dispatch>,
     call: Call,

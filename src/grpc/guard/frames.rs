@@ -101,14 +101,13 @@ impl Frames {
         self.budget.is_spent(written, now)
     }
 
-    /// Whether the connection has sent control frames of late and nothing else; at first it has not shown more.
+    /// Whether the last frames were control frames alone. A new connection counts as one that sends only those.
     pub(super) fn is_suspect(&self) -> bool {
         self.budget.since_work > SUSPECT_FRAMES
     }
 
-    /// What `h2` keeps of header blocks, in bytes: of one that has not ended its fields, up to the longest list, what it
-    /// has not decoded yet, and a copy while it does; and frames that entries of its table are parts of. All there is when
-    /// the block cannot be accounted for.
+    /// Bytes that `h2` keeps for header blocks: the decoded fields of an unfinished block, its encoded rest and a copy, up
+    /// to the longest header list; and the frames that entries of the dynamic table pin. `u64::MAX` for an abusive block.
     pub(super) fn kept_bytes(&self) -> u64 {
         if self.skimmer.is_abusive() {
             return u64::MAX;
@@ -204,7 +203,7 @@ impl Frames {
                 self.skimmer.begin_frame(length);
                 self.block(length, 0, flags & END_HEADERS != 0)
             }
-            // No client may send one, and `h2` would decode its header block before it says so.
+            // A client must not send this frame, and `h2` decodes its header block before it reports the error.
             PUSH_PROMISE => {
                 self.budget.is_spent = true;
                 self.skip(length)

@@ -45,7 +45,7 @@ pub(super) struct Skimmer {
     table: Table,
     state: State,
     block: Size,
-    /// Bytes of the frame that is gone over.
+    /// Length of the current frame.
     frame_bytes: usize,
     /// Changes of the table's size in this block.
     resizes: usize,
@@ -130,19 +130,19 @@ impl Skimmer {
         self.frame_bytes = bytes;
     }
 
-    /// Whether a block changes the size of the table more often than any encoder has to (section 4.2): each takes a byte,
-    /// counts nothing, and a frame full of them is kept by a single field beside them.
+    /// Whether a block has more table size updates than an encoder needs (section 4.2). An update adds nothing to the
+    /// header list, so a frame full of them would cost nothing and still be pinned by one field.
     pub(super) fn is_abusive(&self) -> bool {
         self.resizes > MAX_RESIZES
     }
 
-    /// Bytes of frames that entries of the dynamic table are parts of. `h2` copies most texts, and keeps some pseudo-header
-    /// fields as slices of their frame; which ones is its own affair, so each entry counts.
+    /// Bytes of the frames that entries of the dynamic table pin. `h2` copies most strings but keeps some pseudo-header
+    /// fields as slices of their frame. Every entry counts, so that this holds whichever fields it copies.
     pub(super) fn kept_frame_bytes(&self) -> usize {
         self.table.frame_bytes
     }
 
-    /// What there is of a block that has not ended.
+    /// Size of the unfinished block so far.
     pub(super) fn unfinished(&self) -> Size {
         let text = match self.state {
             State::Text { len, left, .. } => len - left,

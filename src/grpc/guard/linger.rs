@@ -1,5 +1,5 @@
-//! How a socket is closed: a system that finds unread bytes at a close resets the connection, and the client loses what it
-//! has not read yet, its last answers among them. So what still comes is read for a moment, and dropped.
+//! Lingering close. A kernel that finds unread bytes when a socket is closed resets the connection, and the client loses the
+//! answers that it has not read yet. So the socket is shut down for writing first, then read and discarded for a moment.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 128 << 10;
 
-/// Closes a socket that way.
+/// Closes a socket with a lingering close.
 ///
 /// # Errors
 /// When the socket fails.
@@ -22,7 +22,7 @@ pub(in crate::grpc) async fn close<S: AsyncRead + AsyncWrite + Unpin>(stream: &m
     poll_fn(|cx| linger.poll_close(stream, cx)).await
 }
 
-/// A close that has begun.
+/// State of a lingering close.
 #[derive(Debug)]
 pub(super) struct Linger {
     over: Pin<Box<Sleep>>,

@@ -1,5 +1,4 @@
-//! What `h2` keeps of header blocks: all it has decoded of one that has not ended, and frames that entries of its table are
-//! parts of.
+//! Quota of header blocks: the unfinished block of each connection, and the frames that its dynamic table pins.
 
 use super::{InFlight, Quota};
 use std::sync::Arc;
@@ -7,19 +6,18 @@ use std::sync::atomic::Ordering;
 
 /// Blocks up to this size are part of what a connection costs, in bytes.
 pub(super) const SMALL_BLOCK_BYTES: u64 = 4 << 10;
-/// One block may take this part of what is free for all of them, and at least what the longest list takes that is served:
-/// 16 KiB in 128 fields.
+/// A connection may use a sixteenth of the free quota, and as much as a header list of 16 KiB in 128 fields takes.
 const PART: u64 = 16;
 const SERVED_BLOCK_BYTES: u64 = 64 << 10;
 
 impl InFlight {
-    /// What header blocks may take that have not ended, in bytes.
+    /// Quota of all header blocks, in bytes.
     fn max_headers(&self) -> u64 {
         self.max() / 2
     }
 }
 
-/// What `h2` keeps of a connection's header blocks; given back when it is dropped.
+/// Bytes charged for the header blocks of a connection; released on drop.
 #[derive(Debug)]
 pub(in crate::grpc) struct HeaderBlock {
     quota: Arc<Quota>,
@@ -27,13 +25,19 @@ pub(in crate::grpc) struct HeaderBlock {
 }
 
 impl HeaderBlock {
-    /// Of a connection that has begun none.
+    /// For a new connection.
     pub(in crate::grpc) fn new(quota: Arc<Quota>) -> Self {
         Self { quota, bytes: 0 }
     }
 
-    /// Sets what there is of it now. Returns whether that may be: blocks longer than any that is served may take a sixteenth
-    /// of what is free for all of them, so a client that never ends its blocks leaves room for those of others.
+    /// Charged bytes.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Sets the charged bytes. Returns false, and changes nothing, when they would exceed the connection's share: clients
+    /// that never finish their blocks leave quota for others.
     #[must_use]
     pub(in crate::grpc) fn resize(&mut self, bytes: u64) -> bool {
         let bytes = if bytes <= SMALL_BLOCK_BYTES { 0 } else { bytes };
@@ -43,7 +47,7 @@ impl HeaderBlock {
         let all = &self.quota.all;
         let others = all.headers.load(Ordering::Relaxed) - self.bytes;
         let free = all.max_headers().saturating_sub(others);
-        if bytes > (free / PART).max(free.min(SERVED_BLOCK_BYTES)) {
+        if bytes > self.bytes && bytes > (free / PART).max(free.min(SERVED_BLOCK_BYTES)) {
             return false;
         }
         all.headers.fetch_add(bytes, Ordering::Relaxed);

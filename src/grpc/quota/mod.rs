@@ -6,8 +6,7 @@
 //!  ┌──────────────── large messages ────────────────┐┌── only small ones ──┐
 //!  └──────────────────── 3/4 ───────────────────────┘└──────── 1/4 ────────┘
 //!  requests of calls that wait, or whose client reads no answers: as much as `max` besides
-//!  open calls: half of `max` for those that run, one and a half times `max` for those that wait to run
-//!  header blocks that have not ended: half of `max`
+//!  running calls: half of `max`; queued calls: one and a half times `max`; unfinished header blocks: half of `max`
 //! ```
 //! Of the bytes in flight a connection may hold at most twice what is free, so clients that stop reading never hold all:
 //! dynamic thresholds, as A. K. Choudhury and E. L. Hahne gave the queues of a switch in "Dynamic Queue Length Thresholds
@@ -172,7 +171,7 @@ impl Quota {
         quota
     }
 
-    /// Charges what is kept of a call that is refused without having been charged.
+    /// Charges the stream that `h2` keeps of a refused call.
     pub(super) fn refused_a_call(&self) {
         let refused = self.refused.load(Ordering::Relaxed);
         if refused < KEPT_REFUSED_CALLS as u64 {
