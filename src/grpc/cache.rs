@@ -36,8 +36,8 @@ pub(super) fn quota<T>(request: &Request<T>) -> Option<Arc<CallQuota>> {
 /// Checks whether a response with this many bytes of values may be built.
 type Room<'a> = &'a dyn Fn(u64) -> Result<(), Refusal>;
 
-/// Waits until the quota has room for the values of a response, and returns what `read` builds. Values are released while
-/// the call waits and read again afterwards.
+/// Waits for in-flight quota, then returns the response that `read` builds. Values are released while the call waits and
+/// read again afterwards.
 async fn with_room<T>(
     quota: Option<Arc<CallQuota>>,
     mut read: impl FnMut(Room<'_>) -> Result<T, Refusal>,

@@ -123,6 +123,19 @@ def kept_frames(address):
     crowd(address, 2, lambda _: calls)
 
 
+def trailers(address):
+    """Calls that wait to run, with long lists of trailers."""
+    block = wire.head(SERVICE + "Get", *wire.GRPC) + b"\x40\x01a\x01b"
+    fields = b"\xbe" * 1_800
+
+    def sent(_):
+        opened = b"".join(wire.frame(wire.HEADERS, wire.END_HEADERS, 2 * i + 1, block) for i in range(40))
+        ended = wire.END_HEADERS | wire.END_STREAM
+        return opened + b"".join(wire.frame(wire.HEADERS, ended, 2 * i + 1, fields) for i in range(39, -1, -1))
+
+    crowd(address, 3, sent)
+
+
 def announced(address, connections):
     """Large messages that are announced and not sent, beside pings."""
     crowd = [wire.Client(wire.dial(address)) for _ in range(connections)]
@@ -210,6 +223,7 @@ ATTACKS = {
     "25,000 open calls with 200 fields": lambda address: open_calls(address, 200),
     "250 unfinished header blocks": unfinished_headers,
     "250 tables of kept frames": kept_frames,
+    "10,000 calls with long trailers": trailers,
     "announced messages, 1 connection": lambda address: announced(address, 1),
     "announced messages, 8 connections": lambda address: announced(address, 8),
     "control frames": control_frames,
