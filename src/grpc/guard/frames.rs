@@ -29,14 +29,16 @@ const SUSPECT_FRAMES: u64 = 32;
 /// One control frame is allowed for so many bytes written: a client opens its windows again as it reads.
 const WRITTEN_BYTES_PER_CONTROL: u64 = 64;
 
-/// Payloads with more bytes to come are worth a larger read.
-const LARGE_BYTES: usize = 8 << 10;
+/// Bytes of a payload that count as much as those of a header block: each frame costs, however short it is.
+const COSTLY_PAYLOAD_BYTES: usize = 512;
 
 /// What went by since the last look.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Passed {
     /// Bytes of DATA frames.
     pub(super) data_bytes: u64,
+    /// Bytes of payloads that cost little more than their copying.
+    pub(super) cheap_bytes: u64,
     /// What the header blocks that ended decode to.
     pub(super) headers: Size,
     /// Header blocks beyond the longest list that is decoded.
@@ -75,8 +77,10 @@ enum State {
         padding: usize,
         ends: bool,
     },
+    /// Nothing to look at: `costly` bytes that cost, then `cheap` ones.
     Skip {
-        left: usize,
+        costly: usize,
+        cheap: usize,
     },
 }
 
@@ -117,10 +121,10 @@ impl Frames {
         (3 * most + fields.min(most / ENTRY_BYTES) * FIELD_BYTES + self.skimmer.kept_frame_bytes()) as u64
     }
 
-    /// How many of the next bytes are the payload of a large frame that is no header block.
-    pub(super) fn payload_left(&self) -> usize {
+    /// How many of the next bytes cost little more than their copying.
+    pub(super) fn cheap_left(&self) -> usize {
         match self.state {
-            State::Skip { left } if left >= LARGE_BYTES => left,
+            State::Skip { costly: 0, cheap } => cheap,
             _ => 0,
         }
     }
@@ -168,10 +172,12 @@ impl Frames {
                     i += take;
                     self.block(left - take, padding, ends)
                 }
-                State::Skip { left } => {
-                    let take = rest.min(left);
-                    i += take;
-                    self.skip(left - take)
+                State::Skip { costly, cheap } => {
+                    let costly_bytes = rest.min(costly);
+                    let cheap_bytes = (rest - costly_bytes).min(cheap);
+                    i += costly_bytes + cheap_bytes;
+                    self.passed.cheap_bytes += cheap_bytes as u64;
+                    Self::skipped(costly - costly_bytes, cheap - cheap_bytes)
                 }
             };
         }
@@ -186,7 +192,7 @@ impl Frames {
                 if length > 0 {
                     self.budget.work(CONTROL_PER_DATA);
                 }
-                self.skip(length)
+                Self::skip(length)
             }
             HEADERS => {
                 self.skimmer.begin_frame(length);
@@ -194,7 +200,7 @@ impl Frames {
                 let (padded, ends) = (flags & PADDED != 0, flags & END_HEADERS != 0);
                 let priority = if flags & PRIORITY == 0 { 0 } else { 5 };
                 match padded {
-                    _ if length < usize::from(padded) + priority => self.skip(length),
+                    _ if length < usize::from(padded) + priority => Self::skip(length),
                     true => State::BeforeBlock { padded, padding: 0, priority, left: length, ends },
                     false => self.before_block(0, priority, length, ends),
                 }
@@ -206,11 +212,11 @@ impl Frames {
             // A client must not send this frame, and `h2` decodes its header block before it reports the error.
             PUSH_PROMISE => {
                 self.budget.is_spent = true;
-                self.skip(length)
+                Self::skip(length)
             }
             _ => {
                 self.budget.spend();
-                self.skip(length)
+                Self::skip(length)
             }
         }
     }
@@ -218,7 +224,7 @@ impl Frames {
     fn before_block(&mut self, padding: usize, priority: usize, left: usize, ends: bool) -> State {
         match priority {
             // More padding than payload: h2 ends the connection.
-            0 if padding > left => self.skip(left),
+            0 if padding > left => Self::skip(left),
             0 => self.block(left - padding, padding, ends),
             _ => State::BeforeBlock { padded: false, padding, priority, left, ends },
         }
@@ -234,13 +240,18 @@ impl Frames {
             self.passed.headers.list_bytes += size.list_bytes;
             self.passed.oversized_headers += u64::from(size.list_bytes > MAX_HEADER_LIST_BYTES);
         }
-        self.skip(padding)
+        Self::skip(padding)
     }
 
-    fn skip(&self, left: usize) -> State {
-        match left {
-            0 => State::Header { have: 0, bytes: [0; HEADER_BYTES] },
-            left => State::Skip { left },
+    fn skip(length: usize) -> State {
+        let costly = length.min(COSTLY_PAYLOAD_BYTES);
+        Self::skipped(costly, length - costly)
+    }
+
+    fn skipped(costly: usize, cheap: usize) -> State {
+        match (costly, cheap) {
+            (0, 0) => State::Header { have: 0, bytes: [0; HEADER_BYTES] },
+            (costly, cheap) => State::Skip { costly, cheap },
         }
     }
 }

@@ -38,7 +38,7 @@ const READ_BYTES: usize = 8 << 10;
 const LARGE_READ_BYTES: usize = 16 << 10;
 /// Bytes that a connection reads before others work.
 const TURN_BYTES: u64 = 32 << 10;
-/// Bytes of them that are no payload of a large frame: each frame costs, however short it is.
+/// Bytes of them that are costly: all but the payloads of DATA frames beyond a first part.
 const TURN_FRAME_BYTES: u64 = 8 << 10;
 /// The same on a connection that sends control frames alone.
 const SUSPECT_TURN_FRAME_BYTES: u64 = 1 << 10;
@@ -62,7 +62,7 @@ pub(super) struct Activity {
     data: AtomicU64,
     waiting_headers: AtomicU64,
     oversized_headers: AtomicU64,
-    /// Bytes of frames, and bytes in all, that may be read in this turn.
+    /// Costly bytes, and bytes in all, that may be read in this turn.
     turn_frames: AtomicU64,
     turn: AtomicU64,
     is_suspect: AtomicBool,
@@ -107,12 +107,12 @@ impl Activity {
         self.data.load(Ordering::Relaxed)
     }
 
-    /// Counts bytes that were read in this turn, of which `payload` belong to a large frame.
-    fn take_turn(&self, read: u64, payload: u64) {
+    /// Counts bytes that were read in this turn, `cheap` ones among them.
+    fn take_turn(&self, read: u64, cheap: u64) {
         let less =
             |left: &AtomicU64, bytes| left.store(left.load(Ordering::Relaxed).saturating_sub(bytes), Ordering::Relaxed);
         less(&self.turn, read);
-        less(&self.turn_frames, read.saturating_sub(payload));
+        less(&self.turn_frames, read.saturating_sub(cheap));
     }
 
     /// Header blocks since the last call that `h2` refuses for their size.
@@ -126,7 +126,7 @@ impl Activity {
         }
     }
 
-    /// Begins a turn, in which at most `frames` bytes may be read beside the payload of large frames.
+    /// Begins a turn, in which at most `frames` costly bytes may be read.
     pub(super) fn begin_turn(&self, frames: u64) {
         let most = if self.is_suspect.load(Ordering::Relaxed) { SUSPECT_TURN_FRAME_BYTES } else { TURN_FRAME_BYTES };
         self.turn_frames.store(frames.min(most), Ordering::Relaxed);
@@ -178,9 +178,9 @@ impl<S> Guarded<S> {
         }
         let turn = self.activity.turn.load(Ordering::Relaxed) as usize;
         let frames = self.activity.turn_frames.load(Ordering::Relaxed) as usize;
-        match self.frames.payload_left() {
+        match self.frames.cheap_left() {
             0 => turn.min(frames).min(READ_BYTES),
-            payload => turn.min(payload + frames).min(LARGE_READ_BYTES),
+            cheap => turn.min(cheap + frames).min(LARGE_READ_BYTES),
         }
     }
 
@@ -188,11 +188,11 @@ impl<S> Guarded<S> {
     fn look(&mut self, buffer: &mut [u8], held: usize) -> usize {
         let at = self.position - held as u64;
         let read = (buffer.len() - held) as u64;
-        self.activity.take_turn(read, self.frames.payload_left() as u64);
         self.frames.pass(buffer, held, at);
         self.position += read;
         add(&self.activity.read, read);
         let passed = self.frames.take_passed();
+        self.activity.take_turn(read, passed.cheap_bytes);
         add(&self.activity.data, passed.data_bytes);
         if passed.oversized_headers > 0 {
             add(&self.activity.oversized_headers, passed.oversized_headers);
@@ -248,14 +248,25 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                 this.held = held;
                 continue;
             }
-            let mut space = [const { MaybeUninit::uninit() }; LARGE_READ_BYTES];
-            let mut buffer = ReadBuf::uninit(&mut space[..into.remaining().min(most)]);
-            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer))?;
-            let read = buffer.filled_mut();
-            let free = this.look(read, 0);
-            into.put_slice(&read[..free]);
-            this.held.extend_from_slice(&read[free..]);
-            if free > 0 || read.is_empty() {
+            let before = into.filled().len();
+            let is_end = if into.remaining() <= most {
+                ready!(Pin::new(&mut this.stream).poll_read(cx, into))?;
+                let is_end = into.filled().len() == before;
+                let free = before + this.look(&mut into.filled_mut()[before..], 0);
+                this.held.extend_from_slice(&into.filled()[free..]);
+                into.set_filled(free);
+                is_end
+            } else {
+                let mut space = [const { MaybeUninit::uninit() }; LARGE_READ_BYTES];
+                let mut buffer = ReadBuf::uninit(&mut space[..most]);
+                ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer))?;
+                let read = buffer.filled_mut();
+                let free = this.look(read, 0);
+                into.put_slice(&read[..free]);
+                this.held.extend_from_slice(&read[free..]);
+                read.is_empty()
+            };
+            if is_end || into.filled().len() > before {
                 return Poll::Ready(Ok(()));
             }
         }
