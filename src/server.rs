@@ -210,17 +210,24 @@ impl Server {
         let cleaner = Cleaner::spawn(store.clone(), clock.clone(), tuning.pacing(), move || outside.outside())?;
         let mut governor =
             Governor::spawn(memory_limits, setting, store.clone(), cleaner.clone(), clock.clone(), view.clone())?;
+        // Asked for anew each time: what is taken just after a limit was lowered must fit the new one.
+        let in_flight_max = {
+            let (view, most) = (view.clone(), boot.in_flight.0);
+            move || most.min(view.limit_bytes() / 16)
+        };
+        let make_room = {
+            let (store, clock) = (store.clone(), clock.clone());
+            move || store.make_room(clock.now_ms())
+        };
+        let most = boot.in_flight_per_connection.0;
+        let in_flight = InFlight::new(store.ledger().clone(), in_flight_max, most, make_room);
         let cache = Cache::new(store.clone(), clock.clone(), tuning.defaults());
-        let cache = Arc::new(cache.behind(transport(&boot, view.clone())));
+        let cache = Arc::new(cache.behind(transport(&boot, in_flight.clone())));
         let in_force = Arc::new(ArcSwap::from_pointee(live.in_force()));
         // Asked for each time: what is charged after the limit was lowered must fit the new one.
         let http_max = {
             let view = view.clone();
             move || (view.limit_bytes() / 16).min(HTTP_BYTES)
-        };
-        let make_room = {
-            let (store, clock) = (store.clone(), clock.clone());
-            move || store.make_room(clock.now_ms())
         };
         let account = HttpAccount { store: store.clone(), clock: clock.clone() };
         let sources = Sources {
@@ -243,13 +250,6 @@ impl Server {
 
         let limits = limits(&boot);
         let (stage, drain) = watch::channel(Stage::Serving);
-        // Asked for anew each time: what is taken just after a limit was lowered must fit the new one.
-        let in_flight_max = {
-            let (view, most) = (view.clone(), boot.in_flight.0);
-            move || in_flight_max(&view, most)
-        };
-        let most = boot.in_flight_per_connection.0;
-        let in_flight = InFlight::new(store.ledger().clone(), in_flight_max, most, make_room);
         let mut listeners = [Listeners::new(data, &boot.socket), Listeners::new(vec![admin], &boot.admin_socket)];
         let plane = |services, listeners: &Listeners| Plane {
             services,
@@ -485,22 +485,17 @@ fn limits(boot: &Boot) -> Limits {
     }
 }
 
-/// Bytes of all messages together, at most.
-fn in_flight_max(view: &View, most: u64) -> u64 {
-    most.min(view.limit_bytes() / 16)
-}
-
 /// What the data listeners allow: of the bytes in flight, large messages leave a quarter to small ones.
-fn transport(boot: &Boot, view: View) -> impl Fn() -> Transport + Send + Sync + use<> {
+fn transport(boot: &Boot, in_flight: Arc<InFlight>) -> impl Fn() -> Transport + Send + Sync + use<> {
     let limits = limits(boot);
-    let (in_flight, per_connection) = (boot.in_flight.0, boot.in_flight_per_connection.0);
+    let per_connection = boot.in_flight_per_connection.0;
     move || {
-        let in_flight_bytes = in_flight_max(&view, in_flight);
+        let in_flight_bytes = in_flight.max();
         let in_flight_bytes_per_connection = per_connection.min(in_flight_bytes);
         Transport {
             message_bytes: (limits.message as u64).min(in_flight_bytes_per_connection / 4 * 3),
             connections: limits.connections as u32,
-            calls_per_connection: limits.streams,
+            calls_per_connection: in_flight.streams(limits.streams),
             in_flight_bytes,
             in_flight_bytes_per_connection,
             header_bytes: limits.header_list,

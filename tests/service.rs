@@ -339,6 +339,30 @@ async fn an_honest_burst_of_ten_thousand_calls_at_once_succeeds() {
 }
 
 #[tokio::test]
+async fn large_messages_of_one_connection_wait_for_their_turn_at_every_limit() {
+    for limit in ["32Mi", "64Mi", "256Mi"] {
+        let ebb = Ebb::start(&["--max-memory", limit]);
+        let client = connect(&ebb).await;
+        for bytes in [20_000, 33_000, 60_000, 250_000, 1_000_000] {
+            let value = "x".repeat(bytes);
+            let (mut sets, mut gets) = (tokio::task::JoinSet::new(), tokio::task::JoinSet::new());
+            for i in 0..100 {
+                let (mut client, request) = (client.clone(), set(&format!("{i}"), &value));
+                sets.spawn(async move { client.set(request).await.map(|_| ()) });
+            }
+            let refused = sets.join_all().await.into_iter().filter_map(Result::err).collect::<Vec<_>>();
+            assert!(refused.is_empty(), "{} sets of {bytes} bytes at {limit}: {}", refused.len(), refused[0]);
+            for i in 0..100 {
+                let mut client = client.clone();
+                gets.spawn(async move { client.get(get(&format!("{i}"))).await.map(|_| ()) });
+            }
+            let refused = gets.join_all().await.into_iter().filter_map(Result::err).collect::<Vec<_>>();
+            assert!(refused.is_empty(), "{} gets of {bytes} bytes at {limit}: {}", refused.len(), refused[0]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_slow_reader_pins_its_share_and_what_it_held_comes_back() {
     let ebb = Ebb::start(&["--max-memory", "256Mi"]);
     let mut client = connect(&ebb).await;

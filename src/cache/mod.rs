@@ -54,7 +54,7 @@ pub struct Transport {
     pub message_bytes: u64,
     /// Connections at a time.
     pub connections: u32,
-    /// Calls at a time on one connection.
+    /// Calls at a time on a connection that is opened now.
     pub calls_per_connection: u32,
     /// Bytes in flight of all connections together.
     pub in_flight_bytes: u64,

@@ -47,7 +47,7 @@ where
     let Served { services, in_flight, limits, watchers, connections, mut drain } = served;
     let opened = Instant::now();
     let activity = Arc::new(Activity::default());
-    let quota = Quota::new(in_flight, watchers.lane.clone());
+    let quota = Quota::new(in_flight.clone(), watchers.lane.clone());
     let calls = Calls::new(watchers, drain.clone());
     let progress = {
         let (activity, quota, calls) = (activity.clone(), quota.clone(), calls.clone());
@@ -69,8 +69,8 @@ where
         let _ = timeout(limits.handshake_timeout, answer).await; // a client that is gone needs no answer
         return;
     }
-    let streams = quota.streams(limits.streams);
-    let window = quota.window(streams, limits.stream_window);
+    let streams = in_flight.streams(limits.streams);
+    let window = in_flight.window(streams, limits.stream_window);
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(streams)

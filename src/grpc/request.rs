@@ -32,6 +32,8 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 const PREFIX_BYTES: usize = 5;
 /// What is allocated at a time for a message that is not whole, in bytes.
 const BLOCK_BYTES: usize = 32 << 10;
+/// A frame of this size fills at least half of the buffer it was read into, in bytes.
+const FULL_FRAME_BYTES: usize = 15 << 10;
 
 /// What a request may be.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +53,10 @@ pub(super) struct RequestBody {
     expected: Expected,
     unread: Arc<Unread>,
     prefix: Prefix,
-    /// The first bytes of a message that is not whole, copied: a frame would keep the larger buffer it was read into.
+    /// Bytes that were taken from `inner`, for which its client has not been given room again.
+    unreleased: usize,
+    /// The first bytes of a message that is not whole. Those of small frames are copied: a frame keeps the buffer it was
+    /// read into.
     partial: VecDeque<Bytes>,
     partial_tail: BytesMut,
     partial_bytes: u64,
@@ -99,6 +104,7 @@ impl RequestBody {
             expected,
             unread,
             prefix: Prefix::default(),
+            unreleased: 0,
             partial: VecDeque::new(),
             partial_tail: BytesMut::new(),
             partial_bytes: 0,
@@ -126,9 +132,9 @@ impl RequestBody {
             let cost = if self.partial_bytes == 0 {
                 self.cost(len, &mut &data[whole_to..at])?
             } else {
-                self.keep(data.split_to(at));
                 self.partial
                     .extend(Some(std::mem::take(&mut self.partial_tail).freeze()).filter(|tail| !tail.is_empty()));
+                self.partial.push_back(data.split_to(at));
                 let cost = self.cost(len, &mut Chunks::new(&self.partial))?;
                 self.whole.append(&mut self.partial);
                 self.partial_bytes = 0;
@@ -152,6 +158,9 @@ impl RequestBody {
         self.partial_bytes += bytes.len() as u64;
         while !bytes.is_empty() {
             if self.partial_tail.capacity() == 0 {
+                if bytes.len() >= FULL_FRAME_BYTES {
+                    return self.partial.push_back(bytes);
+                }
                 let left = bytes.len() as u64 + self.prefix.left;
                 self.partial_tail.reserve(left.min(BLOCK_BYTES as u64) as usize);
             }
@@ -192,6 +201,7 @@ impl RequestBody {
             }
             Err(_) => {
                 let here = self.partial_bytes + self.whole.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+                let here = here.saturating_sub(self.unreleased as u64); // those count as unread
                 quota.may_hold(here)?;
                 self.turn = Some(Box::new(Turn {
                     granted: Box::pin(quota.clone().wait_for(need, self.call.patience())),
@@ -215,6 +225,17 @@ impl RequestBody {
         self.permit = Some(permit);
         self.turn = None;
         Poll::Ready(Ok(()))
+    }
+
+    /// Gives the client room for as much as has been taken: not while a message waits for its turn, or each that waits
+    /// would hold more than a window.
+    fn release(&mut self) -> Result<(), Status> {
+        match std::mem::take(&mut self.unreleased) {
+            0 => Ok(()),
+            taken => {
+                self.inner.flow_control().release_capacity(taken).map_err(|error| Status::from_error(error.into()))
+            }
+        }
     }
 
     /// Ready when the request stands still for too long.
@@ -264,7 +285,7 @@ impl Body for RequestBody {
             }
             if let Some(bytes) = this.whole.pop_front() {
                 this.handed_on = true;
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                return Poll::Ready(Some(this.release().map(|()| Frame::data(bytes))));
             }
             if std::mem::take(&mut this.handed_on) {
                 this.permit = None; // who asks for more has handled what came before
@@ -279,6 +300,9 @@ impl Body for RequestBody {
                     continue;
                 }
             }
+            if let Err(error) = this.release() {
+                return Poll::Ready(Some(Err(error)));
+            }
             match this.inner.poll_data(cx) {
                 Poll::Pending => {
                     return match this.poll_stalled(cx) {
@@ -287,10 +311,7 @@ impl Body for RequestBody {
                     };
                 }
                 Poll::Ready(Some(Ok(bytes))) => {
-                    // Who takes bytes has room for more.
-                    if let Err(error) = this.inner.flow_control().release_capacity(bytes.len()) {
-                        return Poll::Ready(Some(Err(Status::from_error(error.into()))));
-                    }
+                    this.unreleased += bytes.len();
                     if let Err(refusal) = this.accept(bytes) {
                         return refused(refusal);
                     }

@@ -15,8 +15,8 @@
 //!
 //! A message *reserves* its whole size, which decides whose turn it is, and *charges* to the ledger what is there of it:
 //! who announces 3 MiB and sends 100 bytes takes a place in the queue, not memory. While a message waits, its client may
-//! send one flow-control window of it; the windows of all calls of a connection fit into a quarter of `max` (each has 32 KiB at least), and the window
-//! of the connection is their sum, so calls that wait never keep the one that does not from its data.
+//! send one flow-control window of it. The windows of all calls of a connection fit into three quarters of `max`, and the
+//! window of the connection is their sum, so calls that wait never keep the one that does not from its data.
 
 mod calls;
 mod headers;
@@ -96,7 +96,8 @@ impl InFlight {
         })
     }
 
-    fn max(&self) -> u64 {
+    /// Bytes of all messages together, at most, at present.
+    pub fn max(&self) -> u64 {
         (self.max)()
     }
 

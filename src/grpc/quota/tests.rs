@@ -153,42 +153,47 @@ fn the_longest_queue_gives_way_to_others() {
 
 #[test]
 fn the_calls_of_all_connections_fit_what_may_wait() {
-    let (_, all) = in_flight(4 * MIB, MIB);
+    let (_, all) = in_flight(8 * MIB, MIB);
     let mut open = Vec::new();
     let mut streams = Vec::new();
     for _ in 0..300 {
-        let quota = connection(&all);
-        streams.push(quota.streams(100));
-        open.push(quota);
+        streams.push(all.streams(100));
+        open.push(connection(&all));
     }
-    assert_eq!((streams[0], streams[15], streams[299]), (100, 100, 8));
-    assert_eq!(open[0].streams(1_000), FEWEST_STREAMS);
+    assert_eq!((streams[0], streams[15], streams[299]), (96, 96, 13));
+    assert_eq!((all.streams(1_000), all.streams(4)), (13, 4));
+    let (_, small) = in_flight(MIB / 4, MIB);
+    assert_eq!(small.streams(100), FEWEST_STREAMS);
 }
 
 #[test]
-fn windows_of_all_calls_fit_a_quarter_of_the_bytes_in_flight() {
+fn a_client_alone_may_fill_the_windows_of_all_its_calls() {
     for (max, most, expected) in [
-        (16 * MIB, 128 << 10, 41_943),
-        (8 * MIB, 128 << 10, 32 << 10),
-        (256 * MIB, 128 << 10, 128 << 10),
-        (MIB, 128 << 10, 32 << 10),
-        (MIB, 4 << 10, 4 << 10),
+        (256 * MIB, 128 << 10, (100, 128 << 10)),
+        (16 * MIB, 128 << 10, (100, 125_829)),
+        (4 * MIB, 128 << 10, (48, 64 << 10)),
+        (MIB, 128 << 10, (12, 64 << 10)),
+        (MIB, 4 << 10, (12, 4 << 10)),
+        (MIB / 2, 128 << 10, (8, 48 << 10)),
     ] {
         let (_, all) = in_flight(max, max);
-        assert_eq!(connection(&all).window(100, most), expected, "{max} bytes in flight, at most {most}");
+        let streams = all.streams(100);
+        let window = all.window(streams, most);
+        assert_eq!((streams, window), expected, "{max} bytes in flight, at most {most}");
+        connection(&all).may_hold(u64::from(streams) * u64::from(window)).unwrap();
     }
 }
 
 #[test]
 fn who_holds_unread_requests_leaves_room_for_others() {
-    let (_, all) = in_flight(16 * MIB, 16 * MIB);
+    let (_, all) = in_flight(20 * MIB, 20 * MIB);
     let (first, second) = (connection(&all), connection(&all));
-    assert!(first.may_hold(8 * MIB).is_ok() && first.may_hold(8 * MIB + 1).is_err());
-    let held = first.hold(8 * MIB);
+    assert!(first.may_hold(16 * MIB).is_ok() && first.may_hold(16 * MIB + 1).is_err());
+    let held = first.hold(16 * MIB);
     assert!(first.may_hold(1).is_err());
-    assert!(second.may_hold(4 * MIB).is_ok() && second.may_hold(4 * MIB + 1).is_err());
+    assert!(second.may_hold(3 * MIB).is_ok() && second.may_hold(4 * MIB).is_err());
     drop(held);
-    assert!(second.may_hold(8 * MIB).is_ok());
+    assert!(second.may_hold(16 * MIB).is_ok());
 }
 
 #[test]
