@@ -23,7 +23,7 @@ use crate::cache::Refusal;
 use crate::traffic::Rejection;
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
-use h2::{FlowControl, Reason, RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use http_body::Body;
 use std::collections::VecDeque;
@@ -116,8 +116,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
                 self.dispatch.quota.wake_when_a_call_ends();
                 return;
             };
-            let Some(Queued { request, respond, deadline, .. }) = self.queue.pop_front() else { return };
-            self.dispatch.run(cx, request, respond, deadline, charge);
+            let Some(Queued { request, respond, deadline, waiting, .. }) = self.queue.pop_front() else { return };
+            self.dispatch.run(cx, request, respond, deadline, charge, waiting);
         }
         if !self.queue.is_empty() {
             let _: Poll<()> = yield_now(cx);
@@ -125,7 +125,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
     }
 
     /// Takes a call over from h2.
-    fn take(&mut self, cx: &mut Context<'_>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    fn take(&mut self, cx: &mut Context<'_>, mut request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         if let Some(mismatch) = Mismatch::of(&request, &self.dispatch.services) {
             return self.dispatch.reject(&request, &mut respond, &mismatch);
         }
@@ -142,10 +142,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
             return self.dispatch.refuse(&request, &mut respond, &refusal);
         }
         let headers = (list_bytes + fields * FIELD_BYTES) as u64;
+        let flow = request.body_mut().flow_control().clone();
+        let mut waiting = Waiting::new(self.dispatch.unread.clone(), flow);
         if self.queue.is_empty()
             && let Some(charge) = self.dispatch.quota.try_run(headers)
         {
-            return self.dispatch.run(cx, request, respond, deadline, charge);
+            return self.dispatch.run(cx, request, respond, deadline, charge, waiting);
         }
         let Some(charge) = self.dispatch.quota.try_queue(headers) else {
             self.dispatch.quota.refused_a_call();
@@ -153,9 +155,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
             self.dispatch.calls.rejected(Rejection::RefusedStream, 1);
             return;
         };
-        let mut request = request;
-        let flow = request.body_mut().flow_control().clone();
-        let mut waiting = Waiting::new(self.dispatch.unread.clone(), flow);
         let _ = waiting.poll_refused(cx);
         self.queue.push_back(Queued { request, respond, deadline, headers, charge, waiting });
         self.dispatch.quota.wake_when_a_call_ends();
@@ -189,7 +188,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
         } else {
             self.h2.poll_closed(cx).map(|_| Next::End)
         };
-        self.dispatch.unread.look();
         match self.activity.take_oversized_headers() {
             0 => {}
             count => self.dispatch.calls.rejected(Rejection::HeaderList, count),
@@ -265,6 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Accepting<S> {
         for (request, respond) in calls {
             this.take(cx, request, respond);
         }
+        this.dispatch.unread.look(); // with the calls that wait from now on
         if is_over {
             return Poll::Ready(());
         }
@@ -322,19 +321,22 @@ impl Dispatch {
         respond: SendResponse<Bytes>,
         deadline: Deadline,
         charge: Charge,
+        waiting: Waiting,
     ) {
         let call = self.calls.begin(&request);
         let is_short = call.is_of_one_item();
-        let (head, mut stream) = request.into_parts();
+        let (head, stream) = request.into_parts();
         let shape = SHAPES.request(head.uri.path());
         let expected = Expected { shape, max_message: self.max_message, patience: self.patience };
-        let flow = stream.flow_control().clone();
         let quota = CallQuota::new(self.quota.clone(), self.patience, deadline.at());
         let body = RequestBody::new(stream, quota.clone(), expected, self.unread.clone());
         let mut request = Request::from_parts(head, tonic::body::Body::new(body));
         request.extensions_mut().insert(quota.clone());
         let answer = self.services.call(request);
-        let call = Running { dispatch: self.clone(), call, quota, flow, respond, deadline, _charge: charge };
+        let mut call = Running { dispatch: self.clone(), call, quota, waiting, respond, deadline, _charge: charge };
+        if !is_short {
+            let _ = call.waiting.poll_refused(cx); // until it is polled
+        }
         let mut call = Box::pin(call.answer(answer));
         if !is_short || call.as_mut().poll(cx).is_pending() {
             tokio::spawn(call);
@@ -347,8 +349,7 @@ struct Running {
     dispatch: Arc<Dispatch>,
     call: Call,
     quota: Arc<CallQuota>,
-    /// Of the request.
-    flow: FlowControl,
+    waiting: Waiting,
     respond: SendResponse<Bytes>,
     deadline: Deadline,
     _charge: Charge,
@@ -365,7 +366,10 @@ impl Running {
                 Poll::Ready(Some(status::deadline_exceeded().into_http()))
             }
             Poll::Pending if leave.poll(cx).is_ready() => Poll::Ready(Some(drain::status().into_http())),
-            Poll::Pending => self.respond.poll_reset(cx).map(|_| None),
+            Poll::Pending => match self.waiting.poll_refused(cx) {
+                Poll::Ready(refusal) => Poll::Ready(Some(status::of(&refusal).into_http())),
+                Poll::Pending => self.respond.poll_reset(cx).map(|_| None),
+            },
         });
         let Some(response) = answered.await else { return };
         drop(answer);
@@ -375,9 +379,9 @@ impl Running {
         let is_all = body.is_end_stream();
         let Ok(stream) = self.respond.send_response(Response::from_parts(head, ()), is_all) else { return };
         if !is_all {
-            let (flow, unread, deadline) = (self.flow, &self.dispatch.unread, self.deadline);
+            let (waiting, deadline) = (self.waiting, self.deadline);
             // A client that is gone needs no answer.
-            let _ = Outgoing { body, stream, flow, unread, deadline, leave }.send().await;
+            let _ = Outgoing { body, stream, waiting, deadline, leave }.send().await;
         }
     }
 }
@@ -386,9 +390,7 @@ impl Running {
 struct Outgoing<'a> {
     body: ResponseBody,
     stream: SendStream<Bytes>,
-    /// Of the request.
-    flow: FlowControl,
-    unread: &'a Arc<Unread>,
+    waiting: Waiting,
     deadline: Deadline,
     leave: Leave<'a>,
 }
@@ -440,7 +442,7 @@ impl Outgoing<'_> {
                 }
                 match Pin::new(&mut self.body).poll_frame(cx) {
                     Poll::Ready(frame) => Poll::Ready(Ok(frame)),
-                    Poll::Pending => self.poll_over(cx).map(Err),
+                    Poll::Pending => self.poll_stop(cx).map(Err),
                 }
             });
             match frame.await? {
@@ -470,8 +472,11 @@ impl Outgoing<'_> {
         }
     }
 
-    /// Ready when the time of the call, or of the server, is over.
-    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+    /// For an answer that waits: ready when the time of the call, or of the server, is over, or its request too large.
+    fn poll_stop(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+        if let Poll::Ready(refusal) = self.waiting.poll_refused(cx) {
+            return Poll::Ready(Stop::Refused(refusal));
+        }
         if self.deadline.poll_passed(cx).is_ready() {
             return Poll::Ready(Stop::Deadline);
         }
@@ -490,20 +495,12 @@ impl Outgoing<'_> {
     /// Waits until the client has room for something.
     async fn room(&mut self) -> Result<(), Stop> {
         self.stream.reserve_capacity(1);
-        let mut waiting = None;
         poll_fn(|cx| {
             while self.stream.capacity() == 0 {
                 match self.stream.poll_capacity(cx) {
                     Poll::Ready(Some(Ok(_))) => {}
                     Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(Stop::Gone)),
-                    Poll::Pending => {
-                        let waiting =
-                            waiting.get_or_insert_with(|| Waiting::new(self.unread.clone(), self.flow.clone()));
-                        if let Poll::Ready(refusal) = waiting.poll_refused(cx) {
-                            return Poll::Ready(Err(Stop::Refused(refusal)));
-                        }
-                        return self.poll_over(cx).map(Err);
-                    }
+                    Poll::Pending => return self.poll_stop(cx).map(Err),
                 }
             }
             Poll::Ready(Ok(()))

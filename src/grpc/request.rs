@@ -10,7 +10,7 @@
 use super::measure;
 use super::quota::{CallQuota, Held, Permit, SMALL_BYTES};
 use super::status;
-use super::unread::{Unread, Waiting};
+use super::unread::Unread;
 use crate::cache::Refusal;
 use bytes::{Buf, Bytes, BytesMut};
 use h2::{Reason, RecvStream};
@@ -32,7 +32,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 const PREFIX_BYTES: usize = 5;
 /// What is allocated at a time for a message that is not whole, in bytes.
 const BLOCK_BYTES: usize = 32 << 10;
-/// A frame of this size fills at least half of the buffer it was read into, in bytes.
+/// A frame of this size fills about half of the buffer it was read into, or more, in bytes.
 const FULL_FRAME_BYTES: usize = 15 << 10;
 
 /// What a request may be.
@@ -77,7 +77,6 @@ struct Turn {
     charge: u64,
     /// For what has arrived of it.
     _held: Held,
-    waiting: Waiting,
 }
 
 /// How a request that is not whole gets on.
@@ -207,7 +206,6 @@ impl RequestBody {
                     granted: Box::pin(quota.clone().wait_for(need, self.call.patience())),
                     charge,
                     _held: quota.hold(here),
-                    waiting: Waiting::new(self.unread.clone(), self.inner.flow_control().clone()),
                 }));
             }
         }
@@ -217,13 +215,11 @@ impl RequestBody {
     /// Ready when the turn has come, if the body waits for it.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
         let Some(turn) = &mut self.turn else { return Poll::Ready(Ok(())) };
-        if let Poll::Ready(refusal) = turn.waiting.poll_refused(cx) {
-            return Poll::Ready(Err(refusal));
-        }
         let mut permit = ready!(turn.granted.as_mut().poll(cx))?;
         permit.charge(turn.charge);
         self.permit = Some(permit);
         self.turn = None;
+        self.progress.timer = None; // the client could not send meanwhile
         Poll::Ready(Ok(()))
     }
 

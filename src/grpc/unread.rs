@@ -1,9 +1,12 @@
-//! Requests that nobody reads at the moment: of calls that wait to run, wait for their turn, or wait for a client that
+//! Requests that nobody reads at the moment: of calls that wait to run, for their turn, for room, or for a client that
 //! takes no answers.
 //!
 //! What the client goes on sending piles up in `h2`'s buffers, a window for each call. It is in flight as well: it is
 //! charged as it comes, and when such calls of a connection hold more than is free for them, the largest of them are ended
 //! until they do not.
+//!
+//! A frame keeps the whole buffer that it was read into. So what came beside small frames while an unread request grew is
+//! charged to it, too: 60,000 frames of one byte, each followed by 8 KB of something else, would pin 470 MB.
 
 use super::guard::Activity;
 use super::quota::{Held, Quota};
@@ -20,25 +23,42 @@ pub(super) struct Unread {
     quota: Arc<Quota>,
     activity: Arc<Activity>,
     calls: Mutex<HashMap<u32, Entry>>,
-    /// Bytes read from the connection at the last look.
-    looked_at: AtomicU64,
+    /// Bytes, and small frames, read from the connection at the last look.
+    looked_at: [AtomicU64; 2],
+    /// Bytes of calls that have begun to wait since.
+    begun: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Entry {
     flow: FlowControl,
     held: Held,
+    /// Unread bytes at the last look.
+    unread: u64,
+    /// Bytes that came with them and may be kept by their buffers.
+    beside: u64,
+    has_grown: bool,
     waker: Waker,
     refused: Option<Refusal>,
 }
 
 /// So much must have come before it is worth another look, in bytes.
 const LOOK_EVERY_BYTES: u64 = 16 << 10;
+/// A frame that does not fit what is left of a buffer begins another one: at most half of a buffer stays empty.
+const BUFFERS_PER_BYTE: u64 = 2;
+/// The largest buffer that is read into for small frames, in bytes.
+const BUFFER_BYTES: u64 = 32 << 10;
 
 impl Unread {
     /// Of a new connection.
     pub(super) fn new(quota: Arc<Quota>, activity: Arc<Activity>) -> Arc<Self> {
-        Arc::new(Self { quota, activity, calls: Mutex::default(), looked_at: AtomicU64::new(0) })
+        Arc::new(Self {
+            quota,
+            activity,
+            calls: Mutex::default(),
+            looked_at: [const { AtomicU64::new(0) }; 2],
+            begun: AtomicU64::new(0),
+        })
     }
 
     fn calls(&self) -> MutexGuard<'_, HashMap<u32, Entry>> {
@@ -53,13 +73,30 @@ impl Unread {
     /// Charges what is unread, and ends calls while it is too much.
     pub(super) fn look(&self) {
         let read = self.activity.read_bytes();
-        if read < self.looked_at.load(Ordering::Relaxed) + LOOK_EVERY_BYTES {
+        if read < self.looked_at[0].load(Ordering::Relaxed) + LOOK_EVERY_BYTES {
             return;
         }
-        self.looked_at.store(read, Ordering::Relaxed);
+        let small_frames = self.activity.small_data_frames();
+        let [bytes, frames] =
+            [(0, read), (1, small_frames)].map(|(i, now)| now - self.looked_at[i].swap(now, Ordering::Relaxed));
+        let mut beside = bytes.saturating_sub(self.begun.swap(0, Ordering::Relaxed));
         let mut calls = self.calls();
+        let mut grown = 0;
         for call in calls.values_mut() {
-            call.held.resize(call.flow.used_capacity() as u64);
+            let before = call.unread;
+            call.unread = call.flow.used_capacity() as u64;
+            if call.unread > before {
+                beside = beside.saturating_sub(call.unread - before);
+                grown += 1;
+            } else if call.unread < before {
+                call.beside = call.beside * call.unread / before; // some was read, and its buffers are free
+            }
+            call.has_grown = call.unread > before;
+        }
+        let share = (BUFFERS_PER_BYTE * beside).min(frames * BUFFER_BYTES) / grown.max(1);
+        for call in calls.values_mut() {
+            call.beside += if call.has_grown { share } else { 0 };
+            call.held.resize(call.unread + call.beside);
         }
         loop {
             let Err(refusal) = self.quota.may_hold(0) else { return };
@@ -72,28 +109,35 @@ impl Unread {
     }
 }
 
-/// A call whose request is not read until this is dropped.
+/// The request of a call, which counts as unread from the first time that the call waits until this is dropped.
 #[derive(Debug)]
 pub(super) struct Waiting {
     unread: Arc<Unread>,
     flow: FlowControl,
+    is_counted: bool,
 }
 
 impl Waiting {
-    /// The call with this request.
+    /// Of the call with this request.
     pub(super) fn new(unread: Arc<Unread>, flow: FlowControl) -> Self {
-        Self { unread, flow }
+        Self { unread, flow, is_counted: false }
     }
 
-    /// Ready when the call is to end, with the reason.
+    /// For a call that waits: ready when it is to end, with the reason.
     pub(super) fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<Refusal> {
+        self.is_counted = true;
+        let unread = self.flow.used_capacity() as u64;
         let mut calls = self.unread.calls();
-        let call = calls.entry(self.flow.stream_id().as_u32()).or_insert_with(|| Entry {
-            flow: self.flow.clone(),
-            held: self.unread.quota.hold(self.flow.used_capacity() as u64),
-            waker: cx.waker().clone(),
-            refused: None,
+        let call = calls.entry(self.flow.stream_id().as_u32()).or_insert_with(|| {
+            self.unread.begun.fetch_add(unread, Ordering::Relaxed);
+            let held = self.unread.quota.hold(unread);
+            let (flow, waker) = (self.flow.clone(), cx.waker().clone());
+            Entry { flow, held, unread, beside: 0, has_grown: false, waker, refused: None }
         });
+        if unread == 0 {
+            (call.unread, call.beside) = (0, 0); // it waits for more
+            call.held.resize(0);
+        }
         call.waker.clone_from(cx.waker());
         call.refused.take().map_or(Poll::Pending, Poll::Ready)
     }
@@ -101,7 +145,9 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let call = self.unread.calls().remove(&self.flow.stream_id().as_u32());
-        drop(call);
+        if self.is_counted {
+            let call = self.unread.calls().remove(&self.flow.stream_id().as_u32());
+            drop(call);
+        }
     }
 }

@@ -175,6 +175,66 @@ def control_frames(address):
                 pass  # closed by the server: again
 
 
+def deaf(address):
+    """A client whose settings leave no room for answers."""
+    stream = wire.dial(address)
+    no_window = struct.pack(">HI", 4, 0)
+    stream.sendall(wire.PREFACE + wire.frame(wire.SETTINGS, 0, 0, no_window))
+    return stream
+
+
+def in_parallel(number, send):
+    """Calls `send` in `number` threads; a connection that the server closes ends its thread."""
+    def one():
+        try:
+            send()
+        except OSError:
+            pass
+
+    threads = [threading.Thread(target=one) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def pinned_buffers(address, size, filler):
+    """Unread requests in frames of `size` bytes, each in a buffer that `filler` fills up."""
+    pair = wire.frame(wire.DATA, 0, 1, bytes(size)) + filler
+
+    def send():
+        client = deaf(address)
+        head = wire.head(SERVICE + "Pipe", *wire.GRPC)
+        client.sendall(wire.frame(wire.HEADERS, wire.END_HEADERS, 1, head))
+        get = wire.message(wire.field(1, b"fill-1"))
+        client.sendall(wire.frame(wire.DATA, 0, 1, wire.message(wire.field(2, get[5:]))))
+        client.sendall(wire.frame(wire.DATA, 0, 1, b"\0" + struct.pack(">I", 1 << 20)))
+        for _ in range(min(60_000 // size, 3_000) // 20):
+            client.sendall(pair * 20)
+        time.sleep(1)  # the requests stay unread meanwhile, which is the attack
+        client.close()
+
+    in_parallel(8, send)
+
+
+def unread_rest(address):
+    """Calls that wait for their client, and for others; each sends on what nobody reads."""
+    watch, get = "/grpc.health.v1.Health/Watch", SERVICE + "Get"
+
+    def send():
+        client = deaf(address)
+        for i in range(90):
+            path, request = [(watch, b""), (get, wire.field(1, b"fill-%d" % i))][i % 2]
+            stream, head = 2 * i + 1, wire.head(path, *wire.GRPC)
+            client.sendall(wire.frame(wire.HEADERS, wire.END_HEADERS, stream, head))
+            client.sendall(wire.frame(wire.DATA, 0, stream, wire.message(request)))
+            client.sendall(wire.frame(wire.DATA, 0, stream, bytes(15_000)) * 4)
+        time.sleep(2)  # nothing is read meanwhile, which is the attack
+        client.close()
+
+    in_parallel(60, send)
+
+
 def idle_connections(address):
     """More connections than the cap, which ping and do nothing else."""
     crowd = []
@@ -229,6 +289,9 @@ ATTACKS = {
     "control frames": control_frames,
     "300 idle connections": idle_connections,
     "answers that are not read": unread,
+    "bytes that pin buffers": lambda address: pinned_buffers(address, 1, wire.frame(0x77, 0, 0, bytes(7_900))),
+    "small frames that pin buffers": lambda address: pinned_buffers(address, 256, wire.frame(0x77, 0, 0, bytes(7_900))),
+    "requests with a rest that is not read": unread_rest,
 }
 
 def main():

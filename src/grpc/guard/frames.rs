@@ -29,16 +29,21 @@ const SUSPECT_FRAMES: u64 = 32;
 /// One control frame is allowed for so many bytes written: a client opens its windows again as it reads.
 const WRITTEN_BYTES_PER_CONTROL: u64 = 64;
 
-/// Bytes of a payload that count as much as those of a header block: each frame costs, however short it is.
-const COSTLY_PAYLOAD_BYTES: usize = 512;
+/// Bytes of a DATA frame that count as much as those of other frames: each frame costs, however short it is.
+const COSTLY_DATA_BYTES: usize = 512;
+
+/// A DATA frame of less may share its buffer with much else, in bytes.
+const SMALL_DATA_BYTES: usize = 8 << 10;
 
 /// What went by since the last look.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Passed {
     /// Bytes of DATA frames.
     pub(super) data_bytes: u64,
-    /// Bytes of payloads that cost little more than their copying.
+    /// Those of them that cost little more than their copying.
     pub(super) cheap_bytes: u64,
+    /// Small DATA frames.
+    pub(super) small_data_frames: u64,
     /// What the header blocks that ended decode to.
     pub(super) headers: Size,
     /// Header blocks beyond the longest list that is decoded.
@@ -189,10 +194,12 @@ impl Frames {
         match kind {
             DATA => {
                 self.passed.data_bytes += length as u64;
+                self.passed.small_data_frames += u64::from(length < SMALL_DATA_BYTES);
                 if length > 0 {
                     self.budget.work(CONTROL_PER_DATA);
                 }
-                Self::skip(length)
+                let costly = length.min(COSTLY_DATA_BYTES);
+                Self::skipped(costly, length - costly)
             }
             HEADERS => {
                 self.skimmer.begin_frame(length);
@@ -244,8 +251,7 @@ impl Frames {
     }
 
     fn skip(length: usize) -> State {
-        let costly = length.min(COSTLY_PAYLOAD_BYTES);
-        Self::skipped(costly, length - costly)
+        Self::skipped(length, 0)
     }
 
     fn skipped(costly: usize, cheap: usize) -> State {

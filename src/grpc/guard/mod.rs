@@ -60,6 +60,7 @@ pub(super) struct Activity {
     read: AtomicU64,
     written: AtomicU64,
     data: AtomicU64,
+    small_data_frames: AtomicU64,
     waiting_headers: AtomicU64,
     oversized_headers: AtomicU64,
     /// Costly bytes, and bytes in all, that may be read in this turn.
@@ -76,6 +77,7 @@ impl Default for Activity {
             read: zero(),
             written: zero(),
             data: zero(),
+            small_data_frames: zero(),
             waiting_headers: zero(),
             oversized_headers: zero(),
             turn_frames: AtomicU64::new(HANDSHAKE_BYTES),
@@ -105,6 +107,11 @@ impl Activity {
     /// Bytes of DATA frames read from the client.
     pub(super) fn data_bytes(&self) -> u64 {
         self.data.load(Ordering::Relaxed)
+    }
+
+    /// Small DATA frames read from the client.
+    pub(super) fn small_data_frames(&self) -> u64 {
+        self.small_data_frames.load(Ordering::Relaxed)
     }
 
     /// Counts bytes that were read in this turn, `cheap` ones among them.
@@ -194,6 +201,7 @@ impl<S> Guarded<S> {
         let passed = self.frames.take_passed();
         self.activity.take_turn(read, passed.cheap_bytes);
         add(&self.activity.data, passed.data_bytes);
+        add(&self.activity.small_data_frames, passed.small_data_frames);
         if passed.oversized_headers > 0 {
             add(&self.activity.oversized_headers, passed.oversized_headers);
         }

@@ -29,7 +29,7 @@ impl InFlight {
     /// What a connection's client may send while all its calls wait, in bytes: less than a connection that is alone may
     /// hold, so that none of its calls is ended for it.
     fn max_window(&self) -> u64 {
-        self.max() / 4 * 3
+        self.max() / 3 * 2
     }
 
     /// Calls that a new connection may have open, at most `most`: its share of the queue in which calls wait to run, and as
@@ -42,7 +42,10 @@ impl InFlight {
 
     /// The flow-control window of a call, in bytes, of at most `most`, on a connection with `streams` of them.
     pub(in crate::grpc) fn window(&self, streams: u32, most: u32) -> u32 {
-        let share = self.max_window() / u64::from(streams.max(1));
+        let streams = u64::from(streams.max(1));
+        let usual = (self.max_window() / streams).min(USUAL_WINDOW_BYTES.into());
+        // Larger ones only where the calls of several connections may wait at once.
+        let share = usual.max(self.max() / 4 / streams);
         u32::try_from(share).unwrap_or(u32::MAX).clamp(LEAST_WINDOW_BYTES.min(most), most)
     }
 
