@@ -43,6 +43,8 @@ const CROWDED_TURNS: u32 = 16;
 /// What it reads then, in bytes, and how many calls it takes over.
 const CROWDED_READ_BYTES: u64 = 1 << 10;
 const CROWDED_CALLS: usize = 16;
+/// The longest message to health and reflection, in bytes: names.
+const MAX_OTHER_MESSAGE_BYTES: u64 = 4 << 10;
 /// Delay before a connection is closed for a flood of control frames. Its client reconnects as soon as it is closed, and
 /// new connections cost others more than an unread one.
 const FLOOD_PAUSE: Duration = Duration::from_secs(1);
@@ -327,12 +329,11 @@ impl Dispatch {
         let is_short = call.is_of_one_item();
         let (head, stream) = request.into_parts();
         let shape = SHAPES.request(head.uri.path());
-        let expected = Expected { shape, max_message: self.max_message, patience: self.patience };
+        let max_message = if shape.is_some() { self.max_message } else { MAX_OTHER_MESSAGE_BYTES };
+        let expected = Expected { shape, max_message, patience: self.patience };
         let quota = CallQuota::new(self.quota.clone(), self.patience, deadline.at());
         let body = RequestBody::new(stream, quota.clone(), expected, self.unread.clone());
-        let mut request = Request::from_parts(head, tonic::body::Body::new(body));
-        request.extensions_mut().insert(quota.clone());
-        let answer = self.services.call(request);
+        let answer = self.services.call(Request::from_parts(head, body), quota.clone());
         let mut call = Running { dispatch: self.clone(), call, quota, waiting, respond, deadline, _charge: charge };
         if !is_short {
             let _ = call.waiting.poll_refused(cx); // until it is polled

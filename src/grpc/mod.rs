@@ -21,6 +21,7 @@ mod health;
 mod http2;
 mod listener;
 mod measure;
+mod messages;
 mod mismatch;
 mod pipe;
 mod quota;

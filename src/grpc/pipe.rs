@@ -1,32 +1,90 @@
 //! The pipe: many operations over one stream.
 //!
-//! No task, no channel, no queue of our own: the response stream pulls an operation off the request stream, carries it
-//! out (the store never waits), and hands the result to tonic, which goes on collecting results into one write while
-//! they are ready. What may pile up is bounded by HTTP/2's windows on both sides. Results happen to come in the order of
-//! the operations today; clients match by id.
+//! No task, no channel, no queue of our own: the answer's body pulls an operation off the request, carries it out (the
+//! store never waits), and goes on collecting results into one frame while they are ready. What may pile up is bounded by
+//! HTTP/2's windows on both sides. Results happen to come in the order of the operations today; clients match by id.
+//!
+//! A pipe may be open for days and be idle for most of them, so nothing here outlives the frame it was made for. That is
+//! why tonic's streams have no part in it: each keeps the buffer of the largest message it has seen.
 
 use super::cache::Pause;
+use super::messages::Messages;
 use super::quota::CallQuota;
+use super::request::RequestBody;
 use super::status;
 use crate::cache::{Cache, Refusal};
 use crate::proto::{self, pipe_request::Operation, pipe_response::Result as Answer};
 use crate::traffic::{Method, Outcome, PIPE_TIMED};
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Response};
+use http_body::{Body, Frame};
+use prost::Message;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
-use tokio_stream::Stream;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
 /// Operations a client may have unanswered, announced with the first response. The server holds none of them: this is
 /// what a connection window full of small messages amounts to.
 pub(super) const WINDOW: u32 = 1_024;
 
+/// Where the method is found.
+pub(super) const PATH: &str = "/ebb.v1.CacheService/Pipe";
+/// Results are sent when so many bytes of them have been collected, or when no operation waits.
+const FRAME_BYTES: usize = 32 << 10;
+
+/// The answer to a call whose operations are in `request`.
+pub(super) fn answer(cache: Arc<Cache>, request: RequestBody, quota: Arc<CallQuota>) -> Response<tonic::body::Body> {
+    let results = Results { pipe: Pipe::new(cache, Messages::new(request), quota), end: None };
+    let mut response = Response::new(tonic::body::Body::new(results));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+/// The body of an answer: results, then the status.
+struct Results {
+    pipe: Pipe,
+    end: Option<Status>,
+}
+
+impl Body for Results {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut bytes = BytesMut::new();
+        while self.end.is_none() && bytes.len() < FRAME_BYTES {
+            match self.pipe.poll_next(cx) {
+                Poll::Ready(Some(Ok(result))) => {
+                    bytes.reserve(5 + result.encoded_len());
+                    bytes.put_u8(0); // not compressed
+                    bytes.put_u32(result.encoded_len() as u32);
+                    result.encode(&mut bytes).map_err(|error| Status::internal(error.to_string()))?;
+                }
+                Poll::Ready(Some(Err(status))) => self.end = Some(status),
+                Poll::Ready(None) => self.end = Some(Status::ok("")),
+                Poll::Pending if bytes.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        if !bytes.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes.freeze()))));
+        }
+        let mut trailers = HeaderMap::new();
+        if let Some(status) = &self.end {
+            status.add_header(&mut trailers)?;
+        }
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+}
+
 /// A pipe's results.
-pub(super) struct Pipe {
+struct Pipe {
     cache: Arc<Cache>,
-    operations: Streaming<proto::PipeRequest>,
-    quota: Option<Arc<CallQuota>>,
+    operations: Messages<proto::PipeRequest>,
+    quota: Arc<CallQuota>,
     announced: bool,
     /// Operations so far, to time one of some.
     operated: u32,
@@ -36,22 +94,43 @@ pub(super) struct Pipe {
 
 impl Pipe {
     /// The results of `operations`.
-    pub(super) fn new(
-        cache: Arc<Cache>,
-        operations: Streaming<proto::PipeRequest>,
-        quota: Option<Arc<CallQuota>>,
-    ) -> Self {
+    fn new(cache: Arc<Cache>, operations: Messages<proto::PipeRequest>, quota: Arc<CallQuota>) -> Self {
         Self { cache, operations, quota, announced: false, operated: 0, waiting: None }
+    }
+
+    /// The next result.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<proto::PipeResponse, Status>>> {
+        loop {
+            let (request, room) = match &mut self.waiting {
+                Some((_, room)) => {
+                    let room = ready!(room.as_mut().poll(cx));
+                    let Some((request, _)) = self.waiting.take() else { continue };
+                    (request, Some(room))
+                }
+                None => match ready!(self.operations.poll_next(cx)) {
+                    Some(Ok(request)) => (request, None),
+                    Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+                    None => return Poll::Ready(None),
+                },
+            };
+            let response = match room {
+                Some(Err(refusal)) => Some(self.counted(request, None, Err(refusal))),
+                room => self.operate(request, room.is_some()),
+            };
+            if let Some(response) = response {
+                return Poll::Ready(Some(Ok(response)));
+            }
+        }
     }
 
     /// Carries an operation out, times one of some, and counts the result.
     fn operate(&mut self, request: proto::PipeRequest, has_room: bool) -> Option<proto::PipeResponse> {
         let began = self.operated.is_multiple_of(PIPE_TIMED).then(Instant::now);
         let result = self.carry_out(&request.operation);
-        if let (Some(quota), Ok(Answer::Get(found)), false) = (&self.quota, &result, has_room)
-            && quota.try_room(found.value.len() as u64).is_err()
+        if let (Ok(Answer::Get(found)), false) = (&result, has_room)
+            && self.quota.try_room(found.value.len() as u64).is_err()
         {
-            let room = Box::pin(quota.clone().wait_for_room(found.value.len() as u64));
+            let room = Box::pin(self.quota.clone().wait_for_room(found.value.len() as u64));
             self.waiting = Some((request, room));
             return None;
         }
@@ -73,16 +152,13 @@ impl Pipe {
             Some(Operation::Increment(_)) => Method::PipeIncrement,
             None => Method::Other,
         };
-        if let Some(quota) = &self.quota {
-            let lane = quota.connection().lane();
-            let (code, reason) = result.as_ref().map_or_else(
-                |refusal| (status::table(refusal).0, Some(status::table(refusal).1)),
-                |_| (Code::Ok, None),
-            );
-            lane.ended(method, code);
-            reason.into_iter().for_each(|reason| lane.refused(reason));
-            began.into_iter().for_each(|began| lane.took(method, Outcome::of(code), began.elapsed()));
-        }
+        let lane = self.quota.connection().lane();
+        let (code, reason) = result
+            .as_ref()
+            .map_or_else(|refusal| (status::table(refusal).0, Some(status::table(refusal).1)), |_| (Code::Ok, None));
+        lane.ended(method, code);
+        reason.into_iter().for_each(|reason| lane.refused(reason));
+        began.into_iter().for_each(|began| lane.took(method, Outcome::of(code), began.elapsed()));
         let result = result.unwrap_or_else(|refusal| Answer::Error(status::within(&refusal)));
         let window = if std::mem::replace(&mut self.announced, true) { 0 } else { WINDOW };
         proto::PipeResponse { id: request.id, result: Some(result), window }
@@ -96,34 +172,6 @@ impl Pipe {
             Some(Operation::Touch(request)) => self.cache.touch(request).map(Answer::Touch),
             Some(Operation::Increment(request)) => self.cache.increment(request).map(Answer::Increment),
             None => Err(Refusal::Missing { field: "operation" }),
-        }
-    }
-}
-
-impl Stream for Pipe {
-    type Item = Result<proto::PipeResponse, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            let (request, room) = match &mut self.waiting {
-                Some((_, room)) => {
-                    let room = ready!(room.as_mut().poll(cx));
-                    let Some((request, _)) = self.waiting.take() else { continue };
-                    (request, Some(room))
-                }
-                None => match ready!(Pin::new(&mut self.operations).poll_next(cx)) {
-                    Some(Ok(request)) => (request, None),
-                    Some(Err(status)) => return Poll::Ready(Some(Err(status))),
-                    None => return Poll::Ready(None),
-                },
-            };
-            let response = match room {
-                Some(Err(refusal)) => Some(self.counted(request, None, Err(refusal))),
-                room => self.operate(request, room.is_some()),
-            };
-            if let Some(response) = response {
-                return Poll::Ready(Some(Ok(response)));
-            }
         }
     }
 }

@@ -62,6 +62,8 @@ pub(super) struct RequestBody {
     partial_bytes: u64,
     /// Frames of whole messages.
     whole: VecDeque<Bytes>,
+    /// Whether the only message has come.
+    is_all: bool,
     /// Whether whole messages have been handed on since the permit was taken.
     handed_on: bool,
     /// For the message that arrives or is being handled.
@@ -108,11 +110,17 @@ impl RequestBody {
             partial_tail: BytesMut::new(),
             partial_bytes: 0,
             whole: VecDeque::new(),
+            is_all: false,
             handed_on: false,
             permit: None,
             turn: None,
             progress: Progress::default(),
         }
+    }
+
+    /// Whether the call has one message, which is handled when the body has ended.
+    fn is_unary(&self) -> bool {
+        self.expected.shape.is_some_and(|shape| !shape.is_stream())
     }
 
     /// Takes a frame's data.
@@ -121,6 +129,9 @@ impl RequestBody {
         let (mut whole_to, mut need) = (0, 0);
         let mut at = 0;
         while at < data.len() {
+            if self.is_all {
+                return Err(Refusal::Malformed("the body has more than one message"));
+            }
             let (taken, len) = self.prefix.advance(&data[at..]);
             at += taken;
             if self.prefix.announced() > self.expected.max_message {
@@ -128,6 +139,7 @@ impl RequestBody {
                 return Err(Refusal::MessageTooLarge { len, max });
             }
             let Some(len) = len else { break };
+            self.is_all = self.is_unary();
             let cost = if self.partial_bytes == 0 {
                 self.cost(len, &mut &data[whole_to..at])?
             } else {
@@ -174,7 +186,7 @@ impl RequestBody {
     /// What a whole message of `len` bytes takes while it is decoded.
     fn cost(&self, len: u64, message: &mut impl Buf) -> Result<u64, Refusal> {
         message.advance(PREFIX_BYTES);
-        // tonic refuses a message that is compressed.
+        // A message that is compressed is refused by who decodes it.
         let decoded = match self.expected.shape {
             Some(shape) if !self.prefix.is_compressed => shape.decoded_bytes(message)?,
             _ => 0,
@@ -283,7 +295,7 @@ impl Body for RequestBody {
                 this.handed_on = true;
                 return Poll::Ready(Some(this.release().map(|()| Frame::data(bytes))));
             }
-            if std::mem::take(&mut this.handed_on) {
+            if std::mem::take(&mut this.handed_on) && !this.is_unary() {
                 this.permit = None; // who asks for more has handled what came before
             }
             let announced = this.prefix.announced();

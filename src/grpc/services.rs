@@ -1,4 +1,4 @@
-//! The services of a listener: the generated tower services, the hot path's without a router.
+//! The services of a listener: the generated tower services, the hot path's without a router, and pipes without tonic.
 //!
 //! | listener | its own | beside it |
 //! |---|---|---|
@@ -8,13 +8,15 @@
 use super::admin::Admin;
 use super::drain::Stage;
 use super::health::Health;
-use super::{Limits, cache};
+use super::quota::CallQuota;
+use super::request::RequestBody;
+use super::{Limits, cache, pipe};
 use crate::proto;
 use crate::proto::admin_service_server::{self, AdminServiceServer};
 use crate::proto::cache_service_server::{self, CacheServiceServer};
 use http::{Request, Response};
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -26,6 +28,7 @@ use tower_service::Service as _;
 pub struct Services {
     /// The hot path, called without a router.
     pub(super) cache: Option<CacheServiceServer<cache::Service>>,
+    pipes: Option<Arc<crate::cache::Cache>>,
     /// Everything else.
     pub(super) rest: Routes,
     /// Full names of the services, the busiest first.
@@ -38,18 +41,19 @@ pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Response<tonic::body
 impl Services {
     /// The services of a data listener. Their health follows `drain`.
     pub fn data(cache: Arc<crate::cache::Cache>, limits: Limits, drain: watch::Receiver<Stage>) -> Self {
+        let pipes = Some(cache.clone());
         let cache = CacheServiceServer::new(cache::Service::new(cache))
             .max_decoding_message_size(limits.message)
             .max_encoding_message_size(limits.message);
         let rest = standard(cache_service_server::SERVICE_NAME, proto::CACHE_DESCRIPTORS, drain);
-        Self { cache: Some(cache), rest: rest.prepare(), names: names(cache_service_server::SERVICE_NAME) }
+        Self { cache: Some(cache), pipes, rest: rest.prepare(), names: names(cache_service_server::SERVICE_NAME) }
     }
 
     /// The services of an admin listener. Their health follows `drain`.
     pub fn admin(admin: Admin, drain: watch::Receiver<Stage>) -> Self {
         let standard = standard(admin_service_server::SERVICE_NAME, proto::ADMIN_DESCRIPTORS, drain);
         let rest = standard.add_service(AdminServiceServer::new(admin)).prepare();
-        Self { cache: None, rest, names: names(admin_service_server::SERVICE_NAME) }
+        Self { cache: None, pipes: None, rest, names: names(admin_service_server::SERVICE_NAME) }
     }
 
     /// Whether `path` names a method of one of these services.
@@ -58,9 +62,17 @@ impl Services {
         service.is_some_and(|service| self.names.contains(&service))
     }
 
-    pub(super) fn call(&self, request: Request<tonic::body::Body>) -> Answer {
+    /// The answer to a request, whose call has this quota.
+    pub(super) fn call(&self, request: Request<RequestBody>, quota: Arc<CallQuota>) -> Answer {
+        let path = request.uri().path();
+        if let (Some(cache), pipe::PATH) = (&self.pipes, path) {
+            return Box::pin(ready(Ok(pipe::answer(cache.clone(), request.into_body(), quota))));
+        }
+        let is_of_cache = path.starts_with("/ebb.v1.CacheService/");
+        let mut request = request.map(tonic::body::Body::new);
+        request.extensions_mut().insert(quota);
         match &self.cache {
-            Some(cache) if request.uri().path().starts_with("/ebb.v1.CacheService/") => cache.clone().call(request),
+            Some(cache) if is_of_cache => cache.clone().call(request),
             _ => {
                 let answer = self.rest.clone().call(request);
                 Box::pin(answer)

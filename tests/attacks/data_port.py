@@ -235,6 +235,47 @@ def unread_rest(address):
     in_parallel(60, send)
 
 
+def idle_pipes(address):
+    """Pipes that have stored and read a large value, and stored many small ones, and are kept open."""
+    store = wire.field(3, wire.field(1, b"large") + wire.field(2, bytes(200_000)))
+    read = wire.field(2, wire.field(1, b"large"))
+    small = wire.message(wire.field(3, wire.field(1, b"small") + wire.field(2, b"v"))) * 600
+
+    def send():
+        client = wire.Client(wire.dial(address), settings=((4, 1 << 20),))
+        client.stream.sendall(wire.frame(wire.WINDOW_UPDATE, 0, 0, struct.pack(">I", 1 << 30)))
+        for _ in range(20):
+            stream, answered = client.open(wire.head(SERVICE + "Pipe", *wire.GRPC)), 0
+            client.send(stream, wire.message(store) + wire.message(read) + small, end=False)
+            while answered < 200_000:
+                kind, _, of, payload = client.read_frame()
+                answered += len(payload) if (kind, of) == (wire.DATA, stream) else 0
+                if (kind, of) == (wire.HEADERS, stream) and answered:
+                    break  # refused
+        time.sleep(3)  # the pipes do nothing meanwhile, which is the attack
+        client.stream.close()
+
+    in_parallel(20, send)
+
+
+def endless(address):
+    """Calls whose message is whole, and whose request does not end."""
+    large = wire.message(wire.field(1, b"large") + wire.field(2, bytes(60_000)))
+
+    def send():
+        stream = wire.dial(address)
+        stream.sendall(wire.PREFACE + wire.frame(wire.SETTINGS, 0, 0))
+        for number in range(1, 80, 2):
+            head = wire.head(SERVICE + "Set", *wire.GRPC)
+            stream.sendall(wire.frame(wire.HEADERS, wire.END_HEADERS, number, head))
+            for at in range(0, len(large), 16_384):
+                stream.sendall(wire.frame(wire.DATA, 0, number, large[at : at + 16_384]))
+        time.sleep(2)  # the requests stay open meanwhile, which is the attack
+        stream.close()
+
+    in_parallel(60, send)
+
+
 def idle_connections(address):
     """More connections than the cap, which ping and do nothing else."""
     crowd = []
@@ -292,6 +333,8 @@ ATTACKS = {
     "bytes that pin buffers": lambda address: pinned_buffers(address, 1, wire.frame(0x77, 0, 0, bytes(7_900))),
     "small frames that pin buffers": lambda address: pinned_buffers(address, 256, wire.frame(0x77, 0, 0, bytes(7_900))),
     "requests with a rest that is not read": unread_rest,
+    "idle pipes": idle_pipes,
+    "requests that do not end": endless,
 }
 
 def main():

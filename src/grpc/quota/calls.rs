@@ -11,14 +11,14 @@ pub(in crate::grpc) const CALL_BYTES: u64 = 8 << 10;
 pub(super) const QUEUED_CALL_BYTES: u64 = 3 << 10;
 /// Headers that are part of what a call costs, in bytes.
 const USUAL_HEADER_BYTES: u64 = 2 << 10;
-/// The flow-control window that a connection has fewer calls for rather than smaller windows, in bytes: a message of 64 KiB
-/// in one round trip. With 32 KiB a Set of up to 64 KiB took a quarter more CPU.
-const USUAL_WINDOW_BYTES: u32 = 64 << 10;
-/// The least flow-control window of a call, in bytes.
-const LEAST_WINDOW_BYTES: u32 = 32 << 10;
+/// The flow-control window of a call where calls of several connections may not wait at once with larger ones, in bytes: a
+/// message of 64 KiB in one round trip.
+const USUAL_WINDOW_BYTES: u64 = 64 << 10;
+/// Windows are so many bytes, or a multiple: what HTTP/2 has for a frame unless the peers agree on more.
+const FRAME_BYTES: u64 = 16 << 10;
 /// Calls that every connection may have open, and the number of connections up to which all have the same share.
 pub(super) const FEWEST_STREAMS: u32 = 8;
-const FEW_CONNECTIONS: u64 = 16;
+const FEW_CONNECTIONS: u64 = 8;
 
 impl InFlight {
     /// What calls that wait to run may take, in bytes.
@@ -26,27 +26,21 @@ impl InFlight {
         self.max() + self.max() / 2
     }
 
-    /// What a connection's client may send while all its calls wait, in bytes: less than a connection that is alone may
-    /// hold, so that none of its calls is ended for it.
-    fn max_window(&self) -> u64 {
-        self.max() / 3 * 2
-    }
-
-    /// Calls that a new connection may have open, at most `most`: its share of the queue in which calls wait to run, and as
-    /// many as have windows of 64 KiB.
+    /// Calls that a new connection may have open, at most `most`: its share of the queue in which calls wait to run. A
+    /// client that does not know the bound yet assumes 100.
     pub fn streams(&self, most: u32) -> u32 {
-        let queue = self.max_queued() / QUEUED_CALL_BYTES / self.connections().max(FEW_CONNECTIONS);
-        let windows = self.max_window() / u64::from(USUAL_WINDOW_BYTES);
-        u32::try_from(queue.min(windows)).unwrap_or(u32::MAX).clamp(FEWEST_STREAMS.min(most), most)
+        let share = self.max_queued() / QUEUED_CALL_BYTES / self.connections().max(FEW_CONNECTIONS);
+        u32::try_from(share).unwrap_or(u32::MAX).clamp(FEWEST_STREAMS.min(most), most)
     }
 
-    /// The flow-control window of a call, in bytes, of at most `most`, on a connection with `streams` of them.
+    /// The flow-control window of a call, in bytes, of at most `most`, on a connection with `streams` of them. What the
+    /// client may send while all of them wait is less than what a connection that is alone may hold, so that none is
+    /// ended for it.
     pub(in crate::grpc) fn window(&self, streams: u32, most: u32) -> u32 {
-        let streams = u64::from(streams.max(1));
-        let usual = (self.max_window() / streams).min(USUAL_WINDOW_BYTES.into());
-        // Larger ones only where the calls of several connections may wait at once.
-        let share = usual.max(self.max() / 4 / streams);
-        u32::try_from(share).unwrap_or(u32::MAX).clamp(LEAST_WINDOW_BYTES.min(most), most)
+        let (max, streams) = (self.max(), u64::from(streams.max(1)));
+        let window = (max / 5 * 4 / streams).min(USUAL_WINDOW_BYTES).max(max / 4 / streams);
+        let window = (window / FRAME_BYTES * FRAME_BYTES).max(FRAME_BYTES);
+        u32::try_from(window).unwrap_or(u32::MAX).min(most)
     }
 
     fn connections(&self) -> u64 {

@@ -180,14 +180,14 @@ impl Quota {
         len.saturating_mul(2).min((max - max / 4).max(len))
     }
 
-    /// Whether this connection may hold `more` bytes of requests that wait or are not read: with what it holds at most four
-    /// times what is free for such requests, so that others can always wait, too. One that is alone may hold four fifths.
+    /// Whether this connection may hold `more` bytes of requests that wait or are not read: with what it holds at most eight
+    /// times what is free for such requests, so that others can always wait, too. One that is alone may hold eight ninths.
     ///
     /// # Errors
     /// [`Refusal::InFlight`].
     pub(in crate::grpc) fn may_hold(&self, more: u64) -> Result<(), Refusal> {
         let used = self.held.load(Ordering::Relaxed) + more;
-        let max = 4 * self.all.max().saturating_sub(self.all.held.load(Ordering::Relaxed) + more);
+        let max = 8 * self.all.max().saturating_sub(self.all.held.load(Ordering::Relaxed) + more);
         let whose = "unread requests of this connection";
         if used <= max { Ok(()) } else { Err(Refusal::InFlight { need: more, used, max, whose }) }
     }

@@ -15,7 +15,7 @@
 //!
 //! A message *reserves* its whole size, which decides whose turn it is, and *charges* to the ledger what is there of it:
 //! who announces 3 MiB and sends 100 bytes takes a place in the queue, not memory. While a message waits, its client may
-//! send one flow-control window of it. The windows of all calls of a connection fit into two thirds of `max`, and the
+//! send one flow-control window of it. The windows of all calls of a connection fit into four fifths of `max`, and the
 //! window of the connection is their sum, so calls that wait never keep the one that does not from its data.
 
 mod calls;
