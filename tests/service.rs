@@ -340,7 +340,7 @@ async fn an_honest_burst_of_ten_thousand_calls_at_once_succeeds() {
 
 #[tokio::test]
 async fn large_messages_of_one_connection_wait_for_their_turn_at_every_limit() {
-    for limit in ["48Mi", "64Mi", "256Mi"] {
+    for limit in ["64Mi", "128Mi", "256Mi"] {
         let ebb = Ebb::start(&["--max-memory", limit]);
         let client = connect(&ebb).await;
         for bytes in [20_000, 33_000, 60_000, 250_000, 1_000_000] {

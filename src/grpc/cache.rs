@@ -35,13 +35,34 @@ pub(super) fn quota<T>(request: &Request<T>) -> Option<Arc<CallQuota>> {
 /// Checks whether a response with this many bytes of values may be built.
 type Room<'a> = &'a dyn Fn(u64) -> Result<(), Refusal>;
 
+/// A request that can let go of the buffer it was decoded from.
+trait Detach {
+    /// Copies what it has slices of; returns how many bytes they come to.
+    fn detach(&mut self) -> u64;
+}
+
+impl Detach for proto::GetRequest {
+    fn detach(&mut self) -> u64 {
+        self.key = Bytes::copy_from_slice(&self.key);
+        self.key.len() as u64
+    }
+}
+
+impl Detach for proto::BatchGetRequest {
+    fn detach(&mut self) -> u64 {
+        self.keys.iter_mut().for_each(|key| *key = Bytes::copy_from_slice(key));
+        self.keys.iter().map(|key| key.len() as u64).sum()
+    }
+}
+
 /// Waits for in-flight quota, then returns the response that `read` builds. Values are released while the call waits and
-/// read again afterwards.
-async fn with_room<T>(
+/// read again afterwards; of the request no more is kept than its keys, which count as held.
+async fn with_room<Q: Detach, T>(
     quota: Option<Arc<CallQuota>>,
-    mut read: impl FnMut(Room<'_>) -> Result<T, Refusal>,
+    mut request: Q,
+    read: impl Fn(&Q, Room<'_>) -> Result<T, Refusal>,
 ) -> Result<Response<T>, Status> {
-    let Some(quota) = quota else { return Ok(Response::new(read(&|_| Ok(()))?)) };
+    let Some(quota) = quota else { return Ok(Response::new(read(&request, &|_| Ok(()))?)) };
     let mut granted = None;
     loop {
         let (response, asked) = {
@@ -54,7 +75,7 @@ async fn with_room<T>(
                     None => quota.has_room(bytes),
                 }
             };
-            (read(&room), asked.get())
+            (read(&request, &room), asked.get())
         };
         match response {
             Ok(response) if granted.is_some() => return Ok(Response::new(response)),
@@ -64,6 +85,9 @@ async fn with_room<T>(
             }
             Err(Refusal::InFlight { .. }) => {
                 let wanted = asked.max(2 * granted.unwrap_or(0));
+                let keys = request.detach();
+                quota.connection().may_hold(keys)?;
+                let _held = quota.connection().hold(keys);
                 quota.clone().wait_for_room(wanted).await?;
                 granted = Some(wanted);
             }
@@ -90,12 +114,12 @@ impl CacheService for Service {
     type PipeStream = tokio_stream::Empty<Result<proto::PipeResponse, Status>>;
 
     async fn get(&self, request: Request<proto::GetRequest>) -> Result<Response<proto::GetResponse>, Status> {
-        let read = |room: Room<'_>| {
-            let response = self.cache.get(request.get_ref())?;
+        let read = |request: &proto::GetRequest, room: Room<'_>| {
+            let response = self.cache.get(request)?;
             room(response.value.len() as u64)?;
             Ok(response)
         };
-        with_room(quota(&request), read).await
+        with_room(quota(&request), request.into_inner(), read).await
     }
 
     async fn set(&self, request: Request<proto::SetRequest>) -> Result<Response<proto::SetResponse>, Status> {
@@ -131,7 +155,8 @@ impl CacheService for Service {
             ..Default::default()
         };
         let quota = quota(&request);
-        let results = with_room(quota.clone(), |room| self.cache.batch_get(request.get_ref(), room)).await?;
+        let read = |request: &proto::BatchGetRequest, room: Room<'_>| self.cache.batch_get(request, room);
+        let results = with_room(quota.clone(), request.into_inner(), read).await?;
         Ok(results.map(|results| proto::BatchGetResponse { results: each(results, quota.as_deref(), refused) }))
     }
 

@@ -43,8 +43,12 @@ const CROWDED_TURNS: u32 = 16;
 /// What it reads then, in bytes, and how many calls it takes over.
 const CROWDED_READ_BYTES: u64 = 1 << 10;
 const CROWDED_CALLS: usize = 16;
-/// The longest message to health and reflection, in bytes: names.
-const MAX_OTHER_MESSAGE_BYTES: u64 = 4 << 10;
+/// Health and reflection, and their longest message, in bytes: names.
+const STANDARD: &str = "/grpc.";
+const MAX_STANDARD_BYTES: u64 = 4 << 10;
+/// Reflection, and what a call of it keeps, in bytes: answers of 34 KB each wait in channels and buffers of their own.
+const REFLECTION: &str = "/grpc.reflection.";
+const REFLECTION_BYTES: u64 = 128 << 10;
 /// Delay before a connection is closed for a flood of control frames. Its client reconnects as soon as it is closed, and
 /// new connections cost others more than an unread one.
 const FLOOD_PAUSE: Duration = Duration::from_secs(1);
@@ -143,7 +147,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
         if let Some(refusal) = too_much {
             return self.dispatch.refuse(&request, &mut respond, &refusal);
         }
-        let headers = (list_bytes + fields * FIELD_BYTES) as u64;
+        let kept = if request.uri().path().starts_with(REFLECTION) { REFLECTION_BYTES } else { 0 };
+        let headers = (list_bytes + fields * FIELD_BYTES) as u64 + kept;
         let flow = request.body_mut().flow_control().clone();
         let mut waiting = Waiting::new(self.dispatch.unread.clone(), flow);
         if self.queue.is_empty()
@@ -323,18 +328,20 @@ impl Dispatch {
         respond: SendResponse<Bytes>,
         deadline: Deadline,
         charge: Charge,
-        waiting: Waiting,
+        mut waiting: Waiting,
     ) {
         let call = self.calls.begin(&request);
         let is_short = call.is_of_one_item();
         let (head, stream) = request.into_parts();
-        let shape = SHAPES.request(head.uri.path());
-        let max_message = if shape.is_some() { self.max_message } else { MAX_OTHER_MESSAGE_BYTES };
+        let path = head.uri.path();
+        let shape = SHAPES.request(path);
+        let max_message = if path.starts_with(STANDARD) { MAX_STANDARD_BYTES } else { self.max_message };
         let expected = Expected { shape, max_message, patience: self.patience };
-        let quota = CallQuota::new(self.quota.clone(), self.patience, deadline.at());
+        let quota = CallQuota::new(self.quota.clone(), self.patience, deadline.at(), charge);
+        waiting.runs(quota.clone());
         let body = RequestBody::new(stream, quota.clone(), expected, self.unread.clone());
         let answer = self.services.call(Request::from_parts(head, body), quota.clone());
-        let mut call = Running { dispatch: self.clone(), call, quota, waiting, respond, deadline, _charge: charge };
+        let mut call = Running { dispatch: self.clone(), call, quota, waiting, respond, deadline };
         if !is_short {
             let _ = call.waiting.poll_refused(cx); // until it is polled
         }
@@ -353,7 +360,6 @@ struct Running {
     waiting: Waiting,
     respond: SendResponse<Bytes>,
     deadline: Deadline,
-    _charge: Charge,
 }
 
 impl Running {

@@ -39,6 +39,9 @@ impl<T: Message + Default> Messages<T> {
             if let Some(message) = self.decode().transpose() {
                 return Poll::Ready(Some(message));
             }
+            if self.frames.left == 0 {
+                self.frames = Frames::default(); // it may be a while until more comes
+            }
             // Who asks for more has handled what came before: the body gives its room to others.
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => frame.into_data().into_iter().for_each(|data| self.frames.push(data)),
@@ -48,6 +51,11 @@ impl<T: Message + Default> Messages<T> {
         }
     }
 
+    /// For who waits with messages unhandled: their room is for others meanwhile.
+    pub(super) fn give_up_permit(&mut self) {
+        self.body.give_up_permit();
+    }
+
     /// The message that has come whole.
     fn decode(&mut self) -> Result<Option<T>, Status> {
         let length = match self.length {
@@ -55,7 +63,7 @@ impl<T: Message + Default> Messages<T> {
             None if self.frames.remaining() < PREFIX_BYTES => return Ok(None),
             None => {
                 if self.frames.get_u8() != 0 {
-                    return Err(Status::unimplemented("compressed messages are not supported"));
+                    return Err(status::of(&Refusal::Malformed("the message is compressed")));
                 }
                 self.frames.get_u32() as usize
             }

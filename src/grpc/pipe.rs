@@ -17,7 +17,7 @@ use crate::proto::{self, pipe_request::Operation, pipe_response::Result as Answe
 use crate::traffic::{Method, Outcome, PIPE_TIMED};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame};
 use prost::Message;
 use std::pin::Pin;
@@ -36,8 +36,19 @@ pub(super) const PATH: &str = "/ebb.v1.CacheService/Pipe";
 const FRAME_BYTES: usize = 32 << 10;
 
 /// The answer to a call whose operations are in `request`.
-pub(super) fn answer(cache: Arc<Cache>, request: RequestBody, quota: Arc<CallQuota>) -> Response<tonic::body::Body> {
-    let results = Results { pipe: Pipe::new(cache, Messages::new(request), quota), end: None };
+pub(super) fn answer(
+    cache: Arc<Cache>,
+    request: Request<RequestBody>,
+    quota: Arc<CallQuota>,
+) -> Response<tonic::body::Body> {
+    let encoding = request.headers().get("grpc-encoding").filter(|encoding| *encoding != "identity");
+    if let Some(encoding) = encoding {
+        let mut refused = Status::unimplemented(format!("{encoding:?} is no encoding that is supported")).into_http();
+        refused.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
+        return refused;
+    }
+    let pipe = Pipe::new(cache, Messages::new(request.into_body()), quota);
+    let results = Results { pipe, end: None, usual_bytes: 0 };
     let mut response = Response::new(tonic::body::Body::new(results));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
@@ -47,6 +58,8 @@ pub(super) fn answer(cache: Arc<Cache>, request: RequestBody, quota: Arc<CallQuo
 struct Results {
     pipe: Pipe,
     end: Option<Status>,
+    /// What the last frame came to.
+    usual_bytes: usize,
 }
 
 impl Body for Results {
@@ -58,7 +71,8 @@ impl Body for Results {
         while self.end.is_none() && bytes.len() < FRAME_BYTES {
             match self.pipe.poll_next(cx) {
                 Poll::Ready(Some(Ok(result))) => {
-                    bytes.reserve(5 + result.encoded_len());
+                    let len = 5 + result.encoded_len();
+                    bytes.reserve(if bytes.is_empty() { len.max(self.usual_bytes) } else { len });
                     bytes.put_u8(0); // not compressed
                     bytes.put_u32(result.encoded_len() as u32);
                     result.encode(&mut bytes).map_err(|error| Status::internal(error.to_string()))?;
@@ -70,6 +84,7 @@ impl Body for Results {
             }
         }
         if !bytes.is_empty() {
+            self.usual_bytes = bytes.len().min(FRAME_BYTES);
             return Poll::Ready(Some(Ok(Frame::data(bytes.freeze()))));
         }
         let mut trailers = HeaderMap::new();
@@ -132,6 +147,7 @@ impl Pipe {
         {
             let room = Box::pin(self.quota.clone().wait_for_room(found.value.len() as u64));
             self.waiting = Some((request, room));
+            self.operations.give_up_permit(); // or it would wait for itself
             return None;
         }
         Some(self.counted(request, began, result))

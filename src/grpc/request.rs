@@ -241,9 +241,15 @@ impl RequestBody {
         match std::mem::take(&mut self.unreleased) {
             0 => Ok(()),
             taken => {
+                self.call.take(taken as u64);
                 self.inner.flow_control().release_capacity(taken).map_err(|error| Status::from_error(error.into()))
             }
         }
+    }
+
+    /// Gives back the room of the messages that were handed on: what has not been handled of them counts as unread.
+    pub(super) fn give_up_permit(&mut self) {
+        self.permit = None;
     }
 
     /// Ready when the request stands still for too long.
@@ -293,10 +299,15 @@ impl Body for RequestBody {
             }
             if let Some(bytes) = this.whole.pop_front() {
                 this.handed_on = true;
-                return Poll::Ready(Some(this.release().map(|()| Frame::data(bytes))));
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             if std::mem::take(&mut this.handed_on) && !this.is_unary() {
-                this.permit = None; // who asks for more has handled what came before
+                // Who asks for more has handled what came before. It may be a while until more comes.
+                this.give_up_permit();
+                this.whole = VecDeque::new();
+                if this.partial.is_empty() {
+                    this.partial = VecDeque::new();
+                }
             }
             let announced = this.prefix.announced();
             if announced > SMALL_BYTES && this.partial_bytes > 0 {

@@ -66,7 +66,7 @@ impl Services {
     pub(super) fn call(&self, request: Request<RequestBody>, quota: Arc<CallQuota>) -> Answer {
         let path = request.uri().path();
         if let (Some(cache), pipe::PATH) = (&self.pipes, path) {
-            return Box::pin(ready(Ok(pipe::answer(cache.clone(), request.into_body(), quota))));
+            return Box::pin(ready(Ok(pipe::answer(cache.clone(), request, quota))));
         }
         let is_of_cache = path.starts_with("/ebb.v1.CacheService/");
         let mut request = request.map(tonic::body::Body::new);

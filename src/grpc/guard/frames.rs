@@ -33,7 +33,7 @@ const WRITTEN_BYTES_PER_CONTROL: u64 = 64;
 const COSTLY_DATA_BYTES: usize = 512;
 
 /// A DATA frame of less may share its buffer with much else, in bytes.
-const SMALL_DATA_BYTES: usize = 8 << 10;
+const SMALL_DATA_BYTES: usize = 15 << 10;
 
 /// What went by since the last look.
 #[derive(Clone, Copy, Debug, Default)]

@@ -18,7 +18,7 @@ const USUAL_WINDOW_BYTES: u64 = 64 << 10;
 const FRAME_BYTES: u64 = 16 << 10;
 /// Calls that every connection may have open, and the number of connections up to which all have the same share.
 pub(super) const FEWEST_STREAMS: u32 = 8;
-const FEW_CONNECTIONS: u64 = 8;
+const FEW_CONNECTIONS: u64 = 16;
 
 impl InFlight {
     /// What calls that wait to run may take, in bytes.

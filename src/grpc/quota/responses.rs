@@ -1,20 +1,25 @@
 //! Responses: room for one is reserved before its values are read, and kept until its last byte is written.
 
+use super::calls::Charge;
 use super::messages::{Permit, SMALL_BYTES};
 use super::{Quota, lock};
 use crate::cache::Refusal;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What a call may take, for its service: room for responses, and until when to wait for it.
+/// What a running call takes: its charge, given back when nobody holds any part of the call, what it has taken of its
+/// request, and room for responses.
 #[derive(Debug)]
 pub(in crate::grpc) struct CallQuota {
     quota: Arc<Quota>,
     patience: Duration,
     deadline: Option<tokio::time::Instant>,
+    /// Bytes of the request that are not `h2`'s any more.
+    taken: AtomicU64,
     /// Reserved for responses that have not been encoded.
     response: Mutex<Option<Permit>>,
+    _charge: Charge,
 }
 
 impl CallQuota {
@@ -23,8 +28,20 @@ impl CallQuota {
         quota: Arc<Quota>,
         patience: Duration,
         deadline: Option<tokio::time::Instant>,
+        charge: Charge,
     ) -> Arc<Self> {
-        Arc::new(Self { quota, patience, deadline, response: Mutex::default() })
+        let taken = AtomicU64::new(0);
+        Arc::new(Self { quota, patience, deadline, taken, response: Mutex::default(), _charge: charge })
+    }
+
+    /// Bytes of the request that have been taken from `h2`, whose buffers are free of them.
+    pub(in crate::grpc) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// Counts more of them.
+    pub(in crate::grpc) fn take(&self, bytes: u64) {
+        self.taken.store(self.taken() + bytes, Ordering::Relaxed); // by the call's task alone
     }
 
     /// The connection's.

@@ -163,7 +163,7 @@ fn the_calls_of_all_connections_fit_what_may_wait() {
     assert_eq!((streams[0], streams[20], streams[299]), (100, 100, 8));
     assert_eq!((all.streams(1_000), all.streams(4)), (FEWEST_STREAMS, 4));
     let (_, small) = in_flight(MIB, MIB);
-    assert_eq!(small.streams(100), 64);
+    assert_eq!(small.streams(100), 32);
 }
 
 #[test]
@@ -173,8 +173,8 @@ fn a_client_alone_may_fill_the_windows_of_all_its_calls() {
         (32 * MIB, 128 << 10, (100, 80 << 10)),
         (16 * MIB, 128 << 10, (100, 64 << 10)),
         (4 * MIB, 128 << 10, (100, 32 << 10)),
-        (2 * MIB, 128 << 10, (100, 16 << 10)),
-        (MIB / 4, 128 << 10, (16, 16 << 10)),
+        (2 * MIB, 128 << 10, (64, 16 << 10)),
+        (MIB / 4, 128 << 10, (8, 16 << 10)),
         (16 * MIB, 4 << 10, (100, 4 << 10)),
     ] {
         let (_, all) = in_flight(max, max);
