@@ -30,7 +30,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -449,7 +449,14 @@ impl Outgoing<'_> {
                 }
                 match Pin::new(&mut self.body).poll_frame(cx) {
                     Poll::Ready(frame) => Poll::Ready(Ok(frame)),
-                    Poll::Pending => self.poll_stop(cx).map(Err),
+                    Poll::Pending => match ready!(self.poll_stop(cx)) {
+                        // The drain may have begun since the body was asked, and what it says about that goes out first.
+                        Stop::Drain => match Pin::new(&mut self.body).poll_frame(cx) {
+                            Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+                            Poll::Pending => Poll::Ready(Err(Stop::Drain)),
+                        },
+                        stop => Poll::Ready(Err(stop)),
+                    },
                 }
             });
             match frame.await? {

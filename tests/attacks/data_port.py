@@ -358,6 +358,7 @@ ATTACKS = {
     "reflection": reflection,
 }
 
+
 def main():
     verdict = Verdict()
     for mib in (64, 96):
