@@ -53,7 +53,7 @@ impl Running {
 }
 
 /// Task polls between two polls of the sockets while tasks are ready. A connection runs up to 32 calls in one poll.
-const TURNS_BETWEEN_LOOKS: u32 = 16;
+const TURNS_BETWEEN_LOOKS: u32 = 32;
 
 impl Plane {
     /// Starts `threads` threads, each with a runtime of its own, that all accept from the same listeners.

@@ -1,5 +1,5 @@
 """Attacks on the data port of a full cache, in memory cgroups of 64 and 96 MiB, beside an honest client that stores small
-values. The kernel must kill nothing, the peak must stay below the limit less half of Ebb's reserve, the honest client
+values. The kernel must kill nothing, the peak must stay below the limit less a quarter of Ebb's reserve, the honest client
 must be refused nothing, and what was in flight must come back."""
 
 import socket
@@ -387,7 +387,7 @@ def main():
                     "quiet log": len(program.log().splitlines()) < 300,
                 }
                 if group.peak() is not None:
-                    holds["peak below the limit less half of the reserve"] = group.peak() <= group.limit - group.limit // 32
+                    holds["peak below the limit less a quarter of the reserve"] = group.peak() <= group.limit - group.limit // 64
                 verdict.judge(f"data_port, {name} (honest p99 {honest.p99_ms():.1f} ms)", program, **holds)
     verdict.end()
 
