@@ -8,8 +8,8 @@
 //!
 //! After the last stage, what has not ended is cut off.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use tokio::sync::watch;
 use tonic::Status;
@@ -26,10 +26,16 @@ pub enum Stage {
     Ending,
 }
 
-/// Waits for a stage.
+/// Waits for a stage. Each poll looks at the stage itself: of those who wait, some are told a moment later than others.
 pub(super) async fn reached(drain: &mut watch::Receiver<Stage>, stage: Stage) {
-    // A server that is gone has come to its end.
-    let _ = drain.wait_for(|now| *now >= stage).await;
+    let now = drain.clone();
+    let mut told = pin!(drain.wait_for(|now| *now >= stage));
+    poll_fn(|cx| match *now.borrow() >= stage {
+        true => Poll::Ready(()),
+        // A server that is gone has come to its end.
+        false => told.as_mut().poll(cx).map(drop),
+    })
+    .await;
 }
 
 /// The end of one call. It costs the call nothing before it has to wait.
