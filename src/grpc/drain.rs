@@ -26,7 +26,7 @@ pub enum Stage {
     Ending,
 }
 
-/// Waits for a stage. Each poll looks at the stage itself: of those who wait, some are told a moment later than others.
+/// Waits for a stage. Each poll reads the stage itself, because a watch channel notifies its receivers one after another.
 pub(super) async fn reached(drain: &mut watch::Receiver<Stage>, stage: Stage) {
     let now = drain.clone();
     let mut told = pin!(drain.wait_for(|now| *now >= stage));

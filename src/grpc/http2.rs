@@ -43,10 +43,10 @@ const CROWDED_TURNS: u32 = 16;
 /// What it reads then, in bytes, and how many calls it takes over.
 const CROWDED_READ_BYTES: u64 = 1 << 10;
 const CROWDED_CALLS: usize = 16;
-/// Health and reflection, and their longest message, in bytes: names.
+/// The path prefix of health and reflection, and the longest message they take, in bytes: their messages are names.
 const STANDARD: &str = "/grpc.";
 const MAX_STANDARD_BYTES: u64 = 4 << 10;
-/// Reflection, and what a call of it keeps, in bytes: answers of 34 KB each wait in channels and buffers of their own.
+/// The path prefix of reflection, and the memory of one call, in bytes: its answers of 34 KB wait in channels and buffers.
 const REFLECTION: &str = "/grpc.reflection.";
 const REFLECTION_BYTES: u64 = 128 << 10;
 /// Delay before a connection is closed for a flood of control frames. Its client reconnects as soon as it is closed, and

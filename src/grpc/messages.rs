@@ -3,7 +3,7 @@
 //! tonic's own stream copies them into a buffer that it keeps for as long as the call is open: an idle pipe that had once
 //! carried a value of 200 KB kept 200 KB, in no account.
 
-use super::request::RequestBody;
+use super::request::{PREFIX_BYTES, RequestBody};
 use super::status;
 use crate::cache::Refusal;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -14,9 +14,6 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tonic::Status;
-
-/// A flag and a length.
-const PREFIX_BYTES: usize = 5;
 
 /// The messages of a request.
 pub(super) struct Messages<T> {
@@ -51,7 +48,7 @@ impl<T: Message + Default> Messages<T> {
         }
     }
 
-    /// For who waits with messages unhandled: their room is for others meanwhile.
+    /// Gives back the quota of messages that are not handled yet, while their reader waits for something else.
     pub(super) fn give_up_permit(&mut self) {
         self.body.give_up_permit();
     }
@@ -78,7 +75,7 @@ impl<T: Message + Default> Messages<T> {
     }
 }
 
-/// Frames that are one text.
+/// Frames, read as one sequence of bytes.
 #[derive(Default)]
 struct Frames {
     frames: VecDeque<Bytes>,
@@ -117,7 +114,7 @@ impl Buf for Frames {
         }
     }
 
-    /// A slice of the frame where one frame has it all.
+    /// A slice, if one frame holds all of it; otherwise a copy.
     fn copy_to_bytes(&mut self, len: usize) -> Bytes {
         match self.frames.front() {
             Some(first) if len <= first.len() => {

@@ -10,7 +10,7 @@
 use super::cache::Pause;
 use super::messages::Messages;
 use super::quota::CallQuota;
-use super::request::RequestBody;
+use super::request::{PREFIX_BYTES, RequestBody};
 use super::status;
 use crate::cache::{Cache, Refusal};
 use crate::proto::{self, pipe_request::Operation, pipe_response::Result as Answer};
@@ -30,9 +30,9 @@ use tonic::{Code, Status};
 /// what a connection window full of small messages amounts to.
 pub(super) const WINDOW: u32 = 1_024;
 
-/// Where the method is found.
+/// The method's path.
 pub(super) const PATH: &str = "/ebb.v1.CacheService/Pipe";
-/// Results are sent when so many bytes of them have been collected, or when no operation waits.
+/// A frame is sent when it holds this many bytes of results, or when no operation is ready.
 const FRAME_BYTES: usize = 32 << 10;
 
 /// The answer to a call whose operations are in `request`.
@@ -58,7 +58,7 @@ pub(super) fn answer(
 struct Results {
     pipe: Pipe,
     end: Option<Status>,
-    /// What the last frame came to.
+    /// The length of the last frame: the next one is allocated with it.
     usual_bytes: usize,
 }
 
@@ -71,7 +71,7 @@ impl Body for Results {
         while self.end.is_none() && bytes.len() < FRAME_BYTES {
             match self.pipe.poll_next(cx) {
                 Poll::Ready(Some(Ok(result))) => {
-                    let len = 5 + result.encoded_len();
+                    let len = PREFIX_BYTES + result.encoded_len();
                     bytes.reserve(if bytes.is_empty() { len.max(self.usual_bytes) } else { len });
                     bytes.put_u8(0); // not compressed
                     bytes.put_u32(result.encoded_len() as u32);

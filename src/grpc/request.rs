@@ -29,10 +29,11 @@ const STEP_BYTES: u64 = 64 << 10;
 /// A message that others wait for must bring so much in a second, or the other calls of its connection must, in bytes.
 const PROGRESS_BYTES: u64 = 64 << 10;
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-const PREFIX_BYTES: usize = 5;
+/// What stands before each message: a flag and a length.
+pub(super) const PREFIX_BYTES: usize = 5;
 /// What is allocated at a time for a message that is not whole, in bytes.
 const BLOCK_BYTES: usize = 32 << 10;
-/// A frame of this size fills about half of the buffer it was read into, or more, in bytes.
+/// A frame of at least this size is kept, not copied: it fills about half of its read buffer or more, in bytes.
 const FULL_FRAME_BYTES: usize = 15 << 10;
 
 /// What a request may be.
@@ -53,7 +54,7 @@ pub(super) struct RequestBody {
     expected: Expected,
     unread: Arc<Unread>,
     prefix: Prefix,
-    /// Bytes that were taken from `inner`, for which its client has not been given room again.
+    /// Bytes taken from `inner` whose flow-control capacity has not been released.
     unreleased: usize,
     /// The first bytes of a message that is not whole. Those of small frames are copied: a frame keeps the buffer it was
     /// read into.
@@ -186,7 +187,7 @@ impl RequestBody {
     /// What a whole message of `len` bytes takes while it is decoded.
     fn cost(&self, len: u64, message: &mut impl Buf) -> Result<u64, Refusal> {
         message.advance(PREFIX_BYTES);
-        // A message that is compressed is refused by who decodes it.
+        // The decoder refuses a compressed message.
         let decoded = match self.expected.shape {
             Some(shape) if !self.prefix.is_compressed => shape.decoded_bytes(message)?,
             _ => 0,
@@ -235,8 +236,8 @@ impl RequestBody {
         Poll::Ready(Ok(()))
     }
 
-    /// Gives the client room for as much as has been taken: not while a message waits for its turn, or each that waits
-    /// would hold more than a window.
+    /// Releases the flow-control capacity of what has been taken. Not while a message waits for its turn: otherwise each
+    /// waiting message would hold more than a window.
     fn release(&mut self) -> Result<(), Status> {
         match std::mem::take(&mut self.unreleased) {
             0 => Ok(()),
@@ -247,7 +248,7 @@ impl RequestBody {
         }
     }
 
-    /// Gives back the room of the messages that were handed on: what has not been handled of them counts as unread.
+    /// Gives back the quota of the messages that were handed on. What has not been handled of them counts as unread.
     pub(super) fn give_up_permit(&mut self) {
         self.permit = None;
     }

@@ -62,7 +62,7 @@ impl Services {
         service.is_some_and(|service| self.names.contains(&service))
     }
 
-    /// The answer to a request, whose call has this quota.
+    /// Answers a request; `quota` is its call's.
     pub(super) fn call(&self, request: Request<RequestBody>, quota: Arc<CallQuota>) -> Answer {
         let path = request.uri().path();
         if let (Some(cache), pipe::PATH) = (&self.pipes, path) {

@@ -42,7 +42,7 @@ struct Entry {
     refused: Option<Refusal>,
 }
 
-/// Bytes that are kept until so many of the request have been taken.
+/// Bytes that are charged until the call has taken `until_taken` bytes of its request.
 #[derive(Clone, Copy, Debug, Default)]
 struct Beside {
     bytes: u64,
@@ -77,9 +77,9 @@ impl Entry {
 
 /// So much must have come before it is worth another look, in bytes.
 const LOOK_EVERY_BYTES: u64 = 16 << 10;
-/// A frame that does not fit what is left of a buffer begins another one: at most half of a buffer stays empty.
+/// A frame that does not fit into the rest of a buffer is read into a new one, so up to half of a buffer stays empty.
 const BUFFERS_PER_BYTE: u64 = 2;
-/// The largest buffer that is read into for small frames, in bytes.
+/// The largest read buffer that a small frame can keep, in bytes.
 const BUFFER_BYTES: u64 = 32 << 10;
 
 impl Unread {

@@ -29,10 +29,10 @@ const SUSPECT_FRAMES: u64 = 32;
 /// One control frame is allowed for so many bytes written: a client opens its windows again as it reads.
 const WRITTEN_BYTES_PER_CONTROL: u64 = 64;
 
-/// Bytes of a DATA frame that count as much as those of other frames: each frame costs, however short it is.
+/// The first bytes of a DATA payload cost as much as those of other frames: each frame costs, however short it is.
 const COSTLY_DATA_BYTES: usize = 512;
 
-/// A DATA frame of less may share its buffer with much else, in bytes.
+/// A DATA frame smaller than this may share its read buffer with other frames, in bytes.
 const SMALL_DATA_BYTES: usize = 15 << 10;
 
 /// What went by since the last look.
@@ -40,7 +40,7 @@ const SMALL_DATA_BYTES: usize = 15 << 10;
 pub(super) struct Passed {
     /// Bytes of DATA frames.
     pub(super) data_bytes: u64,
-    /// Those of them that cost little more than their copying.
+    /// Of these, the bytes that cost little more than their copying.
     pub(super) cheap_bytes: u64,
     /// Small DATA frames.
     pub(super) small_data_frames: u64,

@@ -38,7 +38,7 @@ const READ_BYTES: usize = 8 << 10;
 const LARGE_READ_BYTES: usize = 16 << 10;
 /// Bytes that a connection reads before others work.
 const TURN_BYTES: u64 = 32 << 10;
-/// Bytes of them that are costly: all but the payloads of DATA frames beyond a first part.
+/// Of these, costly bytes: everything except what follows the first 512 bytes of a DATA payload.
 const TURN_FRAME_BYTES: u64 = 8 << 10;
 /// The same on a connection that sends control frames alone.
 const SUSPECT_TURN_FRAME_BYTES: u64 = 1 << 10;

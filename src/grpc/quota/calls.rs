@@ -11,10 +11,10 @@ pub(in crate::grpc) const CALL_BYTES: u64 = 8 << 10;
 pub(super) const QUEUED_CALL_BYTES: u64 = 3 << 10;
 /// Headers that are part of what a call costs, in bytes.
 const USUAL_HEADER_BYTES: u64 = 2 << 10;
-/// The flow-control window of a call where calls of several connections may not wait at once with larger ones, in bytes: a
-/// message of 64 KiB in one round trip.
+/// The largest flow-control window of a call, in bytes, unless all calls of a connection fit into a quarter of the bytes in
+/// flight with a larger one. A message of 64 KiB takes one round trip.
 const USUAL_WINDOW_BYTES: u64 = 64 << 10;
-/// Windows are so many bytes, or a multiple: what HTTP/2 has for a frame unless the peers agree on more.
+/// Windows are multiples of the largest frame that HTTP/2 allows by default, in bytes (RFC 9113, section 4.2).
 const FRAME_BYTES: u64 = 16 << 10;
 /// Calls that every connection may have open, and the number of connections up to which all have the same share.
 pub(super) const FEWEST_STREAMS: u32 = 8;
