@@ -11,6 +11,7 @@
 mod admin;
 mod cache;
 mod call;
+mod chunks;
 pub mod codec;
 mod connection;
 mod connections;

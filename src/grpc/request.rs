@@ -7,6 +7,7 @@
 //! A message is charged for what has arrived of it and a step. Only its own data is progress: a message that stands still
 //! is refused, sooner while others wait for their turn.
 
+use super::chunks::Chunks;
 use super::measure;
 use super::quota::{CallQuota, Held, Permit, SMALL_BYTES};
 use super::status;
@@ -147,7 +148,7 @@ impl RequestBody {
                 self.partial
                     .extend(Some(std::mem::take(&mut self.partial_tail).freeze()).filter(|tail| !tail.is_empty()));
                 self.partial.push_back(data.split_to(at));
-                let cost = self.cost(len, &mut Chunks::new(&self.partial))?;
+                let cost = self.cost(len, &mut self.partial.iter().cloned().collect::<Chunks>())?;
                 self.whole.append(&mut self.partial);
                 self.partial_bytes = 0;
                 at = 0;
@@ -408,41 +409,6 @@ impl Prefix {
     }
 }
 
-/// Frames that are one text.
-struct Chunks<'a> {
-    chunks: VecDeque<&'a [u8]>,
-    left: usize,
-}
-
-impl<'a> Chunks<'a> {
-    fn new(frames: &'a VecDeque<Bytes>) -> Self {
-        let chunks: VecDeque<_> = frames.iter().map(|frame| &frame[..]).collect();
-        Self { left: chunks.iter().map(|chunk| chunk.len()).sum(), chunks }
-    }
-}
-
-impl Buf for Chunks<'_> {
-    fn remaining(&self) -> usize {
-        self.left
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.chunks.front().copied().unwrap_or_default()
-    }
-
-    fn advance(&mut self, mut n: usize) {
-        self.left -= n;
-        while let Some(first) = self.chunks.front_mut() {
-            if n < first.len() {
-                *first = &first[n..];
-                return;
-            }
-            n -= first.len();
-            self.chunks.pop_front();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -467,16 +433,5 @@ mod tests {
             }
             assert_eq!((lengths, prefix.is_between_messages()), (vec![0, 3, 70_000, 1], true), "cut at {cut}");
         }
-    }
-
-    #[test]
-    fn chunks_read_as_one_text() {
-        let frames = [Bytes::from_static(b"ab"), Bytes::new(), Bytes::from_static(b"cde")].into();
-        let mut chunks = Chunks::new(&frames);
-        assert_eq!((chunks.remaining(), chunks.chunk()), (5, &b"ab"[..]));
-        chunks.advance(3);
-        assert_eq!((chunks.remaining(), chunks.chunk()), (2, &b"de"[..]));
-        chunks.advance(2);
-        assert!(!chunks.has_remaining());
     }
 }
