@@ -61,6 +61,71 @@ impl<T> Swap<T> {
     }
 }
 
+#[cfg(not(any(loom, shuttle)))]
+pub use numbers::{thread_number, thread_numbers};
+
+#[cfg(not(any(loom, shuttle)))]
+mod numbers {
+    use super::{Mutex, lock};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Numbers of threads that have ended.
+    static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+    /// How many there are.
+    static GIVEN: AtomicUsize = AtomicUsize::new(0);
+
+    struct Number(usize);
+
+    impl Drop for Number {
+        fn drop(&mut self) {
+            lock(&FREE).push(self.0);
+        }
+    }
+
+    thread_local! {
+        static NUMBER: Number = Number(lock(&FREE).pop().unwrap_or_else(|| GIVEN.fetch_add(1, Ordering::SeqCst)));
+    }
+
+    /// A number that no other living thread has, from 0 on; `None` while the thread ends.
+    pub fn thread_number() -> Option<usize> {
+        NUMBER.try_with(|number| number.0).ok()
+    }
+
+    /// All numbers are below this one. Sequentially consistent: a number that is given later is given after this call to
+    /// whoever compares what both threads have stored.
+    pub fn thread_numbers() -> usize {
+        GIVEN.load(Ordering::SeqCst)
+    }
+}
+
+/// As in the real build.
+#[cfg(shuttle)]
+pub fn thread_number() -> Option<usize> {
+    Some(shuttle::current::me().into())
+}
+
+/// Models of loom name their readers themselves.
+#[cfg(loom)]
+pub fn thread_number() -> Option<usize> {
+    None
+}
+
+/// As in the real build.
+#[cfg(any(loom, shuttle))]
+pub fn thread_numbers() -> usize {
+    usize::MAX
+}
+
+/// Lets other threads go first.
+pub fn yield_now() {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    #[cfg(shuttle)]
+    shuttle::thread::yield_now();
+    #[cfg(not(any(loom, shuttle)))]
+    std::thread::yield_now();
+}
+
 /// Bugs that a model can plant, to prove that it would notice them. In the real build nothing is ever planted, and the
 /// question costs nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +151,14 @@ pub enum Fault {
     CountByStore = 9,
     /// What is kept for bytes in flight is lowered without a look at what took off meanwhile.
     LetGoUnlooked = 10,
+    /// A reader does not announce what it reads.
+    ReadUnannounced = 11,
+    /// A reader does not look again after its announcement.
+    AnnouncedUnlooked = 12,
+    /// A bank of the index is reused although a retired map still leads to it.
+    BankUnderReaders = 13,
+    /// A map that is not the shard's any more goes on judging items.
+    JudgedByOldMap = 14,
 }
 
 /// Whether a bug is planted.

@@ -43,9 +43,9 @@ fn busy_bar_percent(occupancy_permille: u64, target_percent: u64) -> usize {
     ((level + 2 * missing).saturating_sub(30) / 10).min(90) as usize
 }
 
-/// Bytes the engine uses.
+/// Bytes the engine uses, without those that come back by themselves.
 fn used(stats: &Stats) -> u64 {
-    stats.segment_bytes + stats.index_bytes + stats.in_flight_bytes
+    stats.segment_bytes.saturating_sub(stats.retired_bytes) + stats.index_bytes + stats.in_flight_bytes
 }
 
 /// Decides. Eviction comes first only if compaction could not do it: when what is live, with the index, is above the
@@ -145,6 +145,8 @@ mod tests {
         assert_eq!(plan(&stats(80, 20), order(0, Some(60))), Plan::Evict, "the live alone are too much");
         assert_eq!(plan(&stats(98, 2), order(0, Some(60))), Plan::Evict);
         assert_eq!(plan(&stats(50, 5), order(0, Some(60))), Plan::Tidy);
+        let read = Stats { retired_bytes: 25, ..stats(50, 30) };
+        assert_eq!(plan(&read, order(0, Some(60))), Plan::Tidy, "what is on its way back is not freed twice");
     }
 
     #[test]

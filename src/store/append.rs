@@ -22,16 +22,19 @@ impl Locked<'_> {
             if let Some(location) = self.append(tail, words, false) {
                 return Ok(location);
             }
-            let ledger = &self.ground.ledger;
-            let no_room =
-                Error::NoSpace { need: (words * WORD_BYTES) as u64, used: ledger.total(), capacity: ledger.capacity() };
-            if left == 0 || !ledger.could_hold((words * WORD_BYTES) as u64) {
+            let (ledger, need) = (&self.ground.ledger, (words * WORD_BYTES) as u64);
+            let no_room = Error::NoSpace { need, used: ledger.total(), capacity: ledger.capacity() };
+            if left == 0 || !ledger.could_hold(need) {
                 return Err(no_room);
             }
             left -= 1;
             // Memory that waits for reuse in another shape or shard goes back first: it costs nobody anything.
             self.reclaim();
-            if self.ground.cool(0, u64::MAX).is_none() && !self.clean_one_now(now_ms) {
+            if self.ground.cool(0, u64::MAX).is_some() {
+                continue;
+            }
+            let is_on_its_way = self.waits_for_readers && self.retired_bytes() >= need;
+            if is_on_its_way || !self.clean_one_now(now_ms) {
                 return Err(no_room);
             }
         }
@@ -177,6 +180,6 @@ impl Locked<'_> {
         if segments.capacity() > FEW_SEGMENTS && segments.len() < segments.capacity() / 4 {
             segments.shrink_to(segments.len() * 2); // the table of a full shard is larger than an empty one's everything
         }
-        self.publish(extents, None);
+        self.retire(extents);
     }
 }

@@ -39,11 +39,6 @@ impl Arena {
         self.all().len()
     }
 
-    /// Loads a word nobody waits for, so that its cache line is on its way when somebody does.
-    pub(super) fn touch(&self, at: usize) {
-        std::hint::black_box(self.word(at).load(Ordering::Relaxed));
-    }
-
     /// One word.
     pub(super) fn word(&self, at: usize) -> &AtomicU64 {
         &self.all()[at]
@@ -113,6 +108,27 @@ mod backend {
             unsafe { std::slice::from_raw_parts(self.base, self.words) }
         }
 
+        /// Asks for the cache line of a word that will be loaded soon. Nobody waits for it.
+        ///
+        /// # Panics
+        /// When the word does not lie in the arena.
+        pub(crate) fn prefetch(&self, at: usize) {
+            let word: *const AtomicU64 = self.word(at);
+            #[cfg(target_arch = "x86_64")]
+            {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                // SAFETY: a hint about a word of ours; it reads nothing that the program could see.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(word.cast()) };
+            }
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            unsafe {
+                std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) word, options(nostack, readonly, preserves_flags));
+            }
+            #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+            let _ = word;
+        }
+
         /// Gives the pages of a range (in words, on page boundaries) back to the operating system; they read as zero.
         ///
         /// # Panics
@@ -169,6 +185,9 @@ mod backend {
         pub(super) fn all(&self) -> &[AtomicU64] {
             &self.0
         }
+
+        /// As the real one.
+        pub fn prefetch(&self, _: usize) {}
 
         /// As the real one.
         pub fn release(&self, range: Range<usize>) {

@@ -82,8 +82,8 @@ impl Locked<'_> {
             self.work(now_ms, tally, stop);
             return true;
         }
-        if self.clean_spare_bank(STRIDE_BYTES) {
-            while !stop() && self.clean_spare_bank(STRIDE_BYTES) {}
+        if self.clean_bank(STRIDE_BYTES) {
+            while !stop() && self.clean_bank(STRIDE_BYTES) {}
             return true;
         }
         if self.writer.migration.is_some() {
@@ -167,7 +167,7 @@ impl Locked<'_> {
         let done = sweep.voids;
         writer.sweep = None;
         writer.voids.drain(..done);
-        self.publish(Vec::new(), None);
+        self.publish();
         None
     }
 

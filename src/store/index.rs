@@ -34,8 +34,8 @@ pub(super) struct Index {
 
 impl Index {
     /// Asks the processor for the first bucket of a key.
-    pub(super) fn touch(self, arena: &Arena, place: Place) {
-        arena.touch(self.base + self.home(place) as usize * BUCKET_SLOTS);
+    pub(super) fn prefetch(self, arena: &Arena, place: Place) {
+        arena.prefetch(self.base + self.home(place) as usize * BUCKET_SLOTS);
     }
 
     /// What it takes, in bytes.
@@ -77,6 +77,12 @@ impl Index {
     pub(super) fn load(self, arena: &Arena, at: Position) -> Slot {
         // Acquire pairs with the Release in `store`: an item's bytes are written before its location is seen.
         Slot::from_bits(self.slot(arena, at).load(Ordering::Acquire))
+    }
+
+    /// The same, for whoever has announced what it found there: in one order with the announcement (R1 in
+    /// [`super::readers`]).
+    pub(super) fn load_after_announcement(self, arena: &Arena, at: Position) -> Slot {
+        Slot::from_bits(self.slot(arena, at).load(Ordering::SeqCst))
     }
 
     /// Publishes a slot.

@@ -263,6 +263,28 @@ pub(super) enum Read<T> {
     Again,
 }
 
+/// An item whose bytes are still to be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opened<'a> {
+    pub(super) header: Header,
+    pub(super) facts: Facts,
+    view: View<'a>,
+}
+
+impl Opened<'_> {
+    /// The value; `None` when it changed while it was copied.
+    pub(super) fn value(self) -> Option<Bytes> {
+        let value = self.view.copy_value(self.header);
+        self.is_unchanged().then_some(value)
+    }
+
+    fn is_unchanged(&self) -> bool {
+        // Acquire pairs with the Release fence in `overwrite`.
+        fence(Ordering::Acquire);
+        self.view.words[0].load(Ordering::Relaxed) == self.header.0
+    }
+}
+
 /// An item in memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View<'a> {
@@ -281,27 +303,27 @@ impl<'a> View<'a> {
         Header(self.words[0].load(Ordering::Acquire))
     }
 
-    /// Copies the item if it is `key`'s, as one moment saw it (H3). `version_now` is asked for the shard's write count
-    /// after the header was loaded, so that it is not below the item's version.
-    pub(super) fn read<T>(
+    /// Reads everything but the bytes of the item if it is `key`'s, as one moment saw it (H3). `version_now` is asked for
+    /// the shard's write count after the header was loaded, so that it is not below the item's version, and
+    /// `is_current` whether the item may be read at all.
+    pub(super) fn open(
         self,
         namespace: u16,
         key: &[u8],
         version_now: impl Fn() -> u64,
-        copy: impl FnOnce(Header, Facts, Self) -> T,
-    ) -> Read<T> {
+        is_current: impl FnOnce() -> bool,
+    ) -> Read<Opened<'a>> {
         let header = self.header();
-        if header.0 & (flag::BUSY | flag::DEAD) != 0 || header.words() > self.words.len() {
+        let unsettled = header.0 & (flag::BUSY | flag::DEAD) != 0 || header.words() > self.words.len();
+        if !is_current() || unsettled {
             return Read::Again;
         }
         if !self.is(header, namespace, key) {
             return Read::Another; // by H1 no overwrite in place can have made it look so
         }
-        let copied = copy(header, self.facts(header, version_now()), self);
-        // Acquire pairs with the Release fence in `overwrite`.
-        fence(Ordering::Acquire);
-        match self.words[0].load(Ordering::Relaxed) == header.0 {
-            true => Read::Mine(copied),
+        let opened = Opened { header, facts: self.facts(header, version_now()), view: self };
+        match opened.is_unchanged() {
+            true => Read::Mine(opened),
             false => Read::Again,
         }
     }
@@ -417,6 +439,14 @@ mod tests {
         Facts { version, attributes: Attributes::default(), marked_stale: false, namespace: 0 }
     }
 
+    fn read(view: View<'_>, namespace: u16, key: &[u8], version: u64) -> Read<(Facts, Bytes)> {
+        match view.open(namespace, key, || version, || true) {
+            Read::Mine(opened) => Read::Mine((opened.facts, opened.value().expect("nobody writes"))),
+            Read::Another => Read::Another,
+            Read::Again => Read::Again,
+        }
+    }
+
     #[test]
     fn every_shape_reads_back_as_it_was_written() {
         for key_len in [1, 7, 8, 9, 16, 23, 1024] {
@@ -436,13 +466,9 @@ mod tests {
                     let memory = words(draft.words());
                     draft.write(&memory);
                     let view = View::new(&memory);
-                    let read = view.read(
-                        namespace,
-                        &key,
-                        || (1 << 30) + 100,
-                        |h, f, v| (f, v.copy_value(h), h.payload_bytes()),
-                    );
-                    assert_eq!(read, Read::Mine((facts, Bytes::from(value.clone()), key_len + value_len)), "{draft:?}");
+                    let read = read(view, namespace, &key, (1 << 30) + 100);
+                    assert_eq!(read, Read::Mine((facts, Bytes::from(value.clone()))), "{draft:?}");
+                    assert_eq!(view.header().payload_bytes(), key_len + value_len);
                     let mut back = Vec::new();
                     view.copy_key(view.header(), &mut back);
                     assert_eq!(back, key);
@@ -457,7 +483,7 @@ mod tests {
         let memory = words(draft.words());
         draft.write(&memory);
         for (namespace, key) in [(0, &b"0123456780"[..]), (0, b"01234567"), (1, b"0123456789"), (0, b"0123456789v")] {
-            assert_eq!(View::new(&memory).read(namespace, key, || 1, |_, _, _| ()), Read::Another);
+            assert_eq!(read(View::new(&memory), namespace, key, 1), Read::Another);
         }
     }
 
@@ -469,18 +495,18 @@ mod tests {
         old.write(&memory);
         let view = View::new(&memory);
         assert!(new.fits_in_place(view.header()));
-        let read = view.read(
-            0,
-            b"key",
-            || 2,
-            |header, _, view| {
-                new.overwrite(&memory);
-                view.copy_value(header)
-            },
-        );
-        assert_eq!(read, Read::Again);
-        let read = view.read(0, b"key", || 2, |header, facts, view| (view.copy_value(header), facts.version));
-        assert_eq!(read, Read::Mine((Bytes::from("new"), 2)));
+        let Read::Mine(opened) = view.open(0, b"key", || 2, || true) else { panic!("it is there") };
+        new.overwrite(&memory);
+        assert_eq!(opened.value(), None);
+        assert_eq!(read(view, 0, b"key", 2), Read::Mine((facts(2), Bytes::from("new"))));
+    }
+
+    #[test]
+    fn an_item_that_is_not_current_is_looked_for_again() {
+        let draft = Draft { key: b"key", value: b"v", facts: facts(1), versioned: false };
+        let memory = words(draft.words());
+        draft.write(&memory);
+        assert!(matches!(View::new(&memory).open(0, b"key", || 1, || false), Read::Again));
     }
 
     #[test]
@@ -491,9 +517,8 @@ mod tests {
         old.write(&memory);
         assert!(new.fits_in_place(View::new(&memory).header()));
         new.overwrite(&memory);
-        let read =
-            View::new(&memory).read(0, b"key", || 2, |header, _, view| (header.words(), view.copy_value(header)));
-        assert_eq!(read, Read::Mine((new.words(), Bytes::from(vec![2; 30]))));
+        assert_eq!(View::new(&memory).header().words(), new.words());
+        assert_eq!(read(View::new(&memory), 0, b"key", 2), Read::Mine((facts(2), Bytes::from(vec![2; 30]))));
         let rest = View::new(&memory[new.words()..]).header();
         assert!(rest.is_dead());
         assert_eq!(new.words() + rest.words(), old.words());

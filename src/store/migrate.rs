@@ -16,7 +16,7 @@
 use super::arena::{PAGE_BYTES, WORD_BYTES};
 use super::index::{Index, MIN_BUCKETS, Position};
 use super::ledger::Account;
-use super::shard::{Locked, SpareBank};
+use super::shard::{BANKS, Bank, Locked};
 use super::slot::{Location, Place, Slot};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Fault, planted};
@@ -70,7 +70,8 @@ impl Locked<'_> {
             // The new index takes the room of items, which are evicted as for any other write.
             let bytes = Index { base: 0, buckets }.bytes();
             for _ in 0..MAX_CLEANED {
-                if self.ground.ledger.has_room(bytes) || !self.clean_one_now(now_ms) {
+                let is_on_its_way = self.retired_bytes() >= bytes;
+                if self.ground.ledger.has_room(bytes) || is_on_its_way || !self.clean_one_now(now_ms) {
                     break;
                 }
                 while self.ground.cool(0, u64::MAX).is_some() {}
@@ -87,22 +88,25 @@ impl Locked<'_> {
         self.writer.migration.is_none() && sparse && target < self.writer.index.buckets && self.begin_migration(target)
     }
 
-    /// Starts a migration; `false` when the spare bank is still held by a reader.
+    /// Starts a migration; `false` when readers hold all other banks.
     pub(super) fn begin_migration(&mut self, buckets: u32) -> bool {
         if buckets == self.writer.index.buckets {
             return false;
         }
         self.reclaim();
-        while self.clean_spare_bank(u64::MAX) {}
-        if self.writer.spare != SpareBank::Clean {
-            return false;
-        }
-        let bank = self.writer.bank ^ 1;
-        let next = Index { base: bank * self.ground.bank_words, buckets };
+        while self.clean_bank(u64::MAX) {}
+        let Some(bank) = self.writer.banks.iter().position(|bank| *bank == Bank::Clean) else { return false };
+        self.writer.banks[bank] = Bank::InUse;
+        let next = Index { base: self.bank_base(bank), buckets };
         // Forced: room was made for it where room can be made; an insertion that finds both its buckets full cannot wait.
         self.ground.ledger.force(Account::Index, next.bytes().next_multiple_of(PAGE_BYTES as u64));
         self.writer.migration = Some(Migration { next, cursor: 0 });
         true
+    }
+
+    /// The first word of a bank.
+    fn bank_base(&self, bank: usize) -> usize {
+        (self.shard.number as usize * BANKS + bank) * self.ground.bank_words
     }
 
     /// Carries some buckets over; publishes when the last one was. Says whether there was something to do.
@@ -168,21 +172,25 @@ impl Locked<'_> {
 
     fn end_migration(&mut self, next: Index) {
         let old = self.writer.index;
+        let bank = old.base / self.ground.bank_words % BANKS;
         self.writer.index = next;
-        self.writer.bank ^= 1;
-        self.writer.spare = SpareBank::Held;
+        self.writer.banks[bank] = Bank::Held(old.bytes().next_multiple_of(PAGE_BYTES as u64));
         self.writer.migration = None;
-        self.publish(Vec::new(), Some(old.bytes().next_multiple_of(PAGE_BYTES as u64)));
+        self.publish();
     }
 
-    /// Gives back up to `most` bytes of the bank that the last migration left; says whether there was something to do.
-    pub(super) fn clean_spare_bank(&mut self, most: u64) -> bool {
-        let SpareBank::Dirty(bytes) = self.writer.spare else { return false };
+    /// Gives back up to `most` bytes of a bank that a migration left; says whether there was something to do.
+    pub(super) fn clean_bank(&mut self, most: u64) -> bool {
+        let dirty = |(bank, state): (usize, &Bank)| match state {
+            Bank::Dirty(bytes) => Some((bank, *bytes)),
+            _ => None,
+        };
+        let Some((bank, bytes)) = self.writer.banks.iter().enumerate().find_map(dirty) else { return false };
         let left = bytes.saturating_sub(most);
-        let first = (self.writer.bank ^ 1) * self.ground.bank_words;
+        let first = self.bank_base(bank);
         self.ground.arena.release(first + left as usize / WORD_BYTES..first + bytes as usize / WORD_BYTES);
         self.ground.ledger.release(Account::Index, bytes - left);
-        self.writer.spare = if left == 0 { SpareBank::Clean } else { SpareBank::Dirty(left) };
+        self.writer.banks[bank] = if left == 0 { Bank::Clean } else { Bank::Dirty(left) };
         true
     }
 

@@ -6,7 +6,7 @@
 //!    └─ Ground: one arena (index banks, segments), the pool of segments, the ledger
 //! ```
 //! Read the files in this order: [`types`](self), `arena` (the memory), `slot`, `item`, `index`, `segment`, `ledger`,
-//! then `shard` (what readers see, and the rules that keep them safe), `write`, `append`, `migrate`, and `clean` with
+//! `readers`, then `shard` (what readers see, and the rules that keep them safe), `write`, `append`, `migrate`, and `clean` with
 //! `policy` (what is worth keeping).
 //!
 //! The store knows nothing of threads, files, time or the network. Who calls it brings the time, in milliseconds.
@@ -20,6 +20,7 @@ mod item;
 mod ledger;
 mod migrate;
 mod policy;
+mod readers;
 mod scan;
 mod segment;
 mod shard;
@@ -38,7 +39,7 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use arena::{Arena, PAGE_BYTES, WORD_BYTES};
 use hash::{Hash, Hasher};
 use segment::Pool;
-use shard::{Ground, Locked, Shard};
+use shard::{BANKS, Ground, Locked, Shard};
 use std::io;
 
 /// How a store is made.
@@ -140,7 +141,7 @@ pub struct Reservation {
 struct Layout {
     /// What the capacity may be raised to, in bytes.
     most: u64,
-    /// Of each of two banks a shard.
+    /// Of each bank of an index.
     bank_words: usize,
     shards: usize,
     /// Numbers of segments.
@@ -163,7 +164,7 @@ impl Layout {
     }
 
     fn bytes(&self) -> usize {
-        self.bank_words * 2 * self.shards * WORD_BYTES + self.numbers as usize * self.segment_bytes
+        self.bank_words * BANKS * self.shards * WORD_BYTES + self.numbers as usize * self.segment_bytes
     }
 
     /// What to try, one after the other: room to grow is given up first, then the spread by which runs of segments for
@@ -180,6 +181,8 @@ impl Layout {
 
 /// Other shards a write may evict from when its own has nothing left to give.
 const MAX_ELSEWHERE: usize = 64;
+/// How often a write gives way to readers of what was given up already, before it evicts more.
+const MAX_WAITS: usize = 64;
 /// Bytes given back to the operating system in one step: what takes about as long as any other step.
 const COOL_BYTES: u64 = 256 << 10;
 
@@ -218,10 +221,11 @@ impl Store {
         let Layout { bank_words, numbers, most, shards, segment_bytes } = layout;
         let ground = Ground {
             arena,
-            pool: Pool::new(bank_words * 2 * shards, segment_bytes, numbers),
+            pool: Pool::new(bank_words * BANKS * shards, segment_bytes, numbers),
             ledger: std::sync::Arc::new(Ledger::up_to(options.capacity_bytes, most)),
             hasher: Hasher::new(options.seed),
             bank_words,
+            readers: readers::Readers::new(),
         };
         let reservation = Reservation { most_bytes: most, reserved_bytes: layout.bytes() as u64, tried };
         let first_version = options.first_version.min(MAX_VERSION - VERSIONS_LEFT);
@@ -377,11 +381,11 @@ impl Store {
         let hashes: Vec<_> = keys.filter_map(|key| self.shard_of(key).ok()).collect();
         let indexes: Vec<_> = hashes.iter().map(|(shard, hash)| (shard.index(), hash.place())).collect();
         for (index, place) in &indexes {
-            index.touch(&self.ground.arena, *place);
+            index.prefetch(&self.ground.arena, *place);
         }
         for (index, place) in &indexes {
             if let Some(location) = index.candidates(&self.ground.arena, *place).find_map(|(_, slot)| slot.location()) {
-                self.ground.touch(location);
+                self.ground.prefetch(location);
             }
         }
     }
@@ -408,29 +412,45 @@ impl Store {
         mut write: impl FnMut(&mut Locked<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let number = hash.shard(self.shards.len());
-        for _ in 0..MAX_ELSEWHERE {
-            // A binding of its own: the shard's lock must be free again when another shard is evicted from.
-            let result = write(&mut self.shards[number].lock(&self.ground));
-            match result {
-                Err(Error::NoSpace { need, .. }) if self.ledger().could_hold(need) && self.evict_elsewhere(now_ms) => {}
-                result => {
-                    if matches!(result, Err(Error::NoSpace { .. })) {
-                        self.refusals.fetch_add(1, Ordering::Relaxed);
-                    }
-                    return result;
-                }
+        let (mut waits, mut elsewhere) = (0..MAX_WAITS, 0..MAX_ELSEWHERE);
+        loop {
+            let result = {
+                let mut shard = self.shards[number].lock(&self.ground);
+                shard.waits_for_readers = !waits.is_empty();
+                write(&mut shard)
+                // The shard's lock must be free again when another shard is evicted from.
+            };
+            let Err(Error::NoSpace { need, .. }) = result else { return result };
+            if self.retired_bytes() >= need && waits.next().is_some() {
+                self.let_readers_go_on();
+                continue;
+            }
+            let could_hold = self.ledger().could_hold(need);
+            if !could_hold || elsewhere.next().is_none() || !self.evict_elsewhere(now_ms) {
+                self.refusals.fetch_add(1, Ordering::Relaxed);
+                return result;
             }
         }
-        let ledger = self.ledger();
-        self.refusals.fetch_add(1, Ordering::Relaxed);
-        Err(Error::NoSpace { need: 0, used: ledger.total(), capacity: ledger.capacity() })
+    }
+
+    /// Bytes that were given up and come back as soon as nobody reads them.
+    fn retired_bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.counts.retired_bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Gives way to the threads that read what was given up, and takes back what they have left.
+    fn let_readers_go_on(&self) {
+        crate::sync::yield_now();
+        for shard in self.shards.iter().filter(|shard| shard.counts.retired_bytes.load(Ordering::Relaxed) > 0) {
+            shard.lock(&self.ground).reclaim();
+        }
     }
 
     /// Cleans segments while there is more in use than may be: for what takes memory without asking, such as a request that
     /// arrives. No more than 64, and none if that is vain.
     pub fn make_room(&self, now_ms: u64) {
         let ledger = self.ledger();
-        let is_needed = || !ledger.has_room(0) && ledger.could_hold(0);
+        let is_needed = || ledger.total() > ledger.capacity() + self.retired_bytes() && ledger.could_hold(0);
         for _ in 0..MAX_ELSEWHERE {
             if !is_needed() || !self.evict_elsewhere(now_ms) {
                 return;

@@ -180,6 +180,99 @@ mod whole_store {
     }
 
     #[test]
+    fn what_is_read_without_an_announcement_or_a_second_look_is_found_out() {
+        for fault in [Fault::ReadUnannounced, Fault::AnnouncedUnlooked] {
+            with_twin(fault, EXECUTIONS, |search| explore(search, segments_are_reused_beside_a_reader));
+        }
+    }
+
+    /// Two segments are given up under one reader, in either order of its looks.
+    fn segments_are_reused_beside_a_reader() {
+        let store = small();
+        set(&store, b"k", &[1; 40]);
+        for i in 0..7_u8 {
+            set(&store, &[i], &[9; 500]);
+        }
+        for i in 0..7_u8 {
+            store.delete(key(&[i]), None, Deletion::Remove, 1).unwrap();
+        }
+        let cleaner = {
+            let store = store.clone();
+            thread::spawn(move || {
+                clean(&store, 4);
+                (0..7_u8).for_each(|i| set(&store, &[200 + i], &[8; 500]));
+                (0..7_u8).for_each(|i| drop(store.delete(key(&[200 + i]), None, Deletion::Remove, 1).unwrap()));
+                clean(&store, 4);
+                (0..7_u8).for_each(|i| set(&store, &[100 + i], &[7; 500]));
+            })
+        };
+        for _ in 0..2 {
+            let seen = value(&store, b"k").expect("moving an item never hides it");
+            assert_eq!(&seen[..], [1; 40], "another item's bytes");
+        }
+        cleaner.join().unwrap();
+    }
+
+    #[test]
+    fn a_bank_is_reused_only_when_no_map_leads_to_it() {
+        with_twin(Fault::BankUnderReaders, 300, |search| {
+            // The reader stops once, while the migrations run to their end: a random schedule hardly ever does that.
+            let executions = match search {
+                Search::Model => 300,
+                Search::Twin => 10_000,
+            };
+            let count = std::sync::Arc::new(Count::new(0));
+            let counted = count.clone();
+            shuttle::check_pct(
+                move || {
+                    counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    let store = small();
+                    set(&store, b"k", &[1; 8]);
+                    let migrations = {
+                        let store = store.clone();
+                        thread::spawn(move || {
+                            for buckets in [80, 96, 112, 80] {
+                                let shard = &store.shards[0];
+                                if shard.lock(&store.ground).begin_migration(buckets) {
+                                    while shard.lock(&store.ground).migrate_some(u32::MAX) {}
+                                }
+                            }
+                        })
+                    };
+                    assert_eq!(value(&store, b"k").map(|v| v[0]), Some(1), "its index was given back under it");
+                    migrations.join().unwrap();
+                    assert_eq!(value(&store, b"k").map(|v| v[0]), Some(1));
+                },
+                executions,
+                3,
+            );
+            count.load(std::sync::atomic::Ordering::SeqCst)
+        });
+    }
+
+    #[test]
+    fn what_is_written_after_a_sweep_is_not_judged_by_it() {
+        with_twin(Fault::JudgedByOldMap, EXECUTIONS, |search| {
+            explore(search, || {
+                let store = small();
+                set(&store, b"a", &[1; 8]);
+                store.invalidate(Group::Prefix(0, b"a"), false).unwrap();
+                set(&store, b"a", &[2; 8]);
+                let sweeper = {
+                    let store = store.clone();
+                    thread::spawn(move || {
+                        clean(&store, 3);
+                        set(&store, b"a", &[3; 8]);
+                    })
+                };
+                assert!(value(&store, b"a").is_some(), "judged by an invalidation that is over");
+                sweeper.join().unwrap();
+                assert_eq!(value(&store, b"a").map(|v| v[0]), Some(3));
+            })
+        });
+    }
+
+    #[test]
     fn an_item_that_moves_between_its_buckets_is_never_missed() {
         with_twin(Fault::MoveUncounted, EXECUTIONS, |search| {
             explore(search, || {
@@ -341,6 +434,7 @@ mod whole_store {
 #[cfg(loom)]
 mod every_execution {
     use super::item::{Draft, Facts, Read, View};
+    use super::readers::Readers;
     use super::*;
     use crate::sync::atomic::{AtomicU64, Ordering};
     use loom::sync::Arc;
@@ -382,8 +476,10 @@ mod every_execution {
                 };
                 AtomicU64::new(0).store(1, Ordering::Relaxed); // loom explores a thread from its first store on
                 if slot.load(Ordering::Acquire) == 1 {
-                    let read = View::new(&words).read(0, b"key", || 1, |header, _, view| view.copy_value(header));
-                    assert_eq!(read, Read::Mine(bytes::Bytes::from("value")));
+                    let Read::Mine(opened) = View::new(&words).open(0, b"key", || 1, || true) else {
+                        panic!("it is whole")
+                    };
+                    assert_eq!(opened.value(), Some(bytes::Bytes::from("value")));
                 }
                 writer.join().unwrap();
             })
@@ -402,22 +498,49 @@ mod every_execution {
                     thread::spawn(move || Draft { value: &[2; 8], facts: facts(2), ..old }.overwrite(&words))
                 };
                 AtomicU64::new(0).store(1, Ordering::Relaxed); // loom explores a thread from its first store on
-                let read = View::new(&words).read(
-                    0,
-                    b"keykeyke",
-                    || 2,
-                    |header, facts, view| (view.copy_value(header), facts.version),
-                );
-                match read {
-                    Read::Mine((value, 1)) => assert_eq!(value, [1; 16][..]),
-                    Read::Mine((value, 2)) => assert_eq!(value, [2; 8][..]),
-                    Read::Mine(other) => panic!("{other:?}"),
+                match View::new(&words).open(0, b"keykeyke", || 2, || true) {
+                    Read::Mine(opened) => match (opened.facts.version, opened.value()) {
+                        (_, None) => {}
+                        (1, Some(value)) => assert_eq!(value, [1; 16][..]),
+                        (2, Some(value)) => assert_eq!(value, [2; 8][..]),
+                        other => panic!("{other:?}"),
+                    },
                     Read::Another => panic!("its key never changes"),
                     Read::Again => {}
                 }
                 writer.join().unwrap();
             })
         });
+    }
+
+    #[test]
+    fn an_announced_segment_is_not_freed() {
+        for fault in [Fault::ReadUnannounced, Fault::AnnouncedUnlooked] {
+            with_twin(fault, 10, |_| {
+                explore(|| {
+                    let (segment, slot) = (7, Arc::new(AtomicU64::new(7)));
+                    let readers = Arc::new(Readers::new());
+                    // What the segment holds; 0 once it serves another purpose.
+                    let word = Arc::new(AtomicU64::new(1));
+                    let writer = {
+                        let (readers, slot, word) = (readers.clone(), slot.clone(), word.clone());
+                        thread::spawn(move || {
+                            slot.store(0, Ordering::Release);
+                            if !readers.announced().contains(&segment) {
+                                word.store(0, Ordering::Relaxed);
+                            }
+                        })
+                    };
+                    let announcement = readers.at(0).announce(segment);
+                    let named = slot.load(Ordering::SeqCst) == u64::from(segment);
+                    if named || crate::sync::planted(Fault::AnnouncedUnlooked) {
+                        assert_eq!(word.load(Ordering::Relaxed), 1, "freed under its reader");
+                    }
+                    drop(announcement);
+                    writer.join().unwrap();
+                })
+            });
+        }
     }
 
     #[test]

@@ -1,24 +1,24 @@
 //! A shard: what readers see of it, and how that is replaced under their eyes.
 //!
 //! ```text
-//!           load                    ┌─ index (slots) ──► items in segments
+//!           load                    ┌─ index (slots) ──► items in segments ◄── announced while they are read
 //!  reader ────────► ArcSwap<Map> ───┤
 //!                       ▲           └─ invalidations that are still being swept
 //!                 swap  │
-//!  writer, cleaner ─────┴──► retired: [map n-2][map n-1] ──oldest first, when nobody holds it──► memory it kept
+//!  writer, cleaner ─────┴──► retired maps, each keeps its bank of the index     retired segments
 //! ```
-//! Every structural change (segments cleaned away, the index migrated, an invalidation declared) is the publication of
-//! a new map. The old one is retired together with the memory that only it and its predecessors could lead to.
+//! A change of structure (the index migrated, an invalidation declared or carried out) is the publication of a new map.
+//! A reader holds a map while it looks at slots, and announces the segment while it reads an item: what it keeps from
+//! being reused is one bank of one index, and one segment.
 //!
 //! M1. A map is immutable; the slots of its index are not.
-//! M2. Maps retire in the order of their generations: what generation n was the last to lead to is free when every map
-//!     up to n has been dropped. A reader therefore needs no pin, no epoch and no list of segments: the map it holds
-//!     keeps everything its slots can name, also what was added after the map was published.
-//! M3. A reader holds a map for one lookup, never across a wait.
-//! M4. Memory is freed by whoever holds the shard's lock, never by a reader: a reader's last release leaves the map to
-//!     the retired list's own reference.
-//! M5. A map knows its shard and its generation, and a load checks the shard: a pointer of another instance would be
-//!     noticed, not followed.
+//! M2. A segment is free when no slot names it and no reader announces it ([`super::readers`]); a bank of the index is
+//!     free when no map leads to it. The shard has three: with one held by a reader, the index still grows.
+//! M3. A reader holds a map for one lookup, and lets go of it before it copies the value.
+//! M4. Memory is freed by whoever holds the shard's lock, never by a reader.
+//! M5. A map knows its shard and its generation. A load checks the shard, so that a pointer of another instance would be
+//!     noticed, not followed; and an item counts only if the map was the shard's newest after the item's header was
+//!     read: a map that was replaced knows neither where items are now nor which of them are void.
 //!
 //! The races that follow from lock-free readers, the rule against each, and what checks it: a model in `models` with a
 //! planted-bug twin, or a test in `tests`, under the name that is given.
@@ -29,8 +29,10 @@
 //! | resurrection: a deleted item comes back by a move | as above: a deleted item's slot names nothing | `a_delete_that_was_answered_is_never_undone_by_the_cleaner` |
 //! | torn read: a slot is seen before its bytes | bytes first, then the slot with Release; readers load slots with Acquire | `a_published_item_is_whole` |
 //! | torn read: bytes change during the copy | H2 and H3 in [`super::item`] | `an_overwrite_in_place_is_seen_whole_or_not_at_all` |
-//! | read of freed or reused memory | M2, and keys are always compared in full | `memory_is_reused_only_when_the_last_reader_has_left` |
-//! | recycled segment, same offset (ABA) | M2: a number is not given out while a map older than its release is held | the same: the old place is refilled |
+//! | read of freed or reused memory | M2, R1, and keys are always compared in full | `memory_is_reused_only_when_the_last_reader_has_left`, `an_announced_segment_is_not_freed` |
+//! | recycled segment, same offset (ABA) | M2: a number is not given out while a reader announces it | the same: the old place is refilled |
+//! | the index is reused under a reader | M2: a bank is free when no map leads to it | `a_bank_is_reused_only_when_no_map_leads_to_it` |
+//! | an invalidation that is over judges a later write | M5 | `what_is_written_after_a_sweep_is_not_judged_by_it` |
 //! | live bytes counted twice | only who takes the slot away counts, under the lock | `a_delete_that_was_answered_is_never_undone_by_the_cleaner`, and exact totals in `random_operations_answer_as_a_map_whatever_the_cleaner_does` |
 //! | two entries for one key | one writer a shard at a time looks and inserts | `two_writers_of_one_key_make_one_entry` |
 //! | false miss while an item moves between buckets | `moves` is odd during the move and grows by two; a miss counts only if it stood still | `an_item_that_moves_between_its_buckets_is_never_missed` |
@@ -44,17 +46,18 @@
 use super::arena::Arena;
 use super::clean::Job;
 use super::hash::{Hash, Hasher};
-use super::index::Index;
+use super::index::{Index, Position};
 use super::item::{Facts, Header, Read, View};
 use super::ledger::{Account, Ledger};
 use super::migrate::Migration;
 use super::policy::Share;
+use super::readers::{Reader, Readers};
 use super::segment::{Extent, Pool, Segment, Tail};
 use super::slot::{Departure, Location};
 use super::types::{Item, Key, Lookup, MAX_VERSION, Miss, Use};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Arc, Fault, Mutex, MutexGuard, Swap, lock, planted};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
 /// What all shards stand on.
@@ -64,9 +67,13 @@ pub(super) struct Ground {
     pub(super) pool: Pool,
     pub(super) ledger: std::sync::Arc<Ledger>,
     pub(super) hasher: Hasher,
-    /// Words of one bank of an index. Shard n has the banks 2n and 2n + 1, from the arena's beginning on.
+    /// Words of one bank of an index. Shard n has the [`BANKS`] from number n × [`BANKS`] on, from the arena's beginning.
     pub(super) bank_words: usize,
+    pub(super) readers: Readers,
 }
+
+/// Banks of a shard's index: the one in use, the one it migrates to, and one that a reader may hold meanwhile.
+pub(super) const BANKS: usize = 3;
 
 impl Ground {
     /// The item at a location, and everything behind it.
@@ -82,16 +89,16 @@ impl Ground {
     }
 
     /// Asks the processor for the beginning of the item at a location.
-    pub(super) fn touch(&self, at: Location) {
+    pub(super) fn prefetch(&self, at: Location) {
         let first = self.pool.first_word(at.segment()) + at.offset_words() as usize;
-        for line in 0..TOUCHED_LINES {
-            self.arena.touch((first + line * 8).min(self.arena.words_total() - 1));
+        for line in 0..PREFETCHED_LINES {
+            self.arena.prefetch((first + line * 8).min(self.arena.words_total() - 1));
         }
     }
 }
 
-/// Cache lines of an item that [`Ground::touch`] asks for: what a small item has.
-const TOUCHED_LINES: usize = 3;
+/// Cache lines of an item that [`Ground::prefetch`] asks for: what a small item has.
+const PREFETCHED_LINES: usize = 3;
 
 /// A group of keys that was declared void.
 #[derive(Clone, Debug)]
@@ -124,9 +131,6 @@ pub(super) struct Map {
 /// Counters of a shard, read without its lock.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    pub(super) hits: AtomicU64,
-    /// By [`Miss`], in the order of [`Miss::ALL`].
-    pub(super) misses: [AtomicU64; Miss::ALL.len()],
     pub(super) sets: AtomicU64,
     pub(super) deletes: AtomicU64,
     pub(super) evictions: AtomicU64,
@@ -140,6 +144,8 @@ pub(super) struct Counts {
     /// Words of live items and words written, of all segments together.
     pub(super) live_words: AtomicU64,
     pub(super) written_words: AtomicU64,
+    /// Resident bytes of segments that were given up while somebody read them.
+    pub(super) retired_bytes: AtomicU64,
 }
 
 /// Adds to a counter that only the holder of the shard's lock writes.
@@ -157,8 +163,10 @@ pub(super) fn sub(counter: &AtomicU64, n: usize) {
 /// A shard.
 #[derive(Debug)]
 pub(super) struct Shard {
-    number: u32,
+    pub(super) number: u32,
     map: Swap<Map>,
+    /// That of the newest map (M5).
+    generation: AtomicU64,
     /// The number of writes, which the newest version equals.
     version: AtomicU64,
     /// Odd while a slot moves between the buckets of its key.
@@ -170,10 +178,8 @@ pub(super) struct Shard {
 /// What only the holder of the shard's lock sees.
 #[derive(Debug)]
 pub(super) struct Writer {
-    generation: u64,
     pub(super) index: Index,
-    pub(super) bank: usize,
-    pub(super) spare: SpareBank,
+    pub(super) banks: [Bank; BANKS],
     pub(super) migration: Option<Migration>,
     pub(super) segments: HashMap<u32, Segment, BuildHasherDefault<IdHasher>>,
     pub(super) open: [Option<u32>; Tail::COUNT],
@@ -184,7 +190,10 @@ pub(super) struct Writer {
     pub(super) main_departures: u64,
     /// The nursery's share.
     pub(super) nursery: Share,
-    retired: VecDeque<Retired>,
+    /// Segments that no slot names, until nobody reads them.
+    retired: Vec<Extent>,
+    /// Maps that were replaced, until nobody holds them.
+    retired_maps: Vec<Arc<Map>>,
     pub(super) job: Option<Job>,
     pub(super) voids: Vec<Void>,
     pub(super) sweep: Option<super::clean::Sweep>,
@@ -193,23 +202,17 @@ pub(super) struct Writer {
     pub(super) by_namespace: Vec<u32>,
 }
 
-/// The bank of the index that is not in use.
+/// What a bank is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SpareBank {
-    /// A retired map still leads to it.
-    Held,
-    /// Nobody reads it, but this many bytes from its beginning are resident and reserved.
-    Dirty(u64),
+pub(super) enum Bank {
     /// All zero.
     Clean,
-}
-
-/// A map that was replaced, and what is free once it and its predecessors are gone (M2).
-#[derive(Debug)]
-struct Retired {
-    map: Arc<Map>,
-    extents: Vec<Extent>,
-    index_bytes: Option<u64>,
+    /// It is the index, or becomes it.
+    InUse,
+    /// It was the index; a retired map may lead to it. So many bytes from its beginning are resident and reserved.
+    Held(u64),
+    /// Nobody reads it, but so many bytes from its beginning are resident and reserved.
+    Dirty(u64),
 }
 
 /// Hashes a segment's number, which is as good as random already.
@@ -234,15 +237,15 @@ const TRIES: usize = 16;
 impl Shard {
     /// An empty shard. `first_version` is below every version it will give.
     pub(super) fn new(ground: &Ground, number: u32, first_version: u64) -> Self {
-        let bank = number as usize * 2;
+        let bank = number as usize * BANKS;
         let index = Index { base: bank * ground.bank_words, buckets: super::index::MIN_BUCKETS };
         ground.ledger.force(Account::Index, index.bytes());
         let map = Map { shard: number, generation: 0, index, voids: std::sync::Arc::from([]) };
+        let mut banks = [Bank::Clean; BANKS];
+        banks[0] = Bank::InUse;
         let writer = Writer {
-            generation: 0,
             index,
-            bank,
-            spare: SpareBank::Clean,
+            banks,
             migration: None,
             segments: HashMap::default(),
             open: [None; Tail::COUNT],
@@ -250,7 +253,8 @@ impl Shard {
             departures: 0,
             main_departures: 0,
             nursery: Share::default(),
-            retired: VecDeque::new(),
+            retired: Vec::new(),
+            retired_maps: Vec::new(),
             job: None,
             voids: Vec::new(),
             sweep: None,
@@ -260,6 +264,7 @@ impl Shard {
         Self {
             number,
             map: Swap::new(map),
+            generation: AtomicU64::new(0),
             version: AtomicU64::new(first_version),
             moves: AtomicU64::new(0),
             writer: Mutex::new(writer),
@@ -269,25 +274,37 @@ impl Shard {
 
     /// Takes the shard's lock.
     pub(super) fn lock<'a>(&'a self, ground: &'a Ground) -> Locked<'a> {
-        Locked { ground, shard: self, writer: lock(&self.writer) }
+        Locked { ground, shard: self, writer: lock(&self.writer), waits_for_readers: false }
     }
 
-    /// Reads a key without a lock. `with_value`: copy the value too.
+    /// Reads a key, as a rule without a lock.
     pub(super) fn get(&self, ground: &Ground, key: Key<'_>, hash: Hash, now_ms: u64, usage: Use) -> Lookup {
-        let found = (0..TRIES).find_map(|_| self.try_get(ground, key, hash, now_ms, usage));
-        let lookup = found.unwrap_or_else(|| self.lock(ground).get(key, hash, now_ms));
+        let reader = ground.readers.own();
+        let try_get = |reader| (0..TRIES).find_map(|_| self.try_get(ground, reader, key, hash, now_ms, usage));
+        let lookup = reader.and_then(try_get).unwrap_or_else(|| self.lock(ground).get(key, hash, now_ms));
         if usage == Use::Read {
-            let counter = match &lookup {
-                Lookup::Found(_) => &self.counts.hits,
-                Lookup::Miss(miss) => &self.counts.misses[*miss as usize],
+            let miss = match &lookup {
+                Lookup::Found(_) => None,
+                Lookup::Miss(miss) => Some(*miss),
             };
-            counter.fetch_add(1, Ordering::Relaxed);
+            match reader {
+                Some(reader) => reader.count(miss),
+                None => ground.readers.count_other(miss),
+            }
         }
         lookup
     }
 
     /// One try; `None`: look again.
-    fn try_get(&self, ground: &Ground, key: Key<'_>, hash: Hash, now_ms: u64, usage: Use) -> Option<Lookup> {
+    fn try_get(
+        &self,
+        ground: &Ground,
+        reader: &Reader,
+        key: Key<'_>,
+        hash: Hash,
+        now_ms: u64,
+        usage: Use,
+    ) -> Option<Lookup> {
         let map = self.map.load();
         assert_eq!(map.shard, self.number, "a shard's map is its own (M5)");
         // Acquire pairs with the Release that ends a move (see `Locked::displace`).
@@ -298,31 +315,41 @@ impl Shard {
                 miss = slot.departure().map_or(miss, |(why, _)| reason(why));
                 continue;
             };
-            let read = ground.view(location).read(
-                key.namespace,
-                key.bytes,
-                || self.version(),
-                |header, facts, view| {
-                    judge(&map.voids, header, &facts, key.bytes, now_ms)
-                        .map(|marked_stale| item(view.copy_value(header), facts, marked_stale))
-                },
-            );
-            match read {
-                Read::Mine(Ok(item)) => {
-                    if usage == Use::Read {
-                        map.index.count_read(&ground.arena, at, slot);
-                    }
-                    return Some(Lookup::Found(item));
-                }
-                Read::Mine(Err(miss)) => return Some(Lookup::Miss(miss)),
+            // The announcement holds up loads that follow it.
+            ground.prefetch(location);
+            let announcement = reader.announce(location.segment());
+            let is_current = || self.is_current(ground, &map, at, location);
+            let opened = match ground.view(location).open(key.namespace, key.bytes, || self.version(), is_current) {
+                Read::Mine(opened) => opened,
                 Read::Another => continue,
                 Read::Again => return None,
+            };
+            let marked_stale = match judge(&map.voids, opened.header, &opened.facts, key.bytes, now_ms) {
+                Ok(marked_stale) => marked_stale,
+                Err(miss) => return Some(Lookup::Miss(miss)),
+            };
+            if usage == Use::Read {
+                map.index.count_read(&ground.arena, at, slot);
             }
+            drop(map); // copying may take long (M3)
+            let value = opened.value();
+            drop(announcement);
+            return value.map(|value| Lookup::Found(item(value, opened.facts, marked_stale)));
         }
         // Acquire pairs with the Release fence in `Locked::displace`: if a slot was seen missing because it was moving,
         // the count is seen to have moved too.
         fence(Ordering::Acquire);
-        (moves.is_multiple_of(2) && self.moves.load(Ordering::Relaxed) == moves).then_some(Lookup::Miss(miss))
+        let stood_still = moves.is_multiple_of(2) && self.moves.load(Ordering::Relaxed) == moves;
+        stood_still.then_some(Lookup::Miss(miss))
+    }
+
+    /// Whether an item that was announced may be read: the slot still names it, in the newest map (R1, M5).
+    fn is_current(&self, ground: &Ground, map: &Map, at: Position, location: Location) -> bool {
+        if planted(Fault::AnnouncedUnlooked) {
+            return true;
+        }
+        let is_newest = || planted(Fault::JudgedByOldMap) || self.generation.load(Ordering::SeqCst) == map.generation;
+        map.index.load_after_announcement(&ground.arena, at).location() == Some(location) && is_newest()
     }
 
     /// The index as it is now.
@@ -371,12 +398,14 @@ pub(super) struct Locked<'a> {
     pub(super) ground: &'a Ground,
     pub(super) shard: &'a Shard,
     pub(super) writer: MutexGuard<'a, Writer>,
+    /// Whether its holder would rather wait for a reader than evict more, when what is given up already is enough.
+    pub(super) waits_for_readers: bool,
 }
 
 /// An item found under the lock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
-    pub(super) at: super::index::Position,
+    pub(super) at: Position,
     pub(super) slot: super::slot::Slot,
     pub(super) location: Location,
     pub(super) header: Header,
@@ -450,41 +479,84 @@ impl Locked<'_> {
         self.shard.moves.store(moves + 2, Ordering::Release);
     }
 
-    /// Publishes the shard as it now is, and retires the old map with what only it and its predecessors lead to.
-    pub(super) fn publish(&mut self, extents: Vec<Extent>, index_bytes: Option<u64>) {
-        self.writer.generation += 1;
+    /// Publishes the shard as it now is, and retires the old map.
+    pub(super) fn publish(&mut self) {
+        let generation = self.shard.generation.load(Ordering::Relaxed) + 1;
         let map = Map {
             shard: self.shard.number,
-            generation: self.writer.generation,
+            generation,
             index: self.writer.index,
             voids: std::sync::Arc::from(self.writer.voids.as_slice()),
         };
         let old = self.shard.map.swap(Arc::new(map));
-        assert_eq!(old.generation + 1, self.writer.generation, "generations follow each other");
-        self.writer.retired.push_back(Retired { map: old, extents, index_bytes });
+        assert_eq!(old.generation + 1, generation, "generations follow each other");
+        // Relaxed: whatever is stored from here on for the new map alone is stored with Release, or freed after the
+        // fence in `Readers::announced`; a reader that sees it sees this generation.
+        self.shard.generation.store(generation, Ordering::Relaxed);
+        self.writer.retired_maps.push(old);
         self.reclaim();
     }
 
-    /// Frees what no reader can reach any more (M2). Whoever is left with a map that a reader holds tries again later.
+    /// Keeps segments that no slot names any more until nobody reads them.
+    pub(super) fn retire(&mut self, extents: impl IntoIterator<Item = Extent>) {
+        for extent in extents {
+            add(&self.shard.counts.retired_bytes, extent.resident_bytes as usize);
+            self.writer.retired.push(extent);
+        }
+        self.reclaim();
+    }
+
+    /// Frees what no reader can reach any more (M2); says whether there was any. What is still read is tried again later.
     pub(super) fn reclaim(&mut self) -> bool {
-        let mut freed = false;
-        while let Some(Retired { map, extents, index_bytes }) = self.writer.retired.pop_front() {
+        let freed = self.reclaim_segments();
+        self.reclaim_banks();
+        freed
+    }
+
+    fn reclaim_segments(&mut self) -> bool {
+        if self.writer.retired.is_empty() {
+            return false;
+        }
+        let (ground, counts) = (self.ground, &self.shard.counts);
+        let announced = if planted(Fault::FreeUnderReaders) { Vec::new() } else { ground.readers.announced() };
+        let before = self.writer.retired.len();
+        self.writer.retired.retain(|extent| {
+            let is_read = announced.contains(&extent.id);
+            if !is_read {
+                sub(&counts.retired_bytes, extent.resident_bytes as usize);
+                ground.pool.put_back(*extent);
+            }
+            is_read
+        });
+        self.writer.retired.len() < before
+    }
+
+    fn reclaim_banks(&mut self) {
+        let writer = &mut *self.writer;
+        if writer.retired_maps.is_empty() {
+            return;
+        }
+        for map in std::mem::take(&mut writer.retired_maps) {
             // The count is ours alone only if every reader's release happened before (try_unwrap acquires).
-            if let Err(map) = Arc::try_unwrap(map)
-                && !planted(Fault::FreeUnderReaders)
-            {
-                self.writer.retired.push_front(Retired { map, extents, index_bytes });
-                break;
-            }
-            for extent in extents {
-                self.ground.pool.put_back(extent);
-                freed = true;
-            }
-            if let Some(bytes) = index_bytes {
-                self.writer.spare = SpareBank::Dirty(bytes);
+            if let Err(map) = Arc::try_unwrap(map) {
+                writer.retired_maps.push(map);
             }
         }
-        freed
+        let first = self.shard.number as usize * BANKS;
+        for (number, bank) in writer.banks.iter_mut().enumerate() {
+            let base = (first + number) * self.ground.bank_words;
+            let is_held = writer.retired_maps.iter().any(|map| map.index.base == base);
+            if let Bank::Held(bytes) = *bank
+                && (!is_held || planted(Fault::BankUnderReaders))
+            {
+                *bank = Bank::Dirty(bytes);
+            }
+        }
+    }
+
+    /// Bytes that come back as soon as nobody reads them any more.
+    pub(super) fn retired_bytes(&self) -> u64 {
+        self.shard.counts.retired_bytes.load(Ordering::Relaxed)
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Stats {
     pub dead_bytes: u64,
     /// Resident bytes of segments, those that wait for reuse included.
     pub segment_bytes: u64,
+    /// Those of them that were given up and are still being read: they come back by themselves.
+    pub retired_bytes: u64,
     /// The index of all shards, in bytes.
     pub index_bytes: u64,
     /// Tables that the cache keeps beside the store, in bytes.
@@ -72,9 +74,7 @@ impl Store {
         let sum = |of: fn(&Counts) -> &AtomicU64| -> u64 {
             self.shards.iter().map(|shard| of(&shard.counts).load(Ordering::Relaxed)).sum()
         };
-        let misses_by = Miss::ALL.map(|miss| {
-            self.shards.iter().map(|shard| shard.counts.misses[miss as usize].load(Ordering::Relaxed)).sum()
-        });
+        let (hits, misses_by) = self.ground.readers.counts();
         let ledger = &self.ground.ledger;
         let words = WORD_BYTES as u64;
         let item_bytes = sum(|c| &c.live_words) * words;
@@ -84,11 +84,12 @@ impl Store {
             item_bytes,
             dead_bytes: (sum(|c| &c.written_words) * words).saturating_sub(item_bytes),
             segment_bytes: ledger.used(Account::Segments),
+            retired_bytes: sum(|c| &c.retired_bytes),
             index_bytes: ledger.used(Account::Index),
             table_bytes: ledger.used(Account::Tables),
             in_flight_bytes: ledger.in_flight_kept(),
             capacity_bytes: ledger.capacity(),
-            hits: sum(|c| &c.hits),
+            hits,
             misses: misses_by.iter().sum(),
             misses_by,
             sets: sum(|c| &c.sets),

@@ -266,7 +266,7 @@ impl Locked<'_> {
             return;
         }
         self.writer.voids.push(Void { namespace, prefix: prefix.into(), up_to_version, mark_stale });
-        self.publish(Vec::new(), None);
+        self.publish();
     }
 
     /// Whether one more invalidation can be remembered until its sweep ends.
