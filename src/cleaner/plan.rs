@@ -48,28 +48,23 @@ fn used(stats: &Stats) -> u64 {
     stats.segment_bytes.saturating_sub(stats.retired_bytes) + stats.index_bytes + stats.in_flight_bytes
 }
 
-/// Decides. Eviction comes first only if compaction could not do it: when what is live, with the index, is above the
-/// bound by itself.
+/// Decides. Nothing live is evicted while what is live, with the index, fits the bound.
 pub(super) fn plan(stats: &Stats, order: Order) -> Plan {
-    let over = order.evict_to_bytes.is_some_and(|bound| used(stats) > bound);
+    const THOROUGH: Plan = Plan::Compact { below_percent: 98, thorough: true };
     let live = stats.item_bytes + stats.index_bytes + stats.in_flight_bytes;
-    let compaction_is_enough = order.evict_to_bytes.is_none_or(|bound| live <= bound);
+    if let Some(bound) = order.evict_to_bytes.filter(|bound| used(stats) > *bound) {
+        return if live <= bound { THOROUGH } else { Plan::Evict };
+    }
     let target = u64::from(order.target_occupancy_percent);
     let occupancy = occupancy_permille(stats);
-    let sparse = occupancy < 10 * target.max(if over { 90 } else { 0 });
-    match (over, sparse) {
-        (true, false) => Plan::Evict,
-        (true, true) if !compaction_is_enough => Plan::Evict,
-        (true, true) => Plan::Compact { below_percent: 98, thorough: true },
-        (false, true) if order.target_occupancy_percent >= THOROUGH_PERCENT => {
-            Plan::Compact { below_percent: 98, thorough: true }
-        }
-        (false, true) => {
-            let below_percent = busy_bar_percent(occupancy, target).max(EMPTY_PERCENT).min(target as usize);
-            Plan::Compact { below_percent, thorough: false }
-        }
-        (false, false) => Plan::Tidy,
+    if occupancy >= 10 * target {
+        return Plan::Tidy;
     }
+    if order.target_occupancy_percent >= THOROUGH_PERCENT {
+        return THOROUGH;
+    }
+    let below_percent = busy_bar_percent(occupancy, target).max(EMPTY_PERCENT).min(target as usize);
+    Plan::Compact { below_percent, thorough: false }
 }
 
 impl Plan {
@@ -144,6 +139,7 @@ mod tests {
         assert_eq!(plan(&stats(50, 50), order(0, Some(60))), Plan::Compact { below_percent: 98, thorough: true });
         assert_eq!(plan(&stats(80, 20), order(0, Some(60))), Plan::Evict, "the live alone are too much");
         assert_eq!(plan(&stats(98, 2), order(0, Some(60))), Plan::Evict);
+        assert_eq!(plan(&stats(59, 2), order(0, Some(60))), Plan::Compact { below_percent: 98, thorough: true });
         assert_eq!(plan(&stats(50, 5), order(0, Some(60))), Plan::Tidy);
         let read = Stats { retired_bytes: 25, ..stats(50, 30) };
         assert_eq!(plan(&read, order(0, Some(60))), Plan::Tidy, "what is on its way back is not freed twice");

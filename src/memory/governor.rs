@@ -229,6 +229,7 @@ const SHORTEST_TICK: Duration = Duration::from_millis(20);
 fn act(sample: Sample, before: &Standing, marks: &Marks, store: &Store, cleaner: &Cleaner) -> Standing {
     let standing = decide(sample, before, marks);
     store.ledger().set_capacity(standing.budget_bytes);
+    store.ledger().set_low(standing.budget_bytes / 100 * marks.low_percent);
     if standing.order != before.order {
         cleaner.obey(standing.order);
     }

@@ -8,63 +8,77 @@ use super::shard::{Locked, add, sub};
 use super::slot::Location;
 use super::types::Error;
 
-/// Segments a write may clean before it gives up: several are needed when all of them are worth keeping.
-const MAX_CLEANED: usize = 64;
+/// How a shard makes room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Moves what is live together: no live item goes.
+    Compact,
+    /// Drops items. `spares_read`: those that have earned their place stay.
+    Evict { spares_read: bool },
+}
+
+/// A segment that is fuller of live bytes is not worth copying for a write, in percent.
+const FULL_PERCENT: usize = 95;
+/// One that is emptier is compacted rather than evicted from, in percent: that frees much for little.
+const CHEAP_PERCENT: usize = 50;
 
 /// A table of so many segments is not worth shrinking.
 const FEW_SEGMENTS: usize = 8;
 
 impl Locked<'_> {
-    /// Room for an item of `words`; evicts and compacts in this shard until there is.
-    pub(super) fn make_room_and_append(&mut self, tail: Tail, words: usize, now_ms: u64) -> Result<Location, Error> {
-        let mut left = MAX_CLEANED.max(self.writer.segments.len() * 2);
+    /// Room for an item of `words`. Nothing is cleaned for it: see [`super::Store`], which knows all shards.
+    pub(super) fn append_or_refuse(&mut self, tail: Tail, words: usize) -> Result<Location, Error> {
         loop {
             if let Some(location) = self.append(tail, words, false) {
                 return Ok(location);
             }
-            let (ledger, need) = (&self.ground.ledger, (words * WORD_BYTES) as u64);
-            let no_room = Error::NoSpace { need, used: ledger.total(), capacity: ledger.capacity() };
-            if left == 0 || !ledger.could_hold(need) {
-                return Err(no_room);
-            }
-            left -= 1;
             // Memory that waits for reuse in another shape or shard goes back first: it costs nobody anything.
             self.reclaim();
-            if self.ground.cool(0, u64::MAX).is_some() {
-                continue;
-            }
-            let is_on_its_way = self.waits_for_readers && self.retired_bytes() >= need;
-            if is_on_its_way || !self.clean_one_now(now_ms) {
-                return Err(no_room);
+            if self.ground.cool(0, u64::MAX).is_none() {
+                return Err(self.no_room((words * WORD_BYTES) as u64));
             }
         }
     }
 
+    pub(super) fn no_room(&self, need: u64) -> Error {
+        let ledger = &self.ground.ledger;
+        Error::NoSpace { need, used: ledger.total(), capacity: ledger.capacity() }
+    }
+
     /// Cleans one segment from beginning to end; `false` when there is none to clean.
-    pub(super) fn clean_one_now(&mut self, now_ms: u64) -> bool {
-        let mut tally = Tally::default();
-        if self.writer.job.is_none() && !self.choose_victim() {
-            return false;
+    pub(super) fn clean_one_now(&mut self, way: Way, now_ms: u64) -> bool {
+        if self.writer.job.is_none() {
+            let Some((id, purpose)) = self.choose_victim(way, now_ms) else { return false };
+            self.begin_job(id, purpose);
         }
-        self.work(now_ms, &mut tally, &mut || false);
+        self.work(now_ms, &mut Tally::default(), &mut || false);
         self.reclaim();
         true
     }
 
-    /// Compacts when that frees much for little, else evicts: what is dead goes before what is live.
-    fn choose_victim(&mut self) -> bool {
-        const CHEAP_PERCENT: usize = 50;
-        let segments = self.writer.segments.values();
-        let cheap = policy::compaction_victim(segments.clone(), CHEAP_PERCENT).map(|id| (id, Purpose::Compact));
-        let victim =
-            cheap.or_else(|| policy::eviction_victim(segments, self.writer.nursery).map(|id| (id, Purpose::Evict)));
-        match victim {
-            Some((id, purpose)) => self.begin_job(id, purpose),
-            // Everything there is, is in open segments: seal them and look again.
-            None if self.seal_all() => return self.choose_victim(),
-            None => return false,
+    /// What has expired goes before what is live, and what is dead before what is live.
+    fn choose_victim(&mut self, way: Way, now_ms: u64) -> Option<(u32, Purpose)> {
+        if let Some(id) = self.due(now_ms) {
+            return Some((id, Purpose::Expire));
         }
-        true
+        let segments = self.writer.segments.values();
+        let below_percent = if way == Way::Compact { FULL_PERCENT } else { CHEAP_PERCENT };
+        let compaction = || policy::compaction_victim(segments.clone(), below_percent).map(|id| (id, Purpose::Compact));
+        let eviction = |purpose| policy::eviction_victim(segments.clone(), self.writer.nursery).map(|id| (id, purpose));
+        let victim = compaction().or_else(|| match way {
+            Way::Compact => None,
+            Way::Evict { spares_read: true } => eviction(Purpose::Evict),
+            Way::Evict { spares_read: false } => eviction(Purpose::Discard),
+        });
+        // Everything there is, is in open segments: seal them and look again.
+        match victim {
+            None if self.is_worth_sealing(way) && self.seal_all() => self.choose_victim(way, now_ms),
+            victim => victim,
+        }
+    }
+
+    fn is_worth_sealing(&self, way: Way) -> bool {
+        way != Way::Compact || self.has_sparse_open_segment(FULL_PERCENT)
     }
 
     /// Closes the open segments that hold anything; says whether there was one.

@@ -110,8 +110,7 @@ impl Locked<'_> {
             self.begin_job(id, Purpose::Sweep);
             return true;
         }
-        let due = |s: &&super::segment::Segment| s.look_again_ms != 0 && s.look_again_ms <= now_ms;
-        if let Some(id) = self.writer.segments.values().filter(due).map(|s| s.extent.id).next() {
+        if let Some(id) = self.due(now_ms) {
             self.begin_job(id, Purpose::Expire);
             return true;
         }
@@ -132,6 +131,12 @@ impl Locked<'_> {
         self.shrink_index(busy) || self.trim_open_segments()
     }
 
+    /// A segment in which items have expired.
+    pub(super) fn due(&self, now_ms: u64) -> Option<u32> {
+        let due = |s: &&super::segment::Segment| s.look_again_ms != 0 && s.look_again_ms <= now_ms;
+        self.writer.segments.values().find(due).map(|segment| segment.extent.id)
+    }
+
     /// Gives back the pages behind the tail of open segments that nobody has appended to since the last time.
     fn trim_open_segments(&mut self) -> bool {
         let (ground, writer) = (self.ground, &mut *self.writer);
@@ -145,7 +150,7 @@ impl Locked<'_> {
         trimmed
     }
 
-    fn has_sparse_open_segment(&self, below_percent: usize) -> bool {
+    pub(super) fn has_sparse_open_segment(&self, below_percent: usize) -> bool {
         let open = self.writer.open.iter().flatten().map(|id| &self.writer.segments[id]);
         open.filter(|segment| segment.tail_words > 0).any(|segment| segment.occupancy_percent() < below_percent.min(99))
     }
@@ -371,7 +376,9 @@ impl Locked<'_> {
             }
             Purpose::Sweep => {}
             // Only an item that has its pages to itself may be left.
-            Purpose::Compact | Purpose::Evict => debug_assert!(segment.live_items == 1, "{segment:?}"),
+            Purpose::Compact | Purpose::Evict | Purpose::Discard => {
+                debug_assert!(segment.live_items == 1, "{segment:?}")
+            }
         }
     }
 }

@@ -25,6 +25,8 @@ pub enum Account {
     Connections,
 }
 
+/// The low mark, in percent of the capacity, until one is set.
+const LOW_PERCENT: u64 = 88;
 /// In this time what is kept for bytes in flight falls to what is in flight, were it to fall evenly: half of the second
 /// in which the allocator gives its freed pages back (see `MALLOC_CONF` in `lib.rs`).
 const KEPT_MS: u64 = 500;
@@ -37,6 +39,8 @@ pub struct Ledger {
     /// What the capacity may be raised to, in bytes: there is address space for no more.
     most: u64,
     capacity: AtomicU64,
+    /// See [`Ledger::low`].
+    low: AtomicU64,
     total: AtomicU64,
     accounts: [AtomicU64; 4],
     in_flight: AtomicU64,
@@ -56,6 +60,7 @@ impl Ledger {
         Self {
             most,
             capacity: AtomicU64::new(capacity.min(most)),
+            low: AtomicU64::new(capacity.min(most) / 100 * LOW_PERCENT),
             total: zero(),
             accounts: [zero(), zero(), zero(), zero()],
             in_flight: zero(),
@@ -68,9 +73,22 @@ impl Ledger {
         self.capacity.load(Ordering::Relaxed)
     }
 
-    /// Sets what may be in use, up to what there is address space for. It may be less than what is in use; see L1.
+    /// Sets what may be in use, up to what there is address space for. It may be less than what is in use; see L1. The low
+    /// mark follows, until it is set.
     pub fn set_capacity(&self, bytes: u64) {
-        self.capacity.store(bytes.min(self.most), Ordering::Relaxed);
+        let capacity = bytes.min(self.most);
+        self.capacity.store(capacity, Ordering::Relaxed);
+        self.set_low(capacity / 100 * LOW_PERCENT);
+    }
+
+    /// Nothing is evicted while what is live, with everything that is no segment, fits this many bytes.
+    pub fn low(&self) -> u64 {
+        self.low.load(Ordering::Relaxed)
+    }
+
+    /// Sets [`Ledger::low`], in bytes.
+    pub fn set_low(&self, bytes: u64) {
+        self.low.store(bytes.min(self.capacity()), Ordering::Relaxed);
     }
 
     /// What is in use by `account`, in bytes.
@@ -85,9 +103,13 @@ impl Ledger {
 
     /// Whether `bytes` of segments would fit if there were no other: otherwise it is vain to evict for them.
     pub fn could_hold(&self, bytes: u64) -> bool {
+        self.fixed().saturating_add(bytes) <= self.capacity()
+    }
+
+    /// What is in use that is no segment, in bytes.
+    pub(super) fn fixed(&self) -> u64 {
         let others = [Account::Index, Account::Tables, Account::Connections].map(|account| self.used(account));
-        let fixed = others.iter().sum::<u64>() + self.in_flight_kept();
-        fixed.saturating_add(bytes) <= self.capacity()
+        others.iter().sum::<u64>() + self.in_flight_kept()
     }
 
     /// Whether `bytes` would be granted now.

@@ -18,6 +18,7 @@ use super::index::{Index, MIN_BUCKETS, Position};
 use super::ledger::Account;
 use super::shard::{BANKS, Bank, Locked};
 use super::slot::{Location, Place, Slot};
+use super::types::Error;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Fault, planted};
 
@@ -39,8 +40,6 @@ const HOLLOW_PERCENT: u64 = 30;
 const FILL_PERCENT: u64 = 79;
 /// Ghosts an evicting shard makes room for, in percent of its items.
 const GHOST_PERCENT: u64 = 100;
-/// Segments that are cleaned to make room for a new index.
-const MAX_CLEANED: usize = 16;
 /// Buckets that a write carries over.
 const HELP_BUCKETS: u32 = 8;
 
@@ -51,8 +50,8 @@ impl Locked<'_> {
 
     /// Slots that the shard has use for: its items, and ghosts for as many as it lately evicted.
     fn wanted_slots(&self) -> u64 {
-        let entries = self.entries();
-        entries + self.writer.departures.min(entries * GHOST_PERCENT / 100)
+        let (entries, evictions) = (self.entries(), self.shard.counts.evictions.load(Ordering::Relaxed));
+        entries + evictions.min(entries * GHOST_PERCENT / 100)
     }
 
     fn buckets_for(&self, wanted: u64) -> u32 {
@@ -62,22 +61,32 @@ impl Locked<'_> {
     }
 
     /// Helps a migration along, and starts one when the index is too full.
-    pub(super) fn tend_index(&mut self, now_ms: u64) {
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] when room must be made for the new index: it takes that of items, as any other write.
+    pub(super) fn tend_index(&mut self) -> Result<(), Error> {
         if self.writer.migration.is_some() {
             self.migrate_some(HELP_BUCKETS);
         } else if self.wanted_slots() * 100 > self.writer.index.slots() * FULL_PERCENT {
             let buckets = self.buckets_for(self.wanted_slots());
-            // The new index takes the room of items, which are evicted as for any other write.
-            let bytes = Index { base: 0, buckets }.bytes();
-            for _ in 0..MAX_CLEANED {
-                let is_on_its_way = self.retired_bytes() >= bytes;
-                if self.ground.ledger.has_room(bytes) || is_on_its_way || !self.clean_one_now(now_ms) {
-                    break;
-                }
-                while self.ground.cool(0, u64::MAX).is_some() {}
+            let (ledger, bytes) = (&self.ground.ledger, Index { base: 0, buckets }.bytes());
+            let is_hopeless = !ledger.could_hold(bytes);
+            if is_hopeless || self.begin_migration_with_room(buckets) {
+                return Ok(()); // a full index makes room by itself, one item at a time
             }
-            let _ = self.begin_migration(buckets);
+            if !ledger.has_room(bytes) {
+                return Err(self.no_room(bytes));
+            }
         }
+        Ok(())
+    }
+
+    /// Starts a migration if the ledger has room for it, with what waits for reuse.
+    fn begin_migration_with_room(&mut self, buckets: u32) -> bool {
+        let bytes = Index { base: 0, buckets }.bytes();
+        self.reclaim();
+        while !self.ground.ledger.has_room(bytes) && self.ground.cool(0, u64::MAX).is_some() {}
+        self.ground.ledger.has_room(bytes) && self.begin_migration(buckets)
     }
 
     /// Starts a migration to a smaller index if few slots are used, or very few while `busy`; says whether it did.

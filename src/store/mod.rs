@@ -36,10 +36,11 @@ pub use stats::{LogOccupancy, Stats};
 pub use types::*;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
+use append::Way;
 use arena::{Arena, PAGE_BYTES, WORD_BYTES};
 use hash::{Hash, Hasher};
 use segment::Pool;
-use shard::{BANKS, Ground, Locked, Shard};
+use shard::{BANKS, Counts, Ground, Locked, Shard};
 use std::io;
 
 /// How a store is made.
@@ -179,8 +180,9 @@ impl Layout {
     }
 }
 
-/// Other shards a write may evict from when its own has nothing left to give.
-const MAX_ELSEWHERE: usize = 64;
+/// Segments that are cleaned for a write before it is refused, beside those its size asks for. When a quarter of them gave
+/// too little, because what they hold was read, age alone decides.
+const MAX_CLEANED: usize = 64;
 /// How often a write gives way to readers of what was given up already, before it evicts more.
 const MAX_WAITS: usize = 64;
 /// Bytes given back to the operating system in one step: what takes about as long as any other step.
@@ -404,7 +406,7 @@ impl Store {
         Ok((&self.shards[hash.shard(self.shards.len())], hash))
     }
 
-    /// Runs a write; when its shard has nothing left to evict, evicts where there is most and tries again.
+    /// Runs a write; without room for it, makes some and tries again.
     fn with_room<T>(
         &self,
         hash: Hash,
@@ -412,30 +414,64 @@ impl Store {
         mut write: impl FnMut(&mut Locked<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let number = hash.shard(self.shards.len());
-        let (mut waits, mut elsewhere) = (0..MAX_WAITS, 0..MAX_ELSEWHERE);
+        let mut effort = Effort::default();
         loop {
-            let result = {
-                let mut shard = self.shards[number].lock(&self.ground);
-                shard.waits_for_readers = !waits.is_empty();
-                write(&mut shard)
-                // The shard's lock must be free again when another shard is evicted from.
-            };
+            // A binding of its own: the shard's lock must be free again when a shard is cleaned.
+            let result = write(&mut self.shards[number].lock(&self.ground));
             let Err(Error::NoSpace { need, .. }) = result else { return result };
-            if self.retired_bytes() >= need && waits.next().is_some() {
-                self.let_readers_go_on();
-                continue;
-            }
-            let could_hold = self.ledger().could_hold(need);
-            if !could_hold || elsewhere.next().is_none() || !self.evict_elsewhere(now_ms) {
+            if !self.ledger().could_hold(need) || !self.make_some_room(&self.shards[number], need, &mut effort, now_ms)
+            {
                 self.refusals.fetch_add(1, Ordering::Relaxed);
                 return result;
             }
         }
     }
 
+    /// Cleans segments while there is more in use than may be: for what takes memory without asking, such as a request that
+    /// arrives. No more than some tens, and none if that is vain.
+    pub fn make_room(&self, now_ms: u64) {
+        let ledger = self.ledger();
+        let is_needed = || ledger.total() > ledger.capacity() + self.retired_bytes() && ledger.could_hold(0);
+        let mut effort = Effort::default();
+        while is_needed() && self.make_some_room(self.fullest(), 0, &mut effort, now_ms) {
+            while self.cool(0).is_some() {}
+        }
+    }
+
+    /// One segment's worth of room, for a write of `need` bytes to a shard: first what readers are about to leave, then by
+    /// compaction while what is live fits, and only then by eviction. `false` when nothing more can be done.
+    fn make_some_room(&self, shard: &Shard, need: u64, effort: &mut Effort, now_ms: u64) -> bool {
+        if need > 0 && self.retired_bytes() >= need && effort.waits < MAX_WAITS {
+            effort.waits += 1;
+            self.let_readers_go_on();
+            return true;
+        }
+        let most = MAX_CLEANED + 2 * need as usize / self.segment_bytes();
+        if effort.cleaned >= most {
+            return false;
+        }
+        effort.cleaned += 1;
+        let clean = |shard: &Shard, way| shard.lock(&self.ground).clean_one_now(way, now_ms);
+        if self.live_fits(need) && clean(self.sparsest(), Way::Compact) {
+            return true;
+        }
+        let way = Way::Evict { spares_read: effort.cleaned <= most / 4 };
+        clean(shard, way) || clean(self.fullest(), way)
+    }
+
+    /// Whether nothing live has to go for `need` more bytes.
+    fn live_fits(&self, need: u64) -> bool {
+        let live = self.sum(|counts| counts.live_words.load(Ordering::Relaxed)) * WORD_BYTES as u64;
+        live + self.ledger().fixed() + need <= self.ledger().low()
+    }
+
     /// Bytes that were given up and come back as soon as nobody reads them.
     fn retired_bytes(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.counts.retired_bytes.load(Ordering::Relaxed)).sum()
+        self.sum(|counts| counts.retired_bytes.load(Ordering::Relaxed))
+    }
+
+    fn sum(&self, of: impl Fn(&Counts) -> u64) -> u64 {
+        self.shards.iter().map(|shard| of(&shard.counts)).sum()
     }
 
     /// Gives way to the threads that read what was given up, and takes back what they have left.
@@ -446,27 +482,25 @@ impl Store {
         }
     }
 
-    /// Cleans segments while there is more in use than may be: for what takes memory without asking, such as a request that
-    /// arrives. No more than 64, and none if that is vain.
-    pub fn make_room(&self, now_ms: u64) {
-        let ledger = self.ledger();
-        let is_needed = || ledger.total() > ledger.capacity() + self.retired_bytes() && ledger.could_hold(0);
-        for _ in 0..MAX_ELSEWHERE {
-            if !is_needed() || !self.evict_elsewhere(now_ms) {
-                return;
-            }
-        }
+    /// The shard with most items.
+    fn fullest(&self) -> &Shard {
+        let written = |shard: &&Shard| shard.counts.written_words.load(Ordering::Relaxed);
+        self.shards.iter().max_by_key(written).expect("there is a shard")
     }
 
-    fn evict_elsewhere(&self, now_ms: u64) -> bool {
-        let written = |shard: &&Shard| shard.counts.written_words.load(Ordering::Relaxed);
-        let fullest = self.shards.iter().max_by_key(written).expect("there is a shard");
-        if written(&fullest) == 0 || !fullest.lock(&self.ground).clean_one_now(now_ms) {
-            return false;
-        }
-        while self.cool(0).is_some() {}
-        true
+    /// The shard with most that is dead.
+    fn sparsest(&self) -> &Shard {
+        self.shards.iter().max_by_key(|shard| shard.counts.dead_words()).expect("there is a shard")
     }
+}
+
+/// What a write has cost others so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Effort {
+    /// How often it gave way to readers.
+    waits: usize,
+    /// Segments that were cleaned for it.
+    cleaned: usize,
 }
 
 #[cfg(all(test, not(loom), not(shuttle)))]

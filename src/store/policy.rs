@@ -16,6 +16,8 @@ pub(super) enum Purpose {
     Evict,
     /// As for `Evict`, but what has earned it stays where it is: too little would be gained.
     Requeue,
+    /// Drop everything, so that the segment can go: when too many have earned their place, age decides.
+    Discard,
     /// Drop what has expired; the rest stays.
     Expire,
     /// Drop or mark what was declared void; the rest stays.
@@ -61,6 +63,7 @@ pub(super) fn fate(purpose: Purpose, log: Log, case: Case, average_words: usize)
     }
     match purpose {
         Purpose::Compact => Fate::Move(log, case.reads),
+        Purpose::Discard => Fate::Drop(Departure::Evicted),
         Purpose::Expire | Purpose::Sweep => Fate::Stay(case.reads),
         Purpose::Evict | Purpose::Requeue if !earns_its_place(log, case, average_words) => {
             Fate::Drop(Departure::Evicted)
@@ -181,7 +184,9 @@ mod tests {
 
     #[test]
     fn what_has_expired_or_is_void_goes_whatever_the_purpose() {
-        for purpose in [Purpose::Compact, Purpose::Evict, Purpose::Requeue, Purpose::Expire, Purpose::Sweep] {
+        for purpose in
+            [Purpose::Compact, Purpose::Evict, Purpose::Requeue, Purpose::Discard, Purpose::Expire, Purpose::Sweep]
+        {
             let expired = Case { expired: true, ..case(3, 1) };
             assert_eq!(fate(purpose, Log::Main, expired, 1), Fate::Drop(Departure::Expired));
             let void = Case { void: true, ..expired };

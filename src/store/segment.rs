@@ -4,8 +4,8 @@
 //!  pool ──take──► open ──seal──► sealed ──emptied──► retired ──last reader left──► pool (hot) ──cool──► pages returned
 //! ```
 //! S1. Bytes below `tail` are an unbroken run of items; only the shard's writer appends, and only to an open segment.
-//! S2. A segment is retired when no slot of its shard's index names it, and its number returns to the pool only when
-//!     every map of the shard that was published before has been dropped.
+//! S2. A segment is retired when no slot of its shard's index names it, and its number returns to the pool only when no
+//!     reader announces it.
 //! S3. What a segment has made resident is reserved in the ledger, page by page, before it is touched.
 //!
 //! An item too large for a segment has a segment of its own, made of as many numbers in a row as it needs: only address
@@ -171,6 +171,21 @@ struct Free {
     cold: BTreeMap<u32, u32>,
 }
 
+impl Free {
+    /// Takes back a run without a resident page, and joins it with its neighbours.
+    fn join(&mut self, extent: Extent) {
+        let (mut id, mut units) = (extent.id, extent.units);
+        if let Some(next) = self.cold.remove(&(id + units)) {
+            units += next;
+        }
+        if let Some((&before, &len)) = self.cold.range(..id).next_back().filter(|(first, len)| *first + *len == id) {
+            self.cold.remove(&before);
+            (id, units) = (before, len + units);
+        }
+        self.cold.insert(id, units);
+    }
+}
+
 impl Pool {
     /// `count` segments of `segment_bytes` from the word `base` of the arena on.
     pub(super) fn new(base: usize, segment_bytes: usize, count: u32) -> Self {
@@ -218,7 +233,11 @@ impl Pool {
 
     /// Takes back what nobody reads any more (S2), with its pages as they are.
     pub(super) fn put_back(&self, extent: Extent) {
-        lock(&self.free).hot.push(extent);
+        let mut free = lock(&self.free);
+        match extent.resident_bytes {
+            0 => free.join(extent),
+            _ => free.hot.push(extent),
+        }
     }
 
     /// Gives up to `most_bytes` (whole pages) of one hot extent back to the operating system, if there are more than
@@ -236,20 +255,7 @@ impl Pool {
         let first = self.words(extent).start + extent.resident_bytes as usize / WORD_BYTES;
         arena.release(first..first + piece as usize / WORD_BYTES);
         ledger.release(Account::Segments, piece);
-        let mut free = lock(&self.free);
-        if extent.resident_bytes > 0 {
-            free.hot.push(extent);
-            return Some(piece);
-        }
-        let (mut id, mut units) = (extent.id, extent.units);
-        if let Some(next) = free.cold.remove(&(id + units)) {
-            units += next;
-        }
-        if let Some((&before, &len)) = free.cold.range(..id).next_back().filter(|(first, len)| *first + *len == id) {
-            free.cold.remove(&before);
-            (id, units) = (before, len + units);
-        }
-        free.cold.insert(id, units);
+        self.put_back(extent);
         Some(piece)
     }
 

@@ -148,6 +148,13 @@ pub(super) struct Counts {
     pub(super) retired_bytes: AtomicU64,
 }
 
+impl Counts {
+    /// Words written of which no item is left.
+    pub(super) fn dead_words(&self) -> u64 {
+        self.written_words.load(Ordering::Relaxed).saturating_sub(self.live_words.load(Ordering::Relaxed))
+    }
+}
+
 /// Adds to a counter that only the holder of the shard's lock writes.
 pub(super) fn add(counter: &AtomicU64, n: usize) {
     counter.store(counter.load(Ordering::Relaxed) + n as u64, Ordering::Relaxed);
@@ -274,7 +281,7 @@ impl Shard {
 
     /// Takes the shard's lock.
     pub(super) fn lock<'a>(&'a self, ground: &'a Ground) -> Locked<'a> {
-        Locked { ground, shard: self, writer: lock(&self.writer), waits_for_readers: false }
+        Locked { ground, shard: self, writer: lock(&self.writer) }
     }
 
     /// Reads a key, as a rule without a lock.
@@ -398,8 +405,6 @@ pub(super) struct Locked<'a> {
     pub(super) ground: &'a Ground,
     pub(super) shard: &'a Shard,
     pub(super) writer: MutexGuard<'a, Writer>,
-    /// Whether its holder would rather wait for a reader than evict more, when what is given up already is enough.
-    pub(super) waits_for_readers: bool,
 }
 
 /// An item found under the lock.
@@ -553,16 +558,11 @@ impl Locked<'_> {
             }
         }
     }
-
-    /// Bytes that come back as soon as nobody reads them any more.
-    pub(super) fn retired_bytes(&self) -> u64 {
-        self.shard.counts.retired_bytes.load(Ordering::Relaxed)
-    }
 }
 
 #[cfg(all(test, not(loom), not(shuttle)))]
 mod tests {
-    use super::super::{Options, Store, Use};
+    use super::super::{Attributes, Condition, Options, Store, Use};
     use super::*;
 
     #[test]
@@ -576,5 +576,55 @@ mod tests {
         for key in 0_u32..1000 {
             let _ = store.get(Key { namespace: 0, bytes: &key.to_le_bytes() }, 1, Use::Read);
         }
+    }
+
+    fn full(capacity_bytes: u64) -> (Store, u32) {
+        let store = Store::new(Options { most_bytes: Some(64 << 20), ..Options::new(capacity_bytes) }).unwrap();
+        // Many times what it holds, so that its index has grown to hold as many ghosts as it ever will.
+        let keys = (capacity_bytes / 40) as u32;
+        (0..keys).for_each(|i| set(&store, i));
+        (store, keys)
+    }
+
+    fn set(store: &Store, i: u32) {
+        let key = Key { namespace: 0, bytes: &i.to_le_bytes() };
+        store.set(key, &[1; 200], &Attributes::default(), Condition::Always, false, 1).unwrap();
+    }
+
+    /// How many items 5,000 writes to a full store cost.
+    fn evicted_by_5_000(store: &Store, keys: u32) -> u64 {
+        let before = store.stats().evictions;
+        (keys..keys + 5_000).for_each(|i| set(store, i));
+        store.stats().evictions - before
+    }
+
+    #[test]
+    fn a_reader_off_its_processor_keeps_one_segment_and_nothing_else() {
+        let (store, keys) = full(16 << 20);
+        let alone = evicted_by_5_000(&store, keys);
+        // A thread that stopped while it held every map, and while it read a segment.
+        let maps: Vec<_> = store.shards.iter().map(|shard| shard.map.load()).collect();
+        let announced = {
+            let shard = store.shards[0].lock(&store.ground);
+            super::super::policy::eviction_victim(shard.writer.segments.values(), shard.writer.nursery).unwrap()
+        };
+        let announcement = store.ground.readers.own().unwrap().announce(announced);
+        let beside = std::thread::scope(|scope| scope.spawn(|| evicted_by_5_000(&store, keys + 5_000)).join().unwrap());
+        let of_two_segments = 2 * store.segment_bytes() as u64 / 200;
+        assert!(alone > 1_000 && beside < alone + of_two_segments, "{beside} items for the room of {alone}");
+        assert_eq!(store.stats().retired_bytes, store.segment_bytes() as u64, "only what is read is kept");
+        drop((maps, announcement));
+        store.reclaim(0);
+        assert_eq!(store.stats().retired_bytes, 0);
+    }
+
+    #[test]
+    fn an_index_grows_beside_a_held_map_and_drops_nothing() {
+        let store = Store::new(Options { shards: Some(1), most_bytes: Some(64 << 20), ..Options::new(48 << 20) });
+        let store = store.unwrap();
+        let map = store.shards[0].map.load();
+        (0..150_000).for_each(|i| set(&store, i));
+        assert_eq!((store.stats().entries, store.stats().evictions), (150_000, 0));
+        drop(map);
     }
 }

@@ -457,3 +457,59 @@ fn a_shard_without_anything_to_evict_takes_room_from_the_fullest() {
     }
     assert!(store.stats().evictions > 1_000 && store.stats().refusals == 0, "{:?}", store.stats());
 }
+
+/// Random sizes that keep an average of 300 bytes.
+fn size(random: &mut Random) -> usize {
+    100 + random.below(401) as usize
+}
+
+#[test]
+fn nothing_live_is_evicted_while_it_fits_however_much_is_overwritten() {
+    for (shards, segment_bytes) in [(1, 16 << 10), (4, 64 << 10)] {
+        let options = Options { shards: Some(shards), segment_bytes: Some(segment_bytes), ..options(16 << 20) };
+        let store = Store::new(options).unwrap();
+        let mut random = Random(17);
+        let mut keys = 0_u32;
+        let set = |key_number: u32, random: &mut Random| {
+            let value = vec![key_number as u8; size(random)];
+            store
+                .set(key(&key_number.to_le_bytes()), &value, &Attributes::default(), Condition::Always, false, 1)
+                .unwrap();
+        };
+        let live = |store: &Store| store.stats().item_bytes + store.stats().index_bytes;
+        while live(&store) < (16 << 20) * 84 / 100 {
+            set(keys, &mut random);
+            keys += 1;
+        }
+        for _ in 0..10 * keys {
+            set(random.below(u64::from(keys)) as u32, &mut random);
+            assert!(store.ledger().total() <= (16 << 20) + u64::from(shards as u32) * 2 * segment_bytes as u64);
+        }
+        assert_eq!((store.stats().evictions, store.stats().entries), (0, u64::from(keys)), "{shards} shards");
+        assert!((0..keys).all(|i| value_of(&store, &i.to_le_bytes(), 1).is_some()));
+    }
+}
+
+#[test]
+fn a_store_whose_items_are_all_read_makes_room_in_few_steps() {
+    let store = Store::new(Options { shards: Some(1), ..options(8 << 20) }).unwrap();
+    let set = |i: u32| {
+        store.set(key(&i.to_le_bytes()), &[1; 200], &Attributes::default(), Condition::Always, false, 1).unwrap();
+    };
+    let mut keys = 0_u32;
+    while store.stats().evictions == 0 {
+        set(keys);
+        keys += 1;
+    }
+    for i in 0..keys {
+        (0..3).for_each(|_| drop(value_of(&store, &i.to_le_bytes(), 1)));
+    }
+    let segments = store.occupancy().iter().sum::<u64>() as usize;
+    let mut effort = Effort::default();
+    let before = store.ledger().used(Account::Segments);
+    while store.ledger().used(Account::Segments) == before {
+        assert!(store.make_some_room(&store.shards[0], 200, &mut effort, 1));
+        while store.cool(0).is_some() {}
+    }
+    assert!(effort.cleaned <= MAX_CLEANED / 4 + 1 && effort.cleaned * 4 < segments, "{effort:?} of {segments}");
+}

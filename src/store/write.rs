@@ -1,7 +1,7 @@
 //! What callers change: set, delete, touch, update, invalidate. One writer a shard at a time.
 //!
-//! A write first makes room, then looks (making room may have moved what it found), then writes the item, and last
-//! publishes it by one store of a slot. What it replaces is marked dead afterwards.
+//! A write first takes room for the item, then writes it, and last publishes it by one store of a slot. What it replaces is
+//! marked dead afterwards. Without room it changes nothing and is asked again, when the store has made some.
 
 use super::hash::Hash;
 use super::item::{Draft, Facts};
@@ -127,7 +127,7 @@ impl Locked<'_> {
         as_is: Option<Facts>,
         now_ms: u64,
     ) -> Result<u64, Error> {
-        self.tend_index(now_ms);
+        self.tend_index()?;
         let fresh = Facts { version: self.version() + 1, attributes, marked_stale: false, namespace: key.namespace };
         let facts = as_is.map_or(fresh, |facts| Facts { attributes, ..facts });
         let draft = Draft { key: key.bytes, value, facts, versioned: self.sweeping() };
@@ -141,8 +141,7 @@ impl Locked<'_> {
 
         let words = draft.words();
         let log = self.log_for(key, hash);
-        let (location, place) = (self.make_room_and_append(Tail { log, moved: false }, words, now_ms)?, hash.place());
-        // Making room may have ended an invalidation's sweep or moved items: only what is looked up now counts.
+        let (location, place) = (self.append_or_refuse(Tail { log, moved: false }, words)?, hash.place());
         let draft = match as_is {
             None => Draft { facts: Facts { version: self.next_version(), ..facts }, ..draft },
             Some(_) => draft,
