@@ -211,7 +211,7 @@ impl Cache {
         }
         let Item { value, version, attributes, .. } = item;
         let (outcome, value) = match stale {
-            _ if known == Some(version) => (get_response::Outcome::Unchanged, Bytes::new()),
+            None if known == Some(version) => (get_response::Outcome::Unchanged, Bytes::new()),
             _ if attributes.negative => (get_response::Outcome::Negative, Bytes::new()),
             Some(_) => (get_response::Outcome::Stale, value),
             None => (get_response::Outcome::Hit, value),

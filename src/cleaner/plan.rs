@@ -51,7 +51,7 @@ fn used(stats: &Stats) -> u64 {
 /// Decides. Nothing live is evicted while what is live, with the index, fits the bound.
 pub(super) fn plan(stats: &Stats, order: Order) -> Plan {
     const THOROUGH: Plan = Plan::Compact { below_percent: 98, thorough: true };
-    let live = stats.item_bytes + stats.index_bytes + stats.in_flight_bytes;
+    let live = stats.item_bytes - stats.expired_bytes + stats.index_bytes + stats.in_flight_bytes;
     if let Some(bound) = order.evict_to_bytes.filter(|bound| used(stats) > *bound) {
         return if live <= bound { THOROUGH } else { Plan::Evict };
     }

@@ -56,14 +56,12 @@ impl Locked<'_> {
         true
     }
 
-    /// What has expired goes before what is live, and what is dead before what is live.
+    /// What is dead or has expired goes before what is live.
     fn choose_victim(&mut self, way: Way, now_ms: u64) -> Option<(u32, Purpose)> {
-        if let Some(id) = self.due(now_ms) {
-            return Some((id, Purpose::Expire));
-        }
         let segments = self.writer.segments.values();
         let below_percent = if way == Way::Compact { FULL_PERCENT } else { CHEAP_PERCENT };
-        let compaction = || policy::compaction_victim(segments.clone(), below_percent).map(|id| (id, Purpose::Compact));
+        let compaction =
+            || policy::compaction_victim(segments.clone(), below_percent, now_ms).map(|id| (id, Purpose::Compact));
         let eviction = |purpose| policy::eviction_victim(segments.clone(), self.writer.nursery).map(|id| (id, purpose));
         let victim = compaction().or_else(|| match way {
             Way::Compact => None,
@@ -72,13 +70,13 @@ impl Locked<'_> {
         });
         // Everything there is, is in open segments: seal them and look again.
         match victim {
-            None if self.is_worth_sealing(way) && self.seal_all() => self.choose_victim(way, now_ms),
+            None if self.is_worth_sealing(way, now_ms) && self.seal_all() => self.choose_victim(way, now_ms),
             victim => victim,
         }
     }
 
-    fn is_worth_sealing(&self, way: Way) -> bool {
-        way != Way::Compact || self.has_sparse_open_segment(FULL_PERCENT)
+    fn is_worth_sealing(&self, way: Way, now_ms: u64) -> bool {
+        way != Way::Compact || self.has_sparse_open_segment(FULL_PERCENT, now_ms)
     }
 
     /// Closes the open segments that hold anything; says whether there was one.

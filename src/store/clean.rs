@@ -7,6 +7,7 @@
 //! C4. A segment is given up only when it holds nothing live, which is counted, and asserted.
 
 use super::arena::WORD_BYTES;
+use super::expiry::Expiry;
 use super::hash::Hash;
 use super::index::Position;
 use super::item::View;
@@ -27,8 +28,6 @@ pub(super) struct Job {
     weighing: bool,
     cursor_words: usize,
     kept_words: usize,
-    /// The earliest and latest deadline of what stays.
-    deadlines: (u64, u64),
 }
 
 /// The segments that an invalidation still has to look through.
@@ -97,6 +96,7 @@ impl Locked<'_> {
     }
 
     fn begin_something(&mut self, task: Task, now_ms: u64, tally: &mut Tally) -> bool {
+        self.count_expired(now_ms);
         let dead = |segment: &super::segment::Segment| segment.live_items == 0 && segment.tail_words > 0;
         let sealed_or = |open: bool, segment: &super::segment::Segment| open || segment.sealed;
         let segments = self.writer.segments.values();
@@ -120,21 +120,26 @@ impl Locked<'_> {
             self.begin_job(id, Purpose::Evict);
             return true;
         }
-        if let Some(id) = policy::compaction_victim(self.writer.segments.values(), task.below_percent) {
+        if let Some(id) = policy::compaction_victim(self.writer.segments.values(), task.below_percent, now_ms) {
             self.begin_job(id, Purpose::Compact);
             return true;
         }
-        if task.thorough && self.has_sparse_open_segment(task.below_percent) {
+        if task.thorough && self.has_sparse_open_segment(task.below_percent, now_ms) {
             return self.seal_all();
         }
         let busy = task.below_percent > 0 && !task.thorough;
         self.shrink_index(busy) || self.trim_open_segments()
     }
 
-    /// A segment in which items have expired.
+    /// A segment in which items have expired that must go by now.
     pub(super) fn due(&self, now_ms: u64) -> Option<u32> {
-        let due = |s: &&super::segment::Segment| s.look_again_ms != 0 && s.look_again_ms <= now_ms;
-        self.writer.segments.values().find(due).map(|segment| segment.extent.id)
+        self.writer.segments.values().find(|segment| segment.due_ms <= now_ms).map(|segment| segment.extent.id)
+    }
+
+    /// Brings up to date what is known of expired bytes.
+    fn count_expired(&self, now_ms: u64) {
+        let words = self.writer.segments.values().map(|segment| segment.expiry.expired_words(now_ms)).sum::<usize>();
+        self.shard.counts.expired_words.store(words as u64, Ordering::Relaxed);
     }
 
     /// Gives back the pages behind the tail of open segments that nobody has appended to since the last time.
@@ -150,9 +155,10 @@ impl Locked<'_> {
         trimmed
     }
 
-    pub(super) fn has_sparse_open_segment(&self, below_percent: usize) -> bool {
+    pub(super) fn has_sparse_open_segment(&self, below_percent: usize, now_ms: u64) -> bool {
         let open = self.writer.open.iter().flatten().map(|id| &self.writer.segments[id]);
-        open.filter(|segment| segment.tail_words > 0).any(|segment| segment.occupancy_percent() < below_percent.min(99))
+        open.filter(|segment| segment.tail_words > 0)
+            .any(|segment| segment.occupancy_percent(now_ms) < below_percent.min(99))
     }
 
     /// The next segment of the running sweep; starts one when an invalidation waits, ends it when none is left.
@@ -182,9 +188,10 @@ impl Locked<'_> {
         let weighing = purpose == Purpose::Evict;
         if purpose == Purpose::Expire {
             // What is written into the segment from here on notes its deadline, wherever the job has come to.
-            self.writer.segments.get_mut(&segment).expect("a job's segment is there").forget_deadlines();
+            let segment = self.writer.segments.get_mut(&segment).expect("a job's segment is there");
+            segment.change_expiry(Expiry::forget_deadlines);
         }
-        self.writer.job = Some(Job { segment, purpose, weighing, cursor_words: 0, kept_words: 0, deadlines: (0, 0) });
+        self.writer.job = Some(Job { segment, purpose, weighing, cursor_words: 0, kept_words: 0 });
     }
 
     /// Goes on with the job until its end or until `stop` says so.
@@ -241,7 +248,9 @@ impl Locked<'_> {
         match policy::fate(job.purpose, log, case, self.average_words()) {
             Fate::Stay(reads) => {
                 self.recount(found.at, found.slot, reads);
-                job.deadlines = spanning(job.deadlines, deadline);
+                if let (Purpose::Expire, Some((deadline_ms, octave))) = (job.purpose, found.facts.ttl()) {
+                    self.segment_mut(location).change_expiry(|expiry| expiry.note(deadline_ms, octave));
+                }
             }
             Fate::Move(to, reads) => self.move_item(&found, hash, to, reads, tally),
             Fate::Drop(why) => self.drop_item(&found, hash, why, tally),
@@ -281,13 +290,10 @@ impl Locked<'_> {
         self.replace_slot(found.at, hash.place(), found.location, found.slot.with_location(to).with_reads(reads));
         let writer = &mut *self.writer;
         let from = writer.segments.get_mut(&found.location.segment()).expect("it is being cleaned");
-        from.live_words -= words;
-        from.live_items -= 1;
+        from.dismiss(words, &found.facts);
         let age = from.age;
         let into = writer.segments.get_mut(&to.segment()).expect("it was just appended to");
-        into.live_words += words;
-        into.live_items += 1;
-        into.note_deadline(found.facts.attributes.deadline_ms);
+        into.admit(words, &found.facts);
         if into.live_items == 1 && from_compaction(writer.job) {
             into.age = age; // survivors keep their place in the queue
         }
@@ -369,12 +375,7 @@ impl Locked<'_> {
                 writer.next_age += 1;
                 (segment.age, segment.log) = (writer.next_age, Log::Main);
             }
-            Purpose::Expire => {
-                let (first, last) = job.deadlines;
-                segment.note_deadline(first);
-                segment.note_deadline(last);
-            }
-            Purpose::Sweep => {}
+            Purpose::Expire | Purpose::Sweep => {}
             // Only an item that has its pages to itself may be left.
             Purpose::Compact | Purpose::Evict | Purpose::Discard => {
                 debug_assert!(segment.live_items == 1, "{segment:?}")
@@ -385,12 +386,4 @@ impl Locked<'_> {
 
 fn from_compaction(job: Option<Job>) -> bool {
     job.is_some_and(|job| job.purpose == Purpose::Compact)
-}
-
-fn spanning((first, last): (u64, u64), deadline: u64) -> (u64, u64) {
-    match (first, deadline) {
-        (_, 0) => (first, last),
-        (0, _) => (deadline, deadline),
-        _ => (first.min(deadline), last.max(deadline)),
-    }
 }

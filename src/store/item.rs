@@ -34,6 +34,11 @@ const WORDS_SHIFT: u32 = 13;
 const WORDS_MASK: u64 = (1 << 19) - 1;
 const PAD_SHIFT: u32 = 10;
 
+/// The word of a deadline: the octave of the time to live (see [`super::expiry`]) above the deadline itself.
+const OCTAVE_SHIFT: u32 = 58;
+/// A later deadline is taken for this one, in milliseconds: nine million years.
+pub(super) const MAX_DEADLINE_MS: u64 = (1 << OCTAVE_SHIFT) - 1;
+
 /// The most words an item can have.
 pub(super) const MAX_ITEM_WORDS: usize = WORDS_MASK as usize;
 
@@ -135,6 +140,16 @@ pub(super) struct Facts {
     pub marked_stale: bool,
     /// The number of its namespace.
     pub namespace: u16,
+    /// Of its time to live; see [`super::expiry`]. 0 without a deadline.
+    pub ttl_octave: u8,
+}
+
+impl Facts {
+    /// Deadline and octave, if it has a deadline.
+    pub(super) fn ttl(&self) -> Option<(u64, u8)> {
+        let deadline_ms = self.attributes.deadline_ms;
+        (deadline_ms != 0).then_some((deadline_ms, self.ttl_octave))
+    }
 }
 
 /// An item that is about to be written.
@@ -210,7 +225,7 @@ impl Draft<'_> {
         let Attributes { flags, deadline_ms, stale_at_ms, negative: _ } = self.facts.attributes;
         let meta = u64::from(flags) << 32 | u64::from(self.facts.namespace);
         let extras = [
-            (flag::DEADLINE, deadline_ms),
+            (flag::DEADLINE, deadline_word(deadline_ms, self.facts.ttl_octave)),
             (flag::STALE_AT, stale_at_ms),
             (flag::META, meta),
             (flag::VERSIONED, self.facts.version),
@@ -220,6 +235,10 @@ impl Draft<'_> {
             word.store(value, Ordering::Relaxed);
         }
     }
+}
+
+fn deadline_word(deadline_ms: u64, ttl_octave: u8) -> u64 {
+    deadline_ms.min(MAX_DEADLINE_MS) | u64::from(ttl_octave) << OCTAVE_SHIFT
 }
 
 /// Stores key and value without a gap; the rest of the last word is zero.
@@ -354,17 +373,18 @@ impl<'a> View<'a> {
     /// Everything but its bytes.
     pub(super) fn facts(self, header: Header, version_now: u64) -> Facts {
         let load = |flag| self.extra(header, flag).map_or(0, |word| word.load(Ordering::Relaxed));
-        let meta = load(flag::META);
+        let (meta, deadline) = (load(flag::META), load(flag::DEADLINE));
         Facts {
             version: if header.is_versioned() { load(flag::VERSIONED) } else { header.version(version_now) },
             attributes: Attributes {
                 flags: (meta >> 32) as u32,
-                deadline_ms: load(flag::DEADLINE),
+                deadline_ms: deadline & MAX_DEADLINE_MS,
                 stale_at_ms: load(flag::STALE_AT),
                 negative: header.has(flag::NEGATIVE),
             },
             marked_stale: header.is_stale(),
             namespace: meta as u16,
+            ttl_octave: (deadline >> OCTAVE_SHIFT) as u8,
         }
     }
 
@@ -416,11 +436,11 @@ impl<'a> View<'a> {
     }
 
     /// Sets the deadline where there is a word for it; says whether there is. The caller holds the shard's lock.
-    pub(super) fn set_deadline(self, deadline_ms: u64) -> bool {
+    pub(super) fn set_deadline(self, deadline_ms: u64, ttl_octave: u8) -> bool {
         let header = Header(self.words[0].load(Ordering::Relaxed));
         match self.extra(header, flag::DEADLINE) {
             // A reader takes the old deadline or the new one; both were true during its call.
-            Some(word) => word.store(deadline_ms, Ordering::Relaxed),
+            Some(word) => word.store(deadline_word(deadline_ms, ttl_octave), Ordering::Relaxed),
             None => return deadline_ms == 0,
         }
         true
@@ -436,7 +456,7 @@ mod tests {
     }
 
     fn facts(version: u64) -> Facts {
-        Facts { version, attributes: Attributes::default(), marked_stale: false, namespace: 0 }
+        Facts { version, attributes: Attributes::default(), marked_stale: false, namespace: 0, ttl_octave: 0 }
     }
 
     fn read(view: View<'_>, namespace: u16, key: &[u8], version: u64) -> Read<(Facts, Bytes)> {
@@ -459,7 +479,9 @@ mod tests {
                         negative: shape & 8 != 0,
                     };
                     let namespace = (shape % 3) as u16;
-                    let facts = Facts { version: 1 << 30 | 9, attributes, marked_stale: shape == 3, namespace };
+                    let ttl_octave = if shape & 2 == 0 { 0 } else { 63 };
+                    let marked_stale = shape == 3;
+                    let facts = Facts { version: 1 << 30 | 9, attributes, marked_stale, namespace, ttl_octave };
                     let key: Vec<u8> = (0..key_len).map(|i| i as u8).collect();
                     let value: Vec<u8> = (0..value_len).map(|i| !(i as u8)).collect();
                     let draft = Draft { key: &key, value: &value, facts, versioned: shape % 2 == 0 };

@@ -14,6 +14,7 @@
 mod append;
 mod arena;
 mod clean;
+mod expiry;
 mod hash;
 mod index;
 mod item;
@@ -461,8 +462,10 @@ impl Store {
 
     /// Whether nothing live has to go for `need` more bytes.
     fn live_fits(&self, need: u64) -> bool {
-        let live = self.sum(|counts| counts.live_words.load(Ordering::Relaxed)) * WORD_BYTES as u64;
-        live + self.ledger().fixed() + need <= self.ledger().low()
+        let live_words = |counts: &Counts| {
+            counts.live_words.load(Ordering::Relaxed).saturating_sub(counts.expired_words.load(Ordering::Relaxed))
+        };
+        self.sum(live_words) * WORD_BYTES as u64 + self.ledger().fixed() + need <= self.ledger().low()
     }
 
     /// Bytes that were given up and come back as soon as nobody reads them.

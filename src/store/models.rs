@@ -441,7 +441,7 @@ mod every_execution {
     use loom::thread;
 
     fn facts(version: u64) -> Facts {
-        Facts { version, attributes: Attributes::default(), marked_stale: false, namespace: 0 }
+        Facts { version, attributes: Attributes::default(), marked_stale: false, namespace: 0, ttl_octave: 0 }
     }
 
     /// Explores every execution; returns how many there were.

@@ -145,10 +145,16 @@ pub(super) fn eviction_victim<'a>(segments: impl Iterator<Item = &'a Segment> + 
 }
 
 /// The segment to compact: the one that frees most for what it costs to copy, if it is emptier than `below_percent`.
-/// Never one that is all live: copying it frees nothing.
-pub(super) fn compaction_victim<'a>(segments: impl Iterator<Item = &'a Segment>, below_percent: usize) -> Option<u32> {
-    let emptiest = segments.filter(|s| s.sealed && s.extent.units == 1).min_by_key(|s| s.occupancy_percent())?;
-    (emptiest.occupancy_percent() < below_percent.min(99)).then_some(emptiest.extent.id)
+/// What has expired is not copied. Never one that is all live: copying it frees nothing.
+pub(super) fn compaction_victim<'a>(
+    segments: impl Iterator<Item = &'a Segment>,
+    below_percent: usize,
+    now_ms: u64,
+) -> Option<u32> {
+    let sealed = segments.filter(|segment| segment.sealed && segment.extent.units == 1);
+    let with_occupancy = sealed.map(|segment| (segment.occupancy_percent(now_ms), segment.extent.id));
+    let (percent, id) = with_occupancy.min_by_key(|(percent, _)| *percent)?;
+    (percent < below_percent.min(99)).then_some(id)
 }
 
 #[cfg(all(test, not(loom), not(shuttle)))]
@@ -236,8 +242,16 @@ mod tests {
     #[test]
     fn the_emptiest_segment_is_compacted_unless_it_is_full_enough() {
         let segments = [segment(1, Log::Main, 1, 90), segment(2, Log::Main, 2, 40), segment(3, Log::Main, 3, 70)];
-        assert_eq!(compaction_victim(segments.iter(), 80), Some(2));
-        assert_eq!(compaction_victim(segments.iter(), 40), None);
-        assert_eq!(compaction_victim([segment(1, Log::Main, 1, 100)].iter(), 100), None, "nothing to gain");
+        assert_eq!(compaction_victim(segments.iter(), 80, 0), Some(2));
+        assert_eq!(compaction_victim(segments.iter(), 40, 0), None);
+        assert_eq!(compaction_victim([segment(1, Log::Main, 1, 100)].iter(), 100, 0), None, "nothing to gain");
+    }
+
+    #[test]
+    fn what_has_expired_makes_a_segment_worth_compacting() {
+        let mut segments = [segment(1, Log::Main, 1, 90), segment(2, Log::Main, 2, 95)];
+        segments[1].change_expiry(|expiry| expiry.add(60, 1_000, 3));
+        assert_eq!(compaction_victim(segments.iter(), 80, 999), None);
+        assert_eq!(compaction_victim(segments.iter(), 80, 1_000), Some(2));
     }
 }

@@ -12,6 +12,8 @@
 //! space is spent on the last of them, for pages that are not touched are not resident.
 
 use super::arena::{Arena, PAGE_BYTES, WORD_BYTES};
+use super::expiry::Expiry;
+use super::item::Facts;
 use super::ledger::{Account, Ledger};
 use super::shard::Ground;
 use crate::sync::{Mutex, lock};
@@ -99,12 +101,12 @@ pub(super) struct Segment {
     pub live_items: usize,
     /// No more is appended.
     pub sealed: bool,
-    /// The earliest and the latest deadline of an item here; (0, 0) for none.
-    pub deadlines: (u64, u64),
+    /// When its items expire.
+    pub(super) expiry: Expiry,
     /// What `tail_words` was when the cleaner last passed by.
     pub(super) tail_words_seen: usize,
-    /// Not before this time is it worth looking for expired items again.
-    pub look_again_ms: u64,
+    /// When it is looked through for expired items; `u64::MAX` for never.
+    pub(super) due_ms: u64,
 }
 
 impl Segment {
@@ -118,37 +120,40 @@ impl Segment {
             live_words: 0,
             live_items: 0,
             sealed: false,
-            deadlines: (0, 0),
+            expiry: Expiry::default(),
             tail_words_seen: 0,
-            look_again_ms: 0,
+            due_ms: u64::MAX,
         }
     }
 
-    /// Live words in a hundred written ones.
-    pub(super) fn occupancy_percent(&self) -> usize {
-        (self.live_words * 100).checked_div(self.tail_words).unwrap_or(0)
+    /// Words of live items that have not expired, in a hundred written ones.
+    pub(super) fn occupancy_percent(&self, now_ms: u64) -> usize {
+        let lasting = self.live_words.saturating_sub(self.expiry.expired_words(now_ms));
+        (lasting * 100).checked_div(self.tail_words).unwrap_or(0)
     }
 
-    /// Until the next one is noted, nothing here expires.
-    pub(super) fn forget_deadlines(&mut self) {
-        (self.deadlines, self.look_again_ms) = ((0, 0), 0);
-    }
-
-    /// Notes the deadline of an item that is written here. 0: none.
-    pub(super) fn note_deadline(&mut self, deadline_ms: u64) {
-        if deadline_ms == 0 {
-            return;
+    /// An item has become live here.
+    pub(super) fn admit(&mut self, words: usize, facts: &Facts) {
+        self.live_words += words;
+        self.live_items += 1;
+        if let Some((deadline_ms, octave)) = facts.ttl() {
+            self.change_expiry(|expiry| expiry.add(words, deadline_ms, octave));
         }
-        let (first, last) = self.deadlines;
-        self.deadlines =
-            if first == 0 { (deadline_ms, deadline_ms) } else { (first.min(deadline_ms), last.max(deadline_ms)) };
-        self.look_again_ms = self.next_look();
     }
 
-    /// When an eighth of the items with a deadline may have expired, were their deadlines spread evenly.
-    fn next_look(&self) -> u64 {
-        let (first, last) = self.deadlines;
-        first + (last - first) / 8
+    /// One is live here no more.
+    pub(super) fn dismiss(&mut self, words: usize, facts: &Facts) {
+        self.live_words -= words;
+        self.live_items -= 1;
+        if let Some((_, octave)) = facts.ttl() {
+            self.change_expiry(|expiry| expiry.remove(words, octave));
+        }
+    }
+
+    /// Changes what is known of its deadlines.
+    pub(super) fn change_expiry(&mut self, change: impl FnOnce(&mut Expiry)) {
+        change(&mut self.expiry);
+        self.due_ms = self.expiry.due_ms();
     }
 }
 

@@ -144,6 +144,8 @@ pub(super) struct Counts {
     /// Words of live items and words written, of all segments together.
     pub(super) live_words: AtomicU64,
     pub(super) written_words: AtomicU64,
+    /// Words of live items that have expired and wait to be dropped: an estimate, brought up to date by the cleaner.
+    pub(super) expired_words: AtomicU64,
     /// Resident bytes of segments that were given up while somebody read them.
     pub(super) retired_bytes: AtomicU64,
 }

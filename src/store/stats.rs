@@ -17,6 +17,8 @@ pub struct Stats {
     pub live_bytes: u64,
     /// The same with what the store keeps beside them, in bytes.
     pub item_bytes: u64,
+    /// Of these, what has expired and waits to be dropped: an estimate.
+    pub expired_bytes: u64,
     /// Bytes in segments that no reader can reach any more.
     pub dead_bytes: u64,
     /// Resident bytes of segments, those that wait for reuse included.
@@ -68,6 +70,9 @@ pub struct LogOccupancy {
     pub percent: Vec<u8>,
 }
 
+/// A time before any deadline: what has expired counts as live until it is dropped.
+const WITH_EXPIRED: u64 = 0;
+
 impl Store {
     /// The account. Takes no lock, so its figures may be a few operations apart.
     pub fn stats(&self) -> Stats {
@@ -82,6 +87,7 @@ impl Store {
             entries: sum(|c| &c.entries),
             live_bytes: sum(|c| &c.live_bytes),
             item_bytes,
+            expired_bytes: (sum(|c| &c.expired_words) * words).min(item_bytes),
             dead_bytes: (sum(|c| &c.written_words) * words).saturating_sub(item_bytes),
             segment_bytes: ledger.used(Account::Segments),
             retired_bytes: sum(|c| &c.retired_bytes),
@@ -109,7 +115,7 @@ impl Store {
         let mut histogram = [0; 10];
         for shard in &self.shards {
             for segment in shard.lock(&self.ground).writer.segments.values() {
-                histogram[(segment.occupancy_percent() / 10).min(9)] += 1;
+                histogram[(segment.occupancy_percent(WITH_EXPIRED) / 10).min(9)] += 1;
             }
         }
         histogram
@@ -118,7 +124,8 @@ impl Store {
     /// The segments one by one: every log that has any, by shard. Takes each shard's lock for a moment.
     pub fn logs(&self) -> Vec<LogOccupancy> {
         let logs_of = |(shard, each): (usize, &Shard)| {
-            let of = |segment: &Segment| (segment.log, segment.age, segment.occupancy_percent().min(100) as u8);
+            let of =
+                |segment: &Segment| (segment.log, segment.age, segment.occupancy_percent(WITH_EXPIRED).min(100) as u8);
             // The lock is held for the copy alone.
             let mut segments: Vec<_> = each.lock(&self.ground).writer.segments.values().map(of).collect();
             segments.sort_unstable_by_key(|(_, age, _)| *age);

@@ -198,7 +198,6 @@ fn replay(seed: u64, operations: usize) {
                 if let Some(e) = map.get_mut(&id).filter(|e| e.value.len() < 1_000) {
                     e.value.push(b'+');
                     e.version = stored.expect(&context);
-                    e.marked_stale = false;
                 }
             }
             90 => {
@@ -377,10 +376,10 @@ fn expired_items_are_never_returned_and_their_memory_comes_back_untouched() {
         Ok(Lookup::Miss(Miss::Expired)),
         "at the deadline, before any cleaning"
     );
-    let tally = settle(&store, THOROUGH, 1_000);
+    let tally = settle(&store, THOROUGH, 2_000);
     assert_eq!((tally.expired_items, tally.evicted_items, store.stats().entries), (25_000, 0, 25_000));
     assert!(store.stats().segment_bytes < 25_000 * 130, "{:?}", store.stats());
-    let why = |i: u32| store.get(key(&i.to_le_bytes()), 1_000, Use::Read).unwrap();
+    let why = |i: u32| store.get(key(&i.to_le_bytes()), 2_000, Use::Read).unwrap();
     let remembered = (0..50_000).step_by(2).filter(|i| why(*i) == Lookup::Miss(Miss::Expired)).count();
     assert!(remembered > 1_000, "{remembered} departures are remembered in slots nobody needed");
 }
@@ -481,7 +480,7 @@ fn nothing_live_is_evicted_while_it_fits_however_much_is_overwritten() {
             set(keys, &mut random);
             keys += 1;
         }
-        for _ in 0..10 * keys {
+        for _ in 0..3 * keys {
             set(random.below(u64::from(keys)) as u32, &mut random);
             assert!(store.ledger().total() <= (16 << 20) + u64::from(shards as u32) * 2 * segment_bytes as u64);
         }
@@ -512,4 +511,72 @@ fn a_store_whose_items_are_all_read_makes_room_in_few_steps() {
         while store.cool(0).is_some() {}
     }
     assert!(effort.cleaned <= MAX_CLEANED / 4 + 1 && effort.cleaned * 4 < segments, "{effort:?} of {segments}");
+}
+
+#[test]
+fn items_expire_by_their_own_time_to_live_whatever_they_lie_beside() {
+    const TIDY: Task = Task { below_percent: 0, thorough: false, evict: false };
+    const MONTH_MS: u64 = 30 * 24 * 3_600_000;
+    let ttls = [1, 1_500, 4_000, 10_000, 10_000, 10_000, 60_000, 60_000, 3_600_000, MONTH_MS];
+    let store = Store::new(options(16 << 20)).unwrap();
+    let set = |i: usize, now_ms| {
+        let attributes = Attributes { deadline_ms: now_ms + ttls[i % ttls.len()], ..Attributes::default() };
+        store.set(key(&i.to_le_bytes()), &[3; 100], &attributes, Condition::Always, false, now_ms).unwrap();
+    };
+    let bound = |ttl: u64| ttl + (ttl / 8).max(2_000);
+    let started = 1_000;
+    (0..20_000).for_each(|i| set(i, started));
+    // The cleaner's tick is a tenth of a second; here it is seen to at every bound.
+    let mut passed: Vec<u64> = (1..110).map(|tick| tick * 100).chain(ttls.map(bound)).collect();
+    passed.sort_unstable();
+    for passed in passed {
+        settle(&store, TIDY, started + passed);
+        let left = (0..20_000).filter(|i| bound(ttls[i % ttls.len()]) > passed).count() as u64;
+        let alive = (0..20_000).filter(|i| ttls[i % ttls.len()] > passed).count() as u64;
+        let entries = store.stats().entries;
+        assert!((alive..=left).contains(&entries), "after {passed} ms {entries} items, between {alive} and {left}");
+    }
+    assert_eq!((store.stats().entries, store.stats().expired_bytes), (0, 0));
+}
+
+#[test]
+fn expired_bytes_are_known_and_go_before_anything_live() {
+    let store = Store::new(Options { shards: Some(1), ..options(8 << 20) }).unwrap();
+    let (soon, never) = (Attributes { deadline_ms: 1_000_000, ..Attributes::default() }, Attributes::default());
+    let set = |i: u32, attributes: &Attributes, now_ms| {
+        store.set(key(&i.to_le_bytes()), &[1; 200], attributes, Condition::Always, false, now_ms).unwrap();
+    };
+    (0..30_000).for_each(|i| set(i, if i % 2 == 0 { &soon } else { &never }, 1));
+    let tidy = Task { below_percent: 0, thorough: false, evict: false };
+    settle(&store, tidy, 1_000_000);
+    assert_eq!(store.stats().expired_bytes, 15_000 * (8 + 8 + 208), "not due for a while, but known");
+    (30_000..44_000).for_each(|i| set(i, &never, 1_000_001));
+    assert_eq!((store.stats().evictions, store.stats().expired_bytes > 0), (0, true), "{:?}", store.stats());
+}
+
+#[test]
+fn what_is_made_of_a_stale_value_is_stale() {
+    let store = Store::new(options(1 << 20)).unwrap();
+    let append = |now_ms| {
+        let change = |item: Option<&Item>| {
+            let item = item.expect("it is there");
+            (Update::Store { value: [&item.value[..], b"+"].concat().into(), attributes: item.attributes }, ())
+        };
+        store.update(key(b"k"), now_ms, change).unwrap();
+    };
+    let stale = || match store.get(key(b"k"), 1, Use::Read).unwrap() {
+        Lookup::Found(item) => item.marked_stale,
+        Lookup::Miss(_) => panic!("it is there"),
+    };
+    let set = || store.set(key(b"k"), b"1", &Attributes::default(), Condition::Always, false, 1).unwrap();
+    set();
+    store.delete(key(b"k"), None, Deletion::MarkStale, 1).unwrap();
+    append(1);
+    assert!(stale(), "by a deletion that kept it");
+    set();
+    assert!(!stale(), "a new value is fresh");
+    store.invalidate(Group::Prefix(0, b"k"), true).unwrap();
+    append(1);
+    settle(&store, THOROUGH, 1);
+    assert!(stale(), "by an invalidation");
 }

@@ -3,9 +3,10 @@
 //! A write first takes room for the item, then writes it, and last publishes it by one store of a slot. What it replaces is
 //! marked dead afterwards. Without room it changes nothing and is asked again, when the store has made some.
 
+use super::expiry;
 use super::hash::Hash;
-use super::item::{Draft, Facts};
-use super::segment::{Log, Tail};
+use super::item::{Draft, Facts, MAX_DEADLINE_MS};
+use super::segment::{Log, Segment, Tail};
 use super::shard::{Found, Locked, Void, Writer, add, sub};
 use super::slot::{Departure, Location, Slot};
 use super::types::{Attributes, Condition, DeleteOutcome, Deletion, Error, Group, Item, Key, SetOutcome, Update};
@@ -22,6 +23,13 @@ pub(super) struct Put<'a> {
     pub(super) attributes: Attributes,
     pub(super) condition: Condition,
     pub(super) keep_deadline: bool,
+}
+
+/// The same with another deadline, from now on.
+fn with_deadline(facts: Facts, deadline_ms: u64, now_ms: u64) -> Facts {
+    let deadline_ms = deadline_ms.min(MAX_DEADLINE_MS);
+    let ttl_octave = if deadline_ms == 0 { 0 } else { expiry::octave(deadline_ms, now_ms) };
+    Facts { attributes: Attributes { deadline_ms, ..facts.attributes }, ttl_octave, ..facts }
 }
 
 impl Locked<'_> {
@@ -41,7 +49,8 @@ impl Locked<'_> {
         if let (true, Some(facts)) = (keep_deadline, present) {
             attributes.deadline_ms = facts.attributes.deadline_ms;
         }
-        self.store(key, hash, value, attributes, None, now_ms).map(SetOutcome::Stored)
+        let facts = self.new_facts(key, attributes, false, now_ms);
+        self.store(key, hash, value, facts, false).map(SetOutcome::Stored)
     }
 
     /// See [`super::Store::update`].
@@ -61,7 +70,10 @@ impl Locked<'_> {
                 Err(Error::ValueTooLarge { len: value.len(), max: max_value_bytes })
             }
             Update::Store { value, attributes } => {
-                let version = self.store(key, hash, &value, attributes, None, now_ms)?;
+                // What was made of a stale value is as stale; a negative entry has none.
+                let stale = present.is_some_and(|item| item.marked_stale && !item.attributes.negative);
+                let facts = self.new_facts(key, attributes, stale, now_ms);
+                let version = self.store(key, hash, &value, facts, false)?;
                 Ok((answer, Some(version)))
             }
         }
@@ -103,35 +115,32 @@ impl Locked<'_> {
         now_ms: u64,
     ) -> Result<Option<u64>, Error> {
         let Ok((found, stale)) = self.find_servable(key, hash, now_ms) else { return Ok(None) };
-        if self.ground.view(found.location).set_deadline(deadline_ms) {
-            if let Some(segment) = self.writer.segments.get_mut(&found.location.segment()) {
-                segment.note_deadline(deadline_ms);
-            }
+        let facts = with_deadline(found.facts, deadline_ms, now_ms);
+        if self.ground.view(found.location).set_deadline(deadline_ms, facts.ttl_octave) {
+            let segment = self.segment_mut(found.location);
+            segment.dismiss(found.header.words(), &found.facts);
+            segment.admit(found.header.words(), &facts);
             return Ok(Some(found.facts.version));
         }
         // The item has no word for a deadline: it is written again, under the version it has.
-        let Item { value, version, attributes, .. } = self.item(&found, stale);
-        let facts = Facts { marked_stale: stale, ..found.facts };
-        self.store(key, hash, &value, Attributes { deadline_ms, ..attributes }, Some(facts), now_ms)?;
-        Ok(Some(version))
+        let value = self.item(&found, stale).value;
+        self.store(key, hash, &value, Facts { marked_stale: stale, ..facts }, true)?;
+        Ok(Some(facts.version))
+    }
+
+    /// The facts of a new write.
+    fn new_facts(&self, key: Key<'_>, attributes: Attributes, marked_stale: bool, now_ms: u64) -> Facts {
+        let version = self.version() + 1;
+        let facts = Facts { version, attributes, marked_stale, namespace: key.namespace, ttl_octave: 0 };
+        with_deadline(facts, attributes.deadline_ms, now_ms)
     }
 
     /// Writes an item and publishes it in place of the one that is there. `as_is`: the same write again, under the same
     /// version.
-    fn store(
-        &mut self,
-        key: Key<'_>,
-        hash: Hash,
-        value: &[u8],
-        attributes: Attributes,
-        as_is: Option<Facts>,
-        now_ms: u64,
-    ) -> Result<u64, Error> {
+    fn store(&mut self, key: Key<'_>, hash: Hash, value: &[u8], facts: Facts, as_is: bool) -> Result<u64, Error> {
         self.tend_index()?;
-        let fresh = Facts { version: self.version() + 1, attributes, marked_stale: false, namespace: key.namespace };
-        let facts = as_is.map_or(fresh, |facts| Facts { attributes, ..facts });
         let draft = Draft { key: key.bytes, value, facts, versioned: self.sweeping() };
-        if as_is.is_none()
+        if !as_is
             && let Some(found) = self.find(key, hash)
             && draft.fits_in_place(found.header)
             && !self.wastes_pages(&found, draft.words())
@@ -143,14 +152,12 @@ impl Locked<'_> {
         let log = self.log_for(key, hash);
         let (location, place) = (self.append_or_refuse(Tail { log, moved: false }, words)?, hash.place());
         let draft = match as_is {
-            None => Draft { facts: Facts { version: self.next_version(), ..facts }, ..draft },
-            Some(_) => draft,
+            true => draft,
+            false => Draft { facts: Facts { version: self.next_version(), ..facts }, ..draft },
         };
         if !planted(Fault::SlotBeforeBytes) {
             draft.write(self.ground.arena.words(self.range(location, words)));
         }
-        let segment = self.writer.segments.get_mut(&location.segment()).expect("the item was appended to it");
-        segment.note_deadline(attributes.deadline_ms);
         match self.find(key, hash).filter(|_| !planted(Fault::InsertUnlooked)) {
             Some(old) => {
                 self.replace_slot(old.at, place, old.location, old.slot.with_location(location));
@@ -161,7 +168,7 @@ impl Locked<'_> {
         if planted(Fault::SlotBeforeBytes) {
             draft.write(self.ground.arena.words(self.range(location, words)));
         }
-        self.count_live(location, key.namespace, words, key.bytes.len() + value.len());
+        self.count_live(location, &facts, words, key.bytes.len() + value.len());
         let counts = &self.shard.counts;
         add(&counts.appended_bytes, words * super::arena::WORD_BYTES);
         add(&counts.sets, 1);
@@ -184,9 +191,9 @@ impl Locked<'_> {
         draft.overwrite(self.ground.arena.words(self.range(found.location, found.header.words())));
         let (words, payload) = (draft.words(), draft.key.len() + draft.value.len());
         let cut_off = found.header.words() - words;
-        let segment = self.writer.segments.get_mut(&found.location.segment()).expect("a live item is in a segment");
-        segment.live_words -= cut_off;
-        segment.note_deadline(draft.facts.attributes.deadline_ms);
+        let segment = self.segment_mut(found.location);
+        segment.dismiss(found.header.words(), &found.facts);
+        segment.admit(words, &draft.facts);
         let counts = &self.shard.counts;
         add(&counts.live_bytes, payload);
         sub(&counts.live_bytes, found.header.payload_bytes());
@@ -219,16 +226,19 @@ impl Locked<'_> {
         first..first + words
     }
 
+    /// What is known of the segment that a live item is in.
+    pub(super) fn segment_mut(&mut self, at: Location) -> &mut Segment {
+        self.writer.segments.get_mut(&at.segment()).expect("a live item is in a segment")
+    }
+
     /// Counts an item that has just become visible.
-    pub(super) fn count_live(&mut self, at: Location, namespace: u16, words: usize, payload: usize) {
-        if namespace != 0 {
-            let (by_namespace, number) = (&mut self.writer.by_namespace, usize::from(namespace));
+    fn count_live(&mut self, at: Location, facts: &Facts, words: usize, payload: usize) {
+        if facts.namespace != 0 {
+            let (by_namespace, number) = (&mut self.writer.by_namespace, usize::from(facts.namespace));
             by_namespace.resize(by_namespace.len().max(number + 1), 0);
             by_namespace[number] += 1;
         }
-        let segment = self.writer.segments.get_mut(&at.segment()).expect("a visible item is in a segment");
-        segment.live_words += words;
-        segment.live_items += 1;
+        self.segment_mut(at).admit(words, facts);
         let counts = &self.shard.counts;
         add(&counts.entries, 1);
         add(&counts.live_bytes, payload);
@@ -239,14 +249,13 @@ impl Locked<'_> {
     pub(super) fn bury(&mut self, at: Location) {
         let view = self.ground.view(at);
         let header = view.header();
-        let namespace = usize::from(view.namespace(header));
+        let facts = view.facts(header, self.version());
+        let namespace = usize::from(facts.namespace);
         if namespace != 0 {
             self.writer.by_namespace[namespace] -= 1;
         }
         view.mark_dead();
-        let segment = self.writer.segments.get_mut(&at.segment()).expect("a live item is in a segment");
-        segment.live_words -= header.words();
-        segment.live_items -= 1;
+        self.segment_mut(at).dismiss(header.words(), &facts);
         let counts = &self.shard.counts;
         sub(&counts.entries, 1);
         sub(&counts.live_bytes, header.payload_bytes());
