@@ -106,6 +106,7 @@ impl Line {
             duration_us: sum.duration_us + next.duration_us,
             cpu_us: sum.cpu_us + next.cpu_us,
             longest_step_us: sum.longest_step_us.max(next.longest_step_us),
+            longest_wait_us: sum.longest_wait_us.max(next.longest_wait_us),
             steps: sum.steps + next.steps,
             step_p999_us: sum.step_p999_us.max(next.step_p999_us),
             moved_bytes: sum.moved_bytes + next.moved_bytes,

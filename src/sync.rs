@@ -21,6 +21,37 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+/// Locks if nobody has the lock.
+pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(std::sync::TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(std::sync::TryLockError::WouldBlock) => None,
+    }
+}
+
+/// Measures wall time. In a model no time passes.
+#[derive(Debug)]
+pub struct Stopwatch(#[cfg(not(any(loom, shuttle)))] std::time::Instant);
+
+impl Stopwatch {
+    /// From now on.
+    pub fn start() -> Self {
+        Self(
+            #[cfg(not(any(loom, shuttle)))]
+            std::time::Instant::now(),
+        )
+    }
+
+    /// Since then, in microseconds.
+    pub fn micros(&self) -> u64 {
+        #[cfg(not(any(loom, shuttle)))]
+        return self.0.elapsed().as_micros() as u64;
+        #[cfg(any(loom, shuttle))]
+        0
+    }
+}
+
 /// A pointer that readers load without a lock and a writer swaps.
 #[derive(Debug)]
 pub struct Swap<T>(#[cfg(not(any(loom, shuttle)))] arc_swap::ArcSwap<T>, #[cfg(any(loom, shuttle))] Mutex<Arc<T>>);

@@ -48,12 +48,17 @@ fn used(stats: &Stats) -> u64 {
     stats.segment_bytes.saturating_sub(stats.retired_bytes) + stats.index_bytes + stats.in_flight_bytes
 }
 
+/// Whether the engine uses more than an order allows.
+pub(super) fn is_over(stats: &Stats, order: Order) -> bool {
+    order.evict_to_bytes.is_some_and(|bound| used(stats) > bound)
+}
+
 /// Decides. Nothing live is evicted while what is live, with the index, fits the bound.
 pub(super) fn plan(stats: &Stats, order: Order) -> Plan {
     const THOROUGH: Plan = Plan::Compact { below_percent: 98, thorough: true };
     let live = stats.item_bytes - stats.expired_bytes + stats.index_bytes + stats.in_flight_bytes;
-    if let Some(bound) = order.evict_to_bytes.filter(|bound| used(stats) > *bound) {
-        return if live <= bound { THOROUGH } else { Plan::Evict };
+    if is_over(stats, order) {
+        return if order.evict_to_bytes.is_some_and(|bound| live <= bound) { THOROUGH } else { Plan::Evict };
     }
     let target = u64::from(order.target_occupancy_percent);
     let occupancy = occupancy_permille(stats);
@@ -76,9 +81,9 @@ impl Plan {
     /// As the store is told.
     pub(super) fn task(self) -> Task {
         match self {
-            Self::Tidy => Task { below_percent: 0, thorough: false, evict: false },
-            Self::Compact { below_percent, thorough } => Task { below_percent, thorough, evict: false },
-            Self::Evict => Task { below_percent: 0, thorough: true, evict: true },
+            Self::Tidy => Task::TIDY,
+            Self::Compact { below_percent, thorough } => Task { below_percent, thorough, ..Task::TIDY },
+            Self::Evict => Task { thorough: true, evict: true, ..Task::TIDY },
         }
     }
 }

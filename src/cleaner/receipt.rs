@@ -66,6 +66,8 @@ pub struct Total {
     pub cpu_us: u64,
     /// The longest single step in microseconds of CPU.
     pub longest_step_us: u64,
+    /// The longest time that a writer waited for the lock of a shard, in microseconds.
+    pub longest_wait_us: u64,
     /// Bytes of live items copied.
     pub moved_bytes: u64,
     /// Segments given back to the operating system.
@@ -78,6 +80,7 @@ impl Total {
         self.runs += 1;
         self.cpu_us += receipt.cpu_us;
         self.longest_step_us = self.longest_step_us.max(receipt.longest_step_us);
+        self.longest_wait_us = self.longest_wait_us.max(receipt.longest_wait_us);
         self.moved_bytes += receipt.moved_bytes;
         self.freed_segments += receipt.freed_segments;
     }
@@ -101,6 +104,8 @@ pub struct Account {
     pub outside: Outside,
     /// Keys and values that can be read.
     pub live_bytes: u64,
+    /// Items, with what is kept beside them, that have expired and wait to be dropped: an estimate.
+    pub expired_bytes: u64,
     /// Bytes in segments that no reader can reach any more.
     pub dead_bytes: u64,
     /// Segments in use.
@@ -128,6 +133,8 @@ pub struct Receipt {
     pub cpu_us: u64,
     /// The longest single step in microseconds of CPU.
     pub longest_step_us: u64,
+    /// The longest time that a writer waited for the lock of a shard meanwhile, in microseconds, whoever held it.
+    pub longest_wait_us: u64,
     /// How many steps it took.
     pub steps: u64,
     /// What 99.9 % of the steps stayed within, in microseconds of CPU.

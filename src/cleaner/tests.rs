@@ -104,3 +104,58 @@ fn stopping_in_the_middle_of_a_run_loses_nothing_and_does_not_wait_for_its_end()
     assert!(receipt.moved_items < 10_000, "it ended early: {receipt:?}");
     assert_eq!(store.stats().entries, 10_000);
 }
+
+/// Overwrites random entries, as fast as it can, until it is told to stop.
+fn overwrite(store: &Store, entries: u64, stop: &AtomicBool) {
+    let mut state = 7_u64;
+    while !stop.load(Ordering::Relaxed) {
+        (0..3).for_each(|i| state ^= [state << 13, state >> 7, state << 17][i]);
+        let name = format!("{:016}", state % entries);
+        let key = Key { namespace: 0, bytes: name.as_bytes() };
+        let value = vec![7; 100 + (state >> 40) as usize % 200];
+        store.set(key, &value, &Attributes::default(), Condition::Always, false, 1).unwrap();
+    }
+}
+
+#[test]
+fn a_run_beside_fast_writers_ends_and_too_much_memory_is_freed_meanwhile() {
+    let clock = Clock::manual(1);
+    let store = filled(100_000, &clock);
+    let slow = Pacing { step_micros: 100, cpu_percent: 10 };
+    let cleaner = Cleaner::spawn(store.clone(), clock, slow, Outside::default).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| overwrite(&store, 100_000, &stop));
+        until("there is something to compact", || store.stats().dead_bytes > 4 << 20);
+        let run = cleaner.run(Order::compact(100));
+        until("it has begun", || store.stats().copied_bytes > 0);
+        let bound = store.stats().item_bytes * 2 / 3;
+        cleaner.obey(Order { reason: Reason::High, target_occupancy_percent: 0, evict_to_bytes: Some(bound) });
+        until("what is too much is evicted", || store.stats().evictions > 20_000);
+        cleaner.obey(Order::REST);
+        until("the run has ended", || run.receipt().is_some());
+        stop.store(true, Ordering::Relaxed);
+    });
+    cleaner.stop();
+}
+
+#[test]
+fn an_order_that_comes_and_goes_ends_in_one_receipt() {
+    let clock = Clock::manual(1);
+    let store = filled(100_000, &clock);
+    let cleaner = Cleaner::spawn(store.clone(), clock, PACING, Outside::default).unwrap();
+    let used = store.stats().segment_bytes + store.stats().index_bytes;
+    for step in 1..=8 {
+        let bound = Some(used - used / 10 * step);
+        let before = store.stats().evictions;
+        cleaner.obey(Order { reason: Reason::High, target_occupancy_percent: 0, evict_to_bytes: bound });
+        until("it evicts", || store.stats().evictions > before + 1_000);
+        cleaner.obey(Order::REST);
+    }
+    until("a receipt says why", || !cleaner.receipts().is_empty());
+    cleaner.stop();
+    let receipts = cleaner.receipts();
+    assert!(receipts.len() <= 2, "{receipts:?}");
+    let evicted = receipts.iter().map(|receipt| receipt.evicted_items).sum::<u64>();
+    assert_eq!(evicted, store.stats().evictions, "and it tells of everything");
+}

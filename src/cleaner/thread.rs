@@ -20,8 +20,11 @@ const STEPS_OF_A_PLAN: usize = 8;
 const REST: Duration = Duration::from_millis(1);
 /// While callers write, the time from a look that found no segment empty enough to the next.
 const ROUND: Duration = Duration::from_millis(10);
-/// How much nicer than other threads it is: readers and writers come first.
-const NICENESS: i32 = 10;
+/// A run under a standing order ends when it has had nothing to do for this long: what an order that comes and goes with
+/// every reading has done is one receipt.
+const QUIET: Duration = Duration::from_secs(1);
+/// Beside callers who always write, a run under a standing order ends after this long, and another begins.
+const LONGEST_RUN: Duration = Duration::from_secs(10);
 
 pub(super) struct Worker {
     shared: Arc<Shared>,
@@ -30,6 +33,8 @@ pub(super) struct Worker {
     shard: usize,
     /// Rest that is owed.
     owed: Cell<Duration>,
+    /// The run under a standing order that has not ended yet.
+    standing: Option<Account>,
 }
 
 /// What a run has cost and done so far.
@@ -37,21 +42,40 @@ struct Account {
     tally: Tally,
     steps: Steps,
     started: Instant,
+    /// When something was last done.
+    worked: Instant,
     receipt: Receipt,
+}
+
+impl Account {
+    fn new(order: Order) -> Self {
+        let now = Instant::now();
+        let receipt = Receipt { reason: order.reason, started_at_ms: clock::unix_ms(), ..Receipt::default() };
+        Self { tally: Tally::default(), steps: Steps::default(), started: now, worked: now, receipt }
+    }
+}
+
+/// A run that somebody asked for.
+struct Asked {
+    progress: Arc<Progress>,
+    /// Segments there were when it began, by shard: later ones are left alone, or beside writers it would never end.
+    opened: Vec<u64>,
     work_at_start: u64,
 }
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, clock: Clock) -> Self {
-        Self { shared, clock, shard: 0, owed: Cell::new(Duration::ZERO) }
+        Self { shared, clock, shard: 0, owed: Cell::new(Duration::ZERO), standing: None }
     }
 
     pub(super) fn run(mut self) {
-        // Refused in some sandboxes; then it runs as everybody else does.
-        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
         while let Some((order, asked)) = self.next_order() {
-            self.carry_out(order, asked);
+            match asked {
+                Some(progress) => self.carry_out(order, progress),
+                None => self.keep_to(order),
+            }
         }
+        self.end_standing_run();
         for (_, progress) in held(&self.shared.state).asked.drain(..) {
             finish(&progress, Receipt::default());
         }
@@ -80,39 +104,80 @@ impl Worker {
         held(&self.shared.state).pacing
     }
 
-    /// Works on an order until there is nothing left to do about it.
-    fn carry_out(&mut self, order: Order, asked: Option<Arc<Progress>>) {
+    /// Carries out a run that was asked for.
+    fn carry_out(&mut self, order: Order, progress: Arc<Progress>) {
+        let store = &self.shared.store;
+        let opened = (0..store.shards()).map(|shard| store.opened(shard)).collect();
+        let asked = Asked { progress, opened, work_at_start: plan::work_left(&store.stats(), order) };
+        let mut account = self.begin_run(order);
+        self.work_on(order, Some(&asked), &mut account);
+        // Who asks for memory gets all there is.
+        self.cool(0, &mut account);
+        let receipt = self.end_run(account);
+        finish(&asked.progress, receipt);
+    }
+
+    /// Works on the standing order until there is nothing left to do about it.
+    fn keep_to(&mut self, order: Order) {
         let stats = self.shared.store.stats();
-        let is_run = asked.is_some() || plan::plan(&stats, order) != Plan::Tidy;
-        let mut account = Account {
-            tally: Tally::default(),
-            steps: Steps::default(),
-            started: Instant::now(),
-            receipt: Receipt { reason: order.reason, started_at_ms: clock::unix_ms(), ..Receipt::default() },
-            work_at_start: plan::work_left(&stats, order),
-        };
-        if is_run {
-            account.receipt.before = self.shared.account();
+        let is_run = plan::plan(&stats, order) != Plan::Tidy;
+        if is_run && self.standing.as_ref().is_some_and(|run| run.receipt.reason != order.reason) {
+            self.end_standing_run();
         }
-        let mut evicting = false;
-        let mut idle_shards = 0;
-        let mut plan = plan::plan(&stats, order);
-        let mut steps = 0_usize;
+        // What costs next to nothing is done under any order. It is no run, but may end what a run has begun.
+        let is_told = is_run || self.standing.is_some();
+        let mut account =
+            self.standing.take().unwrap_or_else(|| if is_run { self.begin_run(order) } else { Account::new(order) });
+        let before = account.tally;
+        let evicts = self.work_on(order, None, &mut account);
+        // Writers who evict will want some of it again in a moment.
+        let keep = if evicts || self.writers_evict(&stats) { HOT_SEGMENTS } else { 0 };
+        self.cool(keep, &mut account);
+        if is_run && account.tally != before {
+            account.worked = Instant::now();
+        }
+        self.standing = Some(account).filter(|account| is_told && account.tally != Tally::default());
+        let is_over = |run: &Account| run.worked.elapsed() >= QUIET || run.started.elapsed() >= LONGEST_RUN;
+        if self.standing.as_ref().is_some_and(is_over) {
+            self.end_standing_run();
+        }
+    }
+
+    fn begin_run(&self, order: Order) -> Account {
+        let mut account = Account::new(order);
+        account.receipt.before = self.shared.account();
+        self.shared.store.take_longest_wait_us();
+        account
+    }
+
+    /// Takes steps for an order until every shard in turn had nothing to do; says whether any evicted.
+    fn work_on(&mut self, order: Order, asked: Option<&Asked>, account: &mut Account) -> bool {
+        let (mut evicting, mut urgent) = (false, false);
+        let (mut idle_shards, mut steps) = (0, 0_usize);
+        let mut plan = Plan::Tidy;
         while idle_shards < self.shared.store.shards() && !self.stopping() {
             if steps.is_multiple_of(STEPS_OF_A_PLAN) {
                 let stats = self.shared.store.stats();
                 plan = plan::plan(&stats, order);
                 evicting |= plan == Plan::Evict;
-                if let Some(progress) = &asked {
-                    progress.percent.store(plan::percent(&stats, order, account.work_at_start), Ordering::Relaxed);
+                urgent = plan::is_over(&stats, order);
+                match asked {
+                    Some(asked) => {
+                        let percent = plan::percent(&stats, order, asked.work_at_start);
+                        asked.progress.percent.store(percent, Ordering::Relaxed);
+                        self.free_what_is_too_much(&stats);
+                    }
+                    None if account.started.elapsed() >= LONGEST_RUN => break,
+                    None => {}
                 }
             }
             steps += 1;
-            match self.step(plan.task(), &mut account) {
+            let opened_before = asked.map_or(u64::MAX, |asked| asked.opened[self.shard]);
+            match self.step(Task { opened_before, ..plan.task() }, account) {
                 true => idle_shards = 0,
                 false => idle_shards += 1,
             }
-            if asked.is_none() && self.has_other_work(order) {
+            if asked.is_none() && self.has_other_work(order, urgent) {
                 break;
             }
             if asked.is_none() && idle_shards == self.shared.store.shards() && plan.goes_on() {
@@ -120,19 +185,21 @@ impl Worker {
                 (idle_shards, steps) = (0, 0);
             }
         }
-        // Who asks for memory gets all there is; writers who evict will want some of it again in a moment.
-        let reuse = asked.is_none() && (evicting || self.writers_evict(&stats));
-        let keep = if reuse { HOT_SEGMENTS } else { 0 };
-        self.cool(keep, &mut account);
-        if is_run && (asked.is_some() || account.tally != Tally::default()) {
-            self.end_run(account, asked);
+        evicting
+    }
+
+    /// An order that frees memory the engine may not use goes before a run that somebody asked for.
+    fn free_what_is_too_much(&mut self, stats: &Stats) {
+        let standing = held(&self.shared.state).order;
+        if plan::is_over(stats, standing) {
+            self.keep_to(standing);
         }
     }
 
-    /// Something was asked for, or the standing order is another one by now.
-    fn has_other_work(&self, order: Order) -> bool {
+    /// The standing order is another one by now, or something was asked for and this is not urgent.
+    fn has_other_work(&self, order: Order, urgent: bool) -> bool {
         let state = held(&self.shared.state);
-        !state.asked.is_empty() || state.order != order
+        state.order != order || !(urgent || state.asked.is_empty())
     }
 
     fn writers_evict(&self, before: &Stats) -> bool {
@@ -147,8 +214,9 @@ impl Worker {
         let store = &self.shared.store;
         let freed_before = account.tally.freed_segments;
         let did = store.clean(self.shard, task, self.clock.now_ms(), &mut account.tally, &mut stop);
-        // On to the next shard after each segment, so that the emptiest of every shard go before the others.
-        if !did || account.tally.freed_segments != freed_before {
+        // On to the next shard after each segment, so that the emptiest of every shard go before the others, and where
+        // somebody waits for this one.
+        if !did || account.tally.freed_segments != freed_before || store.is_waited_for(self.shard) {
             store.reclaim(self.shard);
             self.shard = (self.shard + 1) % store.shards();
         }
@@ -191,13 +259,21 @@ impl Worker {
         drop(self.shared.bell.wait_timeout_while(state, rest, |_: &mut State| !self.stopping()));
     }
 
-    fn end_run(&self, account: Account, asked: Option<Arc<Progress>>) {
-        let Account { tally, steps, started, mut receipt, .. } = account;
+    fn end_standing_run(&mut self) {
+        if let Some(account) = self.standing.take() {
+            self.end_run(account);
+        }
+    }
+
+    fn end_run(&self, account: Account) -> Receipt {
+        let Account { tally, steps, started, worked, mut receipt } = account;
         (receipt.steps, receipt.step_p999_us) = (steps.total(), steps.within_us(999));
         receipt.longest_step_us = steps.longest_us();
+        receipt.longest_wait_us = self.shared.store.take_longest_wait_us();
         let Tally { moved_bytes, moved_items, evicted_items, expired_items, freed_segments, migrated_shards } = tally;
         receipt.after = self.shared.account();
-        receipt.duration_us = started.elapsed().as_micros() as u64;
+        let ended = if worked > started { worked } else { Instant::now() };
+        receipt.duration_us = (ended - started).as_micros() as u64;
         (receipt.moved_bytes, receipt.moved_items) = (moved_bytes, moved_items);
         (receipt.evicted_items, receipt.expired_items) = (evicted_items, expired_items);
         (receipt.freed_segments, receipt.migrated_shards) = (freed_segments, migrated_shards);
@@ -206,10 +282,7 @@ impl Worker {
         state.totals[receipt.reason as usize].add(&receipt);
         state.receipts.push_front(receipt.clone());
         state.receipts.truncate(RECEIPTS);
-        drop(state);
-        if let Some(progress) = asked {
-            finish(&progress, receipt);
-        }
+        receipt
     }
 }
 

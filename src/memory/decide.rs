@@ -171,7 +171,7 @@ pub fn decide(now: Sample, before: &Standing, marks: &Marks) -> Standing {
     let regime = match () {
         () if now.engine_bytes >= critical => Regime::Critical,
         () if now.engine_bytes.max(ahead) >= high || short => Regime::High,
-        () if was_evicting && now.engine_bytes > low => Regime::High,
+        () if was_evicting && now.engine_bytes > low && can_free(&now, low) => Regime::High,
         () if is_drift(&now, before, marks) => Regime::Drift,
         () => Regime::Calm,
     };
@@ -251,6 +251,13 @@ fn is_busy(now: &Sample, earlier: Option<&Sample>, elapsed_ms: u64) -> bool {
     let Some(earlier) = earlier.filter(|_| is_plausible(elapsed_ms)) else { return false };
     let changed = now.changed_bytes.saturating_sub(earlier.changed_bytes);
     changed.saturating_mul(1000) / elapsed_ms > now.item_bytes / 100 * BUSY_PERCENT
+}
+
+/// Whether there is something to free: live items may go only while they are too many (D2), and of dead bytes full
+/// segments leave some.
+fn can_free(now: &Sample, low: u64) -> bool {
+    const LEFT_PERCENT: u64 = 3;
+    now.live_bytes > low || now.dead_bytes > now.item_bytes / 100 * LEFT_PERCENT
 }
 
 /// Compaction starts above the mark and goes on until the dead bytes have fallen to what full segments leave.

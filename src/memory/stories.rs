@@ -248,3 +248,16 @@ fn whatever_happens_the_rules_hold_and_calm_returns() {
         assert_eq!(story.engine(1, 0).settle(), Regime::Calm, "D3");
     }
 }
+
+#[test]
+fn eviction_ends_when_what_is_live_fits_even_if_what_is_used_does_not_quite() {
+    let mut story = Story::new(256);
+    let low = story.standing.budget_bytes / 100 * 88;
+    let live_mib = low / MIB - 1;
+    assert!(story.engine(live_mib + 15, 0).settle().evicts());
+    assert!(story.engine(live_mib, 12).tick().evicts(), "there is something to compact");
+    // Segments that are still open, or wait for reuse: neither goes by evicting more.
+    story.engine(live_mib, 2);
+    assert!(story.sample.engine_bytes > low);
+    assert_eq!(story.tick(), Regime::Calm);
+}

@@ -185,6 +185,7 @@ pub(super) static METRICS: &[Metric] = &[
     gauge("budget", BYTES, "What segments, index and bytes in flight may be together", |r| one(r.stats.capacity_bytes)),
     gauge("live", BYTES, "Keys and values that can be read", |r| one(r.stats.live_bytes)),
     gauge("item", BYTES, "The same with what is kept beside them", |r| one(r.stats.item_bytes)),
+    gauge("expired", BYTES, "What has expired and waits to be dropped, by estimate", |r| one(r.stats.expired_bytes)),
     gauge("dead", BYTES, "Bytes in segments that no reader can reach", |r| one(r.stats.dead_bytes)),
     gauge("segment", BYTES, "Resident bytes of segments", |r| one(r.stats.segment_bytes)),
     gauge("index", BYTES, "The index of all shards", |r| one(r.stats.index_bytes)),
@@ -260,6 +261,12 @@ pub(super) static METRICS: &[Metric] = &[
         &["reason"],
         gauge("cleaner_longest_step", SECONDS, "The longest single step so far, in CPU time", |r| {
             runs(r, |total| Value::Real(total.longest_step_us as f64 / 1e6))
+        }),
+    ),
+    by(
+        &["reason"],
+        gauge("cleaner_longest_wait", SECONDS, "The longest time that a writer waited for a lock during a run", |r| {
+            runs(r, |total| Value::Real(total.longest_wait_us as f64 / 1e6))
         }),
     ),
     by(

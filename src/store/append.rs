@@ -76,7 +76,7 @@ impl Locked<'_> {
     }
 
     fn is_worth_sealing(&self, way: Way, now_ms: u64) -> bool {
-        way != Way::Compact || self.has_sparse_open_segment(FULL_PERCENT, now_ms)
+        way != Way::Compact || self.has_sparse_open_segment(FULL_PERCENT, u64::MAX, now_ms)
     }
 
     /// Closes the open segments that hold anything; says whether there was one.
@@ -140,7 +140,8 @@ impl Locked<'_> {
     fn open_segment(&mut self, tail: Tail, units: u32) -> Option<u32> {
         let extent = self.ground.pool.take(units)?;
         self.writer.next_age += 1;
-        let segment = Segment::open(extent, tail.log, self.writer.next_age);
+        self.writer.opened += 1;
+        let segment = Segment::open(extent, tail.log, self.writer.next_age, self.writer.opened);
         self.writer.segments.insert(extent.id, segment);
         Some(extent.id)
     }

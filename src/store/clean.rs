@@ -64,6 +64,17 @@ pub struct Task {
     pub thorough: bool,
     /// Evict one segment.
     pub evict: bool,
+    /// Compact or evict only segments that were there at this [count](super::Store::opened), so that the work has an end.
+    pub opened_before: u64,
+}
+
+impl Task {
+    fn has_end(self) -> bool {
+        self.opened_before != u64::MAX
+    }
+
+    /// What costs next to nothing: whatever else is asked for, it is done first.
+    pub const TIDY: Self = Self { below_percent: 0, thorough: false, evict: false, opened_before: u64::MAX };
 }
 
 /// Items between two questions whether to stop.
@@ -76,7 +87,7 @@ const STRIDE_BYTES: u64 = 64 << 10;
 impl Locked<'_> {
     /// Does some of what there is to do, until `stop` says so; `false` when there was nothing.
     pub(super) fn clean(&mut self, task: Task, now_ms: u64, tally: &mut Tally, stop: &mut dyn FnMut() -> bool) -> bool {
-        let reclaimed = self.reclaim();
+        let reclaimed = self.reclaim() && !task.has_end();
         if self.writer.job.is_some() {
             self.work(now_ms, tally, stop);
             return true;
@@ -114,21 +125,22 @@ impl Locked<'_> {
             self.begin_job(id, Purpose::Expire);
             return true;
         }
+        let segments = || self.writer.segments.values().filter(|segment| segment.opened <= task.opened_before);
         if task.evict
-            && let Some(id) = policy::eviction_victim(self.writer.segments.values(), self.writer.nursery)
+            && let Some(id) = policy::eviction_victim(segments(), self.writer.nursery)
         {
             self.begin_job(id, Purpose::Evict);
             return true;
         }
-        if let Some(id) = policy::compaction_victim(self.writer.segments.values(), task.below_percent, now_ms) {
+        if let Some(id) = policy::compaction_victim(segments(), task.below_percent, now_ms) {
             self.begin_job(id, Purpose::Compact);
             return true;
         }
-        if task.thorough && self.has_sparse_open_segment(task.below_percent, now_ms) {
+        if task.thorough && self.has_sparse_open_segment(task.below_percent, task.opened_before, now_ms) {
             return self.seal_all();
         }
         let busy = task.below_percent > 0 && !task.thorough;
-        self.shrink_index(busy) || self.trim_open_segments()
+        self.shrink_index(busy) || (self.trim_open_segments() && !task.has_end())
     }
 
     /// A segment in which items have expired that must go by now.
@@ -155,10 +167,10 @@ impl Locked<'_> {
         trimmed
     }
 
-    pub(super) fn has_sparse_open_segment(&self, below_percent: usize, now_ms: u64) -> bool {
+    pub(super) fn has_sparse_open_segment(&self, below_percent: usize, opened_before: u64, now_ms: u64) -> bool {
         let open = self.writer.open.iter().flatten().map(|id| &self.writer.segments[id]);
-        open.filter(|segment| segment.tail_words > 0)
-            .any(|segment| segment.occupancy_percent(now_ms) < below_percent.min(99))
+        let mut written = open.filter(|segment| segment.tail_words > 0 && segment.opened <= opened_before);
+        written.any(|segment| segment.occupancy_percent(now_ms) < below_percent.min(99))
     }
 
     /// The next segment of the running sweep; starts one when an invalidation waits, ends it when none is left.
@@ -208,6 +220,9 @@ impl Locked<'_> {
                     break;
                 }
                 self.look_at(&mut job, log, now_ms, tally);
+                if self.shard.is_waited_for() {
+                    break;
+                }
             }
             self.writer.job = Some(job);
             if job.cursor_words >= end || nothing_live {

@@ -361,7 +361,8 @@ impl Store {
         self.shards.len()
     }
 
-    /// Cleans a shard until `stop` says so, holding its lock; `false` when there was nothing to do.
+    /// Cleans a shard until `stop` says so or somebody waits for it, holding its lock; `false` when there was nothing to
+    /// do.
     pub fn clean(
         &self,
         shard: usize,
@@ -370,7 +371,24 @@ impl Store {
         tally: &mut Tally,
         stop: &mut dyn FnMut() -> bool,
     ) -> bool {
-        self.shards[shard].lock(&self.ground).clean(task, now_ms, tally, stop)
+        let shard = &self.shards[shard];
+        let mut stop = || stop() || shard.is_waited_for();
+        shard.lock(&self.ground).clean(task, now_ms, tally, &mut stop)
+    }
+
+    /// Whether somebody waits for a shard's lock.
+    pub fn is_waited_for(&self, shard: usize) -> bool {
+        self.shards[shard].is_waited_for()
+    }
+
+    /// The longest that somebody has waited for the lock of a shard since this was last called, in microseconds.
+    pub fn take_longest_wait_us(&self) -> u64 {
+        self.shards.iter().map(Shard::take_longest_wait_us).max().unwrap_or(0)
+    }
+
+    /// How many segments a shard has ever opened: see [`Task::opened_before`].
+    pub fn opened(&self, shard: usize) -> u64 {
+        self.shards[shard].lock(&self.ground).writer.opened
     }
 
     /// Takes back what a shard has given up and no reader can reach any more, so that it can be reused or cooled.

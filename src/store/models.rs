@@ -99,7 +99,7 @@ mod whole_store {
     }
 
     fn clean(store: &Store, steps: usize) {
-        let task = Task { below_percent: 99, thorough: true, evict: false };
+        let task = Task { below_percent: 99, thorough: true, ..Task::TIDY };
         for _ in 0..steps {
             store.clean(0, task, 1, &mut Tally::default(), &mut || false);
             while store.cool(0).is_some() {}

@@ -168,7 +168,7 @@ mod tests {
 
     fn segment(id: u32, log: Log, age: u64, live: usize) -> Segment {
         let extent = Extent { id, units: 1, resident_bytes: 0 };
-        Segment { tail_words: 100, live_words: live, sealed: true, ..Segment::open(extent, log, age) }
+        Segment { tail_words: 100, live_words: live, sealed: true, ..Segment::open(extent, log, age, age) }
     }
 
     #[test]

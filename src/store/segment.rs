@@ -93,6 +93,8 @@ pub(super) struct Segment {
     pub log: Log,
     /// Grows with time; survivors keep the age of where they come from.
     pub age: u64,
+    /// Its number among all that were ever opened in its shard.
+    pub(super) opened: u64,
     /// Words written.
     pub tail_words: usize,
     /// Words of items that the index still names.
@@ -111,11 +113,12 @@ pub(super) struct Segment {
 
 impl Segment {
     /// A new one, open.
-    pub(super) fn open(extent: Extent, log: Log, age: u64) -> Self {
+    pub(super) fn open(extent: Extent, log: Log, age: u64, opened: u64) -> Self {
         Self {
             extent,
             log,
             age,
+            opened,
             tail_words: 0,
             live_words: 0,
             live_items: 0,

@@ -56,7 +56,7 @@ use super::segment::{Extent, Pool, Segment, Tail};
 use super::slot::{Departure, Location};
 use super::types::{Item, Key, Lookup, MAX_VERSION, Miss, Use};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
-use crate::sync::{Arc, Fault, Mutex, MutexGuard, Swap, lock, planted};
+use crate::sync::{Arc, Fault, Mutex, MutexGuard, Stopwatch, Swap, lock, planted, try_lock};
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
@@ -181,6 +181,10 @@ pub(super) struct Shard {
     /// Odd while a slot moves between the buckets of its key.
     moves: AtomicU64,
     writer: Mutex<Writer>,
+    /// Threads that wait for the lock.
+    waiting: AtomicU64,
+    /// The longest that one has waited since it was last asked for, in microseconds.
+    longest_wait_us: AtomicU64,
     pub(super) counts: Counts,
 }
 
@@ -193,6 +197,8 @@ pub(super) struct Writer {
     pub(super) segments: HashMap<u32, Segment, BuildHasherDefault<IdHasher>>,
     pub(super) open: [Option<u32>; Tail::COUNT],
     pub(super) next_age: u64,
+    /// Segments that were ever opened.
+    pub(super) opened: u64,
     /// Departures since the beginning: the clock of ghosts.
     pub(super) departures: u64,
     /// Those from the main log.
@@ -259,6 +265,7 @@ impl Shard {
             segments: HashMap::default(),
             open: [None; Tail::COUNT],
             next_age: 0,
+            opened: 0,
             departures: 0,
             main_departures: 0,
             nursery: Share::default(),
@@ -277,13 +284,38 @@ impl Shard {
             version: AtomicU64::new(first_version),
             moves: AtomicU64::new(0),
             writer: Mutex::new(writer),
+            waiting: AtomicU64::new(0),
+            longest_wait_us: AtomicU64::new(0),
             counts: Counts::default(),
         }
     }
 
     /// Takes the shard's lock.
     pub(super) fn lock<'a>(&'a self, ground: &'a Ground) -> Locked<'a> {
-        Locked { ground, shard: self, writer: lock(&self.writer) }
+        let writer = try_lock(&self.writer).unwrap_or_else(|| self.wait_for_lock());
+        Locked { ground, shard: self, writer }
+    }
+
+    /// Waits for the lock, so that whoever has it for long sees that.
+    #[cold]
+    fn wait_for_lock(&self) -> MutexGuard<'_, Writer> {
+        // Relaxed: whoever sees this a little later gives way a little later.
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let waited = Stopwatch::start();
+        let writer = lock(&self.writer);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.longest_wait_us.fetch_max(waited.micros(), Ordering::Relaxed);
+        writer
+    }
+
+    /// Somebody waits for the lock.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// The longest that somebody has waited for the lock since this was last called, in microseconds.
+    pub(super) fn take_longest_wait_us(&self) -> u64 {
+        self.longest_wait_us.swap(0, Ordering::Relaxed)
     }
 
     /// Reads a key, as a rule without a lock.

@@ -35,7 +35,7 @@ fn key(bytes: &[u8]) -> Key<'_> {
     Key { namespace: 0, bytes }
 }
 
-const THOROUGH: Task = Task { below_percent: 97, thorough: true, evict: false };
+const THOROUGH: Task = Task { below_percent: 97, thorough: true, ..Task::TIDY };
 
 #[test]
 fn a_reservation_shrinks_from_room_to_grow_to_the_least() {
@@ -220,8 +220,8 @@ fn replay(seed: u64, operations: usize) {
             }
             91..95 => now_ms += random.below(400),
             _ => {
-                let task =
-                    Task { below_percent: random.below(101) as usize, thorough: random.below(2) == 0, evict: false };
+                let (below_percent, thorough) = (random.below(101) as usize, random.below(2) == 0);
+                let task = Task { below_percent, thorough, ..Task::TIDY };
                 let mut patience = random.below(40);
                 let shard = random.below(store.shards() as u64) as usize;
                 let mut tally = Tally::default();
@@ -409,7 +409,6 @@ fn an_overwrite_of_the_same_size_takes_no_new_memory() {
 
 #[test]
 fn a_deadline_that_is_set_while_its_segment_is_looked_through_is_kept_to() {
-    const TIDY: Task = Task { below_percent: 0, thorough: false, evict: false };
     let store = Store::new(Options { shards: Some(1), ..options(8 << 20) }).unwrap();
     let set = |i: u32, deadline_ms: u64| {
         let attributes = Attributes { deadline_ms, ..Attributes::default() };
@@ -419,12 +418,12 @@ fn a_deadline_that_is_set_while_its_segment_is_looked_through_is_kept_to() {
     // One stride, and the first item has been looked at: now its deadline is drawn nearer.
     let mut tally = Tally::default();
     while tally.expired_items == 0 {
-        store.clean(0, TIDY, 200_000, &mut tally, &mut || true);
+        store.clean(0, Task::TIDY, 200_000, &mut tally, &mut || true);
     }
     set(0, 201_000);
-    settle(&store, TIDY, 200_000);
+    settle(&store, Task::TIDY, 200_000);
     assert_eq!(store.stats().entries, 20);
-    settle(&store, TIDY, 301_000);
+    settle(&store, Task::TIDY, 301_000);
     assert_eq!(store.stats().entries, 19, "the one whose deadline was drawn nearer is gone");
 }
 
@@ -515,7 +514,6 @@ fn a_store_whose_items_are_all_read_makes_room_in_few_steps() {
 
 #[test]
 fn items_expire_by_their_own_time_to_live_whatever_they_lie_beside() {
-    const TIDY: Task = Task { below_percent: 0, thorough: false, evict: false };
     const MONTH_MS: u64 = 30 * 24 * 3_600_000;
     let ttls = [1, 1_500, 4_000, 10_000, 10_000, 10_000, 60_000, 60_000, 3_600_000, MONTH_MS];
     let store = Store::new(options(16 << 20)).unwrap();
@@ -530,7 +528,7 @@ fn items_expire_by_their_own_time_to_live_whatever_they_lie_beside() {
     let mut passed: Vec<u64> = (1..110).map(|tick| tick * 100).chain(ttls.map(bound)).collect();
     passed.sort_unstable();
     for passed in passed {
-        settle(&store, TIDY, started + passed);
+        settle(&store, Task::TIDY, started + passed);
         let left = (0..20_000).filter(|i| bound(ttls[i % ttls.len()]) > passed).count() as u64;
         let alive = (0..20_000).filter(|i| ttls[i % ttls.len()] > passed).count() as u64;
         let entries = store.stats().entries;
@@ -547,8 +545,7 @@ fn expired_bytes_are_known_and_go_before_anything_live() {
         store.set(key(&i.to_le_bytes()), &[1; 200], attributes, Condition::Always, false, now_ms).unwrap();
     };
     (0..30_000).for_each(|i| set(i, if i % 2 == 0 { &soon } else { &never }, 1));
-    let tidy = Task { below_percent: 0, thorough: false, evict: false };
-    settle(&store, tidy, 1_000_000);
+    settle(&store, Task::TIDY, 1_000_000);
     assert_eq!(store.stats().expired_bytes, 15_000 * (8 + 8 + 208), "not due for a while, but known");
     (30_000..44_000).for_each(|i| set(i, &never, 1_000_001));
     assert_eq!((store.stats().evictions, store.stats().expired_bytes > 0), (0, true), "{:?}", store.stats());
