@@ -1,6 +1,6 @@
 //! Where items are appended, and how room is made for them.
 
-use super::arena::{PAGE_BYTES, WORD_BYTES};
+use super::arena::{WORD_BYTES, page_bytes};
 use super::clean::Tally;
 use super::policy::{self, Purpose};
 use super::segment::{Segment, Tail, reserve_up_to};
@@ -88,11 +88,11 @@ impl Locked<'_> {
 
     /// Nothing more is appended; pages behind the tail that a segment brought along from its last use go back.
     fn seal(&mut self, id: u32) -> bool {
-        const WORTH_BYTES: usize = 4 * PAGE_BYTES;
+        let worth_bytes = 4 * page_bytes();
         let (ground, writer) = (self.ground, &mut *self.writer);
         writer.segments.get_mut(&id).is_some_and(|segment| {
             segment.sealed = true;
-            if segment.extent.resident_bytes as usize >= segment.tail_words * WORD_BYTES + WORTH_BYTES {
+            if segment.extent.resident_bytes as usize >= segment.tail_words * WORD_BYTES + worth_bytes {
                 segment.extent.trim(segment.tail_words, ground);
             }
             true
@@ -151,9 +151,9 @@ impl Locked<'_> {
     fn reservation_step(&self, alone: bool) -> usize {
         const MANY: usize = 16;
         match self.writer.segments.len() {
-            _ if alone => PAGE_BYTES,
+            _ if alone => page_bytes(),
             MANY.. => self.ground.pool.segment_bytes(),
-            _ => (4 * PAGE_BYTES).min(self.ground.pool.segment_bytes()),
+            _ => (4 * page_bytes()).min(self.ground.pool.segment_bytes()),
         }
     }
 

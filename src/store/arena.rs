@@ -17,8 +17,11 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use std::io;
 use std::ops::Range;
 
-/// The size of a page in bytes. Memory is given back in multiples of it.
-pub(super) const PAGE_BYTES: usize = 4096;
+/// The size of a page in bytes, as the kernel says: 4 KiB as a rule, 16 or 64 KiB on some arm64 machines. Memory is given
+/// back in multiples of it.
+pub(super) fn page_bytes() -> usize {
+    rustix::param::page_size()
+}
 
 /// Bytes in a word.
 pub(super) const WORD_BYTES: usize = 8;
@@ -72,7 +75,7 @@ mod backend {
         /// When the system refuses that much address space (RLIMIT_AS, RLIMIT_DATA, strict overcommit), or refuses to
         /// take a page back (a seccomp filter).
         pub(crate) fn reserve(bytes: usize) -> io::Result<Self> {
-            let bytes = bytes.next_multiple_of(PAGE_BYTES).max(PAGE_BYTES);
+            let bytes = bytes.next_multiple_of(page_bytes()).max(page_bytes());
             let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
             // SAFETY: a new anonymous mapping at an address the kernel chooses aliases nothing.
             let base =
@@ -84,7 +87,7 @@ mod backend {
                 let _ = unsafe { mm::madvise(base, bytes, advice) };
             }
             arena.word(0).store(1, Ordering::Relaxed);
-            arena.give_back(0..PAGE_BYTES / WORD_BYTES).map_err(|error| {
+            arena.give_back(0..page_bytes() / WORD_BYTES).map_err(|error| {
                 io::Error::new(error.kind(), format!("the kernel takes no page back, madvise(MADV_DONTNEED): {error}"))
             })?;
             if arena.word(0).load(Ordering::Relaxed) != 0 {
@@ -140,7 +143,10 @@ mod backend {
         fn give_back(&self, range: Range<usize>) -> io::Result<()> {
             let words = self.words(range);
             let (at, bytes) = (words.as_ptr() as *mut c_void, size_of_val(words));
-            assert!((at as usize).is_multiple_of(PAGE_BYTES) && bytes.is_multiple_of(PAGE_BYTES), "whole pages only");
+            assert!(
+                (at as usize).is_multiple_of(page_bytes()) && bytes.is_multiple_of(page_bytes()),
+                "whole pages only"
+            );
             if bytes == 0 {
                 return Ok(());
             }
@@ -203,8 +209,8 @@ mod tests {
 
     #[test]
     fn released_pages_read_as_zero_and_can_be_written_again() {
-        let arena = Arena::reserve(4 * PAGE_BYTES).unwrap();
-        let page = PAGE_BYTES / WORD_BYTES;
+        let arena = Arena::reserve(4 * page_bytes()).unwrap();
+        let page = page_bytes() / WORD_BYTES;
         arena.word(page).store(7, Ordering::Relaxed);
         arena.word(0).store(9, Ordering::Relaxed);
         arena.release(page..2 * page);
@@ -228,6 +234,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "whole pages only")]
     fn half_a_page_cannot_be_released() {
-        Arena::reserve(2 * PAGE_BYTES).unwrap().release(0..PAGE_BYTES / WORD_BYTES / 2);
+        Arena::reserve(2 * page_bytes()).unwrap().release(0..page_bytes() / WORD_BYTES / 2);
     }
 }

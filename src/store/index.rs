@@ -9,7 +9,7 @@
 //! Readers look through both buckets without a lock. A slot is replaced in place, so a reader sees the old item or the
 //! new one; only a move between the buckets could hide an item from it, and [`super::shard`] counts those.
 
-use super::arena::Arena;
+use super::arena::{Arena, page_bytes};
 use super::slot::{Location, Place, Slot, TAG_BITS};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Fault, planted};
@@ -41,6 +41,11 @@ impl Index {
     /// What it takes, in bytes.
     pub(super) fn bytes(self) -> u64 {
         u64::from(self.buckets) * 64
+    }
+
+    /// What is resident of it, in bytes: whole pages.
+    pub(super) fn resident_bytes(self) -> u64 {
+        self.bytes().next_multiple_of(page_bytes() as u64)
     }
 
     /// How many slots it has.

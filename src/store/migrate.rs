@@ -13,7 +13,7 @@
 //!
 //! Writers help: each write moves a few buckets on, so a migration ends whether or not the cleaner gets the CPU.
 
-use super::arena::{PAGE_BYTES, WORD_BYTES};
+use super::arena::WORD_BYTES;
 use super::index::{Index, MIN_BUCKETS, Position};
 use super::ledger::Account;
 use super::shard::{BANKS, Bank, Locked};
@@ -69,7 +69,7 @@ impl Locked<'_> {
             self.migrate_some(HELP_BUCKETS);
         } else if self.wanted_slots() * 100 > self.writer.index.slots() * FULL_PERCENT {
             let buckets = self.buckets_for(self.wanted_slots());
-            let (ledger, bytes) = (&self.ground.ledger, Index { base: 0, buckets }.bytes());
+            let (ledger, bytes) = (&self.ground.ledger, Index { base: 0, buckets }.resident_bytes());
             let is_hopeless = !ledger.could_hold(bytes);
             if is_hopeless || self.begin_migration_with_room(buckets) {
                 return Ok(()); // a full index makes room by itself, one item at a time
@@ -83,7 +83,7 @@ impl Locked<'_> {
 
     /// Starts a migration if the ledger has room for it, with what waits for reuse.
     fn begin_migration_with_room(&mut self, buckets: u32) -> bool {
-        let bytes = Index { base: 0, buckets }.bytes();
+        let bytes = Index { base: 0, buckets }.resident_bytes();
         self.reclaim();
         while !self.ground.ledger.has_room(bytes) && self.ground.cool(0, u64::MAX).is_some() {}
         self.ground.ledger.has_room(bytes) && self.begin_migration(buckets)
@@ -108,7 +108,7 @@ impl Locked<'_> {
         self.writer.banks[bank] = Bank::InUse;
         let next = Index { base: self.bank_base(bank), buckets };
         // Forced: room was made for it where room can be made; an insertion that finds both its buckets full cannot wait.
-        self.ground.ledger.force(Account::Index, next.bytes().next_multiple_of(PAGE_BYTES as u64));
+        self.ground.ledger.force(Account::Index, next.resident_bytes());
         self.writer.migration = Some(Migration { next, cursor: 0 });
         true
     }
@@ -183,7 +183,7 @@ impl Locked<'_> {
         let old = self.writer.index;
         let bank = old.base / self.ground.bank_words % BANKS;
         self.writer.index = next;
-        self.writer.banks[bank] = Bank::Held(old.bytes().next_multiple_of(PAGE_BYTES as u64));
+        self.writer.banks[bank] = Bank::Held(old.resident_bytes());
         self.writer.migration = None;
         self.publish();
     }

@@ -38,7 +38,7 @@ pub use types::*;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 use append::Way;
-use arena::{Arena, PAGE_BYTES, WORD_BYTES};
+use arena::{Arena, WORD_BYTES, page_bytes};
 use hash::{Hash, Hasher};
 use segment::Pool;
 use shard::{BANKS, Counts, Ground, Locked, Shard};
@@ -105,7 +105,7 @@ impl Options {
 
     fn segment_size(&self) -> usize {
         let wanted = (self.capacity_bytes / self.shard_count() as u64 / 128).max(1).next_power_of_two() as usize;
-        self.segment_bytes.unwrap_or(wanted.clamp(64 << 10, 2 << 20)).next_power_of_two().clamp(PAGE_BYTES, 2 << 20)
+        self.segment_bytes.unwrap_or(wanted.clamp(64 << 10, 2 << 20)).next_power_of_two().clamp(page_bytes(), 2 << 20)
     }
 
     fn most(&self) -> u64 {
@@ -113,7 +113,7 @@ impl Options {
             let info = rustix::system::sysinfo();
             info.totalram as u64 * u64::from(info.mem_unit)
         };
-        self.most_bytes.unwrap_or_else(machine).max(self.capacity_bytes).next_multiple_of(PAGE_BYTES as u64)
+        self.most_bytes.unwrap_or_else(machine).max(self.capacity_bytes).next_multiple_of(page_bytes() as u64)
     }
 }
 
@@ -160,7 +160,7 @@ impl Layout {
     /// For a capacity of up to `most` bytes, in `spread` times as much address space.
     fn new(most: u64, spread: u64, shards: usize, segment_bytes: usize) -> Self {
         // An index takes at most 8 bytes for each smallest item (16 bytes) at its fill: half of all memory is plenty.
-        let bank_words = (most / shards as u64 / 2).next_multiple_of(PAGE_BYTES as u64) as usize / WORD_BYTES;
+        let bank_words = (most / shards as u64 / 2).next_multiple_of(page_bytes() as u64) as usize / WORD_BYTES;
         let numbers = (most * spread / segment_bytes as u64 + 2).min((1 << slot::SEGMENT_BITS) - 1) as u32;
         Self { most, bank_words, shards, numbers, segment_bytes }
     }

@@ -11,7 +11,7 @@
 //! An item too large for a segment has a segment of its own, made of as many numbers in a row as it needs: only address
 //! space is spent on the last of them, for pages that are not touched are not resident.
 
-use super::arena::{Arena, PAGE_BYTES, WORD_BYTES};
+use super::arena::{Arena, WORD_BYTES, page_bytes};
 use super::expiry::Expiry;
 use super::item::Facts;
 use super::ledger::{Account, Ledger};
@@ -72,7 +72,7 @@ pub(super) struct Extent {
 impl Extent {
     /// Gives back the pages behind the first `words`; says whether there were any.
     pub(super) fn trim(&mut self, words: usize, ground: &Ground) -> bool {
-        let keep = (words * WORD_BYTES).next_multiple_of(PAGE_BYTES) as u64;
+        let keep = (words * WORD_BYTES).next_multiple_of(page_bytes()) as u64;
         if self.resident_bytes <= keep {
             return false;
         }
@@ -285,7 +285,7 @@ pub(super) fn reserve_up_to(
     ledger: &Ledger,
     force: bool,
 ) -> bool {
-    debug_assert!(step_bytes.is_multiple_of(PAGE_BYTES));
+    debug_assert!(step_bytes.is_multiple_of(page_bytes()));
     let need = (words * WORD_BYTES) as u64;
     if need <= extent.resident_bytes {
         return true;
@@ -307,41 +307,41 @@ mod tests {
 
     #[test]
     fn numbers_come_back_and_neighbours_grow_together() {
-        let arena = Arena::reserve(64 * PAGE_BYTES).unwrap();
+        let arena = Arena::reserve(64 * page_bytes()).unwrap();
         let ledger = Ledger::new(u64::MAX);
-        let pool = Pool::new(0, PAGE_BYTES, 64);
+        let pool = Pool::new(0, page_bytes(), 64);
         let mut extents: Vec<_> = (0..3).map(|_| pool.take(1).unwrap()).collect();
         extents.push(pool.take(60).unwrap());
         assert_eq!(pool.take(1), None, "all 63 numbers are out");
         for extent in &mut extents {
-            assert!(reserve_up_to(extent, 1, PAGE_BYTES, PAGE_BYTES, &ledger, false));
+            assert!(reserve_up_to(extent, 1, page_bytes(), page_bytes(), &ledger, false));
         }
         for extent in extents {
             pool.put_back(extent);
         }
         assert!(pool.hot_bytes() > 0);
-        while pool.cool(&arena, &ledger, 0, 16 << 10).is_some() {}
+        while pool.cool(&arena, &ledger, 0, page_bytes() as u64).is_some() {}
         assert_eq!((ledger.total(), pool.hot_bytes()), (0, 0));
         assert_eq!(pool.take(63).map(|extent| extent.id), Some(1), "one run again");
     }
 
     #[test]
     fn pages_are_reserved_before_they_are_touched_and_never_beyond_the_segment() {
-        let ledger = Ledger::new(8 * PAGE_BYTES as u64);
+        let ledger = Ledger::new(8 * page_bytes() as u64);
         let mut extent = Extent { id: 1, units: 1, resident_bytes: 0 };
-        assert!(reserve_up_to(&mut extent, 1, 6 * PAGE_BYTES, 4 * PAGE_BYTES, &ledger, false));
-        assert_eq!(extent.resident_bytes, 4 * PAGE_BYTES as u64);
+        assert!(reserve_up_to(&mut extent, 1, 6 * page_bytes(), 4 * page_bytes(), &ledger, false));
+        assert_eq!(extent.resident_bytes, 4 * page_bytes() as u64);
         assert!(reserve_up_to(
             &mut extent,
-            5 * PAGE_BYTES / WORD_BYTES,
-            6 * PAGE_BYTES,
-            4 * PAGE_BYTES,
+            5 * page_bytes() / WORD_BYTES,
+            6 * page_bytes(),
+            4 * page_bytes(),
             &ledger,
             false
         ));
-        assert_eq!(ledger.total(), 6 * PAGE_BYTES as u64);
+        assert_eq!(ledger.total(), 6 * page_bytes() as u64);
         let mut next = Extent { id: 2, units: 1, resident_bytes: 0 };
-        assert!(!reserve_up_to(&mut next, 1, 6 * PAGE_BYTES, 4 * PAGE_BYTES, &ledger, false));
+        assert!(!reserve_up_to(&mut next, 1, 6 * page_bytes(), 4 * page_bytes(), &ledger, false));
         assert_eq!(next.resident_bytes, 0);
     }
 }

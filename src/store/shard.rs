@@ -254,7 +254,7 @@ impl Shard {
     pub(super) fn new(ground: &Ground, number: u32, first_version: u64) -> Self {
         let bank = number as usize * BANKS;
         let index = Index { base: bank * ground.bank_words, buckets: super::index::MIN_BUCKETS };
-        ground.ledger.force(Account::Index, index.bytes());
+        ground.ledger.force(Account::Index, index.resident_bytes());
         let map = Map { shard: number, generation: 0, index, voids: std::sync::Arc::from([]) };
         let mut banks = [Bank::Clean; BANKS];
         banks[0] = Bank::InUse;
