@@ -41,7 +41,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "page", "proto", "receipts", "regimes", "sources", "spans", "store", "traffic",
         ],
     ),
-    ("cli", &["config", "k8s", "logging", "memory", "proto", "server", "store", "units"]),
+    ("cli", &["cleaner", "clock", "config", "k8s", "logging", "memory", "proto", "server", "store", "units"]),
 ];
 
 fn sources(path: &Path, into: &mut Vec<(String, String)>) {

@@ -36,15 +36,26 @@ impl Latency {
     }
 
     pub(super) fn percentiles(&self) -> Percentiles {
-        let micros = |quantile| self.0.value_at_quantile(quantile) as f64 / 1000.0;
         Percentiles {
             samples: self.0.len(),
-            p50: micros(0.5),
-            p99: micros(0.99),
-            p999: micros(0.999),
+            p50: self.micros_at(0.5),
+            p99: self.micros_at(0.99),
+            p999: self.micros_at(0.999),
             max: self.0.max() as f64 / 1000.0,
         }
     }
+
+    /// What this share of the calls stayed within, in microseconds.
+    pub(super) fn micros_at(&self, quantile: f64) -> f64 {
+        self.0.value_at_quantile(quantile) as f64 / 1000.0
+    }
+}
+
+/// The middle one of some figures; of an even number the upper of the two in the middle. 0 for none.
+pub(super) fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
+    let mut figures: Vec<_> = figures.into_iter().collect();
+    figures.sort_unstable_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or_default()
 }
 
 impl Percentiles {
@@ -86,6 +97,11 @@ mod tests {
         assert!((percentiles.p50 - 500.0).abs() < 2.0 && (percentiles.p99 - 990.0).abs() < 2.0, "{percentiles}");
         assert_eq!((percentiles.samples, percentiles.max.round()), (1000, 1000.0));
         assert_eq!(Latency::default().percentiles().p999, 0.0);
+    }
+
+    #[test]
+    fn a_median_is_the_middle_figure() {
+        assert_eq!((median([3.0, 1.0, 2.0]), median([1.0, 2.0]), median([])), (2.0, 2.0, 0.0));
     }
 
     #[test]

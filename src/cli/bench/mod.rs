@@ -5,6 +5,9 @@
 //!   serve     calls per second and what each costs the server    process, latency, workload, wire
 //!   trace     misses on recorded requests, beside FIFO and LRU   trace
 //!   storm     more writes than a server can take                 storm
+//!   overwrite items that fit, overwritten at random              engine, overwrite
+//!   expire    how long expired items stay in memory              engine, expire
+//!   stall     readers off their core, a cleaner beside writers   engine, latency, stall
 //!   map       a map in a process of its own, as a peer           map
 //! ```
 //!
@@ -13,11 +16,15 @@
 //! B3. Every run is bounded in time, and says what it is doing on standard error.
 
 mod connection;
+mod engine;
+mod expire;
 mod latency;
 mod map;
+mod overwrite;
 mod process;
 mod reclaim;
 mod serve;
+mod stall;
 mod storm;
 mod trace;
 mod watch;
@@ -39,6 +46,12 @@ pub(crate) enum BenchCommand {
     Trace(trace::TraceArgs),
     /// Write as fast as a server takes it, beside clients that do not read and thousands of calls at once.
     Storm(storm::StormArgs),
+    /// Overwrite items that fit, and count those that are evicted.
+    Overwrite(overwrite::OverwriteArgs),
+    /// Let items expire, and measure how long their memory stays.
+    Expire(expire::ExpireArgs),
+    /// Measure what readers off their core and a cleaner at work cost writers.
+    Stall(stall::StallArgs),
     /// Answer out of a map: a peer of the other benchmarks.
     #[command(hide = true)]
     Map(map::MapArgs),
@@ -50,6 +63,9 @@ pub(super) fn run(command: BenchCommand) -> Outcome {
         BenchCommand::Serve(args) => serve::run(args),
         BenchCommand::Trace(args) => trace::run(args),
         BenchCommand::Storm(args) => storm::run(args),
+        BenchCommand::Overwrite(args) => overwrite::run(args),
+        BenchCommand::Expire(args) => expire::run(args),
+        BenchCommand::Stall(args) => stall::run(args),
         BenchCommand::Map(args) => map::run(args),
     }
 }

@@ -152,6 +152,17 @@ pub(super) fn rss_bytes(pid: u32) -> Result<u64, String> {
     Ok(pages * rustix::param::page_size() as u64)
 }
 
+/// CPU time of the threads of this process that have this name, so far.
+pub(super) fn cpu_of_thread(name: &str) -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let nanos = tasks.filter_map(|task| {
+        let read = |file: &str| std::fs::read_to_string(task.path().join(file)).ok();
+        let line = read("schedstat").filter(|_| read("comm").is_some_and(|comm| comm.trim_end() == name))?;
+        line.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanos.sum())
+}
+
 /// How a server is started: with how much memory, and whether bound to the first core.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
@@ -378,5 +389,14 @@ mod tests {
     fn this_process_can_be_observed_and_an_absent_one_is_named() {
         assert!(rss_bytes(std::process::id()).unwrap() > 1 << 20);
         assert!(rss_bytes(u32::MAX).unwrap_err().contains("4294967295"));
+    }
+
+    #[test]
+    fn cpu_time_is_that_of_the_named_thread() {
+        let busy = std::thread::Builder::new()
+            .name("busy-for-a-test".to_owned())
+            .spawn(|| while cpu_of_thread("busy-for-a-test") < Duration::from_millis(5) {});
+        busy.unwrap().join().unwrap();
+        assert_eq!(cpu_of_thread("no such thread"), Duration::ZERO);
     }
 }

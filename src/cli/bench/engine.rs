@@ -1,0 +1,307 @@
+//! The engine in this process, for benchmarks that need no server: a store, its cleaner, and a writer.
+//!
+//! ```text
+//!   budget ──► rules of the governor, each 100 ms ──order──► cleaner ──► store ◄── writer
+//! ```
+//! G1. The rules are the server's (`memory::decide`) with its default settings. Only the reading differs: the budget is
+//!     given, because this process also holds the benchmark.
+//! G2. Times are real: the cleaner waits and rests in real time, so a clock that runs faster would lend it less time
+//!     than a server does.
+
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::process::pause;
+use super::workload::{key, mix};
+use crate::cleaner::{Cleaner, Outside};
+use crate::clock::Clock;
+use crate::config::Tuning;
+use crate::memory::Marks;
+use crate::memory::decide::{Sample, Standing, decide};
+use crate::store::{Attributes, Condition, Error, Key, Lookup, Options, Stats, Store, Use};
+use crate::units::ByteSize;
+
+/// The size of a key, in bytes.
+pub(super) const KEY_BYTES: u64 = 16;
+/// The largest value that a [`Writer`] draws, in bytes.
+const LARGEST_BYTES: usize = 64 << 10;
+
+/// Makes a store as a server does.
+pub(super) fn store(capacity_bytes: u64, seed: u64) -> Result<Arc<Store>, String> {
+    let options = Options { seed: [mix(seed), mix(!seed)], ..Options::new(capacity_bytes) };
+    Store::new(options).map(Arc::new).map_err(|error| format!("cannot make a store: {error}"))
+}
+
+/// Starts a cleaner with the server's pacing.
+pub(super) fn cleaner(store: &Arc<Store>, clock: &Clock) -> Result<Cleaner, String> {
+    let cleaner = Cleaner::spawn(store.clone(), clock.clone(), Tuning::default().pacing(), Outside::default);
+    cleaner.map_err(|error| format!("cannot start the cleaner: {error}"))
+}
+
+/// A store with its cleaner and the rules of the governor; both threads end with this value.
+pub(super) struct Governed {
+    cleaner: Cleaner,
+    stopping: Arc<AtomicBool>,
+    governor: Option<JoinHandle<()>>,
+}
+
+impl Governed {
+    /// Governs a store; its capacity is the budget.
+    pub(super) fn start(store: &Arc<Store>, clock: &Clock) -> Result<Self, String> {
+        let cleaner = cleaner(store, clock)?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let governor = {
+            let (store, cleaner, clock, stopping) = (store.clone(), cleaner.clone(), clock.clone(), stopping.clone());
+            std::thread::spawn(move || govern(&store, &cleaner, &clock, &stopping))
+        };
+        Ok(Self { cleaner, stopping, governor: Some(governor) })
+    }
+}
+
+impl Drop for Governed {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        if let Some(governor) = self.governor.take() {
+            governor.thread().unpark();
+            let _ = governor.join(); // it only fails if it panicked, and then says so itself
+        }
+        self.cleaner.stop();
+    }
+}
+
+fn govern(store: &Store, cleaner: &Cleaner, clock: &Clock, stopping: &AtomicBool) {
+    let setting = Tuning::default().setting();
+    // The whole limit is the budget: the memory beside the engine is not counted, so none is reserved for it.
+    let marks = Marks { reserve_percent: 0, reserve_bytes: 0, ..setting.marks };
+    let limit_bytes = store.ledger().capacity();
+    let mut standing = Standing::default();
+    while !stopping.load(Ordering::Relaxed) {
+        let before = standing.order;
+        standing = decide(sample(store, clock.now_ms(), limit_bytes), &standing, &marks);
+        store.ledger().set_capacity(standing.budget_bytes);
+        if standing.order != before {
+            cleaner.obey(standing.order);
+        }
+        // As the server's governor, which reads more often while it evicts.
+        std::thread::park_timeout(if standing.regime.evicts() { setting.tick / 4 } else { setting.tick });
+    }
+}
+
+/// A reading as the server's governor makes it, of a process that holds nothing but the engine.
+fn sample(store: &Store, now_ms: u64, limit_bytes: u64) -> Sample {
+    let engine_bytes = store.ledger().total();
+    let Stats { item_bytes, dead_bytes, index_bytes, appended_bytes, buried_bytes, .. } = store.stats();
+    Sample {
+        now_ms,
+        limit_bytes,
+        used_bytes: engine_bytes,
+        engine_bytes,
+        live_bytes: item_bytes + index_bytes,
+        item_bytes,
+        dead_bytes,
+        changed_bytes: appended_bytes + buried_bytes,
+        ..Sample::default()
+    }
+}
+
+/// The least and the most bytes of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ValueBytes {
+    least: usize,
+    most: usize,
+}
+
+impl ValueBytes {
+    /// All values of one size.
+    pub(super) fn fixed(bytes: usize) -> Self {
+        Self { least: bytes, most: bytes }
+    }
+}
+
+impl FromStr for ValueBytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bounds = text.split_once('-').and_then(|(least, most)| Some((least.parse().ok()?, most.parse().ok()?)));
+        match bounds {
+            Some((least, most)) if 1 <= least && least <= most && most <= LARGEST_BYTES => Ok(Self { least, most }),
+            _ => Err(format!("must be LEAST-MOST within 1-{LARGEST_BYTES} bytes, such as 100-500")),
+        }
+    }
+}
+
+impl fmt::Display for ValueBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.least, self.most)
+    }
+}
+
+/// A parser of sizes between two bounds.
+pub(super) fn size_within(least: u64, most: u64) -> impl Fn(&str) -> Result<ByteSize, String> + Clone {
+    move |text| match text.parse::<ByteSize>()? {
+        ByteSize(bytes) if !(least..=most).contains(&bytes) => {
+            Err(format!("{text} must be {} to {}", ByteSize(least), ByteSize(most)))
+        }
+        size => Ok(size),
+    }
+}
+
+/// Stores numbered items with values of random sizes.
+pub(super) struct Writer {
+    store: Arc<Store>,
+    clock: Clock,
+    pub(super) random: fastrand::Rng,
+    values: ValueBytes,
+    noise: Vec<u8>,
+    /// Keys and values stored, in bytes.
+    pub(super) stored_bytes: u64,
+    /// Sets that were carried out.
+    pub(super) stored: u64,
+    /// Sets that were refused for want of room.
+    pub(super) refused: u64,
+}
+
+impl Writer {
+    pub(super) fn new(store: &Arc<Store>, clock: &Clock, values: ValueBytes, seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut noise = vec![0; values.most];
+        random.fill(&mut noise);
+        let (store, clock) = (store.clone(), clock.clone());
+        Self { store, clock, random, values, noise, stored_bytes: 0, stored: 0, refused: 0 }
+    }
+
+    /// Stores item `n` with a value of a new size; `deadline_ms` 0: it never expires.
+    pub(super) fn set(&mut self, n: u64, deadline_ms: u64) -> Result<(), String> {
+        let len = self.random.usize(self.values.least..=self.values.most);
+        let name = key(n);
+        let attributes = Attributes { deadline_ms, ..Attributes::default() };
+        let now_ms = self.clock.now_ms();
+        match self.store.set(named(&name), &self.noise[..len], &attributes, Condition::Always, false, now_ms) {
+            Ok(_) => {
+                self.stored += 1;
+                self.stored_bytes += KEY_BYTES + len as u64;
+            }
+            Err(Error::NoSpace { .. }) => self.refused += 1,
+            Err(error) => return Err(error.to_string()),
+        }
+        Ok(())
+    }
+
+    /// Stores items from number 0 on until their bytes with headers and index reach `live_bytes`; returns how many there
+    /// are.
+    pub(super) fn fill(&mut self, live_bytes: u64) -> Result<u64, String> {
+        let live = |stats: &Stats| stats.item_bytes + stats.index_bytes;
+        for n in 0.. {
+            if n % 64 == 0 {
+                let stats = self.store.stats();
+                if stats.evictions + self.refused > 0 {
+                    let (reached, capacity) = (live(&stats) >> 20, self.store.ledger().capacity() >> 20);
+                    return Err(format!("the live items do not fit: {reached} MiB of {capacity} MiB are live"));
+                }
+                if live(&stats) >= live_bytes {
+                    return Ok(n);
+                }
+            }
+            self.set(n, 0)?;
+        }
+        unreachable!("the numbers do not end")
+    }
+}
+
+/// A key of the default namespace.
+pub(super) fn named(bytes: &[u8]) -> Key<'_> {
+    Key { namespace: 0, bytes }
+}
+
+/// Whether item `n` is in memory and has not expired at `now_ms`.
+pub(super) fn is_held(store: &Store, n: u64, now_ms: u64) -> Result<bool, String> {
+    let lookup = store.get(named(&key(n)), now_ms, Use::Peek).map_err(|error| error.to_string())?;
+    Ok(matches!(lookup, Lookup::Found(_)))
+}
+
+/// How many of the numbered items are gone.
+pub(super) fn lost(store: &Store, items: Range<u64>, now_ms: u64) -> Result<u64, String> {
+    let mut lost = 0;
+    for n in items {
+        lost += u64::from(!is_held(store, n, now_ms)?);
+    }
+    Ok(lost)
+}
+
+/// Spreads work evenly over time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    started: Instant,
+    per_second: f64,
+}
+
+impl Pace {
+    /// Starts now.
+    pub(super) fn new(per_second: f64) -> Self {
+        Self { started: Instant::now(), per_second }
+    }
+
+    /// When the unit after `done` units is due, from the start.
+    fn due(&self, done: u64) -> Duration {
+        Duration::from_secs_f64(done as f64 / self.per_second)
+    }
+
+    /// Waits until the unit after `done` units is due.
+    pub(super) fn wait(&self, done: u64) {
+        let early = self.due(done).saturating_sub(self.started.elapsed());
+        if !early.is_zero() {
+            pause(early);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_outside_of_their_bounds_are_refused_with_the_bounds() {
+        assert_eq!("100-500".parse(), Ok(ValueBytes { least: 100, most: 500 }));
+        for bad in ["", "100", "0-5", "500-100", "1-65537", "a-b"] {
+            assert!(bad.parse::<ValueBytes>().unwrap_err().contains("1-65536"), "{bad}");
+        }
+        let parse = size_within(16 << 20, 1 << 30);
+        assert_eq!(parse("16Mi"), Ok(ByteSize(16 << 20)));
+        assert_eq!(parse("2Gi").unwrap_err(), "2Gi must be 16Mi to 1Gi");
+        assert!(parse("much").unwrap_err().contains("is not a size"));
+    }
+
+    #[test]
+    fn a_pace_is_kept_from_its_start_on() {
+        let pace = Pace::new(1000.0);
+        assert_eq!([0, 1, 2500].map(|done| pace.due(done).as_millis()), [0, 1, 2500]);
+        pace.wait(5);
+        assert!(pace.started.elapsed() >= Duration::from_millis(5));
+    }
+
+    #[test]
+    fn a_governed_store_evicts_down_to_the_low_watermark_and_keeps_what_fits() {
+        let clock = Clock::monotonic();
+        let store = store(16 << 20, 1).unwrap();
+        let mut writer = Writer::new(&store, &clock, "100-500".parse().unwrap(), 1);
+        let items = writer.fill(8 << 20).unwrap();
+        assert_eq!(lost(&store, 0..items, clock.now_ms()), Ok(0));
+        let governed = Governed::start(&store, &clock).unwrap();
+        for n in items..items * 2 {
+            writer.set(n, 0).unwrap();
+        }
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while store.ledger().total() > (16 << 20) * 88 / 100 {
+            assert!(Instant::now() < deadline, "not within 30 s");
+            std::thread::yield_now();
+        }
+        drop(governed);
+        assert!(lost(&store, 0..items * 2, clock.now_ms()).unwrap() > 0);
+        assert!(Writer::new(&store, &clock, ValueBytes::fixed(100), 1).fill(u64::MAX).is_err(), "it ends");
+    }
+}
