@@ -2,10 +2,10 @@
 //!
 //! The memory controller belongs to one hierarchy. It is the one whose mount shows the limit's own file, in the process's
 //! group or an ancestor: what else is mounted, or named in /proc/self/cgroup, proves nothing. The limit that holds is the
-//! smallest of all ancestors that can be seen; where a mount does not show the process's group under its name (a
-//! namespace, a bind mount of the own group), that is the group at the mount point. What counts as used is what the kernel
-//! cannot take back: anonymous and shared memory, sockets and kernel memory, less the slab it can reclaim. Page cache
-//! never counts: the kernel drops it before it kills.
+//! smallest of all ancestors that can be seen, and is held against what is used in the group it stands at; where a mount
+//! does not show the process's group under its name (a namespace, a bind mount of the own group), that is the group at the
+//! mount point. What counts as used is what the kernel cannot take back: anonymous and shared memory, sockets and kernel
+//! memory, less the slab it can reclaim. Page cache never counts: the kernel drops it before it kills.
 
 use super::limit::LimitSource;
 use super::mounts::{self, Mount};
@@ -137,7 +137,7 @@ impl Cgroup {
 
     fn read_v2(&self) -> io::Result<Reading> {
         let own = self.own();
-        let stat = Fields::read(&own.join("memory.stat"))?;
+        let stat = Fields::read(&self.limiting()?.join("memory.stat"))?;
         let reclaimable = stat.get("slab_reclaimable");
         let events = Fields::read(&own.join("memory.events"))?;
         Ok(Reading {
@@ -157,18 +157,18 @@ impl Cgroup {
             },
             pressure: pressure(&own.join("memory.pressure")),
             swap_bytes: number(&own.join("memory.swap.current"))?.unwrap_or(0),
-            huge_bytes: stat.get("anon_thp"),
+            huge_bytes: Fields::read(&own.join("memory.stat"))?.get("anon_thp"),
         })
     }
 
     fn read_v1(&self) -> io::Result<Reading> {
-        let own = self.own();
-        let stat = Fields::read(&own.join("memory.stat"))?;
+        let (own, limiting) = (self.own(), self.limiting()?);
+        let stat = Fields::read(&limiting.join("memory.stat"))?;
         // The kernel's own minimum over the hierarchy, and ours for trees where it is missing.
         let hierarchical = Some(stat.get("hierarchical_memory_limit")).filter(|limit| *limit > 0 && *limit < NO_LIMIT);
         let limit = self.smallest("memory.limit_in_bytes")?.filter(|limit| *limit < NO_LIMIT);
         let smallest = limit.into_iter().chain(hierarchical).min();
-        let kernel = number(&own.join("memory.kmem.usage_in_bytes"))?.unwrap_or(0);
+        let kernel = number(&limiting.join("memory.kmem.usage_in_bytes"))?.unwrap_or(0);
         let or = |total: u64, own: u64| if total > 0 { total } else { own };
         let anonymous = or(stat.get("total_rss"), stat.get("rss"));
         let shared = or(stat.get("total_shmem"), stat.get("shmem"));
@@ -189,6 +189,21 @@ impl Cgroup {
     /// The nearest group that is accounted for: a group without the controller is charged to its ancestor.
     fn own(&self) -> &Path {
         self.groups.iter().find(|group| group.join("memory.stat").exists()).unwrap_or(&self.groups[0])
+    }
+
+    /// The group whose limit is the smallest: what is used there counts against it, that of other groups below it too. The
+    /// process's own without a limit.
+    fn limiting(&self) -> io::Result<&Path> {
+        let mut smallest = (NO_LIMIT, self.own());
+        for group in self.groups.iter().filter(|group| group.join("memory.stat").exists()) {
+            for file in self.version.limits() {
+                let limit = number(&group.join(file))?.unwrap_or(NO_LIMIT);
+                if limit < smallest.0 {
+                    smallest = (limit, group);
+                }
+            }
+        }
+        Ok(smallest.1)
     }
 
     /// The smallest number that a file holds in any of the groups.
@@ -552,6 +567,27 @@ mod tests {
             huge_bytes: 64,
         };
         assert_eq!(tree.read(), Some(expected), "page cache (5000) does not count");
+    }
+
+    #[test]
+    fn the_limit_of_an_ancestor_is_held_against_what_all_below_it_use() {
+        let v2 = [
+            ("pod/ebb/memory.max", "max\n"),
+            ("pod/ebb/memory.stat", "anon 100\n"),
+            ("pod/memory.max", "1000\n"),
+            ("pod/memory.stat", "anon 700\nfile 5000\n"),
+            ("memory.stat", "anon 9000\n"),
+        ];
+        let found = Tree::new("0::/pod/ebb\n", &v2).read().unwrap();
+        assert_eq!((found.limit, found.used), (Some((1000, LimitSource::MemoryMax)), Some(700)));
+        let v1 = [
+            ("memory/pod/ebb/memory.limit_in_bytes", "2000\n"),
+            ("memory/pod/ebb/memory.stat", "total_rss 100\nhierarchical_memory_limit 1000\n"),
+            ("memory/pod/memory.limit_in_bytes", "1000\n"),
+            ("memory/pod/memory.stat", "rss 1\ntotal_rss 700\nhierarchical_memory_limit 1000\n"),
+        ];
+        let found = Tree::new("4:memory:/pod/ebb\n", &v1).read().unwrap();
+        assert_eq!((found.limit, found.used), (Some((1000, LimitSource::LimitInBytes)), Some(700)));
     }
 
     #[test]

@@ -252,7 +252,7 @@ fn act(sample: Sample, before: &Standing, marks: &Marks, store: &Store, cleaner:
 
 /// Reads the limits once: for the size of the store at the start.
 pub fn sample_limits(limits: &Limits, setting: &Setting) -> Snapshot {
-    Sampler::new(limits.clone()).limits(setting).0
+    Sampler::new(limits.clone()).limits(setting, 0).0
 }
 
 /// What the files say, the process's own aside.
@@ -301,6 +301,28 @@ impl<T: PartialEq + Copy> Settled<T> {
     }
 }
 
+/// For how long a limit that cannot be found any more is still obeyed, in milliseconds: files vanish for a moment when
+/// they are replaced, and to take the next limit for that long would evict what fits.
+const LASTS_MS: u64 = 5_000;
+
+/// A limit that does not end because it cannot be found for a moment.
+#[derive(Debug, Default)]
+struct Lasting<T> {
+    /// The last that was found, and when.
+    found: Option<(T, u64)>,
+}
+
+impl<T: Copy> Lasting<T> {
+    /// The limit that counts after a reading.
+    fn read(&mut self, now: Option<T>, now_ms: u64) -> Option<T> {
+        if let Some(limit) = now {
+            self.found = Some((limit, now_ms));
+        }
+        self.found = self.found.filter(|(_, at)| now_ms.saturating_sub(*at) < LASTS_MS);
+        self.found.map(|(limit, _)| limit)
+    }
+}
+
 /// Reads everything.
 struct Sampler {
     limits: Limits,
@@ -309,7 +331,14 @@ struct Sampler {
     last: Files,
     limit: Settled<Option<u64>>,
     request: Settled<Option<u64>>,
+    lasting: LastingLimits,
     node_is_short: bool,
+}
+
+#[derive(Debug, Default)]
+struct LastingLimits {
+    enforced: Lasting<(u64, LimitSource)>,
+    file: Lasting<u64>,
 }
 
 impl Sampler {
@@ -317,14 +346,26 @@ impl Sampler {
         let cgroup = Cgroup::find(&limits.cgroup);
         let last = Files::read(&limits, cgroup.as_ref()).unwrap_or_default();
         let (limit, request) = (Settled::new(last.limit), Settled::new(last.request));
-        Self { limits, cgroup, process: Process::own(), last, limit, request, node_is_short: false }
+        Self {
+            limits,
+            cgroup,
+            process: Process::own(),
+            last,
+            limit,
+            request,
+            lasting: LastingLimits::default(),
+            node_is_short: false,
+        }
     }
 
-    fn limits(&mut self, setting: &Setting) -> (Snapshot, Reading) {
+    fn limits(&mut self, setting: &Setting, now_ms: u64) -> (Snapshot, Reading) {
         match Files::read(&self.limits, self.cgroup.as_ref()) {
             Ok(now) => {
                 let (limit, request) = (self.limit.read(now.limit), self.request.read(now.request));
-                self.last = Files { limit, request, ..now };
+                let lasting = &mut self.lasting;
+                let cgroup = Reading { limit: lasting.enforced.read(now.cgroup.limit, now_ms), ..now.cgroup };
+                let limit = lasting.file.read(limit, now_ms);
+                self.last = Files { limit, request, cgroup, ..now };
             }
             // A limit does not end because it cannot be seen; what was used then says nothing about now.
             Err(_) => self.last.cgroup.used = None,
@@ -363,7 +404,7 @@ impl Sampler {
         // Before the usage: what callers write between the two readings must not look like memory that the process has
         // no use for.
         let engine_bytes = store.ledger().total();
-        let (snapshot, reading) = self.limits(setting);
+        let (snapshot, reading) = self.limits(setting, now_ms);
         let rss_bytes = self.process.rss_bytes();
         // A limit that only the configuration knows is held against this process alone; a container's usage may hold
         // others, whose share is not ours to give back.
@@ -434,8 +475,8 @@ mod tests {
 
     /// What holds once two readings have found the same.
     fn settled(sampler: &mut Sampler, setting: &Setting) -> Snapshot {
-        sampler.limits(setting);
-        sampler.limits(setting).0
+        sampler.limits(setting, 0);
+        sampler.limits(setting, 0).0
     }
 
     fn limit(sampler: &mut Sampler, setting: &Setting) -> (u64, &'static str) {
@@ -471,7 +512,7 @@ mod tests {
         let expected = (128, LimitSource::LimitFile, true);
         assert_eq!((found.limit_bytes / MIB, found.limit_source, found.shrink_pending), expected);
         pod.write("memory.max", "134217728\n");
-        assert!(!sampler.limits(&setting(false)).0.shrink_pending, "the kubelet has done it");
+        assert!(!sampler.limits(&setting(false), 0).0.shrink_pending, "the kubelet has done it");
     }
 
     #[test]
@@ -479,7 +520,7 @@ mod tests {
         let pod = Pod::new();
         pod.write("memory.max", "max\n").write("memory-limit", &(3900 * MIB).to_string());
         let mut sampler = pod.sampler();
-        let (found, _) = sampler.limits(&setting(false));
+        let (found, _) = sampler.limits(&setting(false), 0);
         assert!(found.is_default_limit(), "{found:?}");
         pod.write("memory-limit", &(512 * MIB).to_string());
         assert_eq!(limit(&mut sampler, &setting(false)), (512, "limit file"));
@@ -516,7 +557,7 @@ mod tests {
         let pod = Pod::new();
         pod.write("memory-limit", "134217728");
         let mut sampler = pod.sampler();
-        let now = |sampler: &mut Sampler| sampler.limits(&setting(false)).0.limit_bytes / MIB;
+        let now = |sampler: &mut Sampler| sampler.limits(&setting(false), 0).0.limit_bytes / MIB;
         for half in ["", "13421", "1342177"] {
             pod.write("memory-limit", half);
             assert_eq!(now(&mut sampler), 128, "{half:?}");
@@ -525,5 +566,25 @@ mod tests {
         }
         pod.write("memory-limit", "67108864");
         assert_eq!((now(&mut sampler), now(&mut sampler)), (128, 64), "two readings agree");
+    }
+
+    #[test]
+    fn a_limit_that_cannot_be_found_for_a_moment_holds() {
+        let pod = Pod::new();
+        pod.write("memory-limit", "134217728");
+        let mut sampler = pod.sampler();
+        let now = |sampler: &mut Sampler, now_ms| {
+            let found = sampler.limits(&setting(false), now_ms).0;
+            (found.limit_bytes / MIB, found.limit_source.name())
+        };
+        assert_eq!(now(&mut sampler, 100), (128, "limit file"));
+        fs::remove_file(pod.0.path().join("memory-limit")).unwrap();
+        for now_ms in [200, 300, 4_000, 5_000] {
+            assert_eq!(now(&mut sampler, now_ms), (128, "limit file"));
+        }
+        assert_eq!(now(&mut sampler, 5_100), (256, "cgroup memory.max"), "it is gone for good");
+        fs::remove_file(pod.0.path().join("memory.max")).unwrap();
+        assert_eq!(now(&mut sampler, 5_200), (256, "cgroup memory.max"));
+        assert_eq!(now(&mut sampler, 10_200), (64, "default_memory"));
     }
 }

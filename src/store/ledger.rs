@@ -177,8 +177,19 @@ impl Ledger {
 
     /// Keeps at least `bytes` for what is in flight.
     fn keep(&self, bytes: u64) {
-        let kept = self.in_flight_kept.fetch_max(bytes, Ordering::AcqRel);
-        self.total.fetch_add(bytes.saturating_sub(kept), Ordering::Relaxed);
+        loop {
+            let kept = self.in_flight_kept();
+            let more = bytes.saturating_sub(kept);
+            // The sum first: whoever lets go of what is kept takes it off a sum that holds it.
+            self.total.fetch_add(more, Ordering::Relaxed);
+            // An exchange even where nothing changes: `let_go` goes by its order.
+            let exchanged =
+                self.in_flight_kept.compare_exchange(kept, kept + more, Ordering::AcqRel, Ordering::Relaxed);
+            if exchanged.is_ok() {
+                return;
+            }
+            self.total.fetch_sub(more, Ordering::Relaxed);
+        }
     }
 
     /// Gives back what was reserved.

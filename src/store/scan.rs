@@ -10,7 +10,6 @@ use super::shard::Locked;
 use super::slot::{Location, Place};
 use super::types::{Cursor, Entry, Key, Page};
 use super::{Store, item::MAX_ITEM_WORDS};
-use bytes::Bytes;
 
 /// Keys that one call looks at before it returns what it has, be it nothing.
 const MAX_VISITS: usize = 1_024;
@@ -142,11 +141,8 @@ impl Locked<'_> {
         }
         let hash = self.ground.hasher.hash(Key { namespace, bytes: &key });
         let (found, stale) = self.find_servable(Key { namespace, bytes: &key }, hash, wanted.now_ms).ok()?;
-        let mut item = self.item(&found, stale);
-        let value_bytes = item.value.len();
-        if !wanted.with_values {
-            item.value = Bytes::new();
-        }
+        let item = if wanted.with_values { self.item(&found, stale) } else { found.without_value(stale) };
+        let value_bytes = found.header.value_len();
         Some(Entry { namespace, key: key.into(), item, value_bytes })
     }
 }

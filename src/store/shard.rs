@@ -451,6 +451,13 @@ pub(super) struct Found {
     pub(super) facts: Facts,
 }
 
+impl Found {
+    /// The item, but for its value.
+    pub(super) fn without_value(&self, marked_stale: bool) -> Item {
+        item(bytes::Bytes::new(), self.facts, marked_stale)
+    }
+}
+
 impl Locked<'_> {
     /// The item of a key, whether it may be served or not.
     pub(super) fn find(&self, key: Key<'_>, hash: Hash) -> Option<Found> {
