@@ -45,13 +45,17 @@ impl Locked<'_> {
         Error::NoSpace { need, used: ledger.total(), capacity: ledger.capacity() }
     }
 
-    /// Cleans one segment from beginning to end; `false` when there is none to clean.
+    /// Gives up what is dead, or else cleans one segment from beginning to end; `false` when there is nothing to clean.
     pub(super) fn clean_one_now(&mut self, way: Way, now_ms: u64) -> bool {
+        let mut tally = Tally::default();
         if self.writer.job.is_none() {
+            if self.retire_dead(true, &mut tally) {
+                return true;
+            }
             let Some((id, purpose)) = self.choose_victim(way, now_ms) else { return false };
             self.begin_job(id, purpose);
         }
-        self.work(now_ms, &mut Tally::default(), &mut || false);
+        self.work(now_ms, &mut tally, &mut || false);
         self.reclaim();
         true
     }

@@ -108,13 +108,7 @@ impl Locked<'_> {
 
     fn begin_something(&mut self, task: Task, now_ms: u64, tally: &mut Tally) -> bool {
         self.count_expired(now_ms);
-        let dead = |segment: &super::segment::Segment| segment.live_items == 0 && segment.tail_words > 0;
-        let sealed_or = |open: bool, segment: &super::segment::Segment| open || segment.sealed;
-        let segments = self.writer.segments.values();
-        let empty: Vec<u32> =
-            segments.filter(|s| dead(s) && sealed_or(task.thorough, s)).map(|s| s.extent.id).collect();
-        if !empty.is_empty() {
-            self.retire_segments(&empty, tally);
+        if self.retire_dead(task.thorough, tally) {
             return true;
         }
         if let Some(id) = self.next_to_sweep() {
@@ -143,9 +137,22 @@ impl Locked<'_> {
         self.shrink_index(busy) || (self.trim_open_segments() && !task.has_end())
     }
 
-    /// A segment in which items have expired that must go by now.
+    /// Gives up all segments without a live item, open ones too if asked; says whether there was any.
+    pub(super) fn retire_dead(&mut self, open_too: bool, tally: &mut Tally) -> bool {
+        let is_dead = |segment: &&super::segment::Segment| {
+            segment.live_items == 0 && segment.tail_words > 0 && (open_too || segment.sealed)
+        };
+        let dead: Vec<u32> = self.writer.segments.values().filter(is_dead).map(|segment| segment.extent.id).collect();
+        if !dead.is_empty() {
+            self.retire_segments(&dead, tally);
+        }
+        !dead.is_empty()
+    }
+
+    /// The segment in which items have expired that must go by now, for the longest time.
     pub(super) fn due(&self, now_ms: u64) -> Option<u32> {
-        self.writer.segments.values().find(|segment| segment.due_ms <= now_ms).map(|segment| segment.extent.id)
+        let due = self.writer.segments.values().filter(|segment| segment.due_ms <= now_ms);
+        due.min_by_key(|segment| segment.due_ms).map(|segment| segment.extent.id)
     }
 
     /// Brings up to date what is known of expired bytes.

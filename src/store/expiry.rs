@@ -9,11 +9,11 @@ pub(super) fn octave(deadline_ms: u64, now_ms: u64) -> u8 {
     deadline_ms.saturating_sub(now_ms).max(1).ilog2() as u8
 }
 
-/// How long after the first deadline of an octave it is looked through, in milliseconds: a twelfth of the shortest time
+/// How long after the first deadline of an octave it is looked through, in milliseconds: a sixteenth of the shortest time
 /// to live in it, so that with the cleaner's own delay an item is gone within an eighth, or within two seconds.
 fn patience_ms(octave: u8) -> u64 {
-    const SHORTEST_MS: u64 = 1_000;
-    ((1_u64 << octave) / 12).max(SHORTEST_MS)
+    const SHORTEST_MS: u64 = 500;
+    ((1_u64 << octave) / 16).max(SHORTEST_MS)
 }
 
 /// What is known of an octave.
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn what_lives_long_does_not_hold_up_what_lives_briefly() {
         let expiry = expiry(&[(990, 10_000), (10, 30 * DAY_MS)]);
-        assert_eq!(expiry.due_ms(), 11_000 + 1_000);
+        assert_eq!(expiry.due_ms(), 11_000 + 512);
         assert_eq!((expiry.expired_words(10_999), expiry.expired_words(11_000)), (0, 990));
     }
 
@@ -125,7 +125,7 @@ mod tests {
     fn an_item_is_looked_for_within_an_eighth_of_its_time_to_live_or_two_seconds() {
         for ttl_ms in [1, 500, 2_000, 16_000, 16_383, 16_384, 100_000, DAY_MS, 30 * DAY_MS] {
             let late = expiry(&[(1, ttl_ms)]).due_ms() - 1_000 - ttl_ms;
-            assert!(late <= 1_000.max(ttl_ms / 12), "{ttl_ms}: {late} ms late");
+            assert!(late <= 500.max(ttl_ms / 16), "{ttl_ms}: {late} ms late");
         }
     }
 
@@ -138,7 +138,7 @@ mod tests {
         expiry.forget_deadlines();
         assert_eq!((expiry.expired_words(u64::MAX), expiry.due_ms()), (50, u64::MAX));
         expiry.note(17_000, octave(16_000, 0));
-        assert_eq!((expiry.expired_words(16_999), expiry.due_ms()), (0, 18_000));
+        assert_eq!((expiry.expired_words(16_999), expiry.due_ms()), (0, 17_512));
     }
 
     #[test]

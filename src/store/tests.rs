@@ -607,3 +607,16 @@ fn an_index_that_grows_keeps_to_the_capacity() {
         }
     }
 }
+
+#[test]
+fn dead_large_values_go_before_anything_live() {
+    let store = Store::new(Options { shards: Some(1), ..options(8 << 20) }).unwrap();
+    let set = |name: &[u8], len: usize| {
+        store.set(key(name), &vec![1; len], &Attributes::default(), Condition::Always, false, 1).unwrap();
+    };
+    (0..5_000_u32).for_each(|i| set(&i.to_le_bytes(), 200));
+    for round in 0..200 {
+        set(b"large", 300_000 + round); // longer than before, so that it is written elsewhere
+    }
+    assert_eq!((store.stats().evictions, store.stats().entries), (0, 5_001));
+}
