@@ -1,0 +1,124 @@
+//! The driver: switches disturbances on and off at random, and in the end puts everything to rest.
+
+use crate::random::Random;
+use crate::world::{Mode, Room, World};
+use ebb::cleaner::{Order, Pacing, Reason, Run};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+pub(crate) struct Driver {
+    world: Arc<World>,
+    random: Random,
+    in_flight_bytes: u64,
+}
+
+impl Driver {
+    pub(crate) fn new(world: Arc<World>) -> Self {
+        let random = Random::of(world.seed, world.phase << 8 | 2);
+        Self { world, random, in_flight_bytes: 0 }
+    }
+
+    /// Disturbs for that long, unless somebody has failed.
+    pub(crate) fn run(&mut self, time: Duration, has_failed: impl Fn() -> bool) {
+        let end = Instant::now() + time;
+        while Instant::now() < end && !has_failed() {
+            self.disturb();
+            std::thread::park_timeout(Duration::from_millis(self.random.below(40)));
+        }
+    }
+
+    fn disturb(&mut self) {
+        let (world, random) = (self.world.clone(), &mut self.random);
+        match random.below(11) {
+            0 => world.slow_readers.store(random.one_in(2), Ordering::Relaxed),
+            1 => world.spinning.store(random.one_in(2), Ordering::Relaxed),
+            2 => {
+                let step_micros = random.pick(&[1, 20, 200, 2_000]);
+                world.cleaner.set_pacing(Pacing { step_micros, cpu_percent: random.pick(&[5, 50, 100]) });
+            }
+            3 => {
+                let order = self.order();
+                drop(self.ask(order));
+            }
+            4..7 => {
+                let order = self.order();
+                world.cleaner.obey(order);
+            }
+            7 => {
+                let mode = if random.one_in(2) { Mode::Mixed } else { random.pick(&Mode::ALL) };
+                world.set_mode(mode);
+            }
+            8 => self.change_capacity(),
+            9 => self.change_in_flight(),
+            _ => {
+                let (occupancy, logs) = (world.store.occupancy(), world.store.logs());
+                std::hint::black_box((occupancy, logs, world.store.namespaces_in_use()));
+                world.store.cool(random.index(4));
+                world.store.reclaim(random.index(world.store.shards()));
+            }
+        }
+    }
+
+    fn ask(&self, order: Order) -> Run {
+        self.world.cleaner.run(order)
+    }
+
+    fn order(&mut self) -> Order {
+        let random = &mut self.random;
+        let target_occupancy_percent = random.pick(&[0, 50, 80, 90, 97, 100]);
+        let (capacity, is_lossy) = (self.world.setup.capacity_bytes, self.world.setup.is_lossy());
+        let evict_to_bytes = (is_lossy && random.one_in(2)).then(|| capacity * random.between(40, 120) as u64 / 100);
+        Order { reason: random.pick(&Reason::ALL), target_occupancy_percent, evict_to_bytes }
+    }
+
+    fn change_capacity(&mut self) {
+        let setup = &self.world.setup;
+        let percent = match setup.room {
+            Room::Ample | Room::Unpaced | Room::Loose => self.random.between(100, 150),
+            Room::Tight => self.random.between(100, 110),
+            Room::Scarce => self.random.between(30, 250),
+        };
+        self.world.store.ledger().set_capacity(setup.capacity_bytes * percent as u64 / 100);
+    }
+
+    fn change_in_flight(&mut self) {
+        let ledger = self.world.store.ledger();
+        let more = self.random.below(1 + self.world.setup.in_flight_bytes - self.in_flight_bytes);
+        ledger.take_off(more);
+        self.in_flight_bytes += more;
+        let less = self.random.below(1 + self.in_flight_bytes);
+        ledger.land(less);
+        self.in_flight_bytes -= less;
+        ledger.let_go(self.random.below(500));
+        if self.world.setup.is_lossy() {
+            self.world.store.make_room(self.world.clock.now_ms());
+        }
+    }
+
+    /// Ends every disturbance, and lets the cleaner finish what it has begun.
+    pub(crate) fn rest(&mut self) {
+        let world = &self.world;
+        world.slow_readers.store(false, Ordering::Relaxed);
+        world.spinning.store(false, Ordering::Relaxed);
+        let ledger = world.store.ledger();
+        ledger.land(std::mem::take(&mut self.in_flight_bytes));
+        while ledger.in_flight_kept() > 0 {
+            ledger.let_go(500);
+        }
+        ledger.set_capacity(world.setup.ample_bytes());
+        world.cleaner.obey(Order::REST);
+        world.cleaner.set_pacing(Pacing { step_micros: 200, cpu_percent: 100 });
+        // What was asked for before, and may evict, comes first.
+        self.clean();
+    }
+
+    /// A requested run from its beginning to its end.
+    pub(crate) fn clean(&self) {
+        let run = self.ask(Order::compact(97));
+        while run.receipt().is_none() {
+            assert!(!crate::has_failed(), "the cleaner, or somebody else, has failed");
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+}

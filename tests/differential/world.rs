@@ -1,0 +1,335 @@
+//! What the threads of one phase share, and how a phase is drawn.
+
+use crate::defects::FULL_INDEX_DROPS_ITEMS;
+use crate::history::{Call, Register, Sight};
+use crate::random::Random;
+use crate::values::describe;
+use ebb::cleaner::{Cleaner, Order, Outside, Pacing, Run};
+use ebb::clock::Clock;
+use ebb::store::{MAX_KEY_BYTES, Options, Store};
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How much the capacity is for what is live, and what follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// 2.5 times. Writers wait while much of it is used, so that the cleaner keeps up whoever is preempted: nothing is
+    /// evicted.
+    Ample,
+    /// 2.5 times, and writers do not wait: nothing should be evicted. The present engine does: while dead runs of segments
+    /// are not found, or a preempted reader keeps what was freed, live items go. So it is drawn only when asked for.
+    Unpaced,
+    /// As before, at 1.3 times.
+    Tight,
+    /// 2.5 times, and writers do not wait; evictions are only counted.
+    Loose,
+    /// At times less than is live: items are evicted.
+    Scarce,
+}
+
+/// The options of a phase.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) room: Room,
+    pub(crate) shards: usize,
+    pub(crate) segment_bytes: usize,
+    pub(crate) writers: u32,
+    pub(crate) readers: usize,
+    pub(crate) spinners: usize,
+    pub(crate) keys_per_writer: usize,
+    /// What the items of one writer may take, in bytes of segments.
+    pub(crate) quota_bytes: usize,
+    /// Keys of each writer whose values have about 300 KB.
+    pub(crate) huge_keys: usize,
+    /// The longest of the other values.
+    pub(crate) largest_bytes: usize,
+    /// Values of up to 256 bytes in a hundred.
+    pub(crate) small_percent: u64,
+    /// Values with a deadline soon in a hundred.
+    pub(crate) expiring_percent: u64,
+    /// Deadlines in some hours, too. Where there is none, everything that has expired is found at the end.
+    pub(crate) has_far_deadlines: bool,
+    /// Bytes in flight never exceed this.
+    pub(crate) in_flight_bytes: u64,
+    pub(crate) capacity_bytes: u64,
+}
+
+impl Setup {
+    pub(crate) fn draw(random: &mut Random, with_tight: bool) -> Self {
+        let room = match random.below(6) {
+            0..3 => Room::Ample,
+            3 if with_tight => random.pick(&[Room::Unpaced, Room::Tight]),
+            3 => Room::Loose,
+            _ => Room::Scarce,
+        };
+        let shards = random.pick(&[1, 1, 2, 4]);
+        let segment_bytes = random.pick(&[4 << 10, 16 << 10, 64 << 10]);
+        let writers = random.between(1, MOST_WRITERS as usize) as u32;
+        let quota_bytes = random.between(1 << 20, 3 << 20);
+        let mut setup = Self {
+            room,
+            shards,
+            segment_bytes,
+            writers,
+            readers: random.between(1, 5),
+            spinners: random.index(4),
+            keys_per_writer: random.pick(&[20, 200, 1_000, 4_000]),
+            quota_bytes,
+            huge_keys: random.index(3),
+            largest_bytes: random.pick(&[600, 5_000, 40 << 10]),
+            small_percent: random.pick(&[20, 60, 95]),
+            expiring_percent: random.pick(&[0, 5, 30]),
+            has_far_deadlines: random.one_in(2),
+            in_flight_bytes: random.pick(&[0, 1 << 20]),
+            capacity_bytes: 0,
+        };
+        let live = setup.live_bytes();
+        setup.capacity_bytes = match setup.room {
+            Room::Ample | Room::Unpaced | Room::Loose => live * 5 / 2,
+            Room::Tight => live * 13 / 10,
+            Room::Scarce => live * random.between(3, 9) as u64 / 10,
+        } + setup.fixed_bytes();
+        setup
+    }
+
+    /// What the items of all writers may take.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        u64::from(self.writers) * self.quota_bytes as u64
+    }
+
+    /// What is used besides: two banks of the index, the open segments, bytes in flight.
+    fn fixed_bytes(&self) -> u64 {
+        let index = u64::from(self.writers) * self.keys_per_writer as u64 * 40 + self.shards as u64 * 16_384;
+        index + (self.shards * 4 * self.segment_bytes) as u64 + self.in_flight_bytes
+    }
+
+    /// A capacity under which nothing has to be evicted.
+    pub(crate) fn ample_bytes(&self) -> u64 {
+        self.live_bytes() * 4 + self.fixed_bytes()
+    }
+
+    /// Whether items may be evicted.
+    pub(crate) fn is_lossy(&self) -> bool {
+        matches!(self.room, Room::Scarce | Room::Loose)
+    }
+
+    /// What an item takes of segments: one that has its pages to itself takes whole pages, and up to a quarter of a
+    /// segment is left over by the others.
+    pub(crate) fn footprint(&self, name_len: usize, len: usize) -> usize {
+        let bytes = (8 + 4 * 8 + name_len + len).next_multiple_of(8);
+        if bytes > self.segment_bytes / 4 { bytes.next_multiple_of(4096) } else { bytes * 4 / 3 }
+    }
+}
+
+/// Writers of a phase.
+pub(crate) const MOST_WRITERS: u32 = 4;
+
+/// Address space for the segments that a preempted reader keeps from being used again, in bytes.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// What writers are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Every operation.
+    Mixed,
+    /// Delete whatever is there.
+    Delete,
+    /// Store small values under keys that have none.
+    Insert,
+}
+
+impl Mode {
+    pub(crate) const ALL: [Self; 3] = [Self::Mixed, Self::Delete, Self::Insert];
+}
+
+/// What is counted during a phase, for its report.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) operations: AtomicU64,
+    pub(crate) reads: AtomicU64,
+    pub(crate) misses: AtomicU64,
+    pub(crate) scans: AtomicU64,
+    /// Sights whose states were forgotten by the time they were judged.
+    pub(crate) forgotten: AtomicU64,
+    pub(crate) refusals: AtomicU64,
+    pub(crate) false_invalidations: AtomicU64,
+}
+
+/// Adds one.
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// What the threads of a phase share.
+pub(crate) struct World {
+    pub(crate) seed: u64,
+    pub(crate) phase: u64,
+    pub(crate) setup: Setup,
+    pub(crate) store: Arc<Store>,
+    pub(crate) cleaner: Cleaner,
+    pub(crate) clock: Clock,
+    /// Writer by writer: the huge ones first, then those that share a place.
+    pub(crate) registers: Vec<Register>,
+    numbers: HashMap<(u16, Box<[u8]>), usize>,
+    pub(crate) counts: Counts,
+    mode: AtomicU8,
+    /// The run that waiting writers have asked for.
+    relief: Mutex<Option<Run>>,
+    /// Readers read the huge values, one after the other.
+    pub(crate) slow_readers: AtomicBool,
+    pub(crate) spinning: AtomicBool,
+    pub(crate) writers_stop: AtomicBool,
+    pub(crate) readers_stop: AtomicBool,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, phase: u64, setup: Setup, hash_seed: [u64; 2], twins: &[Vec<Vec<u8>>]) -> Self {
+        let options = Options {
+            most_bytes: Some(setup.ample_bytes().max(MOST_BYTES)),
+            seed: hash_seed,
+            shards: Some(setup.shards),
+            segment_bytes: Some(setup.segment_bytes),
+            ..Options::new(setup.capacity_bytes)
+        };
+        let store = Arc::new(Store::new(options).expect("address space for a store"));
+        let clock = Clock::monotonic();
+        let pacing = Pacing { step_micros: 50, cpu_percent: 100 };
+        let cleaner = Cleaner::spawn(store.clone(), clock.clone(), pacing, Outside::default).expect("a thread");
+        let registers = registers(&setup, twins, &mut Random::of(seed, phase << 8 | 1));
+        let numbers = registers
+            .iter()
+            .enumerate()
+            .map(|(at, key)| ((key.namespace, key.name.clone()), at))
+            .collect::<HashMap<_, _>>();
+        assert_eq!(numbers.len(), registers.len(), "a name stands for one key");
+        Self {
+            seed,
+            phase,
+            setup,
+            store,
+            cleaner,
+            clock,
+            registers,
+            numbers,
+            counts: Counts::default(),
+            mode: AtomicU8::new(0),
+            relief: Mutex::new(None),
+            slow_readers: AtomicBool::new(false),
+            spinning: AtomicBool::new(false),
+            writers_stop: AtomicBool::new(false),
+            readers_stop: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether any miss is explained.
+    pub(crate) fn is_lossy(&self) -> bool {
+        self.setup.is_lossy() || self.has_dropped()
+    }
+
+    fn has_dropped(&self) -> bool {
+        FULL_INDEX_DROPS_ITEMS && self.setup.room == Room::Ample && self.store.stats().evictions > 0
+    }
+
+    /// What a call that was given `now_ms`, and has just been answered, may have seen.
+    pub(crate) fn call(&self, now_ms: u64) -> Call {
+        Call { now_ms, after_ms: self.clock.now_ms(), lossy: self.is_lossy() }
+    }
+
+    /// Where nothing is to be evicted, waits until enough is free for every writer's next operation.
+    pub(crate) fn wait_for_room(&self) {
+        while self.setup.room == Room::Ample
+            && self.store.ledger().total() > self.setup.capacity_bytes * 6 / 10
+            && !self.writers_stop.load(Ordering::Relaxed)
+        {
+            let mut relief = self.relief.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            if relief.as_ref().is_none_or(|run| run.receipt().is_some()) {
+                *relief = Some(self.cleaner.run(Order::compact(90)));
+            }
+            drop(relief);
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
+    /// The keys of one writer.
+    pub(crate) fn keys_of(&self, writer: u32) -> Range<usize> {
+        let first = self.registers.partition_point(|key| key.writer < writer);
+        first..self.registers.partition_point(|key| key.writer <= writer)
+    }
+
+    /// The namespaces that keys are in.
+    pub(crate) fn namespaces(&self) -> u16 {
+        self.setup.writers as u16 + 1
+    }
+
+    pub(crate) fn find(&self, namespace: u16, name: &[u8]) -> Option<usize> {
+        self.numbers.get(&(namespace, name.into())).copied()
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        Mode::ALL[usize::from(self.mode.load(Ordering::Relaxed))]
+    }
+
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        self.mode.store(mode as u8, Ordering::Relaxed);
+    }
+
+    /// Ends the test: with the seed, the phase, and the key's history.
+    pub(crate) fn fail(&self, key: usize, problem: impl fmt::Display) -> ! {
+        assert!(!crate::has_failed(), "another thread has failed");
+        panic!("{self}\n{problem}\n{}\n{:?}", self.registers[key].history(), self.store.stats());
+    }
+
+    /// The same for what was seen of a key and nothing explains.
+    pub(crate) fn fail_sight(&self, key: usize, who: &str, sight: Sight<'_>, from: impl fmt::Debug) -> ! {
+        let seen = match sight {
+            Sight::Miss => "no item".to_owned(),
+            Sight::Outline(item, len) => format!("an item of {len} bytes: {item:?}"),
+            Sight::Item(item) => format!(
+                "version {}, {:?}, marked stale {}, value: {}",
+                item.version,
+                item.attributes,
+                item.marked_stale,
+                describe(&item.value)
+            ),
+        };
+        self.fail(key, format!("{who} sees what no state from {from:?} on explains: {seen}"));
+    }
+}
+
+impl fmt::Display for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, phase, setup, .. } = self;
+        write!(f, "EBB_DIFFERENTIAL_SEED={seed}, phase {phase}: {setup:?}")
+    }
+}
+
+/// The keys of a phase. Half of them are in the default namespace under a prefix of their writer, the others in a
+/// namespace of their writer.
+fn registers(setup: &Setup, twins: &[Vec<Vec<u8>>], random: &mut Random) -> Vec<Register> {
+    let mut registers = Vec::new();
+    for writer in 0..setup.writers {
+        let drawn: Vec<_> = (0..setup.keys_per_writer + setup.huge_keys)
+            .map(|number| {
+                let group = b"abcd"[random.index(4)] as char;
+                let (namespace, mut name) = match random.one_in(2) {
+                    true => (0, format!("w{writer}/{group}/{number}").into_bytes()),
+                    false => (writer as u16 + 1, format!("{group}/{number}").into_bytes()),
+                };
+                let padding = if random.one_in(50) { MAX_KEY_BYTES } else { random.index(24) };
+                name.push(b'/');
+                name.resize((name.len() + padding).min(MAX_KEY_BYTES), b'_');
+                (namespace, name)
+            })
+            .collect();
+        let (huge, others) = drawn.split_at(setup.huge_keys);
+        let twins = twins[writer as usize].iter().map(|name| (0, name.clone()));
+        for (namespace, name) in huge.iter().cloned().chain(twins).chain(others.iter().cloned()) {
+            registers.push(Register::new(registers.len() as u32, writer, namespace, name));
+        }
+    }
+    registers
+}
