@@ -13,7 +13,6 @@
 //! threads take turns. `EBB_DIFFERENTIAL_TIGHT=1` adds phases in which nothing may be evicted although memory is tight
 //! at times (see `world::Room`).
 
-mod defects;
 mod driver;
 mod history;
 mod random;
@@ -134,7 +133,10 @@ fn spin(world: &World) {
     }
 }
 
-/// Once every deadline has passed, one run finds all that has expired. Some deadlines are set late, in segments in which
+/// How long after its deadline an item of a short time to live may stay, in milliseconds, until a run finds it.
+const PATIENCE_MS: u64 = 1_000;
+
+/// Some time after every deadline has passed, one run finds all that has expired. Some deadlines are set late, in segments in which
 /// nothing else expires any more.
 fn expire(world: &World, driver: &Driver, writers: &mut [Writer]) {
     if world.setup.has_far_deadlines {
@@ -142,7 +144,7 @@ fn expire(world: &World, driver: &Driver, writers: &mut [Writer]) {
     }
     let wait_for_deadlines = || {
         let begun_ms = world.clock.now_ms();
-        while world.clock.now_ms() <= begun_ms + LONGEST_DEADLINE_MS {
+        while world.clock.now_ms() <= begun_ms + LONGEST_DEADLINE_MS + PATIENCE_MS {
             std::thread::park_timeout(Duration::from_millis(1));
         }
         driver.clean();

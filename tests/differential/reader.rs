@@ -1,6 +1,5 @@
 //! A reader: reads any key, and scans, while owners write and segments move.
 
-use crate::defects::INVALIDATION_OUTLIVES_ITS_SWEEP;
 use crate::history::{Position, Sight, Verdict};
 use crate::random::Random;
 use crate::world::{World, count};
@@ -70,9 +69,6 @@ impl Reader {
         match register.judge(least, sight, call) {
             Verdict::Explained(position) => self.seen[key] = position,
             Verdict::Forgotten => count(&world.counts.forgotten),
-            Verdict::Wrong if INVALIDATION_OUTLIVES_ITS_SWEEP && lookup == Lookup::Miss(Miss::Invalidated) => {
-                count(&world.counts.false_invalidations);
-            }
             Verdict::Wrong => {
                 world.fail_sight(key, &format!("{}, {call:?}, {usage:?}, {:?},", self.name, why(&lookup)), sight, least)
             }

@@ -1,6 +1,5 @@
 //! What the threads of one phase share, and how a phase is drawn.
 
-use crate::defects::FULL_INDEX_DROPS_ITEMS;
 use crate::history::{Call, Register, Sight};
 use crate::random::Random;
 use crate::values::describe;
@@ -156,7 +155,6 @@ pub(crate) struct Counts {
     /// Sights whose states were forgotten by the time they were judged.
     pub(crate) forgotten: AtomicU64,
     pub(crate) refusals: AtomicU64,
-    pub(crate) false_invalidations: AtomicU64,
 }
 
 /// Adds one.
@@ -227,11 +225,7 @@ impl World {
 
     /// Whether any miss is explained.
     pub(crate) fn is_lossy(&self) -> bool {
-        self.setup.is_lossy() || self.has_dropped()
-    }
-
-    fn has_dropped(&self) -> bool {
-        FULL_INDEX_DROPS_ITEMS && self.setup.room == Room::Ample && self.store.stats().evictions > 0
+        self.setup.is_lossy()
     }
 
     /// What a call that was given `now_ms`, and has just been answered, may have seen.

@@ -1,6 +1,5 @@
 //! A writer: the owner of some keys. It knows the exact state of each and checks every answer against it.
 
-use crate::defects::UPDATE_MAKES_FRESH;
 use crate::history::{Call, Content, Position, Sight, State, Verdict};
 use crate::random::Random;
 use crate::world::{Mode, World, count};
@@ -379,7 +378,8 @@ impl Writer {
             };
             let fresh = |content: Content| Content {
                 attributes: Attributes { negative: false, ..content.attributes },
-                stale: content.stale.and_then(|stale| (!stale || !UPDATE_MAKES_FRESH).then_some(stale)),
+                // A negative entry has no value that a new one could be made of.
+                stale: if content.attributes.negative { Some(false) } else { content.stale },
                 version: None,
                 ..content
             };
