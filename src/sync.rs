@@ -190,6 +190,8 @@ pub enum Fault {
     BankUnderReaders = 13,
     /// A map that is not the shard's any more goes on judging items.
     JudgedByOldMap = 14,
+    /// A slot is stored without an order to the bytes it leads to.
+    SlotRelaxed = 15,
 }
 
 /// Whether a bug is planted.

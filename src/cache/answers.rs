@@ -7,12 +7,17 @@ use crate::proto;
 use crate::store::{Account, Ledger};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How long a request id is remembered, in milliseconds.
 pub(super) const REMEMBERED_MS: u64 = 60_000;
-/// How many are remembered; the oldest gives way.
-const MAX_REMEMBERED: usize = 4_096;
+/// Requests that are remembered at the least, while they are younger than that.
+#[cfg(test)]
+const LEAST_REMEMBERED: usize = 4_096;
+/// Parts with a lock of their own: requests with an id wait for each other only within one.
+const PARTS: usize = 16;
+/// Requests of one part; the oldest gives way. Twice its share of the least, so that an uneven spread forgets none of them.
+const MAX_REMEMBERED: usize = 512;
 /// What a place in the map and one in the queue take, in bytes; the map keeps a byte of its own for each.
 const MAP_BYTES: usize = size_of::<(Id, proto::IncrementResponse)>() + 1;
 const QUEUE_BYTES: usize = size_of::<(u64, Id)>();
@@ -25,17 +30,13 @@ pub(super) struct Id([u64; 2]);
 #[derive(Debug)]
 pub(super) struct Answers {
     hashers: [RandomState; 2],
-    by_id: HashMap<Id, proto::IncrementResponse>,
-    by_age: VecDeque<(u64, Id)>,
-    ledger: Arc<Ledger>,
-    /// What the ledger holds for them, in bytes.
-    counted_bytes: u64,
+    parts: [Mutex<Part>; PARTS],
 }
 
 impl Answers {
-    pub(super) fn new(ledger: Arc<Ledger>) -> Self {
-        let (by_id, by_age) = (HashMap::new(), VecDeque::new());
-        Self { hashers: [RandomState::new(), RandomState::new()], by_id, by_age, ledger, counted_bytes: 0 }
+    pub(super) fn new(ledger: &Arc<Ledger>) -> Self {
+        let part = |_| Mutex::new(Part::new(ledger.clone()));
+        Self { hashers: [RandomState::new(), RandomState::new()], parts: std::array::from_fn(part) }
     }
 
     /// What a request of this id is remembered by.
@@ -45,6 +46,28 @@ impl Answers {
         Id([hash(a), hash(b)])
     }
 
+    /// The part that remembers an id. It is held until the request is answered: the same request twice at once is still
+    /// one request.
+    pub(super) fn part(&self, Id([hash, _]): Id) -> MutexGuard<'_, Part> {
+        self.parts[hash as usize % PARTS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Some of the answers.
+#[derive(Debug)]
+pub(super) struct Part {
+    by_id: HashMap<Id, proto::IncrementResponse>,
+    by_age: VecDeque<(u64, Id)>,
+    ledger: Arc<Ledger>,
+    /// What the ledger holds for them, in bytes.
+    counted_bytes: u64,
+}
+
+impl Part {
+    fn new(ledger: Arc<Ledger>) -> Self {
+        Self { by_id: HashMap::new(), by_age: VecDeque::new(), ledger, counted_bytes: 0 }
+    }
+
     pub(super) fn get(&self, id: Id) -> Option<proto::IncrementResponse> {
         self.by_id.get(&id).copied()
     }
@@ -52,7 +75,7 @@ impl Answers {
     /// Forgets what is older than a minute.
     pub(super) fn forget_old(&mut self, now_ms: u64) {
         let is_old = |at_ms: u64| at_ms.saturating_add(REMEMBERED_MS) <= now_ms;
-        self.forget(|answers| answers.by_age.front().is_some_and(|(at_ms, _)| is_old(*at_ms)));
+        self.forget(|part| part.by_age.front().is_some_and(|(at_ms, _)| is_old(*at_ms)));
         let len = self.by_age.len();
         if len < self.by_age.capacity() / 4 {
             self.by_age.shrink_to(len * 2);
@@ -62,7 +85,7 @@ impl Answers {
     }
 
     pub(super) fn remember(&mut self, id: Id, answer: proto::IncrementResponse, now_ms: u64) {
-        self.forget(|answers| answers.by_age.len() >= MAX_REMEMBERED);
+        self.forget(|part| part.by_age.len() >= MAX_REMEMBERED);
         self.by_age.push_back((now_ms, id));
         self.by_id.insert(id, answer);
         self.count();
@@ -96,19 +119,23 @@ mod tests {
     #[test]
     fn remembered_requests_are_bounded_and_in_the_ledger() {
         let ledger = Arc::new(Ledger::new(1 << 20));
-        let mut answers = Answers::new(ledger.clone());
+        let answers = Answers::new(&ledger);
         let answer = |value| proto::IncrementResponse { found: true, value, version: 1 };
-        let id = |answers: &Answers, i: usize| answers.id("n", b"k", &i.to_string());
-        for i in 0..2 * MAX_REMEMBERED {
-            let id = id(&answers, i);
-            answers.remember(id, answer(i as i64), 1_000);
+        let id = |i: usize| answers.id("n", b"k", &i.to_string());
+        let get = |i: usize| answers.part(id(i)).get(id(i));
+        let all = 4 * LEAST_REMEMBERED;
+        for i in 0..all {
+            answers.part(id(i)).remember(id(i), answer(i as i64), 1_000);
         }
-        assert_eq!(answers.get(id(&answers, 0)), None, "the oldest gave way");
-        assert_eq!(answers.get(id(&answers, MAX_REMEMBERED)), Some(answer(MAX_REMEMBERED as i64)));
+        assert_eq!(get(0), None, "the oldest gave way");
+        assert!((all - LEAST_REMEMBERED..all).all(|i| get(i) == Some(answer(i as i64))));
         let full = ledger.used(Account::Tables);
-        assert!((MAX_REMEMBERED * (MAP_BYTES + QUEUE_BYTES)..1 << 20).contains(&(full as usize)), "{full}");
-        answers.forget_old(1_000 + REMEMBERED_MS);
-        assert_eq!(answers.get(id(&answers, MAX_REMEMBERED)), None);
+        let of_each = MAP_BYTES + QUEUE_BYTES;
+        assert!((LEAST_REMEMBERED * of_each..4 * LEAST_REMEMBERED * of_each).contains(&(full as usize)), "{full}");
+        for part in &answers.parts {
+            part.lock().unwrap().forget_old(1_000 + REMEMBERED_MS);
+        }
+        assert_eq!(get(all - 1), None);
         assert_eq!(ledger.used(Account::Tables), 0, "their memory is given back");
         assert_ne!(answers.id("a", b"bc", ""), answers.id("ab", b"c", ""), "fields do not run into each other");
     }

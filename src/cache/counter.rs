@@ -1,10 +1,8 @@
 //! Counters: values of decimal digits.
 
-use super::answers::Answers;
 use super::{Cache, MAX_REQUEST_ID_BYTES, Refusal, check_key, has_value};
 use crate::proto;
 use crate::store::{Attributes, Item, Key, Update};
-use std::sync::{MutexGuard, PoisonError};
 
 impl Cache {
     /// Adds to a counter.
@@ -16,21 +14,16 @@ impl Cache {
         if request.request_id.is_empty() {
             return self.add(request);
         }
-        // Held over the addition: the same request twice at once is still one request.
-        let mut answers = self.answers();
+        let id = self.answers.id(&request.namespace, &request.key, &request.request_id);
+        let mut answers = self.answers.part(id);
         let now_ms = self.clock.now_ms();
         answers.forget_old(now_ms);
-        let id = answers.id(&request.namespace, &request.key, &request.request_id);
         if let Some(answer) = answers.get(id) {
             return Ok(answer);
         }
         let answer = self.add(request)?;
         answers.remember(id, answer, now_ms);
         Ok(answer)
-    }
-
-    fn answers(&self) -> MutexGuard<'_, Answers> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn add(&self, request: &proto::IncrementRequest) -> Result<proto::IncrementResponse, Refusal> {

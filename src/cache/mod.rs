@@ -109,7 +109,7 @@ pub struct Cache {
     store: Arc<Store>,
     clock: Clock,
     namespaces: Namespaces,
-    answers: Mutex<Answers>,
+    answers: Answers,
     transport: AskTransport,
     hot: Hot,
     usage: Usage,
@@ -123,7 +123,7 @@ impl Cache {
     /// A cache over a store.
     pub fn new(store: Arc<Store>, clock: Clock, defaults: Defaults) -> Self {
         Self {
-            answers: Mutex::new(Answers::new(store.ledger().clone())),
+            answers: Answers::new(store.ledger()),
             store,
             clock,
             namespaces: Namespaces::default(),

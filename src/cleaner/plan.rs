@@ -151,6 +151,14 @@ mod tests {
     }
 
     #[test]
+    fn the_index_counts_as_used_and_as_live() {
+        let with_index = |live, dead| Stats { index_bytes: 30, ..stats(live, dead) };
+        assert_eq!(plan(&with_index(40, 0), order(0, Some(60))), Plan::Evict);
+        assert_eq!(plan(&with_index(20, 5), order(0, Some(60))), Plan::Tidy);
+        assert_eq!(plan(&with_index(20, 15), order(0, Some(60))), Plan::Compact { below_percent: 98, thorough: true });
+    }
+
+    #[test]
     fn progress_goes_from_nothing_to_almost_done() {
         let (start, order) = (stats(100, 900), order(100, None));
         let work = work_left(&start, order);

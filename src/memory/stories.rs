@@ -261,3 +261,15 @@ fn eviction_ends_when_what_is_live_fits_even_if_what_is_used_does_not_quite() {
     assert!(story.sample.engine_bytes > low);
     assert_eq!(story.tick(), Regime::Calm);
 }
+
+#[test]
+fn a_slope_is_not_drawn_over_an_hour() {
+    let mut story = Story::new(256);
+    story.engine(20, 0).settle();
+    story.sample.now_ms += 3_600_000;
+    story.sample.used_bytes += 30 * MIB;
+    story.tick();
+    let beside = 38 * MIB;
+    let ceiling = 256 * MIB - reserve(256 * MIB, &story.marks);
+    assert_eq!(story.standing.budget_bytes, ceiling - beside, "what is used now, not twice as much");
+}

@@ -93,7 +93,8 @@ impl Index {
     /// Publishes a slot.
     pub(super) fn store(self, arena: &Arena, at: Position, slot: Slot) {
         // Release pairs with the Acquire in `load`.
-        self.slot(arena, at).store(slot.bits(), Ordering::Release);
+        let order = if planted(Fault::SlotRelaxed) { Ordering::Relaxed } else { Ordering::Release };
+        self.slot(arena, at).store(slot.bits(), order);
     }
 
     /// Moves what stands at `from` to `to`, a position in its key's other bucket. There first, so that it is never in

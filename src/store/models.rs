@@ -433,8 +433,11 @@ mod whole_store {
 
 #[cfg(loom)]
 mod every_execution {
+    use super::arena::Arena;
+    use super::index::Index;
     use super::item::{Draft, Facts, Read, View};
     use super::readers::Readers;
+    use super::slot::{Location, Place, Slot};
     use super::*;
     use crate::sync::atomic::{AtomicU64, Ordering};
     use loom::sync::Arc;
@@ -459,31 +462,36 @@ mod every_execution {
 
     #[test]
     fn a_published_item_is_whole() {
-        with_twin(Fault::SlotBeforeBytes, 2, |_| {
-            explore(|| {
-                let slot = Arc::new(AtomicU64::new(0));
-                let words: Arc<Vec<AtomicU64>> = Arc::new((0..3).map(|_| AtomicU64::new(0)).collect());
-                let writer = {
-                    let (slot, words) = (slot.clone(), words.clone());
-                    thread::spawn(move || {
-                        let draft = Draft { key: b"key", value: b"value", facts: facts(1), versioned: false };
-                        if crate::sync::planted(Fault::SlotBeforeBytes) {
-                            slot.store(1, Ordering::Release);
-                        }
-                        draft.write(&words);
-                        slot.store(1, Ordering::Release);
-                    })
-                };
-                AtomicU64::new(0).store(1, Ordering::Relaxed); // loom explores a thread from its first store on
-                if slot.load(Ordering::Acquire) == 1 {
-                    let Read::Mine(opened) = View::new(&words).open(0, b"key", || 1, || true) else {
-                        panic!("it is whole")
+        for fault in [Fault::SlotBeforeBytes, Fault::SlotRelaxed] {
+            with_twin(fault, 2, |_| {
+                explore(|| {
+                    // One bucket, and the item behind it.
+                    let arena = Arc::new(Arena::reserve(12 * 8).unwrap());
+                    let index = Index { base: 0, buckets: 1 };
+                    let (place, slot) = (Place(7), Slot::item(7, Location::new(1, 0)));
+                    let writer = {
+                        let arena = arena.clone();
+                        thread::spawn(move || {
+                            let draft = Draft { key: b"key", value: b"value", facts: facts(1), versioned: false };
+                            if crate::sync::planted(Fault::SlotBeforeBytes) {
+                                index.store(&arena, 0, slot);
+                            }
+                            draft.write(arena.words(8..12));
+                            index.store(&arena, 0, slot);
+                        })
                     };
-                    assert_eq!(opened.value(), Some(bytes::Bytes::from("value")));
-                }
-                writer.join().unwrap();
-            })
-        });
+                    AtomicU64::new(0).store(1, Ordering::Relaxed); // loom explores a thread from its first store on
+                    let found = index.candidates(&arena, place).next();
+                    if let Some((at, found)) = found {
+                        assert_eq!((at, found.location()), (0, slot.location()));
+                        let item = View::new(arena.words(8..12));
+                        let Read::Mine(opened) = item.open(0, b"key", || 1, || true) else { panic!("it is whole") };
+                        assert_eq!(opened.value(), Some(bytes::Bytes::from("value")));
+                    }
+                    writer.join().unwrap();
+                })
+            });
+        }
     }
 
     #[test]

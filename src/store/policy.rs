@@ -180,6 +180,13 @@ mod tests {
     }
 
     #[test]
+    fn what_stays_where_it_is_has_used_up_a_read() {
+        assert_eq!(fate(Purpose::Requeue, Log::Main, case(2, 10), 10), Fate::Stay(1));
+        assert_eq!(fate(Purpose::Requeue, Log::Nursery, case(2, 10), 10), Fate::Stay(0));
+        assert_eq!(fate(Purpose::Discard, Log::Main, case(READS_MAX, 1), 10), Fate::Drop(Departure::Evicted));
+    }
+
+    #[test]
     fn a_large_item_must_earn_its_room_unless_its_count_is_full() {
         assert!(!earns_its_place(Log::Main, case(1, 40), 10));
         assert!(earns_its_place(Log::Main, case(2, 20), 10));

@@ -620,3 +620,99 @@ fn dead_large_values_go_before_anything_live() {
     }
     assert_eq!((store.stats().evictions, store.stats().entries), (0, 5_001));
 }
+
+#[test]
+fn what_was_read_stays_when_room_is_made() {
+    let store = Store::new(Options { shards: Some(1), ..options(4 << 20) }).unwrap();
+    let set = |i: u32| {
+        store.set(key(&i.to_le_bytes()), &[1; 200], &Attributes::default(), Condition::Always, false, 1).unwrap();
+    };
+    (0..12_000).for_each(set);
+    for _ in 0..2 {
+        (0..12_000).step_by(10).for_each(|i: u32| assert!(value_of(&store, &i.to_le_bytes(), 1).is_some()));
+    }
+    (12_000..24_000).for_each(set);
+    let stays = |i: &u32| store.get(key(&i.to_le_bytes()), 1, Use::Peek).is_ok_and(|l| matches!(l, Lookup::Found(_)));
+    let read = (0..12_000).step_by(10).filter(stays).count();
+    let unread = (0..12_000).filter(|i| i % 10 != 0).filter(stays).count();
+    assert!(read > 1_100 && unread < 5_000, "{read} of 1,200 that were read, {unread} of 10,800 that were not");
+}
+
+/// A store of one shard with this many segments of read items, sealed.
+fn read_segments(count: u32) -> Store {
+    let store = Store::new(Options { shards: Some(1), ..options(8 << 20) }).unwrap();
+    for i in 0..count * 70 {
+        store.set(key(&i.to_le_bytes()), &[1; 200], &Attributes::default(), Condition::Always, false, 1).unwrap();
+        (0..3).for_each(|_| drop(value_of(&store, &i.to_le_bytes(), 1)));
+    }
+    store.shards[0].lock(&store.ground).seal_all();
+    store
+}
+
+#[test]
+fn what_is_spared_loses_the_reads_it_was_spared_for() {
+    let store = read_segments(4);
+    let reads = || {
+        let shard = store.shards[0].lock(&store.ground);
+        let find = |i: u32| shard.find(key(&i.to_le_bytes()), store.ground.hasher.hash(key(&i.to_le_bytes())));
+        (0..4 * 70).map(|i| find(i).expect("nothing is evicted").slot.reads()).collect::<Vec<_>>()
+    };
+    assert!(reads().iter().all(|reads| *reads == 3));
+    for _ in 0..4 {
+        let way = Way::Evict { spares_read: true };
+        assert!(store.shards[0].lock(&store.ground).clean_one_now(way, 1));
+    }
+    assert!(reads().iter().all(|reads| *reads < 3), "{:?}", reads());
+    assert_eq!(store.stats().evictions, 0);
+}
+
+#[test]
+fn survivors_of_a_compaction_keep_their_place_in_the_queue() {
+    let store = read_segments(4);
+    let oldest = || {
+        let shard = store.shards[0].lock(&store.ground);
+        shard.writer.segments.values().map(|segment| segment.age).min().unwrap()
+    };
+    let before = oldest();
+    for i in (0..70).filter(|i| i % 10 != 0) {
+        store.delete(key(&u32::to_le_bytes(i)), None, Deletion::Remove, 1).unwrap();
+    }
+    let task = Task { below_percent: 50, ..Task::TIDY };
+    let tally = settle(&store, task, 1);
+    assert!(tally.moved_items > 0 && tally.freed_segments > 0, "{tally:?}");
+    assert_eq!(oldest(), before);
+}
+
+#[test]
+fn a_step_ends_when_it_is_told_to() {
+    let store = read_segments(40);
+    for i in 0..40 * 70_u32 {
+        if i % 3 == 0 {
+            store.delete(key(&i.to_le_bytes()), None, Deletion::Remove, 1).unwrap();
+        }
+    }
+    let mut tally = Tally::default();
+    assert!(store.clean(0, THOROUGH, 1, &mut tally, &mut || true));
+    let mut most = 0;
+    for _ in 0..200 {
+        let before = tally.moved_items;
+        store.clean(0, THOROUGH, 1, &mut tally, &mut || true);
+        most = most.max(tally.moved_items - before);
+    }
+    assert!((1..=32).contains(&most), "{most} items in a step");
+}
+
+#[test]
+fn a_deadline_that_was_touched_is_kept_to() {
+    let store = Store::new(options(4 << 20)).unwrap();
+    let long = Attributes { deadline_ms: 10_000_000, ..Attributes::default() };
+    for i in 0..3_000_u32 {
+        let attributes = if i % 2 == 0 { long } else { Attributes::default() };
+        store.set(key(&i.to_le_bytes()), &[1; 40], &attributes, Condition::Always, false, 1).unwrap();
+    }
+    (0..3_000_u32).filter(|i| i % 3 == 0).for_each(|i| {
+        assert!(store.touch(key(&i.to_le_bytes()), 5_000, 1).unwrap().is_some());
+    });
+    settle(&store, Task::TIDY, 7_000);
+    assert_eq!((store.stats().entries, store.stats().expirations), (2_000, 1_000));
+}
