@@ -251,6 +251,19 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_looked_for_among_the_slots_of_its_tag_and_bucket_alone() {
+        let index = Index { base: 0, buckets: 1 };
+        let arena = Arena::reserve(index.bytes() as usize).unwrap();
+        for tag in 0..4 {
+            let slot = Slot::item(tag, Location::new(1 + tag, 0)).with_other(tag == 3);
+            index.store(&arena, tag as usize, slot);
+        }
+        let found = |tag| index.candidates(&arena, Place(tag)).map(|(at, _)| at).collect::<Vec<_>>();
+        assert_eq!([0, 1, 2, 4].map(found), [vec![0], vec![1], vec![2], vec![]]);
+        assert_eq!(found(3), [], "one bucket is never another");
+    }
+
+    #[test]
     fn nine_tenths_of_the_slots_fill_before_an_insertion_finds_no_place() {
         let index = Index { base: 0, buckets: 8192 };
         let arena = Arena::reserve(index.bytes() as usize).unwrap();
