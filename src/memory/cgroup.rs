@@ -391,7 +391,7 @@ mod tests {
             ],
             limit: Some((8192, LimitSource::MemoryMax)),
             high: None,
-            used: Some(2),
+            used: Some(3),
         },
         Layout {
             name: "v2, a group without the controller is charged to its ancestor",

@@ -582,9 +582,9 @@ mod tests {
         for now_ms in [200, 300, 4_000, 5_000] {
             assert_eq!(now(&mut sampler, now_ms), (128, "limit file"));
         }
-        assert_eq!(now(&mut sampler, 5_100), (256, "cgroup memory.max"), "it is gone for good");
+        assert_eq!(now(&mut sampler, 5_300), (256, "cgroup memory.max"), "it is gone for good");
         fs::remove_file(pod.0.path().join("memory.max")).unwrap();
-        assert_eq!(now(&mut sampler, 5_200), (256, "cgroup memory.max"));
-        assert_eq!(now(&mut sampler, 10_200), (64, "default_memory"));
+        assert_eq!(now(&mut sampler, 5_400), (256, "cgroup memory.max"));
+        assert_eq!(now(&mut sampler, 10_400), (64, "default_memory"));
     }
 }
