@@ -29,8 +29,8 @@ use bytes::Bytes;
 use hot::Hot;
 use namespaces::{Held, NOWHERE, Namespaces};
 use std::hash::RandomState;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use usage::{Event, Usage};
 
 /// The most items of a batch.

@@ -479,7 +479,7 @@ mod tests {
             ],
             limit: Some((4096, LimitSource::LimitInBytes)),
             high: None,
-            used: Some(9),
+            used: Some(10),
         },
         Layout {
             name: "hybrid, memory on v1 beside an empty v2 tree",

@@ -548,7 +548,9 @@ fn expired_bytes_are_known_and_go_before_anything_live() {
     (0..30_000).for_each(|i| set(i, if i % 2 == 0 { &soon } else { &never }, 1));
     settle(&store, Task::TIDY, 1_000_000);
     assert_eq!(store.stats().expired_bytes, 15_000 * (8 + 8 + 208), "not due for a while, but known");
-    (0..10_000).for_each(|i| drop(store.delete(key(&u32::to_le_bytes(i)), None, Deletion::Remove, 1).unwrap()));
+    for i in 0..10_000_u32 {
+        store.delete(key(&i.to_le_bytes()), None, Deletion::Remove, 1).unwrap();
+    }
     settle(&store, Task::TIDY, 1_000_000);
     assert_eq!(store.stats().expired_bytes, 10_000 * (8 + 8 + 208), "what is deleted has not expired");
     (30_000..40_000).for_each(|i| set(i, &never, 1_000_001));
