@@ -75,7 +75,7 @@ impl Driver {
     fn change_capacity(&mut self) {
         let setup = &self.world.setup;
         let percent = match setup.room {
-            Room::Ample | Room::Unpaced | Room::Loose => self.random.between(100, 150),
+            Room::Ample | Room::Unpaced => self.random.between(100, 150),
             Room::Tight => self.random.between(100, 110),
             Room::Scarce => self.random.between(30, 250),
         };

@@ -19,13 +19,10 @@ pub(crate) enum Room {
     /// 2.5 times. Writers wait while much of it is used, so that the cleaner keeps up whoever is preempted: nothing is
     /// evicted.
     Ample,
-    /// 2.5 times, and writers do not wait: nothing should be evicted. The present engine does: while dead runs of segments
-    /// are not found, or a preempted reader keeps what was freed, live items go. So it is drawn only when asked for.
+    /// 2.5 times, and writers do not wait: nothing is evicted.
     Unpaced,
     /// As before, at 1.3 times.
     Tight,
-    /// 2.5 times, and writers do not wait; evictions are only counted.
-    Loose,
     /// At times less than is live: items are evicted.
     Scarce,
 }
@@ -58,11 +55,11 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    pub(crate) fn draw(random: &mut Random, with_tight: bool) -> Self {
+    pub(crate) fn draw(random: &mut Random) -> Self {
         let room = match random.below(6) {
-            0..3 => Room::Ample,
-            3 if with_tight => random.pick(&[Room::Unpaced, Room::Tight]),
-            3 => Room::Loose,
+            0 | 1 => Room::Ample,
+            2 => Room::Unpaced,
+            3 => Room::Tight,
             _ => Room::Scarce,
         };
         let shards = random.pick(&[1, 1, 2, 4]);
@@ -88,7 +85,7 @@ impl Setup {
         };
         let live = setup.live_bytes();
         setup.capacity_bytes = match setup.room {
-            Room::Ample | Room::Unpaced | Room::Loose => live * 5 / 2,
+            Room::Ample | Room::Unpaced => live * 5 / 2,
             Room::Tight => live * 13 / 10,
             Room::Scarce => live * random.between(3, 9) as u64 / 10,
         } + setup.fixed_bytes();
@@ -113,7 +110,7 @@ impl Setup {
 
     /// Whether items may be evicted.
     pub(crate) fn is_lossy(&self) -> bool {
-        matches!(self.room, Room::Scarce | Room::Loose)
+        self.room == Room::Scarce
     }
 
     /// What an item takes of segments: one that has its pages to itself takes whole pages, and up to a quarter of a
