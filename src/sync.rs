@@ -98,10 +98,11 @@ pub use numbers::{thread_number, thread_numbers};
 #[cfg(not(any(loom, shuttle)))]
 mod numbers {
     use super::{Mutex, lock};
+    use std::collections::BTreeSet;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// Numbers of threads that have ended.
-    static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+    /// Numbers of threads that have ended. The lowest is given first: only so many are of use.
+    static FREE: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
     /// How many there are.
     static GIVEN: AtomicUsize = AtomicUsize::new(0);
 
@@ -109,12 +110,12 @@ mod numbers {
 
     impl Drop for Number {
         fn drop(&mut self) {
-            lock(&FREE).push(self.0);
+            lock(&FREE).insert(self.0);
         }
     }
 
     thread_local! {
-        static NUMBER: Number = Number(lock(&FREE).pop().unwrap_or_else(|| GIVEN.fetch_add(1, Ordering::SeqCst)));
+        static NUMBER: Number = Number(lock(&FREE).pop_first().unwrap_or_else(|| GIVEN.fetch_add(1, Ordering::SeqCst)));
     }
 
     /// A number that no other living thread has, from 0 on; `None` while the thread ends.

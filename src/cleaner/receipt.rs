@@ -66,7 +66,7 @@ pub struct Total {
     pub cpu_us: u64,
     /// The longest single step in microseconds of CPU.
     pub longest_step_us: u64,
-    /// The longest time that a writer waited for the lock of a shard, in microseconds.
+    /// The longest time that a caller waited for the lock of a shard, in microseconds.
     pub longest_wait_us: u64,
     /// Bytes of live items copied.
     pub moved_bytes: u64,
@@ -133,7 +133,7 @@ pub struct Receipt {
     pub cpu_us: u64,
     /// The longest single step in microseconds of CPU.
     pub longest_step_us: u64,
-    /// The longest time that a writer waited for the lock of a shard meanwhile, in microseconds, whoever held it.
+    /// The longest time that a caller waited for the lock of a shard meanwhile, in microseconds, whoever held it.
     pub longest_wait_us: u64,
     /// How many steps it took.
     pub steps: u64,

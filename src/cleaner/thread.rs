@@ -20,9 +20,11 @@ const STEPS_OF_A_PLAN: usize = 8;
 const REST: Duration = Duration::from_millis(1);
 /// While callers write, the time from a look that found no segment empty enough to the next.
 const ROUND: Duration = Duration::from_millis(10);
-/// A run under a standing order ends when it has had nothing to do for this long: what an order that comes and goes with
-/// every reading has done is one receipt.
+/// A run under a standing order ends when it has had nothing to do for this long, so that an order that comes and goes makes
+/// one receipt.
 const QUIET: Duration = Duration::from_secs(1);
+/// How long a standing order over its bound works before a run that was asked for goes on for some steps.
+const TURN: Duration = Duration::from_millis(100);
 /// Beside callers who always write, a run under a standing order ends after this long, and another begins.
 const LONGEST_RUN: Duration = Duration::from_secs(10);
 
@@ -72,7 +74,7 @@ impl Worker {
         while let Some((order, asked)) = self.next_order() {
             match asked {
                 Some(progress) => self.carry_out(order, progress),
-                None => self.keep_to(order),
+                None => self.keep_to(order, None),
             }
         }
         self.end_standing_run();
@@ -106,19 +108,20 @@ impl Worker {
 
     /// Carries out a run that was asked for.
     fn carry_out(&mut self, order: Order, progress: Arc<Progress>) {
+        self.end_standing_run();
         let store = &self.shared.store;
         let opened = (0..store.shards()).map(|shard| store.opened(shard)).collect();
         let asked = Asked { progress, opened, work_at_start: plan::work_left(&store.stats(), order) };
         let mut account = self.begin_run(order);
-        self.work_on(order, Some(&asked), &mut account);
+        self.work_on(order, Some(&asked), None, &mut account);
         // Who asks for memory gets all there is.
         self.cool(0, &mut account);
         let receipt = self.end_run(account);
         finish(&asked.progress, receipt);
     }
 
-    /// Works on the standing order until there is nothing left to do about it.
-    fn keep_to(&mut self, order: Order) {
+    /// Works on the standing order until there is nothing left to do about it, or as long as it has.
+    fn keep_to(&mut self, order: Order, has: Option<Duration>) {
         let stats = self.shared.store.stats();
         let is_run = plan::plan(&stats, order) != Plan::Tidy;
         if is_run && self.standing.as_ref().is_some_and(|run| run.receipt.reason != order.reason) {
@@ -129,7 +132,8 @@ impl Worker {
         let mut account =
             self.standing.take().unwrap_or_else(|| if is_run { self.begin_run(order) } else { Account::new(order) });
         let before = account.tally;
-        let evicts = self.work_on(order, None, &mut account);
+        let ends = has.map(|has| Instant::now() + has);
+        let evicts = self.work_on(order, None, ends, &mut account);
         // Writers who evict will want some of it again in a moment.
         let keep = if evicts || self.writers_evict(&stats) { HOT_SEGMENTS } else { 0 };
         self.cool(keep, &mut account);
@@ -150,8 +154,14 @@ impl Worker {
         account
     }
 
+    /// Takes down for a run how long callers have waited for a lock.
+    fn note_waits(&self, account: &mut Account) {
+        let longest = &mut account.receipt.longest_wait_us;
+        *longest = (*longest).max(self.shared.store.take_longest_wait_us());
+    }
+
     /// Takes steps for an order until every shard in turn had nothing to do; says whether any evicted.
-    fn work_on(&mut self, order: Order, asked: Option<&Asked>, account: &mut Account) -> bool {
+    fn work_on(&mut self, order: Order, asked: Option<&Asked>, ends: Option<Instant>, account: &mut Account) -> bool {
         let (mut evicting, mut urgent) = (false, false);
         let (mut idle_shards, mut steps) = (0, 0_usize);
         let mut plan = Plan::Tidy;
@@ -168,8 +178,10 @@ impl Worker {
                         self.free_what_is_too_much(&stats);
                     }
                     None if account.started.elapsed() >= LONGEST_RUN => break,
+                    None if ends.is_some_and(|ends| Instant::now() >= ends) => break,
                     None => {}
                 }
+                self.note_waits(account);
             }
             steps += 1;
             let opened_before = asked.map_or(u64::MAX, |asked| asked.opened[self.shard]);
@@ -192,7 +204,7 @@ impl Worker {
     fn free_what_is_too_much(&mut self, stats: &Stats) {
         let standing = held(&self.shared.state).order;
         if plan::is_over(stats, standing) {
-            self.keep_to(standing);
+            self.keep_to(standing, Some(TURN));
         }
     }
 
@@ -269,7 +281,7 @@ impl Worker {
         let Account { tally, steps, started, worked, mut receipt } = account;
         (receipt.steps, receipt.step_p999_us) = (steps.total(), steps.within_us(999));
         receipt.longest_step_us = steps.longest_us();
-        receipt.longest_wait_us = self.shared.store.take_longest_wait_us();
+        receipt.longest_wait_us = receipt.longest_wait_us.max(self.shared.store.take_longest_wait_us());
         let Tally { moved_bytes, moved_items, evicted_items, expired_items, freed_segments, migrated_shards } = tally;
         receipt.after = self.shared.account();
         let ended = if worked > started { worked } else { Instant::now() };

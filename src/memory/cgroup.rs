@@ -62,8 +62,10 @@ pub struct Reading {
     pub limit: Option<(u64, LimitSource)>,
     /// The smallest `memory.high`.
     pub high: Option<u64>,
-    /// What counts against the limit, in bytes.
+    /// What counts against the limit, in bytes: what the group uses that it stands at.
     pub used: Option<u64>,
+    /// What the process's own group uses, in bytes.
+    pub own_used: Option<u64>,
     /// What the kernel counted.
     pub events: Events,
     /// How long somebody in the container waited for memory.
@@ -137,17 +139,18 @@ impl Cgroup {
 
     fn read_v2(&self) -> io::Result<Reading> {
         let own = self.own();
-        let stat = Fields::read(&self.limiting()?.join("memory.stat"))?;
-        let reclaimable = stat.get("slab_reclaimable");
+        let stat = Fields::read(&own.join("memory.stat"))?;
+        let used = |stat: &Fields| {
+            let kernel = stat.get("kernel").max(stat.get("slab") + stat.get("kernel_stack") + stat.get("pagetables"));
+            let kernel = kernel.saturating_sub(stat.get("slab_reclaimable"));
+            stat.found.then(|| stat.get("anon") + stat.get("shmem") + stat.get("sock") + kernel)
+        };
         let events = Fields::read(&own.join("memory.events"))?;
         Ok(Reading {
             limit: self.smallest("memory.max")?.map(|limit| (limit, LimitSource::MemoryMax)),
             high: self.smallest("memory.high")?,
-            used: stat.found.then(|| {
-                let kernel =
-                    stat.get("kernel").max(stat.get("slab") + stat.get("kernel_stack") + stat.get("pagetables"));
-                stat.get("anon") + stat.get("shmem") + stat.get("sock") + kernel.saturating_sub(reclaimable)
-            }),
+            used: used(&Fields::read(&self.limiting()?.join("memory.stat"))?),
+            own_used: used(&stat),
             events: Events {
                 low: events.get("low"),
                 high: events.get("high"),
@@ -157,25 +160,30 @@ impl Cgroup {
             },
             pressure: pressure(&own.join("memory.pressure")),
             swap_bytes: number(&own.join("memory.swap.current"))?.unwrap_or(0),
-            huge_bytes: Fields::read(&own.join("memory.stat"))?.get("anon_thp"),
+            huge_bytes: stat.get("anon_thp"),
         })
     }
 
     fn read_v1(&self) -> io::Result<Reading> {
         let (own, limiting) = (self.own(), self.limiting()?);
-        let stat = Fields::read(&limiting.join("memory.stat"))?;
+        let stat = Fields::read(&own.join("memory.stat"))?;
         // The kernel's own minimum over the hierarchy, and ours for trees where it is missing.
         let hierarchical = Some(stat.get("hierarchical_memory_limit")).filter(|limit| *limit > 0 && *limit < NO_LIMIT);
         let limit = self.smallest("memory.limit_in_bytes")?.filter(|limit| *limit < NO_LIMIT);
         let smallest = limit.into_iter().chain(hierarchical).min();
-        let kernel = number(&limiting.join("memory.kmem.usage_in_bytes"))?.unwrap_or(0);
         let or = |total: u64, own: u64| if total > 0 { total } else { own };
-        let anonymous = or(stat.get("total_rss"), stat.get("rss"));
-        let shared = or(stat.get("total_shmem"), stat.get("shmem"));
+        let used = |group: &Path| -> io::Result<Option<u64>> {
+            let stat = Fields::read(&group.join("memory.stat"))?;
+            let kernel = number(&group.join("memory.kmem.usage_in_bytes"))?.unwrap_or(0);
+            let anonymous = or(stat.get("total_rss"), stat.get("rss"));
+            let shared = or(stat.get("total_shmem"), stat.get("shmem"));
+            Ok(stat.found.then(|| anonymous + shared + kernel))
+        };
         Ok(Reading {
             limit: smallest.map(|limit| (limit, LimitSource::LimitInBytes)),
             high: None,
-            used: stat.found.then(|| anonymous + shared + kernel),
+            used: used(limiting)?,
+            own_used: used(own)?,
             events: Events {
                 oom_kills: Fields::read(&own.join("memory.oom_control"))?.get("oom_kill"),
                 ..Events::default()
@@ -191,8 +199,8 @@ impl Cgroup {
         self.groups.iter().find(|group| group.join("memory.stat").exists()).unwrap_or(&self.groups[0])
     }
 
-    /// The group whose limit is the smallest: what is used there counts against it, that of other groups below it too. The
-    /// process's own without a limit.
+    /// The group with the smallest limit; its usage includes that of sibling groups. The process's own without a limit that
+    /// can be seen (v1 may tell of one that an invisible ancestor has).
     fn limiting(&self) -> io::Result<&Path> {
         let mut smallest = (NO_LIMIT, self.own());
         for group in self.groups.iter().filter(|group| group.join("memory.stat").exists()) {
@@ -561,6 +569,7 @@ mod tests {
             limit: Some((1000, LimitSource::MemoryMax)),
             high: Some(900),
             used: Some(140),
+            own_used: Some(140),
             events: Events { oom: 1, oom_kills: 2, ..Events::default() },
             pressure: Pressure { percent: 1.5, total_micros: 9 },
             swap_bytes: 5,
@@ -605,7 +614,7 @@ mod tests {
             ("memory/memory.stat", "rss 10\ncache 99\nhierarchical_memory_limit 9223372036854771712\n"),
         ];
         let tree = Tree::new("4:memory:/\n0::/\n", &none);
-        assert_eq!(tree.read(), Some(Reading { used: Some(10), ..Reading::default() }));
+        assert_eq!(tree.read(), Some(Reading { used: Some(10), own_used: Some(10), ..Reading::default() }));
     }
 
     #[test]

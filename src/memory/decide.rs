@@ -253,8 +253,8 @@ fn is_busy(now: &Sample, earlier: Option<&Sample>, elapsed_ms: u64) -> bool {
     changed.saturating_mul(1000) / elapsed_ms > now.item_bytes / 100 * BUSY_PERCENT
 }
 
-/// Whether there is something to free: live items may go only while they are too many (D2), and of dead bytes full
-/// segments leave some.
+/// Whether there is something to free: live items may go only while they are too many (D2), and full segments always hold
+/// up to 3 % of dead bytes.
 fn can_free(now: &Sample, low: u64) -> bool {
     const LEFT_PERCENT: u64 = 3;
     now.live_bytes > low || now.dead_bytes > now.item_bytes / 100 * LEFT_PERCENT

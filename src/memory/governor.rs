@@ -301,8 +301,8 @@ impl<T: PartialEq + Copy> Settled<T> {
     }
 }
 
-/// For how long a limit that cannot be found any more is still obeyed, in milliseconds: files vanish for a moment when
-/// they are replaced, and to take the next limit for that long would evict what fits.
+/// Grace period before a limit that cannot be found any more is dropped, in milliseconds: files vanish for a moment when
+/// they are replaced.
 const LASTS_MS: u64 = 5_000;
 
 /// A limit that does not end because it cannot be found for a moment.
@@ -368,7 +368,7 @@ impl Sampler {
                 self.last = Files { limit, request, cgroup, ..now };
             }
             // A limit does not end because it cannot be seen; what was used then says nothing about now.
-            Err(_) => self.last.cgroup.used = None,
+            Err(_) => (self.last.cgroup.used, self.last.cgroup.own_used) = (None, None),
         }
         let Files { cgroup, limit, request, node } = self.last.clone();
         let enforced = cgroup.limit.map(|(limit, _)| limit);
@@ -408,10 +408,12 @@ impl Sampler {
         let rss_bytes = self.process.rss_bytes();
         // A limit that only the configuration knows is held against this process alone; a container's usage may hold
         // others, whose share is not ours to give back.
-        let used_bytes = match reading.used {
-            Some(used) if snapshot.limit_source.is_of_container() => used,
-            _ => rss_bytes,
+        let used = match snapshot.limit_source {
+            LimitSource::LimitFile | LimitSource::Request => reading.own_used,
+            source if source.is_of_container() => reading.used,
+            _ => None,
         };
+        let used_bytes = used.unwrap_or(rss_bytes);
         let stats = store.stats();
         let Stats { item_bytes, dead_bytes, index_bytes, table_bytes, in_flight_bytes, .. } = stats;
         let sample = Sample {

@@ -265,7 +265,7 @@ pub(super) static METRICS: &[Metric] = &[
     ),
     by(
         &["reason"],
-        gauge("cleaner_longest_wait", SECONDS, "The longest time that a writer waited for a lock during a run", |r| {
+        gauge("cleaner_longest_wait", SECONDS, "The longest time that a caller waited for a lock during a run", |r| {
             runs(r, |total| Value::Real(total.longest_wait_us as f64 / 1e6))
         }),
     ),

@@ -34,7 +34,7 @@ impl Locked<'_> {
             }
             // Memory that waits for reuse in another shape or shard goes back first: it costs nobody anything.
             self.reclaim();
-            if self.ground.cool(0, u64::MAX).is_none() {
+            if self.ground.cool(0, u64::MAX).is_none() && !self.clean_bank(u64::MAX) {
                 return Err(self.no_room((words * WORD_BYTES) as u64));
             }
         }
@@ -83,7 +83,7 @@ impl Locked<'_> {
         way != Way::Compact || self.has_sparse_open_segment(FULL_PERCENT, u64::MAX, now_ms)
     }
 
-    /// Closes the open segments that hold anything; says whether there was one.
+    /// Closes the open segments; says whether there was one.
     pub(super) fn seal_all(&mut self) -> bool {
         let open = std::mem::take(&mut self.writer.open);
         let sealed = open.into_iter().flatten().filter(|id| self.seal(*id));
@@ -92,7 +92,7 @@ impl Locked<'_> {
 
     /// Nothing more is appended; pages behind the tail that a segment brought along from its last use go back.
     fn seal(&mut self, id: u32) -> bool {
-        let worth_bytes = 4 * page_bytes();
+        let worth_bytes = (self.ground.pool.segment_bytes() / 16).clamp(page_bytes(), 4 * page_bytes());
         let (ground, writer) = (self.ground, &mut *self.writer);
         writer.segments.get_mut(&id).is_some_and(|segment| {
             segment.sealed = true;
@@ -121,18 +121,23 @@ impl Locked<'_> {
         let id = match self.writer.open[number] {
             Some(id) => id,
             None => {
-                let id = self.open_segment(tail, 1)?;
+                let id = self.open_segment(tail, 1, force)?;
                 self.writer.open[number] = Some(id);
                 id
             }
         };
-        self.extend(id, words, force)
+        let location = self.extend(id, words, force);
+        if location.is_none() && self.writer.segments[&id].tail_words == 0 {
+            self.writer.open[number] = None;
+            self.give_back_unused(id);
+        }
+        location
     }
 
     /// An item of its own pages.
     fn append_alone(&mut self, tail: Tail, words: usize, force: bool) -> Option<Location> {
         let units = (words * WORD_BYTES).div_ceil(self.ground.pool.segment_bytes()) as u32;
-        let id = self.open_segment(tail, units)?;
+        let id = self.open_segment(tail, units, force)?;
         let location = self.extend(id, words, force);
         match location {
             Some(_) => drop(self.seal(id)),
@@ -141,7 +146,11 @@ impl Locked<'_> {
         location
     }
 
-    fn open_segment(&mut self, tail: Tail, units: u32) -> Option<u32> {
+    fn open_segment(&mut self, tail: Tail, units: u32, force: bool) -> Option<u32> {
+        // Over its capacity the ledger grants nothing (L1), not even what is resident already.
+        if !force && !self.ground.ledger.has_room(0) {
+            return None;
+        }
         let extent = self.ground.pool.take(units)?;
         self.writer.next_age += 1;
         self.writer.opened += 1;

@@ -97,6 +97,7 @@ impl Locked<'_> {
             return true;
         }
         if self.writer.migration.is_some() {
+            self.migrate_some(STRIDE_BUCKETS);
             while !stop() && self.migrate_some(STRIDE_BUCKETS) {}
             if self.writer.migration.is_none() {
                 tally.migrated_shards += 1;
@@ -115,7 +116,9 @@ impl Locked<'_> {
             self.begin_job(id, Purpose::Sweep);
             return true;
         }
-        if let Some(id) = self.due(now_ms) {
+        if !task.evict
+            && let Some(id) = self.due(now_ms)
+        {
             self.begin_job(id, Purpose::Expire);
             return true;
         }
@@ -123,7 +126,9 @@ impl Locked<'_> {
         if task.evict
             && let Some(id) = policy::eviction_victim(segments(), self.writer.nursery)
         {
-            self.begin_job(id, Purpose::Evict);
+            // Where everything is read again and again, age decides.
+            let spares_none = self.writer.spared >= self.writer.segments.len();
+            self.begin_job(id, if spares_none { Purpose::Discard } else { Purpose::Evict });
             return true;
         }
         if let Some(id) = policy::compaction_victim(segments(), task.below_percent, now_ms) {
@@ -149,7 +154,7 @@ impl Locked<'_> {
         !dead.is_empty()
     }
 
-    /// The segment in which items have expired that must go by now, for the longest time.
+    /// The segment whose look for expired items is most overdue.
     pub(super) fn due(&self, now_ms: u64) -> Option<u32> {
         let due = self.writer.segments.values().filter(|segment| segment.due_ms <= now_ms);
         due.min_by_key(|segment| segment.due_ms).map(|segment| segment.extent.id)
@@ -358,6 +363,8 @@ impl Locked<'_> {
             Departure::Expired => {
                 tally.expired_items += 1;
                 add(&counts.expirations, 1);
+                let expired = counts.expired_words.load(Ordering::Relaxed);
+                counts.expired_words.store(expired.saturating_sub(found.header.words() as u64), Ordering::Relaxed);
             }
             Departure::Invalidated => add(&counts.invalidated, 1),
         }
@@ -389,6 +396,11 @@ impl Locked<'_> {
             return;
         }
         writer.job = None;
+        match job.purpose {
+            Purpose::Requeue => writer.spared += 1,
+            Purpose::Evict => writer.spared = 0,
+            _ => {}
+        }
         if segment.live_items == 0 {
             return self.retire_segments(&[job.segment], tally);
         }

@@ -9,8 +9,8 @@ pub(super) fn octave(deadline_ms: u64, now_ms: u64) -> u8 {
     deadline_ms.saturating_sub(now_ms).max(1).ilog2() as u8
 }
 
-/// How long after the first deadline of an octave it is looked through, in milliseconds: a sixteenth of the shortest time
-/// to live in it, so that with the cleaner's own delay an item is gone within an eighth, or within two seconds.
+/// How long after the first deadline of an octave the segment is looked through, in milliseconds: 1/16 of the shortest time
+/// to live in the octave, at least 500 ms. That leaves the cleaner as much again until 1/8, or two seconds.
 fn patience_ms(octave: u8) -> u64 {
     const SHORTEST_MS: u64 = 500;
     ((1_u64 << octave) / 16).max(SHORTEST_MS)

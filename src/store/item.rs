@@ -337,12 +337,12 @@ impl<'a> View<'a> {
         if !is_current() || unsettled {
             return Read::Again;
         }
-        if !self.is(header, namespace, key) {
-            return Read::Another; // by H1 no overwrite in place can have made it look so
-        }
+        let is_mine = self.is(header, namespace, key);
         let opened = Opened { header, facts: self.facts(header, version_now()), view: self };
+        // A key never changes in place (H1), but before the announcement the memory may have been another segment's.
         match opened.is_unchanged() {
-            true => Read::Mine(opened),
+            true if is_mine => Read::Mine(opened),
+            true => Read::Another,
             false => Read::Again,
         }
     }

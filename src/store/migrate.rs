@@ -70,11 +70,12 @@ impl Locked<'_> {
         } else if self.wanted_slots() * 100 > self.writer.index.slots() * FULL_PERCENT {
             let buckets = self.buckets_for(self.wanted_slots());
             let (ledger, bytes) = (&self.ground.ledger, Index { base: 0, buckets }.resident_bytes());
-            let is_hopeless = !ledger.could_hold(bytes);
-            if is_hopeless || self.begin_migration_with_room(buckets) {
-                return Ok(()); // a full index makes room by itself, one item at a time
+            // A full index evicts one item for each insertion: that is better than refusing writes.
+            let is_vain = buckets <= self.writer.index.buckets || !ledger.could_hold(bytes);
+            if is_vain || self.begin_migration_with_room(buckets) {
+                return Ok(());
             }
-            if !ledger.has_room(bytes) {
+            if self.grows_index && !ledger.has_room(bytes) {
                 return Err(self.no_room(bytes));
             }
         }
@@ -85,7 +86,8 @@ impl Locked<'_> {
     fn begin_migration_with_room(&mut self, buckets: u32) -> bool {
         let bytes = Index { base: 0, buckets }.resident_bytes();
         self.reclaim();
-        while !self.ground.ledger.has_room(bytes) && self.ground.cool(0, u64::MAX).is_some() {}
+        let gives_back = |this: &mut Self| this.clean_bank(u64::MAX) || this.ground.cool(0, u64::MAX).is_some();
+        while !self.ground.ledger.has_room(bytes) && gives_back(self) {}
         self.ground.ledger.has_room(bytes) && self.begin_migration(buckets)
     }
 

@@ -62,7 +62,7 @@ pub struct Options {
     /// How many shards, a power of two up to 256. `None`: one for every 16 MiB of capacity, at most 64: each keeps a
     /// few pages of its own.
     pub shards: Option<usize>,
-    /// Size of a segment in bytes, a power of two from 4 KiB to 2 MiB. `None`: 1/128 of a shard, at least 64 KiB.
+    /// Size of a segment in bytes, a power of two from a page to 2 MiB. `None`: 1/128 of a shard, at least 64 KiB.
     pub segment_bytes: Option<usize>,
 }
 
@@ -181,10 +181,10 @@ impl Layout {
     }
 }
 
-/// Segments that are cleaned for a write before it is refused, beside those its size asks for. When a quarter of them gave
-/// too little, because what they hold was read, age alone decides.
+/// Segments that are compacted for a write before any is evicted from, and evicted from before it is refused, beside those
+/// its size asks for. After a quarter of the evictions, reads no longer protect an item.
 const MAX_CLEANED: usize = 64;
-/// How often a write gives way to readers of what was given up already, before it evicts more.
+/// How often a write yields while readers still announce retired segments, before it frees more.
 const MAX_WAITS: usize = 64;
 /// Bytes given back to the operating system in one step: what takes about as long as any other step.
 const COOL_BYTES: u64 = 256 << 10;
@@ -257,7 +257,7 @@ impl Store {
         self.ground.pool.segment_bytes()
     }
 
-    /// Reads a key. Takes no lock.
+    /// Reads a key. Takes no lock, but for a key that is written all the time, and where more than 256 threads read.
     ///
     /// # Errors
     /// [`Error::KeyLength`].
@@ -269,7 +269,7 @@ impl Store {
     /// Stores a value under a condition. `keep_deadline`: an item that is there keeps its deadline.
     ///
     /// # Errors
-    /// [`Error::KeyLength`], [`Error::ValueTooLarge`]; [`Error::NoSpace`] when nothing is left to evict.
+    /// [`Error::KeyLength`], [`Error::ValueTooLarge`]; [`Error::NoSpace`] when some tens of segments were cleaned in vain.
     pub fn set(
         &self,
         key: Key<'_>,
@@ -373,7 +373,7 @@ impl Store {
     ) -> bool {
         let shard = &self.shards[shard];
         let mut stop = || stop() || shard.is_waited_for();
-        shard.lock(&self.ground).clean(task, now_ms, tally, &mut stop)
+        shard.lock_as_cleaner(&self.ground).clean(task, now_ms, tally, &mut stop)
     }
 
     /// Whether somebody waits for a shard's lock.
@@ -388,12 +388,12 @@ impl Store {
 
     /// How many segments a shard has ever opened: see [`Task::opened_before`].
     pub fn opened(&self, shard: usize) -> u64 {
-        self.shards[shard].lock(&self.ground).writer.opened
+        self.shards[shard].lock_as_cleaner(&self.ground).writer.opened
     }
 
     /// Takes back what a shard has given up and no reader can reach any more, so that it can be reused or cooled.
     pub fn reclaim(&self, shard: usize) {
-        self.shards[shard].lock(&self.ground).reclaim();
+        self.shards[shard].lock_as_cleaner(&self.ground).reclaim();
     }
 
     /// Asks the processor for what looking these keys up will read: their cache misses then overlap instead of following
@@ -433,21 +433,31 @@ impl Store {
         mut write: impl FnMut(&mut Locked<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let number = hash.shard(self.shards.len());
+        let shard = &self.shards[number];
         let mut effort = Effort::default();
+        let mut grows_index = true;
         loop {
-            // A binding of its own: the shard's lock must be free again when a shard is cleaned.
-            let result = write(&mut self.shards[number].lock(&self.ground));
+            // The lock is free again when a shard is cleaned.
+            let result = {
+                let mut locked = shard.lock(&self.ground);
+                locked.grows_index = grows_index;
+                write(&mut locked)
+            };
             let Err(Error::NoSpace { need, .. }) = result else { return result };
-            if !self.ledger().could_hold(need) || !self.make_some_room(&self.shards[number], need, &mut effort, now_ms)
-            {
-                self.refusals.fetch_add(1, Ordering::Relaxed);
-                return result;
+            if self.ledger().could_hold(need) && self.make_some_room(shard, need, &mut effort, now_ms) {
+                continue;
             }
+            // The room may have been wanted for a larger index alone, and the old one still takes the item.
+            if std::mem::replace(&mut grows_index, false) {
+                continue;
+            }
+            self.refusals.fetch_add(1, Ordering::Relaxed);
+            return result;
         }
     }
 
-    /// Cleans segments while there is more in use than may be: for what takes memory without asking, such as a request that
-    /// arrives. No more than some tens, and none if that is vain.
+    /// Cleans segments while more is in use than the capacity: for bytes in flight, which the ledger never refuses. Some tens
+    /// at most, and none when what is no segment fills the capacity alone.
     pub fn make_room(&self, now_ms: u64) {
         let ledger = self.ledger();
         let is_needed = || ledger.total() > ledger.capacity() + self.retired_bytes() && ledger.could_hold(0);
@@ -465,16 +475,23 @@ impl Store {
             self.let_readers_go_on();
             return true;
         }
-        let most = MAX_CLEANED + 2 * need as usize / self.segment_bytes();
-        if effort.cleaned >= most {
+        let of_size = need as usize / self.segment_bytes();
+        let clean = |shard: &Shard, way| shard.lock(&self.ground).clean_one_now(way, now_ms);
+        // A compaction frees a small part of a segment.
+        let most_compacted = MAX_CLEANED + 16 * of_size;
+        if effort.compacted < most_compacted && self.live_fits(need) {
+            effort.compacted += 1;
+            if self.sparsest_first().into_iter().any(|shard| clean(shard, Way::Compact)) {
+                return true;
+            }
+            effort.compacted = most_compacted; // all segments are full
+        }
+        let most = MAX_CLEANED + 2 * of_size;
+        if effort.evicted >= most {
             return false;
         }
-        effort.cleaned += 1;
-        let clean = |shard: &Shard, way| shard.lock(&self.ground).clean_one_now(way, now_ms);
-        if self.live_fits(need) && clean(self.sparsest(), Way::Compact) {
-            return true;
-        }
-        let way = Way::Evict { spares_read: effort.cleaned <= most / 4 };
+        effort.evicted += 1;
+        let way = Way::Evict { spares_read: effort.evicted <= most / 4 };
         clean(shard, way) || clean(self.fullest(), way)
     }
 
@@ -509,9 +526,11 @@ impl Store {
         self.shards.iter().max_by_key(written).expect("there is a shard")
     }
 
-    /// The shard with most that is dead.
-    fn sparsest(&self) -> &Shard {
-        self.shards.iter().max_by_key(|shard| shard.counts.dead_words()).expect("there is a shard")
+    /// All shards, the one with most dead bytes first.
+    fn sparsest_first(&self) -> Vec<&Shard> {
+        let mut shards: Vec<_> = self.shards.iter().map(|shard| (shard.counts.dead_words(), shard)).collect();
+        shards.sort_unstable_by_key(|(dead_words, _)| std::cmp::Reverse(*dead_words));
+        shards.into_iter().map(|(_, shard)| shard).collect()
     }
 }
 
@@ -520,8 +539,9 @@ impl Store {
 struct Effort {
     /// How often it gave way to readers.
     waits: usize,
-    /// Segments that were cleaned for it.
-    cleaned: usize,
+    /// Segments that were compacted for it, and those evicted from.
+    compacted: usize,
+    evicted: usize,
 }
 
 #[cfg(all(test, not(loom), not(shuttle)))]

@@ -9,8 +9,7 @@
 //! R1. A reader announces a segment, then looks again whether the index it goes by is still the shard's and still names
 //!     the item. Whoever frees a segment takes its last slot away first and then looks at the announcements. One of the
 //!     two comes first in the order of sequentially consistent operations, so one of them sees the other.
-//! R2. A thread announces one segment at a time. However long it is kept from its processor, it keeps that one from being
-//!     reused and no other.
+//! R2. A thread announces one segment at a time: one that is descheduled pins one segment.
 //! R3. Only its own thread writes to a reader's words, so that counting a read shares no cache line.
 
 use super::types::Miss;

@@ -8,8 +8,8 @@
 //!  writer, cleaner ─────┴──► retired maps, each keeps its bank of the index     retired segments
 //! ```
 //! A change of structure (the index migrated, an invalidation declared or carried out) is the publication of a new map.
-//! A reader holds a map while it looks at slots, and announces the segment while it reads an item: what it keeps from
-//! being reused is one bank of one index, and one segment.
+//! A reader holds a map while it looks at slots, and announces the segment while it reads an item. It pins at most one
+//! bank of an index and one segment.
 //!
 //! M1. A map is immutable; the slots of its index are not.
 //! M2. A segment is free when no slot names it and no reader announces it ([`super::readers`]); a bank of the index is
@@ -199,6 +199,8 @@ pub(super) struct Writer {
     pub(super) next_age: u64,
     /// Segments that were ever opened.
     pub(super) opened: u64,
+    /// Segments that eviction has left as they are since it last emptied one.
+    pub(super) spared: usize,
     /// Departures since the beginning: the clock of ghosts.
     pub(super) departures: u64,
     /// Those from the main log.
@@ -266,6 +268,7 @@ impl Shard {
             open: [None; Tail::COUNT],
             next_age: 0,
             opened: 0,
+            spared: 0,
             departures: 0,
             main_departures: 0,
             nursery: Share::default(),
@@ -293,7 +296,12 @@ impl Shard {
     /// Takes the shard's lock.
     pub(super) fn lock<'a>(&'a self, ground: &'a Ground) -> Locked<'a> {
         let writer = try_lock(&self.writer).unwrap_or_else(|| self.wait_for_lock());
-        Locked { ground, shard: self, writer }
+        Locked { ground, shard: self, writer, grows_index: true }
+    }
+
+    /// The same for the cleaner, whose waiting is nobody's loss.
+    pub(super) fn lock_as_cleaner<'a>(&'a self, ground: &'a Ground) -> Locked<'a> {
+        Locked { ground, shard: self, writer: lock(&self.writer), grows_index: true }
     }
 
     /// Waits for the lock, so that whoever has it for long sees that.
@@ -322,7 +330,7 @@ impl Shard {
     pub(super) fn get(&self, ground: &Ground, key: Key<'_>, hash: Hash, now_ms: u64, usage: Use) -> Lookup {
         let reader = ground.readers.own();
         let try_get = |reader| (0..TRIES).find_map(|_| self.try_get(ground, reader, key, hash, now_ms, usage));
-        let lookup = reader.and_then(try_get).unwrap_or_else(|| self.lock(ground).get(key, hash, now_ms));
+        let lookup = reader.and_then(try_get).unwrap_or_else(|| self.lock(ground).get(key, hash, now_ms, usage));
         if usage == Use::Read {
             let miss = match &lookup {
                 Lookup::Found(_) => None,
@@ -439,6 +447,8 @@ pub(super) struct Locked<'a> {
     pub(super) ground: &'a Ground,
     pub(super) shard: &'a Shard,
     pub(super) writer: MutexGuard<'a, Writer>,
+    /// Whether a write asks for room for a larger index.
+    pub(super) grows_index: bool,
 }
 
 /// An item found under the lock.
@@ -480,9 +490,14 @@ impl Locked<'_> {
     }
 
     /// The item as a reader would get it.
-    pub(super) fn get(&self, key: Key<'_>, hash: Hash, now_ms: u64) -> Lookup {
+    fn get(&self, key: Key<'_>, hash: Hash, now_ms: u64, usage: Use) -> Lookup {
         match self.find_servable(key, hash, now_ms) {
-            Ok((found, stale)) => Lookup::Found(self.item(&found, stale)),
+            Ok((found, stale)) => {
+                if usage == Use::Read {
+                    self.writer.index.count_read(&self.ground.arena, found.at, found.slot);
+                }
+                Lookup::Found(self.item(&found, stale))
+            }
             Err(miss) => Lookup::Miss(miss),
         }
     }

@@ -54,8 +54,8 @@ impl Place {
     }
 }
 
-/// Which segment, and where inside it (in words). A segment's number is not given out again while any reader holds a
-/// map older than its release, so a location read through a map never means another segment's bytes.
+/// Which segment, and where inside it (in words). A segment's number is not given out again while a
+/// reader announces it ([`super::readers`]), so a location that was announced never means another segment's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Location(u64);
 

@@ -482,7 +482,9 @@ fn nothing_live_is_evicted_while_it_fits_however_much_is_overwritten() {
         }
         for _ in 0..3 * keys {
             set(random.below(u64::from(keys)) as u32, &mut random);
-            assert!(store.ledger().total() <= (16 << 20) + u64::from(shards as u32) * 2 * segment_bytes as u64);
+            // What is moved may take a segment of each log before it frees one.
+            let beyond = store.ledger().total().saturating_sub(16 << 20) as usize;
+            assert!(beyond <= shards * segment::Tail::COUNT * segment_bytes, "{beyond} bytes");
         }
         assert_eq!((store.stats().evictions, store.stats().entries), (0, u64::from(keys)), "{shards} shards");
         assert!((0..keys).all(|i| value_of(&store, &i.to_le_bytes(), 1).is_some()));
@@ -510,7 +512,7 @@ fn a_store_whose_items_are_all_read_makes_room_in_few_steps() {
         assert!(store.make_some_room(&store.shards[0], 200, &mut effort, 1));
         while store.cool(0).is_some() {}
     }
-    assert!(effort.cleaned <= MAX_CLEANED / 4 + 1 && effort.cleaned * 4 < segments, "{effort:?} of {segments}");
+    assert!(effort.evicted <= MAX_CLEANED / 4 + 1 && effort.evicted * 4 < segments, "{effort:?} of {segments}");
 }
 
 #[test]

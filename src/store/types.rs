@@ -222,7 +222,7 @@ pub enum Error {
         /// The longest allowed.
         max: usize,
     },
-    /// There is no room now, although everything that may be dropped was dropped.
+    /// There is no room now, although some tens of segments were cleaned for it.
     #[error("no room for an item of {need} bytes: {used} of {capacity} bytes are in use")]
     NoSpace {
         /// What the item needs.
