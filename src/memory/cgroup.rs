@@ -643,7 +643,7 @@ mod tests {
         assert_eq!(Tree::new("0::/a\n", &[]).read(), None);
         assert_eq!(Tree::new("garbage\n::\n", &[("memory.max", "1")]).read(), None);
         let nonsense = Tree::new("0::/\n", &[("memory.max", "lots\n"), ("memory.stat", "anon many\n\n x\n")]);
-        assert_eq!(nonsense.read(), Some(Reading { used: Some(0), ..Reading::default() }));
+        assert_eq!(nonsense.read(), Some(Reading { used: Some(0), own_used: Some(0), ..Reading::default() }));
     }
 
     #[test]
