@@ -6,7 +6,7 @@
 //!   server    serve config                                                    the sidecar itself
 //!   cluster   inject uninject injector check                                  sidecars for pods, and their health
 //!   shell     completions man                                                 for shells and readers of manuals
-//!   bench     expire map overwrite reclaim serve stall storm trace watch      benchmarks and peers
+//!   bench     expire get map overwrite reclaim serve stall storm trace watch      benchmarks and peers
 //! ```
 //!
 //! C1. Standard output carries the answer and nothing else; progress, misses and errors go to standard error.

@@ -185,7 +185,10 @@ impl Layout {
 /// its size asks for. After a quarter of the evictions, reads no longer protect an item.
 const MAX_CLEANED: usize = 64;
 /// How often a write yields while readers still announce retired segments, before it frees more.
+#[cfg(not(any(loom, shuttle)))]
 const MAX_WAITS: usize = 64;
+#[cfg(any(loom, shuttle))]
+const MAX_WAITS: usize = 2;
 /// Bytes given back to the operating system in one step: what takes about as long as any other step.
 const COOL_BYTES: u64 = 256 << 10;
 

@@ -38,7 +38,7 @@ fn a_limit_of_address_space_shrinks_the_reservation() {
 
 #[test]
 fn address_space_for_nothing_is_refused_with_the_sizes_tried() {
-    let output = limited("ulimit -v 120000", &["--max-memory", "64Mi"]).output().unwrap();
+    let output = limited("ulimit -v 140000", &["--max-memory", "64Mi"]).output().unwrap();
     assert_eq!(output.status.code(), Some(64), "{}", said(&output));
     assert!(said(&output).contains("the system refuses address space; tried "), "{}", said(&output));
 }

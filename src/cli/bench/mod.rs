@@ -8,6 +8,7 @@
 //!   overwrite items that fit, overwritten at random              engine, overwrite
 //!   expire    how long expired items stay in memory              engine, expire
 //!   stall     readers off their core, a cleaner beside writers   engine, latency, stall
+//!   get       what a Get costs in process, by several threads    engine, get
 //!   map       a map in a process of its own, as a peer           map
 //! ```
 //!
@@ -18,6 +19,7 @@
 mod connection;
 mod engine;
 mod expire;
+mod get;
 mod latency;
 mod map;
 mod overwrite;
@@ -52,6 +54,8 @@ pub(crate) enum BenchCommand {
     Expire(expire::ExpireArgs),
     /// Measure what readers off their core and a cleaner at work cost writers.
     Stall(stall::StallArgs),
+    /// Measure what a Get costs in process, by one thread and by several.
+    Get(get::GetArgs),
     /// Answer out of a map: a peer of the other benchmarks.
     #[command(hide = true)]
     Map(map::MapArgs),
@@ -66,6 +70,7 @@ pub(super) fn run(command: BenchCommand) -> Outcome {
         BenchCommand::Overwrite(args) => overwrite::run(args),
         BenchCommand::Expire(args) => expire::run(args),
         BenchCommand::Stall(args) => stall::run(args),
+        BenchCommand::Get(args) => get::run(args),
         BenchCommand::Map(args) => map::run(args),
     }
 }
