@@ -267,6 +267,14 @@ impl Pool {
         Some(piece)
     }
 
+    /// Whether nobody has this number.
+    #[cfg(shuttle)]
+    pub(super) fn is_free(&self, id: u32) -> bool {
+        let free = lock(&self.free);
+        let has = |first: u32, units: u32| (first..first + units).contains(&id);
+        free.hot.iter().any(|extent| has(extent.id, extent.units)) || free.cold.iter().any(|(id, len)| has(*id, *len))
+    }
+
     /// Resident bytes that wait for reuse.
     #[cfg(all(test, not(loom), not(shuttle)))]
     pub(super) fn hot_bytes(&self) -> u64 {
