@@ -98,6 +98,19 @@ mod whole_store {
         }
     }
 
+    /// A segment that is full of dead bytes but for one item, so that the cleaner moves it and frees the rest.
+    fn one_item_among_dead_bytes() -> Arc<Store> {
+        let store = small();
+        set(&store, b"k", &[1; 40]);
+        for i in 0..7_u8 {
+            set(&store, &[i], &[9; 500]);
+        }
+        for i in 0..7_u8 {
+            store.delete(key(&[i]), None, Deletion::Remove, 1).unwrap();
+        }
+        store
+    }
+
     fn clean(store: &Store, steps: usize) {
         let task = Task { below_percent: 99, thorough: true, ..Task::TIDY };
         for _ in 0..steps {
@@ -155,15 +168,7 @@ mod whole_store {
     fn memory_is_reused_only_when_the_last_reader_has_left() {
         with_twin(Fault::FreeUnderReaders, EXECUTIONS, |search| {
             explore(search, || {
-                let store = small();
-                // A segment that is full of dead bytes but for one item, so that the cleaner moves it and frees the rest.
-                set(&store, b"k", &[1; 40]);
-                for i in 0..7_u8 {
-                    set(&store, &[i], &[9; 500]);
-                }
-                for i in 0..7_u8 {
-                    store.delete(key(&[i]), None, Deletion::Remove, 1).unwrap();
-                }
+                let store = one_item_among_dead_bytes();
                 let cleaner = {
                     let store = store.clone();
                     thread::spawn(move || {
@@ -188,14 +193,7 @@ mod whole_store {
 
     /// Two segments are given up under one reader, in either order of its looks.
     fn segments_are_reused_beside_a_reader() {
-        let store = small();
-        set(&store, b"k", &[1; 40]);
-        for i in 0..7_u8 {
-            set(&store, &[i], &[9; 500]);
-        }
-        for i in 0..7_u8 {
-            store.delete(key(&[i]), None, Deletion::Remove, 1).unwrap();
-        }
+        let store = one_item_among_dead_bytes();
         let cleaner = {
             let store = store.clone();
             thread::spawn(move || {
