@@ -238,7 +238,7 @@ impl Cache {
 
     /// The namespace of a value that is stored under a condition. One that holds only where there is an entry creates no
     /// namespace.
-    fn namespace_to_set(&self, name: &str, condition: Condition) -> Result<Held<'_>, Refusal> {
+    fn namespace_to_set(&self, name: &str, condition: Condition) -> Result<Held, Refusal> {
         match condition {
             Condition::Always | Condition::Absent | Condition::Version(0) => self.namespace_to_fill(name),
             Condition::Present | Condition::Version(_) => self.namespaces.find(name),
@@ -246,7 +246,7 @@ impl Cache {
     }
 
     /// The namespace of an operation that may create an entry.
-    fn namespace_to_fill(&self, name: &str) -> Result<Held<'_>, Refusal> {
+    fn namespace_to_fill(&self, name: &str) -> Result<Held, Refusal> {
         let forget = |number| {
             self.hot.forget(number);
             self.usage.forget(number);

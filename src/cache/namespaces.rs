@@ -2,13 +2,17 @@
 //!
 //! N1. Only a write that may create an entry gives a name a number. Everything else uses [`NOWHERE`] for an unknown name,
 //!     a number under which nothing is ever stored.
-//! N2. A number is reused only when no item carries it and no operation holds it: an operation holds the lock of the names
-//!     for reading until it ends, and numbers are taken back under the lock for writing.
+//! N2. A number is reused only when no item carries it and no operation holds it. An operation holds the table of names
+//!     it looked at until it ends, and a new table is in force only when nobody holds an older one: to take numbers back,
+//!     the table is closed first, so that nobody holds any when the items are counted.
+//!
+//! Looking a name up writes to no memory that threads share.
 
 use super::Refusal;
+use arc_swap::{ArcSwap, Guard};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The most namespaces at a time, the default one included.
 pub const MAX_NAMESPACES: usize = 1_024;
@@ -24,13 +28,24 @@ const _: () = assert!(MAX_NAMESPACES <= NOWHERE as usize, "no namespace has the 
 /// The names that have numbers.
 #[derive(Debug, Default)]
 pub(super) struct Namespaces {
-    names: RwLock<Names>,
+    table: ArcSwap<Table>,
+    /// For whoever changes the table.
+    names: Mutex<Names>,
     default_invalidations: AtomicU64,
+}
+
+/// What operations look names up in. It never changes: another takes its place.
+#[derive(Clone, Debug, Default)]
+struct Table {
+    by_name: HashMap<String, Arc<Named>>,
+    /// Numbers are being taken back: whoever looks for a name waits for the lock of the names.
+    is_closed: bool,
+    /// See [`Names::least_invalidations`].
+    least_invalidations: u64,
 }
 
 #[derive(Debug, Default)]
 struct Names {
-    by_name: HashMap<String, Named>,
     /// Numbers that were given out and taken back.
     free: Vec<u16>,
     /// No name that gets a number has seen fewer invalidations: a client never sees its number fall.
@@ -45,34 +60,21 @@ struct Named {
 
 /// A namespace whose number stays its own until this is dropped (N2). Never hold two.
 #[derive(Debug)]
-pub(super) struct Held<'a> {
+pub(super) struct Held {
     pub(super) number: u16,
     /// `None` for the default namespace, whose number is never taken back.
-    names: Option<RwLockReadGuard<'a, Names>>,
+    table: Option<Guard<Arc<Table>>>,
 }
 
-impl Held<'_> {
+impl Held {
     /// Whether the name has no number, and so no entries.
     pub(super) fn is_unknown(&self) -> bool {
         self.number == NOWHERE
     }
-}
 
-impl Names {
-    /// Takes back the numbers that are not in use; returns them.
-    fn take_back(&mut self, in_use: &[bool]) -> Vec<u16> {
-        let is_in_use = |named: &Named| in_use.get(usize::from(named.number)).is_some_and(|in_use| *in_use);
-        let taken: Vec<Named> = self.by_name.extract_if(|_, named| !is_in_use(named)).map(|(_, named)| named).collect();
-        let seen = taken.iter().map(|named| named.invalidations.load(Ordering::Relaxed)).max();
-        self.least_invalidations = self.least_invalidations.max(seen.unwrap_or(0));
-        let numbers: Vec<u16> = taken.iter().map(|named| named.number).collect();
-        self.free.extend(&numbers);
-        numbers
-    }
-
-    fn next_number(&mut self) -> Option<u16> {
-        let next = self.by_name.len() + 1;
-        self.free.pop().or_else(|| (next < MAX_NAMESPACES).then_some(next as u16))
+    fn in_table(name: &str, table: Guard<Arc<Table>>) -> Self {
+        let number = table.by_name.get(name).map_or(NOWHERE, |named| named.number);
+        Self { number, table: Some(table) }
     }
 }
 
@@ -81,14 +83,36 @@ impl Namespaces {
     ///
     /// # Errors
     /// [`Refusal::Length`] for a name that is too long.
-    pub(super) fn find(&self, name: &str) -> Result<Held<'_>, Refusal> {
+    pub(super) fn find(&self, name: &str) -> Result<Held, Refusal> {
         if name.is_empty() || name == DEFAULT {
-            return Ok(Held { number: 0, names: None });
+            return Ok(Held { number: 0, table: None });
         }
         Refusal::length("namespace", name.len(), 0, MAX_NAME_BYTES)?;
-        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        let number = names.by_name.get(name).map_or(NOWHERE, |named| named.number);
-        Ok(Held { number, names: Some(names) })
+        Ok(Held::in_table(name, self.open_table()))
+    }
+
+    /// The table that is in force. Whoever has it may use its numbers until it is dropped.
+    fn open_table(&self) -> Guard<Arc<Table>> {
+        let table = self.table.load();
+        if !table.is_closed {
+            return table;
+        }
+        drop(table);
+        let _names = self.lock();
+        self.table.load()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a table in force, and waits until nobody holds the one before. An operation holds one for as long as the
+    /// store takes, and waits for no lock of ours.
+    fn put_in_force(&self, table: Table) {
+        let mut before = self.table.swap(Arc::new(table));
+        while Arc::get_mut(&mut before).is_none() {
+            std::thread::yield_now();
+        }
     }
 
     /// The namespace of an operation that may create an entry. When all numbers are taken, those of namespaces without
@@ -101,36 +125,40 @@ impl Namespaces {
         name: &str,
         in_use: impl FnOnce() -> Vec<bool>,
         forget: impl Fn(u16),
-    ) -> Result<Held<'_>, Refusal> {
+    ) -> Result<Held, Refusal> {
         let found = self.find(name)?;
         if !found.is_unknown() {
             return Ok(found);
         }
         drop(found);
-        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        let mut names = self.lock();
+        let mut table = Table::clone(&self.table.load());
         // Another thread may have created it since.
-        let number = match names.by_name.get(name).map(|named| named.number) {
-            Some(number) => number,
-            None => {
-                let number = match names.next_number() {
-                    Some(number) => number,
-                    None => {
-                        names.take_back(&in_use()).into_iter().for_each(forget);
-                        names.next_number().ok_or(Refusal::TooManyNamespaces { max: MAX_NAMESPACES })?
-                    }
-                };
+        if !table.by_name.contains_key(name) {
+            let number = match names.next_number(&table) {
+                Some(number) => Some(number),
+                None => {
+                    self.put_in_force(Table { is_closed: true, ..table.clone() });
+                    names.take_back(&mut table, &in_use()).into_iter().for_each(forget);
+                    names.next_number(&table)
+                }
+            };
+            if let Some(number) = number {
                 let invalidations = AtomicU64::new(names.least_invalidations);
-                names.by_name.insert(name.to_owned(), Named { number, invalidations });
-                number
+                table.by_name.insert(name.to_owned(), Arc::new(Named { number, invalidations }));
             }
-        };
-        Ok(Held { number, names: Some(RwLockWriteGuard::downgrade(names)) })
+            table.least_invalidations = names.least_invalidations;
+            self.put_in_force(table);
+            number.ok_or(Refusal::TooManyNamespaces { max: MAX_NAMESPACES })?;
+        }
+        // With the lock of the names, so that nobody takes the number back before it is held.
+        Ok(Held::in_table(name, self.table.load()))
     }
 
     /// The names and their numbers, by number, the default one included.
     pub(super) fn all(&self) -> Vec<(u16, String)> {
-        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = names.by_name.iter().map(|(name, named)| (named.number, name.clone())).collect();
+        let table = self.table.load();
+        let mut all: Vec<_> = table.by_name.iter().map(|(name, named)| (named.number, name.clone())).collect();
         all.push((0, DEFAULT.to_owned()));
         all.sort();
         all
@@ -138,20 +166,38 @@ impl Namespaces {
 
     /// The name of a number.
     pub(super) fn name(&self, number: u16) -> String {
-        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        let named = names.by_name.iter().find(|(_, named)| named.number == number);
+        let table = self.table.load();
+        let named = table.by_name.iter().find(|(_, named)| named.number == number);
         named.map_or(DEFAULT, |(name, _)| name).to_owned()
     }
 
     /// Counts an invalidation, if the namespace is known; how many it has seen.
-    pub(super) fn count_invalidation(&self, name: &str, held: &Held<'_>) -> u64 {
+    pub(super) fn count_invalidation(&self, name: &str, held: &Held) -> u64 {
         let count = |invalidations: &AtomicU64| invalidations.fetch_add(1, Ordering::Relaxed) + 1;
-        match &held.names {
+        match &held.table {
             None => count(&self.default_invalidations),
-            Some(names) => {
-                names.by_name.get(name).map_or(names.least_invalidations, |named| count(&named.invalidations))
+            Some(table) => {
+                table.by_name.get(name).map_or(table.least_invalidations, |named| count(&named.invalidations))
             }
         }
+    }
+}
+
+impl Names {
+    /// Takes back the numbers that are not in use; returns them.
+    fn take_back(&mut self, table: &mut Table, in_use: &[bool]) -> Vec<u16> {
+        let is_in_use = |named: &Named| in_use.get(usize::from(named.number)).is_some_and(|in_use| *in_use);
+        let taken: Vec<_> = table.by_name.extract_if(|_, named| !is_in_use(named)).map(|(_, named)| named).collect();
+        let seen = taken.iter().map(|named| named.invalidations.load(Ordering::Relaxed)).max();
+        self.least_invalidations = self.least_invalidations.max(seen.unwrap_or(0));
+        let numbers: Vec<u16> = taken.iter().map(|named| named.number).collect();
+        self.free.extend(&numbers);
+        numbers
+    }
+
+    fn next_number(&mut self, table: &Table) -> Option<u16> {
+        let next = table.by_name.len() + 1;
+        self.free.pop().or_else(|| (next < MAX_NAMESPACES).then_some(next as u16))
     }
 }
 
@@ -197,5 +243,36 @@ mod tests {
         assert_eq!(namespaces.count_invalidation("one more", &held), 2, "a number that clients saw never falls");
         drop(held);
         assert_eq!(create(&namespaces, "another", &all), Err(full));
+    }
+
+    /// Threads that store into, empty and look for a few names, while nearly all numbers are taken.
+    #[test]
+    fn a_number_is_never_reused_under_an_operation() {
+        const CONTENDED: usize = 4;
+        let namespaces = Namespaces::default();
+        for i in 1..MAX_NAMESPACES - CONTENDED {
+            create(&namespaces, &format!("n{i}"), &[]).unwrap();
+        }
+        // The name whose item each number has.
+        let items: Vec<Mutex<Option<String>>> = (0..MAX_NAMESPACES).map(|_| Mutex::new(None)).collect();
+        let in_use = || {
+            let is_used =
+                |number: usize| number < MAX_NAMESPACES - CONTENDED || items[number].lock().unwrap().is_some();
+            (0..MAX_NAMESPACES).map(is_used).collect::<Vec<_>>()
+        };
+        let work = |thread: usize| {
+            for i in 0..3_000 {
+                let name = format!("contended {}", (i * 5 + thread * 3) % (CONTENDED + 3));
+                let Ok(held) = namespaces.find_or_create(&name, in_use, |_| {}) else { continue };
+                std::thread::yield_now();
+                let mut item = items[usize::from(held.number)].lock().unwrap();
+                assert!(item.as_ref().is_none_or(|of| *of == name), "{name} has the number of {item:?}");
+                *item = (i % 3 == 0).then(|| name.clone());
+            }
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|thread| scope.spawn(move || work(thread))).collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+        });
     }
 }
