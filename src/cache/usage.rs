@@ -1,12 +1,16 @@
 //! Hits, misses and values stored by namespace: of the first 32, and of all others together.
 //!
-//! Each thread counts on one of a few stripes, so that threads seldom share a cache line.
+//! Each thread counts on a stripe of its own, so that counting shares no cache line. A stripe is made when its thread first
+//! counts, and kept: a thread that comes later has the number of one that ended, and goes on with its counts.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::thread_number;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Namespaces that are counted each for itself.
 pub(super) const NAMED: usize = 32;
-const STRIPES: usize = 4;
+/// Threads that have a stripe of their own. All others share one.
+const STRIPES: usize = 256;
 
 /// What is counted.
 #[derive(Clone, Copy)]
@@ -31,32 +35,42 @@ pub struct Counts {
 #[repr(align(64))]
 struct Stripe([[AtomicU64; 3]; NAMED + 1]);
 
-/// The counters.
-#[derive(Debug)]
-pub(super) struct Usage([Stripe; STRIPES]);
-
-impl Default for Usage {
+impl Default for Stripe {
     fn default() -> Self {
-        Self([const { Stripe([const { [const { AtomicU64::new(0) }; 3] }; NAMED + 1]) }; STRIPES])
+        Self([const { [const { AtomicU64::new(0) }; 3] }; NAMED + 1])
     }
 }
 
-static THREADS: AtomicUsize = AtomicUsize::new(0);
-thread_local! {
-    static STRIPE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % STRIPES;
+/// The counters.
+#[derive(Debug)]
+pub(super) struct Usage {
+    own: [OnceLock<Box<Stripe>>; STRIPES],
+    shared: Stripe,
+}
+
+impl Default for Usage {
+    fn default() -> Self {
+        Self { own: [const { OnceLock::new() }; STRIPES], shared: Stripe::default() }
+    }
 }
 
 impl Usage {
     /// Counts one.
     pub(super) fn count(&self, namespace: u16, event: Event) {
-        let stripe = STRIPE.with(|stripe| *stripe);
-        self.0[stripe].0[usize::from(namespace).min(NAMED)][event as usize].fetch_add(1, Ordering::Relaxed);
+        let own = thread_number().and_then(|number| self.own.get(number));
+        let stripe = own.map_or(&self.shared, |own| own.get_or_init(Box::default));
+        // An exchange: the count may be forgotten meanwhile.
+        stripe.0[usize::from(namespace).min(NAMED)][event as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn stripes(&self) -> impl Iterator<Item = &Stripe> {
+        self.own.iter().filter_map(OnceLock::get).map(Box::as_ref).chain([&self.shared])
     }
 
     /// Adds what was counted for a namespace to that of all others, before another one gets its number.
     pub(super) fn forget(&self, namespace: u16) {
         let number = usize::from(namespace);
-        for Stripe(counts) in self.0.iter().filter(|_| number < NAMED) {
+        for Stripe(counts) in self.stripes().filter(|_| number < NAMED) {
             for (count, others) in counts[number].iter().zip(&counts[NAMED]) {
                 others.fetch_add(count.swap(0, Ordering::Relaxed), Ordering::Relaxed);
             }
@@ -66,7 +80,7 @@ impl Usage {
     /// The counts of a namespace; of all that are not counted each for itself, at [`NAMED`].
     pub(super) fn of(&self, namespace: usize) -> Counts {
         let sum = |event: Event| -> u64 {
-            self.0.iter().map(|stripe| stripe.0[namespace][event as usize].load(Ordering::Relaxed)).sum()
+            self.stripes().map(|stripe| stripe.0[namespace][event as usize].load(Ordering::Relaxed)).sum()
         };
         Counts { hits: sum(Event::Hit), misses: sum(Event::Miss), sets: sum(Event::Stored) }
     }
