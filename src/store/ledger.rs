@@ -9,6 +9,8 @@
 //! L3. Of requests and responses the sum holds the most that was in flight of late: an allocator keeps freed buffers for
 //!     a while, and their pages must not be promised to segments meanwhile.
 
+#[cfg(loom)]
+use crate::sync::atomic::fence;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Fault, planted};
 
@@ -150,7 +152,15 @@ impl Ledger {
 
     /// Counts a request or a response of `bytes`, whatever the capacity.
     pub fn take_off(&self, bytes: u64) {
-        self.keep(self.in_flight.fetch_add(bytes, Ordering::Relaxed) + bytes);
+        // Sequentially consistent, as is `let_go`: whoever lets go of what is kept sees these bytes in flight, or they are
+        // compared with what it left. So the usual call changes no word but this one.
+        let in_flight = self.in_flight.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        // loom takes a sequentially consistent access for one that acquires and releases.
+        #[cfg(loom)]
+        fence(Ordering::SeqCst);
+        if self.in_flight_kept.load(Ordering::SeqCst) < in_flight {
+            self.keep(in_flight);
+        }
     }
 
     /// One of `bytes` has ended. What was kept for it stays so until it is [let go](Self::let_go).
@@ -164,14 +174,15 @@ impl Ledger {
         let kept = self.in_flight_kept();
         let above = kept.saturating_sub(self.in_flight());
         let step = if above <= KEPT_BYTES { above } else { above * elapsed_ms.min(KEPT_MS) / KEPT_MS };
-        let lowered = self.in_flight_kept.compare_exchange(kept, kept - step, Ordering::AcqRel, Ordering::Relaxed);
+        let lowered = self.in_flight_kept.compare_exchange(kept, kept - step, Ordering::SeqCst, Ordering::Relaxed);
         if lowered.is_ok() {
             self.total.fetch_sub(step, Ordering::Relaxed);
         }
-        // Whoever took off meanwhile may have found enough kept that is not kept any more. Its exchange of what is kept
-        // came before ours, and so it is seen in flight.
+        // Whoever took off meanwhile may have found enough kept that is not kept any more: then it is seen in flight.
+        #[cfg(loom)]
+        fence(Ordering::SeqCst);
         if !planted(Fault::LetGoUnlooked) {
-            self.keep(self.in_flight());
+            self.keep(self.in_flight.load(Ordering::SeqCst));
         }
     }
 
@@ -180,9 +191,11 @@ impl Ledger {
         loop {
             let kept = self.in_flight_kept();
             let more = bytes.saturating_sub(kept);
+            if more == 0 {
+                return;
+            }
             // The sum first: whoever lets go of what is kept takes it off a sum that holds it.
             self.total.fetch_add(more, Ordering::Relaxed);
-            // An exchange even where nothing changes: `let_go` goes by its order.
             let exchanged =
                 self.in_flight_kept.compare_exchange(kept, kept + more, Ordering::AcqRel, Ordering::Relaxed);
             if exchanged.is_ok() {
