@@ -97,8 +97,11 @@ impl Ebb {
     }
 }
 
-/// What the call that asks for what is in flight is itself counted at.
+/// What a call is counted at while it is open.
 pub const CALL_BYTES: u64 = 8 << 10;
+/// What the call that asks for the bytes in flight adds to them: itself, and the five bytes of its message where these
+/// arrive together with it.
+pub const ASKING_BYTES: std::ops::RangeInclusive<u64> = CALL_BYTES..=CALL_BYTES + 5;
 
 pub const SERVE: [&str; 7] =
     ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
