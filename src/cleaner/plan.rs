@@ -3,24 +3,16 @@
 use super::receipt::Order;
 use crate::store::{Stats, Task};
 
-/// What the cleaner is doing about an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Plan {
-    /// What costs next to nothing: segments without a live item, what has expired, what was declared void.
-    Tidy,
-    /// Compact segments emptier than this, in percent.
-    Compact {
-        /// The bound.
-        below_percent: usize,
-        /// Open segments too: nothing more is expected soon.
-        thorough: bool,
-    },
-    /// Evict until enough is free.
-    Evict,
-}
-
 /// From this target on a compaction takes open segments too.
 const THOROUGH_PERCENT: u8 = 93;
+
+/// Compact whatever frees something, open segments too.
+const THOROUGH: Task = Task { below_percent: 98, thorough: true, ..Task::TIDY };
+/// Free a segment, whatever lives in it.
+const EVICT: Task = Task { thorough: true, evict: true, ..Task::TIDY };
+
+/// What the cleaner itself may use beyond the capacity, as a fraction of it.
+const OVERDRAFT: u64 = 64;
 
 /// Segments emptier than this are compacted whenever anything is: they give more than they cost.
 const EMPTY_PERCENT: usize = 50;
@@ -53,39 +45,30 @@ pub(super) fn is_over(stats: &Stats, order: Order) -> bool {
     order.evict_to_bytes.is_some_and(|bound| used(stats) > bound)
 }
 
-/// Decides. Nothing live is evicted while what is live, with the index, fits the bound.
-pub(super) fn plan(stats: &Stats, order: Order) -> Plan {
-    const THOROUGH: Plan = Plan::Compact { below_percent: 98, thorough: true };
+/// Whether the engine uses memory that was taken from it, since the rest of the process grew or the limit fell. What the
+/// cleaner itself takes in order to free more is less than this.
+fn is_overdrawn(stats: &Stats) -> bool {
+    used(stats) > stats.capacity_bytes.saturating_add(stats.capacity_bytes / OVERDRAFT)
+}
+
+/// Decides. Nothing live is evicted while what is live, with the index, fits the bound, unless memory was taken from the
+/// engine: compaction is too slow to give that back in time.
+pub(super) fn plan(stats: &Stats, order: Order) -> Task {
     let live = stats.item_bytes - stats.expired_bytes + stats.index_bytes + stats.in_flight_bytes;
     if is_over(stats, order) {
-        return if order.evict_to_bytes.is_some_and(|bound| live <= bound) { THOROUGH } else { Plan::Evict };
+        let fits = order.evict_to_bytes.is_some_and(|bound| live <= bound);
+        return if fits && !is_overdrawn(stats) { THOROUGH } else { EVICT };
     }
     let target = u64::from(order.target_occupancy_percent);
     let occupancy = occupancy_permille(stats);
     if occupancy >= 10 * target {
-        return Plan::Tidy;
+        return Task::TIDY;
     }
     if order.target_occupancy_percent >= THOROUGH_PERCENT {
         return THOROUGH;
     }
     let below_percent = busy_bar_percent(occupancy, target).max(EMPTY_PERCENT).min(target as usize);
-    Plan::Compact { below_percent, thorough: false }
-}
-
-impl Plan {
-    /// Callers write on, so that there will be more to do in a moment.
-    pub(super) fn goes_on(self) -> bool {
-        matches!(self, Self::Compact { thorough: false, .. })
-    }
-
-    /// As the store is told.
-    pub(super) fn task(self) -> Task {
-        match self {
-            Self::Tidy => Task::TIDY,
-            Self::Compact { below_percent, thorough } => Task { below_percent, thorough, ..Task::TIDY },
-            Self::Evict => Task { thorough: true, evict: true, ..Task::TIDY },
-        }
-    }
+    Task { below_percent, ..Task::TIDY }
 }
 
 /// How much of an order is done, 0 to 99, given what was dead or too much at its beginning and is now.
@@ -107,8 +90,13 @@ mod tests {
     use super::*;
     use crate::cleaner::Reason;
 
+    fn compact(below_percent: usize) -> Task {
+        Task { below_percent, ..Task::TIDY }
+    }
+
     fn stats(live: u64, dead: u64) -> Stats {
-        Stats { item_bytes: live, dead_bytes: dead, segment_bytes: live + dead, ..Stats::default() }
+        let bytes = live + dead;
+        Stats { item_bytes: live, dead_bytes: dead, segment_bytes: bytes, capacity_bytes: bytes, ..Stats::default() }
     }
 
     fn order(target: u8, evict_to: Option<u64>) -> Order {
@@ -117,45 +105,51 @@ mod tests {
 
     #[test]
     fn at_rest_only_what_costs_nothing_is_done() {
-        assert_eq!(plan(&stats(10, 90), Order::REST), Plan::Tidy);
+        assert_eq!(plan(&stats(10, 90), Order::REST), Task::TIDY);
     }
 
     #[test]
     fn drift_is_compacted_until_the_target_and_no_item_is_evicted_for_it() {
-        assert_eq!(plan(&stats(10, 90), order(88, None)), Plan::Compact { below_percent: 88, thorough: false });
-        assert_eq!(plan(&stats(10, 90), order(97, None)), Plan::Compact { below_percent: 98, thorough: true });
-        assert_eq!(plan(&stats(10, 90), order(50, None)), Plan::Compact { below_percent: 50, thorough: false });
-        assert_eq!(plan(&stats(90, 10), order(88, None)), Plan::Tidy);
+        assert_eq!(plan(&stats(10, 90), order(88, None)), compact(88));
+        assert_eq!(plan(&stats(10, 90), order(97, None)), THOROUGH);
+        assert_eq!(plan(&stats(10, 90), order(50, None)), compact(50));
+        assert_eq!(plan(&stats(90, 10), order(88, None)), Task::TIDY);
     }
 
     #[test]
     fn while_callers_write_the_bar_rises_as_the_whole_falls_behind_its_target() {
-        let bar = |live| match plan(&stats(live, 1000 - live), order(90, None)) {
-            Plan::Compact { below_percent, thorough: false } => below_percent,
-            other => panic!("{other:?}"),
-        };
+        let bar = |live| plan(&stats(live, 1000 - live), order(90, None));
         // Overwritten at random, segments cleaned at 0.79 leave the whole at 0.89: there it comes to rest.
-        assert_eq!([899, 888, 870, 700].map(bar), [78, 80, 84, 90]);
-        assert_eq!(plan(&stats(900, 100), order(90, None)), Plan::Tidy);
+        assert_eq!([899, 888, 870, 700].map(bar), [78, 80, 84, 90].map(compact));
+        assert_eq!(plan(&stats(900, 100), order(90, None)), Task::TIDY);
     }
 
     #[test]
     fn over_the_bound_the_dead_go_first_if_that_is_enough() {
-        assert_eq!(plan(&stats(50, 50), order(0, Some(60))), Plan::Compact { below_percent: 98, thorough: true });
-        assert_eq!(plan(&stats(80, 20), order(0, Some(60))), Plan::Evict, "the live alone are too much");
-        assert_eq!(plan(&stats(98, 2), order(0, Some(60))), Plan::Evict);
-        assert_eq!(plan(&stats(59, 2), order(0, Some(60))), Plan::Compact { below_percent: 98, thorough: true });
-        assert_eq!(plan(&stats(50, 5), order(0, Some(60))), Plan::Tidy);
+        assert_eq!(plan(&stats(50, 50), order(0, Some(60))), THOROUGH);
+        assert_eq!(plan(&stats(80, 20), order(0, Some(60))), EVICT, "the live alone are too much");
+        assert_eq!(plan(&stats(98, 2), order(0, Some(60))), EVICT);
+        assert_eq!(plan(&stats(59, 2), order(0, Some(60))), THOROUGH);
+        assert_eq!(plan(&stats(50, 5), order(0, Some(60))), Task::TIDY);
         let read = Stats { retired_bytes: 25, ..stats(50, 30) };
-        assert_eq!(plan(&read, order(0, Some(60))), Plan::Tidy, "what is on its way back is not freed twice");
+        assert_eq!(plan(&read, order(0, Some(60))), Task::TIDY, "what is on its way back is not freed twice");
+    }
+
+    #[test]
+    fn memory_that_was_taken_from_the_engine_is_given_back_at_once() {
+        let with_capacity = |capacity_bytes| Stats { capacity_bytes, ..stats(500, 500) };
+        let plan = |capacity_bytes| plan(&with_capacity(capacity_bytes), order(0, Some(900)));
+        assert_eq!([1000, 990].map(plan), [THOROUGH, THOROUGH], "the cleaner itself takes a little more");
+        assert_eq!([980, 600].map(plan), [EVICT, EVICT]);
+        assert_eq!(super::plan(&with_capacity(600), order(88, None)), compact(88), "without an order to evict: never");
     }
 
     #[test]
     fn the_index_counts_as_used_and_as_live() {
-        let with_index = |live, dead| Stats { index_bytes: 30, ..stats(live, dead) };
-        assert_eq!(plan(&with_index(40, 0), order(0, Some(60))), Plan::Evict);
-        assert_eq!(plan(&with_index(20, 5), order(0, Some(60))), Plan::Tidy);
-        assert_eq!(plan(&with_index(20, 15), order(0, Some(60))), Plan::Compact { below_percent: 98, thorough: true });
+        let with_index = |live, dead| Stats { index_bytes: 30, capacity_bytes: live + dead + 30, ..stats(live, dead) };
+        assert_eq!(plan(&with_index(40, 0), order(0, Some(60))), EVICT);
+        assert_eq!(plan(&with_index(20, 5), order(0, Some(60))), Task::TIDY);
+        assert_eq!(plan(&with_index(20, 15), order(0, Some(60))), THOROUGH);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The cleaner's thread: a dull loop around [`super::plan`].
 
-use super::plan::{self, Plan};
+use super::plan;
 use super::steps::Steps;
 use super::{Order, Pacing, Progress, RECEIPTS, Receipt, Shared, State, held};
 use crate::clock::{self, Clock};
@@ -123,7 +123,7 @@ impl Worker {
     /// Works on the standing order until there is nothing left to do about it, or as long as it has.
     fn keep_to(&mut self, order: Order, has: Option<Duration>) {
         let stats = self.shared.store.stats();
-        let is_run = plan::plan(&stats, order) != Plan::Tidy;
+        let is_run = plan::plan(&stats, order) != Task::TIDY;
         if is_run && self.standing.as_ref().is_some_and(|run| run.receipt.reason != order.reason) {
             self.end_standing_run();
         }
@@ -164,12 +164,12 @@ impl Worker {
     fn work_on(&mut self, order: Order, asked: Option<&Asked>, ends: Option<Instant>, account: &mut Account) -> bool {
         let (mut evicting, mut urgent) = (false, false);
         let (mut idle_shards, mut steps) = (0, 0_usize);
-        let mut plan = Plan::Tidy;
+        let mut task = Task::TIDY;
         while idle_shards < self.shared.store.shards() && !self.stopping() {
             if steps.is_multiple_of(STEPS_OF_A_PLAN) {
                 let stats = self.shared.store.stats();
-                plan = plan::plan(&stats, order);
-                evicting |= plan == Plan::Evict;
+                task = plan::plan(&stats, order);
+                evicting |= task.evict;
                 urgent = plan::is_over(&stats, order);
                 match asked {
                     Some(asked) => {
@@ -185,14 +185,14 @@ impl Worker {
             }
             steps += 1;
             let opened_before = asked.map_or(u64::MAX, |asked| asked.opened[self.shard]);
-            match self.step(Task { opened_before, ..plan.task() }, account) {
+            match self.step(Task { opened_before, ..task }, account) {
                 true => idle_shards = 0,
                 false => idle_shards += 1,
             }
             if asked.is_none() && self.has_other_work(order, urgent) {
                 break;
             }
-            if asked.is_none() && idle_shards == self.shared.store.shards() && plan.goes_on() {
+            if asked.is_none() && idle_shards == self.shared.store.shards() && task.beside_writers() {
                 self.rest(ROUND);
                 (idle_shards, steps) = (0, 0);
             }

@@ -73,6 +73,11 @@ impl Task {
         self.opened_before != u64::MAX
     }
 
+    /// Callers write on meanwhile, so that there will be more to do in a moment.
+    pub(crate) fn beside_writers(self) -> bool {
+        self.below_percent > 0 && !self.thorough
+    }
+
     /// What costs next to nothing: whatever else is asked for, it is done first.
     pub const TIDY: Self = Self { below_percent: 0, thorough: false, evict: false, opened_before: u64::MAX };
 }
@@ -138,8 +143,7 @@ impl Locked<'_> {
         if task.thorough && self.has_sparse_open_segment(task.below_percent, task.opened_before, now_ms) {
             return self.seal_all();
         }
-        let busy = task.below_percent > 0 && !task.thorough;
-        self.shrink_index(busy) || (self.trim_open_segments() && !task.has_end())
+        self.shrink_index(task.beside_writers()) || (self.trim_open_segments() && !task.has_end())
     }
 
     /// Gives up all segments without a live item, open ones too if asked; says whether there was any.
