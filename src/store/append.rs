@@ -106,12 +106,11 @@ impl Locked<'_> {
     /// Appends room for an item of `words` without cleaning anything; `None` when there is none. `force` goes over the
     /// ledger's capacity, for the cleaner.
     pub(super) fn append(&mut self, tail: Tail, words: usize, force: bool) -> Option<Location> {
-        let segment_words = self.ground.pool.segment_bytes() / WORD_BYTES;
         if self.ground.pool.is_alone(words) {
             return self.append_alone(tail, words, force);
         }
         let number = tail.number();
-        let full = |segment: &Segment| segment.tail_words + words > segment_words;
+        let full = |segment: &Segment| segment.tail_words + words > self.ground.pool.words(segment.extent).len();
         if let Some(id) = self.writer.open[number]
             && full(&self.writer.segments[&id])
         {
@@ -121,7 +120,8 @@ impl Locked<'_> {
         let id = match self.writer.open[number] {
             Some(id) => id,
             None => {
-                let id = self.open_segment(tail, 1, force)?;
+                let units = self.ground.segment_units();
+                let id = self.open_segment(tail, units, force).or_else(|| self.open_segment(tail, 1, force))?;
                 self.writer.open[number] = Some(id);
                 id
             }
@@ -161,22 +161,21 @@ impl Locked<'_> {
 
     /// A shard of many segments reserves a new one whole, so that a segment just freed can serve again as it is; a
     /// shard of few goes by pages, so that what is reserved is what is resident.
-    fn reservation_step(&self, alone: bool) -> usize {
+    fn reservation_step(&self, alone: bool, whole: usize) -> usize {
         const MANY: usize = 16;
         match self.writer.segments.len() {
             _ if alone => page_bytes(),
-            MANY.. => self.ground.pool.segment_bytes(),
-            _ => (4 * page_bytes()).min(self.ground.pool.segment_bytes()),
+            MANY.. => whole,
+            _ => (4 * page_bytes()).min(whole),
         }
     }
 
     fn extend(&mut self, id: u32, words: usize, force: bool) -> Option<Location> {
-        let alone = self.ground.pool.is_alone(words);
-        let step = self.reservation_step(alone);
+        let whole = self.ground.pool.words(self.writer.segments[&id].extent).len() * WORD_BYTES;
+        let step = self.reservation_step(self.ground.pool.is_alone(words), whole);
         let segment = self.writer.segments.get_mut(&id).expect("an open segment is known");
         let (at, end) = (segment.tail_words, segment.tail_words + words);
-        let segment_bytes = self.ground.pool.segment_bytes();
-        if !reserve_up_to(&mut segment.extent, end, segment_bytes, step, &self.ground.ledger, force) {
+        if !reserve_up_to(&mut segment.extent, end, whole, step, &self.ground.ledger, force) {
             return None;
         }
         segment.tail_words = end;

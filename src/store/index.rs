@@ -9,16 +9,21 @@
 //! Readers look through both buckets without a lock. A slot is replaced in place, so a reader sees the old item or the
 //! new one; only a move between the buckets could hide an item from it, and [`super::shard`] counts those.
 
-use super::arena::{Arena, page_bytes};
+use super::arena::{Arena, WORD_BYTES, page_bytes};
 use super::slot::{Location, Place, Slot, TAG_BITS};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Fault, planted};
 
 /// Slots of a bucket: a cache line of them.
 pub(super) const BUCKET_SLOTS: usize = 8;
+/// Bytes of a bucket.
+pub(super) const BUCKET_BYTES: u64 = (BUCKET_SLOTS * WORD_BYTES) as u64;
 
 /// The fewest buckets of an index. With fewer, bucket and tag would not give back the place of a key.
 pub(super) const MIN_BUCKETS: u32 = 1 << (Place::BITS - TAG_BITS);
+
+/// The most buckets of an index. With more, some would be the home of no place.
+pub(super) const MAX_BUCKETS: u32 = 1 << Place::BITS;
 
 /// Where a slot is: bucket times [`BUCKET_SLOTS`] plus the position in it.
 pub(super) type Position = usize;
@@ -40,7 +45,7 @@ impl Index {
 
     /// What it takes, in bytes.
     pub(super) fn bytes(self) -> u64 {
-        u64::from(self.buckets) * 64
+        u64::from(self.buckets) * BUCKET_BYTES
     }
 
     /// What is resident of it, in bytes: whole pages.

@@ -14,7 +14,7 @@
 //! Writers help: each write moves a few buckets on, so a migration ends whether or not the cleaner gets the CPU.
 
 use super::arena::WORD_BYTES;
-use super::index::{Index, MIN_BUCKETS, Position};
+use super::index::{BUCKET_SLOTS, Index, MIN_BUCKETS, Position};
 use super::ledger::Account;
 use super::shard::{BANKS, Bank, Locked};
 use super::slot::{Location, Place, Slot};
@@ -56,8 +56,19 @@ impl Locked<'_> {
 
     fn buckets_for(&self, wanted: u64) -> u32 {
         let slots = wanted * 100 / FILL_PERCENT;
-        let most = (self.ground.bank_words / 8) as u64;
-        (slots / 8 + 1).clamp(u64::from(MIN_BUCKETS), most) as u32
+        (slots / BUCKET_SLOTS as u64 + 1).clamp(u64::from(MIN_BUCKETS), self.most_buckets().into()) as u32
+    }
+
+    /// As many as a bank has room for.
+    fn most_buckets(&self) -> u32 {
+        (self.ground.bank_words / BUCKET_SLOTS) as u32
+    }
+
+    /// What an index that is too small grows to; `None` when it cannot.
+    fn larger(&self) -> Option<u32> {
+        let now = self.writer.index.buckets;
+        let larger = self.buckets_for(self.wanted_slots()).max(now + now / 8).min(self.most_buckets());
+        (larger > now).then_some(larger)
     }
 
     /// Helps a migration along, and starts one when the index is too full.
@@ -68,11 +79,10 @@ impl Locked<'_> {
         if self.writer.migration.is_some() {
             self.migrate_some(HELP_BUCKETS);
         } else if self.wanted_slots() * 100 > self.writer.index.slots() * FULL_PERCENT {
-            let buckets = self.buckets_for(self.wanted_slots());
+            let Some(buckets) = self.larger() else { return Ok(()) };
             let (ledger, bytes) = (&self.ground.ledger, Index { base: 0, buckets }.resident_bytes());
             // A full index evicts one item for each insertion: that is better than refusing writes.
-            let is_vain = buckets <= self.writer.index.buckets || !ledger.could_hold(bytes);
-            if is_vain || self.begin_migration_with_room(buckets) {
+            if !ledger.could_hold(bytes) || self.begin_migration_with_room(buckets) {
                 return Ok(());
             }
             if self.grows_index && !ledger.has_room(bytes) {
@@ -258,8 +268,7 @@ impl Locked<'_> {
                 for (from, to) in moves {
                     self.displace(|this| index.move_to_other(&this.ground.arena, from, to));
                 }
-            } else if self.begin_migration((index.buckets + index.buckets / 8).min((self.ground.bank_words / 8) as u32))
-            {
+            } else if self.larger().is_some_and(|buckets| self.begin_migration(buckets)) {
                 self.migrate_some(u32::MAX);
             } else {
                 let at = index.coldest(arena, place);

@@ -62,7 +62,8 @@ pub struct Options {
     /// How many shards, a power of two up to 256. `None`: one for every 16 MiB of capacity, at most 64: each keeps a
     /// few pages of its own.
     pub shards: Option<usize>,
-    /// Size of a segment in bytes, a power of two from a page to 2 MiB. `None`: 1/128 of a shard, at least 64 KiB.
+    /// Size of a segment in bytes, a power of two from a page to 2 MiB. `None`: 1/128 of a shard, at least 64 KiB, and
+    /// larger when the capacity is raised.
     pub segment_bytes: Option<usize>,
 }
 
@@ -104,8 +105,8 @@ impl Options {
     }
 
     fn segment_size(&self) -> usize {
-        let wanted = (self.capacity_bytes / self.shard_count() as u64 / 128).max(1).next_power_of_two() as usize;
-        self.segment_bytes.unwrap_or(wanted.clamp(64 << 10, 2 << 20)).next_power_of_two().clamp(page_bytes(), 2 << 20)
+        let wanted = || segment::bytes_for(self.capacity_bytes / self.shard_count() as u64);
+        self.segment_bytes.unwrap_or_else(wanted).next_power_of_two().clamp(page_bytes(), segment::MAX_BYTES)
     }
 
     fn most(&self) -> u64 {
@@ -159,9 +160,12 @@ const LEAST_BYTES: u64 = 8 << 20;
 impl Layout {
     /// For a capacity of up to `most` bytes, in `spread` times as much address space.
     fn new(most: u64, spread: u64, shards: usize, segment_bytes: usize) -> Self {
+        let (most_numbers, segment) = ((1 << slot::SEGMENT_BITS) - 1, segment_bytes as u64);
+        let most = most.min((most_numbers - 2) * segment / 2);
+        let numbers = (most * spread / segment + 2).min(most_numbers) as u32;
         // An index takes at most 8 bytes for each smallest item (16 bytes) at its fill: half of all memory is plenty.
-        let bank_words = (most / shards as u64 / 2).next_multiple_of(page_bytes() as u64) as usize / WORD_BYTES;
-        let numbers = (most * spread / segment_bytes as u64 + 2).min((1 << slot::SEGMENT_BITS) - 1) as u32;
+        let bank_bytes = (most / shards as u64 / 2).min(u64::from(index::MAX_BUCKETS) * index::BUCKET_BYTES);
+        let bank_words = bank_bytes.next_multiple_of(page_bytes() as u64) as usize / WORD_BYTES;
         Self { most, bank_words, shards, numbers, segment_bytes }
     }
 
@@ -191,6 +195,8 @@ const MAX_WAITS: usize = 64;
 const MAX_WAITS: usize = 2;
 /// Bytes given back to the operating system in one step: what takes about as long as any other step.
 const COOL_BYTES: u64 = 256 << 10;
+/// What a processor's second-level cache may hold, a few times over.
+const PROCESSOR_BYTES: u64 = 8 << 20;
 
 impl Store {
     /// Makes a store: reserves its address space, touches next to nothing.
@@ -231,6 +237,8 @@ impl Store {
             ledger: std::sync::Arc::new(Ledger::up_to(options.capacity_bytes, most)),
             hasher: Hasher::new(options.seed),
             bank_words,
+            shards,
+            segments_follow: options.segment_bytes.is_none(),
             readers: readers::Readers::new(),
         };
         let reservation = Reservation { most_bytes: most, reserved_bytes: layout.bytes() as u64, tried };
@@ -397,6 +405,12 @@ impl Store {
     /// Takes back what a shard has given up and no reader can reach any more, so that it can be reused or cooled.
     pub fn reclaim(&self, shard: usize) {
         self.shards[shard].lock_as_cleaner(&self.ground).reclaim();
+    }
+
+    /// Whether more is stored than a processor is likely to have in a cache of its own, so that it is worth
+    /// [looking ahead](Self::look_ahead).
+    pub fn outgrows_processor(&self) -> bool {
+        self.ground.ledger.total() > PROCESSOR_BYTES
     }
 
     /// Asks the processor for what looking these keys up will read: their cache misses then overlap instead of following

@@ -16,8 +16,19 @@ use super::expiry::Expiry;
 use super::item::Facts;
 use super::ledger::{Account, Ledger};
 use super::shard::Ground;
+use super::slot::OFFSET_BITS;
 use crate::sync::{Mutex, lock};
 use std::collections::BTreeMap;
+
+/// The largest segment, in bytes: as far as an offset reaches.
+pub(super) const MAX_BYTES: usize = 2 << 20;
+const _: () = assert!(MAX_BYTES == WORD_BYTES << OFFSET_BITS);
+const MIN_BYTES: usize = 64 << 10;
+
+/// How large a segment is, in bytes, in a shard of this capacity, in bytes: 1/128 of it.
+pub(super) fn bytes_for(shard_bytes: u64) -> usize {
+    ((shard_bytes / 128).max(1).next_power_of_two() as usize).clamp(MIN_BYTES, MAX_BYTES)
+}
 
 /// The two logs of a shard (S3-FIFO: Yang et al., SOSP 2023), each with a segment for what is new and one for what the
 /// cleaner moved, so that items of one age stay together.
@@ -282,13 +293,13 @@ impl Pool {
     }
 }
 
-/// Makes sure that the first `words` of an extent are reserved (S3), `step_bytes` (whole pages) at a time. `force`
-/// reserves whatever the capacity: for the cleaner, who frees more than that in the end.
+/// Makes sure that the first `words` of an extent of `whole_bytes` are reserved (S3), `step_bytes` (whole pages) at a time.
+/// `force` reserves whatever the capacity: for the cleaner, who frees more than that in the end.
 #[must_use]
 pub(super) fn reserve_up_to(
     extent: &mut Extent,
     words: usize,
-    segment_bytes: usize,
+    whole_bytes: usize,
     step_bytes: usize,
     ledger: &Ledger,
     force: bool,
@@ -298,7 +309,7 @@ pub(super) fn reserve_up_to(
     if need <= extent.resident_bytes {
         return true;
     }
-    let up_to = need.next_multiple_of(step_bytes as u64).min(extent.units as u64 * segment_bytes as u64);
+    let up_to = need.next_multiple_of(step_bytes as u64).min(whole_bytes as u64);
     let more = up_to - extent.resident_bytes;
     if force {
         ledger.force(Account::Segments, more);

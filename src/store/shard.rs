@@ -52,7 +52,7 @@ use super::ledger::{Account, Ledger};
 use super::migrate::Migration;
 use super::policy::Share;
 use super::readers::{Reader, Readers};
-use super::segment::{Extent, Pool, Segment, Tail};
+use super::segment::{self, Extent, Pool, Segment, Tail};
 use super::slot::{Departure, Location};
 use super::types::{Item, Key, Lookup, MAX_VERSION, Miss, Use};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
@@ -69,6 +69,9 @@ pub(super) struct Ground {
     pub(super) hasher: Hasher,
     /// Words of one bank of an index. Shard n has the [`BANKS`] from number n × [`BANKS`] on, from the arena's beginning.
     pub(super) bank_words: usize,
+    pub(super) shards: usize,
+    /// Segments are as large as the capacity asks for, which may change; otherwise as large as was asked for at the start.
+    pub(super) segments_follow: bool,
     pub(super) readers: Readers,
 }
 
@@ -76,6 +79,15 @@ pub(super) struct Ground {
 pub(super) const BANKS: usize = 3;
 
 impl Ground {
+    /// How many numbers in a row a new segment has.
+    pub(super) fn segment_units(&self) -> u32 {
+        if !self.segments_follow {
+            return 1;
+        }
+        let wanted = segment::bytes_for(self.ledger.capacity() / self.shards as u64);
+        (wanted / self.pool.segment_bytes()).max(1) as u32
+    }
+
     /// The item at a location, and everything behind it.
     pub(super) fn view(&self, at: Location) -> View<'_> {
         let first = self.pool.first_word(at.segment()) + at.offset_words() as usize;

@@ -728,3 +728,44 @@ fn a_deadline_that_was_touched_is_kept_to() {
     settle(&store, Task::TIDY, 7_000);
     assert_eq!((store.stats().entries, store.stats().expirations), (2_000, 1_000));
 }
+
+fn put(store: &Store, n: u32, value: &[u8]) {
+    let attributes = Attributes::default();
+    store.set(key(&n.to_le_bytes()), value, &attributes, Condition::Always, false, 1).unwrap();
+}
+
+#[test]
+fn segments_grow_with_a_capacity_that_is_raised() {
+    let raised = Store::new(Options { most_bytes: Some(1 << 30), ..Options::new(16 << 20) }).unwrap();
+    let (small, shards) = (raised.segment_bytes() as u64, raised.shards.len() as u64);
+    raised.ledger().set_capacity(1 << 30);
+    let mut n = 0_u32;
+    while raised.stats().entries < 300_000 {
+        put(&raised, n, &[7; 400]);
+        n += 1;
+    }
+    let segments = raised.shards.iter().map(|shard| shard.lock(&raised.ground).writer.segments.len()).sum::<usize>();
+    let stats = raised.stats();
+    assert!((segments as u64) < stats.segment_bytes / small / 8, "{segments} segments for {stats:?}");
+    assert_eq!((shards, stats.evictions), (1, 0));
+    // Lowered again, the large segments go first to last, as writes ask for room.
+    raised.ledger().set_capacity(8 << 20);
+    for more in 0..10_000 {
+        put(&raised, n + more, &[7; 400]);
+    }
+    assert!(raised.ledger().total() <= 8 << 20, "{:?}", raised.stats());
+}
+
+#[test]
+fn a_small_store_on_a_large_machine_can_be_made_and_grows() {
+    // Address space for this much may be refused; then there is less, and the store says how much.
+    let store = Store::new(Options { most_bytes: Some(4 << 40), ..Options::new(8 << 20) }).unwrap();
+    let most = store.reservation().most_bytes;
+    assert!(most <= 64 << 30, "2^21 segments of 64 KiB, with room to find neighbours: {most}");
+    store.ledger().set_capacity(u64::MAX);
+    assert_eq!(store.ledger().capacity(), most);
+    for n in 0..20_000 {
+        put(&store, n, &[7; 8]);
+    }
+    assert_eq!(store.stats().entries, 20_000);
+}

@@ -31,6 +31,7 @@ Examples:
   ebb bench overwrite
   ebb bench overwrite --rate 10,20 --seconds 30
   ebb bench overwrite --budget 120Mi --live-percent 70 --output json
+  ebb bench overwrite --budget 4Gi --started-at 64Mi --rate unlimited
 
 Columns: `lost` are keys that cannot be read at the end; an item that is evicted and then
 overwritten is not lost. RSS is that of this process less what it was before the fill: on
@@ -39,6 +40,10 @@ pub(crate) struct OverwriteArgs {
     /// What the engine may use.
     #[arg(long, value_name = "SIZE", default_value = "58Mi", value_parser = size_within(16 << 20, 4 << 30))]
     budget: ByteSize,
+    /// Make the store for this much and raise it to the budget before anything is stored, as when a container's limit is
+    /// raised in place.
+    #[arg(long, value_name = "SIZE", value_parser = size_within(16 << 20, 4 << 30))]
+    started_at: Option<ByteSize>,
     /// Live items with their headers and the index, in percent of the budget.
     #[arg(long, value_name = "PERCENT", default_value_t = 84, value_parser = clap::value_parser!(u64).range(10..=95))]
     live_percent: u64,
@@ -160,7 +165,8 @@ pub(super) fn run(args: OverwriteArgs) -> Outcome {
 fn measure(args: &OverwriteArgs, rate: Rate) -> Result<(Filled, Row), Failure> {
     pause(REST);
     let rss_before = rss_bytes(std::process::id())?;
-    let (clock, store) = (Clock::monotonic(), engine::store(args.budget.0, args.seed)?);
+    let (clock, store) = (Clock::monotonic(), engine::store(args.started_at.unwrap_or(args.budget).0, args.seed)?);
+    store.ledger().set_capacity(args.budget.0);
     let mut writer = Writer::new(&store, &clock, args.value_bytes, args.seed);
     let items = writer.fill(args.budget.0 / 100 * args.live_percent).map_err(|error| {
         Failure::Usage(format!("--live-percent {} of --budget {}: {error}", args.live_percent, args.budget))
@@ -261,6 +267,7 @@ fn as_json(args: &OverwriteArgs, filled: Filled, rows: &[Row]) -> Value {
     };
     json!({
         "budget_bytes": args.budget.0,
+        "started_at_bytes": args.started_at.unwrap_or(args.budget).0,
         "items": filled.items,
         "filled_live_bytes": filled.live_bytes,
         "filled_bytes_with_index": filled.held_bytes,
@@ -324,7 +331,8 @@ mod tests {
 
     #[test]
     fn a_small_set_is_overwritten_and_nothing_is_lost() {
-        let args = args(&["--budget", "16Mi", "--live-percent", "40", "--seconds", "1"]).unwrap();
+        let args =
+            args(&["--budget", "16Mi", "--started-at", "32Mi", "--live-percent", "40", "--seconds", "1"]).unwrap();
         let (filled, row) = measure(&args, Rate(Some(5))).unwrap_or_else(|failure| panic!("{failure:?}"));
         assert!(filled.items > 10_000, "{filled:?}");
         assert_eq!((row.lost, row.evicted, row.refused), (0, 0, 0), "{row:?}");
