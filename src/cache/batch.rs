@@ -16,6 +16,21 @@ const _: () = assert!(RESULT_BYTES * MAX_BATCH_ITEMS as u64 <= 64 << 10);
 pub type Results<T> = Vec<Result<T, Refusal>>;
 
 impl Cache {
+    /// Asks the processor for the memory of these keys, in order to look them up; returns how many there were. Nothing is
+    /// done in a cache that is so small that the processor's own caches hold it.
+    pub fn look_ahead<'a>(&self, keys: impl Iterator<Item = (&'a str, &'a [u8])>) -> usize {
+        if !self.store.outgrows_processor() {
+            return 0;
+        }
+        let mut number = 0;
+        self.store.look_ahead(keys.filter_map(|(namespace, bytes)| {
+            number += 1;
+            let namespace = self.namespaces.find(namespace).ok()?.number;
+            Some(Key { namespace, bytes })
+        }));
+        number
+    }
+
     /// Reads many keys. `room` checks, before each value, whether a response with this many bytes of values may be built.
     ///
     /// # Errors

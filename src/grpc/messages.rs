@@ -48,6 +48,11 @@ impl<T: Message + Default> Messages<T> {
         }
     }
 
+    /// The messages that come next, as far as they lie in one piece.
+    pub(super) fn next_bytes(&self) -> &[u8] {
+        if self.length.is_some() { &[] } else { self.frames.chunk() }
+    }
+
     /// Gives back the quota of messages that are not handled yet, while their reader waits for something else.
     pub(super) fn give_up_permit(&mut self) {
         self.body.give_up_permit();

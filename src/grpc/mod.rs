@@ -25,6 +25,7 @@ mod measure;
 mod messages;
 mod mismatch;
 mod pipe;
+mod prefetch;
 mod quota;
 mod request;
 mod response;

@@ -9,6 +9,7 @@
 
 use super::cache::Pause;
 use super::messages::Messages;
+use super::prefetch;
 use super::quota::CallQuota;
 use super::request::{PREFIX_BYTES, RequestBody};
 use super::status;
@@ -32,6 +33,8 @@ pub(super) const WINDOW: u32 = 1_024;
 
 /// The method's path.
 pub(super) const PATH: &str = "/ebb.v1.CacheService/Pipe";
+/// Operations whose memory is asked for together: as many as a processor has misses under way, a few times over.
+const LOOK_AHEAD: usize = 32;
 /// A frame is sent when it holds this many bytes of results, or when no operation is ready.
 const FRAME_BYTES: usize = 32 << 10;
 
@@ -103,6 +106,8 @@ struct Pipe {
     announced: bool,
     /// Operations so far, to time one of some.
     operated: u32,
+    /// Operations to come whose memory has been asked for.
+    foreseen: usize,
     /// An operation whose result waits for room.
     waiting: Option<(proto::PipeRequest, Pause)>,
 }
@@ -110,7 +115,7 @@ struct Pipe {
 impl Pipe {
     /// The results of `operations`.
     fn new(cache: Arc<Cache>, operations: Messages<proto::PipeRequest>, quota: Arc<CallQuota>) -> Self {
-        Self { cache, operations, quota, announced: false, operated: 0, waiting: None }
+        Self { cache, operations, quota, announced: false, operated: 0, foreseen: 0, waiting: None }
     }
 
     /// The next result.
@@ -122,11 +127,14 @@ impl Pipe {
                     let Some((request, _)) = self.waiting.take() else { continue };
                     (request, Some(room))
                 }
-                None => match ready!(self.operations.poll_next(cx)) {
-                    Some(Ok(request)) => (request, None),
-                    Some(Err(status)) => return Poll::Ready(Some(Err(status))),
-                    None => return Poll::Ready(None),
-                },
+                None => {
+                    self.look_ahead();
+                    match ready!(self.operations.poll_next(cx)) {
+                        Some(Ok(request)) => (request, None),
+                        Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+                        None => return Poll::Ready(None),
+                    }
+                }
             };
             let response = match room {
                 Some(Err(refusal)) => Some(self.counted(request, None, Err(refusal))),
@@ -134,6 +142,17 @@ impl Pipe {
             };
             if let Some(response) = response {
                 return Poll::Ready(Some(Ok(response)));
+            }
+        }
+    }
+
+    /// Asks for the memory of the next operations together, when what was asked for is used up.
+    fn look_ahead(&mut self) {
+        match self.foreseen.checked_sub(1) {
+            Some(left) => self.foreseen = left,
+            None => {
+                let soon = prefetch::keys(self.operations.next_bytes(), LOOK_AHEAD);
+                self.foreseen = self.cache.look_ahead(soon.map(|named| (named.namespace, named.key)));
             }
         }
     }
