@@ -16,8 +16,11 @@ const TICK: Duration = Duration::from_millis(100);
 const HOT_SEGMENTS: usize = 4;
 /// Steps between two looks at the account: summing it over all shards costs about as much as a short step.
 const STEPS_OF_A_PLAN: usize = 8;
-/// The shortest rest: a shorter one costs more in switching than it gives.
-const REST: Duration = Duration::from_millis(1);
+/// The shortest rest. Rests are short and many, so that the cleaner has seldom used up its turn when a writer takes the
+/// processor from it inside a lock, and then gets the processor back soon.
+const REST: Duration = Duration::from_micros(20);
+/// How often the cleaner looks whether the writer it gave way to has the lock by now. Some microseconds.
+const LOOKS: usize = 100;
 /// While callers write, the time from a look that found no segment empty enough to the next.
 const ROUND: Duration = Duration::from_millis(10);
 /// A run under a standing order ends when it has had nothing to do for this long, so that an order that comes and goes makes
@@ -226,11 +229,14 @@ impl Worker {
         let store = &self.shared.store;
         let freed_before = account.tally.freed_segments;
         let did = store.clean(self.shard, task, self.clock.now_ms(), &mut account.tally, &mut stop);
-        // On to the next shard after each segment, so that the emptiest of every shard go before the others, and where
-        // somebody waits for this one.
-        if !did || account.tally.freed_segments != freed_before || store.is_waited_for(self.shard) {
+        // On to the next shard after each segment, so that the emptiest of every shard go before the others. Not before:
+        // a segment that is half copied takes memory and has freed none.
+        if !did || account.tally.freed_segments != freed_before {
             store.reclaim(self.shard);
             self.shard = (self.shard + 1) % store.shards();
+        } else {
+            let is_waited_for = |_: &usize| store.is_waited_for(self.shard);
+            (0..LOOKS).take_while(is_waited_for).for_each(|_| std::hint::spin_loop());
         }
         self.charge(started, pacing, account);
         if did {
