@@ -13,7 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["clock", "sync"]),
     ("cleaner", &["clock", "store"]),
     ("memory", &["cleaner", "clock", "store"]),
-    ("cache", &["clock", "proto", "store"]),
+    ("cache", &["clock", "proto", "store", "sync"]),
     ("config", &["cache", "cleaner", "clock", "memory", "units"]),
     ("k8s", &["config", "http", "logging", "memory", "units"]),
     ("logging", &["config"]),

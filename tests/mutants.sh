@@ -26,7 +26,7 @@ esac
 export CARGO_PROFILE_TEST_DEBUG=0 CARGO_PROFILE_DEV_DEBUG=0 RUST_BACKTRACE=0
 status=0
 "$tool/bin/cargo-mutants" mutants "${chosen[@]}" --output "$cache" --no-shuffle --no-times --timeout 60 \
-  --no-default-features --jobs "${EBB_MUTANTS_JOBS:-2}" "$@" -- --lib || status=$?
+  --no-default-features --cargo-arg=--lib --jobs "${EBB_MUTANTS_JOBS:-2}" "$@" || status=$?
 out=$cache/mutants.out
 printf '%s caught, %s timed out, %s do not build, %s not noticed:\n' \
   "$(wc -l <"$out/caught.txt")" "$(wc -l <"$out/timeout.txt")" "$(wc -l <"$out/unviable.txt")" "$(wc -l <"$out/missed.txt")"

@@ -123,7 +123,7 @@ impl Namespaces {
     pub(super) fn find_or_create(
         &self,
         name: &str,
-        in_use: impl FnOnce() -> Vec<bool>,
+        in_use: impl Fn() -> Vec<bool>,
         forget: impl Fn(u16),
     ) -> Result<Held, Refusal> {
         let found = self.find(name)?;
@@ -132,24 +132,25 @@ impl Namespaces {
         }
         drop(found);
         let mut names = self.lock();
-        let mut table = Table::clone(&self.table.load());
+        let mut table = Table { is_closed: false, ..Table::clone(&self.table.load()) };
         // Another thread may have created it since.
         if !table.by_name.contains_key(name) {
             let number = match names.next_number(&table) {
                 Some(number) => Some(number),
+                // Nobody waits for a table that is closed in vain.
+                None if table.unused(&in_use()).next().is_none() => None,
                 None => {
                     self.put_in_force(Table { is_closed: true, ..table.clone() });
                     names.take_back(&mut table, &in_use()).into_iter().for_each(forget);
+                    // Without those names first, so that a number never has two.
+                    self.put_in_force(table.clone());
                     names.next_number(&table)
                 }
             };
-            if let Some(number) = number {
-                let invalidations = AtomicU64::new(names.least_invalidations);
-                table.by_name.insert(name.to_owned(), Arc::new(Named { number, invalidations }));
-            }
-            table.least_invalidations = names.least_invalidations;
+            let number = number.ok_or(Refusal::TooManyNamespaces { max: MAX_NAMESPACES })?;
+            let invalidations = AtomicU64::new(names.least_invalidations);
+            table.by_name.insert(name.to_owned(), Arc::new(Named { number, invalidations }));
             self.put_in_force(table);
-            number.ok_or(Refusal::TooManyNamespaces { max: MAX_NAMESPACES })?;
         }
         // With the lock of the names, so that nobody takes the number back before it is held.
         Ok(Held::in_table(name, self.table.load()))
@@ -183,14 +184,22 @@ impl Namespaces {
     }
 }
 
+impl Table {
+    /// The names whose numbers are not in use.
+    fn unused(&self, in_use: &[bool]) -> impl Iterator<Item = &Named> {
+        let is_in_use = |named: &Named| in_use.get(usize::from(named.number)).is_some_and(|in_use| *in_use);
+        self.by_name.values().map(Arc::as_ref).filter(move |named| !is_in_use(named))
+    }
+}
+
 impl Names {
     /// Takes back the numbers that are not in use; returns them.
     fn take_back(&mut self, table: &mut Table, in_use: &[bool]) -> Vec<u16> {
-        let is_in_use = |named: &Named| in_use.get(usize::from(named.number)).is_some_and(|in_use| *in_use);
-        let taken: Vec<_> = table.by_name.extract_if(|_, named| !is_in_use(named)).map(|(_, named)| named).collect();
-        let seen = taken.iter().map(|named| named.invalidations.load(Ordering::Relaxed)).max();
+        let numbers: Vec<u16> = table.unused(in_use).map(|named| named.number).collect();
+        let taken: Vec<_> = table.by_name.extract_if(|_, named| numbers.contains(&named.number)).collect();
+        let seen = taken.iter().map(|(_, named)| named.invalidations.load(Ordering::Relaxed)).max();
         self.least_invalidations = self.least_invalidations.max(seen.unwrap_or(0));
-        let numbers: Vec<u16> = taken.iter().map(|named| named.number).collect();
+        table.least_invalidations = self.least_invalidations;
         self.free.extend(&numbers);
         numbers
     }
@@ -235,7 +244,8 @@ mod tests {
         let mut all_but_7 = all.clone();
         all_but_7[7] = false;
         let forgotten = std::cell::RefCell::new(Vec::new());
-        let held = namespaces.find_or_create("one more", || all_but_7, |number| forgotten.borrow_mut().push(number));
+        let held =
+            namespaces.find_or_create("one more", || all_but_7.clone(), |number| forgotten.borrow_mut().push(number));
         assert_eq!((held.unwrap().number, forgotten.into_inner()), (7, vec![7]));
         assert!(namespaces.find("n7").unwrap().is_unknown());
         assert_eq!(namespaces.name(7), "one more");

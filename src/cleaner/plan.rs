@@ -11,8 +11,8 @@ const THOROUGH: Task = Task { below_percent: 98, thorough: true, ..Task::TIDY };
 /// Free a segment, whatever lives in it.
 const EVICT: Task = Task { thorough: true, evict: true, ..Task::TIDY };
 
-/// What the cleaner itself may use beyond the capacity, as a fraction of it.
-const OVERDRAFT: u64 = 64;
+/// What cleaning itself may use beyond the capacity, as a fraction of it: open segments of some threads.
+const OVERDRAFT: u64 = 32;
 
 /// Segments emptier than this are compacted whenever anything is: they give more than they cost.
 const EMPTY_PERCENT: usize = 50;
@@ -47,8 +47,9 @@ pub(super) fn is_over(stats: &Stats, order: Order) -> bool {
 
 /// Whether the engine uses memory that was taken from it, since the rest of the process grew or the limit fell. What the
 /// cleaner itself takes in order to free more is less than this.
-fn is_overdrawn(stats: &Stats) -> bool {
-    used(stats) > stats.capacity_bytes.saturating_add(stats.capacity_bytes / OVERDRAFT)
+pub(super) fn is_overdrawn(stats: &Stats) -> bool {
+    let held = stats.segment_bytes.saturating_sub(stats.retired_bytes) + stats.index_bytes;
+    held > stats.capacity_bytes.saturating_add(stats.capacity_bytes / OVERDRAFT)
 }
 
 /// Decides. Nothing live is evicted while what is live, with the index, fits the bound, unless memory was taken from the
@@ -139,8 +140,10 @@ mod tests {
     fn memory_that_was_taken_from_the_engine_is_given_back_at_once() {
         let with_capacity = |capacity_bytes| Stats { capacity_bytes, ..stats(500, 500) };
         let plan = |capacity_bytes| plan(&with_capacity(capacity_bytes), order(0, Some(900)));
-        assert_eq!([1000, 990].map(plan), [THOROUGH, THOROUGH], "the cleaner itself takes a little more");
-        assert_eq!([980, 600].map(plan), [EVICT, EVICT]);
+        assert_eq!([1000, 970].map(plan), [THOROUGH, THOROUGH], "cleaning itself takes a little more");
+        assert_eq!([960, 600].map(plan), [EVICT, EVICT]);
+        let burst = Stats { capacity_bytes: 1000, in_flight_bytes: 100, ..stats(500, 500) };
+        assert_eq!(super::plan(&burst, order(0, Some(900))), THOROUGH, "bytes in flight go by themselves");
         assert_eq!(super::plan(&with_capacity(600), order(88, None)), compact(88), "without an order to evict: never");
     }
 

@@ -21,6 +21,8 @@ const STEPS_OF_A_PLAN: usize = 8;
 const REST: Duration = Duration::from_micros(20);
 /// How often the cleaner looks whether the writer it gave way to has the lock by now. Some microseconds.
 const LOOKS: usize = 100;
+/// Steps in a row that writers cut short, after which an eviction goes on in the next shard.
+const CUT_SHORT: usize = 64;
 /// While callers write, the time from a look that found no segment empty enough to the next.
 const ROUND: Duration = Duration::from_millis(10);
 /// A run under a standing order ends when it has had nothing to do for this long, so that an order that comes and goes makes
@@ -36,6 +38,10 @@ pub(super) struct Worker {
     clock: Clock,
     /// The shard that is next.
     shard: usize,
+    /// Steps in a row that a writer cut short.
+    cut_short: usize,
+    /// Freed segments that stay resident while it works.
+    keeps_hot: usize,
     /// Rest that is owed.
     owed: Cell<Duration>,
     /// The run under a standing order that has not ended yet.
@@ -70,7 +76,15 @@ struct Asked {
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, clock: Clock) -> Self {
-        Self { shared, clock, shard: 0, owed: Cell::new(Duration::ZERO), standing: None }
+        Self {
+            shared,
+            clock,
+            shard: 0,
+            cut_short: 0,
+            keeps_hot: HOT_SEGMENTS,
+            owed: Cell::new(Duration::ZERO),
+            standing: None,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -174,6 +188,7 @@ impl Worker {
                 task = plan::plan(&stats, order);
                 evicting |= task.evict;
                 urgent = plan::is_over(&stats, order);
+                self.keeps_hot = if plan::is_overdrawn(&stats) { 0 } else { HOT_SEGMENTS };
                 match asked {
                     Some(asked) => {
                         let percent = plan::percent(&stats, order, asked.work_at_start);
@@ -229,18 +244,20 @@ impl Worker {
         let store = &self.shared.store;
         let freed_before = account.tally.freed_segments;
         let did = store.clean(self.shard, task, self.clock.now_ms(), &mut account.tally, &mut stop);
+        let is_waited_for = |_: &usize| store.is_waited_for(self.shard);
+        self.cut_short = if is_waited_for(&0) { self.cut_short + 1 } else { 0 };
+        (0..LOOKS).take_while(is_waited_for).for_each(|_| std::hint::spin_loop());
         // On to the next shard after each segment, so that the emptiest of every shard go before the others. Not before:
-        // a segment that is half copied takes memory and has freed none.
-        if !did || account.tally.freed_segments != freed_before {
+        // a segment that is half copied takes memory and has freed none. Evicting copies little.
+        let is_held_up = task.evict && self.cut_short >= CUT_SHORT;
+        if !did || account.tally.freed_segments != freed_before || is_held_up {
             store.reclaim(self.shard);
             self.shard = (self.shard + 1) % store.shards();
-        } else {
-            let is_waited_for = |_: &usize| store.is_waited_for(self.shard);
-            (0..LOOKS).take_while(is_waited_for).for_each(|_| std::hint::spin_loop());
+            self.cut_short = 0;
         }
         self.charge(started, pacing, account);
         if did {
-            self.cool(HOT_SEGMENTS, account);
+            self.cool(self.keeps_hot, account);
         }
         did
     }

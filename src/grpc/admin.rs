@@ -203,7 +203,7 @@ fn memory_map(store: &Store) -> proto::GetMemoryMapResponse {
         name: log.to_owned(),
         occupancy_percent: percent.into_iter().map(u32::from).collect(),
     };
-    let segment_bytes = store.segment_bytes() as u64;
+    let segment_bytes = store.new_segment_bytes() as u64;
     proto::GetMemoryMapResponse { segment_bytes, occupancy, logs: logs.into_iter().map(log).collect() }
 }
 

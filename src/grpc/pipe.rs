@@ -152,7 +152,8 @@ impl Pipe {
             Some(left) => self.foreseen = left,
             None => {
                 let soon = prefetch::keys(self.operations.next_bytes(), LOOK_AHEAD);
-                self.foreseen = self.cache.look_ahead(soon.map(|named| (named.namespace, named.key)));
+                let number = self.cache.look_ahead(soon.map(|named| (named.namespace, named.key)));
+                self.foreseen = number.saturating_sub(1); // one of them is next
             }
         }
     }

@@ -63,7 +63,7 @@ pub(super) fn now(sources: &Sources, history: &History, after: u64) -> (Value, u
         "p99_micros": point.p99_micros,
         "open_connections": sources.traffic.totals().open_connections,
         "occupancy": sources.store.occupancy(),
-        "one_segment_bytes": sources.store.segment_bytes(),
+        "one_segment_bytes": sources.store.new_segment_bytes(),
         "receipts": receipts.iter().map(receipt).collect::<Vec<_>>(),
         "findings": findings.iter().map(finding).collect::<Vec<_>>(),
         "config": {

@@ -181,7 +181,10 @@ impl Layout {
         };
         let roomy = halves(most, capacity).map(|most| (most, 4));
         let tight = halves(capacity, LEAST_BYTES.min(capacity)).map(|most| (most, 2));
-        roomy.chain(tight).map(|(most, spread)| Self::new(most, spread, shards, segment_bytes)).collect()
+        let mut layouts: Vec<_> =
+            roomy.chain(tight).map(|(most, spread)| Self::new(most, spread, shards, segment_bytes)).collect();
+        layouts.dedup(); // one that has as many numbers as there are is asked for once
+        layouts
     }
 }
 
@@ -263,9 +266,14 @@ impl Store {
         self.max_value_bytes
     }
 
-    /// The size of a segment, in bytes.
+    /// The size of the smallest segment, in bytes: what freed segments are counted in.
     pub fn segment_bytes(&self) -> usize {
         self.ground.pool.segment_bytes()
+    }
+
+    /// The size of a segment that is opened now, in bytes: a multiple of the smallest after the capacity was raised.
+    pub fn new_segment_bytes(&self) -> usize {
+        self.ground.segment_units() as usize * self.segment_bytes()
     }
 
     /// Reads a key. Takes no lock, but for a key that is written all the time, and where more than 256 threads read.

@@ -145,13 +145,14 @@ pub(super) fn eviction_victim<'a>(segments: impl Iterator<Item = &'a Segment> + 
 }
 
 /// The segment to compact: the one that frees most for what it costs to copy, if it is emptier than `below_percent`.
-/// What has expired is not copied. Never one that is all live: copying it frees nothing.
+/// What has expired is not copied. Never one that is all live: copying it frees nothing. So never an item that has its
+/// pages to itself, either.
 pub(super) fn compaction_victim<'a>(
     segments: impl Iterator<Item = &'a Segment>,
     below_percent: usize,
     now_ms: u64,
 ) -> Option<u32> {
-    let sealed = segments.filter(|segment| segment.sealed && segment.extent.units == 1);
+    let sealed = segments.filter(|segment| segment.sealed);
     let with_occupancy = sealed.map(|segment| (segment.occupancy_percent(now_ms), segment.extent.id));
     let (percent, id) = with_occupancy.min_by_key(|(percent, _)| *percent)?;
     (percent < below_percent.min(99)).then_some(id)

@@ -740,7 +740,7 @@ fn segments_grow_with_a_capacity_that_is_raised() {
     let (small, shards) = (raised.segment_bytes() as u64, raised.shards.len() as u64);
     raised.ledger().set_capacity(1 << 30);
     let mut n = 0_u32;
-    while raised.stats().entries < 300_000 {
+    while raised.stats().entries < 200_000 {
         put(&raised, n, &[7; 400]);
         n += 1;
     }
@@ -754,6 +754,24 @@ fn segments_grow_with_a_capacity_that_is_raised() {
         put(&raised, n + more, &[7; 400]);
     }
     assert!(raised.ledger().total() <= 8 << 20, "{:?}", raised.stats());
+}
+
+#[test]
+fn nothing_live_is_evicted_after_a_capacity_was_raised() {
+    let store = Store::new(Options { most_bytes: Some(256 << 20), ..Options::new(16 << 20) }).unwrap();
+    store.ledger().set_capacity(96 << 20);
+    assert!(store.new_segment_bytes() >= 4 * store.segment_bytes());
+    let mut random = Random(11);
+    for n in 0..80_000 {
+        put(&store, n, &vec![7; 400 + random.below(400) as usize]);
+    }
+    for _ in 0..400_000 {
+        let n = random.below(80_000) as u32;
+        put(&store, n, &vec![8; 400 + random.below(400) as usize]);
+    }
+    let stats = store.stats();
+    assert_eq!((stats.evictions, stats.entries), (0, 80_000), "{stats:?}");
+    assert!(stats.copied_bytes > 0, "the capacity was reached: {stats:?}");
 }
 
 #[test]
