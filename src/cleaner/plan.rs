@@ -11,8 +11,8 @@ const THOROUGH: Task = Task { below_percent: 98, thorough: true, ..Task::TIDY };
 /// Free a segment, whatever lives in it.
 const EVICT: Task = Task { thorough: true, evict: true, ..Task::TIDY };
 
-/// What cleaning itself may use beyond the capacity, as a fraction of it: open segments of some threads.
-const OVERDRAFT: u64 = 32;
+/// What cleaning itself may use beyond the capacity, as a fraction of it: open segments of a thread or two.
+const OVERDRAFT: u64 = 64;
 
 /// Segments emptier than this are compacted whenever anything is: they give more than they cost.
 const EMPTY_PERCENT: usize = 50;
@@ -45,11 +45,10 @@ pub(super) fn is_over(stats: &Stats, order: Order) -> bool {
     order.evict_to_bytes.is_some_and(|bound| used(stats) > bound)
 }
 
-/// Whether the engine uses memory that was taken from it, since the rest of the process grew or the limit fell. What the
-/// cleaner itself takes in order to free more is less than this.
+/// Whether the engine uses memory that was taken from it, since the rest of the process grew, much came into flight or the
+/// limit fell. What the cleaner itself takes in order to free more is less than this.
 pub(super) fn is_overdrawn(stats: &Stats) -> bool {
-    let held = stats.segment_bytes.saturating_sub(stats.retired_bytes) + stats.index_bytes;
-    held > stats.capacity_bytes.saturating_add(stats.capacity_bytes / OVERDRAFT)
+    used(stats) > stats.capacity_bytes.saturating_add(stats.capacity_bytes / OVERDRAFT)
 }
 
 /// Decides. Nothing live is evicted while what is live, with the index, fits the bound, unless memory was taken from the
@@ -132,6 +131,7 @@ mod tests {
         assert_eq!(plan(&stats(98, 2), order(0, Some(60))), EVICT);
         assert_eq!(plan(&stats(59, 2), order(0, Some(60))), THOROUGH);
         assert_eq!(plan(&stats(50, 5), order(0, Some(60))), Task::TIDY);
+        assert_eq!(plan(&stats(50, 10), order(0, Some(60))), Task::TIDY, "the bound itself is allowed");
         let read = Stats { retired_bytes: 25, ..stats(50, 30) };
         assert_eq!(plan(&read, order(0, Some(60))), Task::TIDY, "what is on its way back is not freed twice");
     }
@@ -140,10 +140,10 @@ mod tests {
     fn memory_that_was_taken_from_the_engine_is_given_back_at_once() {
         let with_capacity = |capacity_bytes| Stats { capacity_bytes, ..stats(500, 500) };
         let plan = |capacity_bytes| plan(&with_capacity(capacity_bytes), order(0, Some(900)));
-        assert_eq!([1000, 970].map(plan), [THOROUGH, THOROUGH], "cleaning itself takes a little more");
-        assert_eq!([960, 600].map(plan), [EVICT, EVICT]);
+        assert_eq!([1000, 990].map(plan), [THOROUGH, THOROUGH], "cleaning itself takes a little more");
+        assert_eq!([980, 600].map(plan), [EVICT, EVICT]);
         let burst = Stats { capacity_bytes: 1000, in_flight_bytes: 100, ..stats(500, 500) };
-        assert_eq!(super::plan(&burst, order(0, Some(900))), THOROUGH, "bytes in flight go by themselves");
+        assert_eq!(super::plan(&burst, order(0, Some(900))), EVICT, "bytes in flight take memory from it, too");
         assert_eq!(super::plan(&with_capacity(600), order(88, None)), compact(88), "without an order to evict: never");
     }
 
@@ -160,6 +160,8 @@ mod tests {
         let (start, order) = (stats(100, 900), order(100, None));
         let work = work_left(&start, order);
         assert_eq!((work, percent(&start, order, work)), (900, 0));
+        let to_nine_tenths = Order { target_occupancy_percent: 90, ..order };
+        assert_eq!(work_left(&stats(900, 300), to_nine_tenths), 210, "a tenth of the live bytes may be dead");
         assert_eq!(percent(&stats(100, 450), order, work), 50);
         assert_eq!(percent(&stats(100, 0), order, work), 99);
     }

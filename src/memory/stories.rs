@@ -86,6 +86,11 @@ fn a_slow_leak_of_dead_bytes_is_noticed_at_the_mark_however_small_the_cache() {
     assert_eq!(story.engine(20, 3).tick(), Regime::Drift);
     let mut small = Story::new(64);
     assert_eq!(small.engine(4, 1).settle(), Regime::Drift, "no floor of a hundred megabytes");
+    let mut tiny = Story::new(64);
+    tiny.engine(1, 0).sample.dead_bytes = (512 << 10) - 1;
+    assert_eq!(tiny.settle(), Regime::Calm, "so little is not worth a run");
+    tiny.sample.dead_bytes += 1;
+    assert_eq!(tiny.settle(), Regime::Drift);
 }
 
 #[test]

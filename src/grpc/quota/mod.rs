@@ -116,6 +116,16 @@ impl InFlight {
     /// Counts `bytes` in the ledger, before their pages are touched.
     fn charge(&self, bytes: u64) {
         self.ledger.take_off(bytes);
+        self.make_room_if_full();
+    }
+
+    /// The same for what a connection takes as long as it is open.
+    fn charge_connection(&self, bytes: u64) {
+        self.ledger.force(Account::Connections, bytes);
+        self.make_room_if_full();
+    }
+
+    fn make_room_if_full(&self) {
         if !self.ledger.has_room(0) {
             (self.make_room)();
         }
@@ -151,7 +161,7 @@ impl Quota {
     /// The quota of a new connection.
     pub(super) fn new(all: Arc<InFlight>, lane: Arc<Lane>) -> Arc<Self> {
         let zero = || AtomicU64::new(0);
-        all.ledger.force(Account::Connections, CONNECTION_BYTES);
+        all.charge_connection(CONNECTION_BYTES);
         let quota = Arc::new(Self {
             all,
             lane,
@@ -177,7 +187,7 @@ impl Quota {
         let refused = self.refused.load(Ordering::Relaxed);
         if refused < KEPT_REFUSED_CALLS as u64 {
             self.refused.store(refused + 1, Ordering::Relaxed); // by the connection's task alone
-            self.all.ledger.force(Account::Connections, REFUSED_CALL_BYTES);
+            self.all.charge_connection(REFUSED_CALL_BYTES);
         }
     }
 
