@@ -2,9 +2,9 @@
 //!
 //! N1. Only a write that may create an entry gives a name a number. Everything else uses [`NOWHERE`] for an unknown name,
 //!     a number under which nothing is ever stored.
-//! N2. A number is reused only when no item carries it and no operation holds it. An operation holds the table of names
-//!     it looked at until it ends, and a new table is in force only when nobody holds an older one: to take numbers back,
-//!     the table is closed first, so that nobody holds any when the items are counted.
+//! N2. A number is reused only when no item carries it and no operation uses it. An operation holds the table in which it
+//!     looked its name up until it ends. To take numbers back, the writer first publishes a closed table and waits until
+//!     no operation holds an older one; only then it checks which numbers have items.
 //!
 //! Looking a name up writes to no memory that threads share.
 
@@ -38,7 +38,7 @@ pub(super) struct Namespaces {
 #[derive(Clone, Debug, Default)]
 struct Table {
     by_name: HashMap<String, Arc<Named>>,
-    /// Numbers are being taken back: whoever looks for a name waits for the lock of the names.
+    /// Numbers are being taken back: a lookup waits for the lock of the names.
     is_closed: bool,
     /// See [`Names::least_invalidations`].
     least_invalidations: u64,

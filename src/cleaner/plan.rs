@@ -45,14 +45,14 @@ pub(super) fn is_over(stats: &Stats, order: Order) -> bool {
     order.evict_to_bytes.is_some_and(|bound| used(stats) > bound)
 }
 
-/// Whether the engine uses memory that was taken from it, since the rest of the process grew, much came into flight or the
-/// limit fell. What the cleaner itself takes in order to free more is less than this.
+/// Whether the engine uses more than its capacity, because the rest of the process grew, bytes in flight grew or the limit
+/// fell. The cleaner itself exceeds the capacity by less than this when it copies.
 pub(super) fn is_overdrawn(stats: &Stats) -> bool {
     used(stats) > stats.capacity_bytes.saturating_add(stats.capacity_bytes / OVERDRAFT)
 }
 
-/// Decides. Nothing live is evicted while what is live, with the index, fits the bound, unless memory was taken from the
-/// engine: compaction is too slow to give that back in time.
+/// Chooses the next task. While the live bytes and the index fit the bound, the cleaner compacts and evicts nothing. If
+/// memory was taken from the engine, it evicts at once: compaction is too slow to give that memory back in time.
 pub(super) fn plan(stats: &Stats, order: Order) -> Task {
     let live = stats.item_bytes - stats.expired_bytes + stats.index_bytes + stats.in_flight_bytes;
     if is_over(stats, order) {

@@ -106,7 +106,8 @@ fn stopping_in_the_middle_of_a_run_loses_nothing_and_does_not_wait_for_its_end()
     assert_eq!(store.stats().entries, 10_000);
 }
 
-/// Tells a thread to stop when it goes out of scope, so that a failed assertion ends the test instead of leaving it waiting.
+/// Stops a thread when it goes out of scope. Without it, a failed assertion would leave the thread running and the test
+/// waiting.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {

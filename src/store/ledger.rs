@@ -152,8 +152,8 @@ impl Ledger {
 
     /// Counts a request or a response of `bytes`, whatever the capacity.
     pub fn take_off(&self, bytes: u64) {
-        // Sequentially consistent, as is `let_go`: whoever lets go of what is kept sees these bytes in flight, or they are
-        // compared with what it left. So the usual call changes no word but this one.
+        // Sequentially consistent, as in `let_go`: either `let_go` sees these bytes in flight, or the load below sees the
+        // value that `let_go` lowered. So a call usually writes to one shared word.
         let in_flight = self.in_flight.fetch_add(bytes, Ordering::SeqCst) + bytes;
         // loom takes a sequentially consistent access for one that acquires and releases.
         #[cfg(loom)]

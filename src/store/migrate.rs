@@ -59,12 +59,12 @@ impl Locked<'_> {
         (slots / BUCKET_SLOTS as u64 + 1).clamp(u64::from(MIN_BUCKETS), self.most_buckets().into()) as u32
     }
 
-    /// As many as a bank has room for.
+    /// The number of buckets that fit a bank.
     fn most_buckets(&self) -> u32 {
         (self.ground.bank_words / BUCKET_SLOTS) as u32
     }
 
-    /// What an index that is too small grows to; `None` when it cannot.
+    /// The number of buckets that a full index grows to; `None` when the bank has no room for more.
     fn larger(&self) -> Option<u32> {
         let now = self.writer.index.buckets;
         let larger = self.buckets_for(self.wanted_slots()).max(now + now / 8).min(self.most_buckets());
