@@ -43,6 +43,11 @@ impl Stopwatch {
         )
     }
 
+    /// Whether less than this has passed, in microseconds. In a model no wait is short enough.
+    pub fn is_within(&self, us: u64) -> bool {
+        cfg!(not(any(loom, shuttle))) && self.micros() < us
+    }
+
     /// Since then, in microseconds.
     pub fn micros(&self) -> u64 {
         #[cfg(not(any(loom, shuttle)))]
@@ -193,6 +198,8 @@ pub enum Fault {
     JudgedByOldMap = 14,
     /// A slot is stored without an order to the bytes it leads to.
     SlotRelaxed = 15,
+    /// A copy that was made without the lock counts although the item has changed since.
+    CommitUnlooked = 16,
 }
 
 /// Whether a bug is planted.

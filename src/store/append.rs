@@ -110,9 +110,8 @@ impl Locked<'_> {
             return self.append_alone(tail, words, force);
         }
         let number = tail.number();
-        let full = |segment: &Segment| segment.tail_words + words > self.ground.pool.words(segment.extent).len();
         if let Some(id) = self.writer.open[number]
-            && full(&self.writer.segments[&id])
+            && self.room_words(&self.writer.segments[&id]) < words
         {
             self.seal(id);
             self.writer.open[number] = None;
@@ -132,6 +131,18 @@ impl Locked<'_> {
             self.give_back_unused(id);
         }
         location
+    }
+
+    /// Words that are left in a segment.
+    fn room_words(&self, segment: &Segment) -> usize {
+        self.ground.pool.words(segment.extent).len() - segment.tail_words
+    }
+
+    /// How many words can be appended at once without leaving room behind that the first of them would fit into.
+    pub(super) fn room_for_many(&self, tail: Tail, first_words: usize) -> usize {
+        let most = self.ground.pool.most_shared_words();
+        let left = self.writer.open[tail.number()].map_or(0, |id| self.room_words(&self.writer.segments[&id]));
+        if left < first_words { most } else { left.min(most) }
     }
 
     /// An item of its own pages.

@@ -1,18 +1,19 @@
 //! Cleaning: looking through a segment item by item, in steps that can be stopped anywhere.
 //!
 //! C1. A step holds the shard's lock; between two steps writers go on. A job remembers the segment and how far it came;
-//!     nothing else is carried from step to step.
+//!     only a batch of copies is carried from step to step ([`super::relocate`]).
 //! C2. An item is moved or dropped only if the index names this very copy of it, looked up in the same step.
 //! C3. A move is: copy, then store the slot. Readers see the old copy or the new one, which are alike.
 //! C4. A segment is given up only when it holds nothing live, which is counted, and asserted.
 
-use super::arena::WORD_BYTES;
 use super::expiry::Expiry;
 use super::hash::Hash;
 use super::index::Position;
 use super::item::View;
+use super::migrate::Piece;
 use super::policy::{self, Case, Fate, Purpose};
-use super::segment::{Log, Tail};
+use super::relocate::Ahead;
+use super::segment::{Log, Moved, Tail};
 use super::shard::{Found, Locked, add};
 use super::slot::{Departure, Location, Slot};
 use super::types::Key;
@@ -82,34 +83,50 @@ impl Task {
     pub const TIDY: Self = Self { below_percent: 0, thorough: false, evict: false, opened_before: u64::MAX };
 }
 
+/// What a hold of the lock has come to.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// There was nothing to do.
+    Nothing,
+    /// Something was done.
+    Done,
+    /// A job goes on here. Before the lock is taken again, its items are looked at.
+    LookAhead(Ahead),
+    /// This is to be given back, without the lock.
+    GiveBack(Piece),
+}
+
 /// Items between two questions whether to stop.
-const STRIDE: usize = 32;
+pub(super) const STRIDE: usize = 32;
 /// Buckets of a migration between two questions whether to stop.
 const STRIDE_BUCKETS: u32 = 128;
 /// Bytes of an old index given back between two questions whether to stop.
 const STRIDE_BYTES: u64 = 64 << 10;
 
 impl Locked<'_> {
-    /// Does some of what there is to do, until `stop` says so; `false` when there was nothing.
-    pub(super) fn clean(&mut self, task: Task, now_ms: u64, tally: &mut Tally, stop: &mut dyn FnMut() -> bool) -> bool {
-        let reclaimed = self.reclaim() && !task.has_end();
+    /// Does some of what there is to do, until `stop` says so.
+    pub(super) fn clean(&mut self, task: Task, now_ms: u64, tally: &mut Tally, stop: &mut dyn FnMut() -> bool) -> Step {
+        let mut did = self.reclaim() && !task.has_end();
         if self.writer.job.is_some() {
-            self.work(now_ms, tally, stop);
-            return true;
-        }
-        if self.clean_bank(STRIDE_BYTES) {
-            while !stop() && self.clean_bank(STRIDE_BYTES) {}
-            return true;
-        }
-        if self.writer.migration.is_some() {
+            self.work(now_ms, tally, &mut || true);
+            did = true;
+        } else if let Some(piece) = self.take_piece(STRIDE_BYTES) {
+            return Step::GiveBack(piece);
+        } else if self.writer.migration.is_some() {
             self.migrate_some(STRIDE_BUCKETS);
             while !stop() && self.migrate_some(STRIDE_BUCKETS) {}
             if self.writer.migration.is_none() {
                 tally.migrated_shards += 1;
             }
-            return true;
+            did = true;
+        } else {
+            did |= self.begin_something(task, now_ms, tally);
         }
-        self.begin_something(task, now_ms, tally) || reclaimed
+        match self.ahead() {
+            Some(ahead) => Step::LookAhead(ahead),
+            None if did => Step::Done,
+            None => Step::Nothing,
+        }
     }
 
     fn begin_something(&mut self, task: Task, now_ms: u64, tally: &mut Tally) -> bool {
@@ -143,13 +160,17 @@ impl Locked<'_> {
         if task.thorough && self.has_sparse_open_segment(task.below_percent, task.opened_before, now_ms) {
             return self.seal_all();
         }
-        self.shrink_index(task.beside_writers()) || (self.trim_open_segments() && !task.has_end())
+        if self.shrink_index(task.beside_writers()) {
+            return true;
+        }
+        // Writers append to open segments in a moment, and other processors are interrupted for each page that goes.
+        !task.beside_writers() && self.trim_open_segments() && !task.has_end()
     }
 
     /// Gives up all segments without a live item, open ones too if asked; says whether there was any.
     pub(super) fn retire_dead(&mut self, open_too: bool, tally: &mut Tally) -> bool {
         let is_dead = |segment: &&super::segment::Segment| {
-            segment.live_items == 0 && segment.tail_words > 0 && (open_too || segment.sealed)
+            segment.live_items == 0 && segment.tail_words > 0 && (open_too || segment.sealed) && segment.pins == 0
         };
         let dead: Vec<u32> = self.writer.segments.values().filter(is_dead).map(|segment| segment.extent.id).collect();
         if !dead.is_empty() {
@@ -220,6 +241,20 @@ impl Locked<'_> {
             segment.change_expiry(Expiry::forget_deadlines);
         }
         self.writer.job = Some(Job { segment, purpose, weighing, cursor_words: 0, kept_words: 0 });
+    }
+
+    /// Where the job goes on, if there is one.
+    pub(super) fn ahead(&self) -> Option<Ahead> {
+        let Job { segment, purpose, cursor_words, .. } = self.writer.job?;
+        let job_segment = self.writer.segments.get(&segment)?;
+        Some(Ahead {
+            segment,
+            opened: job_segment.opened,
+            from_words: cursor_words,
+            end_words: job_segment.tail_words,
+            index: self.writer.index,
+            moves_to: (purpose == Purpose::Compact).then_some(job_segment.log),
+        })
     }
 
     /// Goes on with the job until its end or until `stop` says so.
@@ -317,20 +352,16 @@ impl Locked<'_> {
             return self.drop_item(found, hash, Departure::Evicted, tally);
         };
         let view = self.ground.view(found.location);
-        view.copy_to(view.header(), self.ground.arena.words(self.range(to, words)));
+        view.copy_to(view.header(), self.ground.arena.words(self.ground.range(to, words)));
         self.replace_slot(found.at, hash.place(), found.location, found.slot.with_location(to).with_reads(reads));
-        let writer = &mut *self.writer;
-        let from = writer.segments.get_mut(&found.location.segment()).expect("it is being cleaned");
-        from.dismiss(words, &found.facts);
-        let age = from.age;
-        let into = writer.segments.get_mut(&to.segment()).expect("it was just appended to");
-        into.admit(words, &found.facts);
-        if into.live_items == 1 && from_compaction(writer.job) {
-            into.age = age; // survivors keep their place in the queue
-        }
-        add(&self.shard.counts.copied_bytes, words * WORD_BYTES);
-        tally.moved_bytes += (words * WORD_BYTES) as u64;
-        tally.moved_items += 1;
+        let mut moved = Moved::default();
+        moved.add(words, &found.facts);
+        self.count_moved(found.location.segment(), to.segment(), &moved, tally);
+    }
+
+    /// Whether the job compacts.
+    pub(super) fn compacts(&self) -> bool {
+        self.writer.job.is_some_and(|job| job.purpose == Purpose::Compact)
     }
 
     /// An item that has its pages to itself is not copied: its segment changes its log and its age.
@@ -420,8 +451,4 @@ impl Locked<'_> {
             }
         }
     }
-}
-
-fn from_compaction(job: Option<Job>) -> bool {
-    job.is_some_and(|job| job.purpose == Purpose::Compact)
 }

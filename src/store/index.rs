@@ -43,6 +43,14 @@ impl Index {
         arena.prefetch(self.base + self.home(place) as usize * BUCKET_SLOTS);
     }
 
+    /// Asks the processor for both buckets of a key.
+    pub(super) fn prefetch_both(self, arena: &Arena, place: Place) {
+        let home = self.home(place);
+        for bucket in [home, self.other(home, place.tag())] {
+            arena.prefetch(self.base + bucket as usize * BUCKET_SLOTS);
+        }
+    }
+
     /// What it takes, in bytes.
     pub(super) fn bytes(self) -> u64 {
         u64::from(self.buckets) * BUCKET_BYTES

@@ -114,6 +114,18 @@ impl Header {
         (self.words() - 1 - self.extras()) * WORD_BYTES - self.pad() - self.key_len()
     }
 
+    /// Whether it can be the header of an item that ends within so many words: what is read without the lock may be any
+    /// word.
+    pub(super) fn ends_within(self, words: usize) -> bool {
+        let least = if self.is_dead() { 1 } else { 1 + self.extras() + self.key_len().div_ceil(WORD_BYTES) };
+        (least..=words).contains(&self.words())
+    }
+
+    /// The index may lead here, and nobody is overwriting the value.
+    pub(super) fn is_settled(self) -> bool {
+        !self.has(flag::DEAD | flag::BUSY)
+    }
+
     /// Bytes of key and value.
     pub(super) fn payload_bytes(self) -> usize {
         self.key_len() + self.value_len()
@@ -214,9 +226,7 @@ impl Draft<'_> {
         let header = self.header();
         self.write_extras(header, words);
         write_bytes(&words[1 + header.extras()..header.words()], self.key, self.value);
-        if let [cut_off, ..] = &words[header.words()..] {
-            cut_off.store(Header::filler(words.len() - header.words()).0, Ordering::Relaxed);
-        }
+        fill(&words[header.words()..]);
         // Release pairs with the Acquire load in `read`: whoever sees this version sees its bytes.
         words[0].store(header.0, Ordering::Release);
     }
@@ -234,6 +244,13 @@ impl Draft<'_> {
         for (word, (_, value)) in words[1..].iter().zip(present) {
             word.store(value, Ordering::Relaxed);
         }
+    }
+}
+
+/// Makes one dead item of words that nobody reads; of none, nothing. The caller holds the shard's lock.
+pub(super) fn fill(words: &[AtomicU64]) {
+    if let [first, ..] = words {
+        first.store(Header::filler(words.len()).0, Ordering::Relaxed);
     }
 }
 
@@ -333,7 +350,7 @@ impl<'a> View<'a> {
         is_current: impl FnOnce() -> bool,
     ) -> Read<Opened<'a>> {
         let header = self.header();
-        let unsettled = header.0 & (flag::BUSY | flag::DEAD) != 0 || header.words() > self.words.len();
+        let unsettled = !header.is_settled() || header.words() > self.words.len();
         if !is_current() || unsettled {
             return Read::Again;
         }
@@ -368,6 +385,11 @@ impl<'a> View<'a> {
     /// The number of its namespace.
     pub(super) fn namespace(self, header: Header) -> u16 {
         self.extra(header, flag::META).map_or(0, |word| word.load(Ordering::Relaxed) as u16)
+    }
+
+    /// Its deadline; 0 for none.
+    pub(super) fn deadline_ms(self, header: Header) -> u64 {
+        self.extra(header, flag::DEADLINE).map_or(0, |word| word.load(Ordering::Relaxed) & MAX_DEADLINE_MS)
     }
 
     /// Everything but its bytes.
@@ -418,7 +440,23 @@ impl<'a> View<'a> {
 
     /// Copies the whole item to where nobody reads yet. The caller holds the shard's lock.
     pub(super) fn copy_to(self, header: Header, to: &[AtomicU64]) {
-        for (to, from) in to.iter().zip(&self.words[..header.words()]) {
+        self.copy_words(0..header.words(), to);
+    }
+
+    /// Copies what never changes while its header stays: all behind the words that the header says are there. Whoever
+    /// does not hold the shard's lock looks at the header again before the copy counts.
+    pub(super) fn copy_body(self, header: Header, to: &[AtomicU64]) {
+        let head = 1 + header.extras();
+        self.copy_words(head..header.words(), to);
+    }
+
+    /// Copies the rest: the header and the words it says are there. The caller holds the shard's lock.
+    pub(super) fn copy_head(self, header: Header, to: &[AtomicU64]) {
+        self.copy_words(0..1 + header.extras(), to);
+    }
+
+    fn copy_words(self, range: std::ops::Range<usize>, to: &[AtomicU64]) {
+        for (to, from) in to[range.clone()].iter().zip(&self.words[range]) {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }

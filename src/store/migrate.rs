@@ -16,7 +16,7 @@
 use super::arena::WORD_BYTES;
 use super::index::{BUCKET_SLOTS, Index, MIN_BUCKETS, Position};
 use super::ledger::Account;
-use super::shard::{BANKS, Bank, Locked};
+use super::shard::{BANKS, Bank, Ground, Locked};
 use super::slot::{Location, Place, Slot};
 use super::types::Error;
 use crate::sync::atomic::Ordering;
@@ -42,6 +42,23 @@ const FILL_PERCENT: u64 = 79;
 const GHOST_PERCENT: u64 = 100;
 /// Buckets that a write carries over.
 const HELP_BUCKETS: u32 = 8;
+
+/// A piece of a bank, on its way to the operating system.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece {
+    bank: usize,
+    /// Its first word in the arena.
+    first: usize,
+    bytes: u64,
+}
+
+impl Ground {
+    /// Gives a piece of a bank back. Needs no lock: nobody uses the bank meanwhile.
+    pub(super) fn give_back(&self, piece: &Piece) {
+        self.arena.release(piece.first..piece.first + piece.bytes as usize / WORD_BYTES);
+        self.ledger.release(Account::Index, piece.bytes);
+    }
+}
 
 impl Locked<'_> {
     pub(super) fn entries(&self) -> u64 {
@@ -202,17 +219,36 @@ impl Locked<'_> {
 
     /// Gives back up to `most` bytes of a bank that a migration left; says whether there was something to do.
     pub(super) fn clean_bank(&mut self, most: u64) -> bool {
+        let piece = self.take_piece(most);
+        piece.into_iter().for_each(|piece| {
+            self.ground.give_back(&piece);
+            self.end_piece(&piece);
+        });
+        piece.is_some()
+    }
+
+    /// Takes up to `most` bytes off a bank that a migration left, to be [given back](Ground::give_back). Until that is
+    /// [done](Self::end_piece) nobody uses the bank.
+    pub(super) fn take_piece(&mut self, most: u64) -> Option<Piece> {
         let dirty = |(bank, state): (usize, &Bank)| match state {
             Bank::Dirty(bytes) => Some((bank, *bytes)),
             _ => None,
         };
-        let Some((bank, bytes)) = self.writer.banks.iter().enumerate().find_map(dirty) else { return false };
-        let left = bytes.saturating_sub(most);
-        let first = self.bank_base(bank);
-        self.ground.arena.release(first + left as usize / WORD_BYTES..first + bytes as usize / WORD_BYTES);
-        self.ground.ledger.release(Account::Index, bytes - left);
-        self.writer.banks[bank] = if left == 0 { Bank::Clean } else { Bank::Dirty(left) };
-        true
+        let (bank, bytes) = self.writer.banks.iter().enumerate().find_map(dirty)?;
+        let left_bytes = bytes.saturating_sub(most);
+        self.writer.banks[bank] = Bank::Leaving(left_bytes);
+        let first = self.bank_base(bank) + left_bytes as usize / WORD_BYTES;
+        Some(Piece { bank, first, bytes: bytes - left_bytes })
+    }
+
+    /// A piece was given back.
+    pub(super) fn end_piece(&mut self, piece: &Piece) {
+        let state = &mut self.writer.banks[piece.bank];
+        *state = match *state {
+            Bank::Leaving(0) => Bank::Clean,
+            Bank::Leaving(left_bytes) => Bank::Dirty(left_bytes),
+            other => unreachable!("a bank that is being given back is {other:?}"),
+        };
     }
 
     /// The other index, if the slot at `at` stands in it too (G2).

@@ -22,6 +22,7 @@ mod ledger;
 mod migrate;
 mod policy;
 mod readers;
+mod relocate;
 mod scan;
 mod segment;
 mod shard;
@@ -39,6 +40,7 @@ pub use types::*;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use append::Way;
 use arena::{Arena, WORD_BYTES, page_bytes};
+use clean::Step;
 use hash::{Hash, Hasher};
 use segment::Pool;
 use shard::{BANKS, Counts, Ground, Locked, Shard};
@@ -392,7 +394,33 @@ impl Store {
     ) -> bool {
         let shard = &self.shards[shard];
         let mut stop = || stop() || shard.is_waited_for();
-        shard.lock_as_cleaner(&self.ground).clean(task, now_ms, tally, &mut stop)
+        let mut batches = Vec::new();
+        loop {
+            let step = {
+                let mut locked = shard.lock_as_cleaner(&self.ground);
+                batches.drain(..).for_each(|batch| locked.commit(&batch, now_ms, tally));
+                locked.clean(task, now_ms, tally, &mut stop)
+            };
+            match step {
+                Step::Nothing => return false,
+                Step::Done => return true,
+                Step::LookAhead(ahead) => {
+                    let items = self.ground.look_ahead(&ahead, clean::STRIDE, now_ms);
+                    if stop() {
+                        return true;
+                    }
+                    batches = shard.lock_as_cleaner(&self.ground).reserve(&ahead, items);
+                    batches.iter().for_each(|batch| self.ground.copy(batch));
+                }
+                Step::GiveBack(piece) => {
+                    self.ground.give_back(&piece);
+                    shard.lock_as_cleaner(&self.ground).end_piece(&piece);
+                    if stop() {
+                        return true;
+                    }
+                }
+            }
+        }
     }
 
     /// Whether somebody waits for a shard's lock.

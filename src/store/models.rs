@@ -373,6 +373,23 @@ mod whole_store {
     }
 
     #[test]
+    fn an_overwrite_in_place_is_not_lost_to_a_copy_made_without_the_lock() {
+        with_twin(Fault::CommitUnlooked, EXECUTIONS, |search| {
+            explore(search, || {
+                let store = one_item_among_dead_bytes();
+                let cleaner = {
+                    let store = store.clone();
+                    thread::spawn(move || clean(&store, 4))
+                };
+                set(&store, b"k", &[2; 40]);
+                assert_eq!(value(&store, b"k").as_deref(), Some(&[2; 40][..]));
+                cleaner.join().unwrap();
+                assert_eq!(value(&store, b"k").as_deref(), Some(&[2; 40][..]), "the copy is the old one");
+            })
+        });
+    }
+
+    #[test]
     fn two_writers_of_one_key_make_one_entry() {
         with_twin(Fault::InsertUnlooked, EXECUTIONS, |search| {
             explore(search, || {

@@ -140,7 +140,7 @@ pub(super) fn eviction_victim<'a>(segments: impl Iterator<Item = &'a Segment> + 
         true => Log::Nursery,
         false => Log::Main,
     };
-    let sealed = segments.filter(|segment| segment.sealed);
+    let sealed = segments.filter(|segment| segment.sealed && segment.pins == 0);
     sealed.min_by_key(|segment| (segment.log != log, segment.age)).map(|segment| segment.extent.id)
 }
 
@@ -152,7 +152,7 @@ pub(super) fn compaction_victim<'a>(
     below_percent: usize,
     now_ms: u64,
 ) -> Option<u32> {
-    let sealed = segments.filter(|segment| segment.sealed);
+    let sealed = segments.filter(|segment| segment.sealed && segment.pins == 0);
     let with_occupancy = sealed.map(|segment| (segment.occupancy_percent(now_ms), segment.extent.id));
     let (percent, id) = with_occupancy.min_by_key(|(percent, _)| *percent)?;
     (percent < below_percent.min(99)).then_some(id)

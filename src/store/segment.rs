@@ -114,12 +114,32 @@ pub(super) struct Segment {
     pub live_items: usize,
     /// No more is appended.
     pub sealed: bool,
+    /// How many batches are being copied into it (B2 in [`super::relocate`]).
+    pub(super) pins: u32,
     /// When its items expire.
     pub(super) expiry: Expiry,
     /// What `tail_words` was when the cleaner last passed by.
     pub(super) tail_words_seen: usize,
     /// When it is looked through for expired items; `u64::MAX` for never.
     pub(super) due_ms: u64,
+}
+
+/// Items that were moved from one segment to another.
+#[derive(Debug, Default)]
+pub(super) struct Moved {
+    pub items: usize,
+    pub words: usize,
+    /// Of those with a deadline: words, deadline and octave.
+    ttls: Vec<(usize, u64, u8)>,
+}
+
+impl Moved {
+    /// One more.
+    pub(super) fn add(&mut self, words: usize, facts: &Facts) {
+        self.items += 1;
+        self.words += words;
+        self.ttls.extend(facts.ttl().map(|(deadline_ms, octave)| (words, deadline_ms, octave)));
+    }
 }
 
 impl Segment {
@@ -134,6 +154,7 @@ impl Segment {
             live_words: 0,
             live_items: 0,
             sealed: false,
+            pins: 0,
             expiry: Expiry::default(),
             tail_words_seen: 0,
             due_ms: u64::MAX,
@@ -161,6 +182,30 @@ impl Segment {
         self.live_items -= 1;
         if let Some((_, octave)) = facts.ttl() {
             self.change_expiry(|expiry| expiry.remove(words, octave));
+        }
+    }
+
+    /// Items have become live here.
+    pub(super) fn admit_all(&mut self, moved: &Moved) {
+        self.live_words += moved.words;
+        self.live_items += moved.items;
+        if !moved.ttls.is_empty() {
+            let add = |expiry: &mut Expiry| {
+                moved.ttls.iter().for_each(|(words, deadline_ms, octave)| expiry.add(*words, *deadline_ms, *octave));
+            };
+            self.change_expiry(add);
+        }
+    }
+
+    /// They are live here no more.
+    pub(super) fn dismiss_all(&mut self, moved: &Moved) {
+        self.live_words -= moved.words;
+        self.live_items -= moved.items;
+        if !moved.ttls.is_empty() {
+            let remove = |expiry: &mut Expiry| {
+                moved.ttls.iter().for_each(|(words, _, octave)| expiry.remove(*words, *octave));
+            };
+            self.change_expiry(remove);
         }
     }
 
@@ -220,7 +265,12 @@ impl Pool {
     /// Whether an item of that many words has its pages to itself: what is left over of a segment because the next item
     /// does not fit is then less than a quarter.
     pub(super) fn is_alone(&self, words: usize) -> bool {
-        words * WORD_BYTES > self.segment_bytes / 4
+        words > self.most_shared_words()
+    }
+
+    /// The most words that are appended at once to a segment that others share.
+    pub(super) fn most_shared_words(&self) -> usize {
+        self.segment_bytes / 4 / WORD_BYTES
     }
 
     /// The words of an extent.

@@ -25,7 +25,7 @@
 //!
 //! | race | rule | checked by |
 //! |---|---|---|
-//! | lost update: the cleaner overwrites a newer slot | the cleaner moves an item under the shard's lock and only if the slot still names the very copy it read | `an_update_is_not_lost_to_the_cleaner` |
+//! | lost update: the cleaner overwrites a newer slot | the cleaner stores an item's new place under the shard's lock, only if the slot still names the very copy it read, and only if that copy has not changed since (B1 in [`super::relocate`]) | `an_update_is_not_lost_to_the_cleaner`, `an_overwrite_in_place_is_not_lost_to_a_copy_made_without_the_lock` |
 //! | resurrection: a deleted item comes back by a move | as above: a deleted item's slot names nothing | `a_delete_that_was_answered_is_never_undone_by_the_cleaner` |
 //! | torn read: a slot is seen before its bytes | bytes first, then the slot with Release; readers load slots with Acquire | `a_published_item_is_whole` |
 //! | torn read: bytes change during the copy | H2 and H3 in [`super::item`] | `an_overwrite_in_place_is_seen_whole_or_not_at_all` |
@@ -95,22 +95,33 @@ impl Ground {
         View::new(self.arena.words(first..end))
     }
 
+    /// The words of an item.
+    pub(super) fn range(&self, at: Location, words: usize) -> std::ops::Range<usize> {
+        let first = self.pool.first_word(at.segment()) + at.offset_words() as usize;
+        first..first + words
+    }
+
     /// See [`Pool::cool`].
     pub(super) fn cool(&self, keep: usize, most_bytes: u64) -> Option<u64> {
         self.pool.cool(&self.arena, &self.ledger, keep, most_bytes)
     }
 
-    /// Asks the processor for the beginning of the item at a location.
+    /// Asks the processor for the beginning of the item at a location: for what a small item has.
     pub(super) fn prefetch(&self, at: Location) {
+        self.prefetch_words(at, 3 * LINE_WORDS);
+    }
+
+    /// Asks the processor for so many words.
+    pub(super) fn prefetch_words(&self, at: Location, words: usize) {
         let first = self.pool.first_word(at.segment()) + at.offset_words() as usize;
-        for line in 0..PREFETCHED_LINES {
-            self.arena.prefetch((first + line * 8).min(self.arena.words_total() - 1));
+        for word in (first..first + words).step_by(LINE_WORDS) {
+            self.arena.prefetch(word.min(self.arena.words_total() - 1));
         }
     }
 }
 
-/// Cache lines of an item that [`Ground::prefetch`] asks for: what a small item has.
-const PREFETCHED_LINES: usize = 3;
+/// Words of a cache line.
+const LINE_WORDS: usize = 8;
 
 /// A group of keys that was declared void.
 #[derive(Clone, Debug)]
@@ -242,6 +253,8 @@ pub(super) enum Bank {
     Held(u64),
     /// Nobody reads it, but so many bytes from its beginning are resident and reserved.
     Dirty(u64),
+    /// As `Dirty`, and what is behind these bytes is being given back without the lock.
+    Leaving(u64),
 }
 
 /// Hashes a segment's number, which is as good as random already.
@@ -260,6 +273,9 @@ impl std::hash::Hasher for IdHasher {
     }
 }
 
+/// How long a writer looks for the lock before it sleeps, in microseconds: several times what the cleaner takes to leave
+/// it. Who sleeps may wait for a processor afterwards until another thread's slice ends, 3 to 4 ms.
+const SPIN_US: u64 = 50;
 /// After so many tries without a lock a reader takes it: writers to one key cannot starve its readers.
 const TRIES: usize = 16;
 
@@ -316,13 +332,24 @@ impl Shard {
         Locked { ground, shard: self, writer: lock(&self.writer), grows_index: true }
     }
 
+    /// Takes the lock if it becomes free within [`SPIN_US`].
+    fn look_for_lock(&self, waited: &Stopwatch) -> Option<MutexGuard<'_, Writer>> {
+        while waited.is_within(SPIN_US) {
+            if let Some(writer) = try_lock(&self.writer) {
+                return Some(writer);
+            }
+            std::hint::spin_loop();
+        }
+        None
+    }
+
     /// Waits for the lock, so that whoever has it for long sees that.
     #[cold]
     fn wait_for_lock(&self) -> MutexGuard<'_, Writer> {
         // Relaxed: whoever sees this a little later gives way a little later.
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let waited = Stopwatch::start();
-        let writer = lock(&self.writer);
+        let writer = self.look_for_lock(&waited).unwrap_or_else(|| lock(&self.writer));
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         self.longest_wait_us.fetch_max(waited.micros(), Ordering::Relaxed);
         writer

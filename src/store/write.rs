@@ -156,7 +156,7 @@ impl Locked<'_> {
             false => Draft { facts: Facts { version: self.next_version(), ..facts }, ..draft },
         };
         if !planted(Fault::SlotBeforeBytes) {
-            draft.write(self.ground.arena.words(self.range(location, words)));
+            draft.write(self.ground.arena.words(self.ground.range(location, words)));
         }
         match self.find(key, hash).filter(|_| !planted(Fault::InsertUnlooked)) {
             Some(old) => {
@@ -166,7 +166,7 @@ impl Locked<'_> {
             None => self.insert_slot(place, location, 0),
         }
         if planted(Fault::SlotBeforeBytes) {
-            draft.write(self.ground.arena.words(self.range(location, words)));
+            draft.write(self.ground.arena.words(self.ground.range(location, words)));
         }
         self.count_live(location, &facts, words, key.bytes.len() + value.len());
         let counts = &self.shard.counts;
@@ -188,7 +188,7 @@ impl Locked<'_> {
     fn overwrite(&mut self, found: &Found, draft: Draft<'_>) -> u64 {
         let version = self.next_version();
         let draft = Draft { facts: Facts { version, ..draft.facts }, ..draft };
-        draft.overwrite(self.ground.arena.words(self.range(found.location, found.header.words())));
+        draft.overwrite(self.ground.arena.words(self.ground.range(found.location, found.header.words())));
         let (words, payload) = (draft.words(), draft.key.len() + draft.value.len());
         let cut_off = found.header.words() - words;
         let segment = self.segment_mut(found.location);
@@ -220,15 +220,9 @@ impl Locked<'_> {
         Log::Main
     }
 
-    /// The words of an item.
-    pub(super) fn range(&self, at: Location, words: usize) -> std::ops::Range<usize> {
-        let first = self.ground.pool.first_word(at.segment()) + at.offset_words() as usize;
-        first..first + words
-    }
-
-    /// What is known of the segment that a live item is in.
+    /// What is known of the segment that an item is in.
     pub(super) fn segment_mut(&mut self, at: Location) -> &mut Segment {
-        self.writer.segments.get_mut(&at.segment()).expect("a live item is in a segment")
+        self.writer.segments.get_mut(&at.segment()).expect("an item is in a segment")
     }
 
     /// Counts an item that has just become visible.
