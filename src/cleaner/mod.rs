@@ -1,15 +1,16 @@
 //! The cleaner: the one thread that frees memory.
 //!
 //! ```text
-//!  governor ──order──►┐                          ┌─ store.clean(shard): one step under that shard's lock
+//!  governor ──order──►┐                          ┌─ store.clean(shard): one step, with that shard's lock
 //!  operator ──run────►├─ cleaner thread: pick ───┤
 //!  clock ────tick────►┘                          └─ store.cool(): pages back to the operating system, no lock
 //! ```
 //! It works in steps of bounded CPU time: wall time would count what other processes took, CPU time is what the step
-//! cost. Between two steps every lock is free, and a step ends early when somebody waits for its shard. Its priority is
-//! everybody's: a thread of less is kept from its processor while it holds a lock (at nice 10, beside four busy threads
-//! on two cores, writers waited up to 257 ms). Over a longer time it keeps to a share of one core, and what it could
-//! not do it does not catch up on: a peer that lengthens its steps by the time it waited makes pauses of 71 ms.
+//! cost. A step takes the lock of its shard for some items at a time, and ends early when somebody waits for it. The
+//! thread has the priority of all others: a thread of less is kept from its processor while it holds a lock (at nice 10,
+//! beside four busy threads on two cores, writers waited up to 257 ms). Over a longer time it keeps to a share of one
+//! core, and what it could not do it does not catch up on: a peer that lengthens its steps by the time it waited makes
+//! pauses of 71 ms.
 //!
 //! Standing orders come from the governor and hold until the next one; a run that somebody asked for deals with what there
 //! was when it began, and gives way to a standing order that frees what is too much. Both end in a [`Receipt`].
