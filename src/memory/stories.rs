@@ -278,3 +278,14 @@ fn a_slope_is_not_drawn_over_an_hour() {
     let ceiling = 256 * MIB - reserve(256 * MIB, &story.marks);
     assert_eq!(story.standing.budget_bytes, ceiling - beside, "what is used now, not twice as much");
 }
+
+#[test]
+fn callers_write_much_above_two_hundredths_of_the_live_bytes_a_second() {
+    let earlier = Sample { item_bytes: 64 << 20, changed_bytes: 7, ..Sample::default() };
+    let is_busy = |changed_bytes: u64| {
+        let now = Sample { changed_bytes: 7 + changed_bytes, ..earlier };
+        super::is_busy(&now, Some(&earlier), 250)
+    };
+    // 1,342,176 a second.
+    assert_eq!([335_544, 335_545].map(is_busy), [false, true]);
+}

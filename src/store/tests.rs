@@ -787,3 +787,39 @@ fn a_small_store_on_a_large_machine_can_be_made_and_grows() {
     }
     assert_eq!(store.stats().entries, 20_000);
 }
+
+#[test]
+fn what_costs_next_to_nothing_is_done_beside_any_order_but_does_not_keep_a_run_from_its_end() {
+    let trims = |task: Task| {
+        let store = Store::new(Options { shards: Some(1), ..options(4 << 20) }).unwrap();
+        put(&store, 1, &[7; 40]);
+        let resident = || store.stats().segment_bytes;
+        let before = resident();
+        let clean = || store.clean(0, task, 1, &mut Tally::default(), &mut || false);
+        let answers = [clean(), clean(), clean()];
+        (answers, resident() < before)
+    };
+    assert_eq!(trims(Task::TIDY), ([false, true, false], true), "what is left of a segment that rests");
+    let of_a_run = Task { opened_before: 1, ..Task::TIDY };
+    assert_eq!(trims(of_a_run), ([false; 3], true));
+    let beside_writers = Task { below_percent: 50, ..Task::TIDY };
+    assert_eq!(trims(beside_writers), ([false; 3], false), "writers append to it in a moment");
+}
+
+#[test]
+fn a_migration_goes_on_until_it_is_told_to_stop() {
+    let store = Store::new(Options { shards: Some(1), ..options(16 << 20) }).unwrap();
+    (0..30_000).for_each(|n| put(&store, n, &[7; 8]));
+    for n in 100..30_000_u32 {
+        store.delete(key(&n.to_le_bytes()), None, Deletion::Remove, 1).unwrap();
+    }
+    let is_migrating = || store.shards[0].lock(&store.ground).writer.migration.is_some();
+    let mut tally = Tally::default();
+    while !is_migrating() {
+        assert!(store.clean(0, THOROUGH, 1, &mut tally, &mut || true), "the index is to shrink");
+    }
+    store.clean(0, THOROUGH, 1, &mut tally, &mut || true);
+    assert!(is_migrating(), "a step is a part of it");
+    store.clean(0, THOROUGH, 1, &mut tally, &mut || false);
+    assert_eq!((is_migrating(), tally.migrated_shards), (false, 1));
+}
