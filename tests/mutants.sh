@@ -16,7 +16,7 @@ if [ ! -x "$tool/bin/cargo-mutants" ]; then
   cargo install --quiet --locked --root "$tool" "cargo-mutants@$version"
 fi
 
-files=(store/{slot,item,index,policy,ledger,segment,clean,migrate}.rs cleaner/plan.rs memory/decide.rs)
+files=(store/{slot,item,index,policy,ledger,segment,clean,migrate,relocate}.rs cleaner/plan.rs memory/decide.rs)
 chosen=()
 case " $* " in
 *' -f '*) ;;
