@@ -132,6 +132,8 @@ mod tests {
         assert_eq!(plan(&stats(59, 2), order(0, Some(60))), THOROUGH);
         assert_eq!(plan(&stats(50, 5), order(0, Some(60))), Task::TIDY);
         assert_eq!(plan(&stats(50, 10), order(0, Some(60))), Task::TIDY, "the bound itself is allowed");
+        let expired = Stats { expired_bytes: 25, ..stats(80, 20) };
+        assert_eq!(plan(&expired, order(0, Some(60))), THOROUGH, "what has expired is not live");
         let read = Stats { retired_bytes: 25, ..stats(50, 30) };
         assert_eq!(plan(&read, order(0, Some(60))), Task::TIDY, "what is on its way back is not freed twice");
     }

@@ -289,3 +289,33 @@ fn callers_write_much_above_two_hundredths_of_the_live_bytes_a_second() {
     // 1,342,176 a second.
     assert_eq!([335_544, 335_545].map(is_busy), [false, true]);
 }
+
+#[test]
+fn callers_delete_much_from_a_hundredth_of_the_live_bytes_in_100_ms_on() {
+    let earlier = Sample { item_bytes: 64 << 20, ..Sample::default() };
+    let is_emptying = |gone: u64, elapsed_ms| {
+        super::is_emptying(&Sample { item_bytes: (64 << 20) - gone, ..earlier }, &earlier, elapsed_ms)
+    };
+    assert_eq!([671_087, 671_088].map(|gone| is_emptying(gone, 100)), [false, true]);
+    assert_eq!([1_342_175, 1_342_176].map(|gone| is_emptying(gone, 200)), [false, true]);
+    let empty = Sample::default();
+    assert!(!super::is_emptying(&empty, &empty, 100), "an empty cache stays empty");
+}
+
+#[test]
+fn there_is_something_to_free_above_the_low_mark_and_above_what_full_segments_leave() {
+    let full = Sample { live_bytes: 500, item_bytes: 10_000, dead_bytes: 300, ..Sample::default() };
+    assert!(!can_free(&full, 500));
+    assert!(can_free(&full, 499));
+    assert!(can_free(&Sample { dead_bytes: 301, ..full }, 500));
+}
+
+#[test]
+fn drift_is_dead_bytes_above_the_mark() {
+    let is_drift = |item_bytes, dead_bytes| {
+        let now = Sample { item_bytes, dead_bytes, ..Sample::default() };
+        super::is_drift(&now, &Standing::default(), &Marks::default())
+    };
+    assert_eq!([10 * MIB, 10 * MIB + 1].map(|dead| is_drift(100 * MIB, dead)), [false, true]);
+    assert_eq!([0, 1].map(|dead| is_drift(0, dead)), [false, true], "nothing is too little where nothing lives");
+}

@@ -207,6 +207,7 @@ impl Locked<'_> {
         for id in ids {
             let segment = self.writer.segments.remove(id).expect("a segment is retired once");
             assert_eq!((segment.live_items, segment.live_words), (0, 0), "an emptied segment holds nothing live");
+            assert_eq!(segment.pins, 0, "nothing is being copied into it (B2)");
             self.writer.open.iter_mut().filter(|open| **open == Some(*id)).for_each(|open| *open = None);
             sub(&self.shard.counts.written_words, segment.tail_words);
             tally.freed_segments += u64::from(segment.extent.units);

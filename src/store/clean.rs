@@ -1,8 +1,8 @@
 //! Cleaning: looking through a segment item by item, in steps that can be stopped anywhere.
 //!
-//! C1. A step holds the shard's lock; between two steps writers go on. A job remembers the segment and how far it came;
-//!     only a batch of copies is carried from step to step ([`super::relocate`]).
-//! C2. An item is moved or dropped only if the index names this very copy of it, looked up in the same step.
+//! C1. A step takes the shard's lock for some items at a time; between two holds writers go on. A job remembers the segment
+//!     and how far it came; only a batch of copies is carried from one hold to the next ([`super::relocate`]).
+//! C2. An item is moved or dropped only if the index names this very copy of it, looked up in the same hold.
 //! C3. A move is: copy, then store the slot. Readers see the old copy or the new one, which are alike.
 //! C4. A segment is given up only when it holds nothing live, which is counted, and asserted.
 
@@ -104,14 +104,26 @@ const STRIDE_BUCKETS: u32 = 128;
 const STRIDE_BYTES: u64 = 64 << 10;
 
 impl Locked<'_> {
-    /// Does some of what there is to do, until `stop` says so.
-    pub(super) fn clean(&mut self, task: Task, now_ms: u64, tally: &mut Tally, stop: &mut dyn FnMut() -> bool) -> Step {
+    /// Does some of what there is to do, until `stop` says so. A job goes on only when its next items were looked at.
+    pub(super) fn clean(
+        &mut self,
+        task: Task,
+        now_ms: u64,
+        tally: &mut Tally,
+        looked: bool,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Step {
         let mut did = self.reclaim() && !task.has_end();
+        if let (Some(ahead), false) = (self.ahead(), looked) {
+            return Step::LookAhead(ahead);
+        }
         if self.writer.job.is_some() {
             self.work(now_ms, tally, &mut || true);
             did = true;
         } else if let Some(piece) = self.take_piece(STRIDE_BYTES) {
             return Step::GiveBack(piece);
+        } else if self.clean_bank(STRIDE_BYTES) {
+            did = true;
         } else if self.writer.migration.is_some() {
             self.migrate_some(STRIDE_BUCKETS);
             while !stop() && self.migrate_some(STRIDE_BUCKETS) {}

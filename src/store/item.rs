@@ -247,7 +247,7 @@ impl Draft<'_> {
     }
 }
 
-/// Makes one dead item of words that nobody reads; of none, nothing. The caller holds the shard's lock.
+/// Makes one dead item of words that no slot names; of none, nothing. The caller holds the shard's lock.
 pub(super) fn fill(words: &[AtomicU64]) {
     if let [first, ..] = words {
         first.store(Header::filler(words.len()).0, Ordering::Relaxed);

@@ -219,26 +219,40 @@ impl Locked<'_> {
 
     /// Gives back up to `most` bytes of a bank that a migration left; says whether there was something to do.
     pub(super) fn clean_bank(&mut self, most: u64) -> bool {
-        let piece = self.take_piece(most);
-        piece.into_iter().for_each(|piece| {
-            self.ground.give_back(&piece);
-            self.end_piece(&piece);
-        });
-        piece.is_some()
+        let resident = |(bank, state): (usize, &Bank)| match state {
+            Bank::Dirty(bytes) | Bank::Leaving(bytes @ 1..) => Some((bank, *bytes)),
+            _ => None,
+        };
+        let Some((bank, bytes)) = self.writer.banks.iter().enumerate().find_map(resident) else { return false };
+        let left_bytes = bytes.saturating_sub(most);
+        self.ground.give_back(&self.piece(bank, left_bytes, bytes));
+        let state = &mut self.writer.banks[bank];
+        *state = match (*state, left_bytes) {
+            (Bank::Leaving(_), _) => Bank::Leaving(left_bytes),
+            (_, 0) => Bank::Clean,
+            _ => Bank::Dirty(left_bytes),
+        };
+        true
     }
 
-    /// Takes up to `most` bytes off a bank that a migration left, to be [given back](Ground::give_back). Until that is
-    /// [done](Self::end_piece) nobody uses the bank.
+    /// Takes up to `most` bytes off a bank that a migration left, to be [given back](Ground::give_back) without the lock.
+    /// Until that is [done](Self::end_piece) the bank is not clean; so only while another one is, for an index that grows.
     pub(super) fn take_piece(&mut self, most: u64) -> Option<Piece> {
+        let banks = &self.writer.banks;
         let dirty = |(bank, state): (usize, &Bank)| match state {
             Bank::Dirty(bytes) => Some((bank, *bytes)),
             _ => None,
         };
-        let (bank, bytes) = self.writer.banks.iter().enumerate().find_map(dirty)?;
+        let (bank, bytes) = banks.iter().enumerate().find_map(dirty).filter(|_| banks.contains(&Bank::Clean))?;
         let left_bytes = bytes.saturating_sub(most);
         self.writer.banks[bank] = Bank::Leaving(left_bytes);
-        let first = self.bank_base(bank) + left_bytes as usize / WORD_BYTES;
-        Some(Piece { bank, first, bytes: bytes - left_bytes })
+        Some(self.piece(bank, left_bytes, bytes))
+    }
+
+    /// What lies between two distances from the beginning of a bank, in bytes.
+    fn piece(&self, bank: usize, from_bytes: u64, to_bytes: u64) -> Piece {
+        let first = self.bank_base(bank) + from_bytes as usize / WORD_BYTES;
+        Piece { bank, first, bytes: to_bytes - from_bytes }
     }
 
     /// A piece was given back.

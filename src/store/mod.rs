@@ -382,8 +382,8 @@ impl Store {
         self.shards.len()
     }
 
-    /// Cleans a shard until `stop` says so or somebody waits for it, holding its lock; `false` when there was nothing to
-    /// do.
+    /// Cleans a shard until `stop` says so or somebody waits for its lock, which is taken for some items at a time. `false`
+    /// when there was nothing to do. One thread at a time cleans a shard: writers do not expect two batches of copies.
     pub fn clean(
         &self,
         shard: usize,
@@ -394,23 +394,23 @@ impl Store {
     ) -> bool {
         let shard = &self.shards[shard];
         let mut stop = || stop() || shard.is_waited_for();
+        let (mut did, mut looked) = (false, false);
         let mut batches = Vec::new();
         loop {
             let step = {
                 let mut locked = shard.lock_as_cleaner(&self.ground);
                 batches.drain(..).for_each(|batch| locked.commit(&batch, now_ms, tally));
-                locked.clean(task, now_ms, tally, &mut stop)
+                locked.clean(task, now_ms, tally, looked, &mut stop)
             };
             match step {
-                Step::Nothing => return false,
+                Step::Nothing => return did,
                 Step::Done => return true,
+                Step::LookAhead(_) if looked && stop() => return true,
                 Step::LookAhead(ahead) => {
                     let items = self.ground.look_ahead(&ahead, clean::STRIDE, now_ms);
-                    if stop() {
-                        return true;
-                    }
                     batches = shard.lock_as_cleaner(&self.ground).reserve(&ahead, items);
                     batches.iter().for_each(|batch| self.ground.copy(batch));
+                    (did, looked) = (true, true);
                 }
                 Step::GiveBack(piece) => {
                     self.ground.give_back(&piece);
@@ -418,6 +418,7 @@ impl Store {
                     if stop() {
                         return true;
                     }
+                    did = true;
                 }
             }
         }

@@ -11,7 +11,8 @@
 //!     and the item has the header it had: whoever overwrites, deletes or marks an item changes its header (H2, H4 in
 //!     [`super::item`]). A deadline may change alone, so the words before the key are copied at the commit.
 //! B2. Reserved room is one dead item until the commit, so that items follow each other without a gap (S1 in
-//!     [`super::segment`]). Until then its segment is pinned: nobody gives it up or cleans it.
+//!     [`super::segment`]). Until then its segment is pinned: no writer gives it up or cleans it, and the cleaner itself
+//!     commits before it begins anything else.
 //! B3. While an invalidation waits for its sweep nothing is committed: the items are looked at under the lock.
 //! B4. What the commit leaves is for the job, which looks at the same items afterwards.
 
@@ -19,11 +20,14 @@ use super::arena::WORD_BYTES;
 use super::clean::Tally;
 use super::index::{Index, Position};
 use super::item::{self, Facts, Header};
-use super::segment::{Log, Moved, Tail};
+use super::segment::{Log, MAX_BYTES, Moved, Tail};
 use super::shard::{Ground, Locked, add};
 use super::slot::{Location, Place, Slot};
 use super::types::Key;
 use crate::sync::{Fault, planted};
+
+/// Words of an item that are looked at if it is not copied: what most headers and keys have.
+const HEAD_WORDS: usize = 16;
 
 /// Where a job goes on.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +81,7 @@ impl Ground {
         let (mut seen, mut key) = (Vec::with_capacity(most_items), Vec::new());
         let mut from_words = ahead.from_words;
         for _ in 0..most_items {
-            if from_words >= ahead.end_words {
+            if from_words >= ahead.end_words.min(MAX_BYTES / WORD_BYTES) {
                 break;
             }
             let at = Location::new(ahead.segment, from_words as u32);
@@ -90,11 +94,12 @@ impl Ground {
             if !header.is_settled() {
                 continue;
             }
-            self.prefetch_words(at, header.words());
+            let is_copied = ahead.moves_to.is_some() && !self.pool.is_alone(header.words());
+            self.prefetch_words(at, if is_copied { header.words() } else { HEAD_WORDS });
             view.copy_key(header, &mut key);
             let place = self.hasher.hash(Key { namespace: view.namespace(header), bytes: &key }).place();
             ahead.index.prefetch_both(&self.arena, place);
-            if !is_expired(view.deadline_ms(header), now_ms) && !self.pool.is_alone(header.words()) {
+            if is_copied && !is_expired(view.deadline_ms(header), now_ms) {
                 seen.push(Seen { at, header, place, position: 0 });
             }
         }
@@ -340,6 +345,7 @@ mod tests {
         let store = sparse_segment();
         let batch = begin(&store);
         let mut locked = store.shards[0].lock(&store.ground);
+        assert!(!locked.retire_dead(true, &mut Tally::default()), "nothing in it is live yet");
         let everything = Way::Evict { spares_read: false };
         while locked.clean_one_now(everything, NOW_MS) {}
         let ids: Vec<_> = locked.writer.segments.keys().copied().collect();

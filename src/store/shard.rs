@@ -253,7 +253,7 @@ pub(super) enum Bank {
     Held(u64),
     /// Nobody reads it, but so many bytes from its beginning are resident and reserved.
     Dirty(u64),
-    /// As `Dirty`, and what is behind these bytes is being given back without the lock.
+    /// As `Dirty`, with 0 or more bytes; and what was behind them is being given back without the lock.
     Leaving(u64),
 }
 
@@ -276,6 +276,8 @@ impl std::hash::Hasher for IdHasher {
 /// How long a writer looks for the lock before it sleeps, in microseconds: several times what the cleaner takes to leave
 /// it. Who sleeps may wait for a processor afterwards until another thread's slice ends, 3 to 4 ms.
 const SPIN_US: u64 = 50;
+/// Hints to the processor between two looks: some hundred nanoseconds.
+const PAUSE: usize = 8;
 /// After so many tries without a lock a reader takes it: writers to one key cannot starve its readers.
 const TRIES: usize = 16;
 
@@ -338,7 +340,8 @@ impl Shard {
             if let Some(writer) = try_lock(&self.writer) {
                 return Some(writer);
             }
-            std::hint::spin_loop();
+            // A pause between tries, or who looks would take the lock's cache line from who has it.
+            (0..PAUSE).for_each(|_| std::hint::spin_loop());
         }
         None
     }

@@ -823,3 +823,37 @@ fn a_migration_goes_on_until_it_is_told_to_stop() {
     store.clean(0, THOROUGH, 1, &mut tally, &mut || false);
     assert_eq!((is_migrating(), tally.migrated_shards), (false, 1));
 }
+
+#[test]
+fn each_step_copies_its_items_before_it_takes_the_lock() {
+    let (store, items) = read_segments(40);
+    (0..40 * items).filter(|i| i % 3 == 0).for_each(|i| {
+        store.delete(key(&i.to_le_bytes()), None, Deletion::Remove, 1).unwrap();
+    });
+    for _ in 0..20 {
+        let next = store.shards[0].lock(&store.ground).ahead();
+        let mut tally = Tally::default();
+        store.clean(0, THOROUGH, 1, &mut tally, &mut || true);
+        let Some(next) = next.filter(|next| next.from_words < next.end_words) else { continue };
+        let view = store.ground.view(slot::Location::new(next.segment, next.from_words as u32));
+        assert!(tally.moved_items > 0 && view.header().is_dead(), "a copy that was committed leaves a dead item");
+    }
+}
+
+#[test]
+fn an_old_index_is_room_for_writers_while_a_piece_of_it_is_given_back() {
+    let store = Store::new(Options { shards: Some(1), ..options(16 << 20) }).unwrap();
+    (0..30_000).for_each(|n| put(&store, n, &[7; 8]));
+    store.reclaim(0);
+    let piece = store.shards[0].lock(&store.ground).take_piece(4 << 10).expect("the index has grown");
+    store.ledger().set_capacity(store.ledger().total());
+    put(&store, 30_000, &[7; 3_000]);
+    put(&store, 30_001, &[7; 3_000]);
+    assert_eq!((store.stats().evictions, store.stats().copied_bytes), (0, 0));
+    store.ground.give_back(&piece);
+    let mut locked = store.shards[0].lock(&store.ground);
+    locked.end_piece(&piece);
+    while locked.clean_bank(u64::MAX) {}
+    let clean = locked.writer.banks.iter().filter(|bank| **bank == shard::Bank::Clean).count();
+    assert_eq!(clean, BANKS - 1);
+}
