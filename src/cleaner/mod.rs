@@ -6,11 +6,10 @@
 //!  clock ────tick────►┘                          └─ store.cool(): pages back to the operating system, no lock
 //! ```
 //! It works in steps of bounded CPU time: wall time would count what other processes took, CPU time is what the step
-//! cost. A step takes the lock of its shard for some items at a time, and ends early when somebody waits for it. The
-//! thread has the priority of all others: a thread of less is kept from its processor while it holds a lock (at nice 10,
-//! beside four busy threads on two cores, writers waited up to 257 ms). Over a longer time it keeps to a share of one
-//! core, and what it could not do it does not catch up on: a peer that lengthens its steps by the time it waited makes
-//! pauses of 71 ms.
+//! cost. A step holds the shard's lock for at most 32 items, releases it, and takes it again. It ends early when a writer
+//! waits for the lock. The thread has normal priority: at a lower one the scheduler preempts it while it holds a lock (at
+//! nice 10, beside four busy threads on two cores, writers waited up to 257 ms). Its CPU is limited to a share of one
+//! core. It never catches up on missed work: a peer that lengthens its steps by the time it waited makes pauses of 71 ms.
 //!
 //! Standing orders come from the governor and hold until the next one; a run that somebody asked for deals with what there
 //! was when it began, and gives way to a standing order that frees what is too much. Both end in a [`Receipt`].

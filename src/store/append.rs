@@ -138,7 +138,7 @@ impl Locked<'_> {
         self.ground.pool.words(segment.extent).len() - segment.tail_words
     }
 
-    /// How many words can be appended at once without leaving room behind that the first of them would fit into.
+    /// The most words of one batch: what is left of the open segment if its first item, of `first_words`, fits there.
     pub(super) fn room_for_many(&self, tail: Tail, first_words: usize) -> usize {
         let most = self.ground.pool.most_shared_words();
         let left = self.writer.open[tail.number()].map_or(0, |id| self.room_words(&self.writer.segments[&id]));

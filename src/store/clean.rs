@@ -83,16 +83,16 @@ impl Task {
     pub const TIDY: Self = Self { below_percent: 0, thorough: false, evict: false, opened_before: u64::MAX };
 }
 
-/// What a hold of the lock has come to.
+/// What to do after the lock is released.
 #[derive(Debug)]
 pub(super) enum Step {
     /// There was nothing to do.
     Nothing,
     /// Something was done.
     Done,
-    /// A job goes on here. Before the lock is taken again, its items are looked at.
+    /// Read the next items of the job before the lock is taken again.
     LookAhead(Ahead),
-    /// This is to be given back, without the lock.
+    /// Return this memory to the kernel.
     GiveBack(Piece),
 }
 
@@ -104,7 +104,10 @@ const STRIDE_BUCKETS: u32 = 128;
 const STRIDE_BYTES: u64 = 64 << 10;
 
 impl Locked<'_> {
-    /// Does some of what there is to do, until `stop` says so. A job goes on only when its next items were looked at.
+    /// Cleans until `stop` returns true. A running job continues only if `looked`: [`Ground::look_ahead`] has read its next
+    /// items. Otherwise the answer is [`Step::LookAhead`].
+    ///
+    /// [`Ground::look_ahead`]: super::shard::Ground::look_ahead
     pub(super) fn clean(
         &mut self,
         task: Task,
@@ -175,7 +178,7 @@ impl Locked<'_> {
         if self.shrink_index(task.beside_writers()) {
             return true;
         }
-        // Writers append to open segments in a moment, and other processors are interrupted for each page that goes.
+        // Writers would touch the trimmed pages again at once, and each trim interrupts the other processors.
         !task.beside_writers() && self.trim_open_segments() && !task.has_end()
     }
 

@@ -114,14 +114,14 @@ impl Header {
         (self.words() - 1 - self.extras()) * WORD_BYTES - self.pad() - self.key_len()
     }
 
-    /// Whether it can be the header of an item that ends within so many words: what is read without the lock may be any
-    /// word.
+    /// Whether this is a possible header of an item of at most `words` words. Without the lock, the cleaner may
+    /// load any word as a header.
     pub(super) fn ends_within(self, words: usize) -> bool {
         let least = if self.is_dead() { 1 } else { 1 + self.extras() + self.key_len().div_ceil(WORD_BYTES) };
         (least..=words).contains(&self.words())
     }
 
-    /// The index may lead here, and nobody is overwriting the value.
+    /// Neither dead nor being overwritten.
     pub(super) fn is_settled(self) -> bool {
         !self.has(flag::DEAD | flag::BUSY)
     }

@@ -235,8 +235,8 @@ impl Locked<'_> {
         true
     }
 
-    /// Takes up to `most` bytes off a bank that a migration left, to be [given back](Ground::give_back) without the lock.
-    /// Until that is [done](Self::end_piece) the bank is not clean; so only while another one is, for an index that grows.
+    /// Takes up to `most` bytes of an old bank, to be [returned to the kernel](Ground::give_back) without the lock. The bank
+    /// is not clean until [`Self::end_piece`], so this needs another clean bank: the index must be able to grow meanwhile.
     pub(super) fn take_piece(&mut self, most: u64) -> Option<Piece> {
         let banks = &self.writer.banks;
         let dirty = |(bank, state): (usize, &Bank)| match state {

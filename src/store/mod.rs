@@ -382,8 +382,8 @@ impl Store {
         self.shards.len()
     }
 
-    /// Cleans a shard until `stop` says so or somebody waits for its lock, which is taken for some items at a time. `false`
-    /// when there was nothing to do. One thread at a time cleans a shard: writers do not expect two batches of copies.
+    /// Cleans a shard until `stop` returns true or a writer waits for its lock. Each hold of the lock covers at most 32
+    /// items. Returns `false` if there was nothing to do. Only one thread may clean a shard at a time.
     pub fn clean(
         &self,
         shard: usize,

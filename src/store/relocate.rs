@@ -26,10 +26,10 @@ use super::slot::{Location, Place, Slot};
 use super::types::Key;
 use crate::sync::{Fault, planted};
 
-/// Words of an item that are looked at if it is not copied: what most headers and keys have.
+/// Words to prefetch of an item that is not copied: enough for most headers and keys.
 const HEAD_WORDS: usize = 16;
 
-/// Where a job goes on.
+/// The rest of a job's segment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ahead {
     pub segment: u32,
@@ -40,11 +40,11 @@ pub(super) struct Ahead {
     pub end_words: usize,
     /// The index that names its items.
     pub index: Index,
-    /// Where its items go, if all that are live do.
+    /// The log its items are moved to; `None` if the job does not move all live items.
     pub moves_to: Option<Log>,
 }
 
-/// A live item that was seen without the lock.
+/// A live item, as read without the lock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
     at: Location,
@@ -75,8 +75,8 @@ impl Batch {
 }
 
 impl Ground {
-    /// Looks at the next items of a job, at most so many, and returns those that can be moved. What the lock is taken for
-    /// afterwards lies in the processor's cache then.
+    /// Reads up to `most_items` of a job's next items and returns those that can be moved. Prefetches their memory and their
+    /// buckets, so that the next hold of the lock is short.
     pub(super) fn look_ahead(&self, ahead: &Ahead, most_items: usize, now_ms: u64) -> Vec<Seen> {
         let (mut seen, mut key) = (Vec::with_capacity(most_items), Vec::new());
         let mut from_words = ahead.from_words;
@@ -121,8 +121,8 @@ impl Ground {
 }
 
 impl Locked<'_> {
-    /// Reserves room for items that were seen: what is left of a segment, and then of the next. Nothing is reserved for
-    /// those that have to be looked at under the lock.
+    /// Reserves room for the items: first the rest of the open segment, then new segments. Returns no batch if the items
+    /// must be cleaned under the lock.
     pub(super) fn reserve(&mut self, ahead: &Ahead, mut items: Vec<Seen>) -> Vec<Batch> {
         let mut batches = Vec::new();
         let Some(log) = ahead.moves_to.filter(|_| self.may_commit(ahead)) else { return batches };
@@ -144,7 +144,7 @@ impl Locked<'_> {
         batches
     }
 
-    /// Lets the index name the copies of a batch. What has changed meanwhile stays where it is.
+    /// Points the index at the copies of a batch. Items that have changed since they were copied stay where they are.
     pub(super) fn commit(&mut self, batch: &Batch, now_ms: u64, tally: &mut Tally) {
         self.segment_mut(batch.to).pins -= 1;
         let may_commit = self.may_commit(&batch.from);
@@ -166,7 +166,7 @@ impl Locked<'_> {
         segment.is_some_and(|segment| segment.opened == from.opened) && self.writer.voids.is_empty()
     }
 
-    /// Lets the index name the copy of an item, and returns what is true of it; `None` when it has changed.
+    /// Points the index at the copy of an item and returns the item's facts; `None` if the item has changed.
     fn commit_one(&mut self, item: &Seen, to: Location, index: &Index, now_ms: u64) -> Option<Facts> {
         let Seen { at, header, place, position } = *item;
         let view = self.ground.view(at);
@@ -290,6 +290,17 @@ mod tests {
             19,
         ),
         ("another deadline", |store| _ = store.touch(key(&name(1)), 70_000, NOW_MS).unwrap(), NOW_MS, 20),
+        ("a deadline removed", |store| _ = store.touch(key(&name(1)), 0, NOW_MS).unwrap(), NOW_MS, 20),
+        (
+            "a negative entry in its place",
+            |store| {
+                let negative = Attributes { negative: true, ..Attributes::default() };
+                store.set(key(&name(1)), b"", &negative, Condition::Always, false, NOW_MS).unwrap();
+            },
+            NOW_MS,
+            19,
+        ),
+        ("a value of its own pages", |store| put(store, 1, &[200; 9_000]), NOW_MS, 19),
         ("an item that expires", |_| {}, 60_002, 18),
         ("a void prefix", |store| store.invalidate(Group::Prefix(3, b"even"), false).unwrap(), NOW_MS, 0),
         ("a stale prefix", |store| store.invalidate(Group::Prefix(3, b"odd"), true).unwrap(), NOW_MS, 0),

@@ -273,8 +273,8 @@ impl std::hash::Hasher for IdHasher {
     }
 }
 
-/// How long a writer looks for the lock before it sleeps, in microseconds: several times what the cleaner takes to leave
-/// it. Who sleeps may wait for a processor afterwards until another thread's slice ends, 3 to 4 ms.
+/// How long a writer spins for the lock before it sleeps, in microseconds: several times the cleaner's hold. A writer that
+/// sleeps may wait for a processor afterwards until another thread's slice ends, 3 to 4 ms.
 const SPIN_US: u64 = 50;
 /// Hints to the processor between two looks: some hundred nanoseconds.
 const PAUSE: usize = 8;
@@ -335,12 +335,12 @@ impl Shard {
     }
 
     /// Takes the lock if it becomes free within [`SPIN_US`].
-    fn look_for_lock(&self, waited: &Stopwatch) -> Option<MutexGuard<'_, Writer>> {
+    fn spin_for_lock(&self, waited: &Stopwatch) -> Option<MutexGuard<'_, Writer>> {
         while waited.is_within(SPIN_US) {
             if let Some(writer) = try_lock(&self.writer) {
                 return Some(writer);
             }
-            // A pause between tries, or who looks would take the lock's cache line from who has it.
+            // Without a pause the spinning writer would keep the lock's cache line from its holder.
             (0..PAUSE).for_each(|_| std::hint::spin_loop());
         }
         None
@@ -352,7 +352,7 @@ impl Shard {
         // Relaxed: whoever sees this a little later gives way a little later.
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let waited = Stopwatch::start();
-        let writer = self.look_for_lock(&waited).unwrap_or_else(|| lock(&self.writer));
+        let writer = self.spin_for_lock(&waited).unwrap_or_else(|| lock(&self.writer));
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         self.longest_wait_us.fetch_max(waited.micros(), Ordering::Relaxed);
         writer
