@@ -51,17 +51,6 @@ fn boot_ms() -> u64 {
     now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
 }
 
-/// Unix time in nanoseconds, for what people read. Never for a deadline.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
-pub fn unix_nanos() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
-}
-
-/// The same in milliseconds.
-pub fn unix_ms() -> u64 {
-    unix_nanos() / 1_000_000
-}
-
 /// CPU time of the calling thread in microseconds: what the cleaner's steps are bounded by.
 pub fn thread_cpu_micros() -> u64 {
     let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);

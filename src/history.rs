@@ -7,11 +7,11 @@
 //! A point holds the most that amounts have been since the point before, so that no peak is lost, and counts as they had been since the start, so any two points make a rate.
 
 use crate::cleaner::Receipt;
-use crate::clock;
 use crate::memory::Regime;
 use crate::sources::Sources;
 use crate::store::Stats;
 use crate::traffic::{Durations, Method, Rejection, Totals};
+use crate::wall_clock;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -86,7 +86,7 @@ impl History {
         let memory = sources.memory.get();
         let point = Point {
             uptime_ms: sources.clock.now_ms(),
-            at_ms: clock::unix_ms(),
+            at_ms: wall_clock::unix_ms(),
             limit_bytes: memory.limit_bytes,
             used_bytes: memory.used_bytes,
             rss_bytes: memory.rss_bytes,
@@ -130,7 +130,7 @@ impl History {
             let receipt = Receipt {
                 id: 1_000_000 + second,
                 reason: Reason::LimitLowered,
-                started_at_ms: start + second * 1000,
+                started_ms: start + second * 1000,
                 duration_us: 1_000_000,
                 cpu_us: 100_000,
                 longest_step_us: 1_000,

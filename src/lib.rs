@@ -50,7 +50,11 @@ pub mod sync;
 #[cfg(feature = "server")]
 pub mod traffic;
 #[cfg(feature = "server")]
+mod tuning;
+#[cfg(feature = "server")]
 pub mod units;
+#[cfg(feature = "server")]
+pub mod wall_clock;
 
 #[cfg(feature = "server")]
 #[global_allocator]

@@ -102,7 +102,7 @@ impl Line {
         *sum = Receipt {
             id: next.id,
             reason: sum.reason,
-            started_at_ms: sum.started_at_ms,
+            started_ms: sum.started_ms,
             duration_us: sum.duration_us + next.duration_us,
             cpu_us: sum.cpu_us + next.cpu_us,
             longest_step_us: sum.longest_step_us.max(next.longest_step_us),

@@ -2,7 +2,7 @@
 
 use crate::cache::{Cache, Transport};
 use crate::cleaner::{Cleaner, Order};
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 use crate::config::{Boot, Compaction, Live, LogLevel, Reload, Tuning};
 use crate::grpc::{
     Address, Admin, Connections, InFlight, Limits, Listener, MAX_METADATA_ENTRIES, Plane, Services, Stage,
@@ -17,8 +17,10 @@ use crate::receipts::{Line, Receipts};
 use crate::regimes::{Change, Regimes};
 use crate::sources::{Sockets, Sources};
 use crate::spans::Tracer;
-use crate::store::{Options, Reservation, Store};
+use crate::store::{Options, Reservation, Store, first_version};
 use crate::traffic::Traffic;
+use crate::tuning;
+use crate::wall_clock;
 use arc_swap::ArcSwap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -116,7 +118,7 @@ impl Server {
     /// system refuses.
     pub fn bind(live: Live) -> Result<Self, String> {
         let limits = memory_limits(&live.config().boot);
-        let at_start = sample_limits(&limits, &live.tuning().setting());
+        let at_start = sample_limits(&limits, &tuning::setting(live.tuning()));
         if at_start.limit_bytes < LEAST_LIMIT {
             let (limit, source) = (at_start.limit_bytes, at_start.limit_source.name());
             return Err(format!("the memory limit is {limit} bytes ({source}); it must be at least {LEAST_LIMIT}"));
@@ -124,6 +126,7 @@ impl Server {
         let Boot { listen, socket, admin_listen, admin_socket, http_listen, max_value, .. } = &live.config().boot;
         let store = Store::new(Options {
             max_value_bytes: max_value.0 as usize,
+            first_version: first_version(wall_clock::unix_ms()),
             ..Options::new(at_start.limit_bytes - at_start.limit_bytes / 16)
         });
         let store = Arc::new(store.map_err(|error| format!("memory: {error}"))?);
@@ -190,7 +193,7 @@ impl Server {
         let Self { mut live, limits: memory_limits, at_start, store, data, admin, http: http_listener } = self;
         let (boot, tuning) = (live.config().boot.clone(), live.tuning().clone());
         let clock = Clock::monotonic();
-        let setting = tuning.setting();
+        let setting = tuning::setting(&tuning);
         if let Some((found_bytes, found_in)) = at_start.beyond_machine {
             let (limit_bytes, found_in) = (at_start.limit_bytes, found_in.name());
             tracing::warn!(
@@ -207,7 +210,7 @@ impl Server {
 
         let view = View::new(at_start.clone());
         let outside = view.clone();
-        let cleaner = Cleaner::spawn(store.clone(), clock.clone(), tuning.pacing(), move || outside.outside())?;
+        let cleaner = Cleaner::spawn(store.clone(), clock.clone(), tuning::pacing(&tuning), move || outside.outside())?;
         let mut governor =
             Governor::spawn(memory_limits, setting, store.clone(), cleaner.clone(), clock.clone(), view.clone())?;
         // Asked for anew each time: what is taken just after a limit was lowered must fit the new one.
@@ -221,7 +224,7 @@ impl Server {
         };
         let most = boot.in_flight_per_connection.0;
         let in_flight = InFlight::new(store.ledger().clone(), in_flight_max, most, make_room);
-        let cache = Cache::new(store.clone(), clock.clone(), tuning.defaults());
+        let cache = Cache::new(store.clone(), clock.clone(), tuning::defaults(&tuning));
         let cache = Arc::new(cache.behind(transport(&boot, in_flight.clone())));
         let in_force = Arc::new(ArcSwap::from_pointee(live.in_force()));
         // Asked for each time: what is charged after the limit was lowered must fit the new one.
@@ -236,7 +239,7 @@ impl Server {
             store: store.clone(),
             cleaner: cleaner.clone(),
             memory: view.clone(),
-            started_at_ms: clock::unix_ms() - clock.now_ms(),
+            started_at_ms: wall_clock::unix_ms() - clock.now_ms(),
             clock,
             traffic: Traffic::default(),
             tracer: Tracer::start(&boot.otlp_endpoint, tuning.trace_sample.0).map_err(std::io::Error::other)?,
@@ -315,9 +318,9 @@ impl Server {
             }
             if let Some(tuning) = follow(found, &live) {
                 sources.tracer.set_sample_percent(tuning.trace_sample.0);
-                governor.set(tuning.setting());
-                cleaner.set_pacing(tuning.pacing());
-                cache.set_defaults(tuning.defaults());
+                governor.set(tuning::setting(&tuning));
+                cleaner.set_pacing(tuning::pacing(&tuning));
+                cache.set_defaults(tuning::defaults(&tuning));
                 if tuning.compaction == Compaction::Now && compaction != Compaction::Now {
                     cleaner.run(Order::compact(100));
                 }

@@ -10,6 +10,7 @@ use crate::memory::View;
 use crate::spans::Tracer;
 use crate::store::Store;
 use crate::traffic::Traffic;
+use crate::wall_clock;
 use arc_swap::ArcSwap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -40,6 +41,14 @@ pub struct Sources {
     pub sockets: Sockets,
     /// The configuration in force.
     pub config: Arc<ArcSwap<InForce>>,
+}
+
+impl Sources {
+    /// The Unix time of a moment of the clock, both in milliseconds. Counted back from now, so that times of one answer agree
+    /// with each other although the wall clock may have jumped since the start.
+    pub(crate) fn unix_ms(&self, at_ms: u64) -> u64 {
+        wall_clock::unix_ms().saturating_sub(self.clock.now_ms().saturating_sub(at_ms))
+    }
 }
 
 /// What became of the files of Unix sockets while the server ran. Clones show the same.

@@ -7,8 +7,8 @@
 //! A caller that sends a W3C `traceparent` decides whether its call is sampled; calls without one are sampled by a share.
 //! Nothing here ever waits: a collector that is away costs spans, not calls. Switched off, a call asks one `Option`.
 
-use crate::clock;
 use crate::logging::Seldom;
+use crate::wall_clock;
 use http::{HeaderMap, Uri};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, trace_service_client::TraceServiceClient,
@@ -150,7 +150,7 @@ impl Tracer {
             context: Context { trace, span: fastrand::u64(1..).to_be_bytes(), sampled },
             parent: caller.map(|caller| caller.span),
             name: path.trim_start_matches('/').to_owned(),
-            began_nanos: clock::unix_nanos(),
+            began_nanos: wall_clock::unix_nanos(),
         })
     }
 
@@ -190,7 +190,7 @@ impl Sampled {
             name,
             kind: SpanKind::Server.into(),
             start_time_unix_nano: began_nanos,
-            end_time_unix_nano: clock::unix_nanos().max(began_nanos),
+            end_time_unix_nano: wall_clock::unix_nanos().max(began_nanos),
             attributes,
             status: Some(Status { code: status.into(), message: String::new() }),
             ..Span::default()

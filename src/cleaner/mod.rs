@@ -37,6 +37,12 @@ pub struct Pacing {
     pub cpu_percent: u8,
 }
 
+impl Default for Pacing {
+    fn default() -> Self {
+        Self { step_micros: 50, cpu_percent: 75 }
+    }
+}
+
 /// Receipts that are remembered.
 const RECEIPTS: usize = 16;
 

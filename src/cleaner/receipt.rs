@@ -125,8 +125,8 @@ pub struct Receipt {
     pub id: u64,
     /// Why it ran.
     pub reason: Reason,
-    /// Unix time in milliseconds.
-    pub started_at_ms: u64,
+    /// When it started, in milliseconds of the cleaner's clock.
+    pub started_ms: u64,
     /// Wall time in microseconds.
     pub duration_us: u64,
     /// CPU time of the cleaner's thread in microseconds.

@@ -59,9 +59,9 @@ struct Account {
 }
 
 impl Account {
-    fn new(order: Order) -> Self {
+    fn new(order: Order, now_ms: u64) -> Self {
         let now = Instant::now();
-        let receipt = Receipt { reason: order.reason, started_at_ms: clock::unix_ms(), ..Receipt::default() };
+        let receipt = Receipt { reason: order.reason, started_ms: now_ms, ..Receipt::default() };
         Self { tally: Tally::default(), steps: Steps::default(), started: now, worked: now, receipt }
     }
 }
@@ -146,8 +146,10 @@ impl Worker {
         }
         // What costs next to nothing is done under any order. It is no run, but may end what a run has begun.
         let is_told = is_run || self.standing.is_some();
-        let mut account =
-            self.standing.take().unwrap_or_else(|| if is_run { self.begin_run(order) } else { Account::new(order) });
+        let mut account = self
+            .standing
+            .take()
+            .unwrap_or_else(|| if is_run { self.begin_run(order) } else { Account::new(order, self.clock.now_ms()) });
         let before = account.tally;
         let ends = has.map(|has| Instant::now() + has);
         let evicts = self.work_on(order, None, ends, &mut account);
@@ -165,7 +167,7 @@ impl Worker {
     }
 
     fn begin_run(&self, order: Order) -> Account {
-        let mut account = Account::new(order);
+        let mut account = Account::new(order, self.clock.now_ms());
         account.receipt.before = self.shared.account();
         self.shared.store.take_longest_wait_us();
         account

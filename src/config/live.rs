@@ -7,7 +7,7 @@
 use super::layers::{self, Flags, Problems};
 use super::source::{Source, Texts};
 use super::{Compaction, Config, Effective, Row, Tuning};
-use crate::clock;
+use std::time::SystemTime;
 
 /// The configuration in force, and how it is looked at again.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl Live {
             effective,
             problem,
             generation: 1,
-            applied_at_ms: clock::unix_ms(),
+            applied_at_ms: unix_ms(),
         })
     }
 
@@ -183,7 +183,13 @@ impl Live {
         let rows = old_rows.into_iter().zip(next.rows).map(|(old, new)| if is_boot(&old.key) { old } else { new });
         self.effective.rows = rows.collect();
         self.effective.config = Config { boot, tuning: next.config.tuning };
-        (self.generation, self.applied_at_ms) = (self.generation + 1, clock::unix_ms());
+        (self.generation, self.applied_at_ms) = (self.generation + 1, unix_ms());
         Reload::Applied { changes, warnings }
     }
+}
+
+/// Unix time in milliseconds.
+#[expect(clippy::disallowed_methods, reason = "people are shown when a configuration took effect")]
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

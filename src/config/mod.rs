@@ -19,9 +19,8 @@ pub use layers::{Effective, Flags, Problems, Row, check, check_text};
 pub use live::{InForce, Live, Reload};
 pub use source::Source;
 
-use crate::cache::Defaults;
 use crate::cleaner::Pacing;
-use crate::memory::{Marks, Setting};
+use crate::memory::Marks;
 use crate::units::{ByteSize, Percent, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -326,63 +325,14 @@ impl Default for Drift {
 
 impl Default for PacingKnobs {
     fn default() -> Self {
-        Self { step_micros: 50, cpu: Percent(75) }
+        let Pacing { step_micros, cpu_percent } = Pacing::default();
+        Self { step_micros, cpu: Percent(cpu_percent) }
     }
 }
 
 impl Default for DefaultsKnobs {
     fn default() -> Self {
         Self { ttl: Span(0), max_stale: Span(60_000) }
-    }
-}
-
-impl Tuning {
-    /// As the governor takes it.
-    pub fn setting(&self) -> Setting {
-        // Destructured whole, so that a knob nobody reads is a warning.
-        let Self {
-            max_memory,
-            reserve: Reserve { share, least },
-            watermarks: Watermarks { low, high, critical },
-            drift: Drift { dead, busy_occupancy, idle_occupancy },
-            compaction,
-            eviction_aware,
-            pacing: _,
-            defaults: _,
-            tick,
-            look_ahead,
-            pressure,
-            trace_sample: _,
-            log_level: _,
-        } = self;
-        Setting {
-            max_memory_bytes: Some(max_memory.0).filter(|bytes| *bytes > 0),
-            tick: tick.duration(),
-            eviction_aware: *eviction_aware,
-            marks: Marks {
-                compacts: *compaction != Compaction::Off,
-                reserve_percent: share.0.into(),
-                reserve_bytes: least.0,
-                low_percent: low.0.into(),
-                high_percent: high.0.into(),
-                critical_percent: critical.0.into(),
-                dead_percent: dead.0.into(),
-                busy_occupancy_percent: busy_occupancy.0,
-                idle_occupancy_percent: idle_occupancy.0,
-                look_ahead_ms: look_ahead.0,
-                pressure_percent: pressure.0.into(),
-            },
-        }
-    }
-
-    /// As the cleaner takes it.
-    pub fn pacing(&self) -> Pacing {
-        Pacing { step_micros: self.pacing.step_micros, cpu_percent: self.pacing.cpu.0 }
-    }
-
-    /// As the cache takes it.
-    pub fn defaults(&self) -> Defaults {
-        Defaults { ttl_ms: self.defaults.ttl.0, max_stale_ms: self.defaults.max_stale.0 }
     }
 }
 

@@ -5,7 +5,6 @@
 //! Of what is counted since the start, the last ten minutes decide: what came before is over, and a person asks minutes
 //! after. The total stands beside it.
 
-use crate::clock;
 use crate::config::{Compaction, InForce};
 use crate::history::{History, Point};
 use crate::http;
@@ -13,6 +12,7 @@ use crate::memory::{Regime, Snapshot};
 use crate::sources::{SocketFiles, Sources};
 use crate::store::Stats;
 use crate::units::one_or_many;
+use crate::wall_clock;
 use std::fmt;
 
 /// What the doctor looks at.
@@ -403,7 +403,7 @@ pub(crate) fn examine(sources: &Sources, history: &History) -> Vec<Finding> {
     let now = history.now();
     let before = before.unwrap_or(now);
     let (memory, config, totals) = (sources.memory.get(), sources.config.load(), sources.traffic.totals());
-    let wall_ms = clock::unix_ms().saturating_sub(sources.started_at_ms);
+    let wall_ms = wall_clock::unix_ms().saturating_sub(sources.started_at_ms);
     diagnose(&Facts {
         memory: &memory,
         stats: &sources.store.stats(),

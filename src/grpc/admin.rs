@@ -1,12 +1,12 @@
 //! `ebb.v1.AdminService`: the account, the cleaner by hand, and what is wrong.
 
 use crate::cleaner::{self, Order, Reason, Run};
-use crate::clock;
 use crate::doctor;
 use crate::history::History;
 use crate::proto::{self, admin_service_server::AdminService, compact_response::Update};
 use crate::sources::Sources;
 use crate::store::{LogOccupancy, Store};
+use crate::wall_clock;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio_stream::wrappers::IntervalStream;
@@ -246,7 +246,7 @@ impl Admin {
             p99_us: now.p99_micros,
             open_connections: sources.traffic.totals().open_connections,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            at_ms: clock::unix_ms() as i64,
+            at_ms: wall_clock::unix_ms() as i64,
         }
     }
 }
@@ -281,7 +281,7 @@ impl Sources {
         proto::Receipt {
             id: receipt.id,
             reason: receipt.reason.name().to_owned(),
-            started_at_ms: receipt.started_at_ms as i64,
+            started_at_ms: self.unix_ms(receipt.started_ms) as i64,
             duration_us: receipt.duration_us,
             cpu_us: receipt.cpu_us,
             longest_step_us: receipt.longest_step_us,

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 /// The last hour, and what changes rarely. A point is a row of numbers, amounts in KiB; all but
 /// its latencies are changes since the row before, so that an hour stays small.
-pub(super) fn history(history: &History) -> Value {
+pub(super) fn history(history: &History, unix_ms: impl Fn(u64) -> u64) -> Value {
     let mut before = [0; 8];
-    let row = |point: Point| {
+    let point_row = |point: Point| {
         let kib = |bytes: u64| bytes >> 10;
         let Point { at_ms, limit_bytes, used_bytes, rss_bytes, live_bytes, hits, misses, requests, .. } = point;
         let [limit, used, rss, live] = [limit_bytes, used_bytes, rss_bytes, live_bytes].map(kib);
@@ -23,8 +23,8 @@ pub(super) fn history(history: &History) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "point_seconds": POINT_SECONDS,
-        "points": history.points().into_iter().map(row).collect::<Vec<_>>(),
-        "receipts": history.receipts_after(0).iter().map(receipt).collect::<Vec<_>>(),
+        "points": history.points().into_iter().map(point_row).collect::<Vec<_>>(),
+        "receipts": history.receipts_after(0).iter().map(|receipt| row(receipt, &unix_ms)).collect::<Vec<_>>(),
     })
 }
 
@@ -64,7 +64,7 @@ pub(super) fn now(sources: &Sources, history: &History, after: u64) -> (Value, u
         "open_connections": sources.traffic.totals().open_connections,
         "occupancy": sources.store.occupancy(),
         "one_segment_bytes": sources.store.new_segment_bytes(),
-        "receipts": receipts.iter().map(receipt).collect::<Vec<_>>(),
+        "receipts": receipts.iter().map(|receipt| row(receipt, |at_ms| sources.unix_ms(at_ms))).collect::<Vec<_>>(),
         "findings": findings.iter().map(finding).collect::<Vec<_>>(),
         "config": {
             "generation": config.generation,
@@ -76,12 +76,12 @@ pub(super) fn now(sources: &Sources, history: &History, after: u64) -> (Value, u
     (now, last)
 }
 
-/// A receipt as a row, in the order in which the page takes it apart.
-fn receipt(receipt: &Receipt) -> Value {
+/// A receipt as a row, in the order in which the page takes it apart. `unix_ms` is the Unix time of a moment of the clock.
+fn row(receipt: &Receipt, unix_ms: impl Fn(u64) -> u64) -> Value {
     json!([
         receipt.id,
         receipt.reason.name(),
-        receipt.started_at_ms,
+        unix_ms(receipt.started_ms),
         receipt.duration_us,
         receipt.cpu_us,
         receipt.longest_step_us,
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn page_and_a_full_hour_of_history_are_loaded_in_100_kb() {
         let whole = super::super::MARKUP.len() + super::super::STYLE.len() + super::super::SCRIPT.len();
-        let hour = history(&History::of_a_busy_hour()).to_string().len();
+        let hour = history(&History::of_a_busy_hour(), |at_ms| at_ms).to_string().len();
         assert!(hour > 20_000, "it is a full one: {hour} bytes");
         assert!(whole + hour <= 100_000, "{whole} bytes of page and {hour} of history");
     }

@@ -84,7 +84,7 @@ pub fn first_version(unix_ms: u64) -> u64 {
 }
 
 impl Options {
-    /// With everything chosen from the capacity, and a random seed.
+    /// With everything chosen from the capacity, a random seed, and versions that count up from 1.
     pub fn new(capacity_bytes: u64) -> Self {
         use std::hash::{BuildHasher, RandomState};
         // The standard library's random state is the operating system's randomness, stretched.
@@ -94,7 +94,7 @@ impl Options {
             most_bytes: None,
             max_value_bytes: 1 << 20,
             seed: [random(), random()],
-            first_version: first_version(crate::clock::unix_ms()),
+            first_version: 0,
             shards: None,
             segment_bytes: None,
         }

@@ -54,7 +54,7 @@ fn every_answer_is_one_that_the_owners_of_the_keys_explain() {
         before(info);
     }));
     let time = Duration::from_secs(number_from("EBB_DIFFERENTIAL_SECONDS").unwrap_or(20));
-    let seed = number_from("EBB_DIFFERENTIAL_SEED").unwrap_or_else(|| ebb::clock::unix_nanos() & 0xffff_ffff);
+    let seed = number_from("EBB_DIFFERENTIAL_SEED").unwrap_or_else(|| ebb::wall_clock::unix_nanos() & 0xffff_ffff);
     println!("EBB_DIFFERENTIAL_SEED={seed}");
     let mut random = Random::new(seed);
     let hash_seed = [random.next(), random.next()];

@@ -18,9 +18,8 @@ use std::time::{Duration, Instant};
 
 use super::process::pause;
 use super::workload::{key, mix};
-use crate::cleaner::{Cleaner, Outside};
+use crate::cleaner::{Cleaner, Outside, Pacing};
 use crate::clock::Clock;
-use crate::config::Tuning;
 use crate::memory::Marks;
 use crate::memory::decide::{Sample, Standing, decide};
 use crate::store::{Attributes, Condition, Error, Key, Lookup, Options, Stats, Store, Use};
@@ -28,6 +27,8 @@ use crate::units::ByteSize;
 
 /// The size of a key, in bytes.
 pub(super) const KEY_BYTES: u64 = 16;
+/// How often the governor of a server reads, by default.
+const TICK: Duration = Duration::from_millis(100);
 /// The largest value that a [`Writer`] draws, in bytes.
 const LARGEST_BYTES: usize = 64 << 10;
 
@@ -39,7 +40,7 @@ pub(super) fn store(capacity_bytes: u64, seed: u64) -> Result<Arc<Store>, String
 
 /// Starts a cleaner with the server's pacing.
 pub(super) fn cleaner(store: &Arc<Store>, clock: &Clock) -> Result<Cleaner, String> {
-    let cleaner = Cleaner::spawn(store.clone(), clock.clone(), Tuning::default().pacing(), Outside::default);
+    let cleaner = Cleaner::spawn(store.clone(), clock.clone(), Pacing::default(), Outside::default);
     cleaner.map_err(|error| format!("cannot start the cleaner: {error}"))
 }
 
@@ -75,9 +76,8 @@ impl Drop for Governed {
 }
 
 fn govern(store: &Store, cleaner: &Cleaner, clock: &Clock, stopping: &AtomicBool) {
-    let setting = Tuning::default().setting();
     // The whole limit is the budget: the memory beside the engine is not counted, so none is reserved for it.
-    let marks = Marks { reserve_percent: 0, reserve_bytes: 0, ..setting.marks };
+    let marks = Marks { reserve_percent: 0, reserve_bytes: 0, ..Marks::default() };
     let limit_bytes = store.ledger().capacity();
     let mut standing = Standing::default();
     while !stopping.load(Ordering::Relaxed) {
@@ -88,7 +88,7 @@ fn govern(store: &Store, cleaner: &Cleaner, clock: &Clock, stopping: &AtomicBool
             cleaner.obey(standing.order);
         }
         // As the server's governor, which reads more often while it evicts.
-        std::thread::park_timeout(if standing.regime.evicts() { setting.tick / 4 } else { setting.tick });
+        std::thread::park_timeout(if standing.regime.evicts() { TICK / 4 } else { TICK });
     }
 }
 
