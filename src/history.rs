@@ -6,12 +6,12 @@
 //! ```
 //! A point holds the most that amounts have been since the point before, so that no peak is lost, and counts as they had been since the start, so any two points make a rate.
 
-use crate::cleaner::Receipt;
-use crate::memory::Regime;
 use crate::sources::Sources;
-use crate::store::Stats;
 use crate::traffic::{Durations, Method, Rejection, Totals};
 use crate::wall_clock;
+use ebb_engine::cleaner::Receipt;
+use ebb_engine::decide::Regime;
+use ebb_engine::store::Stats;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -109,7 +109,7 @@ impl History {
     /// An hour in which every figure is large.
     #[cfg(test)]
     pub(crate) fn of_a_busy_hour() -> Self {
-        use crate::cleaner::{Account, Outside, Reason};
+        use ebb_engine::cleaner::{Account, Outside, Reason};
         let (gib, many, start) = (64 << 30, 10_u64.pow(11), 1_795_000_000_000);
         let mut rings = Rings::default();
         for second in 0..4_000 {
@@ -207,7 +207,7 @@ fn counted(stats: &Stats, totals: &Totals) -> Point {
         live_bytes: stats.live_bytes,
         hits: stats.hits,
         misses: stats.misses,
-        missed_evicted: stats.misses_by[crate::store::Miss::Evicted as usize],
+        missed_evicted: stats.misses_by[ebb_engine::store::Miss::Evicted as usize],
         evictions: stats.evictions,
         requests,
         refusals: stats.refusals,

@@ -8,7 +8,7 @@
 //! R2. Receipts count up from 1. The cleaner remembers a few, so of more between two looks some are never seen; a number
 //!     that is skipped tells of them, and the next line says how many.
 
-use crate::cleaner::{Reason, Receipt};
+use ebb_engine::cleaner::{Reason, Receipt};
 
 /// How long a reason is silent before its next receipt has a line of its own, in milliseconds.
 const QUIET_MS: u64 = 10_000;
@@ -124,7 +124,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cleaner::{Account, Outside};
+    use ebb_engine::cleaner::{Account, Outside};
 
     /// A run that moved as many bytes as its number, and by which RSS fell from its number times 100 to one less.
     fn receipt(id: u64, reason: Reason) -> Receipt {

@@ -1,8 +1,6 @@
 //! The server: builds the parts, announces its addresses, waits, drains.
 
 use crate::cache::{Cache, Transport};
-use crate::cleaner::{Cleaner, Order};
-use crate::clock::Clock;
 use crate::config::{Boot, Compaction, Live, LogLevel, Reload, Tuning};
 use crate::grpc::{
     Address, Admin, Connections, InFlight, Limits, Listener, MAX_METADATA_ENTRIES, Plane, Services, Stage,
@@ -17,11 +15,13 @@ use crate::receipts::{Line, Receipts};
 use crate::regimes::{Change, Regimes};
 use crate::sources::{Sockets, Sources};
 use crate::spans::Tracer;
-use crate::store::{Options, Reservation, Store, first_version};
 use crate::traffic::Traffic;
 use crate::tuning;
 use crate::wall_clock;
 use arc_swap::ArcSwap;
+use ebb_engine::cleaner::{Cleaner, Order};
+use ebb_engine::clock::Clock;
+use ebb_engine::store::{Options, Reservation, Store, first_version};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,9 +1,10 @@
 //! The settings that are followed while the server runs, as the parts take them.
 
 use crate::cache::Defaults;
-use crate::cleaner::Pacing;
 use crate::config::{Compaction, Drift, Reserve, Tuning, Watermarks};
-use crate::memory::{Marks, Setting};
+use crate::memory::Setting;
+use ebb_engine::cleaner::Pacing;
+use ebb_engine::decide::Marks;
 
 /// Settings of the governor.
 pub(crate) fn setting(tuning: &Tuning) -> Setting {

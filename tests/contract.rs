@@ -4,10 +4,10 @@ mod common;
 
 use bytes::Bytes;
 use common::{Ebb, program, until};
-use ebb::proto::cache_service_client::CacheServiceClient;
-use ebb::proto::get_response::{MissReason, Outcome};
-use ebb::proto::set_request::Condition;
-use ebb::proto::*;
+use ebb_proto::cache_service_client::CacheServiceClient;
+use ebb_proto::get_response::{MissReason, Outcome};
+use ebb_proto::set_request::Condition;
+use ebb_proto::*;
 use tonic::Code;
 use tonic::transport::Channel;
 use tonic_types::StatusExt;

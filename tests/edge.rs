@@ -4,8 +4,8 @@ mod common;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use common::{ASKING_BYTES, CALL_BYTES, Ebb, SERVE, eventually, metric, program, until};
-use ebb::proto::cache_service_client::CacheServiceClient;
-use ebb::proto::*;
+use ebb_proto::cache_service_client::CacheServiceClient;
+use ebb_proto::*;
 use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
 use prost::Message;

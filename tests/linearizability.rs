@@ -5,9 +5,9 @@
 //! reader may see a number fall. With one writer a key this is exactly linearizability of a register (Gibbons and Korach,
 //! 1997), and it is decided while the run goes on, in constant memory.
 
-use ebb::cleaner::{Cleaner, Order, Outside, Pacing, Reason};
-use ebb::clock::Clock;
-use ebb::store::{Attributes, Condition, Deletion, Key, Lookup, Options, Store, Use};
+use ebb_engine::cleaner::{Cleaner, Order, Outside, Pacing, Reason};
+use ebb_engine::clock::Clock;
+use ebb_engine::store::{Attributes, Condition, Deletion, Key, Lookup, Options, Store, Use};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

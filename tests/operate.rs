@@ -4,8 +4,8 @@
 mod common;
 
 use common::{Ebb, eventually, program};
-use ebb::proto::cache_service_client::CacheServiceClient;
-use ebb::proto::*;
+use ebb_proto::cache_service_client::CacheServiceClient;
+use ebb_proto::*;
 use futures::StreamExt as _;
 use std::fs;
 use std::ops::Range;

@@ -16,8 +16,8 @@ mod socket;
 mod start;
 
 use common::{Ebb, SERVE, program, until};
-use ebb::proto::cache_service_client::CacheServiceClient;
-use ebb::proto::{BatchDeleteRequest, BatchSetRequest, SetRequest};
+use ebb_proto::cache_service_client::CacheServiceClient;
+use ebb_proto::{BatchDeleteRequest, BatchSetRequest, SetRequest};
 use std::time::Duration;
 
 fn failure(arguments: &[&str]) -> (Option<i32>, String) {

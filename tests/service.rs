@@ -3,10 +3,10 @@
 mod common;
 
 use common::{ASKING_BYTES, Ebb, eventually};
-use ebb::proto::cache_service_client::CacheServiceClient;
-use ebb::proto::get_response::{MissReason, Outcome};
-use ebb::proto::set_request::Condition;
-use ebb::proto::*;
+use ebb_proto::cache_service_client::CacheServiceClient;
+use ebb_proto::get_response::{MissReason, Outcome};
+use ebb_proto::set_request::Condition;
+use ebb_proto::*;
 use std::time::Duration;
 use tonic::Code;
 use tonic::transport::Channel;

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Ebb, eventually, program};
-use ebb::proto::cache_service_client::CacheServiceClient;
+use ebb_proto::cache_service_client::CacheServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -45,8 +45,8 @@ fn tracing_to(endpoint: &str, sample: &str) -> Ebb {
     Ebb::spawn(command)
 }
 
-fn get(parent: Option<&str>, key: &'static str) -> Request<ebb::proto::GetRequest> {
-    let mut request = Request::new(ebb::proto::GetRequest { key: key.into(), ..Default::default() });
+fn get(parent: Option<&str>, key: &'static str) -> Request<ebb_proto::GetRequest> {
+    let mut request = Request::new(ebb_proto::GetRequest { key: key.into(), ..Default::default() });
     if let Some(parent) = parent {
         request.metadata_mut().insert("traceparent", parent.parse().unwrap());
     }

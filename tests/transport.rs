@@ -4,11 +4,11 @@ mod common;
 
 use bytes::Bytes;
 use common::{Ebb, eventually, program, until};
-use ebb::proto::cache_service_client::CacheServiceClient;
-use ebb::proto::health::health_check_response::ServingStatus;
-use ebb::proto::health::health_client::HealthClient;
-use ebb::proto::health::{HealthCheckRequest, HealthListRequest};
-use ebb::proto::*;
+use ebb_proto::cache_service_client::CacheServiceClient;
+use ebb_proto::health::health_check_response::ServingStatus;
+use ebb_proto::health::health_client::HealthClient;
+use ebb_proto::health::{HealthCheckRequest, HealthListRequest};
+use ebb_proto::*;
 use prost::Message;
 use prost_types::FileDescriptorProto;
 use std::collections::BTreeSet;

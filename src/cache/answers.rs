@@ -3,8 +3,8 @@
 //! A request is remembered by a keyed hash of 128 bits, never by its bytes: a slice of a request keeps the whole buffer it
 //! was decoded from. Of two requests in one memory, a false match has the odds of 1 in 2^100.
 
-use crate::proto;
-use crate::store::{Account, Ledger};
+use ebb_engine::store::{Account, Ledger};
+use ebb_proto as proto;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

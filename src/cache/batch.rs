@@ -2,8 +2,8 @@
 //! items, its namespace) refuses all of it.
 
 use super::{Cache, MAX_BATCH_ITEMS, Refusal, check_key};
-use crate::proto;
-use crate::store::{Condition, Deletion, Key, Use};
+use ebb_engine::store::{Condition, Deletion, Key, Use};
+use ebb_proto as proto;
 
 /// Keys whose memory is asked for together: as many as a processor has misses under way, a few times over.
 const LOOK_AHEAD: usize = 32;

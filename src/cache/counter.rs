@@ -1,8 +1,8 @@
 //! Counters: values of decimal digits.
 
 use super::{Cache, MAX_REQUEST_ID_BYTES, Refusal, check_key, has_value};
-use crate::proto;
-use crate::store::{Attributes, Item, Key, Update};
+use ebb_engine::store::{Attributes, Item, Key, Update};
+use ebb_proto as proto;
 
 impl Cache {
     /// Adds to a counter.

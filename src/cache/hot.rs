@@ -5,7 +5,7 @@
 //! therefore at least its count less its error: what is reported. Where reads are spread evenly, nearly all of every
 //! count is error, and nothing is hot. Counts are halved now and then, so that what was hot cools down.
 
-use crate::store::Key;
+use ebb_engine::store::Key;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One read of so many is looked at.

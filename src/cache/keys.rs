@@ -1,8 +1,8 @@
 //! Keys that stand out: those that are read most, and the largest.
 
 use super::{Cache, Refusal};
-use crate::proto;
-use crate::store::{Cursor, Places};
+use ebb_engine::store::{Cursor, Places};
+use ebb_proto as proto;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::hash::BuildHasher;

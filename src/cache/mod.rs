@@ -18,14 +18,14 @@ pub use namespaces::{MAX_NAME_BYTES, MAX_NAMESPACES};
 pub use refusal::Refusal;
 pub use usage::Counts;
 
-use crate::clock::Clock;
-use crate::proto::{self, get_response, set_request::Condition as Wanted};
-use crate::store::{
+use answers::Answers;
+use bytes::Bytes;
+use ebb_engine::clock::Clock;
+use ebb_engine::store::{
     Attributes, Condition, Cursor, DeleteOutcome, Deletion, Error, Group, Item, Key, Lookup, MAX_KEY_BYTES,
     MAX_VERSION, Miss, Places, SetOutcome, Store, Update, Use,
 };
-use answers::Answers;
-use bytes::Bytes;
+use ebb_proto::{self as proto, get_response, set_request::Condition as Wanted};
 use hot::Hot;
 use namespaces::{Held, NOWHERE, Namespaces};
 use std::hash::RandomState;

@@ -1,6 +1,6 @@
 //! Why a request is not carried out. Every sentence names the field, the problem and the bound.
 
-use crate::store;
+use ebb_engine::store;
 
 /// Why a request is not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

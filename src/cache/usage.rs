@@ -3,7 +3,7 @@
 //! Each thread counts on a stripe of its own, so that counting shares no cache line. A stripe is made when its thread first
 //! counts, and kept: a thread that comes later has the number of one that ended, and goes on with its counts.
 
-use crate::sync::thread_number;
+use ebb_engine::sync::thread_number;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 

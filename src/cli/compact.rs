@@ -8,9 +8,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::connect::{AdminAt, Output, refused};
 use super::units::bytes;
 use super::{Failure, Outcome, output, stats};
-use crate::proto;
-use crate::proto::compact_response::Update;
 use crate::units::{ByteSize, Percent, Span};
+use ebb_proto as proto;
+use ebb_proto::compact_response::Update;
 
 /// Compact now, show progress, and print the receipt.
 #[derive(Args, Debug)]

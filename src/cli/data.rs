@@ -9,10 +9,11 @@ use bytes::Bytes;
 use clap::Args;
 
 use super::connect::{DataAt, Output, refused};
+use super::output;
 use super::{Failure, Outcome};
-use super::{json, output};
-use crate::proto;
 use crate::units::{Percent, Span};
+use ebb_proto as proto;
+use ebb_proto::json;
 
 /// What names one key.
 #[derive(Args, Debug)]
@@ -158,7 +159,7 @@ pub(super) async fn set(args: SetArgs) -> Outcome {
             let limits = client.get_capabilities(proto::GetCapabilitiesRequest {}).await;
             // A server that does not tell refuses the value itself.
             let told = limits.map_or(0, |limits| limits.into_inner().max_value_bytes);
-            let max = if told == 0 { crate::store::MAX_VALUE_BYTES as u64 } else { told };
+            let max = if told == 0 { ebb_engine::store::MAX_VALUE_BYTES as u64 } else { told };
             value_from(std::io::stdin().lock(), max)?
         }
         value => Bytes::copy_from_slice(value.unwrap_or_default().as_bytes()),

@@ -1,13 +1,13 @@
 //! `ebb diagnostics`: all that an Ebb says about itself, in one document for who looks into it later, or somewhere else.
 
-use super::json::number;
 use clap::Args;
+use ebb_proto::json::number;
 use serde_json::{Value, json};
 use tonic::{Response, Status};
 
 use super::connect::AdminAt;
 use super::{Outcome, doctor, keys, memory_map, output, stats};
-use crate::proto;
+use ebb_proto as proto;
 
 /// Keys of each kind.
 const KEYS: u32 = 64;

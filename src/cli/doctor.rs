@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::connect::{AdminAt, Output, refused};
 use super::{Failure, Outcome, explain, output};
-use crate::proto;
-use crate::proto::diagnose_response::Finding;
+use ebb_proto as proto;
+use ebb_proto::diagnose_response::Finding;
 
 /// Say what is wrong, with evidence and a remedy, worst first.
 #[derive(Args, Debug)]

@@ -5,10 +5,10 @@ use serde_json::json;
 
 use super::Outcome;
 use super::connect::{AdminAt, Output, refused};
-use super::json::{number, put_bytes};
 use super::output::{self, Table};
 use super::units::{bytes, count, counted};
-use crate::proto;
+use ebb_proto as proto;
+use ebb_proto::json::{number, put_bytes};
 
 /// List the hot keys, or the largest entries, from a sample.
 #[derive(Args, Debug)]

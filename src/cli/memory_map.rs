@@ -11,10 +11,10 @@ use serde_json::json;
 
 use super::Outcome;
 use super::connect::{AdminAt, Output, refused};
-use super::json::number;
 use super::output::{self, Table};
 use super::units::{bytes, count, counted};
-use crate::proto;
+use ebb_proto as proto;
+use ebb_proto::json::number;
 
 /// Cells in a line.
 const LINE: usize = 64;

@@ -25,7 +25,6 @@ mod doctor;
 mod explain;
 mod inject;
 mod injector;
-mod json;
 mod keys;
 mod manifest;
 mod memory_map;

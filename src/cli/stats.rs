@@ -4,12 +4,12 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::connect::{AdminAt, Output, refused};
-use super::json::number;
 use super::output::{self, Table};
 use super::units::{bytes, count, counted, duration};
 use super::{Failure, Outcome};
-use crate::proto;
 use crate::units::Span;
+use ebb_proto as proto;
+use ebb_proto::json::number;
 
 /// Show where the memory is and what the cache has done.
 #[derive(Args, Debug)]

@@ -11,10 +11,10 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::connect::Address;
-use crate::proto::admin_service_server::{AdminService, AdminServiceServer};
-use crate::proto::cache_service_server::{CacheService, CacheServiceServer};
-use crate::proto::{self, pipe_request::Operation, pipe_response::Result as PipeResult};
+use ebb_proto::admin_service_server::{AdminService, AdminServiceServer};
+use ebb_proto::cache_service_server::{CacheService, CacheServiceServer};
+use ebb_proto::client::Address;
+use ebb_proto::{self as proto, pipe_request::Operation, pipe_response::Result as PipeResult};
 
 type Answer<T> = Result<Response<T>, Status>;
 

@@ -19,9 +19,9 @@ pub use layers::{Effective, Flags, Problems, Row, check, check_text};
 pub use live::{InForce, Live, Reload};
 pub use source::Source;
 
-use crate::cleaner::Pacing;
-use crate::memory::Marks;
 use crate::units::{ByteSize, Percent, Span};
+use ebb_engine::cleaner::Pacing;
+use ebb_engine::decide::Marks;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

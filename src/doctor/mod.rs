@@ -8,11 +8,12 @@
 use crate::config::{Compaction, InForce};
 use crate::history::{History, Point};
 use crate::http;
-use crate::memory::{Regime, Snapshot};
+use crate::memory::Snapshot;
 use crate::sources::{SocketFiles, Sources};
-use crate::store::Stats;
 use crate::units::one_or_many;
 use crate::wall_clock;
+use ebb_engine::decide::Regime;
+use ebb_engine::store::Stats;
 use std::fmt;
 
 /// What the doctor looks at.

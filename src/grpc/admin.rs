@@ -1,12 +1,12 @@
 //! `ebb.v1.AdminService`: the account, the cleaner by hand, and what is wrong.
 
-use crate::cleaner::{self, Order, Reason, Run};
 use crate::doctor;
 use crate::history::History;
-use crate::proto::{self, admin_service_server::AdminService, compact_response::Update};
 use crate::sources::Sources;
-use crate::store::{LogOccupancy, Store};
 use crate::wall_clock;
+use ebb_engine::cleaner::{self, Order, Reason, Run};
+use ebb_engine::store::{LogOccupancy, Store};
+use ebb_proto::{self as proto, admin_service_server::AdminService, compact_response::Update};
 use std::pin::Pin;
 use std::time::Duration;
 use tokio_stream::wrappers::IntervalStream;

@@ -3,9 +3,9 @@
 use super::quota::{CallQuota, Held};
 use super::status;
 use crate::cache::{Cache, Refusal, Results};
-use crate::proto::{self, cache_service_server::CacheService};
-use crate::store::{Cursor, Places};
 use bytes::Bytes;
+use ebb_engine::store::{Cursor, Places};
+use ebb_proto::{self as proto, cache_service_server::CacheService};
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;

@@ -4,9 +4,9 @@
 //! knows its own services and no others.
 
 use super::drain::{Stage, reached};
-use crate::proto::health::health_check_response::ServingStatus;
-use crate::proto::health::health_server::{self, HealthServer};
-use crate::proto::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
+use ebb_proto::health::health_check_response::ServingStatus;
+use ebb_proto::health::health_server::{self, HealthServer};
+use ebb_proto::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
 use futures::stream::{self, Stream, StreamExt as _};
 use std::future::{pending, ready};
 use std::pin::Pin;

@@ -22,9 +22,9 @@ const MAX_DEPTH: usize = 100;
 /// The messages of every method that is served.
 pub(super) static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
     Shapes::new(&[
-        crate::proto::CACHE_DESCRIPTORS,
-        crate::proto::ADMIN_DESCRIPTORS,
-        crate::proto::health::DESCRIPTORS,
+        ebb_proto::CACHE_DESCRIPTORS,
+        ebb_proto::ADMIN_DESCRIPTORS,
+        ebb_proto::health::DESCRIPTORS,
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ])
@@ -322,8 +322,8 @@ fn check_text(wire: &mut impl Buf, len: usize) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::{BatchSetRequest, IncrementRequest, PipeRequest, SetRequest, pipe_request, set_request};
     use bytes::Bytes;
+    use ebb_proto::{BatchSetRequest, IncrementRequest, PipeRequest, SetRequest, pipe_request, set_request};
 
     fn measure(path: &str, wire: &[u8]) -> Result<u64, Refusal> {
         let request = SHAPES.request(path).expect("the contract has it");

@@ -12,7 +12,6 @@ mod admin;
 mod cache;
 mod call;
 mod chunks;
-pub mod codec;
 mod connection;
 mod connections;
 mod deadline;

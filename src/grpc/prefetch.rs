@@ -68,7 +68,7 @@ fn fields(mut message: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::{self, pipe_request::Operation};
+    use ebb_proto::{self as proto, pipe_request::Operation};
     use prost::Message;
 
     fn frame(operations: &[Operation]) -> Vec<u8> {

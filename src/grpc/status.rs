@@ -5,8 +5,8 @@
 //! the trailer `grpc-retry-pushback-ms`, which retry policies obey (gRFC A6).
 
 use crate::cache::Refusal;
-use crate::proto;
-use crate::store::Error;
+use ebb_engine::store::Error;
+use ebb_proto as proto;
 use std::collections::HashMap;
 use std::time::Duration;
 use tonic::metadata::MetadataValue;

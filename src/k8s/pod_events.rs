@@ -8,7 +8,8 @@
 
 use super::events::{Fate, Teller};
 use crate::config::{InForce, Pod};
-use crate::memory::{Regime, Snapshot};
+use crate::memory::Snapshot;
+use ebb_engine::decide::Regime;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Reporter};

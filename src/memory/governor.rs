@@ -1,14 +1,14 @@
 //! The governor's thread, and what it lets others see.
 
 use super::cgroup::{Cgroup, Paths, Reading};
-use super::decide::{Marks, Regime, Sample, Standing, decide, reserve};
 use super::limit::LimitSource;
 use super::node::Node;
 use super::process::{self, Process};
-use crate::cleaner::{Cleaner, Outside, Reason};
-use crate::clock::Clock;
-use crate::store::{Stats, Store};
 use arc_swap::ArcSwap;
+use ebb_engine::cleaner::{Cleaner, Outside, Reason};
+use ebb_engine::clock::Clock;
+use ebb_engine::decide::{Marks, Regime, Sample, Standing, decide, reserve};
+use ebb_engine::store::{Stats, Store};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,15 +1,15 @@
 //! Everything a scrape shows, read at one moment.
 
 use crate::cache;
-use crate::cleaner::{Reason, Total};
 use crate::config::InForce;
 use crate::http;
 use crate::k8s::events::Fate;
 use crate::memory::Snapshot;
 use crate::sources::{SocketFiles, Sources};
 use crate::spans::Counts;
-use crate::store::Stats;
 use crate::traffic::Totals;
+use ebb_engine::cleaner::{Reason, Total};
+use ebb_engine::store::Stats;
 use std::sync::Arc;
 
 /// Everything a scrape shows.

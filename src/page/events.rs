@@ -1,9 +1,9 @@
 //! What the stream says, as JSON.
 
-use crate::cleaner::Receipt;
 use crate::doctor;
 use crate::history::{History, POINT_SECONDS, Point};
 use crate::sources::Sources;
+use ebb_engine::cleaner::Receipt;
 use serde_json::{Value, json};
 
 /// The last hour, and what changes rarely. A point is a row of numbers, amounts in KiB; all but

@@ -2,7 +2,7 @@
 
 use crate::random::Random;
 use crate::world::{Mode, Room, World};
-use ebb::cleaner::{Order, Pacing, Reason, Run};
+use ebb_engine::cleaner::{Order, Pacing, Reason, Run};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

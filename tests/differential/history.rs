@@ -13,7 +13,7 @@
 //! position that explains what it has seen, so it reports no failure that a later explanation would excuse.
 
 use crate::values::Origin;
-use ebb::store::{Attributes, Item};
+use ebb_engine::store::{Attributes, Item};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -159,8 +159,8 @@ impl Register {
         Self { number, writer, namespace, name, acknowledged, log: Mutex::new(log) }
     }
 
-    pub(crate) fn key(&self) -> ebb::store::Key<'_> {
-        ebb::store::Key { namespace: self.namespace, bytes: &self.name }
+    pub(crate) fn key(&self) -> ebb_engine::store::Key<'_> {
+        ebb_engine::store::Key { namespace: self.namespace, bytes: &self.name }
     }
 
     pub(crate) fn origin(&self, base: u64) -> Origin {

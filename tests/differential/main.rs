@@ -23,7 +23,7 @@ mod world;
 mod writer;
 
 use driver::Driver;
-use ebb::store::Account;
+use ebb_engine::store::Account;
 use random::Random;
 use reader::Reader;
 use std::collections::HashSet;

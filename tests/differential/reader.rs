@@ -3,7 +3,7 @@
 use crate::history::{Position, Sight, Verdict};
 use crate::random::Random;
 use crate::world::{World, count};
-use ebb::store::{Cursor, Lookup, Miss, Places, Use};
+use ebb_engine::store::{Cursor, Lookup, Miss, Places, Use};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

@@ -4,7 +4,7 @@
 //! comparison of the whole keys tells them apart. Among some thousand keys there is hardly such a pair, so pairs are
 //! looked for among many: a page of a scan with a limit of one holds all items of one place.
 
-use ebb::store::{Attributes, Condition, Cursor, Key, Options, Places, Store};
+use ebb_engine::store::{Attributes, Condition, Cursor, Key, Options, Places, Store};
 use std::collections::BTreeSet;
 
 const CANDIDATES: u32 = 25_000;

@@ -3,9 +3,9 @@
 use crate::history::{Call, Register, Sight};
 use crate::random::Random;
 use crate::values::describe;
-use ebb::cleaner::{Cleaner, Order, Outside, Pacing, Run};
-use ebb::clock::Clock;
-use ebb::store::{MAX_KEY_BYTES, Options, Store};
+use ebb_engine::cleaner::{Cleaner, Order, Outside, Pacing, Run};
+use ebb_engine::clock::Clock;
+use ebb_engine::store::{MAX_KEY_BYTES, Options, Store};
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;

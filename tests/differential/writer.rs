@@ -3,7 +3,9 @@
 use crate::history::{Call, Content, Position, Sight, State, Verdict};
 use crate::random::Random;
 use crate::world::{Mode, World, count};
-use ebb::store::{Attributes, Condition, DeleteOutcome, Deletion, Error, Group, Item, Lookup, SetOutcome, Update, Use};
+use ebb_engine::store::{
+    Attributes, Condition, DeleteOutcome, Deletion, Error, Group, Item, Lookup, SetOutcome, Update, Use,
+};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

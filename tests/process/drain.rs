@@ -2,9 +2,9 @@
 
 use super::common::{Ebb, SERVE, eventually, page, program, until};
 use bytes::Bytes;
-use ebb::proto::admin_service_client::AdminServiceClient;
-use ebb::proto::cache_service_client::CacheServiceClient;
-use ebb::proto::{GetRequest, PipeRequest, PipeResponse, WatchStatsRequest, pipe_request::Operation};
+use ebb_proto::admin_service_client::AdminServiceClient;
+use ebb_proto::cache_service_client::CacheServiceClient;
+use ebb_proto::{GetRequest, PipeRequest, PipeResponse, WatchStatsRequest, pipe_request::Operation};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -71,8 +71,8 @@ async fn calls_that_wait_end_at_once_with_unavailable() {
     stats.message().await.unwrap().unwrap();
     let channel =
         tonic::transport::Endpoint::try_from(format!("http://{}", ebb.data)).unwrap().connect().await.unwrap();
-    let mut health = ebb::proto::health::health_client::HealthClient::new(channel);
-    let asked = ebb::proto::health::HealthCheckRequest::default();
+    let mut health = ebb_proto::health::health_client::HealthClient::new(channel);
+    let asked = ebb_proto::health::HealthCheckRequest::default();
     let mut health = health.watch(asked).await.unwrap().into_inner();
     assert_eq!(health.message().await.unwrap().unwrap().status, 1, "SERVING");
     let since = ask_to_stop(&ebb);
@@ -147,10 +147,10 @@ async fn a_scan_that_is_read_slowly_is_no_watch() {
     let mut client = CacheServiceClient::connect(format!("http://{}", ebb.data)).await.unwrap();
     for n in 0..2_000_u32 {
         let set =
-            ebb::proto::SetRequest { key: n.to_string().into(), value: vec![7; 1_000].into(), ..Default::default() };
+            ebb_proto::SetRequest { key: n.to_string().into(), value: vec![7; 1_000].into(), ..Default::default() };
         client.set(set).await.unwrap();
     }
-    let scan = ebb::proto::ScanRequest { with_values: true, ..Default::default() };
+    let scan = ebb_proto::ScanRequest { with_values: true, ..Default::default() };
     let mut scan = client.scan(scan).await.unwrap().into_inner();
     let mut entries = scan.message().await.unwrap().unwrap().entries.len();
     let since = ask_to_stop(&ebb);

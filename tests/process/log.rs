@@ -134,13 +134,12 @@ fn a_full_cache_does_not_fill_its_log() {
     let mut ebb = Ebb::start(&["--max-memory", "32Mi"]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut client = ebb::proto::cache_service_client::CacheServiceClient::connect(format!("http://{}", ebb.data))
-            .await
-            .unwrap();
+        let mut client =
+            ebb_proto::cache_service_client::CacheServiceClient::connect(format!("http://{}", ebb.data)).await.unwrap();
         let begun = std::time::Instant::now();
         let mut next = 0_u64;
         while begun.elapsed() < std::time::Duration::from_secs(6) {
-            let item = |n: u64| ebb::proto::SetRequest {
+            let item = |n: u64| ebb_proto::SetRequest {
                 key: n.to_string().into(),
                 value: vec![7; 1_000].into(),
                 ..Default::default()
@@ -148,7 +147,7 @@ fn a_full_cache_does_not_fill_its_log() {
             let items = (next..next + 200).map(item).collect();
             next += 200;
             // Refused now and then: it is full.
-            let _ = client.batch_set(ebb::proto::BatchSetRequest { items, ..Default::default() }).await;
+            let _ = client.batch_set(ebb_proto::BatchSetRequest { items, ..Default::default() }).await;
         }
     });
     assert_eq!(ebb.terminate().1, Some(0));

@@ -19,8 +19,8 @@ async fn a_socket_file_that_is_removed_is_made_again() {
     let path = folder.path().join("ebb.sock");
     let mut ebb = Ebb::start(&["--socket", path.to_str().unwrap(), "--max-memory", "64Mi"]);
     let channel = ebb_channel(&path).await;
-    let mut old = ebb::proto::cache_service_client::CacheServiceClient::new(channel);
-    let get = ebb::proto::GetRequest { key: "k".into(), ..Default::default() };
+    let mut old = ebb_proto::cache_service_client::CacheServiceClient::new(channel);
+    let get = ebb_proto::GetRequest { key: "k".into(), ..Default::default() };
     old.get(get.clone()).await.unwrap();
     for times in 1..=2 {
         std::fs::remove_file(&path).unwrap();

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::wire::{Protocol, Reply, Request, System, protocol};
-use crate::cli::connect::Address;
+use ebb_proto::client::Address;
 
 trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Socket for T {}
@@ -209,9 +209,9 @@ mod tests {
         let mut connection = Connection::open(&server.address, System::Ebb(Shape::Pipe)).await.unwrap();
         connection.drive(16, &mut Script::new(Kind::Set, 1, 50)).await.unwrap();
         let channel = crate::cli::connect::channel(&server.address, None).await.ok().unwrap();
-        let mut stock = crate::proto::cache_service_client::CacheServiceClient::new(channel);
+        let mut stock = ebb_proto::cache_service_client::CacheServiceClient::new(channel);
         for n in 0..50 {
-            let asked = crate::proto::GetRequest { key: key(n).to_vec().into(), ..Default::default() };
+            let asked = ebb_proto::GetRequest { key: key(n).to_vec().into(), ..Default::default() };
             assert_eq!(stock.get(asked).await.unwrap().into_inner().value, vec![n as u8; n as usize]);
         }
     }

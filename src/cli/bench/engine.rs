@@ -3,7 +3,7 @@
 //! ```text
 //!   budget ──► rules of the governor, each 100 ms ──order──► cleaner ──► store ◄── writer
 //! ```
-//! G1. The rules are the server's (`memory::decide`) with its default settings. Only the reading differs: the budget is
+//! G1. The rules are the server's (`ebb_engine::decide`) with its default settings. Only the reading differs: the budget is
 //!     given, because this process also holds the benchmark.
 //! G2. Times are real: the cleaner waits and rests in real time, so a clock that runs faster would lend it less time
 //!     than a server does.
@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 
 use super::process::pause;
 use super::workload::{key, mix};
-use crate::cleaner::{Cleaner, Outside, Pacing};
-use crate::clock::Clock;
-use crate::memory::Marks;
-use crate::memory::decide::{Sample, Standing, decide};
-use crate::store::{Attributes, Condition, Error, Key, Lookup, Options, Stats, Store, Use};
 use crate::units::ByteSize;
+use ebb_engine::cleaner::{Cleaner, Outside, Pacing};
+use ebb_engine::clock::Clock;
+use ebb_engine::decide::Marks;
+use ebb_engine::decide::{Sample, Standing, decide};
+use ebb_engine::store::{Attributes, Condition, Error, Key, Lookup, Options, Stats, Store, Use};
 
 /// The size of a key, in bytes.
 pub(super) const KEY_BYTES: u64 = 16;

@@ -25,9 +25,9 @@ use crate::cli::Outcome;
 use crate::cli::connect::Output;
 use crate::cli::output::{self, Table};
 use crate::cli::units::{bytes, count};
-use crate::clock::Clock;
-use crate::store::Store;
 use crate::units::{ByteSize, Span};
+use ebb_engine::clock::Clock;
+use ebb_engine::store::Store;
 
 /// Let items expire, and measure how long their memory stays.
 #[derive(Args, Debug)]

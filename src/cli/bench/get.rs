@@ -19,8 +19,8 @@ use crate::cli::Outcome;
 use crate::cli::connect::Output;
 use crate::cli::output::{self, Table};
 use crate::cli::units::count;
-use crate::clock::{self, Clock};
-use crate::store::{Lookup, Store, Use};
+use ebb_engine::clock::{self, Clock};
+use ebb_engine::store::{Lookup, Store, Use};
 
 /// Measure what a Get costs in process, by one thread and by several.
 #[derive(Args, Debug)]

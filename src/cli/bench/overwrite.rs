@@ -20,9 +20,9 @@ use crate::cli::connect::Output;
 use crate::cli::output::{self, Table};
 use crate::cli::units::{bytes, count};
 use crate::cli::{Failure, Outcome};
-use crate::clock::Clock;
-use crate::store::Stats;
 use crate::units::ByteSize;
+use ebb_engine::clock::Clock;
+use ebb_engine::store::Stats;
 
 /// Overwrite items that fit, and count those that are evicted.
 #[derive(Args, Debug)]

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::wire::{Shape, System};
-use crate::cli::connect::Address;
+use ebb_proto::client::Address;
 
 /// A program to compare with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

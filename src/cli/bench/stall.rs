@@ -24,14 +24,14 @@ use serde_json::{Value, json};
 use super::engine::{self, Governed, Pace, ValueBytes, Writer, named, size_within};
 use super::latency::{Latency, median};
 use super::process::pause;
-use crate::cleaner::{Order, Reason};
 use crate::cli::connect::Output;
 use crate::cli::output::{self, Table};
 use crate::cli::units::{bytes, count};
 use crate::cli::{Failure, Outcome};
-use crate::clock::Clock;
-use crate::store::{Attributes, Condition, Lookup, Stats, Store, Use};
 use crate::units::ByteSize;
+use ebb_engine::cleaner::{Order, Reason};
+use ebb_engine::clock::Clock;
+use ebb_engine::store::{Attributes, Condition, Lookup, Stats, Store, Use};
 
 /// Measure what readers off their core and a cleaner at work cost writers.
 #[derive(Args, Debug)]
@@ -371,7 +371,7 @@ fn wait_for_sets(args: &StallArgs, cleaner: bool) -> Result<Waits, String> {
 /// the measurement gives it another.
 struct Churned {
     store: Arc<Store>,
-    cleaner: crate::cleaner::Cleaner,
+    cleaner: ebb_engine::cleaner::Cleaner,
     stopping: Arc<AtomicBool>,
     writer: Option<JoinHandle<Result<u64, String>>>,
     started: Instant,

@@ -4,12 +4,13 @@
 //! It checks nothing about the server but that it answers: whether it lived within its limit is seen from outside, by
 //! the kernel (see `tests/storm.sh`).
 
-use crate::cli::connect::{self, Address};
+use crate::cli::connect;
 use crate::cli::{Failure, Outcome, output, wait};
-use crate::proto::cache_service_client::CacheServiceClient;
-use crate::proto::pipe_request::Operation;
-use crate::proto::{GetRequest, PipeRequest, PipeResponse, ScanRequest, SetRequest};
 use clap::Args;
+use ebb_proto::cache_service_client::CacheServiceClient;
+use ebb_proto::client::Address;
+use ebb_proto::pipe_request::Operation;
+use ebb_proto::{GetRequest, PipeRequest, PipeResponse, ScanRequest, SetRequest};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -153,7 +154,7 @@ async fn crowd(endpoint: Endpoint, size: usize, end: Instant) -> Result<(), Fail
 async fn stalled_scans(
     endpoint: &Endpoint,
     number: usize,
-) -> Result<Vec<tonic::Streaming<crate::proto::ScanResponse>>, Failure> {
+) -> Result<Vec<tonic::Streaming<ebb_proto::ScanResponse>>, Failure> {
     let channel = endpoint.clone().initial_stream_window_size(65_535).connect().await?;
     let mut client = CacheServiceClient::new(channel);
     let mut streams = Vec::new();

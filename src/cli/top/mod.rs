@@ -8,11 +8,11 @@
 mod draw;
 mod follow;
 
-use super::connect::Address;
 use super::{Failure, Outcome};
 use crate::units::Span;
 use clap::Args;
 use crossterm::event::{Event, EventStream, KeyCode, KeyEventKind, KeyModifiers};
+use ebb_proto::client::Address;
 use follow::Sidecar;
 use futures::StreamExt as _;
 use ratatui::layout::Rect;

@@ -28,8 +28,8 @@ pub(super) use headers::HeaderBlock;
 pub(super) use messages::{Held, Permit, SMALL_BYTES};
 pub(super) use responses::{CallQuota, Outgoing};
 
-use crate::store::{Account, Ledger};
 use crate::traffic::Lane;
+use ebb_engine::store::{Account, Ledger};
 use futures::task::AtomicWaker;
 use messages::{Class, Waiter};
 use std::collections::VecDeque;

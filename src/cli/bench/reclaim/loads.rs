@@ -9,7 +9,7 @@ use super::super::connection::{Connection, Load};
 use super::super::latency::Timeline;
 use super::super::wire::{Kind, Reply, Request, System};
 use super::super::workload::{Entries, key};
-use crate::cli::connect::Address;
+use ebb_proto::client::Address;
 
 /// Stores entries, each as of a round.
 pub(super) struct Store<I> {

@@ -16,9 +16,10 @@ use clap::{Args, ValueEnum};
 
 use super::process::{self, Against, Server, Start};
 use super::workload::{Entries, Pattern, Sizes};
-use crate::cli::connect::{Address, Output};
+use crate::cli::connect::Output;
 use crate::cli::{Failure, Outcome, output, wait};
 use crate::units::Span;
+use ebb_proto::client::Address;
 
 /// Fill, delete, and watch memory come back.
 #[derive(Args, Debug)]

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use tonic::transport::Channel;
 
-use crate::cli::connect::{Address, channel};
-use crate::proto::admin_service_client::AdminServiceClient;
-use crate::proto::{GetStatsRequest, GetStatsResponse, Receipt};
+use crate::cli::connect::channel;
+use ebb_proto::admin_service_client::AdminServiceClient;
+use ebb_proto::client::Address;
+use ebb_proto::{GetStatsRequest, GetStatsResponse, Receipt};
 
 /// The receipts of a server, if it can be asked.
 pub(super) struct Receipts {

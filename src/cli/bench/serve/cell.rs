@@ -9,7 +9,7 @@ use super::super::process::Server;
 use super::super::wire::{Kind, Reply, Request, Shape};
 use super::super::workload::{Entries, Sizes, key, mix};
 use super::system;
-use crate::cli::connect::Address;
+use ebb_proto::client::Address;
 
 /// Keys in a batch.
 pub(super) const BATCH: u64 = 64;

@@ -21,9 +21,10 @@ use clap::Args;
 use self::cell::{Cell, Via};
 use super::process::{self, Against, Server, Start};
 use super::wire::{Kind, Shape, System};
-use crate::cli::connect::{Address, Output};
+use crate::cli::connect::Output;
 use crate::cli::{Failure, Outcome, output, wait};
 use crate::units::Span;
+use ebb_proto::client::Address;
 
 /// Load a server and print what calls cost.
 #[derive(Args, Debug)]

@@ -15,7 +15,7 @@
 //! E2. One shard unless told otherwise: the policies it is compared with have one queue, too.
 //! E3. There is no cleaner's thread: a write that finds the ledger full evicts by itself.
 
-use crate::store::{Account, Attributes, Condition, Error, Key, Lookup, Options, Store, Use};
+use ebb_engine::store::{Account, Attributes, Condition, Error, Key, Lookup, Options, Store, Use};
 
 use super::format::{Request, Trace};
 

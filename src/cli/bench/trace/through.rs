@@ -12,9 +12,10 @@ use super::super::connection::{Connection, Load};
 use super::super::wire::{Kind, Reply, Request, Shape, System};
 use super::super::workload::key;
 use super::format::{self, Trace};
-use crate::cli::connect::{Address, Output};
+use crate::cli::connect::Output;
 use crate::cli::output::{self, Table};
 use crate::cli::{Failure, Outcome, wait};
+use ebb_proto::client::Address;
 
 const PORTION: usize = 64;
 

@@ -180,7 +180,7 @@ fn varint(mut n: u64, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto;
+    use ebb_proto as proto;
     use prost::Message as _;
 
     fn request(kind: Kind, batch: bool, keys: &[u8]) -> Request {

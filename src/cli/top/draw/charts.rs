@@ -6,7 +6,7 @@
 use super::overview::micros;
 use crate::cli::top::follow::{Reading, Sidecar};
 use crate::cli::units::{bytes, duration};
-use crate::proto;
+use ebb_proto as proto;
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Stylize as _};

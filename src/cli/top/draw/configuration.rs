@@ -4,7 +4,7 @@
 
 use crate::cli::top::follow::{Look, Sidecar};
 use crate::cli::units::duration;
-use crate::proto::get_config_response::Knob;
+use ebb_proto::get_config_response::Knob;
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::Stylize as _;

@@ -5,7 +5,7 @@ use super::configuration;
 use crate::cli::top::follow::{Look, Sidecar};
 use crate::cli::top::{App, Part};
 use crate::cli::units::{bytes, count, counted, duration};
-use crate::proto::{self, diagnose_response::Finding};
+use ebb_proto::{self as proto, diagnose_response::Finding};
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Stylize as _};

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cli::top::follow::{Look, News};
-use crate::proto::{diagnose_response::Finding, get_config_response::Knob};
+use ebb_proto::{diagnose_response::Finding, get_config_response::Knob};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::layout::Rect;

@@ -199,7 +199,7 @@ pub fn decide(now: Sample, before: &Standing, marks: &Marks) -> Standing {
 }
 
 /// What is kept free under a limit, in bytes.
-pub(super) fn reserve(limit_bytes: u64, marks: &Marks) -> u64 {
+pub fn reserve(limit_bytes: u64, marks: &Marks) -> u64 {
     (limit_bytes / 100 * marks.reserve_percent).max(marks.reserve_bytes)
 }
 
@@ -276,5 +276,4 @@ fn is_drift(now: &Sample, before: &Standing, marks: &Marks) -> bool {
 }
 
 #[cfg(test)]
-#[path = "stories.rs"]
 mod stories;

@@ -7,12 +7,12 @@ use serde_json::Value;
 use std::fmt::Display;
 
 /// A 64-bit number.
-pub(super) fn number(n: impl Display) -> Value {
+pub fn number(n: impl Display) -> Value {
     n.to_string().into()
 }
 
 /// Adds bytes to an object: as `name` where they are UTF-8, else as `name_base64`.
-pub(super) fn put_bytes(object: &mut Value, name: &str, bytes: &[u8]) {
+pub fn put_bytes(object: &mut Value, name: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => object[name] = text.into(),
         Err(_) => object[format!("{name}_base64")] = BASE64_STANDARD.encode(bytes).into(),

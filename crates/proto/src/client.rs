@@ -1,0 +1,122 @@
+//! A client's connection: an address is `HOST:PORT` or `unix:/path`, and an error names it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// `HOST:PORT`.
+    Tcp(String),
+    /// `unix:/path`.
+    Unix(String),
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")) {
+            return if path.is_empty() { Err("`unix:` wants a path".into()) } else { Ok(Self::Unix(path.into())) };
+        }
+        let bare = text.strip_prefix("http://").unwrap_or(text);
+        match bare.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(Self::Tcp(bare.into())),
+            _ => Err(format!("`{text}` is not an address; it must be HOST:PORT or unix:/path")),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(at) => f.write_str(at),
+            Self::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The address cannot be made a URI.
+    #[error("{at}: {error}")]
+    Address {
+        /// The address as it was given.
+        at: Address,
+        /// What is wrong with it.
+        error: tonic::transport::Error,
+    },
+    /// Nobody answers there.
+    #[error("cannot reach {at}: {cause}; is `ebb serve` running there?")]
+    Unreachable {
+        /// The address as it was given.
+        at: Address,
+        /// The system's reason, in lower case.
+        cause: String,
+    },
+}
+
+/// An endpoint that connects within two seconds.
+///
+/// # Errors
+/// [`ConnectError::Address`].
+pub fn endpoint(at: &Address) -> Result<Endpoint, ConnectError> {
+    let uri = match at {
+        Address::Tcp(at) => format!("http://{at}"),
+        Address::Unix(path) => format!("unix://{path}"),
+    };
+    let endpoint = Endpoint::from_shared(uri).map_err(|error| ConnectError::Address { at: at.clone(), error })?;
+    Ok(endpoint.connect_timeout(Duration::from_secs(2)))
+}
+
+/// Connects. Each call on the channel ends after `timeout`.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn connect(at: &Address, timeout: Option<Duration>) -> Result<Channel, ConnectError> {
+    let endpoint = endpoint(at)?;
+    let endpoint = if let Some(timeout) = timeout { endpoint.timeout(timeout) } else { endpoint };
+    endpoint.connect().await.map_err(|error| unreachable(at, &error))
+}
+
+fn unreachable(at: &Address, error: &dyn std::error::Error) -> ConnectError {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    let cause = cause.to_string();
+    let cause = cause.split(" (os error").next().unwrap_or_default().to_lowercase();
+    ConnectError::Unreachable { at: at.clone(), cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_port_or_a_socket() {
+        assert_eq!("localhost:7070".parse(), Ok(Address::Tcp("localhost:7070".into())));
+        assert_eq!("[::1]:7070".parse(), Ok(Address::Tcp("[::1]:7070".into())));
+        assert_eq!("unix:/run/ebb.sock".parse(), Ok(Address::Unix("/run/ebb.sock".into())));
+        assert_eq!("unix:///run/ebb.sock".parse(), Ok(Address::Unix("/run/ebb.sock".into())));
+        for bad in ["", "7070", ":7070", "host:", "host:70700", "unix:"] {
+            assert!(bad.parse::<Address>().is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_names_the_address_that_nobody_answers_at() {
+        let Err(error) = connect(&Address::Tcp("127.0.0.1:1".into()), None).await else {
+            panic!("nobody listens on port 1")
+        };
+        assert_eq!(error.to_string(), "cannot reach 127.0.0.1:1: connection refused; is `ebb serve` running there?");
+        let missing = Address::Unix("/nonexistent/ebb.sock".into());
+        let Err(error) = connect(&missing, None).await else { panic!("nobody listens there") };
+        let said = error.to_string();
+        assert!(said.starts_with("cannot reach unix:/nonexistent/ebb.sock: no such file"), "{said}");
+    }
+}
