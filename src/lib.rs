@@ -12,11 +12,9 @@
 
 pub mod cache;
 pub mod cli;
-pub mod config;
 mod doctor;
 pub mod grpc;
 mod history;
-mod http;
 pub mod k8s;
 mod logging;
 pub mod memory;
@@ -29,7 +27,6 @@ pub mod sources;
 pub mod spans;
 pub mod traffic;
 mod tuning;
-pub mod units;
 pub mod wall_clock;
 
 #[global_allocator]

@@ -1,12 +1,10 @@
 //! The server: builds the parts, announces its addresses, waits, drains.
 
 use crate::cache::{Cache, Transport};
-use crate::config::{Boot, Compaction, Live, LogLevel, Reload, Tuning};
 use crate::grpc::{
     Address, Admin, Connections, InFlight, Limits, Listener, MAX_METADATA_ENTRIES, Plane, Services, Stage,
 };
 use crate::history::History;
-use crate::http;
 use crate::k8s::pod_events::{Fates, PodEvents};
 use crate::memory::{self, Governor, Paths, View, sample_limits};
 use crate::metrics::Metrics;
@@ -19,9 +17,11 @@ use crate::traffic::Traffic;
 use crate::tuning;
 use crate::wall_clock;
 use arc_swap::ArcSwap;
+use ebb_config::{Boot, Compaction, Live, LogLevel, Reload, Tuning};
 use ebb_engine::cleaner::{Cleaner, Order};
 use ebb_engine::clock::Clock;
 use ebb_engine::store::{Options, Reservation, Store, first_version};
+use ebb_listener::http;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,7 @@ struct HttpAccount {
     clock: Clock,
 }
 
-impl http::Account for HttpAccount {
+impl ebb_listener::Account for HttpAccount {
     fn add(&self, bytes: u64) {
         self.store.ledger().take_off(bytes);
         if !self.store.ledger().has_room(0) {

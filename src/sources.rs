@@ -1,17 +1,17 @@
 //! What those who watch read from: metrics, the live page, the admin service and the doctor show the same figures.
 
 use crate::cache::Cache;
-use crate::config::InForce;
-use crate::http::Connections;
 use crate::k8s::pod_events::Fates;
 use crate::memory::View;
 use crate::spans::Tracer;
 use crate::traffic::Traffic;
 use crate::wall_clock;
 use arc_swap::ArcSwap;
+use ebb_config::InForce;
 use ebb_engine::cleaner::Cleaner;
 use ebb_engine::clock::Clock;
 use ebb_engine::store::Store;
+use ebb_listener::Connections;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where the figures are. Clones read the same.

@@ -7,8 +7,8 @@
 //! A caller that sends a W3C `traceparent` decides whether its call is sampled; calls without one are sampled by a share.
 //! Nothing here ever waits: a collector that is away costs spans, not calls. Switched off, a call asks one `Option`.
 
-use crate::logging::Seldom;
 use crate::wall_clock;
+use ebb_listener::RateLimit;
 use http::{HeaderMap, Uri};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, trace_service_client::TraceServiceClient,
@@ -209,7 +209,7 @@ fn text(key: &str, value: &str) -> KeyValue {
 /// Sends what comes until nobody can send any more.
 async fn send(channel: Channel, mut spans: mpsc::Receiver<Span>, shared: std::sync::Weak<Shared>, endpoint: String) {
     let mut client = TraceServiceClient::new(channel);
-    let mut complaint = Seldom::new(COMPLAINT);
+    let mut complaint = RateLimit::new(COMPLAINT);
     let mut batch = Vec::new();
     while spans.recv_many(&mut batch, BATCH).await > 0 {
         // A little later there are more, and one batch costs hardly more than one span.

@@ -1,8 +1,8 @@
 //! The settings that are followed while the server runs, as the parts take them.
 
 use crate::cache::Defaults;
-use crate::config::{Compaction, Drift, Reserve, Tuning, Watermarks};
 use crate::memory::Setting;
+use ebb_config::{Compaction, Drift, Reserve, Tuning, Watermarks};
 use ebb_engine::cleaner::Pacing;
 use ebb_engine::decide::Marks;
 

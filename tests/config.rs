@@ -17,8 +17,8 @@ fn generated(path: &str, expected: &str) {
 
 #[test]
 fn the_reference_page_and_the_schema_are_those_of_the_code() {
-    generated("docs/configuration.md", &ebb::config::reference());
-    generated("docs/configuration.schema.json", &format!("{:#}\n", ebb::config::schema()));
+    generated("docs/configuration.md", &ebb_config::reference());
+    generated("docs/configuration.schema.json", &format!("{:#}\n", ebb_config::schema()));
 }
 
 fn check(text: &str) -> (i32, String) {
@@ -219,7 +219,7 @@ fn a_pod_starts_with_the_files_that_can_be_read() {
 
 #[test]
 fn a_file_caught_half_written_changes_nothing() {
-    use ebb::config::{Flags, Live, Reload, Source};
+    use ebb_config::{Flags, Live, Reload, Source};
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ebb.yaml");
     let full = "watermarks: { low: 70 }\nmaxMemory: 128Mi\n";
@@ -368,7 +368,7 @@ fn every_annotation_sets_its_knob_in_the_words_of_the_documents() {
         ("memory-high", "watermarks.high", "91%"),
         ("memory-low", "watermarks.low", "81%"),
     ];
-    assert_eq!(written.map(|(name, key, _)| (name, key)), *ebb::config::annotations::KNOBS);
+    assert_eq!(written.map(|(name, key, _)| (name, key)), *ebb_config::annotations::KNOBS);
     let lines: String = written.map(|(name, _, value)| format!("config.ebb-cache.io/{name}=\"{value}\"\n")).concat();
     let volume = Volume::new(&[("annotations", &lines)]);
     let printed = program().args(["config", "print", "--config", volume.path()]).output().unwrap();

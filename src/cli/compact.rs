@@ -5,12 +5,13 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::connect::{AdminAt, Output, refused};
-use super::units::bytes;
+use super::connect::{AdminAt, refused};
 use super::{Failure, Outcome, output, stats};
-use crate::units::{ByteSize, Percent, Span};
+use ebb_config::units::format::bytes;
+use ebb_config::units::{ByteSize, Percent, Span};
 use ebb_proto as proto;
 use ebb_proto::compact_response::Update;
+use ebb_terminal::Output;
 
 /// Compact now, show progress, and print the receipt.
 #[derive(Args, Debug)]

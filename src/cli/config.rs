@@ -1,8 +1,8 @@
 //! `ebb config`: check a file before it is mounted, and see which value came from where.
 
 use super::{Failure, Outcome, output};
-use crate::config::Row;
 use clap::{Args, Subcommand};
+use ebb_config::Row;
 use std::path::PathBuf;
 
 /// Check a configuration file, or print the values in effect and where each came from.
@@ -39,7 +39,7 @@ enum ConfigCommand {
 pub(crate) fn run(args: ConfigArgs) -> Outcome {
     match args.command {
         ConfigCommand::Check { file } => {
-            crate::config::check(&file).map_err(|problems| Failure::Config(problems.0.join("\n")))?;
+            ebb_config::check(&file).map_err(|problems| Failure::Config(problems.0.join("\n")))?;
             output::line(&format!("{} is good", file.display()))
         }
         ConfigCommand::Print { serve } => {
@@ -53,6 +53,6 @@ pub(crate) fn run(args: ConfigArgs) -> Outcome {
             let line = |Row { key, value, source }: &Row| format!("{key:keys$}  {value:values$}  {source}");
             output::line(&rows.iter().map(line).collect::<Vec<_>>().join("\n"))
         }
-        ConfigCommand::Schema => output::json(&crate::config::schema()),
+        ConfigCommand::Schema => output::json(&ebb_config::schema()),
     }
 }

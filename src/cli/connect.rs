@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use super::Failure;
 use ebb_proto::admin_service_client::AdminServiceClient;
 use ebb_proto::cache_service_client::CacheServiceClient;
 use ebb_proto::client::{self, Address, ConnectError};
+use ebb_terminal::Failure;
 
 /// The listener of applications.
 #[derive(Args, Clone, Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct DataAt {
     pub(crate) addr: Address,
     /// How long to wait for an answer.
     #[arg(long, default_value = "10s")]
-    pub(crate) timeout: crate::units::Span,
+    pub(crate) timeout: ebb_config::units::Span,
 }
 
 /// The listener of operators.
@@ -28,16 +28,6 @@ pub(crate) struct AdminAt {
     /// The server's admin listener: HOST:PORT or unix:/path.
     #[arg(long, env = "EBB_ADMIN_ADDR", default_value = "127.0.0.1:7071")]
     pub(crate) admin_addr: Address,
-}
-
-/// How an answer is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    /// For people.
-    #[default]
-    Text,
-    /// For programs.
-    Json,
 }
 
 impl DataAt {

@@ -8,12 +8,13 @@ use std::io::{Read, Write as _};
 use bytes::Bytes;
 use clap::Args;
 
-use super::connect::{DataAt, Output, refused};
-use super::output;
-use super::{Failure, Outcome};
-use crate::units::{Percent, Span};
+use super::connect::{DataAt, refused};
+use ebb_config::units::{Percent, Span};
 use ebb_proto as proto;
 use ebb_proto::json;
+use ebb_terminal::Output;
+use ebb_terminal::output;
+use ebb_terminal::{Failure, Outcome};
 
 /// What names one key.
 #[derive(Args, Debug)]

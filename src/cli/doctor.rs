@@ -3,10 +3,11 @@
 use clap::Args;
 use serde_json::json;
 
-use super::connect::{AdminAt, Output, refused};
+use super::connect::{AdminAt, refused};
 use super::{Failure, Outcome, explain, output};
 use ebb_proto as proto;
 use ebb_proto::diagnose_response::Finding;
+use ebb_terminal::Output;
 
 /// Say what is wrong, with evidence and a remedy, worst first.
 #[derive(Args, Debug)]

@@ -77,7 +77,7 @@ pub(crate) fn inject(args: InjectArgs) -> Outcome {
         let (name, value) = text
             .split_once('=')
             .ok_or_else(|| Failure::Usage(format!("--set {text:?} must be like memory-limit=64Mi")))?;
-        annotations.insert(format!("{}{name}", crate::config::annotations::PREFIX), value.to_owned());
+        annotations.insert(format!("{}{name}", ebb_config::annotations::PREFIX), value.to_owned());
     }
     let mut documents = manifest::read(&args.filenames)?;
     for document in &mut documents {

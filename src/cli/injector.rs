@@ -2,11 +2,11 @@
 
 use super::signals::Signals;
 use super::{Failure, Outcome, output};
-use crate::config::environment::first_log_format;
-use crate::config::{Environment, LogFormat, LogLevel};
 use crate::k8s::injector::{self, Objects, Settings, Times, Watchdog};
-use crate::units::Span;
 use clap::Args;
+use ebb_config::environment::first_log_format;
+use ebb_config::units::Span;
+use ebb_config::{Environment, LogFormat, LogLevel};
 use std::path::PathBuf;
 
 /// Run the webhook that puts sidecars into pods.

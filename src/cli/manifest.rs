@@ -3,8 +3,8 @@
 //! They are kept as they were read, in their order, so that what nobody touches comes out as it went in (but for
 //! comments, which no parser keeps).
 
-use super::Failure;
 use crate::k8s::inject::Operation;
+use ebb_terminal::Failure;
 use serde::Deserialize as _;
 use serde_json::Value as Json;
 use serde_yaml_ng::Value;

@@ -9,12 +9,13 @@
 use clap::Args;
 use serde_json::json;
 
-use super::Outcome;
-use super::connect::{AdminAt, Output, refused};
-use super::output::{self, Table};
-use super::units::{bytes, count, counted};
+use super::connect::{AdminAt, refused};
+use ebb_config::units::format::{bytes, count, counted};
 use ebb_proto as proto;
 use ebb_proto::json::number;
+use ebb_terminal::Outcome;
+use ebb_terminal::Output;
+use ebb_terminal::{Table, output};
 
 /// Cells in a line.
 const LINE: usize = 64;

@@ -28,7 +28,6 @@ mod injector;
 mod keys;
 mod manifest;
 mod memory_map;
-mod output;
 mod serve;
 mod shell;
 mod signals;
@@ -36,15 +35,15 @@ mod stats;
 #[cfg(test)]
 mod testing;
 mod top;
-mod units;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use crate::config::environment::first_log_format;
-use crate::config::{LogFormat, LogLevel};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use ebb_config::environment::first_log_format;
+use ebb_config::{LogFormat, LogLevel};
+use ebb_terminal::{Failure, Outcome, output};
 
 /// A cache that runs beside an application and gives memory back.
 #[derive(Debug, Parser)]
@@ -122,56 +121,11 @@ pub(crate) enum Command {
     Bench(bench::BenchCommand),
 }
 
-/// Why a command did not succeed.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// A sentence for standard error; the exit code is 1.
-    Failed(String),
-    /// Already said what there is to say; the exit code is 1.
-    Said,
-    /// The log has the sentence already; the exit code.
-    Logged(u8),
-    /// Nobody reads standard output any more; the exit code is 0.
-    ReaderGone,
-    /// The arguments make no sense together; the exit code is 2.
-    Usage(String),
-    /// The configuration is bad; the exit code is 64.
-    Config(String),
-}
-
-impl<E: std::fmt::Display> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
-/// What a command ends in.
-pub(crate) type Outcome = Result<(), Failure>;
-
-impl Failure {
-    /// The exit code, and the sentence that is still to be said.
-    fn code(self) -> (u8, Option<String>) {
-        match self {
-            Self::Failed(sentence) => (1, Some(sentence)),
-            Self::Said => (1, None),
-            Self::Usage(sentence) => (2, Some(sentence)),
-            Self::Config(sentence) => (64, Some(sentence)),
-            Self::Logged(code) => (code, None),
-            Self::ReaderGone => (0, None),
-        }
-    }
-}
-
 /// Reads the command line, does what it says, and tells how it went.
 pub fn main() -> ExitCode {
     signals::ignore_file_size_limit();
     let done = parse().and_then(|cli| cli.map_or(Ok(()), |cli| dispatch(cli.command)));
-    let Err(failure) = done else { return ExitCode::SUCCESS };
-    let (code, sentence) = failure.code();
-    if let Some(sentence) = sentence {
-        output::note(format_args!("ebb: {sentence}"));
-    }
-    ExitCode::from(code)
+    ebb_terminal::exit_code("ebb", done)
 }
 
 /// Reads the command line; `None` when it asked for help or the version, which are printed.
@@ -279,7 +233,7 @@ mod tests {
     fn a_command_line_is_read_as_it_is_meant() {
         let cli = Cli::try_parse_from(["ebb", "set", "k", "v", "--ttl", "30s", "--if-absent"]).unwrap();
         let Command::Set(args) = cli.command else { panic!("set is set") };
-        assert_eq!(args.ttl, Some(crate::units::Span(30_000)));
+        assert_eq!(args.ttl, Some(ebb_config::units::Span(30_000)));
         assert!(args.if_absent);
         assert!(Cli::try_parse_from(["ebb", "set", "k", "v", "--if-absent", "--if-present"]).is_err());
         assert!(Cli::try_parse_from(["ebb", "set", "k", "v", "--ttl", "30 parsecs"]).is_err());
@@ -295,7 +249,7 @@ mod tests {
         command.build();
         let mut read = std::collections::BTreeSet::new();
         of(&command, &mut read);
-        let known = crate::config::environment::OF_COMMANDS.map(str::to_owned).into();
+        let known = ebb_config::environment::OF_COMMANDS.map(str::to_owned).into();
         assert_eq!(read, known);
     }
 

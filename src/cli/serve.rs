@@ -1,14 +1,14 @@
 //! `ebb serve`: the arguments of the sidecar, and the start of it.
 //!
 //! A flag wins over the file, the file over the environment; each flag's variable is read with the other variables (see
-//! [`crate::config`]), so that it takes its place among them.
+//! [`ebb_config`]), so that it takes its place among them.
 
 use super::signals::Signals;
 use super::{Failure, Outcome, output};
-use crate::config::environment::first_log_format;
-use crate::config::{Environment, Flags, Live, LogFormat, LogLevel, Problems, Source};
 use crate::server::{self, Addresses, Server};
 use clap::Args;
+use ebb_config::environment::first_log_format;
+use ebb_config::{Environment, Flags, Live, LogFormat, LogLevel, Problems, Source};
 use std::path::PathBuf;
 
 /// Run the sidecar.

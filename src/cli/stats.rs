@@ -3,13 +3,14 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::connect::{AdminAt, Output, refused};
-use super::output::{self, Table};
-use super::units::{bytes, count, counted, duration};
-use super::{Failure, Outcome};
-use crate::units::Span;
+use super::connect::{AdminAt, refused};
+use ebb_config::units::Span;
+use ebb_config::units::format::{bytes, count, counted, duration};
 use ebb_proto as proto;
 use ebb_proto::json::number;
+use ebb_terminal::Output;
+use ebb_terminal::{Failure, Outcome};
+use ebb_terminal::{Table, output};
 
 /// Show where the memory is and what the cache has done.
 #[derive(Args, Debug)]

@@ -5,15 +5,15 @@
 //! Of what is counted since the start, the last ten minutes decide: what came before is over, and a person asks minutes
 //! after. The total stands beside it.
 
-use crate::config::{Compaction, InForce};
 use crate::history::{History, Point};
-use crate::http;
 use crate::memory::Snapshot;
 use crate::sources::{SocketFiles, Sources};
-use crate::units::one_or_many;
 use crate::wall_clock;
+use ebb_config::units::one_or_many;
+use ebb_config::{Compaction, InForce};
 use ebb_engine::decide::Regime;
 use ebb_engine::store::Stats;
+
 use std::fmt;
 
 /// What the doctor looks at.
@@ -37,7 +37,7 @@ pub(crate) struct Facts<'a> {
     /// What became of the files of Unix sockets.
     pub(crate) sockets: SocketFiles,
     /// Connections of the HTTP listener.
-    pub(crate) http: http::Counts,
+    pub(crate) http: ebb_listener::Counts,
     /// Idle connections of the data and admin ports that were closed for new ones.
     pub(crate) at_cap: u64,
     /// By how much the wall clock and the monotonic one disagree about the time since the start, in milliseconds.

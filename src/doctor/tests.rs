@@ -34,7 +34,7 @@ fn facts<'a>((memory, stats, config): &'a (Snapshot, Stats, InForce)) -> Facts<'
         segment_bytes: 256 << 10,
         open_connections: 3,
         sockets: SocketFiles::default(),
-        http: http::Counts::default(),
+        http: ebb_listener::Counts::default(),
         at_cap: 0,
         clock_jump_ms: 0,
     }
@@ -93,7 +93,7 @@ fn each_trouble_is_named() {
     let recent = Recent { seconds: 60, reads: 100_000, misses: 20_000, missed_evicted: 0, evictions: 600_000 };
     assert_eq!(codes(&Facts { recent, ..facts(&healthy) }), ["eviction_storm"]);
     assert_eq!(codes(&Facts { too_large: 1, ..facts(&healthy) }), ["values_too_large"]);
-    let http = http::Counts { closed: [1, 1], ..http::Counts::default() };
+    let http = ebb_listener::Counts { closed: [1, 1], ..ebb_listener::Counts::default() };
     assert_eq!(codes(&Facts { http, ..facts(&healthy) }), ["http_connections_closed"]);
     assert_eq!(codes(&Facts { at_cap: 3, ..facts(&healthy) }), ["connection_cap_reached"]);
     assert_eq!(codes(&Facts { clock_jump_ms: 70_000, ..facts(&healthy) }), ["clock_jumped"]);

@@ -3,9 +3,9 @@
 use super::drain::Stage;
 use super::status;
 use crate::cache::Refusal;
-use crate::logging::Seldom;
 use crate::spans::{Sampled, Tracer};
 use crate::traffic::{Edge, Lane, Method, Outcome, Rejection};
+use ebb_listener::RateLimit;
 use http::{HeaderMap, Request};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,11 +30,11 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// Rate limits of the log lines about rejected clients, one for each kind.
 #[derive(Debug)]
-pub(super) struct Complaints([Mutex<Seldom>; Rejection::ALL.len()]);
+pub(super) struct Complaints([Mutex<RateLimit>; Rejection::ALL.len()]);
 
 impl Default for Complaints {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| Mutex::new(Seldom::new(COMPLAIN_EVERY))))
+        Self(std::array::from_fn(|_| Mutex::new(RateLimit::new(COMPLAIN_EVERY))))
     }
 }
 

@@ -8,9 +8,9 @@ use super::drain::{Stage, reached};
 use super::listener::Listener;
 use super::quota::InFlight;
 use super::services::Services;
-use crate::logging::Seldom;
 use crate::spans::Tracer;
 use crate::traffic::{Lane, Rejection, Traffic};
+use ebb_listener::RateLimit;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -118,9 +118,9 @@ impl Plane {
     }
 
     async fn accept(self, socket: Socket, lane: Arc<Lane>, opened: tokio::sync::mpsc::UnboundedSender<Connection>) {
-        let mut complaint = Seldom::new(Duration::from_secs(1));
+        let mut complaint = RateLimit::new(Duration::from_secs(1));
         let complaints = Arc::new(Complaints::default());
-        let mut at_the_cap = Seldom::new(Duration::from_secs(60));
+        let mut at_the_cap = RateLimit::new(Duration::from_secs(60));
         loop {
             match socket.accept().await {
                 Ok(stream) => {

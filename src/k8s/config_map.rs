@@ -1,8 +1,8 @@
 //! A ConfigMap that is followed through the API server, for a cache that is not a sidecar: a change arrives within a moment,
 //! not with the next round of the kubelet. It needs an account that may get, list and watch that one ConfigMap.
 
-use crate::config::Source;
 use arc_swap::ArcSwapOption;
+use ebb_config::Source;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::{WatchStreamExt as _, watcher};

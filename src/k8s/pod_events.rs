@@ -7,8 +7,8 @@
 //! with their numbers; `kubectl describe pod` shows these.
 
 use super::events::{Fate, Teller};
-use crate::config::{InForce, Pod};
 use crate::memory::Snapshot;
+use ebb_config::{InForce, Pod};
 use ebb_engine::decide::Regime;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;

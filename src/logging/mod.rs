@@ -12,15 +12,14 @@
 mod quota;
 mod writer;
 
-pub(crate) use writer::{dropped_lines, flush, write_all};
+pub(crate) use writer::{dropped_lines, flush};
 
-use crate::config::{LogFormat, LogLevel};
+use ebb_config::{LogFormat, LogLevel};
+use ebb_terminal::has_colours;
 use quota::Quota;
 use std::fmt as text;
-use std::io::IsTerminal;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::{FilterExt as _, LevelFilter};
 use tracing_subscriber::fmt::format::Writer;
@@ -68,16 +67,6 @@ pub(crate) fn set_level(level: LogLevel) {
     }
 }
 
-/// Whether a person at a terminal reads this, and the terminal moves its cursor.
-pub(crate) fn is_screen(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
-}
-
-/// Whether colours are wanted: at a screen, unless `NO_COLOR` is set (no-color.org).
-pub(crate) fn has_colours(stream: &impl IsTerminal) -> bool {
-    is_screen(stream) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
 fn filter(level: LogLevel) -> LevelFilter {
     match level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -112,43 +101,9 @@ where
     }
 }
 
-/// Rate limit for a line that could repeat without end: the first one, then at most one in an interval, with a count.
-#[derive(Debug)]
-pub(crate) struct Seldom {
-    every: Duration,
-    last: Option<Instant>,
-    left_out: u64,
-}
-
-impl Seldom {
-    /// At most once in `every`.
-    pub(crate) fn new(every: Duration) -> Self {
-        Self { every, last: None, left_out: 0 }
-    }
-
-    /// `Some` when the line is due, with the number of lines left out since the last one.
-    pub(crate) fn due(&mut self) -> Option<u64> {
-        let now = Instant::now();
-        if self.last.is_some_and(|last| now.duration_since(last) < self.every) {
-            self.left_out += 1;
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.left_out))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_repeats_is_said_once_and_counted() {
-        let mut seldom = Seldom::new(Duration::from_secs(3600));
-        assert_eq!((seldom.due(), seldom.due(), seldom.due()), (Some(0), None, None));
-        let mut always = Seldom { every: Duration::ZERO, ..seldom };
-        assert_eq!((always.due(), always.due()), (Some(2), Some(0)));
-    }
 
     #[test]
     fn own_lines_are_told_from_those_of_dependencies() {

@@ -1,6 +1,7 @@
 //! The queue of log lines, and the thread that writes them.
 
 use super::quota::Quota;
+use ebb_terminal::write_all;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -26,30 +27,6 @@ pub(crate) fn dropped_lines() -> u64 {
 /// Waits until every line is written, for a moment at most.
 pub(crate) fn flush() {
     QUEUE.flush(FLUSH);
-}
-
-/// Writes all of `bytes`, whether or not the descriptor blocks.
-///
-/// # Errors
-/// What the system says, and how many bytes were written before.
-pub(crate) fn write_all(into: &impl AsFd, bytes: &[u8]) -> Result<(), (io::Error, usize)> {
-    use rustix::event::{PollFd, PollFlags, poll};
-    use rustix::io::Errno;
-    let mut written = 0;
-    while written < bytes.len() {
-        match rustix::io::write(into, &bytes[written..]) {
-            Ok(0) => return Err((io::ErrorKind::WriteZero.into(), written)),
-            Ok(n) => written += n,
-            Err(Errno::INTR) => {}
-            // Whoever shares the descriptor has made it non-blocking.
-            Err(Errno::AGAIN) => match poll(&mut [PollFd::new(into, PollFlags::OUT)], None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err((error.into(), written)),
-            },
-            Err(error) => return Err((error.into(), written)),
-        }
-    }
-    Ok(())
 }
 
 /// Takes a line; the subscriber hands over each line in one piece.

@@ -3,12 +3,12 @@
 use super::reading::Reading;
 use super::{Series, Value};
 use crate::cache::Counts;
-use crate::http::Closed;
 use crate::k8s::events::Fate;
 use crate::traffic::{CODES, Method, Outcome, REASONS, Rejection};
 use ebb_engine::cleaner::{Reason, Total};
 use ebb_engine::decide::Regime;
 use ebb_engine::store::Miss;
+use ebb_listener::Closed;
 use tonic::Code;
 
 /// What a value means from one scrape to the next.

@@ -1,15 +1,15 @@
 //! Everything a scrape shows, read at one moment.
 
 use crate::cache;
-use crate::config::InForce;
-use crate::http;
 use crate::k8s::events::Fate;
 use crate::memory::Snapshot;
 use crate::sources::{SocketFiles, Sources};
 use crate::spans::Counts;
 use crate::traffic::Totals;
+use ebb_config::InForce;
 use ebb_engine::cleaner::{Reason, Total};
 use ebb_engine::store::Stats;
+
 use std::sync::Arc;
 
 /// Everything a scrape shows.
@@ -21,7 +21,7 @@ pub(super) struct Reading {
     pub(super) namespaces: Vec<(Option<String>, cache::Counts)>,
     pub(super) runs: [Total; Reason::ALL.len()],
     pub(super) traffic: Totals,
-    pub(super) http: http::Counts,
+    pub(super) http: ebb_listener::Counts,
     pub(super) spans: Counts,
     pub(super) pod_events: [u64; Fate::ALL.len()],
     pub(super) config: Arc<InForce>,

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::process::pause;
 use super::workload::{key, mix};
-use crate::units::ByteSize;
+use ebb_config::units::ByteSize;
 use ebb_engine::cleaner::{Cleaner, Outside, Pacing};
 use ebb_engine::clock::Clock;
 use ebb_engine::decide::Marks;

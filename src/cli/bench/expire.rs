@@ -21,13 +21,13 @@ use serde_json::{Value, json};
 
 use super::engine::{self, Governed, ValueBytes, Writer, is_held, size_within};
 use super::process::pause;
-use crate::cli::Outcome;
-use crate::cli::connect::Output;
-use crate::cli::output::{self, Table};
-use crate::cli::units::{bytes, count};
-use crate::units::{ByteSize, Span};
+use ebb_config::units::format::{bytes, count};
+use ebb_config::units::{ByteSize, Span};
 use ebb_engine::clock::Clock;
 use ebb_engine::store::Store;
+use ebb_terminal::Outcome;
+use ebb_terminal::Output;
+use ebb_terminal::{Table, output};
 
 /// Let items expire, and measure how long their memory stays.
 #[derive(Args, Debug)]

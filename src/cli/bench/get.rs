@@ -15,12 +15,12 @@ use serde_json::{Value, json};
 use super::engine::{self, ValueBytes, Writer, named};
 use super::latency::median;
 use super::workload::{key, mix};
-use crate::cli::Outcome;
-use crate::cli::connect::Output;
-use crate::cli::output::{self, Table};
-use crate::cli::units::count;
+use ebb_config::units::format::count;
 use ebb_engine::clock::{self, Clock};
 use ebb_engine::store::{Lookup, Store, Use};
+use ebb_terminal::Outcome;
+use ebb_terminal::Output;
+use ebb_terminal::{Table, output};
 
 /// Measure what a Get costs in process, by one thread and by several.
 #[derive(Args, Debug)]

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
 
-use crate::cli::{Outcome, output};
+use ebb_terminal::{Outcome, output};
 
 /// The largest word and the most words of a request, well above what is sent.
 const WORD_BYTES: usize = 4 << 20;

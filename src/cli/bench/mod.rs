@@ -35,7 +35,7 @@ mod workload;
 
 use clap::Subcommand;
 
-use super::Outcome;
+use ebb_terminal::Outcome;
 
 /// What to measure.
 #[derive(Debug, Subcommand)]

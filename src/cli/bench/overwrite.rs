@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 use super::engine::{self, Governed, Pace, ValueBytes, Writer, size_within};
 use super::process::{cpu_of_thread, pause, rss_bytes};
 use super::watch::Watch;
-use crate::cli::connect::Output;
-use crate::cli::output::{self, Table};
-use crate::cli::units::{bytes, count};
-use crate::cli::{Failure, Outcome};
-use crate::units::ByteSize;
+use ebb_config::units::ByteSize;
+use ebb_config::units::format::{bytes, count};
 use ebb_engine::clock::Clock;
 use ebb_engine::store::Stats;
+use ebb_terminal::Output;
+use ebb_terminal::{Failure, Outcome};
+use ebb_terminal::{Table, output};
 
 /// Overwrite items that fit, and count those that are evicted.
 #[derive(Args, Debug)]

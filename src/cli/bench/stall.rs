@@ -24,14 +24,14 @@ use serde_json::{Value, json};
 use super::engine::{self, Governed, Pace, ValueBytes, Writer, named, size_within};
 use super::latency::{Latency, median};
 use super::process::pause;
-use crate::cli::connect::Output;
-use crate::cli::output::{self, Table};
-use crate::cli::units::{bytes, count};
-use crate::cli::{Failure, Outcome};
-use crate::units::ByteSize;
+use ebb_config::units::ByteSize;
+use ebb_config::units::format::{bytes, count};
 use ebb_engine::cleaner::{Order, Reason};
 use ebb_engine::clock::Clock;
 use ebb_engine::store::{Attributes, Condition, Lookup, Stats, Store, Use};
+use ebb_terminal::Output;
+use ebb_terminal::{Failure, Outcome};
+use ebb_terminal::{Table, output};
 
 /// Measure what readers off their core and a cleaner at work cost writers.
 #[derive(Args, Debug)]

@@ -5,12 +5,13 @@
 //! the kernel (see `tests/storm.sh`).
 
 use crate::cli::connect;
-use crate::cli::{Failure, Outcome, output, wait};
+use crate::cli::wait;
 use clap::Args;
 use ebb_proto::cache_service_client::CacheServiceClient;
 use ebb_proto::client::Address;
 use ebb_proto::pipe_request::Operation;
 use ebb_proto::{GetRequest, PipeRequest, PipeResponse, ScanRequest, SetRequest};
+use ebb_terminal::{Failure, Outcome, output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

@@ -1,10 +1,10 @@
 //! Following one sidecar: what it says, and what is known of it when it says nothing.
 
-use crate::cli::Failure;
 use crate::cli::connect::channel;
 use ebb_proto::client::Address;
 use ebb_proto::diagnose_response::Finding;
 use ebb_proto::{self as proto, admin_service_client::AdminServiceClient};
+use ebb_terminal::Failure;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;

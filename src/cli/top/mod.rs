@@ -8,11 +8,11 @@
 mod draw;
 mod follow;
 
-use super::{Failure, Outcome};
-use crate::units::Span;
 use clap::Args;
 use crossterm::event::{Event, EventStream, KeyCode, KeyEventKind, KeyModifiers};
+use ebb_config::units::Span;
 use ebb_proto::client::Address;
+use ebb_terminal::{Failure, Outcome};
 use follow::Sidecar;
 use futures::StreamExt as _;
 use ratatui::layout::Rect;

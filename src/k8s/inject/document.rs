@@ -2,7 +2,7 @@
 
 use super::skip::SkipReason;
 use super::wish::ANNOTATIONS;
-use crate::config::annotations::{KNOBS, PREFIX};
+use ebb_config::annotations::{KNOBS, PREFIX};
 use std::fmt::Write as _;
 
 const OPENING: &str = "\

@@ -10,7 +10,7 @@
 
 use super::skip::all_containers;
 use super::wish::Wishes;
-use crate::units::Quantity;
+use ebb_config::units::Quantity;
 use serde_json::{Value, json};
 
 /// What a CPU request is where neither annotation nor template says.

@@ -3,7 +3,7 @@
 use super::Context;
 use super::resources::text;
 use super::wish::Wishes;
-use crate::units::Quantity;
+use ebb_config::units::Quantity;
 use serde_json::Value;
 
 /// What the namespaces of the system itself are called.

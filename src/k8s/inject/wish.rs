@@ -6,8 +6,8 @@
 use super::Context;
 use super::skip::{LEAST, SOCKET_VOLUME, list};
 use super::template::Template;
-use crate::config::annotations::{KNOBS, PREFIX, check};
-use crate::units::{Quantity, Span};
+use ebb_config::annotations::{KNOBS, PREFIX, check};
+use ebb_config::units::{Quantity, Span};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -5,7 +5,7 @@
 //! without an allocation. An excerpt has the same shape as the whole: where a field is kept, its kind is kept, and lists
 //! of containers keep their order and length, so `inject` gives the same operations for both.
 
-use crate::config::annotations::PREFIX;
+use ebb_config::annotations::PREFIX;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::cell::Cell;

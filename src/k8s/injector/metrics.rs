@@ -1,8 +1,8 @@
 //! What Prometheus sees of the injector.
 
 use super::review::Admission;
-use crate::http::{Closed, Connections};
 use crate::k8s::events::Fate;
+use ebb_listener::{Closed, Connections};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};

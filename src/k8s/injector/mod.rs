@@ -24,10 +24,10 @@ mod watchdog;
 pub(crate) use certificates::{Objects, Times};
 pub(crate) use watchdog::Watchdog;
 
-use crate::http::Connections;
 use crate::k8s::inject::{Namespace, Template};
 use arc_swap::ArcSwap;
 use certificates::{Keeper, Served};
+use ebb_listener::Connections;
 use events::Events;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, Config};
@@ -157,10 +157,10 @@ pub(crate) async fn run(
     let (drain, draining) = watch::channel(false);
     let (unready, is_unready) = watch::channel(true);
     let page = metrics.clone();
-    let watchers = crate::http::serve(
+    let watchers = ebb_listener::http::serve(
         http.into_std().map_err(|error| error.to_string())?,
-        crate::http::metrics(move || page.text()),
-        crate::http::connections(|| HTTP_BYTES, crate::http::Unaccounted),
+        ebb_listener::http::metrics(move || page.text()),
+        ebb_listener::http::connections(|| HTTP_BYTES, ebb_listener::Unaccounted),
         is_unready,
         draining.clone(),
     );

@@ -11,9 +11,9 @@
 
 use super::certificates::Served;
 use super::{Injector, review};
-use crate::http::{Bounds, Charge, Connection, Connections, Progress, Unaccounted, Watched};
-use crate::logging::Seldom;
 use bytes::Bytes;
+use ebb_listener::RateLimit;
+use ebb_listener::{Bounds, Charge, Connection, Connections, Progress, Unaccounted, Watched};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -91,7 +91,7 @@ pub(super) async fn serve(
     let mut tls = tls.with_cert_resolver(served);
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let mut complaint = Seldom::new(Duration::from_secs(1));
+    let mut complaint = RateLimit::new(Duration::from_secs(1));
     // Ends when the last connection has dropped its half.
     let (alive, mut all_ended) = mpsc::channel::<()>(1);
     loop {

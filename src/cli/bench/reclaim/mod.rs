@@ -16,10 +16,11 @@ use clap::{Args, ValueEnum};
 
 use super::process::{self, Against, Server, Start};
 use super::workload::{Entries, Pattern, Sizes};
-use crate::cli::connect::Output;
-use crate::cli::{Failure, Outcome, output, wait};
-use crate::units::Span;
+use crate::cli::wait;
+use ebb_config::units::Span;
 use ebb_proto::client::Address;
+use ebb_terminal::Output;
+use ebb_terminal::{Failure, Outcome, output};
 
 /// Fill, delete, and watch memory come back.
 #[derive(Args, Debug)]

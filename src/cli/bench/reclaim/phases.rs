@@ -9,9 +9,9 @@ use super::super::workload::{Entries, Pattern, Sizes, mix};
 use super::loads::{Check, Delete, Probe, Store};
 use super::receipts::Receipts;
 use super::report::{Measured, Moment};
-use crate::cli::output;
-use crate::cli::units::counted;
-use crate::units::Span;
+use ebb_config::units::Span;
+use ebb_config::units::format::counted;
+use ebb_terminal::output;
 
 /// Requests in flight while filling and deleting.
 const DEEP: usize = 64;

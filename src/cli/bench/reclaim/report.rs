@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::latency::Percentiles;
 use super::super::workload::Pattern;
-use crate::cli::output::Table;
+use ebb_terminal::Table;
 
 /// Memory at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use super::super::process::Server;
 use super::super::wire::{Kind, Reply, Request};
 use super::super::workload::key;
 use super::cell;
-use crate::cli::output;
+use ebb_terminal::output;
 
 const CONNECTIONS: usize = 100;
 const IN_FLIGHT: usize = 100;

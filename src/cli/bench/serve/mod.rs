@@ -21,10 +21,11 @@ use clap::Args;
 use self::cell::{Cell, Via};
 use super::process::{self, Against, Server, Start};
 use super::wire::{Kind, Shape, System};
-use crate::cli::connect::Output;
-use crate::cli::{Failure, Outcome, output, wait};
-use crate::units::Span;
+use crate::cli::wait;
+use ebb_config::units::Span;
 use ebb_proto::client::Address;
+use ebb_terminal::Output;
+use ebb_terminal::{Failure, Outcome, output};
 
 /// Load a server and print what calls cost.
 #[derive(Args, Debug)]

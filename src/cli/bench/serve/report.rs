@@ -6,9 +6,9 @@ use super::super::process::Server;
 use super::super::wire::Kind;
 use super::burst::Burst;
 use super::cell::{Cell, Figures};
-use crate::cli::output::Table;
-use crate::cli::units::count;
-use crate::units::one_or_many;
+use ebb_config::units::format::count;
+use ebb_config::units::one_or_many;
+use ebb_terminal::Table;
 
 /// The rounds of each cell on each server.
 #[derive(Debug)]

@@ -17,10 +17,10 @@ use serde_json::json;
 use self::engine::Capacity;
 use self::format::Trace;
 use self::policies::{Policy, misses};
-use crate::cli::connect::Output;
-use crate::cli::output::{self, Table};
-use crate::cli::{Failure, Outcome};
 use ebb_proto::client::Address;
+use ebb_terminal::Output;
+use ebb_terminal::{Failure, Outcome};
+use ebb_terminal::{Table, output};
 
 const SHARES: [u64; 4] = [1, 5, 10, 25];
 

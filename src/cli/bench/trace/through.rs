@@ -12,10 +12,11 @@ use super::super::connection::{Connection, Load};
 use super::super::wire::{Kind, Reply, Request, Shape, System};
 use super::super::workload::key;
 use super::format::{self, Trace};
-use crate::cli::connect::Output;
-use crate::cli::output::{self, Table};
-use crate::cli::{Failure, Outcome, wait};
+use crate::cli::wait;
 use ebb_proto::client::Address;
+use ebb_terminal::Output;
+use ebb_terminal::{Failure, Outcome};
+use ebb_terminal::{Table, output};
 
 const PORTION: usize = 64;
 

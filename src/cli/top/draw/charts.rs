@@ -5,7 +5,7 @@
 
 use super::overview::micros;
 use crate::cli::top::follow::{Reading, Sidecar};
-use crate::cli::units::{bytes, duration};
+use ebb_config::units::format::{bytes, duration};
 use ebb_proto as proto;
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};

@@ -3,7 +3,7 @@
 //! There are more lines than most screens have rows: those above are scrolled away, and their number tells which are shown.
 
 use crate::cli::top::follow::{Look, Sidecar};
-use crate::cli::units::duration;
+use ebb_config::units::format::duration;
 use ebb_proto::get_config_response::Knob;
 use ratatui::Frame;
 use ratatui::layout::Rect;

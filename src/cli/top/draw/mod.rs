@@ -10,8 +10,8 @@ mod tests;
 
 use super::follow::Sidecar;
 use super::{App, Part};
-use crate::cli::units::{bytes, count, duration};
 use charts::{LIVE, RESIDENT};
+use ebb_config::units::format::{bytes, count, duration};
 use ebb_proto as proto;
 use places::{LEAST, Places};
 use ratatui::Frame;

@@ -3,7 +3,7 @@
 use super::parts::color_of;
 use crate::cli::top::App;
 use crate::cli::top::follow::Sidecar;
-use crate::cli::units::bytes;
+use ebb_config::units::format::bytes;
 use ratatui::layout::{Constraint, Rect};
 use ratatui::style::{Modifier, Style, Stylize as _};
 use ratatui::text::Span;

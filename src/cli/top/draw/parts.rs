@@ -4,7 +4,7 @@ use super::charts::{self, COMPACTED, EVICTED, LIVE, rss_bytes};
 use super::configuration;
 use crate::cli::top::follow::{Look, Sidecar};
 use crate::cli::top::{App, Part};
-use crate::cli::units::{bytes, count, counted, duration};
+use ebb_config::units::format::{bytes, count, counted, duration};
 use ebb_proto::{self as proto, diagnose_response::Finding};
 use ratatui::Frame;
 use ratatui::layout::Rect;

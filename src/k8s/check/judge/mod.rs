@@ -151,7 +151,7 @@ fn config(facts: &Facts, all: &mut Vec<Finding>) {
             bad(all, CATEGORY, Severity::Warning, found, "Sidecars look for that key alone.");
             continue;
         };
-        match crate::config::check_text(text) {
+        match ebb_config::check_text(text) {
             Ok(()) => good += 1,
             Err(problems) => {
                 let found = format!("the ConfigMap {name}: {problems}");

@@ -9,8 +9,8 @@
 //! tells what the API server thinks.
 
 use super::{Certificate, Facts, Finding, Severity, bad, items, ok, plain};
-use crate::units::one_or_many;
 use base64::Engine as _;
+use ebb_config::units::one_or_many;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::pem::PemObject as _;

@@ -9,15 +9,11 @@
 //! read ends with its connection.
 
 mod accept;
-mod connections;
 mod openmetrics;
-mod progress;
 
-pub(crate) use connections::{Account, Bounds, Charge, Closed, Connection, Connections, Counts, Unaccounted};
-pub(crate) use openmetrics::metrics;
-pub(crate) use progress::{Progress, Watched};
+pub use openmetrics::metrics;
 
-use crate::logging::Seldom;
+use crate::{Account, Bounds, Charge, Connection, Connections, Progress, RateLimit, Watched};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode, header};
@@ -62,7 +58,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// The bounds of an HTTP listener; `max_bytes` bounds the memory of all its connections.
-pub(crate) fn connections(
+pub fn connections(
     max_bytes: impl Fn() -> u64 + Send + Sync + 'static,
     account: impl Account + 'static,
 ) -> Arc<Connections> {
@@ -79,7 +75,7 @@ pub(crate) fn connections(
 ///
 /// # Errors
 /// When the listener cannot be registered.
-pub(crate) async fn serve(
+pub async fn serve(
     listener: std::net::TcpListener,
     routes: Router,
     connections: Arc<Connections>,
@@ -106,7 +102,7 @@ pub(crate) async fn serve(
 }
 
 async fn accept(listener: TcpListener, router: Router, connections: Arc<Connections>) {
-    let mut complaint = Seldom::new(Duration::from_secs(1));
+    let mut complaint = RateLimit::new(Duration::from_secs(1));
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {

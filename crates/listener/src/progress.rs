@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What the writing side of a connection does.
 #[derive(Debug, Default)]
-pub(crate) struct Progress(Mutex<State>);
+pub struct Progress(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -26,12 +26,12 @@ impl Progress {
     }
 
     /// For how long the client has taken no bytes although there were some.
-    pub(crate) fn blocked_for(&self) -> Duration {
+    pub fn blocked_for(&self) -> Duration {
         self.state().blocked_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// When a response was last handed to the kernel as a whole.
-    pub(crate) fn answered_at(&self) -> Option<Instant> {
+    pub fn answered_at(&self) -> Option<Instant> {
         self.state().answered_at
     }
 
@@ -53,13 +53,13 @@ impl Progress {
 
 /// A stream that reports to a [`Progress`].
 #[derive(Debug)]
-pub(crate) struct Watched<S> {
+pub struct Watched<S> {
     stream: S,
     progress: Arc<Progress>,
 }
 
 impl<S> Watched<S> {
-    pub(crate) fn new(stream: S, progress: Arc<Progress>) -> Self {
+    pub fn new(stream: S, progress: Arc<Progress>) -> Self {
         Self { stream, progress }
     }
 }

@@ -5,7 +5,7 @@
 //! take the places of all others. For a moment after it was opened a connection is not closed for the number of others,
 //! or a burst would close probes that have not sent their request yet.
 
-use crate::logging::Seldom;
+use crate::RateLimit;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// Where the memory of connections is charged.
-pub(crate) trait Account: Send + Sync {
+pub trait Account: Send + Sync {
     /// `bytes` more are in use.
     fn add(&self, bytes: u64);
     /// `bytes` are in use no longer.
@@ -22,7 +22,7 @@ pub(crate) trait Account: Send + Sync {
 }
 
 /// No account beside the bound itself.
-pub(crate) struct Unaccounted;
+pub struct Unaccounted;
 
 impl Account for Unaccounted {
     fn add(&self, _bytes: u64) {}
@@ -30,22 +30,22 @@ impl Account for Unaccounted {
 }
 
 /// Bounds of a listener.
-pub(crate) struct Bounds {
+pub struct Bounds {
     /// The listener's name in log lines.
-    pub(crate) listener: &'static str,
+    pub listener: &'static str,
     /// Connections open at a time; new ones may exceed it [`BURST`] times for [`GRACE`].
-    pub(crate) connections: usize,
+    pub connections: usize,
     /// Memory of a connection that has sent nothing yet, in bytes.
-    pub(crate) silent_bytes: u64,
+    pub silent_bytes: u64,
     /// Memory of all connections with their requests and responses, in bytes.
-    pub(crate) max_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
+    pub max_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Where the memory is charged.
-    pub(crate) account: Box<dyn Account>,
+    pub account: Box<dyn Account>,
 }
 
 /// Why the server closed a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Closed {
+pub enum Closed {
     /// To make room for another connection or response.
     Displaced,
     /// The client did not read, or did not send what it had begun.
@@ -54,10 +54,10 @@ pub(crate) enum Closed {
 
 impl Closed {
     /// Every reason.
-    pub(crate) const ALL: [Self; 2] = [Self::Displaced, Self::Stalled];
+    pub const ALL: [Self; 2] = [Self::Displaced, Self::Stalled];
 
     /// The stable name: a metric's label.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Displaced => "displaced",
             Self::Stalled => "stalled",
@@ -67,28 +67,28 @@ impl Closed {
 
 /// Counts of a listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
+pub struct Counts {
     /// Connections that are open.
-    pub(crate) open: u64,
+    pub open: u64,
     /// Memory charged to connections, in bytes.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Connections the server closed since the start, by [`Closed`].
-    pub(crate) closed: [u64; Closed::ALL.len()],
+    pub closed: [u64; Closed::ALL.len()],
 }
 
 impl Counts {
     /// Connections the server closed since the start.
-    pub(crate) fn closed(&self) -> u64 {
+    pub fn closed(&self) -> u64 {
         self.closed.iter().sum()
     }
 }
 
 /// The connections of a listener.
-pub(crate) struct Connections {
+pub struct Connections {
     bounds: Bounds,
     table: Mutex<Table>,
     closed: [AtomicU64; Closed::ALL.len()],
-    warning: Mutex<Seldom>,
+    warning: Mutex<RateLimit>,
 }
 
 impl std::fmt::Debug for Connections {
@@ -143,8 +143,8 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 
 impl Connections {
     /// No connections yet.
-    pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
-        let (table, warning) = (Mutex::default(), Mutex::new(Seldom::new(WARN_EVERY)));
+    pub fn new(bounds: Bounds) -> Arc<Self> {
+        let (table, warning) = (Mutex::default(), Mutex::new(RateLimit::new(WARN_EVERY)));
         Arc::new(Self { bounds, table, closed: Default::default(), warning })
     }
 
@@ -153,7 +153,7 @@ impl Connections {
     }
 
     /// Takes in a new connection, whatever others do.
-    pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr) -> Arc<Connection> {
+    pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Arc<Connection> {
         let (now, close) = (Instant::now(), Arc::new(Notify::new()));
         let mut table = self.table();
         let id = table.next;
@@ -212,7 +212,7 @@ impl Connections {
     }
 
     /// What is open and what was closed.
-    pub(crate) fn counts(&self) -> Counts {
+    pub fn counts(&self) -> Counts {
         let table = self.table();
         Counts {
             open: table.open.len() as u64,
@@ -223,7 +223,7 @@ impl Connections {
 }
 
 /// A connection that is open; dropped when it ends.
-pub(crate) struct Connection {
+pub struct Connection {
     id: u64,
     connections: Arc<Connections>,
     close: Arc<Notify>,
@@ -232,19 +232,19 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Returns when the connection is to be closed to make room.
-    pub(crate) async fn displaced(&self) {
+    pub async fn displaced(&self) {
         self.close.notified().await;
     }
 
     /// The client has not been served anything since `since`.
-    pub(crate) fn stalled_since(&self, since: Instant) {
+    pub fn stalled_since(&self, since: Instant) {
         if let Some(entry) = self.connections.table().open.get_mut(&self.id) {
             entry.stalled_since = since;
         }
     }
 
     /// Counts the connection as closed because its client stalled.
-    pub(crate) fn count_stalled(&self) {
+    pub fn count_stalled(&self) {
         let peer = self.connections.table().open.get(&self.id).map(|entry| entry.peer);
         if let Some(peer) = peer {
             self.connections.count(Closed::Stalled, peer);
@@ -252,7 +252,7 @@ impl Connection {
     }
 
     /// Charges `bytes` of a request or response.
-    pub(crate) fn charge(&self, bytes: u64) -> Charge {
+    pub fn charge(&self, bytes: u64) -> Charge {
         self.connections.charge(self.id, bytes)
     }
 }
@@ -265,7 +265,7 @@ impl Drop for Connection {
 }
 
 /// Bytes that are charged until this is dropped.
-pub(crate) struct Charge {
+pub struct Charge {
     connections: Arc<Connections>,
     id: u64,
     bytes: u64,

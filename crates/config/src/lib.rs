@@ -12,6 +12,7 @@ pub mod environment;
 mod layers;
 mod live;
 mod source;
+pub mod units;
 
 pub use document::{reference, schema};
 pub use environment::Environment;

@@ -36,7 +36,7 @@ fn wants_open_metrics(headers: &HeaderMap) -> bool {
 }
 
 /// The route `/metrics`; `open_metrics` renders the page.
-pub(crate) fn metrics(open_metrics: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
+pub fn metrics(open_metrics: impl Fn() -> String + Clone + Send + Sync + 'static) -> Router {
     let answer = move |headers: HeaderMap| async move {
         let (kind, page) = match wants_open_metrics(&headers) {
             true => (OPEN_METRICS, open_metrics()),

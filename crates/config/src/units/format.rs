@@ -1,9 +1,9 @@
 //! Sizes, counts and lengths of time as people read them. What they type is parsed in [`crate::units`].
 
-use crate::units::one_or_many;
+use super::one_or_many;
 
 /// `1.4 MiB`.
-pub(crate) fn bytes(n: u64) -> String {
+pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = n as f64;
     let mut unit = 0;
@@ -15,7 +15,7 @@ pub(crate) fn bytes(n: u64) -> String {
 }
 
 /// `1,234,567`.
-pub(crate) fn count(n: u64) -> String {
+pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
@@ -28,12 +28,12 @@ pub(crate) fn count(n: u64) -> String {
 }
 
 /// `1 segment`, `1,234 segments`.
-pub(crate) fn counted(n: u64, one: &str, many: &str) -> String {
+pub fn counted(n: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(n), one_or_many(n, one, many))
 }
 
 /// `1m 30s`: the two largest parts.
-pub(crate) fn duration(ms: u64) -> String {
+pub fn duration(ms: u64) -> String {
     let (days, hours, minutes) = (ms / 86_400_000, ms / 3_600_000 % 24, ms / 60_000 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) if ms < 1000 => format!("{ms} ms"),

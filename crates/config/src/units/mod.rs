@@ -2,6 +2,8 @@
 //! what Kubernetes and Go take, computes exactly, prints the shortest exact form, and refuses with a sentence. And the
 //! words for one thing and for several.
 
+pub mod format;
+
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::borrow::Cow;
@@ -231,7 +233,7 @@ impl FromStr for Span {
 }
 
 /// The words for so many: those for one thing, or those for several and for none.
-pub(crate) fn one_or_many<'a>(n: u64, one: &'a str, many: &'a str) -> &'a str {
+pub fn one_or_many<'a>(n: u64, one: &'a str, many: &'a str) -> &'a str {
     if n == 1 { one } else { many }
 }
 

@@ -1,0 +1,15 @@
+//! What Ebb's listeners share: connections within bounds, and HTTP with probes and metrics.
+//!
+//! ```text
+//!  HTTP of the sidecar and of the injector ──► http ──┐
+//!  webhook of the injector (TLS, HTTP/2) ─────────────┴──► Connections (bounds), Progress (stalled clients), RateLimit (log)
+//! ```
+
+mod connections;
+pub mod http;
+mod progress;
+mod rate_limit;
+
+pub use connections::{Account, Bounds, Charge, Closed, Connection, Connections, Counts, Unaccounted};
+pub use progress::{Progress, Watched};
+pub use rate_limit::RateLimit;

@@ -1,0 +1,42 @@
+//! A rate limit for a log line that a client could make repeat without end.
+
+use std::time::{Duration, Instant};
+
+/// At most one log line in an interval, with the number of lines left out.
+#[derive(Debug)]
+pub struct RateLimit {
+    every: Duration,
+    last: Option<Instant>,
+    left_out: u64,
+}
+
+impl RateLimit {
+    /// At most once in `every`.
+    pub fn new(every: Duration) -> Self {
+        Self { every, last: None, left_out: 0 }
+    }
+
+    /// `Some` when the line is due, with the number of lines left out since the last one.
+    pub fn due(&mut self) -> Option<u64> {
+        let now = Instant::now();
+        if self.last.is_some_and(|last| now.duration_since(last) < self.every) {
+            self.left_out += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_repeats_is_said_once_and_counted() {
+        let mut limit = RateLimit::new(Duration::from_secs(3600));
+        assert_eq!((limit.due(), limit.due(), limit.due()), (Some(0), None, None));
+        let mut always = RateLimit { every: Duration::ZERO, ..limit };
+        assert_eq!((always.due(), always.due()), (Some(2), Some(0)));
+    }
+}
