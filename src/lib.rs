@@ -12,14 +12,15 @@
 
 pub mod cache;
 pub mod cli;
+mod config_map;
 mod doctor;
 pub mod grpc;
 mod history;
-pub mod k8s;
 mod logging;
 pub mod memory;
 mod metrics;
 mod page;
+mod pod_events;
 mod receipts;
 mod regimes;
 pub mod server;

@@ -5,10 +5,10 @@ use crate::grpc::{
     Address, Admin, Connections, InFlight, Limits, Listener, MAX_METADATA_ENTRIES, Plane, Services, Stage,
 };
 use crate::history::History;
-use crate::k8s::pod_events::{Fates, PodEvents};
 use crate::memory::{self, Governor, Paths, View, sample_limits};
 use crate::metrics::Metrics;
 use crate::page;
+use crate::pod_events::{Fates, PodEvents};
 use crate::receipts::{Line, Receipts};
 use crate::regimes::{Change, Regimes};
 use crate::sources::{Sockets, Sources};

@@ -4,7 +4,9 @@
 mod common;
 
 use common::program;
-use ebb::k8s::inject::{Context, Namespace, Outcome, TakeOut, Template, Verdict, inject, reference, take_out, texts};
+use ebb_injector::inject::{
+    Context, Namespace, Outcome, TakeOut, Template, Verdict, inject, reference, take_out, texts,
+};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};

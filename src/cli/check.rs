@@ -1,8 +1,8 @@
 //! `ebb check`: whether an installation in a cluster is well.
 
 use super::{Failure, Outcome, output};
-use crate::k8s::check::{Severity, gather, judge};
 use clap::Args;
+use ebb_injector::check::{Severity, gather, judge};
 
 /// Say whether an installation in a cluster is well, with a remedy for what is not.
 #[derive(Args, Debug)]

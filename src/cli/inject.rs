@@ -1,8 +1,8 @@
 //! `ebb inject` and `ebb uninject`: sidecars for the pods of manifests, without a cluster.
 
 use super::{Failure, Outcome, manifest, output};
-use crate::k8s::inject::{Context, Namespace, TakeOut, Template, Verdict, inject as sidecar, take_out};
 use clap::{Args, ValueEnum};
+use ebb_injector::inject::{Context, Namespace, TakeOut, Template, Verdict, inject as sidecar, take_out};
 use serde_yaml_ng::Value;
 use std::path::PathBuf;
 

@@ -2,11 +2,11 @@
 
 use super::signals::Signals;
 use super::{Failure, Outcome, output};
-use crate::k8s::injector::{self, Objects, Settings, Times, Watchdog};
 use clap::Args;
 use ebb_config::environment::first_log_format;
 use ebb_config::units::Span;
 use ebb_config::{Environment, LogFormat, LogLevel};
+use ebb_injector::webhook::{self, Objects, Settings, Times, Watchdog};
 use std::path::PathBuf;
 
 /// Run the webhook that puts sidecars into pods.
@@ -153,10 +153,10 @@ fn serve(args: InjectorArgs) -> Outcome {
     warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration warning"));
     super::wait(async {
         let mut signals = Signals::install()?;
-        let announce = |at: &injector::Addresses| {
+        let announce = |at: &webhook::Addresses| {
             output::announce(format!("listening webhook={} http={}", at.webhook, at.http));
             tracing::info!(version = env!("CARGO_PKG_VERSION"), webhook = at.webhook, http = at.http, "started");
         };
-        injector::run(settings, announce, async { signals.stop().await }).await.map_err(Failure::Config)
+        webhook::run(settings, announce, async { signals.stop().await }).await.map_err(Failure::Config)
     })
 }

@@ -3,7 +3,7 @@
 //! They are kept as they were read, in their order, so that what nobody touches comes out as it went in (but for
 //! comments, which no parser keeps).
 
-use crate::k8s::inject::Operation;
+use ebb_injector::inject::Operation;
 use ebb_terminal::Failure;
 use serde::Deserialize as _;
 use serde_json::Value as Json;

@@ -72,7 +72,7 @@ impl ServeArgs {
         let problems = |problems: Problems| Failure::Config(problems.to_string());
         let environment = Environment::of_process().map_err(problems)?;
         let source = match config_map {
-            Some(reference) => crate::k8s::config_map::follow(&reference).map_err(Failure::Config)?,
+            Some(reference) => crate::config_map::follow(&reference).map_err(Failure::Config)?,
             None => config.map_or(Source::Nothing, Source::at),
         };
         let log_format = environment.log_format(&source);

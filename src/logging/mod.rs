@@ -77,9 +77,10 @@ fn filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// Whether a line comes from this program, not from a dependency.
+/// Whether a line comes from one of Ebb's own crates (`ebb`, `ebb_…`), not from a dependency.
 fn is_own(target: &str) -> bool {
-    target == "ebb" || target.starts_with("ebb::")
+    let name = target.split_once("::").map_or(target, |(name, _)| name);
+    name == "ebb" || name.starts_with("ebb_")
 }
 
 /// Writes events in the format that is set at that moment; the target names the dependency a line comes from.
@@ -107,7 +108,13 @@ mod tests {
 
     #[test]
     fn own_lines_are_told_from_those_of_dependencies() {
-        for (target, own) in [("ebb", true), ("ebb::grpc::serve", true), ("h2::proto", false), ("ebbing", false)] {
+        for (target, own) in [
+            ("ebb", true),
+            ("ebb::grpc::serve", true),
+            ("ebb_injector::webhook", true),
+            ("h2::proto", false),
+            ("ebbing", false),
+        ] {
             assert_eq!(is_own(target), own, "{target}");
         }
     }

@@ -3,11 +3,11 @@
 use super::reading::Reading;
 use super::{Series, Value};
 use crate::cache::Counts;
-use crate::k8s::events::Fate;
 use crate::traffic::{CODES, Method, Outcome, REASONS, Rejection};
 use ebb_engine::cleaner::{Reason, Total};
 use ebb_engine::decide::Regime;
 use ebb_engine::store::Miss;
+use ebb_injector::events::Fate;
 use ebb_listener::Closed;
 use tonic::Code;
 

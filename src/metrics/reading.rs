@@ -1,7 +1,6 @@
 //! Everything a scrape shows, read at one moment.
 
 use crate::cache;
-use crate::k8s::events::Fate;
 use crate::memory::Snapshot;
 use crate::sources::{SocketFiles, Sources};
 use crate::spans::Counts;
@@ -9,6 +8,7 @@ use crate::traffic::Totals;
 use ebb_config::InForce;
 use ebb_engine::cleaner::{Reason, Total};
 use ebb_engine::store::Stats;
+use ebb_injector::events::Fate;
 
 use std::sync::Arc;
 

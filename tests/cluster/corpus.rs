@@ -2,7 +2,7 @@
 
 use crate::apiserver::Cluster;
 use crate::helm::NAMESPACE;
-use ebb::k8s::inject::{Context, Namespace, Template, Verdict, inject, texts};
+use ebb_injector::inject::{Context, Namespace, Template, Verdict, inject, texts};
 use serde_json::{Value, json};
 use std::fs;
 

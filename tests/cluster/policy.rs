@@ -4,7 +4,7 @@ use crate::apiserver::Cluster;
 use crate::corpus::{self, By};
 use crate::helm::{Helm, NAMESPACE};
 use crate::pods::{annotated, labelled, lacks, plain, pod, resources, sidecar, told, with_containers};
-use ebb::k8s::inject::Template;
+use ebb_injector::inject::Template;
 use serde_json::{Value, json};
 
 const POLICY: &str = "injector.mode=policy";

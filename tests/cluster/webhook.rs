@@ -7,7 +7,7 @@ use crate::helm::{Helm, NAMESPACE};
 use crate::pods::{annotated, labelled, lacks, plain, pod, resources, told, with_containers};
 use crate::rbac::rights_of;
 use crate::replica::{CONFIGURATION, INJECTOR, Replica, SECRET, bundles, can_be_reached, mount, unroute};
-use ebb::k8s::inject::Template;
+use ebb_injector::inject::Template;
 use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Pod, Secret};

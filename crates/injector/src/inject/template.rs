@@ -22,7 +22,7 @@ pub struct Template {
 }
 
 /// The chart's template with the chart's defaults.
-const BUILT_IN: &str = include_str!("../../../manifests/sidecar.yaml");
+const BUILT_IN: &str = include_str!("../../../../manifests/sidecar.yaml");
 
 impl Template {
     /// The chart's, with the chart's values as they come.
@@ -31,7 +31,7 @@ impl Template {
     }
 
     /// The names of the variables that an application container gets.
-    pub(crate) fn variables(&self) -> Vec<String> {
+    pub fn variables(&self) -> Vec<String> {
         self.env.iter().filter_map(|variable| variable["name"].as_str().map(str::to_owned)).collect()
     }
 

@@ -16,7 +16,7 @@ const FORBIDDEN_FOR: Duration = Duration::from_secs(600);
 
 /// What became of an Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub enum Fate {
     /// The API server has it.
     Told,
     /// The account may not write it.
@@ -29,10 +29,10 @@ pub(crate) enum Fate {
 
 impl Fate {
     /// Every fate.
-    pub(crate) const ALL: [Self; 4] = [Self::Told, Self::Forbidden, Self::Failed, Self::Dropped];
+    pub const ALL: [Self; 4] = [Self::Told, Self::Forbidden, Self::Failed, Self::Dropped];
 
     /// The stable name.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Told => "told",
             Self::Forbidden => "forbidden",
@@ -44,11 +44,11 @@ impl Fate {
 
 /// Takes what is to be told.
 #[derive(Clone, Debug)]
-pub(super) struct Teller(mpsc::Sender<(Event, ObjectReference)>);
+pub struct Teller(mpsc::Sender<(Event, ObjectReference)>);
 
 impl Teller {
     /// Starts telling on this runtime, and counts what becomes of it.
-    pub(super) fn start(client: Client, reporter: Reporter, count: impl Fn(Fate) + Send + 'static) -> Self {
+    pub fn start(client: Client, reporter: Reporter, count: impl Fn(Fate) + Send + 'static) -> Self {
         Self::with_pause(FORBIDDEN_FOR, client, reporter, count)
     }
 
@@ -86,7 +86,7 @@ impl Teller {
     }
 
     /// Tells, unless too many wait.
-    pub(super) fn tell(&self, event: Event, about: ObjectReference) -> Result<(), Fate> {
+    pub fn tell(&self, event: Event, about: ObjectReference) -> Result<(), Fate> {
         self.0.try_send((event, about)).map_err(|_| Fate::Dropped)
     }
 }

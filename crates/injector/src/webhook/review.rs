@@ -4,7 +4,7 @@
 //! bounded here.
 
 use super::excerpt;
-use crate::k8s::inject::{Context, Namespace, SkipReason, Template, Verdict, inject};
+use crate::inject::{Context, Namespace, SkipReason, Template, Verdict, inject};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};

@@ -21,10 +21,10 @@ mod self_probe;
 mod serve;
 mod watchdog;
 
-pub(crate) use certificates::{Objects, Times};
-pub(crate) use watchdog::Watchdog;
+pub use certificates::{Objects, Times};
+pub use watchdog::Watchdog;
 
-use crate::k8s::inject::{Namespace, Template};
+use crate::inject::{Namespace, Template};
 use arc_swap::ArcSwap;
 use certificates::{Keeper, Served};
 use ebb_listener::Connections;
@@ -45,29 +45,29 @@ use tokio::sync::watch;
 
 /// How the injector runs.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// Where the API server calls.
-    pub(crate) listen: String,
+    pub listen: String,
     /// Where `/livez`, `/readyz` and `/metrics` are.
-    pub(crate) http_listen: String,
+    pub http_listen: String,
     /// The file with the PodTemplate of the sidecar.
-    pub(crate) template: PathBuf,
+    pub template: PathBuf,
     /// Certificate and key that somebody else makes; else they are made here.
-    pub(crate) files: Option<(PathBuf, PathBuf)>,
+    pub files: Option<(PathBuf, PathBuf)>,
     /// The objects that hold the certificates.
-    pub(crate) objects: Objects,
+    pub objects: Objects,
     /// The names under which the API server calls.
-    pub(crate) names: Vec<String>,
+    pub names: Vec<String>,
     /// Lengths of time of the certificates.
-    pub(crate) times: Times,
+    pub times: Times,
     /// How often certificates and template are looked at.
-    pub(crate) look: Duration,
+    pub look: Duration,
     /// How long calls are taken after the end was asked for, until no API server calls any more.
-    pub(crate) drain_delay: Duration,
+    pub drain_delay: Duration,
     /// Whether Events are written.
-    pub(crate) events: bool,
+    pub events: bool,
     /// Whether pods are looked for that were missed.
-    pub(crate) watchdog: Option<Watchdog>,
+    pub watchdog: Option<Watchdog>,
 }
 
 /// The most memory that connections for probes and metrics use together, in bytes.
@@ -93,16 +93,16 @@ impl Injector {
 
 /// Where an injector listens.
 #[derive(Debug)]
-pub(crate) struct Addresses {
-    pub(crate) webhook: String,
-    pub(crate) http: String,
+pub struct Addresses {
+    pub webhook: String,
+    pub http: String,
 }
 
 /// Runs until `shutdown` is ready with a reason, then drains. `announce` is told the addresses.
 ///
 /// # Errors
 /// A sentence about what is in its way.
-pub(crate) async fn run(
+pub async fn run(
     settings: Settings,
     announce: impl FnOnce(&Addresses),
     shutdown: impl Future<Output = &'static str>,

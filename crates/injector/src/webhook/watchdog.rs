@@ -16,7 +16,7 @@
 use super::Injector;
 use super::pages::{self, Of};
 use super::review::{Owner, owner};
-use crate::k8s::inject::{Context, Template, Verdict, inject};
+use crate::inject::{Context, Template, Verdict, inject};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, EvictParams, Preconditions};
 use kube::{Api, Client};
@@ -33,13 +33,13 @@ const CREATES_AGAIN: [&str; 4] = ["DaemonSet", "ReplicaSet", "ReplicationControl
 
 /// How the watchdog runs.
 #[derive(Clone, Debug)]
-pub(crate) struct Watchdog {
+pub struct Watchdog {
     /// How often all pods are looked at.
-    pub(crate) interval: Duration,
+    pub interval: Duration,
     /// How many are evicted in a minute, at most.
-    pub(crate) max_per_minute: u32,
+    pub max_per_minute: u32,
     /// Namespaces that the webhook is not asked about.
-    pub(crate) excluded: Vec<String>,
+    pub excluded: Vec<String>,
 }
 
 /// A pod that should have a sidecar and has none.
@@ -320,7 +320,7 @@ async fn evict(client: &Client, injector: &Injector, pod: &Missed) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::k8s::inject::Namespace;
+    use crate::inject::Namespace;
     use serde_json::json;
 
     fn pod(kind: &str) -> Value {

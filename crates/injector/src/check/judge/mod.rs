@@ -17,7 +17,7 @@ const OLDEST: u64 = 31;
 const POLICY: u64 = 36;
 
 /// The findings, in the order of their categories. Where nobody says a version, nobody would say anything else.
-pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
+pub fn judge(facts: &Facts) -> Vec<Finding> {
     let mut all = Vec::new();
     version(facts, &mut all);
     if facts.version.is_err() {

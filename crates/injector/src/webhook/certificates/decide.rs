@@ -44,15 +44,15 @@ pub(super) struct State {
 
 /// Lengths of time, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Times {
+pub struct Times {
     /// How long a leaf is valid.
-    pub(crate) leaf: i64,
+    pub leaf: i64,
     /// How long an authority is valid.
-    pub(crate) authority: i64,
+    pub authority: i64,
     /// How long API servers may take to notice a new bundle.
-    pub(crate) settle: i64,
+    pub settle: i64,
     /// How long replicas may take to notice a new leaf.
-    pub(crate) grace: i64,
+    pub grace: i64,
 }
 
 /// What to do next.

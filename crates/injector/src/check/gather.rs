@@ -1,7 +1,7 @@
 //! The calls. Each fact is asked for by itself, so that one that is refused leaves the others.
 
 use super::{Certificate, Facts, Listed, Pod, Said};
-use crate::k8s::inject::{Context, Namespace, SkipReason, Template, Verdict, inject};
+use crate::inject::{Context, Namespace, SkipReason, Template, Verdict, inject};
 use http::Request;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -14,7 +14,7 @@ const PAGE: usize = 500;
 const CONFIG_MAP: &str = "ebb-config";
 
 /// Asks. The trial pod is only tried, in `namespace`.
-pub(crate) async fn gather(client: &Client, namespace: &str) -> Facts {
+pub async fn gather(client: &Client, namespace: &str) -> Facts {
     let ours = "labelSelector=app.kubernetes.io%2Fpart-of%3Debb";
     let injecting = format!("{ours}%2Capp.kubernetes.io%2Fcomponent%3Dinjector");
     let admission = "/apis/admissionregistration.k8s.io/v1";

@@ -408,7 +408,7 @@ impl<'de, F: FnMut(Read)> Visitor<'de> for Items<'_, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::k8s::inject::{Context, Namespace, Template, inject};
+    use crate::inject::{Context, Namespace, Template, inject};
     use serde_json::json;
 
     fn review_of(pod: &Value) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! What Prometheus sees of the injector.
 
 use super::review::Admission;
-use crate::k8s::events::Fate;
+use crate::events::Fate;
 use ebb_listener::{Closed, Connections};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -170,10 +170,9 @@ impl Metrics {
     }
 }
 
-#[cfg(test)]
 impl super::Addresses {
-    /// The page with a series of each metric, for the reference page.
-    pub(crate) fn metrics_page() -> String {
+    /// A page with a series of each metric, from which `docs/metrics.md` is made.
+    pub fn metrics_page() -> String {
         let metrics = Metrics::new(super::serve::connections());
         let admission = Admission {
             answer: serde_json::Value::Null,

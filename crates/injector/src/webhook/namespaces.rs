@@ -3,7 +3,7 @@
 //! A namespace may have 1.5 MiB of labels and managed fields; only what injection asks for is kept, and only a few whole
 //! objects are in memory at a time.
 
-use crate::k8s::inject::Namespace;
+use crate::inject::Namespace;
 use ebb_config::annotations::PREFIX;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1;

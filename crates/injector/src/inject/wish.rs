@@ -386,7 +386,7 @@ fn is_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::k8s::inject::Namespace;
+    use crate::inject::Namespace;
 
     /// The sidecar of a pod with one annotation, and the warnings.
     fn read(name: &str, value: &str) -> Wishes {

@@ -6,10 +6,10 @@
 //! Off unless `pod.events` is on, since a sidecar runs under its application's account. Log lines and metrics say the same
 //! with their numbers; `kubectl describe pod` shows these.
 
-use super::events::{Fate, Teller};
 use crate::memory::Snapshot;
 use ebb_config::{InForce, Pod};
 use ebb_engine::decide::Regime;
+use ebb_injector::events::{Fate, Teller};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Reporter};

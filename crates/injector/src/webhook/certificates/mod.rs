@@ -14,7 +14,7 @@ mod authority;
 mod decide;
 mod material;
 
-pub(crate) use decide::Times;
+pub use decide::Times;
 
 use super::events::Events;
 use super::metrics::Metrics;
@@ -55,17 +55,17 @@ impl ResolvesServerCert for Served {
 
 /// Names of the objects that hold and use the certificates.
 #[derive(Clone, Debug)]
-pub(crate) struct Objects {
+pub struct Objects {
     /// The namespace of Secret and Lease.
-    pub(crate) namespace: String,
+    pub namespace: String,
     /// The Secret.
-    pub(crate) secret: String,
+    pub secret: String,
     /// The Lease.
-    pub(crate) lease: String,
+    pub lease: String,
     /// The MutatingWebhookConfiguration.
-    pub(crate) webhook: String,
+    pub webhook: String,
     /// Who this replica is.
-    pub(crate) identity: String,
+    pub identity: String,
 }
 
 /// Where certificates come from.

@@ -2,8 +2,8 @@
 
 use super::metrics::Metrics;
 use super::review::{Admission, Owner, shortened};
-use crate::k8s::events::Teller;
-use crate::k8s::inject::SkipReason;
+use crate::events::Teller;
+use crate::inject::SkipReason;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Reporter};
