@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use ebb_proto::admin_service_client::AdminServiceClient;
@@ -49,11 +49,6 @@ impl AdminAt {
     pub(crate) async fn connect_for(&self, work: Duration) -> Result<AdminServiceClient<Channel>, Failure> {
         Ok(AdminServiceClient::new(channel(&self.admin_addr, Some(ADMIN_PATIENCE + work)).await?))
     }
-}
-
-/// Where to connect.
-pub(crate) fn endpoint(at: &Address) -> Result<Endpoint, Failure> {
-    client::endpoint(at).map_err(failure)
 }
 
 /// Connects.

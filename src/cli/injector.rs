@@ -99,7 +99,9 @@ pub(crate) fn run(args: InjectorArgs) -> Outcome {
 }
 
 fn serve(args: InjectorArgs) -> Outcome {
-    crate::memory::disable_huge_pages();
+    if let Err(error) = ebb_engine::huge_pages::disable() {
+        tracing::debug!(%error, "cannot disable transparent huge pages");
+    }
     let log_format = match args.log_format.as_str() {
         "text" => LogFormat::Text,
         "json" => LogFormat::Json,

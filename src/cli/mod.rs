@@ -6,7 +6,6 @@
 //!   server    serve config                                                    the sidecar itself
 //!   cluster   inject uninject injector check                                  sidecars for pods, and their health
 //!   shell     completions man                                                 for shells and readers of manuals
-//!   bench     expire get map overwrite reclaim serve stall storm trace watch      benchmarks and peers
 //! ```
 //!
 //! C1. Standard output carries the answer and nothing else; progress, misses and errors go to standard error.
@@ -14,7 +13,6 @@
 //!     could not be read, and 64 when the configuration is bad or the server cannot start with it.
 //! C3. A command whose reader has gone ends quietly with 0; one that cannot write ends with 1 (see [`output`]).
 
-mod bench;
 mod check;
 mod compact;
 mod config;
@@ -116,9 +114,6 @@ pub(crate) enum Command {
     Completions(shell::CompletionsArgs),
     /// Print the manual page, or write one for each command.
     Man(shell::ManArgs),
-    /// Measure: memory given back, calls per second, misses on recorded traces.
-    #[command(subcommand)]
-    Bench(bench::BenchCommand),
 }
 
 /// Reads the command line, does what it says, and tells how it went.
@@ -206,7 +201,6 @@ fn dispatch(command: Command) -> Outcome {
         Command::Inject(args) => inject::inject(args),
         Command::Uninject(args) => inject::uninject(args),
         Command::Injector(args) => injector::run(args), // makes its own runtime
-        Command::Bench(command) => bench::run(command),
     }
 }
 

@@ -103,7 +103,9 @@ pub(crate) fn run(args: ServeArgs) -> Outcome {
 }
 
 fn serve(args: ServeArgs) -> Outcome {
-    crate::memory::disable_huge_pages();
+    if let Err(error) = ebb_engine::huge_pages::disable() {
+        tracing::debug!(%error, "cannot disable transparent huge pages");
+    }
     let runtime = server::runtime()?;
     // Before anything that a signal could interrupt. An API server that holds the configuration may be slow to answer.
     let mut signals = runtime.block_on(async { Signals::install() })?;

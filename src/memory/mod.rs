@@ -17,4 +17,3 @@ mod process;
 pub use cgroup::{Cgroup, Events, Paths, Pressure, Reading};
 pub use governor::{Governor, Limits, Setting, Snapshot, View, sample_limits};
 pub use limit::LimitSource;
-pub use process::disable_huge_pages;

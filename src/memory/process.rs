@@ -26,15 +26,6 @@ impl Process {
     }
 }
 
-/// Turns transparent huge pages off for this process. A page fault of a thread's stack or of the allocator would otherwise
-/// charge 2 MiB at once, and memory given back from within a huge page stays charged until the kernel splits the page:
-/// in a container of 64 MiB that was 10 to 17 MB. Kernels without huge pages have nothing to turn off.
-pub fn disable_huge_pages() {
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::debug!(%error, "cannot disable transparent huge pages");
-    }
-}
-
 /// The limit as the downward API writes it to a file, in bytes. `None` when there is no such number.
 ///
 /// # Errors

@@ -11,5 +11,6 @@
 pub mod cleaner;
 pub mod clock;
 pub mod decide;
+pub mod huge_pages;
 pub mod store;
 pub mod sync;

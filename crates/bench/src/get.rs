@@ -1,4 +1,4 @@
-//! `ebb bench get`: what a Get costs in this process, and whether threads that read at once hold each other up.
+//! `ebb-bench get`: what a Get costs in this process, and whether threads that read at once hold each other up.
 //!
 //! ```text
 //!   one       one thread, one store
@@ -26,8 +26,8 @@ use ebb_terminal::{Table, output};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  ebb bench get
-  ebb bench get --entries 10000000 --threads 4
+  ebb-bench get
+  ebb-bench get --entries 10000000 --threads 4
 
 Items have 16 + 128 bytes. Every key is there; keys are read at random.")]
 pub(crate) struct GetArgs {

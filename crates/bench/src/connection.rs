@@ -119,7 +119,7 @@ mod tests {
     use super::super::wire::{Kind, Shape};
     use super::super::workload::key;
     use super::*;
-    use crate::cli::testing;
+    use crate::testing;
 
     /// Sets 500 keys, gets 600, one by one or in batches of ten, and keeps what came back.
     struct Script {
@@ -198,17 +198,17 @@ mod tests {
 
     #[tokio::test]
     async fn stock_tonic_understands_the_lean_client_call_by_call_and_piped() {
-        let server = testing::Server::start().await;
+        let server = testing::Server::start();
         round_trip(&server.address, System::Ebb(Shape::Unary)).await;
         round_trip(&server.address, System::Ebb(Shape::Pipe)).await;
     }
 
     #[tokio::test]
     async fn the_lean_client_and_stock_tonic_see_the_same_values() {
-        let server = testing::Server::start().await;
+        let server = testing::Server::start();
         let mut connection = Connection::open(&server.address, System::Ebb(Shape::Pipe)).await.unwrap();
         connection.drive(16, &mut Script::new(Kind::Set, 1, 50)).await.unwrap();
-        let channel = crate::cli::connect::channel(&server.address, None).await.ok().unwrap();
+        let channel = ebb_proto::client::connect(&server.address, None).await.ok().unwrap();
         let mut stock = ebb_proto::cache_service_client::CacheServiceClient::new(channel);
         for n in 0..50 {
             let asked = ebb_proto::GetRequest { key: key(n).to_vec().into(), ..Default::default() };
@@ -218,7 +218,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_call_is_told_from_an_answered_one() {
-        let server = testing::Server::start().await;
+        let server = testing::Server::start();
         let mut connection = Connection::open(&server.address, System::Ebb(Shape::Unary)).await.unwrap();
         let mut script = Script::new(Kind::Get, 1, 1);
         script.batch = 0; // a get without a key

@@ -1,4 +1,4 @@
-//! `ebb bench expire`: how long after its deadline an expired item stays in memory.
+//! `ebb-bench expire`: how long after its deadline an expired item stays in memory.
 //!
 //! ```text
 //!   one stream of writes ──► deadline ──expired, in memory──► dropped
@@ -33,9 +33,9 @@ use ebb_terminal::{Table, output};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  ebb bench expire
-  ebb bench expire --case mixed --case short
-  ebb bench expire --items 20000 --budget 16Mi --output json
+  ebb-bench expire
+  ebb-bench expire --case mixed --case short
+  ebb-bench expire --items 20000 --budget 16Mi --output json
 
 Cases: mixed 99 % of the items live 10 s and 1 % 30 days, in one stream of writes;
 spread evenly from 5 to 60 s; equal all 8 s; short all 1 s. A case is watched until a second
@@ -374,13 +374,10 @@ fn as_json(args: &ExpireArgs, rows: &[Row]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, Command};
-    use clap::Parser as _;
 
     fn args(words: &[&str]) -> Result<ExpireArgs, String> {
-        let cli = Cli::try_parse_from(["ebb", "bench", "expire"].iter().chain(words));
-        match cli.map_err(|error| error.to_string())?.command {
-            Command::Bench(super::super::BenchCommand::Expire(args)) => Ok(args),
+        match crate::parsed(&[&["expire"], words].concat())? {
+            crate::Command::Expire(args) => Ok(args),
             other => panic!("{other:?}"),
         }
     }

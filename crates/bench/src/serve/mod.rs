@@ -1,4 +1,4 @@
-//! `ebb bench serve`: calls per second, what a caller waits, and what each call costs the server's CPU.
+//! `ebb-bench serve`: calls per second, what a caller waits, and what each call costs the server's CPU.
 //!
 //! ```text
 //!   core 0   the servers, all up at once, idle but for the one whose turn it is
@@ -20,8 +20,9 @@ use clap::Args;
 
 use self::cell::{Cell, Via};
 use super::process::{self, Against, Server, Start};
+use super::program::Program;
 use super::wire::{Kind, Shape, System};
-use crate::cli::wait;
+use crate::wait;
 use ebb_config::units::Span;
 use ebb_proto::client::Address;
 use ebb_terminal::Output;
@@ -31,15 +32,15 @@ use ebb_terminal::{Failure, Outcome, output};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  ebb bench serve                                 starts a server of its own
-  ebb bench serve --against redis --against memcached
-  ebb bench serve --addr 127.0.0.1:7070 --pid 4242 --rounds 3
-  ebb bench serve --only pipe --output json
-  ebb bench serve --against ebb=/tmp/ebb-before   another build of this program, in the same run
+  ebb-bench serve                                 starts a server of its own
+  ebb-bench serve --against redis --against memcached
+  ebb-bench serve --addr 127.0.0.1:7070 --pid 4242 --rounds 3
+  ebb-bench serve --only pipe --output json
+  ebb-bench serve --against ebb=/tmp/ebb-before   another build of this program, in the same run
 
 Shapes: \"50 x 1\" is 50 connections with one call in flight each. `pipe` is one Pipe a
 connection; peers are pipelined as deep. `batch` is 64 keys a call (MGET, multi-get).")]
-pub(crate) struct BenchServeArgs {
+pub(crate) struct ServeArgs {
     /// A server that runs already; it must be on this machine.
     #[arg(long, requires = "pid")]
     addr: Option<Address>,
@@ -59,6 +60,8 @@ pub(crate) struct BenchServeArgs {
     /// How often each cell is measured; the median counts.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=101))]
     rounds: u32,
+    #[command(flatten)]
+    program: Program,
     /// How long a cell is measured in one round.
     #[arg(long, default_value = "400ms")]
     window: Span,
@@ -94,7 +97,7 @@ fn cells() -> Vec<Cell> {
     cells
 }
 
-pub(super) fn run(args: BenchServeArgs) -> Outcome {
+pub(super) fn run(args: ServeArgs) -> Outcome {
     let wanted = |cell: &Cell| args.only.as_ref().is_none_or(|only| cell.to_string().contains(only.as_str()));
     let cells: Vec<Cell> = cells().into_iter().filter(wanted).collect();
     if cells.is_empty() {
@@ -107,7 +110,7 @@ pub(super) fn run(args: BenchServeArgs) -> Outcome {
             server.socket = args.socket.clone().map(Address::Unix);
             server
         }
-        _ => process::start_ebb(start)?,
+        _ => process::start_ebb(&args.program.path()?, start)?,
     };
     let mut servers = vec![ebb];
     for against in &args.against {
@@ -161,8 +164,8 @@ fn system(server: &Server, shape: Shape) -> System {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::bench::process::{Peer, start_peer};
-    use crate::cli::testing;
+    use crate::process::{Peer, start_peer};
+    use crate::testing;
 
     #[test]
     fn every_cell_has_a_name_of_its_own() {
@@ -173,7 +176,7 @@ mod tests {
     #[tokio::test]
     async fn a_cell_counts_what_was_answered_and_nothing_is_refused() {
         let window = Duration::from_millis(100);
-        let server = testing::Server::start().await;
+        let server = testing::Server::start();
         let mut servers = vec![Server::running(server.address.clone(), None, std::process::id())];
         servers.extend(start_peer(Peer::Redis, Start { memory_mib: 64, pinned: false }));
         servers.extend(start_peer(Peer::Memcached, Start { memory_mib: 64, pinned: false }));

@@ -1,4 +1,4 @@
-//! `ebb bench map`: what an application has that keeps its entries itself, for the others to be compared with.
+//! `ebb-bench map`: what an application has that keeps its entries itself, for the others to be compared with.
 //!
 //! ```text
 //!   bench ──Redis's protocol, over TCP──► Mutex<HashMap<Box<[u8]>, Box<[u8]>>>, in a process of its own
@@ -23,7 +23,7 @@ const WORDS: usize = 4096;
 /// Answer out of a map: a peer of the other benchmarks.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-It is started by `ebb bench reclaim --against map` and ends with it: when its standard input does.")]
+It is started by `ebb-bench reclaim --against map` and ends with it: when its standard input does.")]
 pub(crate) struct MapArgs {
     /// Where to listen, on 127.0.0.1.
     #[arg(long)]

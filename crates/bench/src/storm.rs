@@ -1,14 +1,13 @@
-//! `ebb bench storm`: everything at once that drives memory up, for as long as asked: writers that do not wait for each
+//! `ebb-bench storm`: everything at once that drives memory up, for as long as asked: writers that do not wait for each
 //! other, scans that are not read, pipes that are written and not read, and thousands of calls in one moment.
 //!
 //! It checks nothing about the server but that it answers: whether it lived within its limit is seen from outside, by
 //! the kernel (see `tests/storm.sh`).
 
-use crate::cli::connect;
-use crate::cli::wait;
+use crate::wait;
 use clap::Args;
 use ebb_proto::cache_service_client::CacheServiceClient;
-use ebb_proto::client::Address;
+use ebb_proto::client::{self, Address};
 use ebb_proto::pipe_request::Operation;
 use ebb_proto::{GetRequest, PipeRequest, PipeResponse, ScanRequest, SetRequest};
 use ebb_terminal::{Failure, Outcome, output};
@@ -82,8 +81,8 @@ struct Counts {
 }
 
 async fn storm(args: StormArgs) -> Result<(), Failure> {
-    drop(connect::channel(&args.addr, None).await?); // says it well if nobody is there
-    let endpoint = connect::endpoint(&args.addr)?;
+    drop(client::connect(&args.addr, None).await?); // says it well if nobody is there
+    let endpoint = client::endpoint(&args.addr)?;
     let scans = stalled_scans(&endpoint, args.stalled).await?;
     let pipes = stalled_pipes(&endpoint, args.stalled, args.seed).await?;
     let counts = Arc::new(Counts::default());

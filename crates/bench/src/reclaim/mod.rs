@@ -1,4 +1,4 @@
-//! `ebb bench reclaim`: fill a server, delete nine tenths, and watch its resident memory come back.
+//! `ebb-bench reclaim`: fill a server, delete nine tenths, and watch its resident memory come back.
 //!
 //! ```text
 //!   idle ──fill──► loaded ──90 % deleted──► after ──verified──► the rest deleted ──► empty
@@ -15,8 +15,9 @@ mod report;
 use clap::{Args, ValueEnum};
 
 use super::process::{self, Against, Server, Start};
+use super::program::Program;
 use super::workload::{Entries, Pattern, Sizes};
-use crate::cli::wait;
+use crate::wait;
 use ebb_config::units::Span;
 use ebb_proto::client::Address;
 use ebb_terminal::Output;
@@ -26,11 +27,11 @@ use ebb_terminal::{Failure, Outcome, output};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  ebb bench reclaim                               starts a server of its own
-  ebb bench reclaim --against redis --against memcached
-  ebb bench reclaim --workload w2 --pattern even --output json
-  ebb bench reclaim --addr 127.0.0.1:7070 --admin-addr 127.0.0.1:7071 --pid 4242
-  ebb bench reclaim --against redis=127.0.0.1:6379@991
+  ebb-bench reclaim                               starts a server of its own
+  ebb-bench reclaim --against redis --against memcached
+  ebb-bench reclaim --workload w2 --pattern even --output json
+  ebb-bench reclaim --addr 127.0.0.1:7070 --admin-addr 127.0.0.1:7071 --pid 4242
+  ebb-bench reclaim --against redis=127.0.0.1:6379@991
 
 Workloads (key + value bytes): w0 300,000 x (16 + 128); w1 1,000,000 x (16 + 128);
 w2 1,250,000 x (16 + log-uniform 32..4096); shift 2,000,000 x (16 + 100), 90 % deleted,
@@ -65,6 +66,8 @@ pub(crate) struct ReclaimArgs {
     /// Leave Ebb out and measure only the peers.
     #[arg(long, requires = "against")]
     peers_only: bool,
+    #[command(flatten)]
+    program: Program,
     /// How long to watch memory at least.
     #[arg(long, default_value = "5s")]
     watch: Span,
@@ -114,7 +117,7 @@ pub(super) fn run(args: ReclaimArgs) -> Outcome {
     if !args.peers_only {
         let server = match (args.addr.clone(), args.pid) {
             (Some(addr), Some(pid)) => Server::running(addr, args.admin_addr.clone(), pid),
-            _ => process::start_ebb(start)?,
+            _ => process::start_ebb(&args.program.path()?, start)?,
         };
         results.push(measure(&args, &server)?);
     }
@@ -153,16 +156,16 @@ fn measure(args: &ReclaimArgs, server: &Server) -> Result<report::Measured, Fail
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::bench::process::{Peer, start_peer};
+    use crate::process::{Peer, start_peer};
 
     /// The whole run, small, against what is installed: nothing is wrong, and the figures hang together.
     #[test]
     fn a_peer_goes_through_every_phase() {
         let run = |peer, workload| {
             let Ok(server) = start_peer(peer, Start { memory_mib: 512, pinned: false }) else { return };
-            let words = ["ebb", "bench", "reclaim", "--scale", "3", "--watch", "300ms", "--settle", "2s", "--workload"];
-            let cli = <crate::cli::Cli as clap::Parser>::try_parse_from(words.iter().chain(&[workload])).unwrap();
-            let crate::cli::Command::Bench(super::super::BenchCommand::Reclaim(args)) = cli.command else { panic!() };
+            let words = ["reclaim", "--scale", "3", "--watch", "300ms", "--settle", "2s", "--workload"];
+            let parsed = crate::parsed(&[&words[..], &[workload]].concat()).unwrap();
+            let crate::Command::Reclaim(args) = parsed else { panic!("{parsed:?}") };
             let measured = measure(&args, &server).unwrap_or_else(|failure| panic!("{failure:?}"));
             assert_eq!((measured.wrong, measured.missing, measured.refused), (0, 0, 0), "{peer:?} {workload}");
             assert!(measured.loaded.rss_bytes > measured.idle_rss_bytes);

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use tonic::transport::Channel;
 
-use crate::cli::connect::channel;
 use ebb_proto::admin_service_client::AdminServiceClient;
-use ebb_proto::client::Address;
+use ebb_proto::client::{self, Address};
 use ebb_proto::{GetStatsRequest, GetStatsResponse, Receipt};
 
 /// The receipts of a server, if it can be asked.
@@ -31,7 +30,7 @@ pub(super) struct Sum {
 impl Receipts {
     pub(super) async fn of(at: Option<&Address>) -> Self {
         let admin = match at {
-            Some(at) => channel(at, None).await.ok().map(AdminServiceClient::new),
+            Some(at) => client::connect(at, None).await.ok().map(AdminServiceClient::new),
             None => None,
         };
         Self { admin, seen: BTreeMap::new(), forgotten: 0 }
@@ -74,12 +73,12 @@ impl Receipts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::testing;
+    use crate::testing;
 
     #[tokio::test]
     async fn receipts_from_before_do_not_count_and_none_counts_twice() {
-        let server = testing::Server::start().await;
-        let mut receipts = Receipts::of(Some(&server.address)).await;
+        let server = testing::Server::start();
+        let mut receipts = Receipts::of(Some(&server.admin)).await;
         receipts.forget().await;
         assert_eq!(receipts.sum().runs, 0);
         let receipt = |id, longest_step_us, steps, step_p999_us| {
@@ -88,6 +87,6 @@ mod tests {
         receipts.seen.extend([receipt(2, 70, 30, 69), receipt(3, 40, 5_000, 21)]);
         receipts.collect().await;
         assert_eq!(receipts.sum(), Sum { runs: 2, cpu_us: 20, longest_step_us: 70, step_p999_us: 21, steps: 5_000 });
-        assert_eq!(receipts.written().await, None, "that server does not count bytes");
+        assert_eq!(receipts.written().await, None, "nothing was stored");
     }
 }

@@ -1,4 +1,4 @@
-//! `ebb bench overwrite`: random overwrites of items that fit, and the items that are evicted although they fit.
+//! `ebb-bench overwrite`: random overwrites of items that fit, and the items that are evicted although they fit.
 //!
 //! ```text
 //!   fill to 84 % of the budget ──overwrite at random, 8 s a rate──► read every key
@@ -28,10 +28,10 @@ use ebb_terminal::{Table, output};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  ebb bench overwrite
-  ebb bench overwrite --rate 10,20 --seconds 30
-  ebb bench overwrite --budget 120Mi --live-percent 70 --output json
-  ebb bench overwrite --budget 4Gi --started-at 64Mi --rate unlimited
+  ebb-bench overwrite
+  ebb-bench overwrite --rate 10,20 --seconds 30
+  ebb-bench overwrite --budget 120Mi --live-percent 70 --output json
+  ebb-bench overwrite --budget 4Gi --started-at 64Mi --rate unlimited
 
 Columns: `lost` are keys that cannot be read at the end; an item that is evicted and then
 overwritten is not lost. RSS is that of this process less what it was before the fill: on
@@ -147,7 +147,7 @@ impl Row {
 
 pub(super) fn run(args: OverwriteArgs) -> Outcome {
     // As a server does, so that resident memory means the same.
-    crate::memory::disable_huge_pages();
+    let _ = ebb_engine::huge_pages::disable(); // a kernel without them has nothing to turn off
     let mut rows = Vec::new();
     let mut filled = Filled::default();
     for &rate in &args.rate {
@@ -280,13 +280,10 @@ fn as_json(args: &OverwriteArgs, filled: Filled, rows: &[Row]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, Command};
-    use clap::Parser as _;
 
     fn args(words: &[&str]) -> Result<OverwriteArgs, String> {
-        let cli = Cli::try_parse_from(["ebb", "bench", "overwrite"].iter().chain(words));
-        match cli.map_err(|error| error.to_string())?.command {
-            Command::Bench(super::super::BenchCommand::Overwrite(args)) => Ok(args),
+        match crate::parsed(&[&["overwrite"], words].concat())? {
+            crate::Command::Overwrite(args) => Ok(args),
             other => panic!("{other:?}"),
         }
     }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,7 +23,7 @@ pub(crate) enum Peer {
     Memcached,
     /// A map in a process of its own.
     Map,
-    /// Another build of this program.
+    /// Another build of `ebb`.
     Ebb,
 }
 
@@ -170,13 +170,12 @@ pub(super) struct Start {
     pub(super) pinned: bool,
 }
 
-/// Starts this program as a server on free ports and a socket.
-pub(super) fn start_ebb(start: Start) -> Result<Server, String> {
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+/// Starts the program as a server on free ports and a socket.
+pub(super) fn start_ebb(program: &Path, start: Start) -> Result<Server, String> {
     start_build("ebb", &program.to_string_lossy(), start)
 }
 
-/// Starts some build of this program.
+/// Starts some build of `ebb`.
 fn start_build(name: &'static str, program: &str, start: Start) -> Result<Server, String> {
     let folder = new_folder()?;
     let socket = folder.join("ebb.sock");
@@ -245,8 +244,8 @@ fn options(peer: Peer, memory_mib: u64) -> Vec<String> {
     let words = match peer {
         Peer::Redis | Peer::Valkey => "--save '' --appendonly no --bind 127.0.0.1".to_owned(),
         Peer::Memcached => format!("-l 127.0.0.1 -t 1 -m {memory_mib} -c 4096"),
-        Peer::Map => "bench map".to_owned(),
-        Peer::Ebb => String::new(), // started as this program is
+        Peer::Map => "map".to_owned(),
+        Peer::Ebb => String::new(), // started as `ebb` is
     };
     words.split(' ').map(|word| word.trim_matches('\'').to_owned()).collect()
 }

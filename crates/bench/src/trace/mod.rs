@@ -1,4 +1,4 @@
-//! `ebb bench trace`: the engine's misses on recorded requests, beside FIFO's and LRU's with the same capacity.
+//! `ebb-bench trace`: the engine's misses on recorded requests, beside FIFO's and LRU's with the same capacity.
 //!
 //! Every request is a get, a miss inserts, and no warm-up is left out. Capacities are shares of a trace's footprint:
 //! its number of objects, or with `--by bytes` the sum of their sizes. How the engine is given that capacity and no
@@ -28,10 +28,10 @@ const SHARES: [u64; 4] = [1, 5, 10, 25];
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  ebb bench trace traces/*.ebt.zst
-  ebb bench trace --by bytes traces/nasa-web.ebt.zst
-  ebb bench trace --share 10 --output json traces/*.ebt.zst
-  ebb bench trace --through 127.0.0.1:7070 --value-bytes 128 traces/web07.ebt.zst")]
+  ebb-bench trace traces/*.ebt.zst
+  ebb-bench trace --by bytes traces/nasa-web.ebt.zst
+  ebb-bench trace --share 10 --output json traces/*.ebt.zst
+  ebb-bench trace --through 127.0.0.1:7070 --value-bytes 128 traces/web07.ebt.zst")]
 pub(crate) struct TraceArgs {
     /// EBT1 traces, or folders of them.
     #[arg(required = true)]

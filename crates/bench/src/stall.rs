@@ -1,4 +1,4 @@
-//! `ebb bench stall`: what threads that are off their core, and a cleaner at work, cost writers.
+//! `ebb-bench stall`: what threads that are off their core, and a cleaner at work, cost writers.
 //!
 //! ```text
 //!   readers   a full store, readers of one large value, a writer        items evicted per set, without and with readers
@@ -37,9 +37,9 @@ use ebb_terminal::{Table, output};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  ebb bench stall
-  ebb bench stall --part waits --seconds 10 --rounds 9
-  ebb bench stall --part readers --readers 12 --large 256Ki --output json
+  ebb-bench stall
+  ebb-bench stall --part waits --seconds 10 --rounds 9
+  ebb-bench stall --part readers --readers 12 --large 256Ki --output json
 
 Parts: readers (items evicted per set of a full store), roomy (keys lost where there is
 room for all), waits (wall time of a Set with and without a cleaner), run (a requested
@@ -611,13 +611,10 @@ fn as_json(args: &StallArgs, results: &Results) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{Cli, Command};
-    use clap::Parser as _;
 
     fn args(words: &[&str]) -> Result<StallArgs, String> {
-        let cli = Cli::try_parse_from(["ebb", "bench", "stall"].iter().chain(words));
-        match cli.map_err(|error| error.to_string())?.command {
-            Command::Bench(super::super::BenchCommand::Stall(args)) => Ok(args),
+        match crate::parsed(&[&["stall"], words].concat())? {
+            crate::Command::Stall(args) => Ok(args),
             other => panic!("{other:?}"),
         }
     }

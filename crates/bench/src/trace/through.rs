@@ -12,7 +12,7 @@ use super::super::connection::{Connection, Load};
 use super::super::wire::{Kind, Reply, Request, Shape, System};
 use super::super::workload::key;
 use super::format::{self, Trace};
-use crate::cli::wait;
+use crate::wait;
 use ebb_proto::client::Address;
 use ebb_terminal::Output;
 use ebb_terminal::{Failure, Outcome};
@@ -95,11 +95,11 @@ async fn replay(trace: &Trace, at: &Address, value_bytes: u32) -> Result<(u64, u
 mod tests {
     use super::super::format::tests::encode;
     use super::*;
-    use crate::cli::testing;
+    use crate::testing;
 
     #[tokio::test]
     async fn a_server_that_forgets_nothing_misses_each_object_once() {
-        let server = testing::Server::start().await;
+        let server = testing::Server::start();
         let ids: Vec<u32> = (0..1000).map(|at| at % 100).collect();
         let trace = Trace::parse(&encode(&ids, 100)).unwrap();
         assert_eq!(replay(&trace, &server.address, 128).await, Ok((100, 0)));

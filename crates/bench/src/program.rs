@@ -1,0 +1,57 @@
+//! Which `ebb` program is measured.
+//!
+//! In this order: `--ebb`, which is also read from `EBB_PROGRAM`; where `cargo run` started this program, the one of the
+//! same tree and profile, built first, so that figures are of the code that is there; else the one beside this program.
+
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The option that names the program.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Program {
+    /// The `ebb` program to start [default: the one beside this program; under `cargo run` it is built first].
+    #[arg(long, value_name = "PROGRAM", env = "EBB_PROGRAM", hide_env_values = true)]
+    ebb: Option<PathBuf>,
+}
+
+impl Program {
+    /// The path of the program.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be built.
+    pub(crate) fn path(&self) -> Result<PathBuf, String> {
+        if let Some(path) = &self.ebb {
+            return Ok(path.clone());
+        }
+        let own = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
+        let folder = own.parent().unwrap_or(Path::new("."));
+        // Only `cargo run` sets both for the program that it starts.
+        if let (Some(cargo), Some(package)) = (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR")) {
+            build(&PathBuf::from(cargo), Path::new(&package), folder)?;
+        }
+        let path = folder.join("ebb");
+        match path.is_file() {
+            true => Ok(path),
+            false => {
+                Err(format!("there is no {}; build it with cargo build --release, or name it by --ebb", path.display()))
+            }
+        }
+    }
+}
+
+/// Builds `ebb` in the profile of the folder in which this program lies.
+fn build(cargo: &Path, package: &Path, folder: &Path) -> Result<(), String> {
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let manifest = package.join("../../Cargo.toml");
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--package", "ebb", "--profile", profile, "--manifest-path"]).arg(manifest);
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("cargo could not build ebb: {status}")),
+        Err(error) => Err(format!("cannot start {}: {error}", cargo.display())),
+    }
+}
