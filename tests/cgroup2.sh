@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The memory promise on cgroup v2, whatever version this machine runs: boots a Debian kernel in an emulated machine (qemu,
-# no virtualization needed) with busybox, runc and the static program, and runs the scenarios of tests/cgroup2/init.sh.
+# no virtualization needed) with busybox, runc, the static program and `ebb-bench` beside it, and runs the scenarios of tests/cgroup2/init.sh.
 # qemu, busybox, runc and the kernel come from Debian's packages; the kernel is unpacked into the cache, not installed.
 #
 #   tests/cgroup2.sh CACHE_DIR PROGRAM                  every scenario: a boot with PSI, and one without
@@ -44,7 +44,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 root=$work/root
 mkdir -p "$root"/{bin,modules}
-strip --strip-debug -o "$root/bin/ebb" "$program"
+for file in ebb ebb-bench; do strip --strip-debug -o "$root/bin/$file" "$(dirname "$program")/$file"; done
 cp -L /bin/busybox "$root/bin/busybox"
 ln -s busybox "$root/bin/sh"
 cp "$here/cgroup2/init.sh" "$root/init"

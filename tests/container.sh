@@ -3,7 +3,8 @@
 # a socket, as in a pod. The application fills the cache as fast as it can; nobody is killed; the limit is moved in place, up
 # and then below what is used, as a kubelet would; a swapped volume retunes it; and what is given back is given back.
 #
-# Builds the image from a static program with buildah, and installs what is missing from Debian's packages where it may.
+# Builds the image from a static program with buildah, and installs what is missing from Debian's packages where it may. The
+# application is `ebb-bench`, which must lie beside the program.
 #
 #   tests/container.sh PROGRAM
 set -eu
@@ -63,6 +64,10 @@ podman run --detach --name "$cache" --network none "${common[@]}" --memory 64m -
   "$image" serve --config /etc/ebb --socket /run/ebb/ebb.sock >/dev/null || skip 'podman runs no container with a limit here'
 # As in a pod, the two have one network and one socket.
 application() { podman run --rm --name "$app" --network "container:$cache" "${common[@]}" "$image" "$@"; }
+storm() {
+  podman run --rm --name "$app" --network "container:$cache" "${common[@]}" --entrypoint /ebb-bench \
+    --volume "$(realpath "$(dirname "$program")/ebb-bench"):/ebb-bench:ro" "$image" storm "$@"
+}
 stats() { podman exec "$cache" /ebb stats --output json; }
 number() { stats | grep -oE "\"$1\": *\"?[0-9]+" | grep -oE '[0-9]+$' | head -n 1; }
 until_true() {
@@ -85,14 +90,14 @@ kubelet_lowers_to() { [ "$(used)" -lt "$1" ] && resize "$1"; }
 
 until_true 'the limit is that of the container' limit_is $((64 << 20))
 [ "$(application incr visits)" = 1 ] && echo 'ok     the application calls through the shared socket'
-application bench storm --seconds 5
+storm --seconds 5
 echo "       loaded: $(($(number rss_bytes) >> 20)) MiB resident"
 is_running || { echo 'the cache was killed'; exit 1; }
 echo 'ok     nobody was killed'
 
 resize $((96 << 20))
 until_true 'a limit that is raised in place is followed' limit_is $((96 << 20))
-application bench storm --seconds 5
+storm --seconds 5
 loaded=$(used)
 echo "       loaded again: $((loaded >> 20)) MiB used"
 [ "$loaded" -gt $((64 << 20)) ] || { echo 'the room that was added is not used'; exit 1; }
@@ -103,7 +108,7 @@ project memory-limit=$target
 until_true 'the pending limit is obeyed' limit_is $target
 until_true 'what is above it is given back, and the kubelet lowers the limit' kubelet_lowers_to $target
 is_running || { echo 'the cache was killed'; exit 1; }
-application bench storm --seconds 3
+storm --seconds 3
 is_running || { echo 'the cache was killed'; exit 1; }
 echo "ok     nobody was killed; $(($(used) >> 20)) MiB used"
 

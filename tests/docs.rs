@@ -25,7 +25,11 @@ fn run(block: &str, ebb: &Ebb, folder: &std::path::Path) -> String {
     let program = program().get_program().to_str().unwrap().to_owned();
     let block = block.replace("tests/inject/pods", &format!("{root}/tests/inject/pods"));
     let block = block.replace("127.0.0.1:7070", &ebb.data).replace("127.0.0.1:7071", &ebb.admin);
-    let script = format!("set -eu\nebb() {{ '{program}' \"$@\"; }}\n{block}");
+    let bench = std::path::Path::new(&program).with_file_name("ebb-bench");
+    assert!(bench.is_file(), "there is no {}; `cargo build --workspace` makes it", bench.display());
+    let block = block.replace("cargo run --release -p ebb-bench --", "ebb-bench");
+    let bench = bench.display();
+    let script = format!("set -eu\nebb() {{ '{program}' \"$@\"; }}\nebb-bench() {{ '{bench}' \"$@\"; }}\n{block}");
     let output = Command::new("bash")
         .args(["-c", &script])
         .current_dir(folder)
@@ -65,11 +69,11 @@ fn the_readme_works_as_it_is_written() {
     // The build and the server are there; of what needs a terminal or fills a server for minutes, the options are tried.
     let line = |line: &str| match line.split('#').next().unwrap().trim_end() {
         words if words.starts_with("cargo build") || words.starts_with("ebb serve") => String::new(),
-        words if words.starts_with("ebb top") || words.starts_with("ebb bench") => format!("{words} --help\n"),
+        words if words.starts_with("ebb top") || words.starts_with("cargo run") => format!("{words} --help\n"),
         words => format!("{words}\n"),
     };
     let said = run(&blocks[1].lines().map(line).collect::<String>(), &ebb, folder.path());
-    for words in ["hello", "live", "Usage: ebb top", "Usage: ebb bench reclaim"] {
+    for words in ["hello", "live", "Usage: ebb top", "Usage: ebb-bench reclaim"] {
         assert!(said.contains(words), "{words:?} is missing in\n{said}");
     }
     for (number, yaml) in blocks_of("yaml", "README.md").iter().enumerate() {
@@ -93,7 +97,7 @@ fn memory_can_be_given_back_by_hand_as_the_page_says() {
 const RUN: &[(&str, &str, &str)] = &[
     ("docs/getting-started.md", "cargo build", "tests/docs.rs"),
     ("docs/getting-started.md", "ebb set", "tests/docs.rs"),
-    ("docs/getting-started.md", "ebb bench reclaim", "tests/docs.rs"),
+    ("docs/getting-started.md", "cargo run --release -p ebb-bench", "tests/docs.rs"),
     ("docs/getting-started.md", "cat > ebb.yaml", "tests/docs.rs"),
     ("docs/getting-started.md", "ebb inject", "tests/docs.rs"),
     ("docs/memory.md", "ebb compact", "tests/docs.rs"),

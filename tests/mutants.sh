@@ -4,7 +4,7 @@
 #
 #   tests/mutants.sh CACHE [OPTION OF cargo mutants]...
 #   tests/mutants.sh .cache --shard 0/8       an eighth of them
-#   tests/mutants.sh .cache -f src/store/slot.rs
+#   tests/mutants.sh .cache -f crates/engine/src/store/slot.rs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cache=$(realpath "${1:?usage: tests/mutants.sh CACHE [OPTION]...}")
@@ -16,17 +16,17 @@ if [ ! -x "$tool/bin/cargo-mutants" ]; then
   cargo install --quiet --locked --root "$tool" "cargo-mutants@$version"
 fi
 
-files=(store/{slot,item,index,policy,ledger,segment,clean,migrate,relocate}.rs cleaner/plan.rs memory/decide.rs)
+files=(store/{slot,item,index,policy,ledger,segment,clean,migrate,relocate}.rs cleaner/plan.rs decide/mod.rs)
 chosen=()
 case " $* " in
 *' -f '*) ;;
-*) for file in "${files[@]}"; do chosen+=(-f "src/$file"); done ;;
+*) for file in "${files[@]}"; do chosen+=(-f "crates/engine/src/$file"); done ;;
 esac
 # Debug information is of no use to a test that is only asked whether it passes.
 export CARGO_PROFILE_TEST_DEBUG=0 CARGO_PROFILE_DEV_DEBUG=0 RUST_BACKTRACE=0
 status=0
 "$tool/bin/cargo-mutants" mutants "${chosen[@]}" --output "$cache" --no-shuffle --no-times --timeout 60 \
-  --no-default-features --cargo-arg=--lib --jobs "${EBB_MUTANTS_JOBS:-2}" "$@" || status=$?
+  --package ebb-engine --cargo-arg=--lib --jobs "${EBB_MUTANTS_JOBS:-2}" "$@" || status=$?
 out=$cache/mutants.out
 printf '%s caught, %s timed out, %s do not build, %s not noticed:\n' \
   "$(wc -l <"$out/caught.txt")" "$(wc -l <"$out/timeout.txt")" "$(wc -l <"$out/unviable.txt")" "$(wc -l <"$out/missed.txt")"

@@ -15,7 +15,7 @@ fi
 rustup target add "$target" 2>/dev/null
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/pages CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export RUSTFLAGS='-C target-feature=+crt-static'
-program=$(cargo test --locked --no-default-features --lib --target "$target" --no-run --message-format json |
+program=$(cargo test --locked --package ebb-engine --lib --target "$target" --no-run --message-format json |
   sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
 for bytes in 4096 16384 65536; do
   echo "pages of $bytes bytes"

@@ -37,7 +37,7 @@ for mib in 64 128 256; do
   server_start "$work"
   data=$(server_address "$work" data)
   admin=$(server_address "$work" admin)
-  said=$("$program" bench storm --addr "$data" --seconds "$seconds")
+  said=$("$bench" storm --addr "$data" --seconds "$seconds")
   kill -0 "$server" || { echo "killed at $mib MiB"; dmesg 2>/dev/null | tail -3; exit 1; }
   kills=$(cat "$group"/memory.oom_control "$group"/memory.events 2>/dev/null | sed -n 's/^oom_kill //p')
   peak=$(cat "$group"/memory.max_usage_in_bytes "$group"/memory.peak 2>/dev/null | head -1)

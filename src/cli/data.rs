@@ -12,9 +12,7 @@ use super::connect::{DataAt, refused};
 use ebb_config::units::{Percent, Span};
 use ebb_proto as proto;
 use ebb_proto::json;
-use ebb_terminal::Output;
-use ebb_terminal::output;
-use ebb_terminal::{Failure, Outcome};
+use ebb_terminal::{Failure, Outcome, Output, output};
 
 /// What names one key.
 #[derive(Args, Debug)]

@@ -7,9 +7,7 @@ use super::connect::{AdminAt, refused};
 use ebb_config::units::format::{bytes, count, counted};
 use ebb_proto as proto;
 use ebb_proto::json::{number, put_bytes};
-use ebb_terminal::Outcome;
-use ebb_terminal::Output;
-use ebb_terminal::{Table, output};
+use ebb_terminal::{Outcome, Output, Table, output};
 
 /// List the hot keys, or the largest entries, from a sample.
 #[derive(Args, Debug)]

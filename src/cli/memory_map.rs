@@ -13,9 +13,7 @@ use super::connect::{AdminAt, refused};
 use ebb_config::units::format::{bytes, count, counted};
 use ebb_proto as proto;
 use ebb_proto::json::number;
-use ebb_terminal::Outcome;
-use ebb_terminal::Output;
-use ebb_terminal::{Table, output};
+use ebb_terminal::{Outcome, Output, Table, output};
 
 /// Cells in a line.
 const LINE: usize = 64;

@@ -8,9 +8,7 @@ use ebb_config::units::Span;
 use ebb_config::units::format::{bytes, count, counted, duration};
 use ebb_proto as proto;
 use ebb_proto::json::number;
-use ebb_terminal::Output;
-use ebb_terminal::{Failure, Outcome};
-use ebb_terminal::{Table, output};
+use ebb_terminal::{Failure, Outcome, Output, Table, output};
 
 /// Show where the memory is and what the cache has done.
 #[derive(Args, Debug)]

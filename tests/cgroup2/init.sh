@@ -102,7 +102,7 @@ written() { metric ebb_appended_bytes_total; }
 # One round of writing: waves of calls, scans and pipes that nobody reads, and writers. Values are larger than those of a
 # storm on real hardware: they move more bytes in the time that an emulated processor has.
 round() { # stalled readers, seed
-  said=$(ebb bench storm --seconds "$seconds" --calls 500 --medium 50 --stalled "$1" --seed "$2" 2>&1)
+  said=$(ebb-bench storm --seconds "$seconds" --calls 500 --medium 50 --stalled "$1" --seed "$2" 2>&1)
 }
 # Rounds of writing until the server has written $1 MiB, by its own count, and evicts.
 storm() { # MiB
@@ -120,7 +120,7 @@ storm() { # MiB
 }
 evictions() { metric ebb_evictions_total; }
 # Writes as fast as an emulated processor can.
-write_for() { said=$(ebb bench storm --seconds "$1" --calls 0 --stalled 0 --medium 100 --large 0 --seed "$2" 2>&1); }
+write_for() { said=$(ebb-bench storm --seconds "$1" --calls 0 --stalled 0 --medium 100 --large 0 --seed "$2" 2>&1); }
 # Seconds that the governor has watched the memory for.
 watched() {
   wget -qO- http://127.0.0.1:7072/metrics 2>/dev/null | sed -n 's/^ebb_regime_seconds_total{.*} //p' |

@@ -4,10 +4,13 @@
 #   server_start WORK [OPTION...]    starts the program with free ports; sets `server` to its process id
 #   server_address WORK NAME         prints an address of its line "listening": data, admin or http
 #
+# `bench` is the load generator, beside the program.
+#
 # `server_command` holds words that run before the program, such as those that enter a cgroup; none by default.
 
 program=${EBB_PROGRAM:-${CARGO_TARGET_DIR:-target}/debug/ebb}
-[ -x "$program" ] || cargo build --locked
+bench=$(dirname "$program")/ebb-bench
+[ -x "$program" ] && [ -x "$bench" ] || cargo build --locked --workspace
 server_command=()
 
 server_start() {

@@ -19,7 +19,6 @@ const ALONE: &[&[&str]] = &[
     &["doctor", "--explain"],
     &["inject", "-f", "tests/inject/pods/plain.yaml"],
     &["uninject", "-f", "tests/inject/injected/plain.yaml"],
-    &["bench", "trace", "tests/traces", "--help"],
 ];
 const OF_DATA: &[&[&str]] = &[
     &["get", "k"],

@@ -21,8 +21,7 @@ use super::workload::{key, mix};
 use ebb_config::units::ByteSize;
 use ebb_engine::cleaner::{Cleaner, Outside, Pacing};
 use ebb_engine::clock::Clock;
-use ebb_engine::decide::Marks;
-use ebb_engine::decide::{Sample, Standing, decide};
+use ebb_engine::decide::{Marks, Sample, Standing, decide};
 use ebb_engine::store::{Attributes, Condition, Error, Key, Lookup, Options, Stats, Store, Use};
 
 /// The size of a key, in bytes.

@@ -25,9 +25,7 @@ use ebb_config::units::format::{bytes, count};
 use ebb_config::units::{ByteSize, Span};
 use ebb_engine::clock::Clock;
 use ebb_engine::store::Store;
-use ebb_terminal::Outcome;
-use ebb_terminal::Output;
-use ebb_terminal::{Table, output};
+use ebb_terminal::{Outcome, Output, Table, output};
 
 /// Let items expire, and measure how long their memory stays.
 #[derive(Args, Debug)]

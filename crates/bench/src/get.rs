@@ -18,9 +18,7 @@ use super::workload::{key, mix};
 use ebb_config::units::format::count;
 use ebb_engine::clock::{self, Clock};
 use ebb_engine::store::{Lookup, Store, Use};
-use ebb_terminal::Outcome;
-use ebb_terminal::Output;
-use ebb_terminal::{Table, output};
+use ebb_terminal::{Outcome, Output, Table, output};
 
 /// Measure what a Get costs in process, by one thread and by several.
 #[derive(Args, Debug)]

@@ -20,9 +20,7 @@ use ebb_config::units::ByteSize;
 use ebb_config::units::format::{bytes, count};
 use ebb_engine::clock::Clock;
 use ebb_engine::store::Stats;
-use ebb_terminal::Output;
-use ebb_terminal::{Failure, Outcome};
-use ebb_terminal::{Table, output};
+use ebb_terminal::{Failure, Outcome, Output, Table, output};
 
 /// Overwrite items that fit, and count those that are evicted.
 #[derive(Args, Debug)]

@@ -29,9 +29,7 @@ use ebb_config::units::format::{bytes, count};
 use ebb_engine::cleaner::{Order, Reason};
 use ebb_engine::clock::Clock;
 use ebb_engine::store::{Attributes, Condition, Lookup, Stats, Store, Use};
-use ebb_terminal::Output;
-use ebb_terminal::{Failure, Outcome};
-use ebb_terminal::{Table, output};
+use ebb_terminal::{Failure, Outcome, Output, Table, output};
 
 /// Measure what readers off their core and a cleaner at work cost writers.
 #[derive(Args, Debug)]

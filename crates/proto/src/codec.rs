@@ -1,5 +1,5 @@
 //! tonic's prost codec with small buffers. The default reserves 8 KiB for each direction of every call in flight, which
-//! is half of what a burst of small calls costs: with 10,000 in flight, 119 MB instead of 56 (`ebb bench serve`). A buffer
+//! is half of what a burst of small calls costs: with 10,000 in flight, 119 MB instead of 56 (`ebb-bench serve`). A buffer
 //! that starts small grows when a message asks for it, and the CPU of a call is the same.
 
 use prost::Message;

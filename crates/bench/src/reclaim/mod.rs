@@ -20,8 +20,7 @@ use super::workload::{Entries, Pattern, Sizes};
 use crate::wait;
 use ebb_config::units::Span;
 use ebb_proto::client::Address;
-use ebb_terminal::Output;
-use ebb_terminal::{Failure, Outcome, output};
+use ebb_terminal::{Failure, Outcome, Output, output};
 
 /// Fill, delete, and watch memory come back.
 #[derive(Args, Debug)]

@@ -25,8 +25,7 @@ use super::wire::{Kind, Shape, System};
 use crate::wait;
 use ebb_config::units::Span;
 use ebb_proto::client::Address;
-use ebb_terminal::Output;
-use ebb_terminal::{Failure, Outcome, output};
+use ebb_terminal::{Failure, Outcome, Output, output};
 
 /// Load a server and print what calls cost.
 #[derive(Args, Debug)]

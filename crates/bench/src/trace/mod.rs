@@ -18,9 +18,7 @@ use self::engine::Capacity;
 use self::format::Trace;
 use self::policies::{Policy, misses};
 use ebb_proto::client::Address;
-use ebb_terminal::Output;
-use ebb_terminal::{Failure, Outcome};
-use ebb_terminal::{Table, output};
+use ebb_terminal::{Failure, Outcome, Output, Table, output};
 
 const SHARES: [u64; 4] = [1, 5, 10, 25];
 

@@ -14,9 +14,7 @@ use super::super::workload::key;
 use super::format::{self, Trace};
 use crate::wait;
 use ebb_proto::client::Address;
-use ebb_terminal::Output;
-use ebb_terminal::{Failure, Outcome};
-use ebb_terminal::{Table, output};
+use ebb_terminal::{Failure, Outcome, Output, Table, output};
 
 const PORTION: usize = 64;
 

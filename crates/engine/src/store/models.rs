@@ -1,7 +1,7 @@
 //! Every race that lock-free readers make possible, run through a model checker, and each model's twin: the same with a
 //! planted bug, which must fail. A model that cannot fail proves nothing.
 //!
-//! `RUSTFLAGS="--cfg shuttle" cargo test --release --no-default-features --lib models` runs the whole store under
+//! `RUSTFLAGS="--cfg shuttle" cargo test --release -p ebb-engine --lib models` runs the whole store under
 //! shuttle: random schedules, and PCT (Burckhardt et al., ASPLOS 2010) for bugs that need few but rare switches.
 //! `RUSTFLAGS="--cfg loom"` runs what depends on memory order, a single item and the ledger, under loom, which explores every
 //! execution of the C11 model. The number of executions is asserted: a checker that explored one schedule has not looked.

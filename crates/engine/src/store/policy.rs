@@ -112,7 +112,7 @@ impl Share {
     /// Between these it moves.
     const BOUNDS: (f64, f64) = (0.02, 0.50);
     /// "A little more room", as a share of all items. With 1.0, which counts every ghost, `arc-p3` at 10 % misses 0.85
-    /// instead of 0.72; with 0.1, `mooncake-conv` misses 0.747 instead of 0.735 (`ebb bench trace`).
+    /// instead of 0.72; with 0.1, `mooncake-conv` misses 0.747 instead of 0.735 (`ebb-bench trace`).
     const LITTLE: f64 = 0.30;
 
     /// A key is stored whose ghost left `log`, `age` departures ago, of which the main log has `main` in all of `total`.

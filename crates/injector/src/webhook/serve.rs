@@ -12,8 +12,7 @@
 use super::certificates::Served;
 use super::{Injector, review};
 use bytes::Bytes;
-use ebb_listener::RateLimit;
-use ebb_listener::{Bounds, Charge, Connection, Connections, Progress, Unaccounted, Watched};
+use ebb_listener::{Bounds, Charge, Connection, Connections, Progress, RateLimit, Unaccounted, Watched};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
