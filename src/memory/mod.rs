@@ -14,6 +14,7 @@ mod mounts;
 mod node;
 mod process;
 
-pub use cgroup::{Cgroup, Events, Paths, Pressure, Reading};
+pub use cgroup::{Cgroup, Events, Pressure, Reading};
 pub use governor::{Governor, Limits, Setting, Snapshot, View, sample_limits};
 pub use limit::LimitSource;
+pub use mounts::Paths;

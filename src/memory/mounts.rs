@@ -1,8 +1,42 @@
 //! Where the memory controller's files are mounted, as `/proc/self/mountinfo` says (see proc_pid_mountinfo(5)).
 
-use super::cgroup::{Paths, Version};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+/// Where the files are. A test points it at fixtures.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// Where the hierarchies are mounted: `memory` (v1), the directory itself and `unified` (v2). `None`: as `mountinfo` says.
+    pub root: Option<PathBuf>,
+    /// Usually `/proc/self/cgroup`.
+    pub own: PathBuf,
+    /// Usually `/proc/self/mountinfo`.
+    pub mountinfo: PathBuf,
+}
+
+impl Paths {
+    /// The machine's, with another root if one is given.
+    pub fn new(root: Option<PathBuf>) -> Self {
+        Self { root, own: "/proc/self/cgroup".into(), mountinfo: "/proc/self/mountinfo".into() }
+    }
+}
+
+/// The version of the controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    V1,
+    V2,
+}
+
+impl Version {
+    /// The files that hold limits.
+    pub(super) fn limits(self) -> &'static [&'static str] {
+        match self {
+            Self::V1 => &["memory.limit_in_bytes"],
+            Self::V2 => &["memory.max", "memory.high"],
+        }
+    }
+}
 
 /// A mounted hierarchy that may hold the memory controller.
 #[derive(Clone, Debug, PartialEq, Eq)]

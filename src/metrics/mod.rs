@@ -131,7 +131,7 @@ mod tests {
         }
         page += "\n## The injector\n\nAt `/metrics` of the HTTP listener of `ebb injector`.\n\n\
              | metric | kind | labels | meaning |\n|---|---|---|---|\n";
-        page += &injector_rows(&ebb_injector::webhook::Addresses::metrics_page());
+        page += &injector_rows(&ebb_injector::webhook::metrics_page());
         page.replace("|\n## ", "|\n\n## ")
     }
 

@@ -19,14 +19,6 @@ pub const KNOBS: &[(&str, &str)] = &[
     ("memory-low", "watermarks.low"),
 ];
 
-/// Whether a knob can have a value.
-///
-/// # Errors
-/// A sentence that says what is wrong with it.
-pub fn check(key: &str, value: &str) -> Result<(), String> {
-    super::layers::alone(key, value)
-}
-
 /// The annotations of the file that are knobs: knob and value.
 pub(super) fn parse(text: &str) -> Vec<(String, String)> {
     let pairs = text.lines().filter_map(|line| line.strip_prefix(PREFIX)?.split_once('='));

@@ -258,8 +258,11 @@ fn explained(error: &str, value: &Value) -> String {
     }
 }
 
-/// Whether a knob can have a value, all others as they come.
-pub(super) fn alone(key: &str, text: &str) -> Result<(), String> {
+/// Checks one value of a setting, all others at their defaults.
+///
+/// # Errors
+/// A sentence that says what is wrong with the value.
+pub fn check_value(key: &str, text: &str) -> Result<(), String> {
     let defaults = defaults();
     with(&defaults, key, meant(&defaults, key, text.into())).map(drop).map_err(|error| error.to_string())
 }

@@ -16,7 +16,7 @@ pub mod units;
 
 pub use document::{reference, schema};
 pub use environment::Environment;
-pub use layers::{Effective, Flags, Problems, Row, check, check_text};
+pub use layers::{Effective, Flags, Problems, Row, check, check_text, check_value};
 pub use live::{InForce, Live, Reload};
 pub use source::Source;
 

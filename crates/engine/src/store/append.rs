@@ -1,10 +1,12 @@
 //! Where items are appended, and how room is made for them.
 
 use super::arena::{WORD_BYTES, page_bytes};
-use super::clean::Tally;
+use super::counts::{add, sub};
+use super::job::Tally;
+use super::log::Tail;
 use super::policy::{self, Purpose};
-use super::segment::{Segment, Tail, reserve_up_to};
-use super::shard::{Locked, add, sub};
+use super::segment::{Segment, reserve_up_to};
+use super::shard::Locked;
 use super::slot::Location;
 use super::types::Error;
 
@@ -97,7 +99,7 @@ impl Locked<'_> {
         writer.segments.get_mut(&id).is_some_and(|segment| {
             segment.sealed = true;
             if segment.extent.resident_bytes as usize >= segment.tail_words * WORD_BYTES + worth_bytes {
-                segment.extent.trim(segment.tail_words, ground);
+                ground.trim(&mut segment.extent, segment.tail_words);
             }
             true
         })

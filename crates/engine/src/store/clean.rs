@@ -6,55 +6,22 @@
 //! C3. A move is: copy, then store the slot. Readers see the old copy or the new one, which are alike.
 //! C4. A segment is given up only when it holds nothing live, which is counted, and asserted.
 
+use super::bank::Piece;
+use super::counts::add;
 use super::expiry::Expiry;
 use super::hash::Hash;
 use super::index::Position;
 use super::item::View;
-use super::migrate::Piece;
+use super::job::{Job, Sweep, Tally};
+use super::log::{Log, Tail};
 use super::policy::{self, Case, Fate, Purpose};
 use super::relocate::Ahead;
-use super::segment::{Log, Moved, Tail};
-use super::shard::{Found, Locked, add};
+use super::segment::Moved;
+use super::shard::{Found, Locked};
 use super::slot::{Departure, Location, Slot};
 use super::types::Key;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Fault, planted};
-
-/// One segment being looked through.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Job {
-    segment: u32,
-    purpose: Purpose,
-    /// For an eviction: first it is weighed what would be kept, then acted.
-    weighing: bool,
-    cursor_words: usize,
-    kept_words: usize,
-}
-
-/// The segments that an invalidation still has to look through.
-#[derive(Clone, Debug)]
-pub(super) struct Sweep {
-    segments: Vec<u32>,
-    /// How many of the shard's invalidations are carried out when it ends.
-    voids: usize,
-}
-
-/// What cleaning has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Bytes of live items copied.
-    pub moved_bytes: u64,
-    /// Items copied.
-    pub moved_items: u64,
-    /// Items dropped to make room.
-    pub evicted_items: u64,
-    /// Items dropped because their time had passed.
-    pub expired_items: u64,
-    /// Segments taken out of use.
-    pub freed_segments: u64,
-    /// Shards whose index was migrated.
-    pub migrated_shards: u64,
-}
 
 /// What a shard is to be cleaned for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +74,7 @@ impl Locked<'_> {
     /// Cleans until `stop` returns true. A running job continues only if `looked`: [`Ground::look_ahead`] has read its next
     /// items. Otherwise the answer is [`Step::LookAhead`].
     ///
-    /// [`Ground::look_ahead`]: super::shard::Ground::look_ahead
+    /// [`Ground::look_ahead`]: super::ground::Ground::look_ahead
     pub(super) fn clean(
         &mut self,
         task: Task,
@@ -213,7 +180,7 @@ impl Locked<'_> {
         for id in writer.open.iter().flatten() {
             let segment = writer.segments.get_mut(id).expect("an open segment is known");
             if std::mem::replace(&mut segment.tail_words_seen, segment.tail_words) == segment.tail_words {
-                trimmed |= segment.extent.trim(segment.tail_words, ground);
+                trimmed |= ground.trim(&mut segment.extent, segment.tail_words);
             }
         }
         trimmed

@@ -14,21 +14,15 @@
 //! Writers help: each write moves a few buckets on, so a migration ends whether or not the cleaner gets the CPU.
 
 use super::arena::WORD_BYTES;
+use super::bank::{BANKS, Bank, Migration, Piece};
+use super::ground::Ground;
 use super::index::{BUCKET_SLOTS, Index, MIN_BUCKETS, Position};
 use super::ledger::Account;
-use super::shard::{BANKS, Bank, Ground, Locked};
+use super::shard::Locked;
 use super::slot::{Location, Place, Slot};
 use super::types::Error;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Fault, planted};
-
-/// A migration on its way.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Migration {
-    next: Index,
-    /// Buckets of the old index that have been carried over.
-    cursor: u32,
-}
 
 /// The index grows when this share of its slots holds items, in percent.
 const FULL_PERCENT: u64 = 88;
@@ -42,15 +36,6 @@ const FILL_PERCENT: u64 = 79;
 const GHOST_PERCENT: u64 = 100;
 /// Buckets that a write carries over.
 const HELP_BUCKETS: u32 = 8;
-
-/// A piece of a bank, on its way to the operating system.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Piece {
-    bank: usize,
-    /// Its first word in the arena.
-    first: usize,
-    bytes: u64,
-}
 
 impl Ground {
     /// Gives a piece of a bank back. Needs no lock: nobody uses the bank meanwhile.

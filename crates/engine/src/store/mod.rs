@@ -13,12 +13,18 @@
 
 mod append;
 mod arena;
+mod bank;
 mod clean;
+mod counts;
 mod expiry;
+mod ground;
 mod hash;
 mod index;
+mod invalidation;
 mod item;
+mod job;
 mod ledger;
+mod log;
 mod migrate;
 mod policy;
 mod readers;
@@ -31,7 +37,8 @@ mod stats;
 mod types;
 mod write;
 
-pub use clean::{Tally, Task};
+pub use clean::Task;
+pub use job::Tally;
 pub use ledger::{Account, Ledger};
 pub use scan::Places;
 pub use stats::{LogOccupancy, Stats};
@@ -40,10 +47,13 @@ pub use types::*;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use append::Way;
 use arena::{Arena, WORD_BYTES, page_bytes};
+use bank::BANKS;
 use clean::Step;
+use counts::Counts;
+use ground::Ground;
 use hash::{Hash, Hasher};
 use segment::Pool;
-use shard::{BANKS, Counts, Ground, Locked, Shard};
+use shard::{Locked, Shard};
 use std::io;
 
 /// How a store is made.

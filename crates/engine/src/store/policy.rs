@@ -4,7 +4,8 @@
 //! keep it where it is, move it, or drop it. They differ in what counts as worth keeping. Eviction follows S3-FIFO
 //! (Yang et al., SOSP 2023) on two logs of segments, with the size of an item set against its reads.
 
-use super::segment::{Log, Segment};
+use super::log::Log;
+use super::segment::Segment;
 use super::slot::{Departure, READS_MAX};
 
 /// Why a segment is being looked through.

@@ -17,11 +17,14 @@
 //! B4. What the commit leaves is for the job, which looks at the same items afterwards.
 
 use super::arena::WORD_BYTES;
-use super::clean::Tally;
+use super::counts::add;
+use super::ground::Ground;
 use super::index::{Index, Position};
 use super::item::{self, Facts, Header};
-use super::segment::{Log, MAX_BYTES, Moved, Tail};
-use super::shard::{Ground, Locked, add};
+use super::job::Tally;
+use super::log::{Log, Tail};
+use super::segment::{MAX_BYTES, Moved};
+use super::shard::Locked;
 use super::slot::{Location, Place, Slot};
 use super::types::Key;
 use crate::sync::{Fault, planted};

@@ -15,7 +15,7 @@ use super::arena::{Arena, WORD_BYTES, page_bytes};
 use super::expiry::Expiry;
 use super::item::Facts;
 use super::ledger::{Account, Ledger};
-use super::shard::Ground;
+use super::log::Log;
 use super::slot::OFFSET_BITS;
 use crate::sync::{Mutex, lock};
 use std::collections::BTreeMap;
@@ -30,45 +30,6 @@ pub(super) fn bytes_for(shard_bytes: u64) -> usize {
     ((shard_bytes / 128).max(1).next_power_of_two() as usize).clamp(MIN_BYTES, MAX_BYTES)
 }
 
-/// The two logs of a shard (S3-FIFO: Yang et al., SOSP 2023), each with a segment for what is new and one for what the
-/// cleaner moved, so that items of one age stay together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Log {
-    /// Items that were not asked for yet.
-    Nursery,
-    /// Items that have earned their place.
-    Main,
-}
-
-/// Where an item is appended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tail {
-    /// The log.
-    pub log: Log,
-    /// Among items that were moved.
-    pub moved: bool,
-}
-
-impl Log {
-    /// The stable name.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Nursery => "nursery",
-            Self::Main => "main",
-        }
-    }
-}
-
-impl Tail {
-    /// How many there are.
-    pub(super) const COUNT: usize = 4;
-
-    /// From 0 to [`Tail::COUNT`].
-    pub(super) fn number(self) -> usize {
-        self.log as usize * 2 + usize::from(self.moved)
-    }
-}
-
 /// A run of numbers with the memory behind them, as the pool gives it out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
@@ -78,21 +39,6 @@ pub(super) struct Extent {
     pub units: u32,
     /// What of it is resident and reserved in the ledger, from its beginning, in bytes.
     pub resident_bytes: u64,
-}
-
-impl Extent {
-    /// Gives back the pages behind the first `words`; says whether there were any.
-    pub(super) fn trim(&mut self, words: usize, ground: &Ground) -> bool {
-        let keep = (words * WORD_BYTES).next_multiple_of(page_bytes()) as u64;
-        if self.resident_bytes <= keep {
-            return false;
-        }
-        let first = ground.pool.words(*self).start;
-        ground.arena.release(first + keep as usize / WORD_BYTES..first + self.resident_bytes as usize / WORD_BYTES);
-        ground.ledger.release(Account::Segments, self.resident_bytes - keep);
-        self.resident_bytes = keep;
-        true
-    }
 }
 
 /// What the writer of a shard knows of a segment.

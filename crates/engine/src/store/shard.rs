@@ -43,104 +43,25 @@
 //! | scan during a swap | a scan walks a shard under its lock, by place, and places do not change with the index | `random_operations_…`: scans in portions between migrations |
 //! | read counts against unlinking | the count is raised by exchanging the whole slot | `a_read_that_is_counted_undoes_no_write` |
 
-use super::arena::Arena;
-use super::clean::Job;
-use super::hash::{Hash, Hasher};
+use super::bank::{BANKS, Bank, Migration};
+use super::counts::{Counts, add, sub};
+use super::ground::Ground;
+use super::hash::Hash;
 use super::index::{Index, Position};
-use super::item::{Facts, Header, Read, View};
-use super::ledger::{Account, Ledger};
-use super::migrate::Migration;
+use super::invalidation::{Void, judge};
+use super::item::{Facts, Header, Read};
+use super::job::{Job, Sweep};
+use super::ledger::Account;
+use super::log::Tail;
 use super::policy::Share;
-use super::readers::{Reader, Readers};
-use super::segment::{self, Extent, Pool, Segment, Tail};
+use super::readers::Reader;
+use super::segment::{Extent, Segment};
 use super::slot::{Departure, Location};
 use super::types::{Item, Key, Lookup, MAX_VERSION, Miss, Use};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Arc, Fault, Mutex, MutexGuard, Stopwatch, Swap, lock, planted, try_lock};
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
-
-/// What all shards stand on.
-#[derive(Debug)]
-pub(super) struct Ground {
-    pub(super) arena: Arena,
-    pub(super) pool: Pool,
-    pub(super) ledger: std::sync::Arc<Ledger>,
-    pub(super) hasher: Hasher,
-    /// Words of one bank of an index. Shard n has the [`BANKS`] from number n × [`BANKS`] on, from the arena's beginning.
-    pub(super) bank_words: usize,
-    pub(super) shards: usize,
-    /// Segments are as large as the capacity asks for, which may change; otherwise as large as was asked for at the start.
-    pub(super) segments_follow: bool,
-    pub(super) readers: Readers,
-}
-
-/// Banks of a shard's index: the one in use, the one it migrates to, and one that a reader may hold meanwhile.
-pub(super) const BANKS: usize = 3;
-
-impl Ground {
-    /// How many numbers in a row a new segment has.
-    pub(super) fn segment_units(&self) -> u32 {
-        if !self.segments_follow {
-            return 1;
-        }
-        let wanted = segment::bytes_for(self.ledger.capacity() / self.shards as u64);
-        (wanted / self.pool.segment_bytes()).max(1) as u32
-    }
-
-    /// The item at a location, and everything behind it.
-    pub(super) fn view(&self, at: Location) -> View<'_> {
-        let first = self.pool.first_word(at.segment()) + at.offset_words() as usize;
-        let end = (first + super::item::MAX_ITEM_WORDS).min(self.arena.words_total());
-        View::new(self.arena.words(first..end))
-    }
-
-    /// The words of an item.
-    pub(super) fn range(&self, at: Location, words: usize) -> std::ops::Range<usize> {
-        let first = self.pool.first_word(at.segment()) + at.offset_words() as usize;
-        first..first + words
-    }
-
-    /// See [`Pool::cool`].
-    pub(super) fn cool(&self, keep: usize, most_bytes: u64) -> Option<u64> {
-        self.pool.cool(&self.arena, &self.ledger, keep, most_bytes)
-    }
-
-    /// Asks the processor for the beginning of the item at a location: for what a small item has.
-    pub(super) fn prefetch(&self, at: Location) {
-        self.prefetch_words(at, 3 * LINE_WORDS);
-    }
-
-    /// Asks the processor for so many words.
-    pub(super) fn prefetch_words(&self, at: Location, words: usize) {
-        let first = self.pool.first_word(at.segment()) + at.offset_words() as usize;
-        for word in (first..first + words).step_by(LINE_WORDS) {
-            self.arena.prefetch(word.min(self.arena.words_total() - 1));
-        }
-    }
-}
-
-/// Words of a cache line.
-const LINE_WORDS: usize = 8;
-
-/// A group of keys that was declared void.
-#[derive(Clone, Debug)]
-pub(super) struct Void {
-    pub(super) namespace: u16,
-    pub(super) prefix: Box<[u8]>,
-    /// Items of this version or an earlier one are meant.
-    pub(super) up_to_version: u64,
-    pub(super) mark_stale: bool,
-}
-
-impl Void {
-    /// Whether it means this item. Items without a full version were written before any invalidation that is still
-    /// being swept, for while there is one, every write carries its full version.
-    pub(super) fn means(&self, header: Header, facts: &Facts, key: &[u8]) -> bool {
-        let before = !header.is_versioned() || facts.version <= self.up_to_version;
-        before && facts.namespace == self.namespace && key.starts_with(&self.prefix)
-    }
-}
 
 /// What readers see of a shard (M1).
 #[derive(Debug)]
@@ -149,47 +70,6 @@ pub(super) struct Map {
     generation: u64,
     pub(super) index: Index,
     voids: std::sync::Arc<[Void]>,
-}
-
-/// Counters of a shard, read without its lock.
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    pub(super) sets: AtomicU64,
-    pub(super) deletes: AtomicU64,
-    pub(super) evictions: AtomicU64,
-    pub(super) expirations: AtomicU64,
-    pub(super) invalidated: AtomicU64,
-    pub(super) appended_bytes: AtomicU64,
-    pub(super) copied_bytes: AtomicU64,
-    pub(super) buried_bytes: AtomicU64,
-    pub(super) entries: AtomicU64,
-    pub(super) live_bytes: AtomicU64,
-    /// Words of live items and words written, of all segments together.
-    pub(super) live_words: AtomicU64,
-    pub(super) written_words: AtomicU64,
-    /// Words of live items that have expired and wait to be dropped: an estimate, brought up to date by the cleaner.
-    pub(super) expired_words: AtomicU64,
-    /// Resident bytes of segments that were given up while somebody read them.
-    pub(super) retired_bytes: AtomicU64,
-}
-
-impl Counts {
-    /// Words written of which no item is left.
-    pub(super) fn dead_words(&self) -> u64 {
-        self.written_words.load(Ordering::Relaxed).saturating_sub(self.live_words.load(Ordering::Relaxed))
-    }
-}
-
-/// Adds to a counter that only the holder of the shard's lock writes.
-pub(super) fn add(counter: &AtomicU64, n: usize) {
-    counter.store(counter.load(Ordering::Relaxed) + n as u64, Ordering::Relaxed);
-}
-
-/// Subtracts from such a counter.
-pub(super) fn sub(counter: &AtomicU64, n: usize) {
-    let before = counter.load(Ordering::Relaxed);
-    assert!(before >= n as u64, "a counter of {before} cannot fall by {n}");
-    counter.store(before - n as u64, Ordering::Relaxed);
 }
 
 /// A shard.
@@ -236,25 +116,10 @@ pub(super) struct Writer {
     retired_maps: Vec<Arc<Map>>,
     pub(super) job: Option<Job>,
     pub(super) voids: Vec<Void>,
-    pub(super) sweep: Option<super::clean::Sweep>,
+    pub(super) sweep: Option<Sweep>,
     pub(super) scratch: Vec<u8>,
     /// Live items by the number of their namespace, up to the highest number seen; the default namespace is not counted.
     pub(super) by_namespace: Vec<u32>,
-}
-
-/// What a bank is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Bank {
-    /// All zero.
-    Clean,
-    /// It is the index, or becomes it.
-    InUse,
-    /// It was the index; a retired map may lead to it. So many bytes from its beginning are resident and reserved.
-    Held(u64),
-    /// Nobody reads it, but so many bytes from its beginning are resident and reserved.
-    Dirty(u64),
-    /// As `Dirty`, with 0 or more bytes; and what was behind them is being given back without the lock.
-    Leaving(u64),
 }
 
 /// Hashes a segment's number, which is as good as random already.
@@ -471,22 +336,6 @@ fn reason(why: Departure) -> Miss {
     }
 }
 
-/// Whether an item may be served, and whether as one that was declared stale.
-fn judge(voids: &[Void], header: Header, facts: &Facts, key: &[u8], now_ms: u64) -> Result<bool, Miss> {
-    let deadline = facts.attributes.deadline_ms;
-    if deadline != 0 && deadline <= now_ms {
-        return Err(Miss::Expired);
-    }
-    let mut marked_stale = facts.marked_stale;
-    for void in voids.iter().filter(|void| void.means(header, facts, key)) {
-        if !void.mark_stale {
-            return Err(Miss::Invalidated);
-        }
-        marked_stale = true;
-    }
-    Ok(marked_stale)
-}
-
 /// A shard whose lock is held. Everything that changes a shard is a method of this.
 pub(super) struct Locked<'a> {
     pub(super) ground: &'a Ground,
@@ -662,70 +511,4 @@ impl Locked<'_> {
 }
 
 #[cfg(all(test, not(loom), not(shuttle)))]
-mod tests {
-    use super::super::{Attributes, Condition, Options, Store, Use};
-    use super::*;
-
-    #[test]
-    #[should_panic(expected = "a shard's map is its own (M5)")]
-    fn a_map_of_another_shard_is_noticed() {
-        let options = Options { shards: Some(2), ..Options::new(8 << 20) };
-        let store = Store::new(options).unwrap();
-        let [one, two] = &store.shards[..] else { panic!("two shards") };
-        one.map.swap(two.map.load().clone());
-        // So many that some belong to the first, however the store hashes.
-        for key in 0_u32..1000 {
-            let _ = store.get(Key { namespace: 0, bytes: &key.to_le_bytes() }, 1, Use::Read);
-        }
-    }
-
-    fn full(capacity_bytes: u64) -> (Store, u32) {
-        let store = Store::new(Options { most_bytes: Some(64 << 20), ..Options::new(capacity_bytes) }).unwrap();
-        // Many times what it holds, so that its index has grown to hold as many ghosts as it ever will.
-        let keys = (capacity_bytes / 40) as u32;
-        (0..keys).for_each(|i| set(&store, i));
-        (store, keys)
-    }
-
-    fn set(store: &Store, i: u32) {
-        let key = Key { namespace: 0, bytes: &i.to_le_bytes() };
-        store.set(key, &[1; 200], &Attributes::default(), Condition::Always, false, 1).unwrap();
-    }
-
-    /// How many items 5,000 writes to a full store cost.
-    fn evicted_by_5_000(store: &Store, keys: u32) -> u64 {
-        let before = store.stats().evictions;
-        (keys..keys + 5_000).for_each(|i| set(store, i));
-        store.stats().evictions - before
-    }
-
-    #[test]
-    fn a_reader_off_its_processor_keeps_one_segment_and_nothing_else() {
-        let (store, keys) = full(16 << 20);
-        let alone = evicted_by_5_000(&store, keys);
-        // A thread that stopped while it held every map, and while it read a segment.
-        let maps: Vec<_> = store.shards.iter().map(|shard| shard.map.load()).collect();
-        let announced = {
-            let shard = store.shards[0].lock(&store.ground);
-            super::super::policy::eviction_victim(shard.writer.segments.values(), shard.writer.nursery).unwrap()
-        };
-        let announcement = store.ground.readers.own().unwrap().announce(announced);
-        let beside = std::thread::scope(|scope| scope.spawn(|| evicted_by_5_000(&store, keys + 5_000)).join().unwrap());
-        let of_two_segments = 2 * store.segment_bytes() as u64 / 200;
-        assert!(alone > 1_000 && beside < alone + of_two_segments, "{beside} items for the room of {alone}");
-        assert_eq!(store.stats().retired_bytes, store.segment_bytes() as u64, "only what is read is kept");
-        drop((maps, announcement));
-        store.reclaim(0);
-        assert_eq!(store.stats().retired_bytes, 0);
-    }
-
-    #[test]
-    fn an_index_grows_beside_a_held_map_and_drops_nothing() {
-        let store = Store::new(Options { shards: Some(1), most_bytes: Some(64 << 20), ..Options::new(48 << 20) });
-        let store = store.unwrap();
-        let map = store.shards[0].map.load();
-        (0..150_000).for_each(|i| set(&store, i));
-        assert_eq!((store.stats().entries, store.stats().evictions), (150_000, 0));
-        drop(map);
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@
 //! `other` says that the slot stands in the second of the two buckets its key may stand in. With the bucket it stands
 //! in, the tag then gives back the whole [`Place`] of the key: an index is migrated without reading a single key.
 
-use super::segment::Log;
+use super::log::Log;
 use std::fmt;
 
 const READS_BITS: u32 = 2;

@@ -2,9 +2,11 @@
 
 use super::Store;
 use super::arena::WORD_BYTES;
+use super::counts::Counts;
 use super::ledger::Account;
-use super::segment::{Log, Segment};
-use super::shard::{Counts, Shard};
+use super::log::Log;
+use super::segment::Segment;
+use super::shard::Shard;
 use super::types::Miss;
 use crate::sync::atomic::{AtomicU64, Ordering};
 

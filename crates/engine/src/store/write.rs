@@ -3,11 +3,14 @@
 //! A write first takes room for the item, then writes it, and last publishes it by one store of a slot. What it replaces is
 //! marked dead afterwards. Without room it changes nothing and is asked again, when the store has made some.
 
+use super::counts::{add, sub};
 use super::expiry;
 use super::hash::Hash;
+use super::invalidation::Void;
 use super::item::{Draft, Facts, MAX_DEADLINE_MS};
-use super::segment::{Log, Segment, Tail};
-use super::shard::{Found, Locked, Void, Writer, add, sub};
+use super::log::{Log, Tail};
+use super::segment::Segment;
+use super::shard::{Found, Locked, Writer};
 use super::slot::{Departure, Location, Slot};
 use super::types::{Attributes, Condition, DeleteOutcome, Deletion, Error, Group, Item, Key, SetOutcome, Update};
 use crate::sync::atomic::Ordering;

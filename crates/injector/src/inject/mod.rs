@@ -12,6 +12,7 @@
 
 mod document;
 mod patch;
+mod pod;
 mod resources;
 mod skip;
 mod take_out;
@@ -25,8 +26,8 @@ pub use take_out::{TakeOut, take_out};
 pub use template::Template;
 
 use patch::{Patch, escaped};
+use pod::list;
 use serde_json::{Map, Value, json};
-use skip::list;
 use std::collections::BTreeMap;
 use wish::Wishes;
 

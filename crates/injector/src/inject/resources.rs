@@ -8,7 +8,7 @@
 //!
 //! A request that is left out becomes the limit, so "nothing" has to be written as zero.
 
-use super::skip::all_containers;
+use super::pod::{all_containers, text};
 use super::wish::Wishes;
 use ebb_config::units::Quantity;
 use serde_json::{Value, json};
@@ -56,13 +56,4 @@ fn is_guaranteed(spec: &Value) -> bool {
 
 fn is_less(a: &str, b: &str) -> bool {
     Quantity::parse(a).zip(Quantity::parse(b)).is_some_and(|(a, b)| a < b)
-}
-
-/// A quantity as it was written; numbers are quantities, too.
-pub(super) fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
 }

@@ -1,19 +1,15 @@
 //! Which pods are left alone, and why.
 
 use super::Context;
-use super::resources::text;
+use super::pod::{LEAST, SOCKET_VOLUME, all_containers, list, text};
 use super::wish::Wishes;
 use ebb_config::units::Quantity;
 use serde_json::Value;
 
 /// What the namespaces of the system itself are called.
 pub const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
-/// The volume that the socket is in.
-pub(super) const SOCKET_VOLUME: &str = "ebb-socket";
 /// The volumes that the sidecar brings along.
 const VOLUMES: [&str; 2] = ["ebb-config", SOCKET_VOLUME];
-/// Below this a container of Ebb has no room for a cache, in bytes.
-pub(super) const LEAST: &str = "16Mi";
 
 /// Each container gets operations of its own, so a pod with more is left alone.
 const MOST_CONTAINERS: usize = 500;
@@ -157,14 +153,4 @@ fn malformed(pod: &Value) -> Option<String> {
         }
     }
     None
-}
-
-/// The values of a list; none if it is none.
-pub(super) fn list(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().map(Vec::as_slice).unwrap_or_default().iter()
-}
-
-/// The containers of both kinds.
-pub(super) fn all_containers(spec: &Value) -> impl Iterator<Item = &Value> {
-    list(&spec["containers"]).chain(list(&spec["initContainers"]))
 }

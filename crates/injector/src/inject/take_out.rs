@@ -1,6 +1,6 @@
 //! The way back: takes out of a pod what `inject` has put in.
 
-use super::skip::{SOCKET_VOLUME, list};
+use super::pod::{SOCKET_VOLUME, list};
 use serde_json::{Value, json};
 
 /// What was found in a pod.

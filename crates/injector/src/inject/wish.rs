@@ -4,9 +4,10 @@
 //! what it must be.
 
 use super::Context;
-use super::skip::{LEAST, SOCKET_VOLUME, list};
+use super::pod::{LEAST, SOCKET_VOLUME, list};
 use super::template::Template;
-use ebb_config::annotations::{KNOBS, PREFIX, check};
+use ebb_config::annotations::{KNOBS, PREFIX};
+use ebb_config::check_value;
 use ebb_config::units::{Quantity, Span};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -156,7 +157,7 @@ impl Wishes {
             return Err(format!("it must have at most {VALUE_BYTES} bytes"));
         }
         if let Some((_, knob)) = KNOBS.iter().find(|(live, _)| *live == name) {
-            return check(knob, value); // the sidecar itself reads it, while it runs
+            return check_value(knob, value); // the sidecar itself reads it, while it runs
         }
         let Some((_, must, _)) = ANNOTATIONS.iter().find(|(known, ..)| *known == name) else {
             return Err("there is no such annotation".to_owned());

@@ -170,26 +170,24 @@ impl Metrics {
     }
 }
 
-impl super::Addresses {
-    /// A page with a series of each metric, from which `docs/metrics.md` is made.
-    pub fn metrics_page() -> String {
-        let metrics = Metrics::new(super::serve::connections());
-        let admission = Admission {
-            answer: serde_json::Value::Null,
-            reason: None,
-            detail: String::new(),
-            warnings: Vec::new(),
-            namespace: String::new(),
-            owner: None,
-            is_dry_run: false,
-        };
-        metrics.admitted(&admission, Duration::ZERO);
-        metrics.event(Fate::ALL[0]);
-        metrics.evicted("evicted");
-        let (registered, text) = (format!("{:?}", metrics.registry), metrics.text());
-        // The collector's three are not registered one by one.
-        let shown = text.matches("# TYPE ").count() - 3;
-        assert_eq!(registered.matches("Descriptor {").count(), shown, "a family without a series is not on the page");
-        text
-    }
+/// A page with a series of each metric, from which `docs/metrics.md` is made.
+pub(super) fn example_page(connections: Arc<Connections>) -> String {
+    let metrics = Metrics::new(connections);
+    let admission = Admission {
+        answer: serde_json::Value::Null,
+        reason: None,
+        detail: String::new(),
+        warnings: Vec::new(),
+        namespace: String::new(),
+        owner: None,
+        is_dry_run: false,
+    };
+    metrics.admitted(&admission, Duration::ZERO);
+    metrics.event(Fate::ALL[0]);
+    metrics.evicted("evicted");
+    let (registered, text) = (format!("{:?}", metrics.registry), metrics.text());
+    // The collector's three are not registered one by one.
+    let shown = text.matches("# TYPE ").count() - 3;
+    assert_eq!(registered.matches("Descriptor {").count(), shown, "a family without a series is not on the page");
+    text
 }

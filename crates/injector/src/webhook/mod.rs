@@ -98,6 +98,11 @@ pub struct Addresses {
     pub http: String,
 }
 
+/// A page of metrics with a series of each, from which `docs/metrics.md` is made.
+pub fn metrics_page() -> String {
+    metrics::example_page(serve::connections())
+}
+
 /// Runs until `shutdown` is ready with a reason, then drains. `announce` is told the addresses.
 ///
 /// # Errors

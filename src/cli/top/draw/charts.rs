@@ -3,7 +3,7 @@
 //! All charts have the same axis of time, from the oldest reading to the newest. Where readings tell nothing, because
 //! nothing was asked then, a curve has a gap: it is drawn in runs without one.
 
-use super::overview::micros;
+use super::style::{CHOSEN, COMPACTED, EVICTED, HITS, LIVE, P50, P99, RESIDENT, USED, micros};
 use crate::cli::top::follow::{Reading, Sidecar};
 use ebb_config::units::format::{bytes, duration};
 use ebb_proto as proto;
@@ -15,17 +15,6 @@ use ratatui::text::Line;
 use ratatui::widgets::{Axis, Block, Chart, Dataset, GraphType};
 use std::collections::VecDeque;
 
-const USED: Color = Color::Magenta;
-pub(super) const RESIDENT: Color = Color::Blue;
-pub(super) const LIVE: Color = Color::Green;
-/// A run of the cleaner that lost nothing.
-pub(super) const COMPACTED: Color = Color::Yellow;
-/// One that dropped entries.
-pub(super) const EVICTED: Color = Color::Red;
-const CHOSEN: Color = Color::White;
-pub(super) const HITS: Color = Color::Cyan;
-pub(super) const P99: Color = Color::LightMagenta;
-pub(super) const P50: Color = Color::LightBlue;
 /// The least that the axis of latency reaches to, in microseconds.
 const LATENCY_LEAST: u32 = 20;
 

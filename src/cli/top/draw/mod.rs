@@ -5,12 +5,12 @@ mod configuration;
 mod overview;
 mod parts;
 mod places;
+mod style;
 #[cfg(test)]
 mod tests;
 
 use super::follow::Sidecar;
 use super::{App, Part};
-use charts::{LIVE, RESIDENT};
 use ebb_config::units::format::{bytes, count, duration};
 use ebb_proto as proto;
 use places::{LEAST, Places};
@@ -18,6 +18,7 @@ use ratatui::Frame;
 use ratatui::style::{Style, Stylize as _};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph, Wrap};
+use style::{LIVE, RESIDENT};
 
 /// Draws everything.
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App) {

@@ -1,6 +1,6 @@
 //! The sidecars side by side: a row for each.
 
-use super::parts::color_of;
+use super::style::{color_of, micros};
 use crate::cli::top::App;
 use crate::cli::top::follow::Sidecar;
 use ebb_config::units::format::bytes;
@@ -79,15 +79,6 @@ fn regime(name: &str) -> Span<'_> {
         "drift" => name.yellow(),
         "high" => name.light_red(),
         _ => name.red(),
-    }
-}
-
-/// A latency; 0 stands for none.
-pub(super) fn micros(us: u32) -> String {
-    match us {
-        0 => "–".to_owned(),
-        1..1000 => format!("{us}µs"),
-        _ => format!("{:.1}ms", f64::from(us) / 1000.0),
     }
 }
 

@@ -1,14 +1,15 @@
 //! The parts of what is known of a sidecar: receipts, findings, segments, curves, the configuration.
 
-use super::charts::{self, COMPACTED, EVICTED, LIVE, rss_bytes};
+use super::charts::{self, rss_bytes};
 use super::configuration;
+use super::style::{COMPACTED, EVICTED, LIVE, color_of};
 use crate::cli::top::follow::{Look, Sidecar};
 use crate::cli::top::{App, Part};
 use ebb_config::units::format::{bytes, count, counted, duration};
 use ebb_proto::{self as proto, diagnose_response::Finding};
 use ratatui::Frame;
 use ratatui::layout::Rect;
-use ratatui::style::{Color, Stylize as _};
+use ratatui::style::Stylize as _;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Padding, Paragraph, Wrap};
 
@@ -90,15 +91,6 @@ fn findings(sidecar: &Sidecar) -> Vec<Line<'_>> {
         None => vec![Line::from("…").dark_gray()],
         Some([]) => vec![Line::from("all is well").green()],
         Some(findings) => findings.iter().map(line).collect(),
-    }
-}
-
-/// The color of a severity.
-pub(super) fn color_of(severity: &str) -> Color {
-    match severity {
-        "error" => Color::Red,
-        "warning" => Color::Yellow,
-        _ => Color::Blue,
     }
 }
 

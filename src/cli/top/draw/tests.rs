@@ -144,7 +144,7 @@ fn a_curve_has_a_gap_where_nothing_was_asked() {
             sidecar.learn(News::Stats(Box::new(said.clone())));
         }
         app.sidecars[0] = std::mem::replace(&mut sidecar, Sidecar::new("127.0.0.1:7071".parse().unwrap()));
-        let drawn = [charts::HITS, charts::P99, charts::P50].map(|color| columns(&app, color, 120, 36));
+        let drawn = [style::HITS, style::P99, style::P50].map(|color| columns(&app, color, 120, 36));
         let shown = screen(&app, 120, 36);
         sidecar = std::mem::replace(&mut app.sidecars[0], Sidecar::new("127.0.0.1:7071".parse().unwrap()));
         (drawn, shown)

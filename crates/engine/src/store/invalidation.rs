@@ -1,0 +1,39 @@
+//! Groups of keys that were declared void, until the items they mean are swept.
+
+use super::item::{Facts, Header};
+use super::types::Miss;
+
+/// A group of keys that was declared void.
+#[derive(Clone, Debug)]
+pub(super) struct Void {
+    pub(super) namespace: u16,
+    pub(super) prefix: Box<[u8]>,
+    /// Items of this version or an earlier one are meant.
+    pub(super) up_to_version: u64,
+    pub(super) mark_stale: bool,
+}
+
+impl Void {
+    /// Whether it means this item. Items without a full version were written before any invalidation that is still
+    /// being swept, for while there is one, every write carries its full version.
+    pub(super) fn means(&self, header: Header, facts: &Facts, key: &[u8]) -> bool {
+        let before = !header.is_versioned() || facts.version <= self.up_to_version;
+        before && facts.namespace == self.namespace && key.starts_with(&self.prefix)
+    }
+}
+
+/// Whether an item may be served, and whether as one that was declared stale.
+pub(super) fn judge(voids: &[Void], header: Header, facts: &Facts, key: &[u8], now_ms: u64) -> Result<bool, Miss> {
+    let deadline = facts.attributes.deadline_ms;
+    if deadline != 0 && deadline <= now_ms {
+        return Err(Miss::Expired);
+    }
+    let mut marked_stale = facts.marked_stale;
+    for void in voids.iter().filter(|void| void.means(header, facts, key)) {
+        if !void.mark_stale {
+            return Err(Miss::Invalidated);
+        }
+        marked_stale = true;
+    }
+    Ok(marked_stale)
+}

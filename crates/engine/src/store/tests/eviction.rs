@@ -1,0 +1,132 @@
+//! Which items leave when room is made.
+
+use super::*;
+
+#[test]
+fn evicted_keys_are_remembered_for_a_while() {
+    let store = Store::new(options(1 << 20)).unwrap();
+    let set = |i: u32| {
+        store.set(key(&i.to_le_bytes()), &[1; 200], &Attributes::default(), Condition::Always, false, 1).unwrap();
+    };
+    (0..6_000).for_each(set);
+    let why = |i: u32| store.get(key(&i.to_le_bytes()), 1, Use::Peek).unwrap();
+    let remembered = (0..6_000).filter(|i| why(*i) == Lookup::Miss(Miss::Evicted)).count();
+    assert!(remembered > 300, "{remembered} of the evicted keys are remembered");
+}
+
+#[test]
+fn nothing_live_is_evicted_while_it_fits_however_much_is_overwritten() {
+    for (shards, segment_bytes) in [(1, 16 << 10), (4, 64 << 10)] {
+        let options = Options { shards: Some(shards), segment_bytes: Some(segment_bytes), ..options(16 << 20) };
+        let store = Store::new(options).unwrap();
+        let mut random = Random(17);
+        let mut keys = 0_u32;
+        let set = |key_number: u32, random: &mut Random| {
+            let value = vec![key_number as u8; size(random)];
+            store
+                .set(key(&key_number.to_le_bytes()), &value, &Attributes::default(), Condition::Always, false, 1)
+                .unwrap();
+        };
+        let live = |store: &Store| store.stats().item_bytes + store.stats().index_bytes;
+        while live(&store) < (16 << 20) * 84 / 100 {
+            set(keys, &mut random);
+            keys += 1;
+        }
+        for _ in 0..3 * keys {
+            set(random.below(u64::from(keys)) as u32, &mut random);
+            // What is moved may take a segment of each log before it frees one.
+            let beyond = store.ledger().total().saturating_sub(16 << 20) as usize;
+            assert!(beyond <= shards * log::Tail::COUNT * segment_bytes, "{beyond} bytes");
+        }
+        assert_eq!((store.stats().evictions, store.stats().entries), (0, u64::from(keys)), "{shards} shards");
+        assert!((0..keys).all(|i| value_of(&store, &i.to_le_bytes(), 1).is_some()));
+    }
+}
+
+#[test]
+fn a_store_whose_items_are_all_read_makes_room_in_few_steps() {
+    let store = Store::new(Options { shards: Some(1), ..options(8 << 20) }).unwrap();
+    let set = |i: u32| {
+        store.set(key(&i.to_le_bytes()), &[1; 200], &Attributes::default(), Condition::Always, false, 1).unwrap();
+    };
+    let mut keys = 0_u32;
+    while store.stats().evictions == 0 {
+        set(keys);
+        keys += 1;
+    }
+    for i in 0..keys {
+        (0..3).for_each(|_| drop(value_of(&store, &i.to_le_bytes(), 1)));
+    }
+    let segments = store.occupancy().iter().sum::<u64>() as usize;
+    let mut effort = Effort::default();
+    let before = store.ledger().used(Account::Segments);
+    while store.ledger().used(Account::Segments) == before {
+        assert!(store.make_some_room(&store.shards[0], 200, &mut effort, 1));
+        while store.cool(0).is_some() {}
+    }
+    assert!(effort.evicted <= MAX_CLEANED / 4 + 1 && effort.evicted * 4 < segments, "{effort:?} of {segments}");
+}
+
+#[test]
+fn dead_large_values_go_before_anything_live() {
+    let store = Store::new(Options { shards: Some(1), ..options(8 << 20) }).unwrap();
+    let set = |name: &[u8], len: usize| {
+        store.set(key(name), &vec![1; len], &Attributes::default(), Condition::Always, false, 1).unwrap();
+    };
+    (0..5_000_u32).for_each(|i| set(&i.to_le_bytes(), 200));
+    for round in 0..200 {
+        set(b"large", 300_000 + round); // longer than before, so that it is written elsewhere
+    }
+    assert_eq!((store.stats().evictions, store.stats().entries), (0, 5_001));
+}
+
+#[test]
+fn what_was_read_stays_when_room_is_made() {
+    let store = Store::new(Options { shards: Some(1), ..options(4 << 20) }).unwrap();
+    let set = |i: u32| {
+        store.set(key(&i.to_le_bytes()), &[1; 200], &Attributes::default(), Condition::Always, false, 1).unwrap();
+    };
+    (0..12_000).for_each(set);
+    for _ in 0..2 {
+        (0..12_000).step_by(10).for_each(|i: u32| assert!(value_of(&store, &i.to_le_bytes(), 1).is_some()));
+    }
+    (12_000..24_000).for_each(set);
+    let stays = |i: &u32| store.get(key(&i.to_le_bytes()), 1, Use::Peek).is_ok_and(|l| matches!(l, Lookup::Found(_)));
+    let read = (0..12_000).step_by(10).filter(stays).count();
+    let unread = (0..12_000).filter(|i| i % 10 != 0).filter(stays).count();
+    assert!(read > 1_100 && unread < 5_000, "{read} of 1,200 that were read, {unread} of 10,800 that were not");
+}
+
+#[test]
+fn what_is_spared_loses_the_reads_it_was_spared_for() {
+    let (store, items) = read_segments(4);
+    let reads = || {
+        let shard = store.shards[0].lock(&store.ground);
+        let find = |i: u32| shard.find(key(&i.to_le_bytes()), store.ground.hasher.hash(key(&i.to_le_bytes())));
+        (0..4 * items).map(|i| find(i).expect("nothing is evicted").slot.reads()).collect::<Vec<_>>()
+    };
+    assert!(reads().iter().all(|reads| *reads == 3));
+    for _ in 0..4 {
+        let way = Way::Evict { spares_read: true };
+        assert!(store.shards[0].lock(&store.ground).clean_one_now(way, 1));
+    }
+    assert!(reads().iter().all(|reads| *reads < 3), "{:?}", reads());
+    assert_eq!(store.stats().evictions, 0);
+}
+
+#[test]
+fn survivors_of_a_compaction_keep_their_place_in_the_queue() {
+    let (store, items) = read_segments(4);
+    let oldest = || {
+        let shard = store.shards[0].lock(&store.ground);
+        shard.writer.segments.values().map(|segment| segment.age).min().unwrap()
+    };
+    let before = oldest();
+    for i in (0..items).filter(|i| i % 10 != 0) {
+        store.delete(key(&i.to_le_bytes()), None, Deletion::Remove, 1).unwrap();
+    }
+    let task = Task { below_percent: 50, ..Task::TIDY };
+    let tally = settle(&store, task, 1);
+    assert!(tally.moved_items > 0 && tally.freed_segments > 0, "{tally:?}");
+    assert_eq!(oldest(), before);
+}
