@@ -6,7 +6,7 @@
 //! Off unless `pod.events` is on, since a sidecar runs under its application's account. Log lines and metrics say the same
 //! with their numbers; `kubectl describe pod` shows these.
 
-use crate::memory::Snapshot;
+use crate::governor::Snapshot;
 use ebb_config::{InForce, Pod};
 use ebb_engine::decide::Regime;
 use ebb_injector::events::{Fate, Teller};

@@ -4,7 +4,7 @@
 //! time has a line at once; those within ten seconds of a line are gathered into one, which says how many there were and
 //! how long each regime held. So a line holds for ten seconds at least.
 
-use crate::memory::Snapshot;
+use crate::governor::Snapshot;
 use ebb_engine::decide::Regime;
 
 /// How long a line stands at least, in milliseconds.

@@ -1,19 +1,19 @@
 //! The server: builds the parts, announces its addresses, waits, drains.
 
-use crate::cache::{Cache, Transport};
-use crate::grpc::{
-    Address, Admin, Connections, InFlight, Limits, Listener, MAX_METADATA_ENTRIES, Plane, Services, Stage,
-};
+use crate::governor::{self, Governor, Paths, View, sample_limits};
 use crate::history::History;
-use crate::memory::{self, Governor, Paths, View, sample_limits};
 use crate::metrics::Metrics;
 use crate::page;
 use crate::pod_events::{Fates, PodEvents};
 use crate::receipts::{Line, Receipts};
 use crate::regimes::{Change, Regimes};
+use crate::service::{Cache, Transport};
 use crate::sources::{Sockets, Sources};
 use crate::spans::Tracer;
 use crate::traffic::Traffic;
+use crate::transport::{
+    Address, Admin, Connections, InFlight, Limits, Listener, MAX_METADATA_ENTRIES, Plane, Services, Stage,
+};
 use crate::tuning;
 use crate::wall_clock;
 use arc_swap::ArcSwap;
@@ -94,8 +94,8 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Server {
     live: Live,
-    limits: memory::Limits,
-    at_start: memory::Snapshot,
+    limits: governor::Limits,
+    at_start: governor::Snapshot,
     store: Arc<Store>,
     data: Vec<Listener>,
     admin: Listener,
@@ -422,9 +422,9 @@ fn tcp(key: &str, text: &str) -> Result<Address, String> {
     address.map_err(|_| format!("{key} ({text:?}) is not an address; write it like 127.0.0.1:7070"))
 }
 
-fn memory_limits(boot: &Boot) -> memory::Limits {
+fn memory_limits(boot: &Boot) -> governor::Limits {
     let path = |text: &String| Some(text).filter(|text| !text.is_empty()).map(PathBuf::from);
-    memory::Limits {
+    governor::Limits {
         cgroup: Paths::new(path(&boot.cgroup_root)),
         file: path(&boot.limit_file),
         request: path(&boot.request_file),
@@ -434,7 +434,7 @@ fn memory_limits(boot: &Boot) -> memory::Limits {
 }
 
 /// Logs that the regime changed.
-fn announce_regime(change: Option<Change>, memory: &memory::Snapshot) {
+fn announce_regime(change: Option<Change>, memory: &governor::Snapshot) {
     let Some(Change { from, to, changes, held_ms }) = change else { return };
     let [calm_ms, drift_ms, high_ms, critical_ms] = held_ms;
     tracing::info!(

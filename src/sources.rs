@@ -1,8 +1,8 @@
 //! What those who watch read from: metrics, the live page, the admin service and the doctor show the same figures.
 
-use crate::cache::Cache;
-use crate::memory::View;
+use crate::governor::View;
 use crate::pod_events::Fates;
+use crate::service::Cache;
 use crate::spans::Tracer;
 use crate::traffic::Traffic;
 use crate::wall_clock;

@@ -217,7 +217,7 @@ impl Durations {
     }
 }
 
-/// Why requests are refused, as [`crate::grpc::status::table`] names it.
+/// Why requests are refused, as [`crate::transport::status::table`] names it.
 pub const REASONS: [&str; 20] = [
     "KEY_LENGTH",
     "VALUE_TOO_LARGE",

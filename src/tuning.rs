@@ -1,7 +1,7 @@
 //! The settings that are followed while the server runs, as the parts take them.
 
-use crate::cache::Defaults;
-use crate::memory::Setting;
+use crate::governor::Setting;
+use crate::service::Defaults;
 use ebb_config::{Compaction, Drift, Reserve, Tuning, Watermarks};
 use ebb_engine::cleaner::Pacing;
 use ebb_engine::decide::Marks;

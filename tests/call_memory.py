@@ -1,5 +1,5 @@
 """What connections, open calls and header fields take of a server's memory, which is what its constants charge for them
-(`CONNECTION_BYTES`, `CALL_BYTES`, `QUEUED_CALL_BYTES`, `FIELD_BYTES` and `unfinished_bytes` in src/grpc/): anonymous memory
+(`CONNECTION_BYTES`, `CALL_BYTES`, `QUEUED_CALL_BYTES`, `FIELD_BYTES` and `unfinished_bytes` in src/transport/): anonymous memory
 of the process, before and after 200 connections have done the same, in KiB a connection.
 
     EBB_PROGRAM=target/release/ebb python3 -B tests/call_memory.py

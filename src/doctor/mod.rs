@@ -5,8 +5,8 @@
 //! Of what is counted since the start, the last ten minutes decide: what came before is over, and a person asks minutes
 //! after. The total stands beside it.
 
+use crate::governor::Snapshot;
 use crate::history::{History, Point};
-use crate::memory::Snapshot;
 use crate::sources::{SocketFiles, Sources};
 use crate::wall_clock;
 use ebb_config::units::one_or_many;

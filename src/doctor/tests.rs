@@ -1,7 +1,7 @@
 //! The rules, each on its own and as what an operator is told over an hour.
 
 use super::*;
-use crate::memory::{Events, LimitSource, Pressure, Reading};
+use crate::governor::{Events, LimitSource, Pressure, Reading};
 
 fn healthy() -> (Snapshot, Stats, InForce) {
     let memory = Snapshot {

@@ -110,7 +110,7 @@ mod tests {
     fn own_lines_are_told_from_those_of_dependencies() {
         for (target, own) in [
             ("ebb", true),
-            ("ebb::grpc::serve", true),
+            ("ebb::transport::serve", true),
             ("ebb_injector::webhook", true),
             ("h2::proto", false),
             ("ebbing", false),

@@ -2,7 +2,7 @@
 
 use super::reading::Reading;
 use super::{Series, Value};
-use crate::cache::Counts;
+use crate::service::Counts;
 use crate::traffic::{CODES, Method, Outcome, REASONS, Rejection};
 use ebb_engine::cleaner::{Reason, Total};
 use ebb_engine::decide::Regime;

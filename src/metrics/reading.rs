@@ -1,7 +1,7 @@
 //! Everything a scrape shows, read at one moment.
 
-use crate::cache;
-use crate::memory::Snapshot;
+use crate::governor::Snapshot;
+use crate::service;
 use crate::sources::{SocketFiles, Sources};
 use crate::spans::Counts;
 use crate::traffic::Totals;
@@ -18,7 +18,7 @@ pub(super) struct Reading {
     pub(super) stats: Stats,
     pub(super) one_segment_bytes: u64,
     pub(super) memory: Arc<Snapshot>,
-    pub(super) namespaces: Vec<(Option<String>, cache::Counts)>,
+    pub(super) namespaces: Vec<(Option<String>, service::Counts)>,
     pub(super) runs: [Total; Reason::ALL.len()],
     pub(super) traffic: Totals,
     pub(super) http: ebb_listener::Counts,

@@ -184,7 +184,7 @@ fn start_build(name: &'static str, program: &str, start: Start) -> Result<Server
     command.arg("--socket").arg(&socket).arg(format!("--max-memory={}Mi", start.memory_mib)).arg("--cores=1");
     let log = std::fs::File::create(folder.join("log")).map_err(|error| error.to_string())?;
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn();
-    let mut child = child.map_err(|error| format!("`ebb serve` cannot be started: {error}"))?;
+    let mut child = child.map_err(|error| format!("cannot start {program} serve: {error}"))?;
     let stdout = child.stdout.take();
     let mut server = Server {
         name,
@@ -201,7 +201,7 @@ fn start_build(name: &'static str, program: &str, start: Start) -> Result<Server
     let Some((data, admin)) = said else {
         let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
         return Err(format!(
-            "`ebb serve` ended before it listened: {}",
+            "{program} serve ended before it listened: {}",
             log.lines().last().unwrap_or("it said nothing")
         ));
     };

@@ -19,7 +19,7 @@ use super::response::ResponseBody;
 use super::services::{self, Services};
 use super::status;
 use super::unread::{Unread, Waiting};
-use crate::cache::Refusal;
+use crate::service::Refusal;
 use crate::traffic::Rejection;
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};

@@ -171,8 +171,8 @@ fn through(bytes: &[u8], cut: usize, max: u64) -> (Vec<u8>, Option<Rejection>) {
 /// Of a connection where `max` bytes may be in flight.
 fn header_block(max: u64) -> HeaderBlock {
     let ledger = Arc::new(ebb_engine::store::Ledger::new(1 << 30));
-    let all = crate::grpc::quota::InFlight::new(ledger, move || max, max, || {});
-    HeaderBlock::new(crate::grpc::quota::Quota::new(all, Arc::default()))
+    let all = crate::transport::quota::InFlight::new(ledger, move || max, max, || {});
+    HeaderBlock::new(crate::transport::quota::Quota::new(all, Arc::default()))
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! Every status carries an ErrorInfo (AIP-193). What may succeed later also carries a RetryInfo, which people read, and
 //! the trailer `grpc-retry-pushback-ms`, which retry policies obey (gRFC A6).
 
-use crate::cache::Refusal;
+use crate::service::Refusal;
 use ebb_engine::store::Error;
 use ebb_proto as proto;
 use std::collections::HashMap;

@@ -5,7 +5,7 @@
 //! bound, and adds up what the decoded message will take. It finds everything that makes decoding fail, so that a message
 //! that passes decodes.
 
-use crate::cache::{MAX_BATCH_ITEMS, MAX_TAGS, Refusal};
+use crate::service::{MAX_BATCH_ITEMS, MAX_TAGS, Refusal};
 use bytes::Buf;
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};

@@ -19,14 +19,14 @@ impl InFlight {
 
 /// Bytes charged for the header blocks of a connection; released on drop.
 #[derive(Debug)]
-pub(in crate::grpc) struct HeaderBlock {
+pub(in crate::transport) struct HeaderBlock {
     quota: Arc<Quota>,
     bytes: u64,
 }
 
 impl HeaderBlock {
     /// For a new connection.
-    pub(in crate::grpc) fn new(quota: Arc<Quota>) -> Self {
+    pub(in crate::transport) fn new(quota: Arc<Quota>) -> Self {
         Self { quota, bytes: 0 }
     }
 
@@ -39,7 +39,7 @@ impl HeaderBlock {
     /// Sets the charged bytes. Returns false, and changes nothing, when they would exceed the connection's share: clients
     /// that never finish their blocks leave quota for others.
     #[must_use]
-    pub(in crate::grpc) fn resize(&mut self, bytes: u64) -> bool {
+    pub(in crate::transport) fn resize(&mut self, bytes: u64) -> bool {
         let bytes = if bytes <= SMALL_BLOCK_BYTES { 0 } else { bytes };
         if bytes == self.bytes {
             return true;

@@ -3,7 +3,7 @@
 use super::calls::Charge;
 use super::messages::{Permit, SMALL_BYTES};
 use super::{Quota, lock};
-use crate::cache::Refusal;
+use crate::service::Refusal;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// What a running call takes: its charge, given back when nobody holds any part of the call, what it has taken of its
 /// request, and room for responses.
 #[derive(Debug)]
-pub(in crate::grpc) struct CallQuota {
+pub(in crate::transport) struct CallQuota {
     quota: Arc<Quota>,
     patience: Duration,
     deadline: Option<tokio::time::Instant>,
@@ -24,7 +24,7 @@ pub(in crate::grpc) struct CallQuota {
 
 impl CallQuota {
     /// Of one call, which waits for room for at most `patience` and never beyond its deadline.
-    pub(in crate::grpc) fn new(
+    pub(in crate::transport) fn new(
         quota: Arc<Quota>,
         patience: Duration,
         deadline: Option<tokio::time::Instant>,
@@ -35,22 +35,22 @@ impl CallQuota {
     }
 
     /// Bytes of the request that have been taken from `h2`, whose buffers are free of them.
-    pub(in crate::grpc) fn taken(&self) -> u64 {
+    pub(in crate::transport) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
 
     /// Counts more of them.
-    pub(in crate::grpc) fn take(&self, bytes: u64) {
+    pub(in crate::transport) fn take(&self, bytes: u64) {
         self.taken.store(self.taken() + bytes, Ordering::Relaxed); // by the call's task alone
     }
 
     /// The connection's.
-    pub(in crate::grpc) fn connection(&self) -> &Arc<Quota> {
+    pub(in crate::transport) fn connection(&self) -> &Arc<Quota> {
         &self.quota
     }
 
     /// How long the call may wait for room from now.
-    pub(in crate::grpc) fn patience(&self) -> Duration {
+    pub(in crate::transport) fn patience(&self) -> Duration {
         let left = self.deadline.map(|deadline| deadline.saturating_duration_since(tokio::time::Instant::now()));
         left.map_or(self.patience, |left| left.min(self.patience))
     }
@@ -59,13 +59,13 @@ impl CallQuota {
     ///
     /// # Errors
     /// [`Refusal::InFlight`].
-    pub(in crate::grpc) fn has_room(&self, len: u64) -> Result<(), Refusal> {
+    pub(in crate::transport) fn has_room(&self, len: u64) -> Result<(), Refusal> {
         let need = self.quota.twice(len);
         if len <= SMALL_BYTES { Ok(()) } else { self.quota.fits_now(need) }
     }
 
     /// The refusal of a response with `len` bytes of values that has less room.
-    pub(in crate::grpc) fn no_room(&self, len: u64) -> Refusal {
+    pub(in crate::transport) fn no_room(&self, len: u64) -> Refusal {
         let (used, max) = (self.quota.used(), self.quota.all.max());
         Refusal::InFlight { need: self.quota.twice(len), used, max, whose: "this connection" }
     }
@@ -74,7 +74,7 @@ impl CallQuota {
     ///
     /// # Errors
     /// [`Refusal::InFlight`].
-    pub(in crate::grpc) fn try_room(&self, len: u64) -> Result<(), Refusal> {
+    pub(in crate::transport) fn try_room(&self, len: u64) -> Result<(), Refusal> {
         if len > SMALL_BYTES {
             self.keep(self.quota.try_reserve(self.quota.twice(len))?);
         }
@@ -85,7 +85,7 @@ impl CallQuota {
     ///
     /// # Errors
     /// [`Refusal::InFlight`] when it does not come in time.
-    pub(in crate::grpc) async fn wait_for_room(self: Arc<Self>, len: u64) -> Result<(), Refusal> {
+    pub(in crate::transport) async fn wait_for_room(self: Arc<Self>, len: u64) -> Result<(), Refusal> {
         let need = self.quota.twice(len);
         let permit = self.quota.clone().wait_for(need, self.patience()).await?;
         self.keep(permit);
@@ -105,7 +105,7 @@ impl CallQuota {
     }
 
     /// The permit of `len` encoded bytes: out of the room that was taken for the response, the rest of which is free.
-    pub(in crate::grpc) fn encoded(&self, len: u64) -> Outgoing {
+    pub(in crate::transport) fn encoded(&self, len: u64) -> Outgoing {
         let permit = match lock(&self.response).take() {
             Some(mut kept) if kept.reserved >= len => kept.split(len),
             kept => {
@@ -120,7 +120,7 @@ impl CallQuota {
 
 /// Bytes of a response, until they are written or given up.
 #[derive(Debug)]
-pub(in crate::grpc) struct Outgoing {
+pub(in crate::transport) struct Outgoing {
     permit: Permit,
     len: u64,
 }

@@ -13,7 +13,7 @@ use super::prefetch;
 use super::quota::CallQuota;
 use super::request::{PREFIX_BYTES, RequestBody};
 use super::status;
-use crate::cache::{Cache, Refusal};
+use crate::service::{Cache, Refusal};
 use crate::traffic::{Method, Outcome, PIPE_TIMED};
 use bytes::{BufMut, Bytes, BytesMut};
 use ebb_proto::{self as proto, pipe_request::Operation, pipe_response::Result as Answer};

@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::quota::{CallQuota, Outgoing, SMALL_BYTES};
-use crate::cache::Refusal;
+use crate::service::Refusal;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};

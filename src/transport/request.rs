@@ -12,7 +12,7 @@ use super::measure;
 use super::quota::{CallQuota, Held, Permit, SMALL_BYTES};
 use super::status;
 use super::unread::Unread;
-use crate::cache::Refusal;
+use crate::service::Refusal;
 use bytes::{Buf, Bytes, BytesMut};
 use h2::{Reason, RecvStream};
 use http_body::{Body, Frame, SizeHint};

@@ -10,7 +10,7 @@
 
 use super::guard::Activity;
 use super::quota::{CallQuota, Held, Quota};
-use crate::cache::Refusal;
+use crate::service::Refusal;
 use h2::FlowControl;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

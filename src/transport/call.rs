@@ -2,7 +2,7 @@
 
 use super::drain::Stage;
 use super::status;
-use crate::cache::Refusal;
+use crate::service::Refusal;
 use crate::spans::{Sampled, Tracer};
 use crate::traffic::{Edge, Lane, Method, Outcome, Rejection};
 use ebb_listener::RateLimit;

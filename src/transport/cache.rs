@@ -2,7 +2,7 @@
 
 use super::quota::{CallQuota, Held};
 use super::status;
-use crate::cache::{Cache, Refusal, Results};
+use crate::service::{Cache, Refusal, Results};
 use bytes::Bytes;
 use ebb_engine::store::{Cursor, Places};
 use ebb_proto::{self as proto, cache_service_server::CacheService};

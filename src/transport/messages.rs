@@ -6,7 +6,7 @@
 use super::chunks::Chunks;
 use super::request::{PREFIX_BYTES, RequestBody};
 use super::status;
-use crate::cache::Refusal;
+use crate::service::Refusal;
 use bytes::Buf;
 use http_body::Body;
 use prost::Message;

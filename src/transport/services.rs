@@ -28,7 +28,7 @@ use tower_service::Service as _;
 pub struct Services {
     /// The hot path, called without a router.
     pub(super) cache: Option<CacheServiceServer<cache::Service>>,
-    pipes: Option<Arc<crate::cache::Cache>>,
+    pipes: Option<Arc<crate::service::Cache>>,
     /// Everything else.
     pub(super) rest: Routes,
     /// Full names of the services, the busiest first.
@@ -40,7 +40,7 @@ pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Response<tonic::body
 
 impl Services {
     /// The services of a data listener. Their health follows `drain`.
-    pub fn data(cache: Arc<crate::cache::Cache>, limits: Limits, drain: watch::Receiver<Stage>) -> Self {
+    pub fn data(cache: Arc<crate::service::Cache>, limits: Limits, drain: watch::Receiver<Stage>) -> Self {
         let pipes = Some(cache.clone());
         let cache = CacheServiceServer::new(cache::Service::new(cache))
             .max_decoding_message_size(limits.message)

@@ -8,13 +8,13 @@
 //! It is a thread of its own, not a task: a data plane that is busy must not delay the decision that keeps it alive.
 
 mod cgroup;
-mod governor;
 mod limit;
 mod mounts;
 mod node;
 mod process;
+mod thread;
 
 pub use cgroup::{Cgroup, Events, Pressure, Reading};
-pub use governor::{Governor, Limits, Setting, Snapshot, View, sample_limits};
 pub use limit::LimitSource;
 pub use mounts::Paths;
+pub use thread::{Governor, Limits, Setting, Snapshot, View, sample_limits};

@@ -17,7 +17,7 @@ const LINGER_BYTES: usize = 128 << 10;
 ///
 /// # Errors
 /// When the socket fails.
-pub(in crate::grpc) async fn close<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+pub(in crate::transport) async fn close<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
     let mut linger = Linger::new();
     poll_fn(|cx| linger.poll_close(stream, cx)).await
 }

@@ -1,7 +1,7 @@
 //! Messages: each reserves its whole size when its turn comes, and charges the bytes that have arrived.
 
 use super::{InFlight, Quota, lock};
-use crate::cache::Refusal;
+use crate::service::Refusal;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Messages and frames up to this size are part of what a call costs, in bytes.
-pub(in crate::grpc) const SMALL_BYTES: u64 = 1024;
+pub(in crate::transport) const SMALL_BYTES: u64 = 1024;
 /// Messages above this size are large: a quarter of the bytes in flight is closed to them.
 const LARGE_BYTES: u64 = 32 << 10;
 
@@ -129,7 +129,7 @@ impl InFlight {
 
 impl Quota {
     /// Whether messages wait for their turn.
-    pub(in crate::grpc) fn others_wait(&self) -> bool {
+    pub(in crate::transport) fn others_wait(&self) -> bool {
         self.all.waiting.iter().any(|waiting| waiting.load(Ordering::Relaxed) > 0)
     }
 
@@ -146,7 +146,7 @@ impl Quota {
     ///
     /// # Errors
     /// [`Refusal::InFlight`] names the bound.
-    pub(in crate::grpc) fn try_reserve(self: &Arc<Self>, bytes: u64) -> Result<Permit, Refusal> {
+    pub(in crate::transport) fn try_reserve(self: &Arc<Self>, bytes: u64) -> Result<Permit, Refusal> {
         self.fits_now(bytes)?;
         Ok(self.reserve(bytes))
     }
@@ -155,7 +155,11 @@ impl Quota {
     ///
     /// # Errors
     /// [`Refusal::InFlight`] when the time is over.
-    pub(in crate::grpc) async fn wait_for(self: Arc<Self>, bytes: u64, limit: Duration) -> Result<Permit, Refusal> {
+    pub(in crate::transport) async fn wait_for(
+        self: Arc<Self>,
+        bytes: u64,
+        limit: Duration,
+    ) -> Result<Permit, Refusal> {
         let (grant, granted) = oneshot::channel();
         {
             let mut waiters = lock(&self.all.waiters);
@@ -175,7 +179,7 @@ impl Quota {
 
     /// What a message of `len` bytes takes while it arrives and is handed on: it is there twice for a moment. One that
     /// comes alone may have all there is.
-    pub(in crate::grpc) fn twice(&self, len: u64) -> u64 {
+    pub(in crate::transport) fn twice(&self, len: u64) -> u64 {
         let max = self.all.max();
         len.saturating_mul(2).min((max - max / 4).max(len))
     }
@@ -185,7 +189,7 @@ impl Quota {
     ///
     /// # Errors
     /// [`Refusal::InFlight`].
-    pub(in crate::grpc) fn may_hold(&self, more: u64) -> Result<(), Refusal> {
+    pub(in crate::transport) fn may_hold(&self, more: u64) -> Result<(), Refusal> {
         let used = self.held.load(Ordering::Relaxed) + more;
         let max = 8 * self.all.max().saturating_sub(self.all.held.load(Ordering::Relaxed) + more);
         let whose = "unread requests of this connection";
@@ -193,7 +197,7 @@ impl Quota {
     }
 
     /// Charges bytes of a request that waits or is not read.
-    pub(in crate::grpc) fn hold(self: &Arc<Self>, bytes: u64) -> Held {
+    pub(in crate::transport) fn hold(self: &Arc<Self>, bytes: u64) -> Held {
         let mut held = Held { quota: self.clone(), bytes: 0 };
         held.resize(bytes);
         held
@@ -206,7 +210,7 @@ impl Quota {
     }
 
     /// Reserves and charges bytes that are there already.
-    pub(in crate::grpc) fn force(self: &Arc<Self>, bytes: u64) -> Permit {
+    pub(in crate::transport) fn force(self: &Arc<Self>, bytes: u64) -> Permit {
         let mut permit = self.reserve(bytes);
         permit.charge(bytes);
         permit
@@ -215,7 +219,7 @@ impl Quota {
 
 /// Bytes of a message; given back when it is dropped.
 #[derive(Debug)]
-pub(in crate::grpc) struct Permit {
+pub(in crate::transport) struct Permit {
     pub(super) quota: Arc<Quota>,
     pub(super) class: Class,
     pub(super) reserved: u64,
@@ -230,7 +234,7 @@ impl std::fmt::Debug for Class {
 
 impl Permit {
     /// Sets the reserved bytes.
-    pub(in crate::grpc) fn reserve(&mut self, bytes: u64) {
+    pub(in crate::transport) fn reserve(&mut self, bytes: u64) {
         for counter in [&self.quota.reserved[self.class as usize], &self.quota.all.reserved[self.class as usize]] {
             match bytes.checked_sub(self.reserved) {
                 Some(more) => counter.fetch_add(more, Ordering::Relaxed),
@@ -245,7 +249,7 @@ impl Permit {
     }
 
     /// Reserves up to `bytes` in all, if the difference fits.
-    pub(in crate::grpc) fn try_grow(&mut self, bytes: u64) -> bool {
+    pub(in crate::transport) fn try_grow(&mut self, bytes: u64) -> bool {
         let more = bytes.saturating_sub(self.reserved);
         let fits = more == 0 || self.quota.all.fits(&self.quota, more).is_ok();
         if fits {
@@ -255,13 +259,13 @@ impl Permit {
     }
 
     /// Sets the bytes that are in the ledger.
-    pub(in crate::grpc) fn charge(&mut self, bytes: u64) {
+    pub(in crate::transport) fn charge(&mut self, bytes: u64) {
         self.quota.all.recharge(self.charged, bytes);
         self.charged = bytes;
     }
 
     /// Sets both.
-    pub(in crate::grpc) fn resize(&mut self, bytes: u64) {
+    pub(in crate::transport) fn resize(&mut self, bytes: u64) {
         self.charge(bytes);
         self.reserve(bytes);
     }
@@ -283,19 +287,19 @@ impl Drop for Permit {
 
 /// Bytes of a request that waits or is not read; given back when it is dropped.
 #[derive(Debug)]
-pub(in crate::grpc) struct Held {
+pub(in crate::transport) struct Held {
     quota: Arc<Quota>,
     bytes: u64,
 }
 
 impl Held {
     /// How many.
-    pub(in crate::grpc) fn bytes(&self) -> u64 {
+    pub(in crate::transport) fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// Sets how many there are now.
-    pub(in crate::grpc) fn resize(&mut self, bytes: u64) {
+    pub(in crate::transport) fn resize(&mut self, bytes: u64) {
         for counter in [&self.quota.held, &self.quota.all.held] {
             match bytes.checked_sub(self.bytes) {
                 Some(more) => counter.fetch_add(more, Ordering::Relaxed),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 /// What a call that runs takes beside its messages, in bytes: its task, `h2`'s stream, its buffers, usual headers (7.3 KiB by
 /// `tests/call_memory.py`).
-pub(in crate::grpc) const CALL_BYTES: u64 = 8 << 10;
+pub(in crate::transport) const CALL_BYTES: u64 = 8 << 10;
 /// What a call that waits to run takes, in bytes: `h2`'s stream, usual headers (2 to 2.5 KiB).
 pub(super) const QUEUED_CALL_BYTES: u64 = 3 << 10;
 /// Headers that are part of what a call costs, in bytes.
@@ -36,7 +36,7 @@ impl InFlight {
     /// The flow-control window of a call, in bytes, of at most `most`, on a connection with `streams` of them. What the
     /// client may send while all of them wait is less than what a connection that is alone may hold, so that none is
     /// ended for it.
-    pub(in crate::grpc) fn window(&self, streams: u32, most: u32) -> u32 {
+    pub(in crate::transport) fn window(&self, streams: u32, most: u32) -> u32 {
         let (max, streams) = (self.max(), u64::from(streams.max(1)));
         let window = (max / 5 * 4 / streams).min(USUAL_WINDOW_BYTES).max(max / 4 / streams);
         let window = (window / FRAME_BYTES * FRAME_BYTES).max(FRAME_BYTES);
@@ -68,14 +68,14 @@ impl InFlight {
 impl Quota {
     /// Whether the connection should let others work before it reads more: calls that wait to run fill half of their room,
     /// and this connection has more of them than its share.
-    pub(in crate::grpc) fn is_crowded(&self) -> bool {
+    pub(in crate::transport) fn is_crowded(&self) -> bool {
         let half = self.all.max_queued() / 2;
         self.all.queued.load(Ordering::Relaxed) > half
             && self.queued.load(Ordering::Relaxed) > half / self.all.connections().max(FEW_CONNECTIONS)
     }
 
     /// Whether a call with headers of `headers` bytes may run now. A connection without calls may always run one.
-    pub(in crate::grpc) fn try_run(self: &Arc<Self>, headers: u64) -> Option<Charge> {
+    pub(in crate::transport) fn try_run(self: &Arc<Self>, headers: u64) -> Option<Charge> {
         let max = self.all.max() / 2;
         let cost = CALL_BYTES + headers.saturating_sub(USUAL_HEADER_BYTES);
         let (own, all) = (self.running.load(Ordering::Relaxed), self.all.running.load(Ordering::Relaxed));
@@ -88,7 +88,7 @@ impl Quota {
 
     /// Takes a call with headers of `headers` bytes that waits to run. `None` when it does not fit and this connection
     /// is the one with the most of them.
-    pub(in crate::grpc) fn try_queue(self: &Arc<Self>, headers: u64) -> Option<Charge> {
+    pub(in crate::transport) fn try_queue(self: &Arc<Self>, headers: u64) -> Option<Charge> {
         let cost = QUEUED_CALL_BYTES + headers.saturating_sub(USUAL_HEADER_BYTES);
         if self.all.queued.load(Ordering::Relaxed) + cost > self.all.max_queued() {
             let largest = self.all.largest_queue()?;
@@ -104,7 +104,7 @@ impl Quota {
     }
 
     /// Whether the connection should give up one of its waiting calls, of `bytes`.
-    pub(in crate::grpc) fn take_excess(&self, bytes: u64) -> bool {
+    pub(in crate::transport) fn take_excess(&self, bytes: u64) -> bool {
         let excess = self.excess.load(Ordering::Relaxed);
         if excess > 0 {
             self.excess.store(excess.saturating_sub(bytes), Ordering::Relaxed);
@@ -113,7 +113,7 @@ impl Quota {
     }
 
     /// Wakes the connection's task when a call of another connection ends.
-    pub(in crate::grpc) fn wake_when_a_call_ends(self: &Arc<Self>) {
+    pub(in crate::transport) fn wake_when_a_call_ends(self: &Arc<Self>) {
         let mut queues = lock(&self.all.queues);
         if !queues.iter().any(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(self))) {
             queues.push_back(Arc::downgrade(self));
@@ -130,7 +130,7 @@ enum Stage {
 
 /// What a call costs beside its messages; given back when it is dropped.
 #[derive(Debug)]
-pub(in crate::grpc) struct Charge {
+pub(in crate::transport) struct Charge {
     quota: Arc<Quota>,
     stage: Stage,
     bytes: u64,
@@ -154,7 +154,7 @@ impl Charge {
     }
 
     /// How many bytes.
-    pub(in crate::grpc) fn bytes(&self) -> u64 {
+    pub(in crate::transport) fn bytes(&self) -> u64 {
         self.bytes
     }
 }

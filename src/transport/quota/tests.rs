@@ -2,7 +2,7 @@
 
 use super::calls::{CALL_BYTES, FEWEST_STREAMS, QUEUED_CALL_BYTES};
 use super::*;
-use crate::cache::Refusal;
+use crate::service::Refusal;
 use std::time::Duration;
 
 fn in_flight(max: u64, max_per_connection: u64) -> (Arc<Ledger>, Arc<InFlight>) {
