@@ -422,7 +422,7 @@ mod tests {
         let namespace = Namespace { name: "shop".to_owned(), ..Namespace::default() };
         let context = Context { namespace: &namespace, own_namespace: None, needs_label: false, by: "a test" };
         let mut seen = 0;
-        for file in std::fs::read_dir("tests/inject/pods").unwrap() {
+        for file in std::fs::read_dir("../../tests/inject/pods").unwrap() {
             let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
             for document in serde_yaml_ng::Deserializer::from_str(&text) {
                 let Ok(pod) = <Value as serde::Deserialize>::deserialize(document) else { continue };
