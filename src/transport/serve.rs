@@ -10,7 +10,7 @@ use super::quota::InFlight;
 use super::services::Services;
 use crate::spans::Tracer;
 use crate::traffic::{Lane, Rejection, Traffic};
-use ebb_listener::RateLimit;
+use ebb_listener::{Acceptor, RateLimit};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -118,57 +118,39 @@ impl Plane {
     }
 
     async fn accept(self, socket: Socket, lane: Arc<Lane>, opened: tokio::sync::mpsc::UnboundedSender<Connection>) {
-        let mut complaint = RateLimit::new(Duration::from_secs(1));
+        let mut acceptor = Acceptor::new("data");
         let complaints = Arc::new(Complaints::default());
         let mut at_the_cap = RateLimit::new(Duration::from_secs(60));
         loop {
-            match socket.accept().await {
-                Ok(stream) => {
-                    // After accepting: a loop that waits for a client must not keep a place from the other loops.
-                    let place = self.connections.place(|| {
-                        lane.rejected(Rejection::ConnectionCap, 1);
-                        if let Some(left_out) = at_the_cap.due() {
-                            let cap = self.limits.connections;
-                            tracing::warn!(
-                                cap,
-                                left_out,
-                                "connection cap reached, the longest idle connection is closed"
-                            );
-                        }
-                    });
-                    let place = place.await;
-                    let served = Served {
-                        services: self.services.clone(),
-                        in_flight: self.in_flight.clone(),
-                        limits: self.limits,
-                        watchers: Watchers {
-                            lane: lane.clone(),
-                            tracer: self.tracer.clone(),
-                            complaints: complaints.clone(),
-                        },
-                        connections: self.connections.clone(),
-                        drain: self.drain.clone(),
-                    };
-                    let connection = Box::pin(async move {
-                        match stream {
-                            Stream::Tcp(stream) => connection::serve(stream, served, false).await,
-                            Stream::Unix(stream) => connection::serve(stream, served, true).await,
-                        }
-                        drop(place);
-                    });
-                    if opened.send(connection).is_err() {
-                        return;
-                    }
-                    tokio::task::yield_now().await; // many new connections do not delay the open ones
+            let stream = acceptor.next(|| socket.accept()).await;
+            // After accepting: a loop that waits for a client must not keep a place from the other loops.
+            let place = self.connections.place(|| {
+                lane.rejected(Rejection::ConnectionCap, 1);
+                if let Some(left_out) = at_the_cap.due() {
+                    let cap = self.limits.connections;
+                    tracing::warn!(cap, left_out, "connection cap reached, the longest idle connection is closed");
                 }
-                Err(error) => {
-                    // Too many open files, a connection that went away again: the loop goes on, but does not spin.
-                    if let Some(left_out) = complaint.due() {
-                        tracing::warn!(%error, left_out, "failed to accept connection");
-                    }
-                    tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await.ok();
+            });
+            let place = place.await;
+            let served = Served {
+                services: self.services.clone(),
+                in_flight: self.in_flight.clone(),
+                limits: self.limits,
+                watchers: Watchers { lane: lane.clone(), tracer: self.tracer.clone(), complaints: complaints.clone() },
+                connections: self.connections.clone(),
+                drain: self.drain.clone(),
+            };
+            let connection = Box::pin(async move {
+                match stream {
+                    Stream::Tcp(stream) => connection::serve(stream, served, false).await,
+                    Stream::Unix(stream) => connection::serve(stream, served, true).await,
                 }
+                drop(place);
+            });
+            if opened.send(connection).is_err() {
+                return;
             }
+            tokio::task::yield_now().await; // many new connections do not delay the open ones
         }
     }
 }

@@ -2,14 +2,16 @@
 //!
 //! ```text
 //!  HTTP of the sidecar and of the injector ──► http ──┐
-//!  webhook of the injector (TLS, HTTP/2) ─────────────┴──► Connections (bounds), Progress (stalled clients), RateLimit (log)
+//!  webhook of the injector (TLS, HTTP/2) ─────────────┴──► Connections (bounds), Progress (stalled clients), Acceptor, RateLimit (log)
 //! ```
 
+mod accept;
 mod connections;
 pub mod http;
 mod progress;
 mod rate_limit;
 
+pub use accept::Acceptor;
 pub use connections::{Account, Bounds, Charge, Closed, Connection, Connections, Counts, Unaccounted};
 pub use progress::{Progress, Watched};
 pub use rate_limit::RateLimit;

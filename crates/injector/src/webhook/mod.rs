@@ -221,7 +221,8 @@ pub async fn run(
     if let Some(candidate) = &mut candidate {
         candidate.release(&leases).await;
     }
-    tokio::time::timeout(settings.drain_delay, std::future::pending::<()>()).await.ok();
+    #[expect(clippy::disallowed_methods, reason = "nothing tells when the last API server has noticed")]
+    tokio::time::sleep(settings.drain_delay).await;
     drain.send_replace(true);
     let ended = serving.await.map_err(|error| error.to_string())?;
     watchers.abort();

@@ -12,7 +12,7 @@
 use super::certificates::Served;
 use super::{Injector, review};
 use bytes::Bytes;
-use ebb_listener::{Bounds, Charge, Connection, Connections, Progress, RateLimit, Unaccounted, Watched};
+use ebb_listener::{Acceptor, Bounds, Charge, Connection, Connections, Progress, Unaccounted, Watched};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -89,32 +89,20 @@ pub(super) async fn serve(
     let tls = tls.map_err(|error| format!("TLS: {error}"))?.with_no_client_auth();
     let mut tls = tls.with_cert_resolver(served);
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let mut complaint = RateLimit::new(Duration::from_secs(1));
+    let mut acceptor = Acceptor::new("webhook");
+    let tls = TlsAcceptor::from(Arc::new(tls));
     // Ends when the last connection has dropped its half.
     let (alive, mut all_ended) = mpsc::channel::<()>(1);
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let (stream, peer) = tokio::select! {
+            accepted = acceptor.next(|| listener.accept()) => accepted,
             () = async { drop(draining.wait_for(|draining| *draining).await) } => break,
         };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Most likely there are no file descriptors left: try again, but do not spin.
-                if let Some(left_out) = complaint.due() {
-                    tracing::warn!(%error, left_out, "failed to accept a webhook connection");
-                }
-                tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await.ok();
-                continue;
-            }
-        };
         let connection = injector.connections.admit(peer.ip());
-        let (acceptor, injector, draining, alive) =
-            (acceptor.clone(), injector.clone(), draining.clone(), alive.clone());
+        let (tls, injector, draining, alive) = (tls.clone(), injector.clone(), draining.clone(), alive.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = converse(stream, acceptor, injector, &connection, draining) => {}
+                () = converse(stream, tls, injector, &connection, draining) => {}
                 () = connection.displaced() => {}
             }
             drop(alive);
@@ -132,7 +120,7 @@ pub(super) async fn serve(
 /// Serves one connection until it ends or stalls.
 async fn converse(
     stream: TcpStream,
-    acceptor: TlsAcceptor,
+    tls: TlsAcceptor,
     injector: Arc<Injector>,
     connection: &Arc<Connection>,
     draining: watch::Receiver<bool>,
@@ -141,7 +129,7 @@ async fn converse(
     // No buffers for clients that send nothing.
     let Ok(Ok(1)) = tokio::time::timeout(PATIENCE, stream.peek(&mut [0])).await else { return };
     let _buffers = connection.charge(CONNECTION_BYTES);
-    let stream = match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+    let stream = match tokio::time::timeout(PATIENCE, tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => return tracing::debug!("TLS handshake took too long"),

@@ -8,12 +8,12 @@
 //! head of a request is bounded in size, fields and time, a body is refused, and a response that the client does not
 //! read ends with its connection.
 
-mod accept;
+mod negotiation;
 mod openmetrics;
 
 pub use openmetrics::metrics;
 
-use crate::{Account, Bounds, Charge, Connection, Connections, Progress, RateLimit, Watched};
+use crate::{Acceptor, Account, Bounds, Charge, Connection, Connections, Progress, Watched};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode, header};
@@ -102,28 +102,18 @@ pub async fn serve(
 }
 
 async fn accept(listener: TcpListener, router: Router, connections: Arc<Connections>) {
-    let mut complaint = RateLimit::new(Duration::from_secs(1));
+    let mut acceptor = Acceptor::new("http");
     loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let (connection, router) = (connections.admit(peer.ip()), router.clone());
-                tokio::spawn(async move {
-                    tokio::select! {
-                        () = converse(stream, router, &connection) => {}
-                        () = connection.displaced() => {}
-                    }
-                });
-                // A request that has arrived is read before more connections ask for its place.
-                tokio::task::yield_now().await;
+        let (stream, peer) = acceptor.next(|| listener.accept()).await;
+        let (connection, router) = (connections.admit(peer.ip()), router.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = converse(stream, router, &connection) => {}
+                () = connection.displaced() => {}
             }
-            Err(error) => {
-                // Most likely there are no file descriptors left: try again, but do not spin.
-                if let Some(left_out) = complaint.due() {
-                    tracing::warn!(%error, left_out, "failed to accept an HTTP connection");
-                }
-                tokio::time::timeout(Duration::from_millis(50), std::future::pending::<()>()).await.ok();
-            }
-        }
+        });
+        // A request that has arrived is read before more connections ask for its place.
+        tokio::task::yield_now().await;
     }
 }
 

@@ -3,7 +3,7 @@
 //! The client's `Accept` decides (RFC 9110). A client that accepts neither gets the older format rather than a 406: a
 //! scraper with an odd header is better served than left without metrics.
 
-use super::accept::{self, Offer};
+use super::negotiation::{self, Offer};
 use axum::Router;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::IntoResponse;
@@ -32,7 +32,7 @@ const OFFERS: [Offer<'_>; 2] = [
 /// Whether these headers ask for OpenMetrics.
 fn wants_open_metrics(headers: &HeaderMap) -> bool {
     let lines: Vec<_> = headers.get_all(header::ACCEPT).iter().map(HeaderValue::as_bytes).collect();
-    accept::best(&OFFERS, &lines) == Some(1)
+    negotiation::best(&OFFERS, &lines) == Some(1)
 }
 
 /// The route `/metrics`; `open_metrics` renders the page.

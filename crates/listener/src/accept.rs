@@ -1,0 +1,64 @@
+//! Accepting connections, whatever the system says.
+
+use crate::RateLimit;
+use std::io;
+use std::time::Duration;
+
+/// How long a listener waits after it failed to accept: most likely no file descriptor is left.
+const BACK_OFF: Duration = Duration::from_millis(50);
+/// How often failures are logged at most.
+const WARN_EVERY: Duration = Duration::from_secs(1);
+
+/// Accepts connections of one listener.
+#[derive(Debug)]
+pub struct Acceptor {
+    listener: &'static str,
+    failures: RateLimit,
+}
+
+impl Acceptor {
+    /// Of the listener with this name in log lines.
+    pub fn new(listener: &'static str) -> Self {
+        Self { listener, failures: RateLimit::new(WARN_EVERY) }
+    }
+
+    /// Returns the next connection. A failure to accept is logged, and accepting goes on after a pause.
+    pub async fn next<C, F>(&mut self, mut accept: impl FnMut() -> F) -> C
+    where
+        F: Future<Output = io::Result<C>>,
+    {
+        loop {
+            match accept().await {
+                Ok(connection) => return connection,
+                Err(error) => {
+                    if let Some(left_out) = self.failures.due() {
+                        tracing::warn!(listener = self.listener, %error, left_out, "failed to accept connection");
+                    }
+                    back_off().await;
+                }
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "nothing tells when a file descriptor is free again")]
+async fn back_off() {
+    tokio::time::sleep(BACK_OFF).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn goes_on_accepting_after_failures() {
+        let mut tries = 0;
+        let accept = || {
+            tries += 1;
+            std::future::ready(if tries < 4 { Err(io::Error::other("too many open files")) } else { Ok(tries) })
+        };
+        let began = tokio::time::Instant::now();
+        assert_eq!(Acceptor::new("test").next(accept).await, 4);
+        assert_eq!(began.elapsed(), 3 * BACK_OFF, "a pause after each failure");
+    }
+}
