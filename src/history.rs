@@ -14,6 +14,7 @@ use ebb_engine::decide::Regime;
 use ebb_engine::store::Stats;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use strum::VariantArray as _;
 
 /// Seconds from one point to the next.
 pub(crate) const POINT_SECONDS: u64 = 5;
@@ -202,7 +203,7 @@ impl Rings {
 
 fn counted(stats: &Stats, totals: &Totals) -> Point {
     let is_call = |method: &&Method| **method != Method::Other && **method != Method::Pipe;
-    let requests = Method::ALL.iter().filter(is_call).flat_map(|method| totals.ended[*method as usize]).sum();
+    let requests = Method::VARIANTS.iter().filter(is_call).flat_map(|method| totals.ended[*method as usize]).sum();
     Point {
         live_bytes: stats.live_bytes,
         hits: stats.hits,

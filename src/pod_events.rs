@@ -15,19 +15,20 @@ use kube::Client;
 use kube::runtime::events::{Event, EventType, Reporter};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use strum::EnumCount as _;
 
 /// How many Events came to which end. Clones count together.
 #[derive(Clone, Debug, Default)]
-pub struct Fates(Arc<[AtomicU64; Fate::ALL.len()]>);
+pub struct Fates(Arc<[AtomicU64; Fate::COUNT]>);
 
 impl Fates {
     fn count(&self, fate: Fate) {
         self.0[fate as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many came to each, in the order of [`Fate::ALL`].
-    pub(crate) fn totals(&self) -> [u64; Fate::ALL.len()] {
-        Fate::ALL.map(|fate| self.0[fate as usize].load(Ordering::Relaxed))
+    /// How many came to each, in the order of [`Fate`].
+    pub(crate) fn totals(&self) -> [u64; Fate::COUNT] {
+        self.0.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 }
 

@@ -9,6 +9,7 @@
 //!     that is skipped tells of them, and the next line says how many.
 
 use ebb_engine::cleaner::{Reason, Receipt};
+use strum::EnumCount as _;
 
 /// How long a reason is silent before its next receipt has a line of its own, in milliseconds.
 const QUIET_MS: u64 = 10_000;
@@ -27,8 +28,8 @@ pub(crate) struct Line {
 /// What has been logged, and what waits for its line.
 #[derive(Debug, Default)]
 pub(crate) struct Receipts {
-    /// In the order of [`Reason::ALL`].
-    reasons: [OfReason; Reason::ALL.len()],
+    /// In the order of [`Reason`].
+    reasons: [OfReason; Reason::COUNT],
     /// The number of the last receipt that was seen.
     last: u64,
     missed: u64,

@@ -6,6 +6,7 @@
 
 use crate::governor::Snapshot;
 use ebb_engine::decide::Regime;
+use strum::EnumCount as _;
 
 /// How long a line stands at least, in milliseconds.
 const DWELL_MS: u64 = 10_000;
@@ -19,8 +20,8 @@ pub(crate) struct Change {
     pub(crate) to: Regime,
     /// Changes since the line before.
     pub(crate) changes: u64,
-    /// How long each regime has held since then, in milliseconds, in the order of [`Regime::ALL`].
-    pub(crate) held_ms: [u64; Regime::ALL.len()],
+    /// How long each regime has held since then, in milliseconds, in the order of [`Regime`].
+    pub(crate) held_ms: [u64; Regime::COUNT],
 }
 
 /// What the log has said.
@@ -29,7 +30,7 @@ pub(crate) struct Regimes {
     logged_at_ms: Option<u64>,
     regime: Regime,
     changes: u64,
-    in_regime_ms: [u64; Regime::ALL.len()],
+    in_regime_ms: [u64; Regime::COUNT],
 }
 
 impl Regimes {
@@ -61,7 +62,7 @@ impl Regimes {
 mod tests {
     use super::*;
 
-    fn memory(regime: Regime, regime_changes: u64, in_regime_ms: [u64; Regime::ALL.len()]) -> Snapshot {
+    fn memory(regime: Regime, regime_changes: u64, in_regime_ms: [u64; Regime::COUNT]) -> Snapshot {
         Snapshot { regime, regime_changes, in_regime_ms, ..Snapshot::default() }
     }
 

@@ -11,12 +11,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use strum::{EnumCount, IntoStaticStr, VariantArray};
 use tonic::Code;
 
 /// What is asked for: the calls of the cache service, the operations of a pipe, and everything else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, VariantArray, IntoStaticStr)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "named as the contract names them")]
+#[strum(serialize_all = "snake_case")]
 pub enum Method {
     Get,
     Set,
@@ -40,52 +42,9 @@ pub enum Method {
 }
 
 impl Method {
-    /// Every method, in the order of their declaration.
-    pub const ALL: [Self; 19] = [
-        Self::Get,
-        Self::Set,
-        Self::Delete,
-        Self::Touch,
-        Self::Increment,
-        Self::Append,
-        Self::BatchGet,
-        Self::BatchSet,
-        Self::BatchDelete,
-        Self::Invalidate,
-        Self::Scan,
-        Self::Pipe,
-        Self::GetCapabilities,
-        Self::PipeGet,
-        Self::PipeSet,
-        Self::PipeDelete,
-        Self::PipeTouch,
-        Self::PipeIncrement,
-        Self::Other,
-    ];
-
     /// The stable name, as in metrics.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Get => "get",
-            Self::Set => "set",
-            Self::Delete => "delete",
-            Self::Touch => "touch",
-            Self::Increment => "increment",
-            Self::Append => "append",
-            Self::BatchGet => "batch_get",
-            Self::BatchSet => "batch_set",
-            Self::BatchDelete => "batch_delete",
-            Self::Invalidate => "invalidate",
-            Self::Scan => "scan",
-            Self::Pipe => "pipe",
-            Self::GetCapabilities => "get_capabilities",
-            Self::PipeGet => "pipe_get",
-            Self::PipeSet => "pipe_set",
-            Self::PipeDelete => "pipe_delete",
-            Self::PipeTouch => "pipe_touch",
-            Self::PipeIncrement => "pipe_increment",
-            Self::Other => "other",
-        }
+        self.into()
     }
 
     /// The method that a request's path names.
@@ -119,11 +78,12 @@ impl Method {
     }
 }
 
-const METHODS: usize = Method::ALL.len();
+const METHODS: usize = Method::COUNT;
 
 /// What a request was answered with, as far as that is known when its service answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, VariantArray, IntoStaticStr)]
 #[repr(u8)]
+#[strum(serialize_all = "snake_case")]
 pub enum Outcome {
     /// With what it asked for, or the first of it.
     Ok,
@@ -132,15 +92,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Both, in the order of their declaration.
-    pub const ALL: [Self; 2] = [Self::Ok, Self::Refused];
-
     /// The stable name, as in metrics.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Refused => "refused",
-        }
+        self.into()
     }
 
     /// The outcome that a status means.
@@ -149,7 +103,7 @@ impl Outcome {
     }
 }
 
-const OUTCOMES: usize = Outcome::ALL.len();
+const OUTCOMES: usize = Outcome::COUNT;
 /// The codes of gRPC, 0 to 16.
 pub const CODES: usize = Code::Unauthenticated as usize + 1;
 
@@ -242,8 +196,9 @@ pub const REASONS: [&str; 20] = [
 ];
 
 /// Why the transport ended a connection or a call before a service saw it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, VariantArray, IntoStaticStr)]
 #[repr(u8)]
+#[strum(serialize_all = "snake_case")]
 pub enum Rejection {
     /// The client speaks HTTP/1.
     Http1,
@@ -270,21 +225,6 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 11] = [
-        Self::Http1,
-        Self::Tls,
-        Self::Redis,
-        Self::UnknownProtocol,
-        Self::ControlFrames,
-        Self::HeaderList,
-        Self::RefusedStream,
-        Self::ConnectionCap,
-        Self::HttpMethod,
-        Self::ContentType,
-        Self::UnknownMethod,
-    ];
-
     /// Whether the client is not a gRPC client of this listener: most likely it was given the wrong address.
     pub(crate) fn is_misdirected(self) -> bool {
         match self {
@@ -296,19 +236,7 @@ impl Rejection {
 
     /// The stable name, as in metrics.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Http1 => "http1",
-            Self::Tls => "tls",
-            Self::Redis => "redis",
-            Self::UnknownProtocol => "unknown_protocol",
-            Self::ControlFrames => "control_frames",
-            Self::HeaderList => "header_list",
-            Self::RefusedStream => "refused_stream",
-            Self::ConnectionCap => "connection_cap",
-            Self::HttpMethod => "http_method",
-            Self::ContentType => "content_type",
-            Self::UnknownMethod => "unknown_method",
-        }
+        self.into()
     }
 }
 
@@ -322,7 +250,7 @@ pub struct Totals {
     /// By reason, in the order of [`REASONS`].
     pub refusals: [u64; REASONS.len()],
     /// By kind.
-    pub rejections: [u64; Rejection::ALL.len()],
+    pub rejections: [u64; Rejection::COUNT],
     /// Calls that have begun and not ended.
     pub open_calls: u64,
     /// Connections that were accepted.
@@ -346,7 +274,7 @@ pub(crate) struct Lane {
     buckets: [[[AtomicU64; BUCKETS]; OUTCOMES]; METHODS],
     sum_nanos: [[AtomicU64; OUTCOMES]; METHODS],
     refusals: [AtomicU64; REASONS.len()],
-    rejections: [AtomicU64; Rejection::ALL.len()],
+    rejections: [AtomicU64; Rejection::COUNT],
     calls: [AtomicU64; 2],
     connections: [AtomicU64; 2],
 }

@@ -17,7 +17,7 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// All that the engine may depend on: no runtime, no serialization.
-const OF_ENGINE: &[&str] = &["arc-swap", "bytes", "loom", "rustix", "shuttle", "siphasher", "thiserror"];
+const OF_ENGINE: &[&str] = &["arc-swap", "bytes", "loom", "rustix", "shuttle", "siphasher", "strum", "thiserror"];
 
 /// Which module of the sidecar may name which.
 const MODULES: &[(&str, &[&str])] = &[

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::connect::{AdminAt, refused};
 use super::{Failure, Outcome, output, stats};
@@ -40,17 +39,15 @@ pub(super) async fn compact(args: CompactArgs) -> Outcome {
     let request =
         proto::CompactRequest { target_occupancy_percent: args.target_occupancy.0.into(), dry_run: args.dry_run };
     let mut stream = args.at.connect().await?.compact(request).await.map_err(refuse)?.into_inner();
-    let bar = if output::shows_progress() { ProgressBar::new(100) } else { ProgressBar::hidden() };
-    bar.set_style(ProgressStyle::with_template("compacting {bar:40} {pos:>3} % {elapsed}")?);
     let mut receipt = None;
     while let Some(answer) = stream.message().await.map_err(refuse)? {
         match answer.update {
-            Some(Update::Percent(percent)) => bar.set_position(percent.into()),
+            Some(Update::Percent(percent)) => output::progress(format_args!("compacting: {percent} %")),
             Some(Update::Receipt(last)) => receipt = Some(last),
             None => {}
         }
     }
-    bar.finish_and_clear();
+    output::progress("");
     let receipt = receipt.ok_or("the server ended the compaction without a receipt")?;
     print(&receipt, args.output)
 }

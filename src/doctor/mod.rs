@@ -13,6 +13,7 @@ use ebb_config::units::one_or_many;
 use ebb_config::{Compaction, InForce};
 use ebb_engine::decide::Regime;
 use ebb_engine::store::Stats;
+use strum::IntoStaticStr;
 
 use std::fmt;
 
@@ -56,7 +57,8 @@ pub(crate) struct Recent {
 }
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub(crate) enum Severity {
     /// Something does not work.
     Error,
@@ -69,11 +71,7 @@ pub(crate) enum Severity {
 impl Severity {
     /// The stable name.
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warning => "warning",
-            Self::Info => "info",
-        }
+        self.into()
     }
 }
 

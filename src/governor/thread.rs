@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
+use strum::EnumCount as _;
 
 /// Where limits come from.
 #[derive(Clone, Debug)]
@@ -72,8 +73,8 @@ pub struct Snapshot {
     pub request_bytes: Option<u64>,
     /// How often the regime has changed since the start.
     pub regime_changes: u64,
-    /// How long each regime has held so far, in milliseconds, in the order of [`Regime::ALL`].
-    pub in_regime_ms: [u64; Regime::ALL.len()],
+    /// How long each regime has held so far, in milliseconds, in the order of [`Regime`].
+    pub in_regime_ms: [u64; Regime::COUNT],
     /// What the container's files say beside limit and usage.
     pub container: Reading,
 }
@@ -165,7 +166,7 @@ impl Governor {
         let shared = Arc::new(Shared { state: Mutex::new(State { setting, stopping: false }), bell: Condvar::new() });
         let mut sampler = Sampler::new(limits);
         let mut standing = Standing::default();
-        let mut in_regime_ms = [0; Regime::ALL.len()];
+        let mut in_regime_ms = [0; Regime::COUNT];
         let mut regime_changes = 0;
         let mut last_ms = clock.now_ms();
         // Returns how long to wait for the next reading.

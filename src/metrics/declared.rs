@@ -9,6 +9,7 @@ use ebb_engine::decide::Regime;
 use ebb_engine::store::Miss;
 use ebb_injector::events::Fate;
 use ebb_listener::Closed;
+use strum::VariantArray as _;
 use tonic::Code;
 
 /// What a value means from one scrape to the next.
@@ -114,7 +115,7 @@ fn seconds_of_ms(ms: u64) -> f64 {
 }
 
 fn runs(reading: &Reading, of: impl Fn(&Total) -> Value) -> Series {
-    Reason::ALL.iter().zip(&reading.runs).map(|(reason, total)| (vec![reason.name().into()], of(total))).collect()
+    Reason::VARIANTS.iter().zip(&reading.runs).map(|(reason, total)| (vec![reason.name().into()], of(total))).collect()
 }
 
 const BYTES: Option<Measure> = Some(Measure::Bytes);
@@ -172,14 +173,14 @@ pub(super) static METRICS: &[Metric] = &[
         &["regime"],
         gauge("regime", None, "1 for what the memory is like", |r| {
             let is = |regime: Regime| Value::Whole((regime == r.memory.regime).into());
-            Regime::ALL.map(|regime| (vec![regime.name().into()], is(regime))).into()
+            Regime::VARIANTS.iter().map(|regime| (vec![regime.name().into()], is(*regime))).collect()
         }),
     ),
     by(
         &["regime"],
         counter("regime", SECONDS, "How long each regime has held", |r| {
             let held = |regime: Regime| Value::Real(seconds_of_ms(r.memory.in_regime_ms[regime as usize]));
-            Regime::ALL.map(|regime| (vec![regime.name().into()], held(regime))).into()
+            Regime::VARIANTS.iter().map(|regime| (vec![regime.name().into()], held(*regime))).collect()
         }),
     ),
     gauge("budget", BYTES, "What segments, index and bytes in flight may be together", |r| one(r.stats.capacity_bytes)),
@@ -196,7 +197,7 @@ pub(super) static METRICS: &[Metric] = &[
         &["reason"],
         counter("misses", None, "Reads that did not, and why, as far as that is remembered", |r| {
             let of = |miss: Miss| (vec![miss.name().into()], Value::Whole(r.stats.misses_by[miss as usize]));
-            Miss::ALL.map(of).into()
+            Miss::VARIANTS.iter().copied().map(of).collect()
         }),
     ),
     counter("sets", None, "Values stored", |r| one(r.stats.sets)),
@@ -272,7 +273,7 @@ pub(super) static METRICS: &[Metric] = &[
     by(
         &["method", "code"],
         counter("requests", None, "Calls and operations of pipes that have ended, by status", |r| {
-            let rows = Method::ALL.iter().zip(&r.traffic.ended);
+            let rows = Method::VARIANTS.iter().zip(&r.traffic.ended);
             let codes = rows.flat_map(|(method, counts)| (0..CODES).map(move |code| (method, code, counts[code])));
             let seen = codes.filter(|(_, code, count)| *code == 0 || *count > 0);
             seen.map(|(method, code, count)| (vec![method.name().into(), code_name(code).into()], Value::Whole(count)))
@@ -290,9 +291,12 @@ pub(super) static METRICS: &[Metric] = &[
                  answer was a status but `ok`",
                 |r| {
                     let timed =
-                        Method::ALL.iter().zip(&r.traffic.durations).filter(|(method, _)| !method.is_open_ended());
+                        Method::VARIANTS.iter().zip(&r.traffic.durations).filter(|(method, _)| !method.is_open_ended());
                     let rows = timed.flat_map(|(method, both)| {
-                        Outcome::ALL.iter().zip(both).map(move |(outcome, durations)| (method, *outcome, durations))
+                        Outcome::VARIANTS
+                            .iter()
+                            .zip(both)
+                            .map(move |(outcome, durations)| (method, *outcome, durations))
                     });
                     let seen = rows.filter(|(_, outcome, durations)| *outcome == Outcome::Ok || durations.count() > 0);
                     seen.map(|(method, outcome, durations)| {
@@ -314,7 +318,7 @@ pub(super) static METRICS: &[Metric] = &[
         &["kind"],
         counter("transport_rejections", None, "Connections and requests that the transport rejected, by kind", |r| {
             let of = |(kind, count): (Rejection, &u64)| (vec![kind.name().into()], Value::Whole(*count));
-            Rejection::ALL.into_iter().zip(&r.traffic.rejections).map(of).collect()
+            Rejection::VARIANTS.iter().copied().zip(&r.traffic.rejections).map(of).collect()
         }),
     ),
     gauge("open_calls", None, "Calls that have begun and not ended", |r| one(r.traffic.open_calls)),
@@ -332,7 +336,7 @@ pub(super) static METRICS: &[Metric] = &[
         &["reason"],
         counter("http_closed_connections", None, "Connections of the HTTP listener that the server closed", |r| {
             let of = |reason: Closed| (vec![reason.name().into()], Value::Whole(r.http.closed[reason as usize]));
-            Closed::ALL.map(of).into()
+            Closed::VARIANTS.iter().copied().map(of).collect()
         }),
     ),
     counter("spans_sent", None, "Spans that the collector of traces has taken", |r| one(r.spans.sent)),
@@ -342,7 +346,10 @@ pub(super) static METRICS: &[Metric] = &[
     by(
         &["outcome"],
         counter("pod_events", None, "Events on the pod, by what became of them; see the knob `pod.events`", |r| {
-            Fate::ALL.map(|fate| (vec![fate.name().into()], Value::Whole(r.pod_events[fate as usize]))).into()
+            Fate::VARIANTS
+                .iter()
+                .map(|fate| (vec![fate.name().into()], Value::Whole(r.pod_events[*fate as usize])))
+                .collect()
         }),
     ),
     gauge("config_good", None, "1 while the configuration on disk is in force", |r| {

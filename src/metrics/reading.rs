@@ -9,6 +9,7 @@ use ebb_config::InForce;
 use ebb_engine::cleaner::{Reason, Total};
 use ebb_engine::store::Stats;
 use ebb_injector::events::Fate;
+use strum::EnumCount as _;
 
 use std::sync::Arc;
 
@@ -19,11 +20,11 @@ pub(super) struct Reading {
     pub(super) one_segment_bytes: u64,
     pub(super) memory: Arc<Snapshot>,
     pub(super) namespaces: Vec<(Option<String>, service::Counts)>,
-    pub(super) runs: [Total; Reason::ALL.len()],
+    pub(super) runs: [Total; Reason::COUNT],
     pub(super) traffic: Totals,
     pub(super) http: ebb_listener::Counts,
     pub(super) spans: Counts,
-    pub(super) pod_events: [u64; Fate::ALL.len()],
+    pub(super) pod_events: [u64; Fate::COUNT],
     pub(super) config: Arc<InForce>,
     pub(super) sockets: SocketFiles,
     pub(super) dropped_log_lines: u64,

@@ -10,6 +10,7 @@ use http::{HeaderMap, Request};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use strum::EnumCount as _;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -30,7 +31,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// Rate limits of the log lines about rejected clients, one for each kind.
 #[derive(Debug)]
-pub(super) struct Complaints([Mutex<RateLimit>; Rejection::ALL.len()]);
+pub(super) struct Complaints([Mutex<RateLimit>; Rejection::COUNT]);
 
 impl Default for Complaints {
     fn default() -> Self {

@@ -4,9 +4,10 @@
 //! E2. An empty variable is not given: templates leave them behind.
 //! E3. A variable that nothing reads is a warning with a guess, unless Kubernetes made it of a Service called `ebb…`.
 
-use super::layers::{distance, knobs, variable};
+use super::layers::{knobs, variable};
 use super::{LogFormat, Problems, Source};
 use std::ffi::OsString;
+use strsim::levenshtein;
 
 /// Variables that the command line reads, beside those of the knobs.
 pub const OF_COMMANDS: [&str; 27] = [
@@ -126,9 +127,9 @@ fn is_of_a_service(name: &str, value: &str) -> bool {
 }
 
 fn unknown(name: &str, known: &[String]) -> String {
-    let nearest = known.iter().min_by_key(|known| distance(known, name)).expect("there are knobs");
+    let nearest = known.iter().min_by_key(|known| levenshtein(known, name)).expect("there are knobs");
     // A third of the name may be wrong.
-    let hint = match distance(nearest, name) <= (name.len() - "EBB_".len()).div_ceil(3) {
+    let hint = match levenshtein(nearest, name) <= (name.len() - "EBB_".len()).div_ceil(3) {
         true => format!("; did you mean {nearest}?"),
         false => String::new(),
     };

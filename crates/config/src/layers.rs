@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use strsim::levenshtein;
 
 /// A knob's path, such as `watermarks.high`, to its value.
 type Leaves = BTreeMap<String, Value>;
@@ -368,20 +369,7 @@ fn place(tree: &mut Value, key: &str, value: Value) {
 }
 
 fn unknown(key: &str, known: &Leaves, file: &str) -> String {
-    let nearest = known.keys().min_by_key(|candidate| distance(candidate, key)).expect("there are knobs");
-    let hint = if distance(nearest, key) <= 3 { format!("; did you mean {nearest}?") } else { String::new() };
+    let nearest = known.keys().min_by_key(|candidate| levenshtein(candidate, key)).expect("there are knobs");
+    let hint = if levenshtein(nearest, key) <= 3 { format!("; did you mean {nearest}?") } else { String::new() };
     format!("{file}: {key} is not a setting{hint}")
-}
-
-/// Levenshtein's distance.
-pub(super) fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.bytes().enumerate() {
-            let cost = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = std::mem::replace(&mut row[j + 1], cost);
-        }
-    }
-    row[b.len()]
 }

@@ -6,6 +6,8 @@
 //! [`Boot`] is read once, when the process starts; [`Tuning`] again whenever the file changes. The schema and
 //! `docs/configuration.md` are printed from these structs, and a test says when they are stale.
 
+use strum::IntoStaticStr;
+
 pub mod annotations;
 mod document;
 pub mod environment;
@@ -199,9 +201,10 @@ pub enum Compaction {
 }
 
 /// What is logged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the names say it")]
+#[strum(serialize_all = "snake_case")]
 pub enum LogLevel {
     Error,
     Warn,
@@ -214,13 +217,7 @@ pub enum LogLevel {
 impl LogLevel {
     /// The name.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
+        self.into()
     }
 }
 

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, Recorder, Reporter};
 use std::time::{Duration, Instant};
+use strum::{EnumCount, IntoStaticStr, VariantArray};
 use tokio::sync::mpsc;
 
 /// Events that may wait; more are dropped, since a rollout of hundreds of pods says one thing.
@@ -15,7 +16,8 @@ const WAITING: usize = 64;
 const FORBIDDEN_FOR: Duration = Duration::from_secs(600);
 
 /// What became of an Event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Fate {
     /// The API server has it.
     Told,
@@ -28,17 +30,9 @@ pub enum Fate {
 }
 
 impl Fate {
-    /// Every fate.
-    pub const ALL: [Self; 4] = [Self::Told, Self::Forbidden, Self::Failed, Self::Dropped];
-
     /// The stable name.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Told => "told",
-            Self::Forbidden => "forbidden",
-            Self::Failed => "failed",
-            Self::Dropped => "dropped",
-        }
+        self.into()
     }
 }
 

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use strum::{EnumCount, IntoStaticStr, VariantArray};
 use tokio::sync::Notify;
 
 /// Where the memory of connections is charged.
@@ -44,7 +45,8 @@ pub struct Bounds {
 }
 
 /// Why the server closed a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Closed {
     /// To make room for another connection or response.
     Displaced,
@@ -53,15 +55,9 @@ pub enum Closed {
 }
 
 impl Closed {
-    /// Every reason.
-    pub const ALL: [Self; 2] = [Self::Displaced, Self::Stalled];
-
     /// The stable name: a metric's label.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Displaced => "displaced",
-            Self::Stalled => "stalled",
-        }
+        self.into()
     }
 }
 
@@ -73,7 +69,7 @@ pub struct Counts {
     /// Memory charged to connections, in bytes.
     pub bytes: u64,
     /// Connections the server closed since the start, by [`Closed`].
-    pub closed: [u64; Closed::ALL.len()],
+    pub closed: [u64; Closed::COUNT],
 }
 
 impl Counts {
@@ -87,7 +83,7 @@ impl Counts {
 pub struct Connections {
     bounds: Bounds,
     table: Mutex<Table>,
-    closed: [AtomicU64; Closed::ALL.len()],
+    closed: [AtomicU64; Closed::COUNT],
     warning: Mutex<RateLimit>,
 }
 
@@ -217,7 +213,7 @@ impl Connections {
         Counts {
             open: table.open.len() as u64,
             bytes: table.open.values().map(|entry| entry.bytes).sum(),
-            closed: [0, 1].map(|reason: usize| self.closed[reason].load(Ordering::Relaxed)),
+            closed: std::array::from_fn(|reason| self.closed[reason].load(Ordering::Relaxed)),
         }
     }
 }

@@ -18,6 +18,7 @@ use futures::StreamExt as _;
 use ratatui::layout::Rect;
 use std::io::IsTerminal as _;
 use std::time::Duration;
+use strum::{EnumCount, IntoStaticStr, VariantArray};
 
 /// Watch one or several sidecars in a terminal.
 #[derive(Args, Debug)]
@@ -59,7 +60,8 @@ struct App {
 }
 
 /// A part of what is known of a sidecar.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumCount, VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 enum Part {
     /// What the cleaner's runs did.
     #[default]
@@ -75,16 +77,8 @@ enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 5] = [Self::Receipts, Self::Findings, Self::Segments, Self::Curves, Self::Configuration];
-
     fn name(self) -> &'static str {
-        match self {
-            Self::Receipts => "receipts",
-            Self::Findings => "findings",
-            Self::Segments => "segments",
-            Self::Curves => "curves",
-            Self::Configuration => "configuration",
-        }
+        self.into()
     }
 }
 

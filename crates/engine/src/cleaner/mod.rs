@@ -27,6 +27,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use strum::EnumCount as _;
 
 /// How hard the cleaner may work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +67,8 @@ struct State {
     pacing: Pacing,
     asked: VecDeque<(Order, Arc<Progress>)>,
     receipts: VecDeque<Receipt>,
-    /// By [`Reason`], in the order of [`Reason::ALL`].
-    totals: [Total; Reason::ALL.len()],
+    /// In the order of [`Reason`].
+    totals: [Total; Reason::COUNT],
 }
 
 /// How far a run is.
@@ -165,8 +166,8 @@ impl Cleaner {
         held(&self.0.state).receipts.iter().cloned().collect()
     }
 
-    /// What all runs together did and cost, by reason in the order of [`Reason::ALL`].
-    pub fn totals(&self) -> [Total; Reason::ALL.len()] {
+    /// What all runs together did and cost, in the order of [`Reason`].
+    pub fn totals(&self) -> [Total; Reason::COUNT] {
         held(&self.0.state).totals
     }
 

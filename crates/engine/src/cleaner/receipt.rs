@@ -1,7 +1,10 @@
 //! What a run of the cleaner is asked to do, and the receipt it ends in.
 
+use strum::{EnumCount, IntoStaticStr, VariantArray};
+
 /// Why the cleaner ran.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, EnumCount, VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Reason {
     /// Dead bytes, or memory nobody accounts for, passed their share.
     #[default]
@@ -19,20 +22,9 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Every reason, in the order of their declaration.
-    pub const ALL: [Self; 6] =
-        [Self::Drift, Self::High, Self::Critical, Self::LimitLowered, Self::Pressure, Self::Requested];
-
     /// The stable name, as in receipts and metrics.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Drift => "drift",
-            Self::High => "high",
-            Self::Critical => "critical",
-            Self::LimitLowered => "limit_lowered",
-            Self::Pressure => "pressure",
-            Self::Requested => "requested",
-        }
+        self.into()
     }
 }
 

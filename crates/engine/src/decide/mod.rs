@@ -16,6 +16,7 @@
 //!     space between low and high.
 
 use crate::cleaner::{Order, Reason};
+use strum::{EnumCount, IntoStaticStr, VariantArray};
 
 /// One reading of everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -93,7 +94,8 @@ impl Default for Marks {
 }
 
 /// What the memory is like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, EnumCount, VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Regime {
     /// Nothing to do.
     #[default]
@@ -107,17 +109,9 @@ pub enum Regime {
 }
 
 impl Regime {
-    /// Every regime.
-    pub const ALL: [Self; 4] = [Self::Calm, Self::Drift, Self::High, Self::Critical];
-
     /// The stable name.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Calm => "calm",
-            Self::Drift => "drift",
-            Self::High => "high",
-            Self::Critical => "critical",
-        }
+        self.into()
     }
 
     /// Whether it is left by evicting.

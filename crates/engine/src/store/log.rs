@@ -1,8 +1,11 @@
 //! The logs of a shard, and where an item is appended.
 
+use strum::IntoStaticStr;
+
 /// The two logs of a shard (S3-FIFO: Yang et al., SOSP 2023), each with a segment for what is new and one for what the
 /// cleaner moved, so that items of one age stay together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum Log {
     /// Items that were not asked for yet.
     Nursery,
@@ -22,10 +25,7 @@ pub(super) struct Tail {
 impl Log {
     /// The stable name.
     pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Nursery => "nursery",
-            Self::Main => "main",
-        }
+        self.into()
     }
 }
 

@@ -15,6 +15,7 @@
 use super::types::Miss;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Fault, planted, thread_number, thread_numbers};
+use strum::EnumCount as _;
 
 /// Threads that may read without a lock at a time. Others take the lock of the shard.
 #[cfg(not(any(loom, shuttle)))]
@@ -29,8 +30,8 @@ pub(super) struct Reader {
     /// The first number of the segment it reads; 0 for none.
     segment: AtomicU64,
     hits: AtomicU64,
-    /// By [`Miss`], in the order of [`Miss::ALL`].
-    misses: [AtomicU64; Miss::ALL.len()],
+    /// In the order of [`Miss`].
+    misses: [AtomicU64; Miss::COUNT],
 }
 
 /// Keeps a segment from being reused until it is dropped.
@@ -102,10 +103,10 @@ impl Readers {
     }
 
     /// Reads that found an item, and those that did not, by reason.
-    pub(super) fn counts(&self) -> (u64, [u64; Miss::ALL.len()]) {
+    pub(super) fn counts(&self) -> (u64, [u64; Miss::COUNT]) {
         let all = || self.all.iter().chain([&self.others]);
         let sum = |of: &dyn Fn(&Reader) -> u64| all().map(of).sum();
-        let misses = Miss::ALL.map(|miss| sum(&|reader| reader.misses[miss as usize].load(Ordering::Relaxed)));
+        let misses = std::array::from_fn(|miss| sum(&|reader| reader.misses[miss].load(Ordering::Relaxed)));
         (sum(&|reader| reader.hits.load(Ordering::Relaxed)), misses)
     }
 }

@@ -9,6 +9,7 @@ use super::segment::Segment;
 use super::shard::Shard;
 use super::types::Miss;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use strum::EnumCount as _;
 
 /// The account of the store. Counts are since its beginning, amounts are of now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,8 +40,8 @@ pub struct Stats {
     pub hits: u64,
     /// Reads that did not.
     pub misses: u64,
-    /// The same by reason, in the order of [`Miss::ALL`].
-    pub misses_by: [u64; Miss::ALL.len()],
+    /// The same by reason, in the order of [`Miss`].
+    pub misses_by: [u64; Miss::COUNT],
     /// Values stored.
     pub sets: u64,
     /// Keys deleted by callers.

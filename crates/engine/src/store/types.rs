@@ -4,6 +4,7 @@
 //! Times are milliseconds of the clock the caller brings; 0 stands for "never" in a deadline.
 
 use bytes::Bytes;
+use strum::{EnumCount, IntoStaticStr, VariantArray};
 
 /// A key within its namespace. `bytes` is 1 to [`MAX_KEY_BYTES`] long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,9 +70,11 @@ pub enum Lookup {
 }
 
 /// Why there is no item. Best effort: the store remembers recent departures only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Miss {
     /// Not stored as far as the store remembers.
+    #[strum(serialize = "unknown_key")]
     Unknown,
     /// Its deadline had passed.
     Expired,
@@ -82,17 +85,9 @@ pub enum Miss {
 }
 
 impl Miss {
-    /// Every reason, in the order of their declaration.
-    pub const ALL: [Self; 4] = [Self::Unknown, Self::Expired, Self::Evicted, Self::Invalidated];
-
     /// The stable name, as in metrics.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown_key",
-            Self::Expired => "expired",
-            Self::Evicted => "evicted",
-            Self::Invalidated => "invalidated",
-        }
+        self.into()
     }
 }
 

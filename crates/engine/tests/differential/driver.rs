@@ -6,6 +6,7 @@ use ebb_engine::cleaner::{Order, Pacing, Reason, Run};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use strum::VariantArray as _;
 
 pub(crate) struct Driver {
     world: Arc<World>,
@@ -69,7 +70,7 @@ impl Driver {
         let target_occupancy_percent = random.pick(&[0, 50, 80, 90, 97, 100]);
         let (capacity, is_lossy) = (self.world.setup.capacity_bytes, self.world.setup.is_lossy());
         let evict_to_bytes = (is_lossy && random.one_in(2)).then(|| capacity * random.between(40, 120) as u64 / 100);
-        Order { reason: random.pick(&Reason::ALL), target_occupancy_percent, evict_to_bytes }
+        Order { reason: random.pick(Reason::VARIANTS), target_occupancy_percent, evict_to_bytes }
     }
 
     fn change_capacity(&mut self) {

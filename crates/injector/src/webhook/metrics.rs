@@ -15,6 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use strum::VariantArray as _;
 
 type Labels = Vec<(&'static str, &'static str)>;
 
@@ -50,7 +51,7 @@ impl Collector for Webhook {
         ConstGauge::new(counts.bytes as i64).encode(gauge)?;
         let help = "Connections of the webhook that the server closed";
         let mut family = encoder.encode_descriptor("closed_connections", help, None, MetricType::Counter)?;
-        Closed::ALL.into_iter().try_for_each(|reason| {
+        Closed::VARIANTS.iter().try_for_each(|&reason| {
             let counter = ConstCounter::new(counts.closed[reason as usize]);
             counter.encode(family.encode_family(&[("reason", reason.name())])?)
         })
@@ -183,7 +184,7 @@ pub(super) fn example_page(connections: Arc<Connections>) -> String {
         is_dry_run: false,
     };
     metrics.admitted(&admission, Duration::ZERO);
-    metrics.event(Fate::ALL[0]);
+    metrics.event(Fate::Told);
     metrics.evicted("evicted");
     let (registered, text) = (format!("{:?}", metrics.registry), metrics.text());
     // The collector's three are not registered one by one.

@@ -18,6 +18,7 @@ use ratatui::Frame;
 use ratatui::style::{Style, Stylize as _};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph, Wrap};
+use strum::VariantArray as _;
 use style::{LIVE, RESIDENT};
 
 /// Draws everything.
@@ -83,7 +84,7 @@ fn detail(frame: &mut Frame<'_>, app: &App, places: &Places) {
 fn tabs(chosen: Part, sidecar: &Sidecar, width: u16) -> Line<'static> {
     let row = |label: &dyn Fn(Part) -> String| {
         let mut tabs = Vec::new();
-        for which in Part::ALL {
+        for which in Part::VARIANTS.iter().copied() {
             let style = if which == chosen { Style::new().bold() } else { Style::new().dark_gray() };
             tabs.extend([Span::styled(format!(" {} ", label(which)), style), Span::raw("│")]);
         }

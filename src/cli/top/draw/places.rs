@@ -16,6 +16,7 @@
 use super::parts::TENTHS;
 use crate::cli::top::{App, Part};
 use ratatui::layout::{Constraint, Layout, Rect};
+use strum::VariantArray as _;
 
 /// The smallest screen that shows something useful.
 pub(super) const LEAST: (u16, u16) = (60, 12);
@@ -84,7 +85,7 @@ impl Places {
 
     /// The part that is shown after this one: where there is room, the configuration or all others.
     pub(super) fn next(&self, part: Part) -> Part {
-        let ring = if self.is_roomy { &[Part::Receipts, Part::Configuration][..] } else { &Part::ALL };
+        let ring = if self.is_roomy { &[Part::Receipts, Part::Configuration][..] } else { Part::VARIANTS };
         let at = ring.iter().position(|each| *each == part).unwrap_or(0);
         ring[(at + 1) % ring.len()]
     }

@@ -276,7 +276,7 @@ fn every_size_of_screen_can_be_drawn_and_a_small_one_says_so() {
     let mut app = app();
     for (width, height) in (1..140).step_by(7).flat_map(|width| (1..50).step_by(3).map(move |height| (width, height))) {
         app.chosen = usize::from(width % 2);
-        app.part = Part::ALL[usize::from(height) % Part::ALL.len()];
+        app.part = Part::VARIANTS[usize::from(height) % Part::VARIANTS.len()];
         screen(&app, width, height);
     }
     let small = screen(&app, 59, 30);
