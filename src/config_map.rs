@@ -38,7 +38,7 @@ pub(crate) fn follow(reference: &str) -> Result<Source, String> {
         runtime.block_on(async move {
             let client = match Client::try_default().await {
                 Ok(client) => client,
-                Err(error) => return drop(ready.send(Err(format!("no way to the API server: {error}")))),
+                Err(error) => return drop(ready.send(Err(format!("cannot reach the API server: {error}")))),
             };
             let api: Api<ConfigMap> = Api::namespaced(client, &namespace);
             match api.get(&name).await {

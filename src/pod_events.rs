@@ -133,7 +133,7 @@ impl PodEvents {
         let client = match Client::try_default().await {
             Ok(client) => client,
             Err(error) => {
-                tracing::warn!(%error, "pod.events is on, but there is no way to the API server; nothing is told");
+                tracing::warn!(%error, "pod.events is on, but the API server cannot be reached; no Events are written");
                 return None;
             }
         };

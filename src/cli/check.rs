@@ -4,7 +4,7 @@ use super::{Failure, Outcome, output};
 use clap::Args;
 use ebb_injector::check::{Severity, gather, judge};
 
-/// Say whether an installation in a cluster is well, with a remedy for what is not.
+/// Check an installation in a cluster and suggest fixes.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 It finds the cluster as kubectl does. Nothing is changed: the pod that is tried is never created.
@@ -16,10 +16,10 @@ Examples:
   ebb check
   ebb check --namespace shop --output json")]
 pub(crate) struct CheckArgs {
-    /// The namespace in which a pod is tried.
+    /// Namespace for the dry run of a pod.
     #[arg(long, short, value_name = "NAME", default_value = "default")]
     namespace: String,
-    /// How to print the findings.
+    /// Output format.
     #[arg(long, value_enum, default_value_t)]
     output: How,
 }
@@ -36,7 +36,7 @@ enum How {
 
 /// Checks.
 pub(crate) async fn run(args: CheckArgs) -> Outcome {
-    let client = kube::Client::try_default().await.map_err(|error| format!("no way to the API server: {error}"))?;
+    let client = kube::Client::try_default().await.map_err(|error| format!("cannot reach the API server: {error}"))?;
     let findings = judge(&gather(&client, &args.namespace).await);
     match args.output {
         How::Json => output::json(&serde_json::to_value(&findings)?)?,

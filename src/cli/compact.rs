@@ -20,13 +20,13 @@ Examples:
   ebb compact --dry-run                only say what it would do
   ebb compact --target-occupancy 80    stop when segments are 80 % full")]
 pub(crate) struct CompactArgs {
-    /// Stop when segments are this full of live bytes, in percent. 0: as full as can be.
+    /// Occupancy to reach, in percent; 0: as high as possible.
     #[arg(long, value_name = "PERCENT", default_value = "0")]
     target_occupancy: Percent,
-    /// Only say what it would do.
+    /// Print what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
-    /// How to print.
+    /// Output format.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
@@ -58,13 +58,13 @@ pub(super) async fn compact(args: CompactArgs) -> Outcome {
 Examples:
   ebb release --to 64Mi                exits with 1 when it could not be reached")]
 pub(crate) struct ReleaseArgs {
-    /// Bring memory use to this or below, such as 64Mi.
+    /// Memory use to reach, such as 64Mi.
     #[arg(long, value_name = "SIZE")]
     to: ByteSize,
-    /// Give up after this long.
+    /// Maximum time.
     #[arg(long, default_value = "10s")]
     timeout: Span,
-    /// How to print.
+    /// Output format.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]

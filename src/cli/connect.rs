@@ -14,10 +14,10 @@ use ebb_terminal::Failure;
 /// The listener of applications.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DataAt {
-    /// The server: HOST:PORT or unix:/path.
+    /// Address of the server: HOST:PORT or unix:/path.
     #[arg(long, env = "EBB_ADDR", default_value = "127.0.0.1:7070")]
     pub(crate) addr: Address,
-    /// How long to wait for an answer.
+    /// Deadline of the call.
     #[arg(long, default_value = "10s")]
     pub(crate) timeout: ebb_config::units::Span,
 }
@@ -25,7 +25,7 @@ pub(crate) struct DataAt {
 /// The listener of operators.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AdminAt {
-    /// The server's admin listener: HOST:PORT or unix:/path.
+    /// Address of the admin listener: HOST:PORT or unix:/path.
     #[arg(long, env = "EBB_ADMIN_ADDR", default_value = "127.0.0.1:7071")]
     pub(crate) admin_addr: Address,
 }

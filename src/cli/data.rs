@@ -43,19 +43,19 @@ Examples:
 pub(crate) struct GetArgs {
     #[command(flatten)]
     key: KeyArgs,
-    /// Do not send the value when the stored version is this one.
+    /// Send the value only if its version differs from this one.
     #[arg(long, value_name = "VERSION")]
     if_version_differs: Option<u64>,
-    /// Give the entry a new time to live on the way.
+    /// Set the time to live of the entry.
     #[arg(long, value_name = "TTL")]
     touch: Option<Span>,
-    /// Accept a stale value up to this age; 0: only a fresh one.
+    /// Maximum age of a stale value; 0: fresh values only.
     #[arg(long, value_name = "AGE")]
     max_stale: Option<Span>,
-    /// Do not count this read as use.
+    /// Do not count this read as a use of the entry.
     #[arg(long)]
     peek: bool,
-    /// How to print.
+    /// Output format.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
 }
@@ -108,7 +108,7 @@ Examples:
   ebb set greeting hello --ttl 30s
   ebb set logo - < logo.png            the value from standard input
   ebb set lock me --if-absent --ttl 10s
-  ebb set greeting hi --version 17     only if the stored version is 17")]
+  ebb set greeting hi --if-version 17  only if the stored version is 17")]
 pub(crate) struct SetArgs {
     #[command(flatten)]
     key: KeyArgs,
@@ -118,31 +118,31 @@ pub(crate) struct SetArgs {
     /// Time to live, such as 30s.
     #[arg(long)]
     pub(super) ttl: Option<Span>,
-    /// After this the value is stale.
+    /// Time after which the value is stale.
     #[arg(long, value_name = "TTL")]
     soft_ttl: Option<Span>,
-    /// Spread both deadlines by up to this many percent, at most 50.
+    /// Random spread of both deadlines, in percent; at most 50.
     #[arg(long, value_name = "PERCENT", default_value = "0")]
     jitter: Percent,
-    /// A number stored beside the value.
+    /// Number stored with the value.
     #[arg(long, default_value_t = 0)]
     flags: u32,
-    /// Only when the key has no value.
+    /// Store only if the key has no value.
     #[arg(long, group = "condition")]
     pub(super) if_absent: bool,
-    /// Only when the key has a value.
+    /// Store only if the key has a value.
     #[arg(long, group = "condition")]
     if_present: bool,
-    /// Only when the stored version is this one.
-    #[arg(long = "version", value_name = "VERSION", group = "condition")]
+    /// Act only if the stored version is this one.
+    #[arg(long, value_name = "VERSION", group = "condition")]
     if_version: Option<u64>,
-    /// Keep the entry's present time to live.
+    /// Keep the entry's time to live.
     #[arg(long, conflicts_with = "ttl")]
     keep_ttl: bool,
-    /// Store that the key has no value at its source.
+    /// Store a negative entry: the key has no value at its source.
     #[arg(long, conflicts_with = "value")]
     negative: bool,
-    /// How to print.
+    /// Output format.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
 }
@@ -217,7 +217,7 @@ fn value_from(input: impl Read, max: u64) -> Result<Bytes, Failure> {
 Examples:
   ebb del greeting
   ebb del a b c                        prints how many there were
-  ebb del greeting --version 17        only if the stored version is 17
+  ebb del greeting --if-version 17     only if the stored version is 17
   ebb del greeting --mark-stale        keep it, to be served only as stale")]
 pub(crate) struct DelArgs {
     /// The keys.
@@ -226,10 +226,10 @@ pub(crate) struct DelArgs {
     /// The namespace; empty: the server's default one.
     #[arg(long, short, env = "EBB_NAMESPACE", default_value = "", hide_default_value = true)]
     namespace: String,
-    /// Only when the stored version is this one.
-    #[arg(long = "version", value_name = "VERSION")]
+    /// Act only if the stored version is this one.
+    #[arg(long, value_name = "VERSION")]
     if_version: Option<u64>,
-    /// Keep the entries, to be served only as stale.
+    /// Keep the entries and mark them stale.
     #[arg(long)]
     mark_stale: bool,
     #[command(flatten)]
@@ -273,7 +273,7 @@ Examples:
 pub(crate) struct TouchArgs {
     #[command(flatten)]
     key: KeyArgs,
-    /// Time to live from now; without it the entry never expires.
+    /// Time to live from now; the entry never expires if not given.
     #[arg(long)]
     ttl: Option<Span>,
 }
@@ -300,19 +300,19 @@ Examples:
 pub(crate) struct IncrArgs {
     #[command(flatten)]
     key: KeyArgs,
-    /// What to add; may be negative.
+    /// Amount to add; may be negative.
     #[arg(long, default_value_t = 1, allow_negative_numbers = true)]
     by: i64,
-    /// What a new counter starts from.
+    /// Initial value of a new counter.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     initial: i64,
     /// Do not create the counter.
     #[arg(long, conflicts_with = "initial")]
     only_existing: bool,
-    /// Time to live of a counter created here.
+    /// Time to live of a new counter.
     #[arg(long)]
     ttl: Option<Span>,
-    /// Repeating a call with the same id within a minute adds once.
+    /// Id of the request; calls with the same id within a minute add once.
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     request_id: String,
 }
@@ -343,19 +343,19 @@ Examples:
   ebb scan user: --limit 10 --output json
   ebb scan user: --values --output json")]
 pub(crate) struct ScanArgs {
-    /// Only keys that begin with this.
+    /// List only keys with this prefix.
     #[arg(default_value = "", hide_default_value = true)]
     prefix: String,
     /// The namespace; empty: the server's default one.
     #[arg(long, short, env = "EBB_NAMESPACE", default_value = "", hide_default_value = true)]
     namespace: String,
-    /// Stop after this many. 0: no bound.
+    /// Maximum number of keys; 0: no bound.
     #[arg(long, default_value_t = 0)]
     limit: u64,
-    /// Print the values, too.
+    /// Print values as well.
     #[arg(long)]
     values: bool,
-    /// How to print; JSON is one object a line.
+    /// Output format; JSON is one object per line.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]

@@ -14,7 +14,7 @@ const KEYS: u32 = 64;
 /// Entries that are looked at for the largest.
 const SAMPLE: u64 = 100_000;
 
-/// Print everything an Ebb says about itself as one JSON document, to hand on.
+/// Write a support bundle as JSON.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The document holds the memory account and the last receipts, the findings, the configuration with

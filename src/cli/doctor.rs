@@ -18,10 +18,10 @@ Examples:
   ebb doctor --explain                 lists the runbooks, which need no server
   ebb doctor --explain oom_killed      also of an alert, such as EbbSlowReads")]
 pub(crate) struct DoctorArgs {
-    /// How to print.
+    /// Output format.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
-    /// Print the runbook of a finding or of an alert, or without one their list, and ask no server.
+    /// Print the runbook of a finding or alert, or list them all; connects to no server.
     #[arg(long, value_name = "CODE", value_parser = explain::parser(), ignore_case = true, hide_possible_values = true)]
     #[arg(conflicts_with = "output")]
     explain: Option<Option<String>>,

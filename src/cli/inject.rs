@@ -29,19 +29,19 @@ Examples:
   ebb inject -f manifests/ --set memory-limit=64Mi
   helm template ebb charts/ebb --set sidecar.example=true >sidecar.yaml; ebb inject -f pod.yaml --template sidecar.yaml")]
 pub(crate) struct InjectArgs {
-    /// A file, a directory of .yaml, .yml and .json, or - for standard input; may be repeated.
+    /// File, directory of .yaml, .yml and .json files, or - for standard input; may be repeated.
     #[arg(short, long = "filename", value_name = "PATH", required = true)]
     filenames: Vec<PathBuf>,
-    /// A file with the PodTemplate of the sidecar, as the chart renders it [default: the chart's own].
+    /// File with the PodTemplate of the sidecar, as the chart renders it [default: the chart's own].
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
-    /// An annotation for pods that do not have it, such as memory-limit=64Mi; may be repeated.
+    /// Annotation for pods that do not have it, such as memory-limit=64Mi; may be repeated.
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
-    /// Leave alone what does not ask for a cache by its label.
+    /// Inject only into pods with the label that asks for it.
     #[arg(long)]
     labelled: bool,
-    /// How to print the manifests.
+    /// Output format of the manifests.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
@@ -54,10 +54,10 @@ What is empty afterwards is left out, whether it was there before or not. A cont
 Examples:
   kubectl get deployment web -o yaml | ebb uninject -f - | kubectl apply -f -")]
 pub(crate) struct UninjectArgs {
-    /// A file, a directory of .yaml, .yml and .json, or - for standard input; may be repeated.
+    /// File, directory of .yaml, .yml and .json files, or - for standard input; may be repeated.
     #[arg(short, long = "filename", value_name = "PATH", required = true)]
     filenames: Vec<PathBuf>,
-    /// How to print the manifests.
+    /// Output format of the manifests.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }

@@ -21,71 +21,71 @@ Examples:
   ebb injector --template /etc/ebb-injector/sidecar.yaml
   ebb injector --template sidecar.yaml --tls-cert tls.crt --tls-key tls.key --listen 127.0.0.1:10250")]
 pub(crate) struct InjectorArgs {
-    /// Where the API server calls; port 0 takes a free one.
+    /// Address of the webhook; port 0 takes a free port.
     #[arg(long, env = "EBB_INJECTOR_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:10250")]
     listen: String,
-    /// Where /livez, /readyz and /metrics are.
+    /// Address of the HTTP listener: /livez, /readyz, /metrics.
     #[arg(long, env = "EBB_INJECTOR_HTTP_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:10251")]
     http_listen: String,
-    /// The file with the PodTemplate of the sidecar, as the chart renders it; changes apply without a restart.
+    /// File with the PodTemplate of the sidecar, as the chart renders it; changes apply without a restart.
     #[arg(long, env = "EBB_INJECTOR_TEMPLATE", value_name = "FILE")]
     template: PathBuf,
-    /// A certificate that somebody else renews, as PEM.
+    /// Serving certificate (PEM) that is renewed from outside.
     #[arg(long, env = "EBB_INJECTOR_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
-    /// Its key, as PEM.
+    /// Key of the serving certificate (PEM).
     #[arg(long, env = "EBB_INJECTOR_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// The namespace of the injector; nothing is injected there.
+    /// Namespace of the injector, into which nothing is injected.
     #[arg(long, env = "EBB_INJECTOR_NAMESPACE", value_name = "NAME", default_value = "ebb-system")]
     namespace: String,
-    /// The Service by which the API server calls.
+    /// Service through which the API server calls the webhook.
     #[arg(long, env = "EBB_INJECTOR_SERVICE", value_name = "NAME", default_value = "ebb-injector")]
     service: String,
-    /// The MutatingWebhookConfiguration that is kept supplied with authorities.
+    /// MutatingWebhookConfiguration whose CA bundle is kept up to date.
     #[arg(long, env = "EBB_INJECTOR_WEBHOOK", value_name = "NAME", default_value = "ebb.ebb-system.ebb-cache.io")]
     webhook: String,
-    /// The Secret that holds certificates made here.
+    /// Secret that holds the CA and the serving certificate.
     #[arg(long, env = "EBB_INJECTOR_SECRET", value_name = "NAME", default_value = "ebb-injector-tls")]
     secret: String,
-    /// The Lease by which replicas agree on who makes them.
+    /// Lease used for leader election.
     #[arg(long, env = "EBB_INJECTOR_LEASE", value_name = "NAME", default_value = "ebb-injector")]
     lease: String,
-    /// Who this replica is; the pod's name.
+    /// Identity of this replica: the name of its pod.
     #[arg(long, env = "EBB_INJECTOR_IDENTITY", value_name = "NAME", default_value = "ebb-injector")]
     identity: String,
-    /// How long a certificate made here is valid; it is renewed when two thirds have passed.
+    /// Validity of a serving certificate; it is renewed after two thirds.
     #[arg(long, env = "EBB_INJECTOR_LEAF", value_name = "TIME", default_value = "24h")]
     leaf: Span,
-    /// How long an authority is valid.
+    /// Validity of a CA.
     #[arg(long, env = "EBB_INJECTOR_AUTHORITY", value_name = "TIME", default_value = "8760h")]
     authority: Span,
-    /// How long API servers may take to notice a new authority.
+    /// Time for API servers to notice a new CA.
     #[arg(long, env = "EBB_INJECTOR_SETTLE", value_name = "TIME", default_value = "2m")]
     settle: Span,
-    /// How often certificates and template are looked at.
+    /// Interval at which certificates and template are checked.
     #[arg(long, env = "EBB_INJECTOR_LOOK", value_name = "TIME", default_value = "5s")]
     look: Span,
-    /// How long calls are still taken after SIGTERM.
+    /// Time after SIGTERM during which calls are still accepted.
     #[arg(long, env = "EBB_INJECTOR_DRAIN_DELAY", value_name = "TIME", default_value = "3s")]
     drain_delay: Span,
-    /// Write no Events.
+    /// Do not write Events.
     #[arg(long, env = "EBB_INJECTOR_NO_EVENTS")]
     no_events: bool,
-    /// Evict pods that ask for a sidecar and were created while nothing injected, so that they come again with one.
+    /// Evict pods that ask for a sidecar and were created without one, so that they are created again.
     #[arg(long, env = "EBB_INJECTOR_WATCHDOG")]
     watchdog: bool,
-    /// How often the watchdog looks at all pods; one is evicted when it is seen for the second time.
+    /// Interval of the watchdog; a pod is evicted when it is found a second time.
     #[arg(long, env = "EBB_INJECTOR_WATCHDOG_INTERVAL", value_name = "TIME", default_value = "5m")]
     watchdog_interval: Span,
-    /// How many pods the watchdog evicts in a minute, at most: 1 to 600.
+    /// Maximum evictions of the watchdog per minute, 1 to 600.
     #[arg(long, env = "EBB_INJECTOR_WATCHDOG_MAX_PER_MINUTE", value_name = "N", default_value_t = 5,
         value_parser = clap::value_parser!(u32).range(1..=600))]
     watchdog_max_per_minute: u32,
-    /// Namespaces in which the watchdog looks for nothing, since the webhook is not asked about them.
+    /// Namespaces that the watchdog ignores because the webhook does not cover them.
     #[arg(long, env = "EBB_INJECTOR_WATCHDOG_EXCLUDED", value_name = "NAME", value_delimiter = ',')]
     watchdog_excluded: Vec<String>,
-    /// How log lines look: text or json.
+    /// Log format: text or json.
     #[arg(long, env = "EBB_INJECTOR_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     log_format: String,
 }

@@ -22,16 +22,16 @@ Examples:
 pub(crate) struct KeysArgs {
     #[command(flatten)]
     which: Which,
-    /// At most so many, 1 to 64.
+    /// Maximum number of keys, 1 to 64.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=64))]
     limit: u32,
-    /// Print the keys themselves.
+    /// Print keys instead of their hashes.
     #[arg(long)]
     clear: bool,
-    /// With --big: look at about so many entries.
+    /// Entries to sample with --big.
     #[arg(long, value_name = "N", default_value_t = 100_000, conflicts_with = "hot")]
     sample: u64,
-    /// How to print.
+    /// Output format.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]

@@ -31,7 +31,7 @@ JSON has the percentage of every segment.
 Example:
   ebb memory-map --output json")]
 pub(crate) struct MemoryMapArgs {
-    /// How to print.
+    /// Output format.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]

@@ -79,38 +79,40 @@ pub(crate) enum Command {
     /// Store a value.
     Set(data::SetArgs),
     /// Delete keys.
+    #[command(visible_alias = "delete")]
     Del(data::DelArgs),
-    /// Give a key a new time to live.
+    /// Set the time to live of a key.
     Touch(data::TouchArgs),
-    /// Add to a counter and print it.
+    /// Add to a counter and print its value.
+    #[command(visible_alias = "increment")]
     Incr(data::IncrArgs),
     /// List the keys of a namespace.
     Scan(data::ScanArgs),
-    /// Show where the memory is and what the cache has done.
+    /// Show memory use, counters and recent receipts.
     Stats(stats::StatsArgs),
-    /// Compact now, show progress, and print the receipt.
+    /// Compact now and print the receipt.
     Compact(compact::CompactArgs),
     /// Compact, then evict, until memory use is at or below a target.
     Release(compact::ReleaseArgs),
-    /// Watch one or several sidecars in a terminal.
+    /// Watch sidecars in a terminal.
     Top(top::TopArgs),
-    /// Say what is wrong, with evidence and a remedy, worst first.
+    /// List problems of a server with evidence and a remedy, worst first.
     Doctor(doctor::DoctorArgs),
-    /// List the keys that are read most, or the largest entries, from a sample.
+    /// List hot keys or the largest entries, from a sample.
     Keys(keys::KeysArgs),
-    /// Show how full the segments are.
+    /// Show the occupancy of segments.
     MemoryMap(memory_map::MemoryMapArgs),
-    /// Print everything an Ebb says about itself as one JSON document, to hand on.
+    /// Write a support bundle as JSON.
     Diagnostics(diagnostics::DiagnosticsArgs),
-    /// Say whether an installation in a cluster is well, with a remedy for what is not.
+    /// Check an installation in a cluster and suggest fixes.
     Check(check::CheckArgs),
-    /// Put a sidecar into the pods and workloads of manifests.
+    /// Add a sidecar to the pods and workloads of manifests.
     Inject(inject::InjectArgs),
-    /// Take the sidecars out again that `ebb inject` has put in.
+    /// Remove the sidecars that `ebb inject` added.
     Uninject(inject::UninjectArgs),
-    /// Run the webhook that puts sidecars into pods.
+    /// Run the webhook that injects sidecars.
     Injector(injector::InjectorArgs),
-    /// Print completions for a shell.
+    /// Print shell completions.
     Completions(shell::CompletionsArgs),
     /// Print the manual page, or write one for each command.
     Man(shell::ManArgs),

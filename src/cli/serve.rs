@@ -23,19 +23,19 @@ Examples:
   ebb serve --listen 127.0.0.1:0 --max-memory 256Mi
   ebb serve --socket /run/ebb/ebb.sock --config /etc/ebb/ebb.yaml")]
 pub(crate) struct ServeArgs {
-    /// Where applications connect; port 0 takes a free one and says which [EBB_LISTEN; 127.0.0.1:7070].
+    /// Address of the data listener; port 0 takes a free port [EBB_LISTEN; 127.0.0.1:7070].
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Serve applications on this Unix socket, too [EBB_SOCKET].
+    /// Unix socket of the data listener, in addition to the address [EBB_SOCKET].
     #[arg(long, value_name = "PATH")]
     socket: Option<String>,
-    /// Where operators connect [EBB_ADMIN_LISTEN; 127.0.0.1:7071].
+    /// Address of the admin listener [EBB_ADMIN_LISTEN; 127.0.0.1:7071].
     #[arg(long, value_name = "ADDR")]
     admin_listen: Option<String>,
-    /// Serve operators on this Unix socket instead [EBB_ADMIN_SOCKET].
+    /// Unix socket of the admin listener, instead of the address [EBB_ADMIN_SOCKET].
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<String>,
-    /// Where the live page, /livez, /readyz and /metrics are [EBB_HTTP_LISTEN; 127.0.0.1:7072].
+    /// Address of the HTTP listener: live page, /livez, /readyz, /metrics [EBB_HTTP_LISTEN; 127.0.0.1:7072].
     #[arg(long, value_name = "ADDR")]
     http_listen: Option<String>,
     /// The configuration file, or the directory of a pod's projected volume (ebb.yaml, annotations, memory-limit,
@@ -45,10 +45,10 @@ pub(crate) struct ServeArgs {
     /// Follow the key ebb.yaml of this ConfigMap through the API server instead; needs get, list and watch of it.
     #[arg(long, env = "EBB_CONFIG_MAP", value_name = "NAMESPACE/NAME", conflicts_with = "config")]
     config_map: Option<String>,
-    /// The memory limit to obey when the container has none or a larger one, such as 256Mi [EBB_MAX_MEMORY].
+    /// Memory limit, such as 256Mi; a smaller limit of the container wins [EBB_MAX_MEMORY].
     #[arg(long, value_name = "SIZE")]
     max_memory: Option<String>,
-    /// How many threads serve applications [EBB_CORES; 1].
+    /// Threads of the data listener [EBB_CORES; 1].
     #[arg(long, value_name = "N")]
     cores: Option<String>,
 }

@@ -11,7 +11,7 @@ Examples:
   ebb completions bash > /etc/bash_completion.d/ebb
   ebb completions zsh > \"${fpath[1]}/_ebb\"")]
 pub(crate) struct CompletionsArgs {
-    /// The shell.
+    /// Shell.
     shell: clap_complete::Shell,
 }
 
@@ -29,7 +29,7 @@ Examples:
   ebb man | man -l -
   ebb man --into /usr/local/share/man/man1")]
 pub(crate) struct ManArgs {
-    /// Write ebb.1, ebb-serve.1 and so on into this folder.
+    /// Directory for the pages ebb.1, ebb-serve.1 and so on.
     #[arg(long, value_name = "FOLDER")]
     into: Option<PathBuf>,
 }

@@ -18,13 +18,13 @@ Examples:
   ebb stats --watch                    again each second, until interrupted
   ebb stats --watch --every 200ms --output json")]
 pub(crate) struct StatsArgs {
-    /// Print again and again.
+    /// Print periodically until interrupted.
     #[arg(long, short)]
     watch: bool,
-    /// How often, at least 100ms.
+    /// Interval of --watch, at least 100ms.
     #[arg(long, value_name = "INTERVAL", default_value = "1s", requires = "watch")]
     every: Span,
-    /// How to print; JSON under --watch is one object a line.
+    /// Output format; JSON with --watch is one object per line.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]

@@ -38,10 +38,10 @@ Examples:
   ebb top --admin-addr 127.0.0.1:7071 --admin-addr unix:/run/ebb/admin.sock
   kubectl port-forward pod/shop-0 7071 & ebb top")]
 pub(crate) struct TopArgs {
-    /// Where the operator's side listens: HOST:PORT or unix:/path. Can be given several times.
+    /// Address of the admin listener: HOST:PORT or unix:/path; may be repeated.
     #[arg(long, env = "EBB_ADMIN_ADDR", value_name = "ADDR", value_delimiter = ',', default_value = "127.0.0.1:7071")]
     admin_addr: Vec<Address>,
-    /// How often the figures are read, at least 100ms.
+    /// Interval, at least 100ms.
     #[arg(long, value_name = "INTERVAL", default_value = "1s")]
     every: Span,
 }

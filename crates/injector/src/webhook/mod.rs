@@ -119,7 +119,7 @@ pub async fn run(
     };
     let webhook = bind(settings.listen.clone()).await?;
     let http = bind(settings.http_listen.clone()).await?;
-    let unreachable = |error: &dyn std::fmt::Display| format!("no way to the API server: {error}");
+    let unreachable = |error: &dyn std::fmt::Display| format!("cannot reach the API server: {error}");
     let config = Config::infer().await.map_err(|error| unreachable(&error))?;
     // A budget that holds an eviction back says "too many requests", which is not to be asked again and again.
     let mut once = config.clone();
