@@ -5,7 +5,7 @@
 #   tests/chart.sh CACHE_DIR            check
 #   tests/chart.sh CACHE_DIR --bless    rewrite what is generated: the values table, parts of the schema, manifests/
 #
-# What an API server makes of the chart is tried by tests/cluster.rs, with the Helm and kubectl that are installed here.
+# What an API server makes of the chart is tried by tests/cluster, with the Helm and kubectl that are installed here.
 set -eu
 cache=$(mkdir -p "$1" && cd "$1" && pwd)/chart
 cd "$(dirname "$0")/.."

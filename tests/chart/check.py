@@ -1,7 +1,7 @@
 """Checks the chart; see tests/chart.sh. One line a check; ends with 1 when one failed.
 
 Objects are held against the strict schemas of the Kubernetes versions they are for. What a schema cannot see, such as
-the types inside a CEL expression, is left to tests/cluster.rs, which has an API server.
+the types inside a CEL expression, is left to tests/cluster, which has an API server.
 """
 
 import difflib

@@ -12,39 +12,23 @@
 //! skipped, and says so. There is no node: nothing here says what a kubelet does.
 #![allow(unreachable_pub, reason = "nobody is outside of a test")]
 
+#[path = "../common/mod.rs"]
 mod common;
 
-#[path = "cluster/apiserver.rs"]
 mod apiserver;
-#[path = "cluster/audit.rs"]
 mod audit;
-#[path = "cluster/check.rs"]
 mod check;
-#[path = "cluster/config_map.rs"]
 mod config_map;
-#[path = "cluster/corpus.rs"]
 mod corpus;
-#[path = "cluster/docs.rs"]
 mod docs;
-#[path = "cluster/given_certificate.rs"]
 mod given_certificate;
-#[path = "cluster/helm.rs"]
 mod helm;
-#[path = "cluster/objects.rs"]
 mod objects;
-#[path = "cluster/pod_events.rs"]
 mod pod_events;
-#[path = "cluster/pods.rs"]
 mod pods;
-#[path = "cluster/policy.rs"]
 mod policy;
-#[path = "cluster/process.rs"]
 mod process;
-#[path = "cluster/rbac.rs"]
 mod rbac;
-#[path = "cluster/replica.rs"]
 mod replica;
-#[path = "cluster/watchdog.rs"]
 mod watchdog;
-#[path = "cluster/webhook.rs"]
 mod webhook;

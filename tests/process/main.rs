@@ -1,18 +1,13 @@
 //! The process: how it starts, what stands in its way, how it ends.
 
+#[path = "../common/mod.rs"]
 mod common;
 
-#[path = "process/drain.rs"]
 mod drain;
-#[path = "process/log.rs"]
 mod log;
-#[path = "process/output.rs"]
 mod output;
-#[path = "process/signals.rs"]
 mod signals;
-#[path = "process/socket.rs"]
 mod socket;
-#[path = "process/start.rs"]
 mod start;
 
 use common::{Ebb, SERVE, program, until};

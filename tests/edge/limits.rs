@@ -1,0 +1,84 @@
+//! What runs out: file descriptors, connections, a memory limit that cannot be read.
+
+use super::*;
+
+#[tokio::test]
+async fn without_descriptors_clients_are_answered_and_with_new_ones_more_come_in() {
+    let ebb = start(&[], &[]);
+    let mut before = connect(&ebb.data).await;
+    assert!(is_answered(&mut before).await);
+    leave_descriptors(&ebb, 4);
+    let storm = storm(&ebb);
+    let (since, already) = (Instant::now(), refused(&ebb));
+    eventually("accepting is tried again", async || {
+        get(&mut before.clone()).await.expect("who is connected is answered");
+        refused(&ebb) >= already + 5
+    })
+    .await;
+    let tries = (refused(&ebb) - already) as u128;
+    // Some twenty a second, told late on a busy machine; a loop that spins comes to thousands.
+    let most = (since.elapsed().as_millis() / 50 + 2) * 10;
+    assert!(tries <= most, "it does not spin: {tries} tries, at most {most}");
+    drop(storm);
+    assert!(is_answered(&mut connect(&ebb.data).await).await, "descriptors are free again");
+    assert!(is_answered(&mut before).await);
+}
+
+#[tokio::test]
+async fn without_descriptors_the_limit_that_was_read_last_holds() {
+    let cgroup = Cgroup::new(&(64 * MIB).to_string());
+    let ebb = start(&[("EBB_CGROUP_ROOT", &cgroup.root()), ("EBB_DEFAULT_MEMORY", "128Mi")], &[]);
+    let admin = admin(&ebb).await;
+    assert_eq!(memory(&admin).await.limit_bytes, 64 * MIB);
+    leave_descriptors(&ebb, 4);
+    let _storm = storm(&ebb);
+    eventually("accepting is tried again", async || {
+        assert_eq!(memory(&admin).await.limit_bytes, 64 * MIB);
+        refused(&ebb) > 10
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_connection_more_than_the_cap_waits_until_another_is_closed() {
+    let ebb = start(&[("EBB_CONNECTIONS", "2")], &["--cores", "2"]);
+    let (mut first, mut second) = (connect(&ebb.data).await, connect(&ebb.data).await);
+    assert!(is_answered(&mut first).await && is_answered(&mut second).await);
+    let mut third = connect(&ebb.data).await;
+    let waiting = tokio::spawn(async move { is_answered(&mut third).await });
+    for _ in 0..200 {
+        assert!(is_answered(&mut first).await && is_answered(&mut second).await, "those before it work on");
+    }
+    assert!(!waiting.is_finished(), "it waits");
+    drop(first);
+    assert!(waiting.await.unwrap(), "it is let in");
+    assert!(is_answered(&mut second).await);
+}
+
+#[tokio::test]
+async fn every_listener_is_served_whatever_the_cap() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("ebb.sock");
+    let ebb = start(&[("EBB_CONNECTIONS", "1")], &["--socket", socket.to_str().unwrap(), "--cores", "2"]);
+    let unix = format!("unix:{}", socket.display());
+    for address in [&unix, &unix, &ebb.data, &ebb.data] {
+        let set = program().args(["set", "k", "v", "--addr", address]).status().unwrap();
+        assert!(set.success(), "{address}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_cgroup_that_can_be_read_the_default_holds_with_a_warning() {
+    let (unreadable, nonsense) = (Cgroup::unreadable(), Cgroup::new("lots"));
+    for root in ["/does/not/exist", "/dev/null", &unreadable.root(), &nonsense.root()] {
+        let settings = [("EBB_CGROUP_ROOT", root), ("EBB_DEFAULT_MEMORY", "48Mi")];
+        let ebb = start(&settings, &[]);
+        assert_eq!(limit(&ebb).await, (48, "default_memory".to_owned()), "{root}");
+        until("it warns", || ebb.logged("no memory limit was found") == 1);
+        assert!(is_answered(&mut connect(&ebb.data).await).await);
+        let ebb = start(&settings, &["--max-memory", "32Mi"]);
+        assert_eq!(limit(&ebb).await, (32, "max_memory".to_owned()), "{root}");
+        until("it says which limit it obeys", || ebb.logged("max_memory") == 1);
+        assert_eq!(ebb.logged("no memory limit was found"), 0, "{root}");
+    }
+}
