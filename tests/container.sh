@@ -27,7 +27,7 @@ image=localhost/ebb-test-$$ cache=ebb-cache-$$ app=ebb-app-$$
 finish() {
   podman rm --force --ignore --time 1 "$app" "$cache" >/dev/null 2>&1 || true
   buildah manifest rm "$image-both" >/dev/null 2>&1 || true
-  podman rmi --force "$image" "$image-both-amd64" "$image-both-arm64" >/dev/null 2>&1 || true
+  podman rmi --force "$image" "$image/ebb:0.1.0" "$image-both-amd64" "$image-both-arm64" >/dev/null 2>&1 || true
   rm -rf "$work"
 }
 trap finish EXIT
@@ -150,3 +150,11 @@ PATH=$work/bin:$PATH bash -euc "$page" >"$work/page.log" 2>&1 || { cat "$work/pa
 list=$(grep -oE '[0-9a-f]{64}' "$pushed/index.json" | head -n 1)
 [ "$(grep -o '"architecture"' "$pushed/blobs/sha256/$list" | wc -l)" = 2 ] || { echo 'the list was not pushed'; exit 1; }
 echo "ok     and the chart's page says how, and how to push it"
+
+# The README's block builds one image for this machine and pushes it; the folder stands in for a registry.
+pushed=$work/readme
+page=$(tests/block.sh README.md REGISTRY= | sed -e "s|^REGISTRY=.*|REGISTRY=$image|" \
+  -e "s| &&| '$program' \&\&|" -e "s|docker://[^\"]*|oci:$pushed|")
+bash -euc "$page" >"$work/page.log" 2>&1 || { cat "$work/page.log"; exit 1; }
+[ -s "$pushed/index.json" ] || { echo 'the image of the README was not pushed'; exit 1; }
+echo "ok     the README's build and push commands work"

@@ -288,7 +288,7 @@ async fn what_can_never_fit_is_not_to_be_retried() {
 }
 
 #[tokio::test]
-async fn capabilities_tell_the_limits_of_the_readme() {
+async fn capabilities_return_the_documented_limits() {
     let ebb = Ebb::start(&["--max-memory", "256Mi"]);
     let told = limits(&mut connect(&ebb).await).await;
     assert_eq!((told.max_key_bytes, told.max_value_bytes, told.max_batch_items), (1_024, 1 << 20, 1_000));
@@ -297,8 +297,8 @@ async fn capabilities_tell_the_limits_of_the_readme() {
     assert_eq!((told.max_connections, told.max_calls_per_connection, told.max_header_bytes > 0), (256, 100, true));
     assert_eq!((told.max_in_flight_bytes, told.max_in_flight_bytes_per_connection), (16 << 20, 8 << 20));
     assert!(told.max_batch_bytes >= 4 << 20);
-    let readme = std::fs::read_to_string("README.md").unwrap();
-    let section = readme.split("## Limits").nth(1).unwrap().split("\n## ").next().unwrap();
+    let page = std::fs::read_to_string("docs/limits.md").unwrap();
+    let section = page.split("## Limits").nth(1).unwrap().split("\n## ").next().unwrap();
     let section = section.split_whitespace().collect::<Vec<_>>().join(" ");
     for figure in ["1,024", "1 MiB", "3,584 KiB", "1,000", "256 connections", "100 calls", "8 MiB", "32 MiB", "1/16"] {
         assert!(section.contains(figure), "{figure}");

@@ -9,14 +9,14 @@ use std::process::Command;
 
 /// The shell blocks of a document.
 fn blocks(path: &str) -> Vec<String> {
-    blocks_of("sh", path)
+    let text = fs::read_to_string(path).unwrap();
+    text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
 }
 
-/// Its blocks in a language.
-fn blocks_of(language: &str, path: &str) -> Vec<String> {
-    let text = fs::read_to_string(path).unwrap();
-    let begin = format!("```{language}\n");
-    text.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+/// The shell block of a document that begins with these words.
+fn block(path: &str, words: &str) -> String {
+    let block = blocks(path).into_iter().find(|block| block.starts_with(words));
+    block.unwrap_or_else(|| panic!("{path} has no block that begins with {words:?}"))
 }
 
 /// Runs a block in the project's folder as somebody would, with this build as `ebb`, against this server.
@@ -62,25 +62,26 @@ fn getting_started_works_as_it_is_written() {
 
 #[test]
 fn the_readme_works_as_it_is_written() {
-    let blocks = blocks("README.md");
-    assert!(blocks[0].contains("cargo run --release -- serve") && blocks[0].contains("./test"));
+    let two = block("README.md", "cargo run --release -- serve");
+    assert_eq!(two.lines().map(without_comment).collect::<Vec<_>>(), ["cargo run --release -- serve", "./test"]);
     let ebb = Ebb::start(&["--max-memory", "256Mi"]);
     let folder = tempfile::tempdir().unwrap();
-    // The build and the server are there; of what needs a terminal or fills a server for minutes, the options are tried.
-    let line = |line: &str| match line.split('#').next().unwrap().trim_end() {
+    // The build and the server exist already. Commands that need a terminal or take minutes run with `--help`.
+    let line = |line: &str| match without_comment(line) {
         words if words.starts_with("cargo build") || words.starts_with("ebb serve") => String::new(),
         words if words.starts_with("ebb top") || words.starts_with("cargo run") => format!("{words} --help\n"),
         words => format!("{words}\n"),
     };
-    let said = run(&blocks[1].lines().map(line).collect::<String>(), &ebb, folder.path());
+    let script: String = block("README.md", "cargo build").lines().map(line).collect();
+    let said = run(&script, &ebb, folder.path());
     for words in ["hello", "live", "Usage: ebb top", "Usage: ebb-bench reclaim"] {
         assert!(said.contains(words), "{words:?} is missing in\n{said}");
     }
-    for (number, yaml) in blocks_of("yaml", "README.md").iter().enumerate() {
-        let file = format!("ebb-{number}.yaml");
-        fs::write(folder.path().join(&file), yaml).unwrap();
-        run(&format!("ebb config check {file}"), &ebb, folder.path());
-    }
+}
+
+/// A line of a shell block without its comment.
+fn without_comment(line: &str) -> &str {
+    line.split('#').next().unwrap().trim_end()
 }
 
 #[test]
@@ -102,12 +103,13 @@ const RUN: &[(&str, &str, &str)] = &[
     ("docs/getting-started.md", "ebb inject", "tests/docs.rs"),
     ("docs/memory.md", "ebb compact", "tests/docs.rs"),
     ("docs/operations.md", "kubectl port-forward", "tests/install.sh"),
+    ("README.md", "REGISTRY=", "tests/container.sh"),
+    ("README.md", "helm install", "tests/cluster/docs.rs"),
+    ("README.md", "kubectl get pods", "tests/cluster/docs.rs"),
     ("README.md", "cargo run", "tests/docs.rs"),
     ("README.md", "cargo build", "tests/docs.rs"),
     ("README.md", "pip install grpcio", "tests/clients/python.sh"),
     ("README.md", "import os, grpc", "tests/clients/python.sh"),
-    ("README.md", "maxMemory", "tests/docs.rs"),
-    ("README.md", "helm install", "tests/cluster/docs.rs"),
     ("charts/ebb/README.md", "helm install", "tests/install.sh"),
     ("charts/ebb/README.md", "tests/image.sh", "tests/container.sh"),
     ("charts/ebb/README.md", "kubectl -n shop create configmap", "tests/cluster/docs.rs"),
@@ -118,7 +120,15 @@ const RUN: &[(&str, &str, &str)] = &[
 fn a_test_runs_every_block_of_a_document() {
     let mut documents: Vec<_> = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()).collect();
     documents.sort();
-    let others = ["README.md", "charts/ebb/README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "RELIABILITY.md"];
+    let others = [
+        "README.md",
+        "charts/ebb/README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "RELIABILITY.md",
+        "SECURITY.md",
+    ];
     documents.extend(others.map(Into::into));
     let mut found = Vec::new();
     for document in documents.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
@@ -135,8 +145,12 @@ fn a_test_runs_every_block_of_a_document() {
     assert_eq!(found.len(), RUN.len());
     for (document, words, test) in RUN {
         let text = fs::read_to_string(test).unwrap();
-        // Scripts ask for a block by its words.
-        let asks = text.contains(document) && (test.ends_with(".rs") || text.contains(words));
+        // Scripts ask for a block of a document by its first words.
+        let asks = if test.ends_with(".rs") {
+            text.contains(document)
+        } else {
+            ["", "'"].iter().any(|quote| text.contains(&format!("tests/block.sh {document} {quote}{words}")))
+        };
         assert!(asks, "{test} does not run {words} of {document}");
     }
 }
@@ -153,7 +167,10 @@ fn every_link_between_documents_leads_somewhere() {
         kept.replace(' ', "-")
     };
     let mut documents: Vec<_> = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()).collect();
-    documents.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "RELIABILITY.md"].map(Into::into));
+    documents.extend(
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "RELIABILITY.md", "SECURITY.md"]
+            .map(Into::into),
+    );
     for document in documents.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
         let text = fs::read_to_string(document).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

@@ -14,13 +14,17 @@ use std::process::Command;
 /// Types the shell blocks that stand under a heading of a page, line by line.
 fn type_what_stands_under(cluster: &Cluster, page: &str, heading: &str) {
     let text = std::fs::read_to_string(page).unwrap();
-    let commands = commands(&text, heading);
-    assert!(!commands.is_empty(), "{page} has commands under {heading}");
+    type_lines(cluster, &commands(&text, heading));
+}
+
+/// Types commands, line by line.
+fn type_lines(cluster: &Cluster, lines: &[&str]) {
     let ebb = std::path::Path::new(env!("CARGO_BIN_EXE_ebb")).parent().unwrap();
     let path = format!("{}:{}:/usr/bin:/bin", cluster.tools.join("helm4").display(), ebb.display());
-    for line in commands {
+    for line in lines {
         let mut shell = Command::new("sh");
-        let ended = run(cluster.environment(&mut shell).env("PATH", &path).args(["-c", line]));
+        let shell = cluster.environment(&mut shell).env("PATH", &path).env("REGISTRY", "registry.example.com/team");
+        let ended = run(shell.args(["-c", line]));
         assert_eq!(ended.code, Some(0), "{line}: {}", ended.said);
     }
 }
@@ -30,7 +34,9 @@ fn commands<'a>(page: &'a str, heading: &str) -> Vec<&'a str> {
     let section = page.split_once(&format!("\n## {heading}\n")).expect("the heading is there").1;
     let section = section.split("\n## ").next().unwrap();
     let blocks = section.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    blocks.flat_map(str::lines).filter(|line| !line.is_empty()).collect()
+    let lines: Vec<_> = blocks.flat_map(str::lines).filter(|line| !line.is_empty()).collect();
+    assert!(!lines.is_empty(), "there are commands under {heading}");
+    lines
 }
 
 /// Starts what a Deployment would, if the webhook is what was installed.
@@ -45,10 +51,18 @@ async fn the_readme_installs_what_injects() {
     let Some(cluster) = Cluster::start().await.filter(|_| can_be_reached()) else { return };
     // As it is before anybody asked for caches.
     cluster.namespace("shop", json!({})).await;
-    type_what_stands_under(&cluster, "README.md", "Install in Kubernetes");
+    let page = std::fs::read_to_string("README.md").unwrap();
+    let commands = commands(&page, "Install in Kubernetes");
+    // tests/container.sh builds and pushes the image. This cluster runs no pods that helm could wait for.
+    let [registry, image, helm, label, list, check] = commands[..] else { panic!("{commands:?}") };
+    assert!(registry.starts_with("REGISTRY=") && image.starts_with("tests/image.sh"), "{commands:?}");
+    let install = helm.replace(" --wait", "");
+    type_lines(&cluster, &[install.as_str(), label]);
     let _replica = as_the_deployment(&cluster).await;
     cluster.until_injected(&plain(), "shop").await;
-    let checked = || run(program().arg("check").env("KUBECONFIG", cluster.kubeconfig())).out;
+    type_lines(&cluster, &[list]);
+    let check: Vec<_> = check.strip_prefix("cargo run --release -- ").unwrap().split(' ').collect();
+    let checked = || run(program().args(&check).env("KUBECONFIG", cluster.kubeconfig())).out;
     // It lives for 12 s here; that it is trusted stands before that.
     let words = "the certificate in the Secret ebb-system/ebb-injector-tls ends in 0 hours";
     cluster
