@@ -26,9 +26,10 @@ impl Program {
         }
         let own = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
         let folder = own.parent().unwrap_or(Path::new("."));
-        // Only `cargo run` sets both for the program that it starts.
-        if let (Some(cargo), Some(package)) = (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR")) {
-            build(&PathBuf::from(cargo), Path::new(&package), folder)?;
+        // Cargo sets these for a program that it runs; a test of another package sets another name.
+        let is_run_by_cargo = std::env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == env!("CARGO_PKG_NAME"));
+        if let Some(cargo) = std::env::var_os("CARGO").filter(|_| is_run_by_cargo) {
+            build(Path::new(&cargo), folder)?;
         }
         let path = folder.join("ebb");
         match path.is_file() {
@@ -41,12 +42,12 @@ impl Program {
 }
 
 /// Builds `ebb` in the profile of the folder in which this program lies.
-fn build(cargo: &Path, package: &Path, folder: &Path) -> Result<(), String> {
+fn build(cargo: &Path, folder: &Path) -> Result<(), String> {
     let profile = match folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
         Some(profile) => profile,
     };
-    let manifest = package.join("../../Cargo.toml");
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
     let mut command = Command::new(cargo);
     command.args(["build", "--quiet", "--package", "ebb", "--profile", profile, "--manifest-path"]).arg(manifest);
     match command.status() {
