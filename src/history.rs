@@ -131,7 +131,7 @@ impl History {
             let receipt = Receipt {
                 id: 1_000_000 + second,
                 reason: Reason::LimitLowered,
-                started_ms: start + second * 1000,
+                started_ms: second * 1000,
                 duration_us: 1_000_000,
                 cpu_us: 100_000,
                 longest_step_us: 1_000,

@@ -254,7 +254,8 @@ impl Server {
         let limits = limits(&boot);
         let (stage, drain) = watch::channel(Stage::Serving);
         let mut listeners = [Listeners::new(data, &boot.socket), Listeners::new(vec![admin], &boot.admin_socket)];
-        let plane = |services, listeners: &Listeners| Plane {
+        let plane = |name, services, listeners: &Listeners| Plane {
+            name,
             services,
             limits,
             in_flight: in_flight.clone(),
@@ -266,10 +267,10 @@ impl Server {
         };
         let drain_time = boot.drain_timeout.duration();
         let data_services = Services::data(cache.clone(), limits, drain.clone());
-        let running = plane(data_services, &listeners[0]).spawn(boot.cores.into(), drain_time)?;
+        let running = plane("data", data_services, &listeners[0]).spawn(boot.cores.into(), drain_time)?;
         let admin_services = Services::admin(Admin::new(sources.clone(), history.clone()), drain.clone());
         let mut control = tokio::task::JoinSet::new();
-        let admin_plane = plane(admin_services, &listeners[1]);
+        let admin_plane = plane("admin", admin_services, &listeners[1]);
         control.spawn(async move { admin_plane.serve(drain_time).await });
         // Probes and scrapes are answered until the last call has ended.
         let (unready, is_unready) = watch::channel(false);

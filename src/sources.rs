@@ -44,10 +44,10 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The Unix time of a moment of the clock, both in milliseconds. Counted back from now, so that times of one answer agree
-    /// with each other although the wall clock may have jumped since the start.
-    pub(crate) fn unix_ms(&self, at_ms: u64) -> u64 {
-        wall_clock::unix_ms().saturating_sub(self.clock.now_ms().saturating_sub(at_ms))
+    /// The Unix time at which the clock was zero, in milliseconds, by the wall clock of now. Times of one answer are counted
+    /// from one such reading, so that they agree with each other although the wall clock may have jumped since the start.
+    pub(crate) fn zero_unix_ms(&self) -> u64 {
+        wall_clock::unix_ms().saturating_sub(self.clock.now_ms())
     }
 }
 

@@ -74,7 +74,7 @@ fn sources(path: &Path, into: &mut Vec<(String, String)>) {
 
 /// The modules a text names as `crate::module`, without what stands in its unit tests.
 fn named(text: &str) -> BTreeSet<String> {
-    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     let mut modules = BTreeSet::new();
     for line in code {
@@ -105,13 +105,37 @@ fn modules_name_only_those_below_them() {
     }
 }
 
+/// Checks that each entry of a table names only entries above it.
+fn assert_layers(table: &[(&str, &[&str])]) {
+    let mut above = BTreeSet::new();
+    for (name, others) in table {
+        others.iter().for_each(|other| assert!(above.contains(other), "{name} names {other}, which is not above it"));
+        assert!(above.insert(*name), "{name} stands in the table twice");
+    }
+}
+
+#[test]
+fn tables_have_no_circle_and_name_what_exists() {
+    assert_layers(CRATES);
+    assert_layers(MODULES);
+    for (name, _) in CRATES {
+        assert!(Path::new("crates").join(name).join("Cargo.toml").is_file(), "crates/{name}");
+    }
+    for (name, _) in MODULES {
+        let module = Path::new("src").join(name);
+        assert!(module.is_dir() || module.with_extension("rs").is_file(), "src/{name}");
+    }
+}
+
 /// The packages in a section of a manifest.
 fn dependencies(manifest: &str, wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut is_wanted = false;
     for line in manifest.lines() {
         if let Some(section) = line.strip_prefix('[') {
-            is_wanted = wanted(section.trim_end_matches(']'));
+            let section = section.trim_end_matches(']');
+            is_wanted = wanted(section);
+            assert!(!section.contains("dependencies."), "a dependency has a line, not the section {section}");
         } else if let Some((name, _)) = line.split_once(['.', ' ']).filter(|_| is_wanted && !line.starts_with('#')) {
             names.insert(name.to_owned());
         }
@@ -128,6 +152,7 @@ fn crates_depend_only_on_those_below_them() {
         let manifest = fs::read_to_string(path.join("Cargo.toml")).unwrap();
         let allowed = allowed.get(name).unwrap_or_else(|| panic!("crates/{name} is not in the table"));
         let all = dependencies(&manifest, |section| section.ends_with("dependencies") && !section.contains("dev"));
+        assert!(!all.contains("ebb"), "crates/{name} depends on the sidecar");
         for other in all.iter().filter_map(|package| package.strip_prefix("ebb-")) {
             assert!(allowed.contains(&other), "ebb-{name} depends on ebb-{other}");
         }

@@ -3,8 +3,9 @@
 # it, follows a resize in place, lets a shrink complete that the kubelet had refused, and is retuned by a ConfigMap and by an
 # annotation; all of it while the application writes as fast as it can. Takes a minute; builds a kubelet once, in some four.
 #
-#   tests/kubelet.sh CACHE_DIR PROGRAM
+#   tests/kubelet.sh CACHE_DIR PROGRAM          `ebb-bench` must lie beside PROGRAM; both are static
 set -eu
+[ -x "$(dirname "$2")/ebb-bench" ] || { echo "there is no ebb-bench beside $2"; exit 1; }
 source "$(dirname "$0")/node.sh"
 
 # A pod as a user writes it; `ebb inject` puts the sidecar in.
@@ -22,7 +23,7 @@ spec:
   automountServiceAccountToken: false
   dnsPolicy: Default
   terminationGracePeriodSeconds: 10
-  containers: [{name: app, image: "$image:1", args: $3, securityContext: {runAsUser: 1000}}]
+  containers: [{name: app, image: "$4:1", args: $3, securityContext: {runAsUser: 1000}}]
 POD
   "$program" inject -f "$work/$1.yaml" 2>/dev/null | kubectl create --filename=- >/dev/null
 }
@@ -44,7 +45,7 @@ unharmed() {
     { echo 'a container was killed'; kubectl get pod shop --output=yaml; exit 1; }
 }
 
-create shop Always '[bench, storm, --seconds, "900"]'
+create shop Always '[storm, --seconds, "900"]' "$writer"
 until_true 'the pod runs, its application writes through the shared socket' \
   kubectl wait --for=condition=Ready pod/shop --timeout=1s
 began=$(date --date "$(of shop '.status.initContainerStatuses[0].state.running.startedAt')" +%s)
@@ -69,5 +70,5 @@ until_true 'a ConfigMap retunes it' limit_is 48
 kubectl annotate pod shop config.ebb-cache.io/max-memory=40Mi >/dev/null
 until_true 'an annotation of the pod wins' limit_is 40
 unharmed
-create once Never '[set, key, value]'
+create once Never '[set, key, value]' "$image"
 until_true 'a pod whose application has ended ends, with its cache' says .status.phase once Succeeded

@@ -6,7 +6,8 @@
 #
 # PROGRAM is a static build. whole: a cluster that carries out Deployments and Services, with kube-controller-manager,
 # kube-scheduler and kube-proxy. What there is then: kubectl, helm (those of tests/chart.sh), until_true, $node, $work for
-# files, and two images: $image:1 with the program, $idle:1 that waits for its end.
+# files, and two images: $image:1 with the program, $idle:1 that waits for its end; and
+# $writer:1 with `ebb-bench`, if that lies beside the program.
 [ "$(id -u)" = 0 ] || { echo 'skipped: only root may be a node'; exit 0; }
 cache=$(mkdir -p "$1" && cd "$1" && pwd)
 program=$(realpath "$2")
@@ -35,7 +36,7 @@ helm() { "$tools/helm" "$@"; }
 # A socket's path has room for some hundred bytes.
 work=$(mktemp -d /tmp/ebb-node.XXXXXX)
 export KUBECONFIG=$work/kubeconfig # from here on nothing that is asked or deleted is anybody else's
-network=ebb-$$ node=ebb-test image=localhost/ebb-$$ idle=localhost/idle-$$
+network=ebb-$$ node=ebb-test image=localhost/ebb-$$ idle=localhost/idle-$$ writer=localhost/writer-$$
 address=10.222.1.1 services=10.0.0.0/24 pods=10.222.0.0/24
 processes=()
 finish() {
@@ -114,7 +115,15 @@ cc -static -O1 -o "$work/idle/idle" "$work/idle/idle.c"
 printf 'FROM scratch\nCOPY idle /idle\nENTRYPOINT ["/idle"]\n' >"$work/idle/Containerfile"
 buildah bud --isolation chroot --quiet --tag "$idle:1" "$work/idle" >/dev/null
 tests/image.sh "$image:1" "$program"
-for name in "$image" "$idle"; do
+images=("$image" "$idle")
+if [ -x "$(dirname "$program")/ebb-bench" ]; then
+  mkdir "$work/writer"
+  cp "$(dirname "$program")/ebb-bench" "$work/writer/ebb-bench"
+  printf 'FROM scratch\nCOPY ebb-bench /ebb-bench\nENTRYPOINT ["/ebb-bench"]\n' >"$work/writer/Containerfile"
+  buildah bud --isolation chroot --quiet --tag "$writer:1" "$work/writer" >/dev/null
+  images+=("$writer")
+fi
+for name in "${images[@]}"; do
   buildah push --quiet "$name:1" "docker-archive:$work/${name#*/}.tar:$name:1"
   buildah rmi "$name:1" >/dev/null
 done
@@ -140,7 +149,7 @@ CONFIG
 start containerd containerd --config "$work/containerd.toml"
 ctr() { command ctr --address "$work/containerd.sock" --namespace k8s.io "$@"; }
 until_true 'containerd is ready' ctr version
-for name in "$image" "$idle"; do ctr images import "$work/${name#*/}.tar" >/dev/null; done
+for name in "${images[@]}"; do ctr images import "$work/${name#*/}.tar" >/dev/null; done
 cat >"$work/kubelet.yaml" <<CONFIG
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration

@@ -6,6 +6,7 @@
 set -eu
 seconds=${EBB_STORM_SECONDS:-5}
 . tests/lib/server.sh
+[ -x "$bench" ] || { echo "there is no $bench: cargo build --workspace makes it"; exit 1; }
 
 if [ -w /sys/fs/cgroup/memory ]; then # v1
   parent=/sys/fs/cgroup/memory$(sed -n 's/^[0-9]*:memory://p' /proc/self/cgroup)

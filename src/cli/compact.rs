@@ -12,7 +12,7 @@ use ebb_proto as proto;
 use ebb_proto::compact_response::Update;
 use ebb_terminal::Output;
 
-/// Compact now, show progress, and print the receipt.
+/// Compact now and print the receipt.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -40,7 +40,11 @@ pub(super) async fn compact(args: CompactArgs) -> Outcome {
         proto::CompactRequest { target_occupancy_percent: args.target_occupancy.0.into(), dry_run: args.dry_run };
     let mut stream = args.at.connect().await?.compact(request).await.map_err(refuse)?.into_inner();
     let mut receipt = None;
-    while let Some(answer) = stream.message().await.map_err(refuse)? {
+    let cleared = |status| {
+        output::progress("");
+        refuse(status)
+    };
+    while let Some(answer) = stream.message().await.map_err(cleared)? {
         match answer.update {
             Some(Update::Percent(percent)) => output::progress(format_args!("compacting: {percent} %")),
             Some(Update::Receipt(last)) => receipt = Some(last),
@@ -61,7 +65,7 @@ pub(crate) struct ReleaseArgs {
     /// Memory use to reach, such as 64Mi.
     #[arg(long, value_name = "SIZE")]
     to: ByteSize,
-    /// Maximum time.
+    /// Time after which to give up.
     #[arg(long, default_value = "10s")]
     timeout: Span,
     /// Output format.

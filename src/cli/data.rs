@@ -264,7 +264,7 @@ pub(super) async fn del(args: DelArgs) -> Outcome {
     if deleted == 0 { Err(Failure::Said) } else { Ok(()) }
 }
 
-/// Give a key a new time to live.
+/// Set the time to live of a key.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -290,7 +290,7 @@ pub(super) async fn touch(args: TouchArgs) -> Outcome {
     if answer.found { Ok(()) } else { Err(Failure::Failed("no value".into())) }
 }
 
-/// Add to a counter and print it.
+/// Add to a counter and print its value.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -9,7 +9,7 @@ use ebb_proto as proto;
 use ebb_proto::diagnose_response::Finding;
 use ebb_terminal::Output;
 
-/// Say what is wrong, with evidence and a remedy, worst first.
+/// List problems of a server with evidence and a remedy, worst first.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

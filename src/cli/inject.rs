@@ -16,7 +16,7 @@ enum Output {
     Json,
 }
 
-/// Put a sidecar into the pods and workloads of manifests.
+/// Add a sidecar to the pods and workloads of manifests.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, ReplicationControllers, Jobs, CronJobs, PodTemplates and
@@ -46,7 +46,7 @@ pub(crate) struct InjectArgs {
     output: Output,
 }
 
-/// Take the sidecars out again that `ebb inject` has put in.
+/// Remove the sidecars that `ebb inject` added.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 What is empty afterwards is left out, whether it was there before or not. A container that the pod declared itself stays.

@@ -9,7 +9,7 @@ use ebb_config::{Environment, LogFormat, LogLevel};
 use ebb_injector::webhook::{self, Objects, Settings, Times, Watchdog};
 use std::path::PathBuf;
 
-/// Run the webhook that puts sidecars into pods.
+/// Run the webhook that injects sidecars.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The chart runs it (injector.mode: webhook). It finds the API server as every client in a pod does, or by KUBECONFIG.
@@ -72,7 +72,7 @@ pub(crate) struct InjectorArgs {
     /// Do not write Events.
     #[arg(long, env = "EBB_INJECTOR_NO_EVENTS")]
     no_events: bool,
-    /// Evict pods that ask for a sidecar and were created without one, so that they are created again.
+    /// Evict pods that ask for a sidecar but were created while no injector ran, so that they are created again with one.
     #[arg(long, env = "EBB_INJECTOR_WATCHDOG")]
     watchdog: bool,
     /// Interval of the watchdog; a pod is evicted when it is found a second time.

@@ -9,7 +9,7 @@ use ebb_proto as proto;
 use ebb_proto::json::{number, put_bytes};
 use ebb_terminal::{Outcome, Output, Table, output};
 
-/// List the hot keys, or the largest entries, from a sample.
+/// List hot keys or the largest entries, from a sample.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Keys may say something about people: what is printed is a hash that stands for the key while the server runs. With --clear

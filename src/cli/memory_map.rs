@@ -20,7 +20,7 @@ const LINE: usize = 64;
 /// Cells in all, but for those that the ends of logs leave half filled.
 const MOST_CELLS: usize = 2048;
 
-/// Show how full the segments are.
+/// Show the occupancy of segments.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Segments that are nearly full of live bytes are memory well used; the others are what

@@ -219,8 +219,12 @@ mod tests {
     fn the_command_line_is_consistent_and_each_command_explains_itself() {
         let mut command = Cli::command();
         command.clone().debug_assert();
+        let source = include_str!("mod.rs");
+        let listed: Vec<_> =
+            source.lines().filter_map(|line| line.trim().strip_prefix("/// ")?.strip_suffix('.')).collect();
         for sub in command.get_subcommands_mut() {
-            assert!(sub.get_about().is_some(), "{} has no description", sub.get_name());
+            let about = sub.get_about().unwrap_or_else(|| panic!("{} has no description", sub.get_name())).to_string();
+            assert!(listed.contains(&about.as_str()), "the list of commands does not say: {about}");
             assert!(sub.render_long_help().to_string().len() > 100);
         }
     }

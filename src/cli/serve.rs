@@ -15,7 +15,7 @@ use std::path::PathBuf;
 #[derive(Args, Debug)]
 #[allow(rustdoc::broken_intra_doc_links, reason = "clap prints these comments as they are, brackets included")]
 #[command(after_help = "\
-Every flag can be given as an environment variable (--max-memory: EBB_MAX_MEMORY), and every other knob too: see
+Every flag can be given as an environment variable (--max-memory: EBB_MAX_MEMORY), and every other setting too: see
 docs/configuration.md.
 
 Examples:

@@ -4,7 +4,7 @@ use super::{Cli, Failure, Outcome, output};
 use clap::{Args, CommandFactory as _};
 use std::path::PathBuf;
 
-/// Print completions for a shell.
+/// Print shell completions.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

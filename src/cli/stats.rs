@@ -10,7 +10,7 @@ use ebb_proto as proto;
 use ebb_proto::json::number;
 use ebb_terminal::{Failure, Outcome, Output, Table, output};
 
-/// Show where the memory is and what the cache has done.
+/// Show memory use, counters and recent receipts.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -21,7 +21,7 @@ pub(crate) struct StatsArgs {
     /// Print periodically until interrupted.
     #[arg(long, short)]
     watch: bool,
-    /// Interval of --watch, at least 100ms.
+    /// Interval between readings with --watch, at least 100ms.
     #[arg(long, value_name = "INTERVAL", default_value = "1s", requires = "watch")]
     every: Span,
     /// Output format; JSON with --watch is one object per line.

@@ -70,8 +70,7 @@ fn stream(sources: Sources, history: History, viewers: &Arc<Semaphore>) -> Respo
         let full = format!("{VIEWERS} people are looking already; close one of the pages\n");
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], full).into_response();
     };
-    let first =
-        Event::default().event("history").data(events::history(&history, |at_ms| sources.unix_ms(at_ms)).to_string());
+    let first = Event::default().event("history").data(events::history(&history, sources.zero_unix_ms()).to_string());
     let mut last_receipt = history.receipts_after(0).last().map_or(0, |receipt| receipt.id);
     let ticks = IntervalStream::new(tokio::time::interval(EVERY));
     let rest = ticks.map(move |_| {

@@ -281,7 +281,7 @@ impl Sources {
         proto::Receipt {
             id: receipt.id,
             reason: receipt.reason.name().to_owned(),
-            started_at_ms: self.unix_ms(receipt.started_ms) as i64,
+            started_at_ms: (self.zero_unix_ms() + receipt.started_ms) as i64,
             duration_us: receipt.duration_us,
             cpu_us: receipt.cpu_us,
             longest_step_us: receipt.longest_step_us,

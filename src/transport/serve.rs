@@ -21,6 +21,8 @@ use tokio::sync::watch;
 /// What the accept loops of a plane share.
 #[derive(Clone, Debug)]
 pub struct Plane {
+    /// The listener's name in log lines.
+    pub name: &'static str,
     /// What is served.
     pub services: Services,
     /// What it may use.
@@ -118,7 +120,7 @@ impl Plane {
     }
 
     async fn accept(self, socket: Socket, lane: Arc<Lane>, opened: tokio::sync::mpsc::UnboundedSender<Connection>) {
-        let mut acceptor = Acceptor::new("data");
+        let mut acceptor = Acceptor::new(self.name);
         let complaints = Arc::new(Complaints::default());
         let mut at_the_cap = RateLimit::new(Duration::from_secs(60));
         loop {

@@ -10,7 +10,7 @@
 
 program=${EBB_PROGRAM:-${CARGO_TARGET_DIR:-target}/debug/ebb}
 bench=$(dirname "$program")/ebb-bench
-[ -x "$program" ] && [ -x "$bench" ] || cargo build --locked --workspace
+[ -x "$program" ] || cargo build --locked --workspace
 server_command=()
 
 server_start() {

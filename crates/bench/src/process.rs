@@ -183,8 +183,12 @@ fn start_build(name: &'static str, program: &str, start: Start) -> Result<Server
     command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
     command.arg("--socket").arg(&socket).arg(format!("--max-memory={}Mi", start.memory_mib)).arg("--cores=1");
     let log = std::fs::File::create(folder.join("log")).map_err(|error| error.to_string())?;
+    command.env_remove("EBB_PROGRAM"); // a variable of this program, of which the server would warn
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn();
-    let mut child = child.map_err(|error| format!("cannot start {program} serve: {error}"))?;
+    let mut child = child.map_err(|error| {
+        let _ = std::fs::remove_dir_all(&folder); // nothing else will
+        format!("cannot start {program} serve: {error}")
+    })?;
     let stdout = child.stdout.take();
     let mut server = Server {
         name,
@@ -285,7 +289,10 @@ pub(super) fn start_peer(peer: Peer, start: Start) -> Result<Server, String> {
     // A map ends when its standard input does: with this process, however that ends.
     let stdin = if peer == Peer::Map { Stdio::piped() } else { Stdio::null() };
     let child = command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    let child = child.map_err(|error| format!("{name} cannot be started: {error}; is it installed?"))?;
+    let child = child.map_err(|error| {
+        let _ = std::fs::remove_dir_all(&folder); // nothing else will
+        format!("{name} cannot be started: {error}; is it installed?")
+    })?;
     let at = format!("127.0.0.1:{port}");
     let mut server = Server {
         name,

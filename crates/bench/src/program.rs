@@ -1,7 +1,7 @@
 //! Which `ebb` program is measured.
 //!
-//! In this order: `--ebb`, which is also read from `EBB_PROGRAM`; where `cargo run` started this program, the one of the
-//! same tree and profile, built first, so that figures are of the code that is there; else the one beside this program.
+//! `--ebb` or `EBB_PROGRAM` names it. Else `cargo run` builds the one of this tree in the same profile first. Else it is the
+//! `ebb` beside this program.
 
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -41,15 +41,23 @@ impl Program {
     }
 }
 
-/// Builds `ebb` in the profile of the folder in which this program lies.
+/// Builds `ebb` into `folder`, where this program lies: `TARGET_DIR/PROFILE` or `TARGET_DIR/TRIPLE/PROFILE`.
 fn build(cargo: &Path, folder: &Path) -> Result<(), String> {
-    let profile = match folder.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(profile) => profile,
+    let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let profile = name(folder).filter(|name| name != "debug").unwrap_or_else(|| "dev".to_owned());
+    let above = folder.parent().unwrap_or(folder);
+    // A target directory holds the file CACHEDIR.TAG.
+    let (target_dir, triple) = match above.join("CACHEDIR.TAG").is_file() {
+        true => (above, None),
+        false => (above.parent().unwrap_or(above), name(above)),
     };
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "ebb", "--profile", profile, "--manifest-path"]).arg(manifest);
+    command.args(["build", "--quiet", "--package", "ebb", "--profile", &profile, "--manifest-path"]).arg(manifest);
+    command.arg("--target-dir").arg(target_dir);
+    if let Some(triple) = triple {
+        command.args(["--target", &triple]);
+    }
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("cargo could not build ebb: {status}")),

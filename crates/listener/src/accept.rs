@@ -1,4 +1,4 @@
-//! Accepting connections, whatever the system says.
+//! The accept loop, which survives errors of the system.
 
 use crate::RateLimit;
 use std::io;
@@ -22,7 +22,7 @@ impl Acceptor {
         Self { listener, failures: RateLimit::new(WARN_EVERY) }
     }
 
-    /// Returns the next connection. A failure to accept is logged, and accepting goes on after a pause.
+    /// Returns the next connection. Logs a failure to accept, and retries after a pause.
     pub async fn next<C, F>(&mut self, mut accept: impl FnMut() -> F) -> C
     where
         F: Future<Output = io::Result<C>>,
@@ -41,7 +41,7 @@ impl Acceptor {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "nothing tells when a file descriptor is free again")]
+#[expect(clippy::disallowed_methods, reason = "no event reports a free file descriptor")]
 async fn back_off() {
     tokio::time::sleep(BACK_OFF).await;
 }
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn goes_on_accepting_after_failures() {
+    async fn accepts_again_after_failures() {
         let mut tries = 0;
         let accept = || {
             tries += 1;

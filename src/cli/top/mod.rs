@@ -20,14 +20,14 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 use strum::{EnumCount, IntoStaticStr, VariantArray};
 
-/// Watch one or several sidecars in a terminal.
+/// Watch sidecars in a terminal.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 A dot on the chart of memory is a run of the cleaner: where memory stood after it. Its receipt
 stands below, with why it ran and what it moved and freed. The curves of the hit ratio and of
 latency have gaps where nothing was asked. Where the terminal is too small for receipts,
 findings, segments and curves together, tab shows one after the other. The configuration is
-behind tab, too: every knob, its value, and where that comes from; what was set stands first.
+behind tab, too: every setting, its value, and where that comes from; what was set stands first.
 
 Keys: up and down (or k and j) choose a sidecar, left and right (or h and l) a receipt,
 tab the part that is shown; page up and page down (or u and d) scroll the configuration;
@@ -41,7 +41,7 @@ pub(crate) struct TopArgs {
     /// Address of the admin listener: HOST:PORT or unix:/path; may be repeated.
     #[arg(long, env = "EBB_ADMIN_ADDR", value_name = "ADDR", value_delimiter = ',', default_value = "127.0.0.1:7071")]
     admin_addr: Vec<Address>,
-    /// Interval, at least 100ms.
+    /// Interval between readings, at least 100ms.
     #[arg(long, value_name = "INTERVAL", default_value = "1s")]
     every: Span,
 }
@@ -72,7 +72,7 @@ enum Part {
     Segments,
     /// The hit ratio and latency over time.
     Curves,
-    /// Every knob, and where its value comes from.
+    /// Every setting, and where its value comes from.
     Configuration,
 }
 

@@ -30,7 +30,7 @@ pub enum Account {
 /// The low mark, in percent of the capacity, until one is set.
 const LOW_PERCENT: u64 = 88;
 /// In this time what is kept for bytes in flight falls to what is in flight, were it to fall evenly: half of the second
-/// in which the allocator gives its freed pages back (see `MALLOC_CONF` in `lib.rs`).
+/// in which the allocator gives its freed pages back (see `MALLOC_CONF` in `src/allocator.rs`).
 const KEPT_MS: u64 = 500;
 /// What is kept above what is in flight, in bytes, is not worth keeping.
 const KEPT_BYTES: u64 = 4 << 10;

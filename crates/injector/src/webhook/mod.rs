@@ -98,7 +98,8 @@ pub struct Addresses {
     pub http: String,
 }
 
-/// A page of metrics with a series of each, from which `docs/metrics.md` is made.
+/// A page of metrics with a series of each, from which a test of the sidecar makes `docs/metrics.md`.
+#[doc(hidden)]
 pub fn metrics_page() -> String {
     metrics::example_page(serve::connections())
 }
