@@ -12,9 +12,9 @@ pub(super) enum Bank {
     Clean,
     /// It is the index, or becomes it.
     InUse,
-    /// It was the index; a retired map may lead to it. So many bytes from its beginning are resident and reserved.
+    /// It was the index; a retired map may lead to it. Holds its resident and reserved bytes, counted from its beginning.
     Held(u64),
-    /// Nobody reads it, but so many bytes from its beginning are resident and reserved.
+    /// No reader uses it. Holds its resident and reserved bytes, counted from its beginning.
     Dirty(u64),
     /// As `Dirty`, with 0 or more bytes; and what was behind them is being given back without the lock.
     Leaving(u64),

@@ -20,7 +20,7 @@ pub(super) struct Counts {
     pub(super) written_words: AtomicU64,
     /// Words of live items that have expired and wait to be dropped: an estimate, brought up to date by the cleaner.
     pub(super) expired_words: AtomicU64,
-    /// Resident bytes of segments that were given up while somebody read them.
+    /// Resident bytes of retired segments that readers still use.
     pub(super) retired_bytes: AtomicU64,
 }
 

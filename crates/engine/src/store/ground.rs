@@ -56,7 +56,7 @@ impl Ground {
         self.prefetch_words(at, 3 * LINE_WORDS);
     }
 
-    /// Asks the processor for so many words.
+    /// Prefetches `words` words of the item at a location.
     pub(super) fn prefetch_words(&self, at: Location, words: usize) {
         let first = self.pool.first_word(at.segment()) + at.offset_words() as usize;
         for word in (first..first + words).step_by(LINE_WORDS) {
