@@ -9,7 +9,7 @@
 use crate::sources::Sources;
 use crate::traffic::{Durations, Method, Rejection, Totals};
 use crate::wall_clock;
-use ebb_engine::cleaner::Receipt;
+use ebb_engine::cleaner::Report;
 use ebb_engine::decide::Regime;
 use ebb_engine::store::Stats;
 use std::collections::VecDeque;
@@ -68,7 +68,7 @@ pub(crate) struct History(Arc<Mutex<Rings>>);
 struct Rings {
     now: Point,
     points: VecDeque<Point>,
-    receipts: VecDeque<Receipt>,
+    receipts: VecDeque<Report>,
     last_receipt: u64,
     /// The most since the last point: used, resident, live.
     peaks: [u64; 3],
@@ -96,7 +96,7 @@ impl History {
             http_closed: sources.http.counts().closed(),
             ..counted(&stats, &totals)
         };
-        self.rings().add(point, &all(&totals), sources.cleaner.receipts());
+        self.rings().add(point, &all(&totals), sources.cleaner.reports());
     }
 
     /// A history of these moments.
@@ -110,7 +110,8 @@ impl History {
     /// An hour in which every figure is large.
     #[cfg(test)]
     pub(crate) fn of_a_busy_hour() -> Self {
-        use ebb_engine::cleaner::{Account, Outside, Reason};
+        use ebb_engine::cleaner::{Account, Cost, ProcessMemory, Reason};
+        use ebb_engine::store::Tally;
         let (gib, many, start) = (64 << 30, 10_u64.pow(11), 1_795_000_000_000);
         let mut rings = Rings::default();
         for second in 0..4_000 {
@@ -126,21 +127,21 @@ impl History {
                 requests: many + second,
                 ..Point::default()
             };
-            let outside = Outside { rss_bytes: gib - second, ..Outside::default() };
-            let account = Account { outside, ..Account::default() };
-            let receipt = Receipt {
+            let process = ProcessMemory { rss_bytes: gib - second, ..ProcessMemory::default() };
+            let account = Account { process, ..Account::default() };
+            let receipt = Report {
                 id: 1_000_000 + second,
                 reason: Reason::LimitLowered,
                 started_ms: second * 1000,
-                duration_us: 1_000_000,
-                cpu_us: 100_000,
-                longest_step_us: 1_000,
-                moved_bytes: gib - second,
-                evicted_items: 1_000_000,
-                freed_segments: 1_000_000,
+                cost: Cost { duration_us: 1_000_000, cpu_us: 100_000, longest_step_us: 1_000, ..Cost::default() },
+                done: Tally {
+                    moved_bytes: gib - second,
+                    evicted_items: 1_000_000,
+                    freed_segments: 1_000_000,
+                    ..Tally::default()
+                },
                 before: account,
                 after: account,
-                ..Receipt::default()
             };
             rings.add(point, &Durations::default(), vec![receipt]);
         }
@@ -166,13 +167,13 @@ impl History {
     }
 
     /// The receipts of the last hour after the one with this number, oldest first, at most 120.
-    pub(crate) fn receipts_after(&self, id: u64) -> Vec<Receipt> {
+    pub(crate) fn receipts_after(&self, id: u64) -> Vec<Report> {
         self.rings().receipts.iter().filter(|receipt| receipt.id > id).cloned().collect()
     }
 }
 
 impl Rings {
-    fn add(&mut self, mut now: Point, durations: &Durations, newest_first: Vec<Receipt>) {
+    fn add(&mut self, mut now: Point, durations: &Durations, newest_first: Vec<Report>) {
         let is_due = self.points.back().is_none_or(|last| now.uptime_ms >= last.uptime_ms + POINT_SECONDS * 1000);
         let within =
             |since: &Durations, permille| since.within_nanos(permille).map_or(0, |nanos| (nanos / 1000) as u32);
@@ -230,7 +231,7 @@ mod tests {
     use super::*;
 
     fn second(rings: &mut Rings, at: u64, durations: &Durations, receipts: &[u64]) {
-        let receipts = receipts.iter().rev().map(|id| Receipt { id: *id, ..Receipt::default() }).collect();
+        let receipts = receipts.iter().rev().map(|id| Report { id: *id, ..Report::default() }).collect();
         rings.add(Point { uptime_ms: at * 1000, ..Point::default() }, durations, receipts);
     }
 
@@ -242,7 +243,7 @@ mod tests {
         }
         assert_eq!((rings.points.len(), rings.receipts.len()), (POINTS, RECEIPTS));
         assert_eq!(rings.points.back().unwrap().uptime_ms - rings.points[0].uptime_ms, 3595 * 1000);
-        let bytes = (rings.points.capacity() * size_of::<Point>(), rings.receipts.capacity() * size_of::<Receipt>());
+        let bytes = (rings.points.capacity() * size_of::<Point>(), rings.receipts.capacity() * size_of::<Report>());
         assert!(bytes.0 <= 113 << 10 && bytes.1 <= 48 << 10, "{bytes:?} bytes");
         let history = History(Arc::new(Mutex::new(rings)));
         assert_eq!(history.before(60_000).unwrap().uptime_ms, (3 * 3600 - 65) * 1000);

@@ -97,7 +97,7 @@ fn notices(before: &Seen, now: &Seen) -> Vec<Notice> {
             began(|seen| seen.shrink_pending),
             normal("ShrinkPending", "the memory limit is being lowered; the cache gives memory back so that it can be"),
         ),
-        (ended(|seen| seen.shrink_pending), normal("ShrinkCompleted", "the lowered memory limit is in force")),
+        (ended(|seen| seen.shrink_pending), normal("ShrinkCompleted", "the lowered memory limit is active")),
         (resized && !shrinks, normal("MemoryLimitChanged", "the cache follows another memory limit")),
         (
             now.oom_kills > before.oom_kills,
@@ -107,10 +107,10 @@ fn notices(before: &Seen, now: &Seen) -> Vec<Notice> {
             began(|seen| seen.is_rejected),
             warning(
                 "ConfigRejected",
-                "the configuration is wrong, the last good one stays in force; ebb doctor says why",
+                "the configuration is wrong, the last good one stays active; ebb doctor says why",
             ),
         ),
-        (ended(|seen| seen.is_rejected), normal("ConfigApplied", "the configuration is in force again")),
+        (ended(|seen| seen.is_rejected), normal("ConfigApplied", "the configuration is active again")),
     ];
     all.into_iter().filter_map(|(is_new, notice)| is_new.then_some(notice)).collect()
 }

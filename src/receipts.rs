@@ -8,7 +8,7 @@
 //! R2. Receipts count up from 1. The cleaner remembers a few, so of more between two looks some are never seen; a number
 //!     that is skipped tells of them, and the next line says how many.
 
-use ebb_engine::cleaner::{Reason, Receipt};
+use ebb_engine::cleaner::{Reason, Report};
 use strum::EnumCount as _;
 
 /// How long a reason is silent before its next receipt has a line of its own, in milliseconds.
@@ -20,7 +20,7 @@ pub(crate) struct Line {
     /// How many runs it stands for.
     pub(crate) runs: u64,
     /// What they did and cost together, from before the first to after the last; its number is the last one's.
-    pub(crate) sum: Receipt,
+    pub(crate) sum: Report,
     /// Receipts that nobody saw, since the line before.
     pub(crate) missed: u64,
 }
@@ -48,7 +48,7 @@ impl Receipts {
     }
 
     /// The lines that are due, now that these have come, oldest first. `is_each` gives each receipt one of its own.
-    pub(crate) fn look(&mut self, now_ms: u64, is_each: bool, new: &[Receipt]) -> Vec<Line> {
+    pub(crate) fn look(&mut self, now_ms: u64, is_each: bool, new: &[Report]) -> Vec<Line> {
         let mut due = self.waiting(|at| is_each || now_ms >= at + QUIET_MS, now_ms);
         for receipt in new {
             self.missed += receipt.id - self.last - 1;
@@ -97,50 +97,36 @@ impl Receipts {
 
 impl Line {
     /// Adds a receipt that came later.
-    fn add(&mut self, next: &Receipt) {
+    fn add(&mut self, next: &Report) {
         self.runs += 1;
-        let sum = &mut self.sum;
-        *sum = Receipt {
-            id: next.id,
-            reason: sum.reason,
-            started_ms: sum.started_ms,
-            duration_us: sum.duration_us + next.duration_us,
-            cpu_us: sum.cpu_us + next.cpu_us,
-            longest_step_us: sum.longest_step_us.max(next.longest_step_us),
-            longest_wait_us: sum.longest_wait_us.max(next.longest_wait_us),
-            steps: sum.steps + next.steps,
-            step_p999_us: sum.step_p999_us.max(next.step_p999_us),
-            moved_bytes: sum.moved_bytes + next.moved_bytes,
-            moved_items: sum.moved_items + next.moved_items,
-            evicted_items: sum.evicted_items + next.evicted_items,
-            expired_items: sum.expired_items + next.expired_items,
-            freed_segments: sum.freed_segments + next.freed_segments,
-            migrated_shards: sum.migrated_shards + next.migrated_shards,
-            before: sum.before,
-            after: next.after,
-        };
+        self.sum.id = next.id;
+        self.sum.cost.add(&next.cost);
+        self.sum.done.add(&next.done);
+        self.sum.after = next.after;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ebb_engine::cleaner::{Account, Outside};
+    use ebb_engine::cleaner::{Account, Cost, ProcessMemory};
+    use ebb_engine::store::Tally;
 
     /// A run that moved as many bytes as its number, and by which RSS fell from its number times 100 to one less.
-    fn receipt(id: u64, reason: Reason) -> Receipt {
-        let account =
-            |rss_bytes| Account { outside: Outside { rss_bytes, ..Outside::default() }, ..Account::default() };
+    fn receipt(id: u64, reason: Reason) -> Report {
+        let account = |rss_bytes| Account {
+            process: ProcessMemory { rss_bytes, ..ProcessMemory::default() },
+            ..Account::default()
+        };
         let (before, after) = (account(id * 100), account(id * 100 - 1));
-        Receipt {
+        Report {
             id,
             reason,
-            moved_bytes: id,
-            cpu_us: 10,
-            longest_step_us: 50 - id,
+            cost: Cost { cpu_us: 10, longest_step_us: 50 - id, ..Cost::default() },
+            done: Tally { moved_bytes: id, ..Tally::default() },
             before,
             after,
-            ..Receipt::default()
+            ..Report::default()
         }
     }
 
@@ -153,7 +139,7 @@ mod tests {
     fn the_first_of_a_reason_is_told_at_once_and_its_repeats_together() {
         use Reason::{Drift, High};
         let mut log = Receipts::default();
-        let mut look = |second: u64, new: &[Receipt]| log.look(second * 1000, false, new);
+        let mut look = |second: u64, new: &[Report]| log.look(second * 1000, false, new);
         let first = receipt(1, Drift);
         assert_eq!(look(0, std::slice::from_ref(&first)), [Line { runs: 1, sum: first, missed: 0 }], "all its figures");
         assert_eq!(look(1, &[receipt(2, Drift)]), [], "a repeat");
@@ -162,8 +148,8 @@ mod tests {
         let repeats = look(10, &[receipt(6, Drift)]);
         assert_eq!(told(&repeats), [(5, Drift, 3, 0)], "the sixth is a repeat of this line");
         let sum = &repeats[0].sum;
-        assert_eq!((sum.moved_bytes, sum.cpu_us, sum.longest_step_us), (10, 30, 48));
-        assert_eq!((sum.before.outside.rss_bytes, sum.after.outside.rss_bytes), (200, 499));
+        assert_eq!((sum.done.moved_bytes, sum.cost.cpu_us, sum.cost.longest_step_us), (10, 30, 48));
+        assert_eq!((sum.before.process.rss_bytes, sum.after.process.rss_bytes), (200, 499));
         assert_eq!(look(19, &[]), []);
         assert_eq!(told(&look(20, &[])), [(6, Drift, 1, 0)], "nobody waits for one more to come");
         assert_eq!(told(&look(40, &[receipt(7, Drift)])), [(7, Drift, 1, 0)], "calm is over: at once");

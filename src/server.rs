@@ -8,17 +8,17 @@ use crate::pod_events::{Fates, PodEvents};
 use crate::receipts::{Line, Receipts};
 use crate::regimes::{Change, Regimes};
 use crate::service::{Cache, Transport};
+use crate::settings;
 use crate::sources::{Sockets, Sources};
 use crate::spans::Tracer;
 use crate::traffic::Traffic;
 use crate::transport::{
     Address, Admin, Connections, InFlight, Limits, Listener, MAX_METADATA_ENTRIES, Plane, Services, Stage,
 };
-use crate::tuning;
 use crate::wall_clock;
 use arc_swap::ArcSwap;
-use ebb_config::{Boot, Compaction, Live, LogLevel, Reload, Tuning};
-use ebb_engine::cleaner::{Cleaner, Order};
+use ebb_config::{Compaction, DynamicSettings, Live, LogLevel, Reload, StaticSettings};
+use ebb_engine::cleaner::{Cleaner, Target};
 use ebb_engine::clock::Clock;
 use ebb_engine::store::{Options, Reservation, Store, first_version};
 use ebb_listener::http;
@@ -117,13 +117,14 @@ impl Server {
     /// A sentence that names the address and what is in its way, the limit that is too small, or the memory that the
     /// system refuses.
     pub fn bind(live: Live) -> Result<Self, String> {
-        let limits = memory_limits(&live.config().boot);
-        let at_start = sample_limits(&limits, &tuning::setting(live.tuning()));
+        let limits = memory_limits(&live.config().static_settings);
+        let at_start = sample_limits(&limits, &settings::setting(live.dynamic()));
         if at_start.limit_bytes < LEAST_LIMIT {
             let (limit, source) = (at_start.limit_bytes, at_start.limit_source.name());
             return Err(format!("the memory limit is {limit} bytes ({source}); it must be at least {LEAST_LIMIT}"));
         }
-        let Boot { listen, socket, admin_listen, admin_socket, http_listen, max_value, .. } = &live.config().boot;
+        let StaticSettings { listen, socket, admin_listen, admin_socket, http_listen, max_value, .. } =
+            &live.config().static_settings;
         let store = Store::new(Options {
             max_value_bytes: max_value.0 as usize,
             first_version: first_version(wall_clock::unix_ms()),
@@ -191,9 +192,9 @@ impl Server {
     ) -> std::io::Result<()> {
         let addresses = self.addresses();
         let Self { mut live, limits: memory_limits, at_start, store, data, admin, http: http_listener } = self;
-        let (boot, tuning) = (live.config().boot.clone(), live.tuning().clone());
+        let (boot, tuning) = (live.config().static_settings.clone(), live.dynamic().clone());
         let clock = Clock::monotonic();
-        let setting = tuning::setting(&tuning);
+        let setting = settings::setting(&tuning);
         if let Some((found_bytes, found_in)) = at_start.beyond_machine {
             let (limit_bytes, found_in) = (at_start.limit_bytes, found_in.name());
             tracing::warn!(
@@ -209,8 +210,9 @@ impl Server {
         }
 
         let view = View::new(at_start.clone());
-        let outside = view.clone();
-        let cleaner = Cleaner::spawn(store.clone(), clock.clone(), tuning::pacing(&tuning), move || outside.outside())?;
+        let process = view.clone();
+        let cleaner =
+            Cleaner::spawn(store.clone(), clock.clone(), settings::pacing(&tuning), move || process.process())?;
         let mut governor =
             Governor::spawn(memory_limits, setting, store.clone(), cleaner.clone(), clock.clone(), view.clone())?;
         // Asked for anew each time: what is taken just after a limit was lowered must fit the new one.
@@ -224,7 +226,7 @@ impl Server {
         };
         let most = boot.in_flight_per_connection.0;
         let in_flight = InFlight::new(store.ledger().clone(), in_flight_max, most, make_room);
-        let cache = Cache::new(store.clone(), clock.clone(), tuning::defaults(&tuning));
+        let cache = Cache::new(store.clone(), clock.clone(), settings::defaults(&tuning));
         let cache = Arc::new(cache.behind(transport(&boot, in_flight.clone())));
         let in_force = Arc::new(ArcSwap::from_pointee(live.in_force()));
         // Asked for each time: what is charged after the limit was lowered must fit the new one.
@@ -303,10 +305,10 @@ impl Server {
                 }
             };
             if !is_asked {
-                look(&mut receipts, &mut regimes, live.tuning().log_level);
+                look(&mut receipts, &mut regimes, live.dynamic().log_level);
                 listeners.iter_mut().for_each(|listeners| listeners.repair(&sources.sockets, sources.clock.now_ms()));
             }
-            let compaction = live.tuning().compaction;
+            let compaction = live.dynamic().compaction;
             let mut found = live.poll();
             if is_asked {
                 if found == Reload::Unchanged {
@@ -319,11 +321,11 @@ impl Server {
             }
             if let Some(tuning) = follow(found, &live) {
                 sources.tracer.set_sample_percent(tuning.trace_sample.0);
-                governor.set(tuning::setting(&tuning));
-                cleaner.set_pacing(tuning::pacing(&tuning));
-                cache.set_defaults(tuning::defaults(&tuning));
+                governor.set(settings::setting(&tuning));
+                cleaner.set_pacing(settings::pacing(&tuning));
+                cache.set_defaults(settings::defaults(&tuning));
                 if tuning.compaction == Compaction::Now && compaction != Compaction::Now {
-                    cleaner.run(Order::compact(100));
+                    cleaner.run(Target::compact(100));
                 }
             }
             if let Some(events) = &mut pod_events {
@@ -354,7 +356,7 @@ impl Server {
         cleaner.stop();
         over.send_replace(true);
         while control.join_next().await.is_some() {}
-        look(&mut receipts, &mut regimes, live.tuning().log_level);
+        look(&mut receipts, &mut regimes, live.dynamic().log_level);
         announce_receipts(&receipts.rest());
         let memory = view.get();
         announce_regime(regimes.rest(sources.clock.now_ms(), &memory), &memory);
@@ -423,7 +425,7 @@ fn tcp(key: &str, text: &str) -> Result<Address, String> {
     address.map_err(|_| format!("{key} ({text:?}) is not an address; write it like 127.0.0.1:7070"))
 }
 
-fn memory_limits(boot: &Boot) -> governor::Limits {
+fn memory_limits(boot: &StaticSettings) -> governor::Limits {
     let path = |text: &String| Some(text).filter(|text| !text.is_empty()).map(PathBuf::from);
     governor::Limits {
         cgroup: Paths::new(path(&boot.cgroup_root)),
@@ -462,21 +464,21 @@ fn announce_receipts(lines: &[Line]) {
             id = sum.id,
             runs,
             reason = sum.reason.name(),
-            moved_bytes = sum.moved_bytes,
-            evicted_items = sum.evicted_items,
-            expired_items = sum.expired_items,
-            freed_segments = sum.freed_segments,
-            rss_before_bytes = sum.before.outside.rss_bytes,
-            rss_after_bytes = sum.after.outside.rss_bytes,
-            cpu_micros = sum.cpu_us,
-            longest_step_micros = sum.longest_step_us,
+            moved_bytes = sum.done.moved_bytes,
+            evicted_items = sum.done.evicted_items,
+            expired_items = sum.done.expired_items,
+            freed_segments = sum.done.freed_segments,
+            rss_before_bytes = sum.before.process.rss_bytes,
+            rss_after_bytes = sum.after.process.rss_bytes,
+            cpu_micros = sum.cost.cpu_us,
+            longest_step_micros = sum.cost.longest_step_us,
             missed = Some(missed).filter(|missed| **missed > 0),
             "cleaner receipt",
         );
     }
 }
 
-fn limits(boot: &Boot) -> Limits {
+fn limits(boot: &StaticSettings) -> Limits {
     Limits {
         connections: boot.connections as usize,
         streams: boot.streams,
@@ -490,7 +492,7 @@ fn limits(boot: &Boot) -> Limits {
 }
 
 /// What the data listeners allow: of the bytes in flight, large messages leave a quarter to small ones.
-fn transport(boot: &Boot, in_flight: Arc<InFlight>) -> impl Fn() -> Transport + Send + Sync + use<> {
+fn transport(boot: &StaticSettings, in_flight: Arc<InFlight>) -> impl Fn() -> Transport + Send + Sync + use<> {
     let limits = limits(boot);
     let per_connection = boot.in_flight_per_connection.0;
     move || {
@@ -510,18 +512,18 @@ fn transport(boot: &Boot, in_flight: Arc<InFlight>) -> impl Fn() -> Transport + 
 }
 
 /// Logs what a look at the file has found; the tuning, if there is a new one.
-fn follow(found: Reload, live: &Live) -> Option<Tuning> {
+fn follow(found: Reload, live: &Live) -> Option<DynamicSettings> {
     match found {
         Reload::Unchanged => None,
         Reload::Rejected(why) => {
-            tracing::error!(why, "configuration rejected; the last good one stays in force");
+            tracing::error!(why, "configuration rejected; the last good one stays active");
             None
         }
         Reload::Applied { changes, warnings } => {
             changes.iter().for_each(|change| tracing::info!(change, "configuration changed"));
             warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration warning"));
-            crate::logging::set_level(live.tuning().log_level);
-            Some(live.tuning().clone())
+            crate::logging::set_level(live.dynamic().log_level);
+            Some(live.dynamic().clone())
         }
     }
 }

@@ -39,7 +39,7 @@ pub struct Sources {
     pub events: Fates,
     /// What became of the files of Unix sockets.
     pub sockets: Sockets,
-    /// The configuration in force.
+    /// The active configuration.
     pub config: Arc<ArcSwap<InForce>>,
 }
 

@@ -272,9 +272,9 @@ fn a_change_of_the_file_takes_hold_and_a_bad_one_keeps_the_last_good() {
     let path = directory.path().join("ebb.yaml");
     fs::write(&path, "maxMemory: 100Mi\n").unwrap();
     let ebb = Ebb::start(&["--config", path.to_str().unwrap()]);
-    until("the first limit is in force", || limit(&ebb) == 100 << 20);
+    until("the first limit is active", || limit(&ebb) == 100 << 20);
     fs::write(&path, "maxMemory: 50Mi\n").unwrap();
-    until("the second limit is in force", || limit(&ebb) == 50 << 20);
+    until("the second limit is active", || limit(&ebb) == 50 << 20);
     for bad in ["maxMemory: 4 bananas\n", "maxMemory: [", "watermarks: { low: 99 }\nmaxMemory: 70Mi\n"] {
         fs::write(&path, bad).unwrap();
         until("the gauge says so", || metric(&ebb, "ebb_config_good ") == 0);
@@ -325,7 +325,7 @@ fn one_pod_is_tuned_by_its_annotations() {
     let config = ("ebb.yaml", "maxMemory: 100Mi\n");
     let volume = Volume::new(&[config]);
     let ebb = Ebb::start(&["--config", volume.path()]);
-    until("the ConfigMap is in force", || limit(&ebb) == 100 << 20);
+    until("the ConfigMap is active", || limit(&ebb) == 100 << 20);
     let annotated = |value: &str| format!("kubernetes.io/x=\"y\"\nconfig.ebb-cache.io/max-memory=\"{value}\"\n");
     volume.swap(&[config, ("annotations", &annotated("50Mi"))]);
     until("the annotation wins", || limit(&ebb) == 50 << 20);
@@ -342,7 +342,7 @@ fn one_pod_is_tuned_by_its_annotations() {
 fn a_configmap_that_is_deleted_stays_in_force_until_it_is_back() {
     let volume = Volume::new(&[("ebb.yaml", "maxMemory: 100Mi\n")]);
     let ebb = Ebb::start(&["--config", volume.path()]);
-    until("the ConfigMap is in force", || limit(&ebb) == 100 << 20);
+    until("the ConfigMap is active", || limit(&ebb) == 100 << 20);
     volume.swap(&[("annotations", "config.ebb-cache.io/log-level=\"debug\"\n")]);
     until("its end is a problem", || metric(&ebb, "ebb_config_good ") == 0);
     until("and is said", || ebb.logged("ebb.yaml is gone") == 1);
@@ -356,7 +356,7 @@ fn a_configmap_that_is_deleted_stays_in_force_until_it_is_back() {
 }
 
 #[test]
-fn every_annotation_sets_its_knob_in_the_words_of_the_documents() {
+fn every_annotation_sets_its_setting_in_the_words_of_the_documents() {
     let written = [
         ("compaction", "compaction", "off"),
         ("default-ttl", "defaults.ttl", "1h"),
@@ -368,7 +368,7 @@ fn every_annotation_sets_its_knob_in_the_words_of_the_documents() {
         ("memory-high", "watermarks.high", "91%"),
         ("memory-low", "watermarks.low", "81%"),
     ];
-    assert_eq!(written.map(|(name, key, _)| (name, key)), *ebb_config::annotations::KNOBS);
+    assert_eq!(written.map(|(name, key, _)| (name, key)), *ebb_config::annotations::SETTINGS);
     let lines: String = written.map(|(name, _, value)| format!("config.ebb-cache.io/{name}=\"{value}\"\n")).concat();
     let volume = Volume::new(&[("annotations", &lines)]);
     let printed = program().args(["config", "print", "--config", volume.path()]).output().unwrap();
@@ -435,9 +435,9 @@ fn the_swap_of_a_projected_volume_is_noticed() {
     symlink("..data/ebb.yaml", root.join("ebb.yaml")).unwrap();
     let path = root.join("ebb.yaml");
     let ebb = Ebb::start(&["--config", path.to_str().unwrap()]);
-    until("the first limit is in force", || limit(&ebb) == 80 << 20);
+    until("the first limit is active", || limit(&ebb) == 80 << 20);
     write("..two", "maxMemory: 40Mi\n");
     symlink("..two", root.join("..data_tmp")).unwrap();
     fs::rename(root.join("..data_tmp"), root.join("..data")).unwrap();
-    until("the second limit is in force", || limit(&ebb) == 40 << 20);
+    until("the second limit is active", || limit(&ebb) == 40 << 20);
 }

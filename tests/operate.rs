@@ -293,9 +293,9 @@ fn diagnostics_hold_what_an_ebb_says_about_itself_and_no_key() {
     assert_eq!(told["stats"]["receipts"][0]["reason"], "requested", "{printed}");
     assert_eq!(told["big_keys"]["keys"][0]["value_bytes"], "a-telling-value".len().to_string());
     assert!(told["findings"].is_array() && told["memory_map"]["logs"].is_array() && told["hot_keys"]["sampled"] == "0");
-    let knobs = told["config"]["knobs"].as_array().unwrap();
-    let knob = knobs.iter().find(|knob| knob["key"] == "maxMemory").unwrap();
-    assert!(knob["source"].as_str().unwrap().contains("--max-memory"), "{knob}");
+    let settings = told["config"]["settings"].as_array().unwrap();
+    let setting = settings.iter().find(|setting| setting["key"] == "maxMemory").unwrap();
+    assert!(setting["source"].as_str().unwrap().contains("--max-memory"), "{setting}");
     assert!(!run(&["diagnostics", "--admin-addr", "127.0.0.1:1"]).1, "nobody is there");
 }
 

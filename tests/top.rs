@@ -209,7 +209,7 @@ fn top_shows_every_value_of_the_configuration_and_where_it_comes_from() {
     let mut top = Terminal::start(&["top", "--every", "100ms", "--admin-addr", &ebb.admin], 80, 24);
     until("tab can lead to it", || top.shows("│ configuration"));
     top.type_in("\t\t\t\t");
-    until("it is there to its end", || top.shows("adminSocket default") && top.shows("generation 1, in force for"));
+    until("it is there to its end", || top.shows("adminSocket default") && top.shows("generation 1, active for"));
     assert!(top.shows("maxMemory 64Mi flag --max-memory") && top.shows("pacing.cpu 10% EBB_PACING_CPU"));
     assert!(top.shows(&format!("watermarks.high 90% {path}")));
     let contents = top.screen.lock().unwrap().screen().contents();
@@ -217,15 +217,15 @@ fn top_shows_every_value_of_the_configuration_and_where_it_comes_from() {
 
     fs::write(&config, "watermarks: { high: 91 }\n").unwrap();
     until("another value once the file has one", || {
-        top.shows(&format!("watermarks.high 91% {path}")) && top.shows("generation 2, in force for")
+        top.shows(&format!("watermarks.high 91% {path}")) && top.shows("generation 2, active for")
     });
     fs::write(&config, "tick: 1ms\n").unwrap();
-    until("why what is on disk is not in force", || {
-        top.shows("what is on disk is not in force: tick (ms) is 1; it must be 10 to 2000")
+    until("why what is on disk is not active", || {
+        top.shows("what is on disk is not active: tick (ms) is 1; it must be 10 to 2000")
     });
     assert!(top.shows("watermarks.high 91%"));
     fs::write(&config, "watermarks: { high: 91 }\n").unwrap();
-    until("nothing of it once it is", || !top.shows("is not in force") && top.shows("watermarks.high 91%"));
+    until("nothing of it once it is", || !top.shows("is not active") && top.shows("watermarks.high 91%"));
 
     assert!(!top.shows("writeTimeout"));
     (0..9).for_each(|_| top.type_in("\u{1b}[6~"));

@@ -8,8 +8,8 @@ use super::connect::{AdminAt, refused};
 use super::{Failure, Outcome, output, stats};
 use ebb_config::units::format::bytes;
 use ebb_config::units::{ByteSize, Percent, Span};
-use ebb_proto as proto;
 use ebb_proto::compact_response::Update;
+use ebb_proto::{self as proto, json};
 use ebb_terminal::Output;
 
 /// Compact now and print the receipt.
@@ -92,7 +92,7 @@ pub(super) async fn release(args: ReleaseArgs) -> Outcome {
 
 fn print(receipt: &proto::Receipt, how: Output) -> Outcome {
     match how {
-        Output::Json => output::json(&stats::receipt_json(receipt)),
+        Output::Json => output::json(&json::of(receipt)),
         Output::Text => output::line(stats::receipts(std::slice::from_ref(receipt)).to_string().trim_end()),
     }
 }

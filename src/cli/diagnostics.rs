@@ -1,12 +1,12 @@
 //! `ebb diagnostics`: all that an Ebb says about itself, in one document for who looks into it later, or somewhere else.
 
 use clap::Args;
-use ebb_proto::json::number;
+use ebb_proto::json;
 use serde_json::{Value, json};
 use tonic::{Response, Status};
 
 use super::connect::AdminAt;
-use super::{Outcome, doctor, keys, memory_map, output, stats};
+use super::{Outcome, keys, output};
 use ebb_proto as proto;
 
 /// Keys of each kind.
@@ -37,10 +37,10 @@ pub(super) async fn run(args: DiagnosticsArgs) -> Outcome {
     output::json(&json!({
         "taken_by": env!("CARGO_PKG_VERSION"),
         "address": args.at.admin_addr.to_string(),
-        "stats": told(client.get_stats(proto::GetStatsRequest {}).await, |told| stats::as_json(&told)),
-        "findings": told(client.diagnose(proto::DiagnoseRequest {}).await, |told| doctor::as_json(&told.findings)),
-        "config": told(client.get_config(proto::GetConfigRequest {}).await, config),
-        "memory_map": told(client.get_memory_map(proto::GetMemoryMapRequest {}).await, |told| memory_map::as_json(&told)),
+        "stats": told(client.get_stats(proto::GetStatsRequest {}).await, |told| json::of(&told)),
+        "findings": told(client.diagnose(proto::DiagnoseRequest {}).await, |told| json::of(&told.findings)),
+        "config": told(client.get_config(proto::GetConfigRequest {}).await, |told| json::of(&told)),
+        "memory_map": told(client.get_memory_map(proto::GetMemoryMapRequest {}).await, |told| json::of(&told)),
         "hot_keys": told(client.list_hot_keys(hot).await, |told| keys::as_json(&told.keys, told.sampled_reads, false)),
         "big_keys": told(client.list_big_keys(big).await, |told| keys::as_json(&told.keys, told.sampled_entries, false)),
     }))
@@ -54,27 +54,16 @@ fn told<T>(answer: Result<Response<T>, Status>, show: impl Fn(T) -> Value) -> Va
     }
 }
 
-fn config(told: proto::GetConfigResponse) -> Value {
-    let proto::GetConfigResponse { knobs, problem, generation, applied_at_ms } = told;
-    let knob =
-        |knob: proto::get_config_response::Knob| json!({"key": knob.key, "value": knob.value, "source": knob.source});
-    json!({
-        "knobs": knobs.into_iter().map(knob).collect::<Vec<_>>(),
-        "problem": problem,
-        "generation": number(generation),
-        "applied_at_ms": number(applied_at_ms),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_a_server_does_not_tell_stands_in_its_place() {
-        let old = Err(Status::unimplemented("there is no GetConfig"));
+        let old: Result<Response<proto::GetConfigResponse>, _> = Err(Status::unimplemented("there is no GetConfig"));
+        let config = |told| json::of(&told);
         assert_eq!(told(old, config), json!({"refused": "Unimplemented: there is no GetConfig"}));
         let told = told(Ok(Response::new(proto::GetConfigResponse { generation: 3, ..Default::default() })), config);
-        assert_eq!(told, json!({"knobs": [], "problem": "", "generation": "3", "applied_at_ms": "0"}));
+        assert_eq!(told, json!({"settings": [], "problem": "", "generation": "3", "applied_at_ms": "0"}));
     }
 }

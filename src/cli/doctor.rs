@@ -1,12 +1,11 @@
 //! `ebb doctor`: what is wrong, with evidence and a remedy for each finding, and the runbook of any.
 
 use clap::Args;
-use serde_json::json;
 
 use super::connect::{AdminAt, refused};
 use super::{Failure, Outcome, explain, output};
-use ebb_proto as proto;
 use ebb_proto::diagnose_response::Finding;
+use ebb_proto::{self as proto, json};
 use ebb_terminal::Output;
 
 /// List problems of a server with evidence and a remedy, worst first.
@@ -39,7 +38,7 @@ pub(super) async fn run(args: DoctorArgs) -> Outcome {
     let answer = args.at.connect().await?.diagnose(proto::DiagnoseRequest {}).await.map_err(refuse)?;
     let findings = worst_first(answer.into_inner().findings);
     match args.output {
-        Output::Json => output::json(&json!({ "findings": as_json(&findings) }))?,
+        Output::Json => output::json(&json::of(&proto::DiagnoseResponse { findings: findings.clone() }))?,
         Output::Text => output::line(as_text(&findings).trim_end())?,
     }
     if findings.iter().any(|finding| finding.severity == "error") { Err(Failure::Said) } else { Ok(()) }
@@ -64,12 +63,6 @@ fn as_text(findings: &[Finding]) -> String {
         format!("{severity}: {code}\n  seen    {evidence}\n  remedy  {remedy}\n  more    {more}\n")
     };
     findings.iter().map(one).collect::<Vec<_>>().join("\n")
-}
-
-/// The findings with the names they have on the wire.
-pub(super) fn as_json(findings: &[Finding]) -> serde_json::Value {
-    let one = |Finding { code, severity, evidence, remedy, link }: &Finding| json!({ "code": code, "severity": severity, "evidence": evidence, "remedy": remedy, "link": link });
-    findings.iter().map(one).collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 #[command(after_help = "\
 The chart runs it (injector.mode: webhook). It finds the API server as every client in a pod does, or by KUBECONFIG.
 
-Without --tls-cert and --tls-key it makes its certificates itself: an authority and a leaf in a Secret, renewed long before
+Without --tls-cert and --tls-key it makes its certificates itself: a CA and a serving certificate in a Secret, renewed long before
 they end, by the replica that holds the Lease, and published in the MutatingWebhookConfiguration.
 
 Examples:
@@ -55,11 +55,11 @@ pub(crate) struct InjectorArgs {
     #[arg(long, env = "EBB_INJECTOR_IDENTITY", value_name = "NAME", default_value = "ebb-injector")]
     identity: String,
     /// Validity of a serving certificate; it is renewed after two thirds.
-    #[arg(long, env = "EBB_INJECTOR_LEAF", value_name = "TIME", default_value = "24h")]
-    leaf: Span,
+    #[arg(long, env = "EBB_INJECTOR_CERTIFICATE_LIFETIME", value_name = "TIME", default_value = "24h")]
+    certificate_lifetime: Span,
     /// Validity of a CA.
-    #[arg(long, env = "EBB_INJECTOR_AUTHORITY", value_name = "TIME", default_value = "8760h")]
-    authority: Span,
+    #[arg(long, env = "EBB_INJECTOR_CA_LIFETIME", value_name = "TIME", default_value = "8760h")]
+    ca_lifetime: Span,
     /// Time for API servers to notice a new CA.
     #[arg(long, env = "EBB_INJECTOR_SETTLE", value_name = "TIME", default_value = "2m")]
     settle: Span,
@@ -115,9 +115,10 @@ fn serve(args: InjectorArgs) -> Outcome {
             false => Err(Failure::Usage(format!("--{name} is {seconds} s; it must be {least} s to ten years"))),
         }
     };
-    let (leaf, authority) = (seconds("leaf", args.leaf, 3)?, seconds("authority", args.authority, 9)?);
-    if authority < leaf * 3 {
-        return Err(Failure::Usage("--authority must be at least three times --leaf".to_owned()));
+    let serving = seconds("certificate-lifetime", args.certificate_lifetime, 3)?;
+    let ca = seconds("ca-lifetime", args.ca_lifetime, 9)?;
+    if ca < serving * 3 {
+        return Err(Failure::Usage("--ca-lifetime must be at least three times --certificate-lifetime".to_owned()));
     }
     if args.look.0 < 50 {
         return Err(Failure::Usage("--look must be at least 50ms".to_owned()));
@@ -138,7 +139,7 @@ fn serve(args: InjectorArgs) -> Outcome {
         http_listen: args.http_listen,
         template: args.template,
         files: args.tls_cert.zip(args.tls_key),
-        times: Times { leaf, authority, settle, grace: settle },
+        times: Times { serving, ca, settle, grace: settle },
         look: args.look.duration(),
         drain_delay: args.drain_delay.duration(),
         events: !args.no_events,

@@ -7,12 +7,11 @@
 //! However large the cache, the map stays within some 2,000 cells: then one stands for several segments, and says so.
 
 use clap::Args;
-use serde_json::json;
 
 use super::connect::{AdminAt, refused};
 use ebb_config::units::format::{bytes, count, counted};
 use ebb_proto as proto;
-use ebb_proto::json::number;
+use ebb_proto::json;
 use ebb_terminal::{Outcome, Output, Table, output};
 
 /// Cells in a line.
@@ -44,19 +43,9 @@ pub(super) async fn run(args: MemoryMapArgs) -> Outcome {
     let answer = args.at.connect().await?.get_memory_map(proto::GetMemoryMapRequest {}).await.map_err(refuse)?;
     let map = answer.into_inner();
     match args.output {
-        Output::Json => output::json(&as_json(&map)),
+        Output::Json => output::json(&json::of(&map)),
         Output::Text => output::line(format!("{}\n{}", histogram(&map), cells(&map)).trim_end()),
     }
-}
-
-/// The map with the names it has on the wire.
-pub(super) fn as_json(map: &proto::GetMemoryMapResponse) -> serde_json::Value {
-    let log = |log: &proto::get_memory_map_response::Log| json!({ "shard": log.shard, "log": log.name, "occupancy_percent": log.occupancy_percent });
-    json!({
-        "segment_bytes": number(map.segment_bytes),
-        "occupancy": map.occupancy.iter().map(number).collect::<Vec<_>>(),
-        "logs": map.logs.iter().map(log).collect::<Vec<_>>(),
-    })
 }
 
 fn histogram(map: &proto::GetMemoryMapResponse) -> String {
@@ -140,7 +129,7 @@ mod tests {
         assert_eq!(lines[3], "           main     ·░▒▓█");
         assert_eq!(lines[4], format!("shard 3    main     {}", "█".repeat(64)));
         assert_eq!(lines[5], "                    █", "a long log goes on below");
-        assert_eq!(as_json(&map)["logs"][1]["occupancy_percent"][2], 40);
+        assert_eq!(json::of(&map)["logs"][1]["occupancy_percent"][2], 40);
     }
 
     #[test]

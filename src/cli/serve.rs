@@ -84,7 +84,7 @@ impl ServeArgs {
 
 /// The configuration, and what else is known once it was looked for.
 pub(super) struct Loaded {
-    /// The configuration in force, or the error.
+    /// The active configuration, or the error.
     pub(super) live: Result<Live, Failure>,
     /// The log format; known even if the configuration is refused.
     log_format: LogFormat,
@@ -125,9 +125,9 @@ fn serve(args: ServeArgs) -> Outcome {
     };
     crate::logging::start(log_format, LogLevel::Info);
     let live = live?;
-    crate::logging::start(live.config().boot.log_format, live.tuning().log_level);
+    crate::logging::start(live.config().static_settings.log_format, live.dynamic().log_level);
     if let Some(problem) = live.problem() {
-        tracing::error!(problem, "configuration has a problem; what is good in it is in force");
+        tracing::error!(problem, "configuration has a problem; what is good in it is active");
     }
     let warnings = warnings.iter().chain(&live.effective().warnings);
     warnings.for_each(|warning| tracing::warn!(warning, "configuration warning"));

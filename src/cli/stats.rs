@@ -1,13 +1,12 @@
 //! `ebb stats`: where the memory is and what the cache has done.
 
 use clap::Args;
-use serde_json::{Value, json};
 
 use super::connect::{AdminAt, refused};
 use ebb_config::units::Span;
 use ebb_config::units::format::{bytes, count, counted, duration};
 use ebb_proto as proto;
-use ebb_proto::json::number;
+use ebb_proto::json;
 use ebb_terminal::{Failure, Outcome, Output, Table, output};
 
 /// Show memory use, counters and recent receipts.
@@ -38,7 +37,7 @@ pub(super) async fn run(args: StatsArgs) -> Outcome {
     if !args.watch {
         let stats = client.get_stats(proto::GetStatsRequest {}).await.map_err(refuse)?.into_inner();
         return match args.output {
-            Output::Json => output::json(&as_json(&stats)),
+            Output::Json => output::json(&json::of(&stats)),
             Output::Text => output::line(as_text(&stats).trim_end()),
         };
     }
@@ -50,7 +49,7 @@ pub(super) async fn run(args: StatsArgs) -> Outcome {
     while let Some(update) = stream.message().await.map_err(refuse)? {
         let stats = update.stats.unwrap_or_default();
         match args.output {
-            Output::Json => output::line(&as_json(&stats).to_string())?,
+            Output::Json => output::line(&json::of(&stats).to_string())?,
             // Home, print, clear what is left of the screen before: no flicker.
             Output::Text if output::is_screen() => {
                 output::line(&format!("\x1b[H\x1b[2J{}", as_text(&stats).trim_end()))?;
@@ -142,72 +141,6 @@ fn micros(us: u64) -> String {
     if us < 10_000 { format!("{us} µs") } else { format!("{:.1} ms", us as f64 / 1000.0) }
 }
 
-/// The account with the names it has on the wire.
-pub(super) fn as_json(stats: &proto::GetStatsResponse) -> Value {
-    json!({
-        "memory": memory_json(stats.memory.as_ref()),
-        "entries": number(stats.entries),
-        "hits": number(stats.hits),
-        "misses": number(stats.misses),
-        "sets": number(stats.sets),
-        "deletes": number(stats.deletes),
-        "evictions": number(stats.evictions),
-        "expirations": number(stats.expirations),
-        "refusals": number(stats.refusals),
-        "regime": stats.regime,
-        "uptime_ms": number(stats.uptime_ms),
-        "receipts": stats.receipts.iter().map(receipt_json).collect::<Vec<_>>(),
-        "appended_bytes": number(stats.appended_bytes),
-        "copied_bytes": number(stats.copied_bytes),
-        "requests": number(stats.requests),
-        "p50_us": stats.p50_us,
-        "p99_us": stats.p99_us,
-        "open_connections": number(stats.open_connections),
-        "version": stats.version,
-        "at_ms": number(stats.at_ms),
-    })
-}
-
-/// A receipt with the names it has on the wire.
-pub(super) fn receipt_json(receipt: &proto::Receipt) -> Value {
-    json!({
-        "id": number(receipt.id),
-        "reason": receipt.reason,
-        "started_at_ms": number(receipt.started_at_ms),
-        "duration_us": number(receipt.duration_us),
-        "cpu_us": number(receipt.cpu_us),
-        "longest_step_us": number(receipt.longest_step_us),
-        "longest_wait_us": number(receipt.longest_wait_us),
-        "steps": number(receipt.steps),
-        "step_p999_us": number(receipt.step_p999_us),
-        "moved_bytes": number(receipt.moved_bytes),
-        "moved_items": number(receipt.moved_items),
-        "evicted_items": number(receipt.evicted_items),
-        "expired_items": number(receipt.expired_items),
-        "freed_segments": number(receipt.freed_segments),
-        "migrated_shards": number(receipt.migrated_shards),
-        "before": memory_json(receipt.before.as_ref()),
-        "after": memory_json(receipt.after.as_ref()),
-    })
-}
-
-fn memory_json(memory: Option<&proto::MemoryAccount>) -> Value {
-    let Some(memory) = memory else { return Value::Null };
-    json!({
-        "limit_bytes": number(memory.limit_bytes),
-        "limit_source": memory.limit_source,
-        "used_bytes": number(memory.used_bytes),
-        "rss_bytes": number(memory.rss_bytes),
-        "live_bytes": number(memory.live_bytes),
-        "dead_bytes": number(memory.dead_bytes),
-        "expired_bytes": number(memory.expired_bytes),
-        "segment_bytes": number(memory.segment_bytes),
-        "index_bytes": number(memory.index_bytes),
-        "in_flight_bytes": number(memory.in_flight_bytes),
-        "budget_bytes": number(memory.budget_bytes),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +166,6 @@ mod tests {
         for part in ["64.0 MiB  cgroup memory.max", "25.0 %", "75.00 %", "#7", " 1 segment "] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
-        assert_eq!(as_json(&stats)["memory"]["limit_bytes"], (64 << 20).to_string());
+        assert_eq!(json::of(&stats)["memory"]["limit_bytes"], (64 << 20).to_string());
     }
 }

@@ -132,7 +132,7 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         Severity::Error,
         "config_rejected",
         |f| f.config.problem.clone(),
-        "correct it; the last good configuration stays in force",
+        "correct it; the last good configuration stays active",
     ),
     (
         Severity::Error,

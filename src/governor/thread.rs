@@ -6,9 +6,9 @@ use super::mounts::Paths;
 use super::node::Node;
 use super::process::{self, Process};
 use arc_swap::ArcSwap;
-use ebb_engine::cleaner::{Cleaner, Outside, Reason};
+use ebb_engine::cleaner::{Cleaner, ProcessMemory, Reason};
 use ebb_engine::clock::Clock;
-use ebb_engine::decide::{Marks, Regime, Sample, Standing, decide, reserve};
+use ebb_engine::decide::{Decision, Regime, Sample, Thresholds, decide, reserve};
 use ebb_engine::store::{Stats, Store};
 use std::io;
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ pub struct Setting {
     /// Whether the request is the limit while the node is short of memory.
     pub eviction_aware: bool,
     /// The rules' numbers.
-    pub marks: Marks,
+    pub thresholds: Thresholds,
 }
 
 /// The last reading and what was made of it.
@@ -120,10 +120,14 @@ impl View {
     }
 
     /// As the cleaner's receipts show it.
-    pub fn outside(&self) -> Outside {
+    pub fn process(&self) -> ProcessMemory {
         let now = self.0.snapshot.load();
         // RSS is read afresh: a receipt compares two moments that may lie within one tick.
-        Outside { limit_bytes: now.limit_bytes, used_bytes: now.used_bytes, rss_bytes: Process::own().rss_bytes() }
+        ProcessMemory {
+            limit_bytes: now.limit_bytes,
+            used_bytes: now.used_bytes,
+            rss_bytes: Process::own().rss_bytes(),
+        }
     }
 }
 
@@ -165,7 +169,7 @@ impl Governor {
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::new(State { setting, stopping: false }), bell: Condvar::new() });
         let mut sampler = Sampler::new(limits);
-        let mut standing = Standing::default();
+        let mut decision = Decision::default();
         let mut in_regime_ms = [0; Regime::COUNT];
         let mut regime_changes = 0;
         let mut last_ms = clock.now_ms();
@@ -173,14 +177,14 @@ impl Governor {
         let mut govern = move |setting: Setting| {
             let now_ms = clock.now_ms();
             let elapsed_ms = now_ms - std::mem::replace(&mut last_ms, now_ms);
-            in_regime_ms[standing.regime as usize] += elapsed_ms;
+            in_regime_ms[decision.regime as usize] += elapsed_ms;
             store.ledger().let_go(elapsed_ms);
             let (snapshot, sample) = sampler.read(&setting, &store, now_ms);
-            let before = standing.regime;
-            standing = act(sample, &standing, &setting.marks, &store, &cleaner);
-            let Standing { regime, budget_bytes, order, .. } = standing;
+            let before = decision.regime;
+            decision = act(sample, &decision, &setting.thresholds, &store, &cleaner);
+            let Decision { regime, budget_bytes, target, .. } = decision;
             regime_changes += u64::from(regime != before);
-            let reason = order.reason;
+            let reason = target.reason;
             let snapshot = Snapshot { regime, budget_bytes, reason, regime_changes, in_regime_ms, ..snapshot };
             view.show(snapshot);
             if regime.evicts() { (setting.tick / 4).max(SHORTEST_TICK).min(setting.tick) } else { setting.tick }
@@ -228,28 +232,28 @@ impl Shared {
 const SHORTEST_TICK: Duration = Duration::from_millis(20);
 
 /// Decides, and carries the decision to the ledger and the cleaner.
-fn act(sample: Sample, before: &Standing, marks: &Marks, store: &Store, cleaner: &Cleaner) -> Standing {
-    let standing = decide(sample, before, marks);
-    store.ledger().set_capacity(standing.budget_bytes);
-    store.ledger().set_low(standing.budget_bytes / 100 * marks.low_percent);
-    if standing.order != before.order {
-        cleaner.obey(standing.order);
+fn act(sample: Sample, before: &Decision, thresholds: &Thresholds, store: &Store, cleaner: &Cleaner) -> Decision {
+    let decision = decide(sample, before, thresholds);
+    store.ledger().set_capacity(decision.budget_bytes);
+    store.ledger().set_low(decision.budget_bytes / 100 * thresholds.low_percent);
+    if decision.target != before.target {
+        cleaner.set_target(decision.target);
     }
-    if standing.regime != before.regime {
+    if decision.regime != before.regime {
         // The log of the server gathers changes; this has each of them.
         tracing::debug!(
             from = before.regime.name(),
-            to = standing.regime.name(),
-            reason = standing.order.reason.name(),
+            to = decision.regime.name(),
+            reason = decision.target.reason.name(),
             limit_bytes = sample.limit_bytes,
             used_bytes = sample.used_bytes,
             engine_bytes = sample.engine_bytes,
             dead_bytes = sample.dead_bytes,
-            budget_bytes = standing.budget_bytes,
+            budget_bytes = decision.budget_bytes,
             "governor changed the regime"
         );
     }
-    standing
+    decision
 }
 
 /// Reads the limits once: for the size of the store at the start.
@@ -394,7 +398,7 @@ impl Sampler {
             limit_source,
             beyond_machine,
             shrink_pending: file.zip(enforced).is_some_and(|(file, enforced)| file < enforced),
-            reserve_bytes: reserve(limit_bytes, &setting.marks),
+            reserve_bytes: reserve(limit_bytes, &setting.thresholds),
             request_bytes: request,
             container: cgroup.clone(),
             ..Snapshot::default()

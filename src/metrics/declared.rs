@@ -237,37 +237,37 @@ pub(super) static METRICS: &[Metric] = &[
     by(
         &["reason"],
         counter("cleaner_moved", BYTES, "Items that runs have copied", |r| {
-            runs(r, |total| Value::Whole(total.moved_bytes))
+            runs(r, |total| Value::Whole(total.done.moved_bytes))
         }),
     ),
     by(
         &["reason"],
         counter("cleaner_freed_segments", None, "Segments that runs have given back", |r| {
-            runs(r, |total| Value::Whole(total.freed_segments))
+            runs(r, |total| Value::Whole(total.done.freed_segments))
         }),
     ),
     by(
         &["reason"],
         counter("cleaner_freed", BYTES, "The same in bytes", |r| {
-            runs(r, |total| Value::Whole(total.freed_segments * r.one_segment_bytes))
+            runs(r, |total| Value::Whole(total.done.freed_segments * r.one_segment_bytes))
         }),
     ),
     by(
         &["reason"],
         counter("cleaner_cpu", SECONDS, "CPU time of runs", |r| {
-            runs(r, |total| Value::Real(total.cpu_us as f64 / 1e6))
+            runs(r, |total| Value::Real(total.cost.cpu_us as f64 / 1e6))
         }),
     ),
     by(
         &["reason"],
         gauge("cleaner_longest_step", SECONDS, "The longest single step so far, in CPU time", |r| {
-            runs(r, |total| Value::Real(total.longest_step_us as f64 / 1e6))
+            runs(r, |total| Value::Real(total.cost.longest_step_us as f64 / 1e6))
         }),
     ),
     by(
         &["reason"],
         gauge("cleaner_longest_wait", SECONDS, "The longest time that a caller waited for a lock during a run", |r| {
-            runs(r, |total| Value::Real(total.longest_wait_us as f64 / 1e6))
+            runs(r, |total| Value::Real(total.cost.longest_wait_us as f64 / 1e6))
         }),
     ),
     by(
@@ -345,14 +345,14 @@ pub(super) static METRICS: &[Metric] = &[
     }),
     by(
         &["outcome"],
-        counter("pod_events", None, "Events on the pod, by what became of them; see the knob `pod.events`", |r| {
+        counter("pod_events", None, "Events on the pod, by what became of them; see the setting `pod.events`", |r| {
             Fate::VARIANTS
                 .iter()
                 .map(|fate| (vec![fate.name().into()], Value::Whole(r.pod_events[*fate as usize])))
                 .collect()
         }),
     ),
-    gauge("config_good", None, "1 while the configuration on disk is in force", |r| {
+    gauge("config_good", None, "1 while the configuration on disk is active", |r| {
         one(r.config.problem.is_none().into())
     }),
     gauge("config_generation", None, "Counts up from 1 each time another configuration takes hold", |r| {

@@ -1,9 +1,10 @@
 //! What the stream says, as JSON.
 
-use crate::doctor;
 use crate::history::{History, POINT_SECONDS, Point};
+use crate::messages;
 use crate::sources::Sources;
-use ebb_engine::cleaner::Receipt;
+use ebb_engine::cleaner::Report;
+use ebb_proto::json;
 use serde_json::{Value, json};
 
 /// The last hour, and what changes rarely. A point is a row of numbers, amounts in KiB; all but
@@ -24,84 +25,57 @@ pub(super) fn history(history: &History, zero_unix_ms: u64) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "point_seconds": POINT_SECONDS,
         "points": history.points().into_iter().map(point_row).collect::<Vec<_>>(),
-        "receipts": history.receipts_after(0).iter().map(|receipt| row(receipt, zero_unix_ms)).collect::<Vec<_>>(),
+        "receipt_columns": RECEIPT_COLUMNS,
+        "receipts": history.receipts_after(0).iter().map(|report| row(report, zero_unix_ms)).collect::<Vec<_>>(),
     })
 }
 
 /// This second, with the receipts after the one with this number, and the number of the last of them.
 pub(super) fn now(sources: &Sources, history: &History, after: u64) -> (Value, u64) {
-    let (stats, memory, point) = (sources.store.stats(), sources.memory.get(), history.now());
-    let config = sources.config.load();
-    let (receipts, zero_unix_ms) = (history.receipts_after(after), sources.zero_unix_ms());
-    let last = receipts.last().map_or(after, |receipt| receipt.id);
-    let findings = doctor::examine(sources, history);
+    let (reports, zero_unix_ms) = (history.receipts_after(after), sources.zero_unix_ms());
+    let last = reports.last().map_or(after, |report| report.id);
     let now = json!({
-        "at_ms": point.at_ms,
-        "uptime_ms": sources.clock.now_ms(),
-        "regime": memory.regime.name(),
-        "limit_bytes": memory.limit_bytes,
-        "limit_source": memory.limit_source.name(),
-        "used_bytes": memory.used_bytes,
-        "rss_bytes": memory.rss_bytes,
-        "budget_bytes": stats.capacity_bytes,
-        "live_bytes": stats.live_bytes,
-        "item_bytes": stats.item_bytes,
-        "dead_bytes": stats.dead_bytes,
-        "segment_bytes": stats.segment_bytes,
-        "index_bytes": stats.index_bytes,
-        "in_flight_bytes": stats.in_flight_bytes,
-        "entries": stats.entries,
-        "hits": stats.hits,
-        "misses": stats.misses,
-        "evictions": stats.evictions,
-        "expirations": stats.expirations,
-        "refusals": stats.refusals,
-        "appended_bytes": stats.appended_bytes,
-        "copied_bytes": stats.copied_bytes,
-        "requests": point.requests,
-        "p50_micros": point.p50_micros,
-        "p99_micros": point.p99_micros,
-        "open_connections": sources.traffic.totals().open_connections,
+        "stats": json::of(&messages::stats(sources, history)),
+        "item_bytes": sources.store.stats().item_bytes,
         "occupancy": sources.store.occupancy(),
         "one_segment_bytes": sources.store.new_segment_bytes(),
-        "receipts": receipts.iter().map(|receipt| row(receipt, zero_unix_ms)).collect::<Vec<_>>(),
-        "findings": findings.iter().map(finding).collect::<Vec<_>>(),
-        "config": {
-            "generation": config.generation,
-            "applied_at_ms": config.applied_at_ms,
-            "problem": config.problem,
-            "rows": config.rows.iter().map(|row| json!([row.key, row.value, row.source])).collect::<Vec<_>>(),
-        },
+        "receipts": reports.iter().map(|report| row(report, zero_unix_ms)).collect::<Vec<_>>(),
+        "findings": json::of(&messages::findings(sources, history).findings),
+        "config": json::of(&messages::config(sources)),
     });
     (now, last)
 }
 
-/// A receipt as a row, in the order in which the page takes it apart. `zero_unix_ms` is the Unix time at which
-/// the clock was zero.
-fn row(receipt: &Receipt, zero_unix_ms: u64) -> Value {
-    json!([
-        receipt.id,
-        receipt.reason.name(),
-        zero_unix_ms + receipt.started_ms,
-        receipt.duration_us,
-        receipt.cpu_us,
-        receipt.longest_step_us,
-        receipt.moved_bytes,
-        receipt.evicted_items,
-        receipt.freed_segments,
-        receipt.before.outside.rss_bytes,
-        receipt.after.outside.rss_bytes,
-    ])
-}
+/// The figures of a receipt that the page draws, in the order of a row: an hour of whole receipts would be too large.
+const RECEIPT_COLUMNS: [&str; 11] = [
+    "id",
+    "reason",
+    "started_at_ms",
+    "duration_us",
+    "cpu_us",
+    "longest_step_us",
+    "moved_bytes",
+    "evicted_items",
+    "freed_segments",
+    "rss_before_bytes",
+    "rss_after_bytes",
+];
 
-fn finding(finding: &doctor::Finding) -> Value {
-    json!({
-        "severity": finding.severity.name(),
-        "code": finding.code,
-        "evidence": finding.evidence,
-        "remedy": finding.remedy,
-        "link": finding.link(),
-    })
+fn row(report: &Report, zero_unix_ms: u64) -> Value {
+    let Report { id, reason, started_ms, cost, done, before, after } = report;
+    json!([
+        id,
+        reason.name(),
+        zero_unix_ms + started_ms,
+        cost.duration_us,
+        cost.cpu_us,
+        cost.longest_step_us,
+        done.moved_bytes,
+        done.evicted_items,
+        done.freed_segments,
+        before.process.rss_bytes,
+        after.process.rss_bytes,
+    ])
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 "use strict";
 // Draws what /events says. State is the last hour; everything on the page is made anew from it each second.
-const state = { points: [], receipts: [], now: null, before: null, pointSeconds: 5, minutes: 60, peaks: [0, 0, 0], mouse: null };
+const state = { points: [], receipts: [], receiptColumns: [], now: null, before: null, pointSeconds: 5, minutes: 60, peaks: [0, 0, 0], mouse: null };
 const SVG = "http://www.w3.org/2000/svg";
 const $ = (id) => document.getElementById(id);
 
@@ -93,10 +93,10 @@ function drawMemory(points, from, to) {
   } else empty(chart, "The first points come in a few seconds.");
   const held = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.receipt : null;
   for (const receipt of state.receipts.filter((r) => r.started_at_ms >= from)) {
-    const words = story(receipt);
+    const words = describe(receipt);
     const mark = shape("circle", {
       class: receipt.evicted_items ? "mark evicts" : "mark", r: 5.5, cx: chart.x(receipt.started_at_ms).toFixed(1),
-      cy: chart.y(receipt.rss_after).toFixed(1), tabindex: 0, role: "img", "aria-label": words.replaceAll("\n", ", "),
+      cy: chart.y(receipt.rss_after_bytes).toFixed(1), tabindex: 0, role: "img", "aria-label": words.replaceAll("\n", ", "),
       "data-receipt": receipt.id,
     });
     for (const event of ["mouseenter", "focus"]) mark.addEventListener(event, () => tip(mark, words));
@@ -109,11 +109,11 @@ function drawMemory(points, from, to) {
   else if (!isOnMark(state.mouse)) tip(null); // no mark that was taken away hears that the mouse has left it
 }
 const isOnMark = (place) => Boolean(place && document.elementFromPoint(...place)?.classList.contains("mark"));
-function story(r) {
+function describe(r) {
   const did = [`${size(r.moved_bytes)} moved`, `${plural(r.freed_segments, "segment")} freed`];
   if (r.evicted_items) did.push(`${plural(r.evicted_items, "entry").replace("entrys", "entries")} evicted`);
   return [`Receipt ${r.id}: ${r.reason.replaceAll("_", " ")}, ${clock(r.started_at_ms, true)}`, did.join(", "),
-    `resident ${size(r.rss_before)} → ${size(r.rss_after)}`,
+    `resident ${size(r.rss_before_bytes)} → ${size(r.rss_after_bytes)}`,
     `${micros(r.cpu_us)} of CPU in ${micros(r.duration_us)}, longest step ${micros(r.longest_step_us)}`].join("\n");
 }
 function tip(at, words) {
@@ -180,8 +180,8 @@ function drawTiles() {
   const seconds = Math.max(1, (n.at_ms - b.at_ms) / 1000);
   figure("rate", count((n.requests - b.requests) / seconds), "/s");
   $("rate-note").textContent = plural(n.open_connections, "connection");
-  n.p99_micros ? figure("p99", ...micros(n.p99_micros).split(" ")) : figure("p99", "–");
-  $("p99-note").textContent = n.p99_micros ? `99 %; half in ${micros(n.p50_micros)}` : "no requests just now";
+  n.p99_us ? figure("p99", ...micros(n.p99_us).split(" ")) : figure("p99", "–");
+  $("p99-note").textContent = n.p99_us ? `99 %; half in ${micros(n.p50_us)}` : "no requests just now";
   const regime = $("regime");
   if (regime.textContent !== n.regime) regime.textContent = n.regime;
   regime.className = `regime ${n.regime}`;
@@ -204,13 +204,13 @@ function drawFindings() {
 function drawReceipts() {
   const last = state.receipts.slice(-16).reverse();
   const rows = last.map((r) => element("tr", {}, ...[clock(r.started_at_ms, true), r.reason.replaceAll("_", " "), micros(r.duration_us), micros(r.cpu_us),
-    micros(r.longest_step_us), size(r.moved_bytes), count(r.evicted_items), count(r.freed_segments), `${size(r.rss_before)} → ${size(r.rss_after)}`].map((t) => element("td", {}, t))));
+    micros(r.longest_step_us), size(r.moved_bytes), count(r.evicted_items), count(r.freed_segments), `${size(r.rss_before_bytes)} → ${size(r.rss_after_bytes)}`].map((t) => element("td", {}, t))));
   if (rows.length) $("receipts").replaceChildren(...rows);
 }
 function drawConfig() {
   const config = state.now.config;
-  $("config-note").textContent = `generation ${config.generation}, since ${new Date(config.applied_at_ms).toLocaleString()}${config.problem ? ", and what is on disk is rejected" : ""}`;
-  $("config").replaceChildren(...config.rows.map((row) => element("tr", {}, ...row.map((cell) => element("td", {}, cell)))));
+  $("config-note").textContent = `generation ${config.generation}, since ${new Date(config.at).toLocaleString()}${config.problem ? ", and what is on disk is rejected" : ""}`;
+  $("config").replaceChildren(...config.settings.map((row) => element("tr", {}, ...[row.key, row.value, row.source].map((cell) => element("td", {}, cell)))));
 }
 function draw() {
   if (!state.now) return;
@@ -218,7 +218,7 @@ function draw() {
   const to = state.now.at_ms, oldest = Math.min(state.points.length ? state.points[0].at : to, to - 6e4);
   const from = Math.max(to - state.minutes * 6e4, oldest);
   const here = { at: to, limit: state.now.limit_bytes, used: state.now.used_bytes, rss: state.now.rss_bytes, live: state.now.live_bytes,
-    hits: state.now.hits, misses: state.now.misses, requests: state.now.requests, p50: state.now.p50_micros, p99: state.now.p99_micros };
+    hits: state.now.hits, misses: state.now.misses, requests: state.now.requests, p50: state.now.p50_us, p99: state.now.p99_us };
   const points = [...state.points.filter((p) => p.at >= from && p.at < to), here];
   drawTiles(); drawMemory(points, from, to); drawRatio(points.slice(0, -1), from, to); drawLatency(points.slice(0, -1), from, to);
   drawSegments(); drawWhere(); drawFindings(); drawReceipts(); drawConfig();
@@ -234,17 +234,18 @@ function summed(rows) {
   const sum = Array(8).fill(0);
   return rows.map((row) => [...sum.map((_, i) => sum[i] += row[i]), ...row.slice(8)]);
 }
-function receipt([id, reason, started_at_ms, duration_us, cpu_us, longest_step_us, moved_bytes, evicted_items, freed_segments, rss_before, rss_after]) {
-  return { id, reason, started_at_ms, duration_us, cpu_us, longest_step_us, moved_bytes, evicted_items, freed_segments, rss_before, rss_after };
-}
-function take(now) {
+const receipt = (row) => Object.fromEntries(state.receiptColumns.map((name, i) => [name, row[i]]));
+// Messages hold 64-bit numbers as strings.
+const numbers = (message) => Object.fromEntries(Object.entries(message).map(([name, value]) => [name, /^-?\d+$/.test(value) ? Number(value) : value]));
+function take({ stats, ...rest }) {
+  const now = { ...numbers(stats), ...numbers(stats.memory), ...rest, config: { ...rest.config, ...numbers({ at: rest.config.applied_at_ms }) } };
   state.before = state.now;
   state.now = now;
   state.receipts = [...state.receipts, ...now.receipts.map(receipt)].slice(-120);
   const last = state.points[state.points.length - 1];
   state.peaks = [now.used_bytes, now.rss_bytes, now.live_bytes].map((n, i) => Math.max(n, state.peaks[i]));
   if (!last || now.at_ms >= last.at + state.pointSeconds * 1000) {
-    state.points.push(point([now.at_ms / 1000, now.limit_bytes / 1024, ...state.peaks.map((n) => n / 1024), now.hits, now.misses, now.requests, now.p50_micros, now.p99_micros]));
+    state.points.push(point([now.at_ms / 1000, now.limit_bytes / 1024, ...state.peaks.map((n) => n / 1024), now.hits, now.misses, now.requests, now.p50_us, now.p99_us]));
     state.points = state.points.slice(-720);
     state.peaks = [0, 0, 0];
   }
@@ -253,7 +254,8 @@ function listen() {
   const stream = new EventSource("events");
   stream.addEventListener("history", (event) => {
     const said = JSON.parse(event.data);
-    Object.assign(state, { points: summed(said.points).map(point), receipts: said.receipts.map(receipt), pointSeconds: said.point_seconds, now: null, before: null });
+    state.receiptColumns = said.receipt_columns;
+    Object.assign(state, { receipts: said.receipts.map(receipt), points: summed(said.points).map(point), pointSeconds: said.point_seconds, now: null, before: null });
     $("version").textContent = said.version;
   });
   stream.addEventListener("now", (event) => { trouble(); take(JSON.parse(event.data)); draw(); });

@@ -91,7 +91,7 @@ impl Namespaces {
         Ok(Held::in_table(name, self.open_table()))
     }
 
-    /// The table that is in force. Whoever has it may use its numbers until it is dropped.
+    /// The table that is active. Whoever has it may use its numbers until it is dropped.
     fn open_table(&self) -> Guard<Arc<Table>> {
         let table = self.table.load();
         if !table.is_closed {
@@ -106,7 +106,7 @@ impl Namespaces {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a table in force, and waits until nobody holds the one before. An operation holds one for as long as the
+    /// Puts a table active, and waits until nobody holds the one before. An operation holds one for as long as the
     /// store takes, and waits for no lock of ours.
     fn put_in_force(&self, table: Table) {
         let mut before = self.table.swap(Arc::new(table));

@@ -1,10 +1,9 @@
 //! `ebb.v1.AdminService`: the account, the cleaner by hand, and what is wrong.
 
-use crate::doctor;
 use crate::history::History;
+use crate::messages;
 use crate::sources::Sources;
-use crate::wall_clock;
-use ebb_engine::cleaner::{self, Order, Reason, Run};
+use ebb_engine::cleaner::{Reason, Run, Target};
 use ebb_engine::store::{LogOccupancy, Store};
 use ebb_proto::{self as proto, admin_service_server::AdminService, compact_response::Update};
 use std::pin::Pin;
@@ -65,15 +64,7 @@ impl AdminService for Admin {
     }
 
     async fn diagnose(&self, _: Request<proto::DiagnoseRequest>) -> Result<Response<proto::DiagnoseResponse>, Status> {
-        let finding = |finding: doctor::Finding| proto::diagnose_response::Finding {
-            code: finding.code.to_owned(),
-            severity: finding.severity.name().to_owned(),
-            link: finding.link(),
-            evidence: finding.evidence,
-            remedy: finding.remedy.to_owned(),
-        };
-        let findings = doctor::examine(&self.sources, &self.history).into_iter().map(finding);
-        Ok(Response::new(proto::DiagnoseResponse { findings: findings.collect() }))
+        Ok(Response::new(messages::findings(&self.sources, &self.history)))
     }
 
     async fn get_memory_map(
@@ -87,18 +78,7 @@ impl AdminService for Admin {
         &self,
         _: Request<proto::GetConfigRequest>,
     ) -> Result<Response<proto::GetConfigResponse>, Status> {
-        let config = self.sources.config.load();
-        let knobs = config.rows.iter().map(|row| proto::get_config_response::Knob {
-            key: row.key.clone(),
-            value: row.value.clone(),
-            source: row.source.clone(),
-        });
-        Ok(Response::new(proto::GetConfigResponse {
-            knobs: knobs.collect(),
-            problem: config.problem.clone().unwrap_or_default(),
-            generation: config.generation,
-            applied_at_ms: config.applied_at_ms as i64,
-        }))
+        Ok(Response::new(messages::config(&self.sources)))
     }
 
     async fn list_hot_keys(
@@ -123,7 +103,7 @@ impl AdminService for Admin {
 
     async fn compact(&self, request: Request<proto::CompactRequest>) -> Result<Response<Self::CompactStream>, Status> {
         let proto::CompactRequest { target_occupancy_percent, dry_run } = request.into_inner();
-        let target = match target_occupancy_percent {
+        let occupancy_percent = match target_occupancy_percent {
             0 => 100,
             1..=100 => target_occupancy_percent as u8,
             more => {
@@ -132,13 +112,12 @@ impl AdminService for Admin {
                 )));
             }
         };
-        let order = Order::compact(target);
         if dry_run {
-            let receipt = Update::Receipt(self.sources.dry_run());
+            let receipt = Update::Receipt(messages::dry_run(&self.sources));
             let only = proto::CompactResponse { update: Some(receipt) };
             return Ok(Response::new(Box::pin(tokio_stream::once(Ok(only)))));
         }
-        let (run, sources) = (self.sources.cleaner.run(order), self.sources.clone());
+        let (run, sources) = (self.sources.cleaner.run(Target::compact(occupancy_percent)), self.sources.clone());
         Ok(Response::new(Box::pin(progress(run, sources))))
     }
 
@@ -162,7 +141,7 @@ impl AdminService for Admin {
         loop {
             let used_bytes = self.sources.used_bytes();
             if used_bytes <= target_bytes && last.is_some() || tokio::time::Instant::now() >= deadline {
-                let receipt = last.map(|receipt| self.sources.receipt(receipt));
+                let receipt = last.map(|report| messages::receipt(&self.sources, &report));
                 return Ok(Response::new(proto::ReleaseMemoryResponse {
                     reached: used_bytes <= target_bytes,
                     receipt,
@@ -173,18 +152,18 @@ impl AdminService for Admin {
             let mut ticks = tokio::time::interval(PROGRESS);
             ticks.tick().await;
             if exhausted_at.is_none_or(|bytes| engine > bytes) {
-                let order = Order {
+                let target = Target {
                     reason: Reason::Requested,
-                    target_occupancy_percent: 100,
+                    occupancy_percent: 100,
                     evict_to_bytes: Some(engine.saturating_sub(used_bytes.saturating_sub(target_bytes))),
                 };
-                let run = self.sources.cleaner.run(order);
-                while run.receipt().is_none() && tokio::time::Instant::now() < deadline {
+                let run = self.sources.cleaner.run(target);
+                while run.report().is_none() && tokio::time::Instant::now() < deadline {
                     ticks.tick().await;
                 }
-                let receipt = run.receipt();
-                exhausted_at = receipt.as_ref().filter(|receipt| receipt.is_idle()).map(|_| engine);
-                last = receipt.or(last);
+                let report = run.report();
+                exhausted_at = report.as_ref().filter(|report| report.is_idle()).map(|_| engine);
+                last = report.or(last);
             }
             ticks.tick().await; // the allocator and the kernel give back with a delay of their own
         }
@@ -210,8 +189,8 @@ fn memory_map(store: &Store) -> proto::GetMemoryMapResponse {
 fn progress(run: Run, sources: Sources) -> impl Stream<Item = Result<proto::CompactResponse, Status>> + Send {
     let mut ended = false;
     let ticks = IntervalStream::new(tokio::time::interval(PROGRESS));
-    let updates = ticks.map(move |_| match run.receipt() {
-        Some(receipt) => Update::Receipt(sources.receipt(receipt)),
+    let updates = ticks.map(move |_| match run.report() {
+        Some(report) => Update::Receipt(messages::receipt(&sources, &report)),
         None => Update::Percent(run.percent().into()),
     });
     updates.map_while(move |update| {
@@ -224,29 +203,10 @@ fn progress(run: Run, sources: Sources) -> impl Stream<Item = Result<proto::Comp
 impl Admin {
     fn stats(&self) -> proto::GetStatsResponse {
         let Self { sources, history } = self;
-        let (stats, memory, now) = (sources.store.stats(), sources.memory.get(), history.now());
-        let receipts = sources.cleaner.receipts().into_iter().map(|receipt| sources.receipt(receipt));
+        let reports = sources.cleaner.reports();
         proto::GetStatsResponse {
-            memory: Some(sources.account(&sources.cleaner.account())),
-            entries: stats.entries,
-            hits: stats.hits,
-            misses: stats.misses,
-            sets: stats.sets,
-            deletes: stats.deletes,
-            evictions: stats.evictions,
-            expirations: stats.expirations,
-            refusals: stats.refusals,
-            regime: memory.regime.name().to_owned(),
-            uptime_ms: sources.clock.now_ms(),
-            receipts: receipts.collect(),
-            appended_bytes: stats.appended_bytes,
-            copied_bytes: stats.copied_bytes,
-            requests: now.requests,
-            p50_us: now.p50_micros,
-            p99_us: now.p99_micros,
-            open_connections: sources.traffic.totals().open_connections,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            at_ms: wall_clock::unix_ms() as i64,
+            receipts: reports.iter().map(|report| messages::receipt(sources, report)).collect(),
+            ..messages::stats(sources, history)
         }
     }
 }
@@ -255,62 +215,9 @@ impl Sources {
     /// What counts against the limit now, read afresh.
     fn used_bytes(&self) -> u64 {
         let memory = self.memory.get();
-        let outside = self.memory.outside();
+        let process = self.memory.process();
         // The governor's reading is up to a tick old; RSS is of now, and moves as the usage does.
-        let beside = memory.used_bytes.saturating_sub(memory.rss_bytes);
-        outside.rss_bytes + beside
-    }
-
-    fn account(&self, account: &cleaner::Account) -> proto::MemoryAccount {
-        proto::MemoryAccount {
-            limit_bytes: account.outside.limit_bytes,
-            limit_source: self.memory.get().limit_source.name().to_owned(),
-            used_bytes: account.outside.used_bytes,
-            rss_bytes: account.outside.rss_bytes,
-            live_bytes: account.live_bytes,
-            dead_bytes: account.dead_bytes,
-            expired_bytes: account.expired_bytes,
-            segment_bytes: account.segment_bytes,
-            index_bytes: account.index_bytes,
-            in_flight_bytes: account.in_flight_bytes,
-            budget_bytes: account.budget_bytes,
-        }
-    }
-
-    fn receipt(&self, receipt: cleaner::Receipt) -> proto::Receipt {
-        proto::Receipt {
-            id: receipt.id,
-            reason: receipt.reason.name().to_owned(),
-            started_at_ms: (self.zero_unix_ms() + receipt.started_ms) as i64,
-            duration_us: receipt.duration_us,
-            cpu_us: receipt.cpu_us,
-            longest_step_us: receipt.longest_step_us,
-            longest_wait_us: receipt.longest_wait_us,
-            steps: receipt.steps,
-            step_p999_us: receipt.step_p999_us,
-            moved_bytes: receipt.moved_bytes,
-            moved_items: receipt.moved_items,
-            evicted_items: receipt.evicted_items,
-            expired_items: receipt.expired_items,
-            freed_segments: receipt.freed_segments,
-            migrated_shards: receipt.migrated_shards,
-            before: Some(self.account(&receipt.before)),
-            after: Some(self.account(&receipt.after)),
-        }
-    }
-
-    /// What a compaction would do: free the dead bytes, in whole segments.
-    fn dry_run(&self) -> proto::Receipt {
-        let before = self.cleaner.account();
-        let freed = before.dead_bytes;
-        let after =
-            cleaner::Account { dead_bytes: 0, segment_bytes: before.segment_bytes.saturating_sub(freed), ..before };
-        proto::Receipt {
-            reason: Reason::Requested.name().to_owned(),
-            freed_segments: freed / self.store.segment_bytes() as u64,
-            before: Some(self.account(&before)),
-            after: Some(self.account(&after)),
-            ..proto::Receipt::default()
-        }
+        let unmapped_bytes = memory.used_bytes.saturating_sub(memory.rss_bytes);
+        process.rss_bytes + unmapped_bytes
     }
 }

@@ -44,7 +44,7 @@ fn expect(found: &Found, planted: &[(&str, &str)]) {
     }
 }
 
-/// An authority for a year that has three weeks left.
+/// A CA for a year that has three weeks left.
 fn late() -> CertificateParams {
     let now = OffsetDateTime::now_utc();
     let mut params = CertificateParams::default();
@@ -89,27 +89,27 @@ async fn set_image(cluster: &Cluster, image: &str) {
 async fn ebb_check_finds_what_is_planted_and_nothing_else() {
     let Some(cluster) = Cluster::start().await.filter(|_| can_be_reached()) else { return };
     cluster.namespace(NAMESPACE, json!({})).await;
-    let authority = renew(&cluster, late()).await;
+    let ca = renew(&cluster, late()).await;
     let values = format!(
         "injector.mode=webhook,injector.failurePolicy=Fail,tests.check=true,injector.tls.source=secret,\
          injector.tls.existingSecret={GIVEN}"
     );
     Helm::Four.install(&cluster, &values);
-    trust(&cluster, &authority).await;
+    trust(&cluster, &ca).await;
     let mut one = Replica::serving(&cluster, "one").await;
     cluster.until_injected(&plain(), "shop").await;
 
     // No controller runs here, so the Deployment has no replica that is ready.
     let down = ("control-plane", "0 of 2 replicas");
     expect(&findings(&cluster.kubeconfig()).1, &[down, ("webhook", "ends in 2")]);
-    // The next authority stands beside it, before anybody serves a certificate of it.
+    // The next CA stands beside it, before anybody serves a certificate of it.
     let next = renew(&cluster, CertificateParams::default()).await;
-    trust(&cluster, &(authority.clone() + &next)).await;
+    trust(&cluster, &(ca.clone() + &next)).await;
     expect(&findings(&cluster.kubeconfig()).1, &[down]);
     // Somebody replaces the certificate, and forgets whom the API server trusts. Those who mount it have not seen it yet.
     let foreign = renew(&cluster, CertificateParams::default()).await;
-    expect(&findings(&cluster.kubeconfig()).1, &[down, ("webhook", "is of no authority that")]);
-    trust(&cluster, &(authority + &foreign)).await;
+    expect(&findings(&cluster.kubeconfig()).1, &[down, ("webhook", "is of no CA that")]);
+    trust(&cluster, &(ca + &foreign)).await;
     expect(&findings(&cluster.kubeconfig()).1, &[down]);
 
     let config_map = |name: &str, text: &str| {

@@ -42,7 +42,7 @@ async fn a_cache_follows_its_config_map_and_keeps_the_last_good_one() {
 
     let ebb = Ebb::spawn(serve(&operator));
     let limit_is = |mib: u64| ebb.metric("ebb_memory_limit_bytes ") == mib << 20;
-    cluster.until("the ConfigMap is in force", async || limit_is(100)).await;
+    cluster.until("the ConfigMap is active", async || limit_is(100)).await;
     put("maxMemory: 50Mi\n").await;
     cluster.until("it is followed", async || limit_is(50)).await;
     put("maxMemory: fifty\n").await;

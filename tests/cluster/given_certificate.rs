@@ -13,25 +13,25 @@ use kube::api::{Patch, PatchParams};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::json;
 
-/// Puts a certificate of a new authority into the Secret, which is valid as these say; the authority, as PEM.
+/// Puts a certificate of a new CA into the Secret, which is valid as these say; the CA, as PEM.
 pub async fn renew(cluster: &Cluster, mut params: CertificateParams) -> String {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let (authority_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
-    let authority = params.self_signed(&authority_key).unwrap().pem();
-    let issuer = Issuer::new(params, authority_key);
-    let leaf = CertificateParams::new(vec![format!("{INJECTOR}.{NAMESPACE}.svc")]).unwrap();
+    let (ca_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let ca = params.self_signed(&ca_key).unwrap().pem();
+    let issuer = Issuer::new(params, ca_key);
+    let serving = CertificateParams::new(vec![format!("{INJECTOR}.{NAMESPACE}.svc")]).unwrap();
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": GIVEN}, "type": "kubernetes.io/tls",
-        "stringData": {"tls.crt": leaf.signed_by(&key, &issuer).unwrap().pem(), "tls.key": key.serialize_pem()},
+        "stringData": {"tls.crt": serving.signed_by(&key, &issuer).unwrap().pem(), "tls.key": key.serialize_pem()},
     });
     let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     secrets.patch(GIVEN, &PatchParams::apply("a-story").force(), &Patch::Apply(secret)).await.unwrap();
-    authority
+    ca
 }
 
-/// The API server trusts these authorities; with `tls.caBundle` empty, somebody else puts them in.
-pub async fn trust(cluster: &Cluster, authorities: &str) {
-    let bundle = ByteString(authorities.as_bytes().to_vec());
+/// The API server trusts these CAs; with `tls.caBundle` empty, somebody else puts them in.
+pub async fn trust(cluster: &Cluster, cas: &str) {
+    let bundle = ByteString(cas.as_bytes().to_vec());
     let operations: Vec<_> = (0..2)
         .map(|at| json!({"op": "add", "path": format!("/webhooks/{at}/clientConfig/caBundle"), "value": bundle}))
         .collect();

@@ -51,7 +51,7 @@ async fn the_policy_gives_pods_what_they_need_and_leaves_the_rest_alone() {
     }}]);
     let got = cluster.injected("restricted pod security", &with_containers(&restricted), "shop").await;
     assert_eq!(told(&got), ["app"]);
-    let refused = cluster.admit(&plain(), "shop").await.expect_err("restricted pod security is in force");
+    let refused = cluster.admit(&plain(), "shop").await.expect_err("restricted pod security is active");
     assert!(refused.contains("violates PodSecurity"), "{refused}");
 }
 
@@ -273,7 +273,7 @@ async fn the_policy_follows_the_values_as_the_template_does() {
             let got = cluster.admit(&labelled("enabled"), "plain").await.unwrap();
             got["spec"]["containers"][0]["env"][0]["value"] == address
         };
-        cluster.until("the upgraded policy is in force", is_upgraded).await;
+        cluster.until("the upgraded policy is active", is_upgraded).await;
         println!("{values}:");
         corpus::compare(&cluster, &template, By::Policy, 50).await;
     }
@@ -290,7 +290,7 @@ async fn comes_changes_and_goes(helm: Helm) {
         let got = cluster.admit(&asks, "plain").await.unwrap();
         got["spec"]["containers"][0]["env"][0]["value"] == "127.0.0.1:17070"
     };
-    cluster.until("the upgraded policy is in force", is_upgraded).await;
+    cluster.until("the upgraded policy is active", is_upgraded).await;
     let mut sized = annotated(&[("memory-limit", "100Mi"), ("cpu-request", "2")]);
     json_patch::merge(&mut sized, &json!({"metadata": {"labels": asks["metadata"]["labels"]}}));
     for (given, expected) in [

@@ -52,7 +52,7 @@ pub fn can_be_reached() -> bool {
 
 impl Replica {
     /// Starts one with the account of the Deployment and its arguments, but for what this machine has in another place,
-    /// and for lengths of time: a leaf lives for 12 s here, an authority for 36 s, and it looks at them every `look`.
+    /// and for lengths of time: a serving certificate lives for 12 s here, a CA for 36 s, and it looks at them every `look`.
     /// With a `group` it runs in that memory cgroup.
     async fn start(cluster: &Cluster, name: &str, look: &str, group: Option<&Path>) -> Self {
         let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
@@ -64,8 +64,8 @@ impl Replica {
             format!("--listen={}:0", own_address().unwrap()),
             "--http-listen=127.0.0.1:0".to_owned(),
             format!("--template={}", template.display()),
-            "--leaf=12s".to_owned(),
-            "--authority=36s".to_owned(),
+            "--certificate-lifetime=12s".to_owned(),
+            "--ca-lifetime=36s".to_owned(),
             "--settle=2s".to_owned(),
             format!("--look={look}"),
             "--drain-delay=500ms".to_owned(),
@@ -187,7 +187,7 @@ pub async fn mount_certificate(cluster: &Cluster) -> [PathBuf; 2] {
     })
 }
 
-/// The authorities that the API server trusts, one entry for each different one; empty bytes before there are any.
+/// The CAs that the API server trusts, one entry for each different one; empty bytes before there are any.
 pub async fn bundles(cluster: &Cluster) -> Vec<Vec<u8>> {
     let configurations: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
     let webhooks = configurations.get(CONFIGURATION).await.unwrap().webhooks.unwrap();

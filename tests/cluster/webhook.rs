@@ -164,10 +164,10 @@ async fn steady_load(replica: &Replica) {
     );
 }
 
-/// Authorities live 36 s here and leaves 12 s, and a pod is refused if ever the two do not fit. The replica that is called
+/// CAs live 36 s here and serving certificates 12 s, and a pod is refused if ever the two do not fit. The replica that is called
 /// is not the one that makes them, and learns of each step up to a second later.
 #[tokio::test]
-async fn authorities_change_and_no_pod_is_refused() {
+async fn cas_change_and_no_pod_is_refused() {
     let Some(cluster) = installed(Helm::Four).await else { return };
     let leader = Replica::ready(&cluster, "leader", "100ms").await;
     let follower = Replica::ready(&cluster, "follower", "1s").await;
@@ -176,13 +176,13 @@ async fn authorities_change_and_no_pod_is_refused() {
     let seen = std::cell::RefCell::new(BTreeSet::new());
     let more = async || {
         for _ in 0..10 {
-            cluster.injected("while authorities change", &plain(), "shop").await;
+            cluster.injected("while CAs change", &plain(), "shop").await;
         }
         let now = bundles(&cluster).await;
         seen.borrow_mut().extend(now);
         seen.borrow().len() >= 5
     };
-    within(Duration::from_secs(150), "five different bundles of authorities", more).await;
+    within(Duration::from_secs(150), "five different bundles of CAs", more).await;
     assert!(leader.leads() && !follower.leads(), "nobody failed meanwhile");
     rotations_are_told(&cluster).await;
     failures_are_told(&cluster).await;
@@ -205,11 +205,13 @@ async fn told_of_certificates(cluster: &Cluster) -> BTreeMap<String, String> {
 
 /// What is served and what signs is told with its end; the steps between are not.
 async fn rotations_are_told(cluster: &Cluster) {
-    let expected = ["CertificateCreated Create", "CertificateRotated RotateAuthority", "CertificateRotated RotateLeaf"];
+    let expected = ["CertificateCreated Create", "CertificateRotated RotateCa", "CertificateRotated RotateCertificate"];
     let is_told = async || told_of_certificates(cluster).await.keys().eq(&expected);
     cluster.until("both are rotated, and the Secret has Events about it", is_told).await;
     let told = told_of_certificates(cluster).await;
-    for (which, begins) in [(expected[1], "Normal: the authority is new"), (expected[2], "Normal: the leaf is new")] {
+    for (which, begins) in
+        [(expected[1], "Normal: the CA is new"), (expected[2], "Normal: the serving certificate is new")]
+    {
         let note = &told[which];
         assert!(note.starts_with(begins), "{note}");
         let ends: Vec<Timestamp> =
@@ -218,7 +220,7 @@ async fn rotations_are_told(cluster: &Cluster) {
     }
     let words = ["events", "--namespace", NAMESPACE, "--for", &format!("secret/{SECRET}")];
     let shown = cluster.kubectl(&words);
-    assert!(shown.out.contains("RotateAuthority") || shown.out.contains("the authority is new"), "{}", shown.said);
+    assert!(shown.out.contains("RotateCa") || shown.out.contains("the CA is new"), "{}", shown.said);
 }
 
 /// A leader that may not write the Secret says so where one looks, and goes on once it may.
@@ -291,10 +293,7 @@ async fn comes_changes_and_goes(helm: Helm) {
     cluster.until_injected(&plain(), "shop").await;
     helm.upgrade(&cluster, WEBHOOK, &["--set", "sidecar.resources.limits.memory=300Mi"]);
     let bundles = bundles(&cluster).await;
-    assert!(
-        !bundles.is_empty() && bundles.iter().all(|bundle| !bundle.is_empty()),
-        "the upgrade left the authorities alone"
-    );
+    assert!(!bundles.is_empty() && bundles.iter().all(|bundle| !bundle.is_empty()), "the upgrade left the CAs alone");
     cluster.injected("before the file is there", &plain(), "shop").await;
     mount(&cluster).await;
     let is_new = async || {

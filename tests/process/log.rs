@@ -12,7 +12,7 @@ fn lines(text: &str) -> Vec<Value> {
 fn a_log_of_json_is_flat_from_the_first_line_to_the_last() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ebb.yaml");
-    std::fs::write(&file, "maxMemory: 64Mi\nnoSuchKnob: 1\n").unwrap();
+    std::fs::write(&file, "maxMemory: 64Mi\nnoSuchSetting: 1\n").unwrap();
     let mut command = program();
     command.args(SERVE).arg("--config").arg(&file);
     command.env("EBB_LOG_FORMAT", "json").env("EBB_MAX_MEMROY", "1Gi").env("EBB_SERVICE_HOST", "10.0.0.1");
@@ -42,7 +42,7 @@ fn a_log_of_json_is_flat_from_the_first_line_to_the_last() {
     assert_eq!(of("stopping")["reason"], "SIGTERM");
     let warned =
         |text: &str| lines.iter().filter(|line| line["warning"].as_str().is_some_and(|w| w.contains(text))).count();
-    assert_eq!((warned("did you mean EBB_MAX_MEMORY?"), warned("noSuchKnob"), warned("SERVICE_HOST")), (1, 1, 0));
+    assert_eq!((warned("did you mean EBB_MAX_MEMORY?"), warned("noSuchSetting"), warned("SERVICE_HOST")), (1, 1, 0));
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn hup_reads_the_configuration_again() {
     until("it says so", || ebb.logged("configuration read again at SIGHUP") == 1);
     std::fs::write(&file, "maxMemory: 128Mi\n").unwrap();
     send(&ebb, Signal::HUP);
-    until("what changed is in force", || super::common::metric(&ebb.http, "ebb_memory_limit_bytes ") == 128 << 20);
+    until("what changed is active", || super::common::metric(&ebb.http, "ebb_memory_limit_bytes ") == 128 << 20);
     std::fs::write(&file, "maxMemory: 1Mi\n").unwrap();
     send(&ebb, Signal::HUP);
     until("a bad one is refused", || ebb.logged("configuration rejected") == 1);

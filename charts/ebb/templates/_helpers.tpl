@@ -78,13 +78,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- (include "ebb.sidecarImage" . | fromJson).tag | default .Chart.AppVersion }}
 {{- end }}
 
-{{/* Knobs as environment variables: watermarks.low is EBB_WATERMARKS_LOW. */}}
-{{- define "ebb.knobs" -}}
+{{/* Settings as environment variables: watermarks.low is EBB_WATERMARKS_LOW. */}}
+{{- define "ebb.settings" -}}
 {{- $prefix := .prefix }}
-{{- range $key, $value := .knobs }}
+{{- range $key, $value := .settings }}
 {{- $name := printf "%s_%s" $prefix (snakecase $key | upper) }}
 {{- if kindIs "map" $value }}
-{{- include "ebb.knobs" (dict "knobs" $value "prefix" $name) }}
+{{- include "ebb.settings" (dict "settings" $value "prefix" $name) }}
 {{- else }}
 - name: {{ $name }}
   value: {{ include "ebb.scalar" $value | quote }}
@@ -265,10 +265,10 @@ env:
   {{- if $sidecar.events }}
   {{- include "ebb.eventsEnv" . | nindent 2 }}
   {{- end }}
-  {{- with include "ebb.knobs" (dict "knobs" (merge (deepCopy $sidecar.boot) (dict "logFormat" "json")) "prefix" "EBB") }}
+  {{- with include "ebb.settings" (dict "settings" (merge (deepCopy $sidecar.boot) (dict "logFormat" "json")) "prefix" "EBB") }}
   {{- . | trim | nindent 2 }}
   {{- end }}
-  {{- with include "ebb.knobs" (dict "knobs" $sidecar.config "prefix" "EBB") }}
+  {{- with include "ebb.settings" (dict "settings" $sidecar.config "prefix" "EBB") }}
   {{- . | nindent 2 }}
   {{- end }}
   {{- with $sidecar.extraEnv }}

@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 use super::process::pause;
 use super::workload::{key, mix};
 use ebb_config::units::ByteSize;
-use ebb_engine::cleaner::{Cleaner, Outside, Pacing};
+use ebb_engine::cleaner::{Cleaner, Pacing, ProcessMemory};
 use ebb_engine::clock::Clock;
-use ebb_engine::decide::{Marks, Sample, Standing, decide};
+use ebb_engine::decide::{Decision, Sample, Thresholds, decide};
 use ebb_engine::store::{Attributes, Condition, Error, Key, Lookup, Options, Stats, Store, Use};
 
 /// The size of a key, in bytes.
@@ -39,7 +39,7 @@ pub(super) fn store(capacity_bytes: u64, seed: u64) -> Result<Arc<Store>, String
 
 /// Starts a cleaner with the server's pacing.
 pub(super) fn cleaner(store: &Arc<Store>, clock: &Clock) -> Result<Cleaner, String> {
-    let cleaner = Cleaner::spawn(store.clone(), clock.clone(), Pacing::default(), Outside::default);
+    let cleaner = Cleaner::spawn(store.clone(), clock.clone(), Pacing::default(), ProcessMemory::default);
     cleaner.map_err(|error| format!("cannot start the cleaner: {error}"))
 }
 
@@ -76,18 +76,18 @@ impl Drop for Governed {
 
 fn govern(store: &Store, cleaner: &Cleaner, clock: &Clock, stopping: &AtomicBool) {
     // The whole limit is the budget: the memory beside the engine is not counted, so none is reserved for it.
-    let marks = Marks { reserve_percent: 0, reserve_bytes: 0, ..Marks::default() };
+    let thresholds = Thresholds { reserve_percent: 0, reserve_bytes: 0, ..Thresholds::default() };
     let limit_bytes = store.ledger().capacity();
-    let mut standing = Standing::default();
+    let mut decision = Decision::default();
     while !stopping.load(Ordering::Relaxed) {
-        let before = standing.order;
-        standing = decide(sample(store, clock.now_ms(), limit_bytes), &standing, &marks);
-        store.ledger().set_capacity(standing.budget_bytes);
-        if standing.order != before {
-            cleaner.obey(standing.order);
+        let before = decision.target;
+        decision = decide(sample(store, clock.now_ms(), limit_bytes), &decision, &thresholds);
+        store.ledger().set_capacity(decision.budget_bytes);
+        if decision.target != before {
+            cleaner.set_target(decision.target);
         }
         // As the server's governor, which reads more often while it evicts.
-        std::thread::park_timeout(if standing.regime.evicts() { TICK / 4 } else { TICK });
+        std::thread::park_timeout(if decision.regime.evicts() { TICK / 4 } else { TICK });
     }
 }
 

@@ -5,7 +5,7 @@
 //!   roomy     the same readers beside a store with room for everything  keys lost
 //!   waits     busy threads, a writer at a fixed rate                    the longest Sets, with and without a cleaner
 //!   run       a requested run beside a writer at full speed             seconds until it ends
-//!   order     an evicting order given during such a run                 seconds until it is carried out
+//!   target    an evicting target set during  such a run                 seconds until it is carried out
 //! ```
 //! T1. Each part has stores of its own. What is compared is measured in the same run, alternating where it is repeated.
 //! T2. A reader takes no lock, but a thread that loses its core in the middle of a read keeps what it reads alive until
@@ -26,7 +26,7 @@ use super::latency::{Latency, median};
 use super::process::pause;
 use ebb_config::units::ByteSize;
 use ebb_config::units::format::{bytes, count};
-use ebb_engine::cleaner::{Order, Reason};
+use ebb_engine::cleaner::{Reason, Target};
 use ebb_engine::clock::Clock;
 use ebb_engine::store::{Attributes, Condition, Lookup, Stats, Store, Use};
 use ebb_terminal::{Failure, Outcome, Output, Table, output};
@@ -41,7 +41,7 @@ Examples:
 
 Parts: readers (items evicted per set of a full store), roomy (keys lost where there is
 room for all), waits (wall time of a Set with and without a cleaner), run (a requested
-compaction beside a writer; given up after 30 s), order (an order to evict to two thirds
+compaction beside a writer; given up after 30 s), target (a target that demands eviction to two thirds
 during such a run; given up after 10 s). Small items have 16 + 128 bytes, overwritten
 ones 16 + 100-500.")]
 pub(crate) struct StallArgs {
@@ -57,7 +57,7 @@ pub(crate) struct StallArgs {
     /// The capacity of the store in `readers` and `waits`.
     #[arg(long, value_name = "SIZE", default_value = "64Mi", value_parser = size_within(32 << 20, 4 << 30))]
     store: ByteSize,
-    /// The capacity of the store in `run` and `order`.
+    /// The capacity of the store in `run` and `target`.
     #[arg(long, value_name = "SIZE", default_value = "256Mi", value_parser = size_within(32 << 20, 4 << 30))]
     run_store: ByteSize,
     /// The capacity of the roomy store.
@@ -94,8 +94,8 @@ enum Part {
     Waits,
     /// A requested compaction beside a writer.
     Run,
-    /// An order to evict during such a run.
-    Order,
+    /// A target that demands eviction, set during such a run.
+    Target,
 }
 
 /// The number of the value that is read; no small item has it.
@@ -109,11 +109,11 @@ const LIVE_PERCENT_WAITS: u64 = 25;
 /// Threads that only use a core, in `waits`.
 const BUSY_THREADS: usize = 2;
 /// What the governor orders beside a writer like this one.
-const COMPACTING: Order = Order { reason: Reason::Drift, target_occupancy_percent: 90, evict_to_bytes: None };
+const COMPACTING: Target = Target { reason: Reason::Drift, occupancy_percent: 90, evict_to_bytes: None };
 const RUN_OCCUPANCY_PERCENT: u8 = 97;
 const RUN_BOUND: Duration = Duration::from_secs(30);
-const ORDER_BOUND: Duration = Duration::from_secs(10);
-/// How long a writer writes before a run is requested, and a run runs before an order is given.
+const TARGET_BOUND: Duration = Duration::from_secs(10);
+/// How long a writer writes before a run is requested, and a run runs before a target is set.
 const HEAD_START: Duration = Duration::from_secs(1);
 
 /// What a full store did, with some readers.
@@ -169,7 +169,7 @@ struct Results {
     roomy: Vec<Roomy>,
     waits: Vec<Waits>,
     run: Option<Awaited>,
-    order: Option<Awaited>,
+    target: Option<Awaited>,
 }
 
 pub(super) fn run(args: StallArgs) -> Outcome {
@@ -212,9 +212,9 @@ fn measure(args: &StallArgs) -> Result<Results, String> {
         note(&format_args!("a requested run for at most {} s", RUN_BOUND.as_secs()));
         results.run = Some(await_run(args)?);
     }
-    if is_wanted(Part::Order) {
-        note(&format_args!("an order during a run for at most {} s", ORDER_BOUND.as_secs()));
-        results.order = Some(await_order(args)?);
+    if is_wanted(Part::Target) {
+        note(&format_args!("a new target during a run for at most {} s", TARGET_BOUND.as_secs()));
+        results.target = Some(await_target(args)?);
     }
     Ok(results)
 }
@@ -365,7 +365,7 @@ fn wait_for_sets(args: &StallArgs, cleaner: bool) -> Result<Waits, String> {
     })
 }
 
-/// A store that is overwritten at full speed, with a cleaner that keeps to the order it has beside a busy writer until
+/// A store that is overwritten at full speed, with a cleaner that works towards its target beside a busy writer until
 /// the measurement gives it another.
 struct Churned {
     store: Arc<Store>,
@@ -382,7 +382,7 @@ impl Churned {
         let mut writer = Writer::new(&store, &clock, CHURNED.parse()?, args.seed);
         let items = writer.fill(args.run_store.0 / 100 * LIVE_PERCENT)?;
         let cleaner = engine::cleaner(&store, &clock)?;
-        cleaner.obey(COMPACTING);
+        cleaner.set_target(COMPACTING);
         let before = store.stats();
         let (stopping, writer) = start_churn(writer, items);
         pause(HEAD_START);
@@ -421,20 +421,20 @@ impl Drop for Churned {
 fn await_run(args: &StallArgs) -> Result<Awaited, String> {
     let churned = Churned::start(args)?;
     let from_bytes = churned.store.ledger().total();
-    let run = churned.cleaner.run(Order::compact(RUN_OCCUPANCY_PERCENT));
-    let took = churned.wait(RUN_BOUND, || run.receipt().is_some());
+    let run = churned.cleaner.run(Target::compact(RUN_OCCUPANCY_PERCENT));
+    let took = churned.wait(RUN_BOUND, || run.report().is_some());
     let to_bytes = churned.store.ledger().total();
     churned.end(Awaited { took, from_bytes, to_bytes, ..Awaited::default() })
 }
 
-fn await_order(args: &StallArgs) -> Result<Awaited, String> {
+fn await_target(args: &StallArgs) -> Result<Awaited, String> {
     let churned = Churned::start(args)?;
-    let _run = churned.cleaner.run(Order::compact(RUN_OCCUPANCY_PERCENT));
+    let _run = churned.cleaner.run(Target::compact(RUN_OCCUPANCY_PERCENT));
     pause(HEAD_START);
     let from_bytes = churned.store.ledger().total();
     let bound_bytes = from_bytes / 3 * 2;
-    churned.cleaner.obey(Order { reason: Reason::High, evict_to_bytes: Some(bound_bytes), ..COMPACTING });
-    let took = churned.wait(ORDER_BOUND, || churned.store.ledger().total() <= bound_bytes);
+    churned.cleaner.set_target(Target { reason: Reason::High, evict_to_bytes: Some(bound_bytes), ..COMPACTING });
+    let took = churned.wait(TARGET_BOUND, || churned.store.ledger().total() <= bound_bytes);
     let to_bytes = churned.store.ledger().total();
     churned.end(Awaited { took, from_bytes, to_bytes, ..Awaited::default() })
 }
@@ -458,7 +458,7 @@ fn as_text(args: &StallArgs, results: &Results) -> String {
     if !results.waits.is_empty() {
         parts.push(waits_text(args, &results.waits));
     }
-    if results.run.is_some() || results.order.is_some() {
+    if results.run.is_some() || results.target.is_some() {
         parts.push(awaited_text(args, results));
     }
     parts.join("\n")
@@ -525,7 +525,7 @@ fn awaited_text(args: &StallArgs, results: &Results) -> String {
     let mut table = Table::new(["", "seconds", "used before", "used after", "evicted", "written MiB/s"]);
     let rows = [
         ("run at 97 %", results.run, format!("did not end in {} s", RUN_BOUND.as_secs())),
-        ("order to evict to 2/3", results.order, format!("not within {} s", ORDER_BOUND.as_secs())),
+        ("target of 2/3", results.target, format!("not within {} s", TARGET_BOUND.as_secs())),
     ];
     for (name, awaited, never) in rows {
         let Some(awaited) = awaited else { continue };
@@ -602,7 +602,7 @@ fn as_json(args: &StallArgs, results: &Results) -> Value {
         "waits_p99_99_on_to_off": ratio.map(|(p9999, _)| p9999),
         "waits_max_on_to_off": ratio.map(|(_, longest)| longest),
         "run": results.run.map(awaited),
-        "order": results.order.map(awaited),
+        "target": results.target.map(awaited),
     })
 }
 

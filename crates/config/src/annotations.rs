@@ -6,8 +6,8 @@
 /// What stands before the name.
 pub const PREFIX: &str = "config.ebb-cache.io/";
 
-/// An annotation's name to the knob it sets. An annotation wins over the ConfigMap.
-pub const KNOBS: &[(&str, &str)] = &[
+/// An annotation's name to the setting it sets. An annotation wins over the ConfigMap.
+pub const SETTINGS: &[(&str, &str)] = &[
     ("compaction", "compaction"),
     ("default-ttl", "defaults.ttl"),
     ("drift-ratio", "drift.dead"),
@@ -19,20 +19,21 @@ pub const KNOBS: &[(&str, &str)] = &[
     ("memory-low", "watermarks.low"),
 ];
 
-/// The annotations of the file that are knobs: knob and value.
+/// The annotations of the file that are settings: setting and value.
 pub(super) fn parse(text: &str) -> Vec<(String, String)> {
     let pairs = text.lines().filter_map(|line| line.strip_prefix(PREFIX)?.split_once('='));
-    let knob = |name: &str| KNOBS.iter().find(|(annotation, _)| *annotation == name).map(|(_, key)| (*key).to_owned());
-    pairs.filter_map(|(name, quoted)| Some((knob(name)?, unquoted(quoted)))).collect()
+    let setting =
+        |name: &str| SETTINGS.iter().find(|(annotation, _)| *annotation == name).map(|(_, key)| (*key).to_owned());
+    pairs.filter_map(|(name, quoted)| Some((setting(name)?, unquoted(quoted)))).collect()
 }
 
-/// The annotation that sets a knob.
+/// The annotation that sets a setting.
 pub(super) fn name(key: &str) -> String {
-    let name = KNOBS.iter().find(|(_, knob)| *knob == key).map_or(key, |(name, _)| *name);
+    let name = SETTINGS.iter().find(|(_, setting)| *setting == key).map_or(key, |(name, _)| *name);
     format!("annotation {PREFIX}{name}")
 }
 
-/// A string without Go's quotes. No knob's value needs more than the simple escapes; what has others stays as it is, and
+/// A string without Go's quotes. No setting's value needs more than the simple escapes; what has others stays as it is, and
 /// is then refused for what it is.
 fn unquoted(text: &str) -> String {
     let text = text.trim();
@@ -45,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knobs_are_taken_from_the_file_and_everything_else_is_left_alone() {
+    fn settings_are_taken_from_the_file_and_everything_else_is_left_alone() {
         let text = "config.ebb-cache.io/memory-high=\"80%\"\nconfig.ebb-cache.io/image=\"x\"\n\
                     kubernetes.io/config.seen=\"2026\"\nconfig.ebb-cache.io/log-level=\"de\\\"bug\"\nno line\n";
         let found = parse(text);

@@ -19,27 +19,27 @@ pub fn schema() -> Value {
 /// `docs/configuration.md`.
 pub fn reference() -> String {
     let defaults = serde_json::to_value(Config::default()).expect("a configuration is a tree");
-    let boot = serde_json::to_value(super::Boot::default()).expect("a configuration is a tree");
+    let static_settings = serde_json::to_value(super::StaticSettings::default()).expect("a configuration is a tree");
     let schema = schema();
     let mut page = String::from(
         "# Configuration\n\n\
          Printed from the code by `EBB_BLESS=1 cargo test --test config`; do not edit.\n\n\
          A value comes from, later ones winning: the default, the environment, the file (`--config`, YAML), in a pod its\n\
          annotations, a flag. `--config` may also name the directory of a pod's projected volume; each file in it is\n\
-         optional, and one that goes away stays in force until the next start.\n\
+         optional, and one that goes away stays active until the next start.\n\
          Sizes are quantities of Kubernetes (`64Mi`, `0.5Gi`, `129e6`) or `64MiB`, `64MB`; shares are whole percents (`85%`);\n\
          lengths of time are those of Go, and days and weeks (`250ms`, `1h30m`, `7d`). Every layer takes them. A key that is null\n\
          and a section without keys are not given. A plain file takes hold when two looks, a second apart, find the same bytes.\n\
          A file that is wrong stops the start; in a volume each wrong key is left out, and is a problem that metrics and the\n\
          doctor name. A change that is wrong is left out as a whole. `ebb config check FILE` says what\n\
-         is wrong with a file, `ebb config print` what is in force and where it comes from.\n",
+         is wrong with a file, `ebb config print` what is active and where it comes from.\n",
     );
     let sections = [("Followed while the server runs", false), ("Read at the start", true)];
     for (title, wanted) in sections {
         let _ = write!(page, "\n## {title}\n\n| key | default | environment | meaning |\n|---|---|---|---|\n");
         for (key, value) in leaves(&defaults) {
-            let is_boot = boot.get(key.split('.').next().unwrap_or_default()).is_some();
-            if is_boot == wanted {
+            let is_static = static_settings.get(key.split('.').next().unwrap_or_default()).is_some();
+            if is_static == wanted {
                 let meaning = describe(&schema, &key);
                 let default =
                     Some(plain(&value)).filter(|text| !text.is_empty()).map_or("–".to_owned(), |v| format!("`{v}`"));

@@ -4,22 +4,22 @@
 //! E2. An empty variable is not given: templates leave them behind.
 //! E3. A variable that nothing reads is a warning with a guess, unless Kubernetes made it of a Service called `ebb…`.
 
-use super::layers::{knobs, variable};
+use super::layers::{setting_paths, variable};
 use super::{LogFormat, Problems, Source};
 use std::ffi::OsString;
 use strsim::levenshtein;
 
-/// Variables that the command line reads, beside those of the knobs.
+/// Variables that the command line reads, beside those of the settings.
 pub const OF_COMMANDS: [&str; 27] = [
     "EBB_ADDR",
     "EBB_ADMIN_ADDR",
     "EBB_CONFIG",
     "EBB_CONFIG_MAP",
-    "EBB_INJECTOR_AUTHORITY",
+    "EBB_INJECTOR_CA_LIFETIME",
     "EBB_INJECTOR_DRAIN_DELAY",
     "EBB_INJECTOR_HTTP_LISTEN",
     "EBB_INJECTOR_IDENTITY",
-    "EBB_INJECTOR_LEAF",
+    "EBB_INJECTOR_CERTIFICATE_LIFETIME",
     "EBB_INJECTOR_LEASE",
     "EBB_INJECTOR_LISTEN",
     "EBB_INJECTOR_LOG_FORMAT",
@@ -53,7 +53,7 @@ impl Environment {
     /// Of this process.
     ///
     /// # Errors
-    /// Every knob whose variable is not text.
+    /// Every setting whose variable is not text.
     pub fn of_process() -> Result<Self, Problems> {
         Self::read(std::env::vars_os())
     }
@@ -61,9 +61,9 @@ impl Environment {
     /// Of these variables.
     ///
     /// # Errors
-    /// Every knob whose variable is not text.
+    /// Every setting whose variable is not text.
     pub fn read(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Self, Problems> {
-        let mut known: Vec<String> = knobs().iter().map(|key| variable(key)).collect();
+        let mut known: Vec<String> = setting_paths().iter().map(|key| variable(key)).collect();
         known.extend(OF_COMMANDS.map(str::to_owned));
         let mut environment = Self::default();
         let mut problems = Vec::new();
@@ -127,7 +127,7 @@ fn is_of_a_service(name: &str, value: &str) -> bool {
 }
 
 fn unknown(name: &str, known: &[String]) -> String {
-    let nearest = known.iter().min_by_key(|known| levenshtein(known, name)).expect("there are knobs");
+    let nearest = known.iter().min_by_key(|known| levenshtein(known, name)).expect("there are settings");
     // A third of the name may be wrong.
     let hint = match levenshtein(nearest, name) <= (name.len() - "EBB_".len()).div_ceil(3) {
         true => format!("; did you mean {nearest}?"),

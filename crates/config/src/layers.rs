@@ -8,13 +8,13 @@ use std::fmt;
 use std::path::Path;
 use strsim::levenshtein;
 
-/// A knob's path, such as `watermarks.high`, to its value.
+/// A setting's path, such as `watermarks.high`, to its value.
 type Leaves = BTreeMap<String, Value>;
 
 /// Values from the command line, by path.
 pub type Flags = BTreeMap<String, (String, &'static str)>;
 
-/// A knob as it is in force.
+/// A setting as it is active.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// Its path.
@@ -82,7 +82,7 @@ pub(super) fn merge(texts: &Texts, environment: &[(String, String)], flags: &Fla
 }
 
 /// The same for layers that must not keep the process from starting: each key of the file and each annotation that is
-/// wrong, alone or beside the others, is left out; with what is in force comes every problem, those of a text that cannot
+/// wrong, alone or beside the others, is left out; with what is active comes every problem, those of a text that cannot
 /// be read included.
 ///
 /// # Errors
@@ -247,7 +247,7 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// What serde says of a value that is of another type than the knob.
+/// What serde says of a value that is of another type than the setting.
 fn explained(error: &str, value: &Value) -> String {
     match value {
         Value::Bool(_) => {
@@ -274,8 +274,8 @@ fn with(defaults: &Value, key: &str, value: Value) -> Result<Config, serde_json:
     serde_json::from_value(tree)
 }
 
-/// The paths of all knobs.
-pub(super) fn knobs() -> Vec<String> {
+/// The paths of all settings.
+pub(super) fn setting_paths() -> Vec<String> {
     leaves(&defaults()).into_keys().collect()
 }
 
@@ -283,7 +283,7 @@ fn defaults() -> Value {
     serde_json::to_value(Config::default()).expect("a configuration is a tree")
 }
 
-/// The environment variable of a knob: `watermarks.high` is `EBB_WATERMARKS_HIGH`.
+/// The environment variable of a setting: `watermarks.high` is `EBB_WATERMARKS_HIGH`.
 pub(super) fn variable(key: &str) -> String {
     let mut name = String::from("EBB_");
     for c in key.chars() {
@@ -308,7 +308,7 @@ fn parse(text: &str) -> Result<Value, String> {
     }
 }
 
-/// The value that is meant, where it is written in another type than the knob's: a number or a switch as text, a switch
+/// The value that is meant, where it is written in another type than the setting's: a number or a switch as text, a switch
 /// for a word (`off` is a boolean in YAML 1.1), a number for a text (a pod may be called 7).
 fn meant(defaults: &Value, key: &str, value: Value) -> Value {
     let fits = |value: &Value| with(defaults, key, value.clone()).is_ok();
@@ -328,7 +328,7 @@ fn meant(defaults: &Value, key: &str, value: Value) -> Value {
     readings.into_iter().find(fits).unwrap_or(value)
 }
 
-/// Whether a knob takes one of a few words, and not any text.
+/// Whether a setting takes one of a few words, and not any text.
 fn is_word(defaults: &Value, key: &str) -> bool {
     with(defaults, key, "\u{0}".into()).is_err()
 }
@@ -369,7 +369,7 @@ fn place(tree: &mut Value, key: &str, value: Value) {
 }
 
 fn unknown(key: &str, known: &Leaves, file: &str) -> String {
-    let nearest = known.keys().min_by_key(|candidate| levenshtein(candidate, key)).expect("there are knobs");
+    let nearest = known.keys().min_by_key(|candidate| levenshtein(candidate, key)).expect("there are settings");
     let hint = if levenshtein(nearest, key) <= 3 { format!("; did you mean {nearest}?") } else { String::new() };
     format!("{file}: {key} is not a setting{hint}")
 }

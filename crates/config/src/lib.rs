@@ -1,9 +1,9 @@
-//! The configuration: every knob once, with its meaning, unit and default.
+//! The configuration: every setting once, with its meaning, unit and default.
 //!
 //! ```text
 //!  built-in ◄ environment EBB_… ◄ file (YAML, the shape a ConfigMap mounts) ◄ pod annotations ◄ flags        later ones win
 //! ```
-//! [`Boot`] is read once, when the process starts; [`Tuning`] again whenever the file changes. The schema and
+//! [`StaticSettings`] is read once, when the process starts; [`DynamicSettings`] again whenever the file changes. The schema and
 //! `docs/configuration.md` are printed from these structs, and a test says when they are stale.
 
 use strum::IntoStaticStr;
@@ -24,7 +24,7 @@ pub use source::Source;
 
 use crate::units::{ByteSize, Percent, Span};
 use ebb_engine::cleaner::Pacing;
-use ebb_engine::decide::Marks;
+use ebb_engine::decide::Thresholds;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -34,16 +34,16 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Read once.
     #[serde(flatten)]
-    pub boot: Boot,
+    pub static_settings: StaticSettings,
     /// Read again on change.
     #[serde(flatten)]
-    pub tuning: Tuning,
+    pub dynamic: DynamicSettings,
 }
 
 /// What is read once, when the process starts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Boot {
+pub struct StaticSettings {
     /// Address of the data listener; port 0 takes a free one.
     pub listen: String,
     /// Path of a Unix socket for data; none if empty.
@@ -122,7 +122,7 @@ pub enum LogFormat {
     Json,
 }
 
-impl Default for Boot {
+impl Default for StaticSettings {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:7070".to_owned(),
@@ -156,7 +156,7 @@ impl Default for Boot {
 /// What is followed while the process runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
-pub struct Tuning {
+pub struct DynamicSettings {
     /// A limit of its own, beside the container's; 0: none.
     pub max_memory: ByteSize,
     /// What is kept free under the limit.
@@ -171,9 +171,9 @@ pub struct Tuning {
     /// first what uses more than it asked for.
     pub eviction_aware: bool,
     /// How hard the cleaner may work.
-    pub pacing: PacingKnobs,
+    pub pacing: PacingSettings,
     /// What a request leaves to the server.
-    pub defaults: DefaultsKnobs,
+    pub defaults: DefaultSettings,
     /// How often memory is read.
     pub tick: Span,
     /// How far growth is followed into the future.
@@ -258,7 +258,7 @@ pub struct Drift {
 /// How hard the cleaner may work.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
-pub struct PacingKnobs {
+pub struct PacingSettings {
     /// The longest step, in microseconds of CPU; 10 to 1,000.
     pub step_micros: u32,
     /// Of one core.
@@ -268,14 +268,14 @@ pub struct PacingKnobs {
 /// What a request leaves to the server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
-pub struct DefaultsKnobs {
+pub struct DefaultSettings {
     /// Time to live of a value stored without one; 0: none.
     pub ttl: Span,
     /// How long past its soft deadline a value is served.
     pub max_stale: Span,
 }
 
-impl Default for Tuning {
+impl Default for DynamicSettings {
     fn default() -> Self {
         Self {
             max_memory: ByteSize(0),
@@ -284,11 +284,11 @@ impl Default for Tuning {
             drift: Drift::default(),
             compaction: Compaction::Auto,
             eviction_aware: false,
-            pacing: PacingKnobs::default(),
-            defaults: DefaultsKnobs::default(),
+            pacing: PacingSettings::default(),
+            defaults: DefaultSettings::default(),
             tick: Span(100),
-            look_ahead: Span(Marks::default().look_ahead_ms),
-            pressure: Percent(Marks::default().pressure_percent as u8),
+            look_ahead: Span(Thresholds::default().look_ahead_ms),
+            pressure: Percent(Thresholds::default().pressure_percent as u8),
             trace_sample: Percent(0),
             log_level: LogLevel::Info,
         }
@@ -297,14 +297,14 @@ impl Default for Tuning {
 
 impl Default for Reserve {
     fn default() -> Self {
-        let Marks { reserve_percent, reserve_bytes, .. } = Marks::default();
+        let Thresholds { reserve_percent, reserve_bytes, .. } = Thresholds::default();
         Self { share: Percent(reserve_percent as u8), least: ByteSize(reserve_bytes) }
     }
 }
 
 impl Default for Watermarks {
     fn default() -> Self {
-        let Marks { low_percent, high_percent, critical_percent, .. } = Marks::default();
+        let Thresholds { low_percent, high_percent, critical_percent, .. } = Thresholds::default();
         let percent = |n: u64| Percent(n as u8);
         Self { low: percent(low_percent), high: percent(high_percent), critical: percent(critical_percent) }
     }
@@ -312,7 +312,7 @@ impl Default for Watermarks {
 
 impl Default for Drift {
     fn default() -> Self {
-        let Marks { dead_percent, busy_occupancy_percent, idle_occupancy_percent, .. } = Marks::default();
+        let Thresholds { dead_percent, busy_occupancy_percent, idle_occupancy_percent, .. } = Thresholds::default();
         Self {
             dead: Percent(dead_percent as u8),
             busy_occupancy: Percent(busy_occupancy_percent),
@@ -321,14 +321,14 @@ impl Default for Drift {
     }
 }
 
-impl Default for PacingKnobs {
+impl Default for PacingSettings {
     fn default() -> Self {
         let Pacing { step_micros, cpu_percent } = Pacing::default();
         Self { step_micros, cpu: Percent(cpu_percent) }
     }
 }
 
-impl Default for DefaultsKnobs {
+impl Default for DefaultSettings {
     fn default() -> Self {
         Self { ttl: Span(0), max_stale: Span(60_000) }
     }
@@ -337,8 +337,8 @@ impl Default for DefaultsKnobs {
 impl Config {
     /// What the types cannot say: every problem, in sentences.
     fn problems(&self) -> Vec<String> {
-        let Watermarks { low, high, critical } = &self.tuning.watermarks;
-        let Drift { busy_occupancy, idle_occupancy, .. } = &self.tuning.drift;
+        let Watermarks { low, high, critical } = &self.dynamic.watermarks;
+        let Drift { busy_occupancy, idle_occupancy, .. } = &self.dynamic.drift;
         let mut problems = Vec::new();
         let mut below = |a: &str, a_value: &Percent, b: &str, b_value: &Percent| {
             if a_value >= b_value {
@@ -355,30 +355,30 @@ impl Config {
         };
         // Use does not go beyond what the cache may use, so that at all of it nothing would ever be urgent.
         within("watermarks.critical (percent)", critical.0.into(), 2, 99);
-        within("cores", self.boot.cores.into(), 1, 64);
-        within("connections", self.boot.connections.into(), 1, 65_536);
-        within("streams", self.boot.streams.into(), 1, 65_536);
-        within("maxValue (bytes)", self.boot.max_value.0, 1, 3_584 << 10);
-        within("streamWindow (bytes)", self.boot.stream_window.0, 32 << 10, (1 << 31) - 1);
-        within("headerList (bytes)", self.boot.header_list.0, 1 << 10, 1 << 20);
-        within("defaultMemory (bytes)", self.boot.default_memory.0, 16 << 20, 1 << 44);
-        within("pacing.stepMicros", self.tuning.pacing.step_micros.into(), 10, 1_000);
-        within("pacing.cpu", self.tuning.pacing.cpu.0.into(), 1, 100);
-        within("tick (ms)", self.tuning.tick.0, 10, 2_000);
+        within("cores", self.static_settings.cores.into(), 1, 64);
+        within("connections", self.static_settings.connections.into(), 1, 65_536);
+        within("streams", self.static_settings.streams.into(), 1, 65_536);
+        within("maxValue (bytes)", self.static_settings.max_value.0, 1, 3_584 << 10);
+        within("streamWindow (bytes)", self.static_settings.stream_window.0, 32 << 10, (1 << 31) - 1);
+        within("headerList (bytes)", self.static_settings.header_list.0, 1 << 10, 1 << 20);
+        within("defaultMemory (bytes)", self.static_settings.default_memory.0, 16 << 20, 1 << 44);
+        within("pacing.stepMicros", self.dynamic.pacing.step_micros.into(), 10, 1_000);
+        within("pacing.cpu", self.dynamic.pacing.cpu.0.into(), 1, 100);
+        within("tick (ms)", self.dynamic.tick.0, 10, 2_000);
         within("drift.busyOccupancy", busy_occupancy.0.into(), 50, 99);
-        within("traceSample", self.tuning.trace_sample.0.into(), 0, 100);
-        let Pod { events, name, namespace, uid } = &self.boot.pod;
+        within("traceSample", self.dynamic.trace_sample.0.into(), 0, 100);
+        let Pod { events, name, namespace, uid } = &self.static_settings.pod;
         for (key, value) in [("name", name), ("namespace", namespace), ("uid", uid)] {
             if *events && value.is_empty() {
                 problems.push(format!("pod.events is true and pod.{key} is empty; the downward API gives it"));
             }
         }
-        let collector = &self.boot.otlp_endpoint;
+        let collector = &self.static_settings.otlp_endpoint;
         let is_http = |uri: http::Uri| uri.scheme_str() == Some("http");
         if !collector.is_empty() && !collector.parse().is_ok_and(is_http) {
             problems.push(format!("otlpEndpoint ({collector:?}) is not like http://localhost:4317"));
         }
-        let max_memory = self.tuning.max_memory.0;
+        let max_memory = self.dynamic.max_memory.0;
         if max_memory != 0 && max_memory < 16 << 20 {
             problems.push(format!("maxMemory ({max_memory} bytes) must be 0 or at least 16Mi"));
         }

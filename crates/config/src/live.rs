@@ -6,10 +6,10 @@
 
 use super::layers::{self, Flags, Problems};
 use super::source::{Source, Texts};
-use super::{Compaction, Config, Effective, Row, Tuning};
+use super::{Compaction, Config, DynamicSettings, Effective, Row};
 use std::time::SystemTime;
 
-/// The configuration in force, and how it is looked at again.
+/// The active configuration, and how it is looked at again.
 #[derive(Debug)]
 pub struct Live {
     source: Source,
@@ -18,7 +18,7 @@ pub struct Live {
     seen: Result<Texts, String>,
     /// What the last look found, if it may have caught somebody writing.
     unsettled: Option<Result<Texts, String>>,
-    /// Name and text of the file that is in force.
+    /// Name and text of the file that is active.
     file: Option<(String, String)>,
     effective: Effective,
     problem: Option<String>,
@@ -29,11 +29,11 @@ pub struct Live {
 /// The configuration as those who watch see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InForce {
-    /// Every knob, and where its value comes from.
+    /// Every setting, and where its value comes from.
     pub rows: Vec<Row>,
     /// Whether compaction starts by itself.
     pub compaction: Compaction,
-    /// Why what is on disk is not in force, if so.
+    /// Why what is on disk is not active, if so.
     pub problem: Option<String>,
     /// Counts up from 1 each time another one takes hold.
     pub generation: u64,
@@ -48,12 +48,12 @@ pub enum Reload {
     Unchanged,
     /// It took hold: each change as `key: old → new`, and what was passed over.
     Applied {
-        /// What changed in force.
+        /// What changed active.
         changes: Vec<String>,
-        /// Unknown keys, and knobs that are read only at the start.
+        /// Unknown keys, and settings that are read only at the start.
         warnings: Vec<String>,
     },
-    /// It is wrong; what was in force stays. One sentence.
+    /// It is wrong; what was active stays. One sentence.
     Rejected(String),
 }
 
@@ -89,17 +89,17 @@ impl Live {
         })
     }
 
-    /// What is wrong with the layers as they are now; what was good last is in force.
+    /// What is wrong with the layers as they are now; what was good last is active.
     pub fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }
 
-    /// What is in force.
+    /// What is active.
     pub fn config(&self) -> &Config {
         &self.effective.config
     }
 
-    /// What is in force, with where each value came from.
+    /// What is active, with where each value came from.
     pub fn effective(&self) -> &Effective {
         &self.effective
     }
@@ -110,16 +110,16 @@ impl Live {
         let (generation, applied_at_ms) = (*generation, *applied_at_ms);
         InForce {
             rows: effective.rows.clone(),
-            compaction: effective.config.tuning.compaction,
+            compaction: effective.config.dynamic.compaction,
             problem: problem.clone(),
             generation,
             applied_at_ms,
         }
     }
 
-    /// The tuning in force.
-    pub fn tuning(&self) -> &Tuning {
-        &self.effective.config.tuning
+    /// The active tuning.
+    pub fn dynamic(&self) -> &DynamicSettings {
+        &self.effective.config.dynamic
     }
 
     /// Looks at the layers again.
@@ -166,23 +166,25 @@ impl Live {
         }
     }
 
-    /// Takes the tuning of `next`; its boot values wait for the next start.
+    /// Takes the dynamic settings of `next`; its static settings wait for the next start.
     fn apply(&mut self, next: Effective) -> Reload {
         let mut warnings = next.warnings.clone();
         let mut changes = Vec::new();
-        let is_boot = |key: &str| serde_json::to_value(&next.config.boot).is_ok_and(|boot| boot.get(key).is_some());
+        let is_static = |key: &str| {
+            serde_json::to_value(&next.config.static_settings).is_ok_and(|settings| settings.get(key).is_some())
+        };
         for (old, new) in self.effective.rows.iter().zip(&next.rows).filter(|(old, new)| old.value != new.value) {
             let change = format!("{}: {} → {}", old.key, old.value, new.value);
-            match is_boot(&old.key) {
+            match is_static(&old.key) {
                 true => warnings.push(format!("{change} takes hold at the next start")),
                 false => changes.push(change),
             }
         }
-        let boot = self.effective.config.boot.clone();
+        let static_settings = self.effective.config.static_settings.clone();
         let old_rows = std::mem::take(&mut self.effective.rows);
-        let rows = old_rows.into_iter().zip(next.rows).map(|(old, new)| if is_boot(&old.key) { old } else { new });
+        let rows = old_rows.into_iter().zip(next.rows).map(|(old, new)| if is_static(&old.key) { old } else { new });
         self.effective.rows = rows.collect();
-        self.effective.config = Config { boot, tuning: next.config.tuning };
+        self.effective.config = Config { static_settings, dynamic: next.config.dynamic };
         (self.generation, self.applied_at_ms) = (self.generation + 1, unix_ms());
         Reload::Applied { changes, warnings }
     }

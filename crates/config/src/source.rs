@@ -111,7 +111,7 @@ pub(super) struct Texts {
     pub(super) volume: Option<PathBuf>,
     /// Name and text of the file.
     pub(super) file: Option<(String, String)>,
-    /// The annotations that are knobs, and their values.
+    /// The annotations that are settings, and their values.
     pub(super) annotations: Vec<(String, String)>,
 }
 

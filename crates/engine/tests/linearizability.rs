@@ -5,7 +5,7 @@
 //! reader may see a number fall. With one writer a key this is exactly linearizability of a register (Gibbons and Korach,
 //! 1997), and it is decided while the run goes on, in constant memory.
 
-use ebb_engine::cleaner::{Cleaner, Order, Outside, Pacing, Reason};
+use ebb_engine::cleaner::{Cleaner, Pacing, ProcessMemory, Reason, Target};
 use ebb_engine::clock::Clock;
 use ebb_engine::store::{Attributes, Condition, Deletion, Key, Lookup, Options, Store, Use};
 use std::sync::Arc;
@@ -44,8 +44,8 @@ fn a_read_is_never_older_than_what_was_acknowledged_before_it() {
     let store = Arc::new(Store::new(options).unwrap());
     let clock = Clock::monotonic();
     let pacing = Pacing { step_micros: 20, cpu_percent: 100 };
-    let cleaner = Cleaner::spawn(store.clone(), clock, pacing, Outside::default).unwrap();
-    cleaner.obey(Order { reason: Reason::Drift, target_occupancy_percent: 99, evict_to_bytes: None });
+    let cleaner = Cleaner::spawn(store.clone(), clock, pacing, ProcessMemory::default).unwrap();
+    cleaner.set_target(Target { reason: Reason::Drift, occupancy_percent: 99, evict_to_bytes: None });
     let registers: Arc<Vec<Register>> =
         Arc::new((0..KEYS).map(|_| Register { begun: AtomicU64::new(0), acknowledged: AtomicU64::new(0) }).collect());
     let stop = Arc::new(AtomicBool::new(false));
@@ -114,7 +114,7 @@ fn a_read_is_never_older_than_what_was_acknowledged_before_it() {
         thread.join().unwrap();
     }
     let (moved, freed) =
-        cleaner.receipts().iter().fold((0, 0), |sum, r| (sum.0 + r.moved_items, sum.1 + r.freed_segments));
+        cleaner.reports().iter().fold((0, 0), |sum, r| (sum.0 + r.done.moved_items, sum.1 + r.done.freed_segments));
     cleaner.stop();
     println!(
         "{} reads checked; in the last receipts {moved} items moved, {freed} segments freed",

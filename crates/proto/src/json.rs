@@ -3,12 +3,28 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use std::fmt::Display;
 
 /// A 64-bit number.
 pub fn number(n: impl Display) -> Value {
     n.to_string().into()
+}
+
+/// Serializes a 64-bit number.
+pub(crate) fn serialize_number<S: Serializer>(n: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(n)
+}
+
+/// Serializes a list of 64-bit numbers.
+pub(crate) fn serialize_numbers<S: Serializer>(list: &[u64], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(list.iter().map(u64::to_string))
+}
+
+/// A message as JSON, with every field.
+pub fn of(message: &impl Serialize) -> Value {
+    serde_json::to_value(message).expect("messages have nothing that JSON lacks")
 }
 
 /// Adds bytes to an object: as `name` where they are UTF-8, else as `name_base64`.
@@ -31,5 +47,15 @@ mod tests {
         put_bytes(&mut object, "value", b"\xff\x00a");
         let (version, by) = ("18446744073709551615", "-9223372036854775808");
         assert_eq!(object, json!({ "version": version, "by": by, "key": "caf\u{e9}", "value_base64": "/wBh" }));
+    }
+
+    #[test]
+    fn messages_have_all_fields_under_their_names_in_the_contract() {
+        let receipt = crate::Receipt { id: u64::MAX, started_at_ms: -1, reason: "drift".into(), ..Default::default() };
+        let json = of(&receipt);
+        assert_eq!((&json["id"], &json["started_at_ms"]), (&json!("18446744073709551615"), &json!("-1")));
+        assert_eq!((&json["reason"], &json["steps"], &json["before"]), (&json!("drift"), &json!("0"), &Value::Null));
+        let map = crate::GetMemoryMapResponse { occupancy: vec![1, 2], ..Default::default() };
+        assert_eq!(of(&map)["occupancy"], json!(["1", "2"]));
     }
 }

@@ -37,7 +37,7 @@ impl Pod {
 
 fn setting(eviction_aware: bool) -> Setting {
     let tick = Duration::from_millis(100);
-    Setting { max_memory_bytes: None, tick, eviction_aware, marks: Marks::default() }
+    Setting { max_memory_bytes: None, tick, eviction_aware, thresholds: Thresholds::default() }
 }
 
 /// What holds once two readings have found the same.

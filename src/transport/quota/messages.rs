@@ -113,7 +113,7 @@ impl InFlight {
             }
             self.count(&waiters);
         }
-        // Outside the lock: a permit that nobody takes any more comes back here.
+        // ProcessMemory the lock: a permit that nobody takes any more comes back here.
         for (grant, permit) in granted {
             let _ = grant.send(permit);
         }

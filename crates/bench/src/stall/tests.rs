@@ -13,7 +13,7 @@ fn a_bad_option_is_refused_with_its_name_and_bound() {
         (["--readers", "0"], ["--readers", "1..=64"]),
         (["--large", "2Mi"], ["--large", "4Ki to 1Mi"]),
         (["--rate", "1"], ["--rate", "100..=1000000"]),
-        (["--part", "all"], ["--part", "readers, roomy, waits, run, order"]),
+        (["--part", "all"], ["--part", "readers, roomy, waits, run, target"]),
     ] {
         let sentence = args(&words).unwrap_err();
         assert!(parts.iter().all(|part| sentence.contains(part)), "{sentence}");
@@ -43,7 +43,7 @@ fn every_part_is_printed_with_its_figures() {
         roomy: vec![Roomy { cleaner: true, lost: 7_654, ..Roomy::default() }],
         waits: vec![Waits { cleaner: true, p9999_us: 12.0, ..Waits::default() }],
         run: Some(Awaited::default()),
-        order: Some(Awaited { took: Some(Duration::from_millis(1234)), ..Awaited::default() }),
+        target: Some(Awaited { took: Some(Duration::from_millis(1234)), ..Awaited::default() }),
     };
     let text = as_text(&args(&[]).unwrap(), &results);
     for part in ["2.50", "7,654", "on ÷ off", "did not end in 30 s", "1.23"] {

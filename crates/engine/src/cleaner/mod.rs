@@ -1,7 +1,7 @@
 //! The cleaner: the one thread that frees memory.
 //!
 //! ```text
-//!  governor ──order──►┐                          ┌─ store.clean(shard): one step, with that shard's lock
+//!  governor ──target──►┐                          ┌─ store.clean(shard): one step, with that shard's lock
 //!  operator ──run────►├─ cleaner thread: pick ───┤
 //!  clock ────tick────►┘                          └─ store.cool(): pages back to the operating system, no lock
 //! ```
@@ -11,15 +11,15 @@
 //! nice 10, beside four busy threads on two cores, writers waited up to 257 ms). Its CPU is limited to a share of one
 //! core. It never catches up on missed work: a peer that lengthens its steps by the time it waited makes pauses of 71 ms.
 //!
-//! Standing orders come from the governor and hold until the next one; a run that somebody asked for deals with what there
-//! was when it began, and gives way to a standing order that frees what is too much. Both end in a [`Receipt`].
+//! Standing targets come from the governor and hold until the next one; a run that somebody asked for deals with what there
+//! was when it began, and gives way to a lasting target that frees what is too much. Both end in a [`Report`].
 
 mod plan;
-mod receipt;
+mod report;
 mod steps;
 mod thread;
 
-pub use receipt::{Account, Order, Outside, Reason, Receipt, Total};
+pub use report::{Account, Cost, ProcessMemory, Reason, Report, Target, Total};
 
 use crate::clock::Clock;
 use crate::store::{Stats, Store};
@@ -45,7 +45,7 @@ impl Default for Pacing {
 }
 
 /// Receipts that are remembered.
-const RECEIPTS: usize = 16;
+const REPORTS: usize = 16;
 
 /// Speaks to the cleaner's thread. Clones speak to the same one.
 #[derive(Clone)]
@@ -58,15 +58,15 @@ struct Shared {
     /// Rung when the state changes and the thread should look.
     bell: Condvar,
     stopping: AtomicBool,
-    outside: Box<dyn Fn() -> Outside + Send + Sync>,
+    process: Box<dyn Fn() -> ProcessMemory + Send + Sync>,
     joined: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
 struct State {
-    order: Order,
+    target: Target,
     pacing: Pacing,
-    asked: VecDeque<(Order, Arc<Progress>)>,
-    receipts: VecDeque<Receipt>,
+    asked: VecDeque<(Target, Arc<Progress>)>,
+    reports: VecDeque<Report>,
     /// In the order of [`Reason`].
     totals: [Total; Reason::COUNT],
 }
@@ -75,7 +75,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Progress {
     percent: AtomicU8,
-    receipt: Mutex<Option<Receipt>>,
+    report: Mutex<Option<Report>>,
 }
 
 /// A run that was asked for.
@@ -88,16 +88,16 @@ impl Run {
         self.0.percent.load(Ordering::Relaxed)
     }
 
-    /// The receipt, once the run has ended.
-    pub fn receipt(&self) -> Option<Receipt> {
-        held(&self.0.receipt).clone()
+    /// The report, once the run has ended.
+    pub fn report(&self) -> Option<Report> {
+        held(&self.0.report).clone()
     }
 }
 
 impl std::fmt::Debug for Cleaner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = held(&self.0.state);
-        f.debug_struct("Cleaner").field("order", &state.order).field("pacing", &state.pacing).finish_non_exhaustive()
+        f.debug_struct("Cleaner").field("target", &state.target).field("pacing", &state.pacing).finish_non_exhaustive()
     }
 }
 
@@ -106,7 +106,7 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Cleaner {
-    /// Starts the cleaner's thread. `outside` tells how the process is seen from outside, for receipts.
+    /// Starts the cleaner's thread. `process` reads the memory of the process, for reports.
     ///
     /// # Errors
     /// When the system refuses a thread.
@@ -114,13 +114,13 @@ impl Cleaner {
         store: Arc<Store>,
         clock: Clock,
         pacing: Pacing,
-        outside: impl Fn() -> Outside + Send + Sync + 'static,
+        process: impl Fn() -> ProcessMemory + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let state = State {
-            order: Order::REST,
+            target: Target::NONE,
             pacing,
             asked: VecDeque::new(),
-            receipts: VecDeque::new(),
+            reports: VecDeque::new(),
             totals: Default::default(),
         };
         let shared = Arc::new(Shared {
@@ -128,7 +128,7 @@ impl Cleaner {
             state: Mutex::new(state),
             bell: Condvar::new(),
             stopping: AtomicBool::new(false),
-            outside: Box::new(outside),
+            process: Box::new(process),
             joined: Mutex::new(None),
         });
         let worker = thread::Worker::new(shared.clone(), clock);
@@ -137,9 +137,9 @@ impl Cleaner {
         Ok(Self(shared))
     }
 
-    /// Sets the order it keeps to from now on.
-    pub fn obey(&self, order: Order) {
-        held(&self.0.state).order = order;
+    /// Sets the target it keeps to from now on.
+    pub fn set_target(&self, target: Target) {
+        held(&self.0.state).target = target;
         self.0.bell.notify_one();
     }
 
@@ -148,10 +148,10 @@ impl Cleaner {
         held(&self.0.state).pacing = pacing;
     }
 
-    /// Asks for one run, beside the standing order. Runs are carried out one after the other.
-    pub fn run(&self, order: Order) -> Run {
+    /// Asks for one run, beside the lasting target. Runs are carried out one after the other.
+    pub fn run(&self, target: Target) -> Run {
         let progress = Arc::new(Progress::default());
-        held(&self.0.state).asked.push_back((order, progress.clone()));
+        held(&self.0.state).asked.push_back((target, progress.clone()));
         self.0.bell.notify_one();
         Run(progress)
     }
@@ -161,17 +161,17 @@ impl Cleaner {
         self.0.account()
     }
 
-    /// The last receipts, newest first, at most 16.
-    pub fn receipts(&self) -> Vec<Receipt> {
-        held(&self.0.state).receipts.iter().cloned().collect()
+    /// The last reports, newest first, at most 16.
+    pub fn reports(&self) -> Vec<Report> {
+        held(&self.0.state).reports.iter().cloned().collect()
     }
 
-    /// What all runs together did and cost, in the order of [`Reason`].
+    /// All runs so far by reason, in the order of [`Reason`].
     pub fn totals(&self) -> [Total; Reason::COUNT] {
         held(&self.0.state).totals
     }
 
-    /// Stops the thread after its step and waits for it. Runs that were asked for end unfinished, with a receipt.
+    /// Stops the thread after its step and waits for it. Runs that were asked for end unfinished, with a report.
     pub fn stop(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
         self.0.bell.notify_one();
@@ -195,7 +195,7 @@ impl Shared {
             ..
         } = self.store.stats();
         Account {
-            outside: (self.outside)(),
+            process: (self.process)(),
             live_bytes,
             expired_bytes,
             dead_bytes,

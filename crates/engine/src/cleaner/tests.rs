@@ -38,20 +38,20 @@ fn a_run_that_was_asked_for_compacts_and_ends_in_a_receipt() {
     let clock = Clock::manual(1);
     let store = filled(100_000, &clock);
     delete_all_but_every_tenth(&store, 100_000);
-    let cleaner = Cleaner::spawn(store.clone(), clock, PACING, Outside::default).unwrap();
-    let run = cleaner.run(Order { reason: Reason::Requested, target_occupancy_percent: 100, evict_to_bytes: None });
-    until("the run has ended", || run.receipt().is_some());
-    let receipt = run.receipt().unwrap();
-    assert_eq!((receipt.id, receipt.reason, receipt.evicted_items), (1, Reason::Requested, 0));
+    let cleaner = Cleaner::spawn(store.clone(), clock, PACING, ProcessMemory::default).unwrap();
+    let run = cleaner.run(Target { reason: Reason::Requested, occupancy_percent: 100, evict_to_bytes: None });
+    until("the run has ended", || run.report().is_some());
+    let report = run.report().unwrap();
+    assert_eq!((report.id, report.reason, report.done.evicted_items), (1, Reason::Requested, 0));
     assert_eq!(run.percent(), 100);
-    assert!(receipt.after.segment_bytes * 5 < receipt.before.segment_bytes, "{receipt:?}");
+    assert!(report.after.segment_bytes * 5 < report.before.segment_bytes, "{report:?}");
+    assert!(report.after.segment_bytes + report.after.index_bytes < report.after.live_bytes * 13 / 10, "{report:?}");
     assert!(
-        receipt.after.segment_bytes + receipt.after.index_bytes < receipt.after.live_bytes * 13 / 10,
-        "{receipt:?}"
+        report.done.moved_items >= 9_000 && report.done.freed_segments > 100 && report.cost.cpu_us > 0,
+        "{report:?}"
     );
-    assert!(receipt.moved_items >= 9_000 && receipt.freed_segments > 100 && receipt.cpu_us > 0, "{receipt:?}");
     assert_eq!(store.stats().entries, 10_000);
-    assert_eq!(cleaner.receipts().first(), Some(&receipt));
+    assert_eq!(cleaner.reports().first(), Some(&report));
     cleaner.stop();
 }
 
@@ -59,11 +59,11 @@ fn a_run_that_was_asked_for_compacts_and_ends_in_a_receipt() {
 fn a_standing_order_is_kept_to_without_being_repeated() {
     let clock = Clock::manual(1);
     let store = filled(50_000, &clock);
-    let cleaner = Cleaner::spawn(store.clone(), clock, PACING, Outside::default).unwrap();
-    cleaner.obey(Order { reason: Reason::High, target_occupancy_percent: 0, evict_to_bytes: Some(5 << 20) });
+    let cleaner = Cleaner::spawn(store.clone(), clock, PACING, ProcessMemory::default).unwrap();
+    cleaner.set_target(Target { reason: Reason::High, occupancy_percent: 0, evict_to_bytes: Some(5 << 20) });
     until("it evicts to the bound", || cleaner.account().segment_bytes + cleaner.account().index_bytes <= 5 << 20);
     assert!(store.stats().evictions > 10_000);
-    until("a receipt says why", || cleaner.receipts().iter().any(|receipt| receipt.reason == Reason::High));
+    until("a report says why", || cleaner.reports().iter().any(|report| report.reason == Reason::High));
     cleaner.stop();
 }
 
@@ -71,11 +71,11 @@ fn a_standing_order_is_kept_to_without_being_repeated() {
 fn a_run_that_is_to_free_everything_keeps_nothing_for_reuse() {
     let clock = Clock::manual(1);
     let store = filled(50_000, &clock);
-    let cleaner = Cleaner::spawn(store.clone(), clock, PACING, Outside::default).unwrap();
-    let run = cleaner.run(Order { reason: Reason::Requested, target_occupancy_percent: 100, evict_to_bytes: Some(0) });
-    until("the run has ended", || run.receipt().is_some());
+    let cleaner = Cleaner::spawn(store.clone(), clock, PACING, ProcessMemory::default).unwrap();
+    let run = cleaner.run(Target { reason: Reason::Requested, occupancy_percent: 100, evict_to_bytes: Some(0) });
+    until("the run has ended", || run.report().is_some());
     // Segments that are still open hold the last items; beside their pages nothing stays.
-    let after = run.receipt().unwrap().after;
+    let after = run.report().unwrap().after;
     assert!(after.segment_bytes < after.live_bytes * 2 + (128 << 10), "{after:?}");
     cleaner.stop();
 }
@@ -84,7 +84,7 @@ fn a_run_that_is_to_free_everything_keeps_nothing_for_reuse() {
 fn expired_items_go_without_any_order() {
     let clock = Clock::manual(1);
     let store = filled(50_000, &clock);
-    let cleaner = Cleaner::spawn(store.clone(), clock.clone(), PACING, Outside::default).unwrap();
+    let cleaner = Cleaner::spawn(store.clone(), clock.clone(), PACING, ProcessMemory::default).unwrap();
     clock.advance(20_000);
     until("half has expired", || store.stats().entries == 25_000);
     cleaner.stop();
@@ -96,13 +96,13 @@ fn stopping_in_the_middle_of_a_run_loses_nothing_and_does_not_wait_for_its_end()
     let store = filled(100_000, &clock);
     delete_all_but_every_tenth(&store, 100_000);
     let slow = Pacing { step_micros: 25, cpu_percent: 1 };
-    let cleaner = Cleaner::spawn(store.clone(), clock, slow, Outside::default).unwrap();
-    let run = cleaner.run(Order { reason: Reason::Requested, target_occupancy_percent: 100, evict_to_bytes: None });
+    let cleaner = Cleaner::spawn(store.clone(), clock, slow, ProcessMemory::default).unwrap();
+    let run = cleaner.run(Target { reason: Reason::Requested, occupancy_percent: 100, evict_to_bytes: None });
     until("it has taken some steps", || store.stats().copied_bytes > 32 << 10);
     cleaner.stop();
-    let receipt = run.receipt().expect("whoever waits for the run is answered");
-    assert!(receipt.cpu_us * 10 < receipt.duration_us, "a hundredth of a core: {receipt:?}");
-    assert!(receipt.moved_items < 10_000, "it ended early: {receipt:?}");
+    let report = run.report().expect("whoever waits for the run is answered");
+    assert!(report.cost.cpu_us * 10 < report.cost.duration_us, "a hundredth of a core: {report:?}");
+    assert!(report.done.moved_items < 10_000, "it ended early: {report:?}");
     assert_eq!(store.stats().entries, 10_000);
 }
 
@@ -132,14 +132,14 @@ fn overwrite(store: &Store, entries: u64, stop: &AtomicBool) {
 fn a_run_beside_fast_writers_ends() {
     let clock = Clock::manual(1);
     let store = filled(100_000, &clock);
-    let cleaner = Cleaner::spawn(store.clone(), clock, PACING, Outside::default).unwrap();
+    let cleaner = Cleaner::spawn(store.clone(), clock, PACING, ProcessMemory::default).unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let _stop = StopOnDrop(&stop);
         scope.spawn(|| overwrite(&store, 100_000, &stop));
         until("there is something to compact", || store.stats().dead_bytes > 4 << 20);
-        let run = cleaner.run(Order::compact(100));
-        until("the run has ended", || run.receipt().is_some());
+        let run = cleaner.run(Target::compact(100));
+        until("the run has ended", || run.report().is_some());
     });
     cleaner.stop();
 }
@@ -151,16 +151,16 @@ fn an_order_that_evicts_goes_before_a_run() {
     delete_all_but_every_tenth(&store, 50_000);
     // At this pace, evicting what is asked for takes a tenth of the time of the run.
     let slow = Pacing { step_micros: 25, cpu_percent: 1 };
-    let cleaner = Cleaner::spawn(store.clone(), clock, slow, Outside::default).unwrap();
-    let run = cleaner.run(Order::compact(100));
+    let cleaner = Cleaner::spawn(store.clone(), clock, slow, ProcessMemory::default).unwrap();
+    let run = cleaner.run(Target::compact(100));
     until("it has begun", || store.stats().copied_bytes > 0);
     let bound = store.stats().item_bytes * 2 / 3;
-    cleaner.obey(Order { reason: Reason::High, target_occupancy_percent: 0, evict_to_bytes: Some(bound) });
+    cleaner.set_target(Target { reason: Reason::High, occupancy_percent: 0, evict_to_bytes: Some(bound) });
     until("what is too much is evicted", || store.stats().evictions > 1_000);
-    assert!(run.receipt().is_none(), "before the run goes on");
-    cleaner.obey(Order::REST);
+    assert!(run.report().is_none(), "before the run goes on");
+    cleaner.set_target(Target::NONE);
     cleaner.set_pacing(PACING);
-    until("the run has ended", || run.receipt().is_some());
+    until("the run has ended", || run.report().is_some());
     cleaner.stop();
 }
 
@@ -168,19 +168,19 @@ fn an_order_that_evicts_goes_before_a_run() {
 fn an_order_that_comes_and_goes_ends_in_one_receipt() {
     let clock = Clock::manual(1);
     let store = filled(100_000, &clock);
-    let cleaner = Cleaner::spawn(store.clone(), clock, PACING, Outside::default).unwrap();
+    let cleaner = Cleaner::spawn(store.clone(), clock, PACING, ProcessMemory::default).unwrap();
     let used = store.stats().segment_bytes + store.stats().index_bytes;
     for step in 1..=8 {
         let bound = Some(used - used / 10 * step);
         let before = store.stats().evictions;
-        cleaner.obey(Order { reason: Reason::High, target_occupancy_percent: 0, evict_to_bytes: bound });
+        cleaner.set_target(Target { reason: Reason::High, occupancy_percent: 0, evict_to_bytes: bound });
         until("it evicts", || store.stats().evictions > before + 1_000);
-        cleaner.obey(Order::REST);
+        cleaner.set_target(Target::NONE);
     }
-    until("a receipt says why", || !cleaner.receipts().is_empty());
+    until("a report says why", || !cleaner.reports().is_empty());
     cleaner.stop();
-    let receipts = cleaner.receipts();
-    assert!(receipts.len() <= 2, "{receipts:?}");
-    let evicted = receipts.iter().map(|receipt| receipt.evicted_items).sum::<u64>();
+    let reports = cleaner.reports();
+    assert!(reports.len() <= 2, "{reports:?}");
+    let evicted = reports.iter().map(|report| report.done.evicted_items).sum::<u64>();
     assert_eq!(evicted, store.stats().evictions, "and it tells of everything");
 }

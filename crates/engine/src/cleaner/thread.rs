@@ -2,7 +2,7 @@
 
 use super::plan;
 use super::steps::Steps;
-use super::{Order, Pacing, Progress, RECEIPTS, Receipt, Shared, State, held};
+use super::{Cost, Pacing, Progress, REPORTS, Report, Shared, State, Target, held};
 use crate::clock::{self, Clock};
 use crate::store::{Stats, Tally, Task};
 use std::cell::Cell;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_millis(100);
 /// Freed segments that stay resident for reuse while writers are evicting.
 const HOT_SEGMENTS: usize = 4;
-/// Steps between two looks at the account: summing it over all shards costs about as much as a short step.
+/// Steps between two looks at the run: summing it over all shards costs about as much as a short step.
 const STEPS_OF_A_PLAN: usize = 8;
 /// The shortest rest. Rests are short and many, so that the cleaner has seldom used up its turn when a writer takes the
 /// processor from it inside a lock, and then gets the processor back soon.
@@ -25,12 +25,12 @@ const LOOKS: usize = 100;
 const CUT_SHORT: usize = 64;
 /// While callers write, the time from a look that found no segment empty enough to the next.
 const ROUND: Duration = Duration::from_millis(10);
-/// A run under a standing order ends when it has had nothing to do for this long, so that an order that comes and goes makes
-/// one receipt.
+/// A run under a lasting target ends when it has had nothing to do for this long, so that a target that comes and goes makes
+/// one report.
 const QUIET: Duration = Duration::from_secs(1);
-/// How long a standing order over its bound works before a run that was asked for goes on for some steps.
+/// How long a lasting target over its bound works before a run that was asked for goes on for some steps.
 const TURN: Duration = Duration::from_millis(100);
-/// Beside callers who always write, a run under a standing order ends after this long, and another begins.
+/// Beside callers who always write, a run under a lasting target ends after this long, and another begins.
 const LONGEST_RUN: Duration = Duration::from_secs(10);
 
 pub(super) struct Worker {
@@ -44,25 +44,24 @@ pub(super) struct Worker {
     keeps_hot: usize,
     /// Rest that is owed.
     owed: Cell<Duration>,
-    /// The run under a standing order that has not ended yet.
-    standing: Option<Account>,
+    /// The run under a lasting target that has not ended yet.
+    open_run: Option<OpenRun>,
 }
 
-/// What a run has cost and done so far.
-struct Account {
-    tally: Tally,
+/// A run that has not ended.
+struct OpenRun {
     steps: Steps,
     started: Instant,
     /// When something was last done.
     worked: Instant,
-    receipt: Receipt,
+    report: Report,
 }
 
-impl Account {
-    fn new(order: Order, now_ms: u64) -> Self {
+impl OpenRun {
+    fn new(target: Target, now_ms: u64) -> Self {
         let now = Instant::now();
-        let receipt = Receipt { reason: order.reason, started_ms: now_ms, ..Receipt::default() };
-        Self { tally: Tally::default(), steps: Steps::default(), started: now, worked: now, receipt }
+        let report = Report { reason: target.reason, started_ms: now_ms, ..Report::default() };
+        Self { steps: Steps::default(), started: now, worked: now, report }
     }
 }
 
@@ -83,20 +82,20 @@ impl Worker {
             cut_short: 0,
             keeps_hot: HOT_SEGMENTS,
             owed: Cell::new(Duration::ZERO),
-            standing: None,
+            open_run: None,
         }
     }
 
     pub(super) fn run(mut self) {
-        while let Some((order, asked)) = self.next_order() {
+        while let Some((target, asked)) = self.next_target() {
             match asked {
-                Some(progress) => self.carry_out(order, progress),
-                None => self.keep_to(order, None),
+                Some(progress) => self.carry_out(target, progress),
+                None => self.keep_to(target, None),
             }
         }
-        self.end_standing_run();
+        self.end_open_run();
         for (_, progress) in held(&self.shared.state).asked.drain(..) {
-            finish(&progress, Receipt::default());
+            finish(&progress, Report::default());
         }
     }
 
@@ -105,7 +104,7 @@ impl Worker {
     }
 
     /// Waits for a tick or the bell; `None` when the thread is to stop.
-    fn next_order(&self) -> Option<(Order, Option<Arc<Progress>>)> {
+    fn next_target(&self) -> Option<(Target, Option<Arc<Progress>>)> {
         let state = held(&self.shared.state);
         let idle = |state: &mut State| state.asked.is_empty() && !self.stopping();
         let waited = self.shared.bell.wait_timeout_while(state, TICK, idle);
@@ -114,8 +113,8 @@ impl Worker {
             return None;
         }
         match state.asked.pop_front() {
-            Some((order, progress)) => Some((order, Some(progress))),
-            None => Some((state.order, None)),
+            Some((target, progress)) => Some((target, Some(progress))),
+            None => Some((state.target, None)),
         }
     }
 
@@ -124,92 +123,92 @@ impl Worker {
     }
 
     /// Carries out a run that was asked for.
-    fn carry_out(&mut self, order: Order, progress: Arc<Progress>) {
-        self.end_standing_run();
+    fn carry_out(&mut self, target: Target, progress: Arc<Progress>) {
+        self.end_open_run();
         let store = &self.shared.store;
         let opened = (0..store.shards()).map(|shard| store.opened(shard)).collect();
-        let asked = Asked { progress, opened, work_at_start: plan::work_left(&store.stats(), order) };
-        let mut account = self.begin_run(order);
-        self.work_on(order, Some(&asked), None, &mut account);
+        let asked = Asked { progress, opened, work_at_start: plan::work_left(&store.stats(), target) };
+        let mut run = self.begin_run(target);
+        self.work_on(target, Some(&asked), None, &mut run);
         // Who asks for memory gets all there is.
-        self.cool(0, &mut account);
-        let receipt = self.end_run(account);
-        finish(&asked.progress, receipt);
+        self.cool(0, &mut run);
+        let report = self.end_run(run);
+        finish(&asked.progress, report);
     }
 
-    /// Works on the standing order until there is nothing left to do about it, or as long as it has.
-    fn keep_to(&mut self, order: Order, has: Option<Duration>) {
+    /// Works on the lasting target until there is nothing left to do about it, or as long as it has.
+    fn keep_to(&mut self, target: Target, has: Option<Duration>) {
         let stats = self.shared.store.stats();
-        let is_run = plan::plan(&stats, order) != Task::TIDY;
-        if is_run && self.standing.as_ref().is_some_and(|run| run.receipt.reason != order.reason) {
-            self.end_standing_run();
+        let is_run = plan::plan(&stats, target) != Task::CHEAP;
+        if is_run && self.open_run.as_ref().is_some_and(|run| run.report.reason != target.reason) {
+            self.end_open_run();
         }
-        // What costs next to nothing is done under any order. It is no run, but may end what a run has begun.
-        let is_told = is_run || self.standing.is_some();
-        let mut account = self
-            .standing
+        // What costs next to nothing is done under any target. It is no run, but may end what a run has begun.
+        let is_told = is_run || self.open_run.is_some();
+        let mut run = self
+            .open_run
             .take()
-            .unwrap_or_else(|| if is_run { self.begin_run(order) } else { Account::new(order, self.clock.now_ms()) });
-        let before = account.tally;
+            .unwrap_or_else(|| if is_run { self.begin_run(target) } else { OpenRun::new(target, self.clock.now_ms()) });
+        let before = run.report.done;
         let ends = has.map(|has| Instant::now() + has);
-        let evicts = self.work_on(order, None, ends, &mut account);
+        let evicts = self.work_on(target, None, ends, &mut run);
         // Writers who evict will want some of it again in a moment.
         let keep = if evicts || self.writers_evict(&stats) { HOT_SEGMENTS } else { 0 };
-        self.cool(keep, &mut account);
-        if is_run && account.tally != before {
-            account.worked = Instant::now();
+        self.cool(keep, &mut run);
+        if is_run && run.report.done != before {
+            run.worked = Instant::now();
         }
-        self.standing = Some(account).filter(|account| is_told && account.tally != Tally::default());
-        let is_over = |run: &Account| run.worked.elapsed() >= QUIET || run.started.elapsed() >= LONGEST_RUN;
-        if self.standing.as_ref().is_some_and(is_over) {
-            self.end_standing_run();
+        self.open_run = Some(run).filter(|run| is_told && run.report.done != Tally::default());
+        let is_over = |run: &OpenRun| run.worked.elapsed() >= QUIET || run.started.elapsed() >= LONGEST_RUN;
+        if self.open_run.as_ref().is_some_and(is_over) {
+            self.end_open_run();
         }
     }
 
-    fn begin_run(&self, order: Order) -> Account {
-        let mut account = Account::new(order, self.clock.now_ms());
-        account.receipt.before = self.shared.account();
+    fn begin_run(&self, target: Target) -> OpenRun {
+        let mut run = OpenRun::new(target, self.clock.now_ms());
+        run.report.before = self.shared.account();
         self.shared.store.take_longest_wait_us();
-        account
+        run
     }
 
     /// Takes down for a run how long callers have waited for a lock.
-    fn note_waits(&self, account: &mut Account) {
-        let longest = &mut account.receipt.longest_wait_us;
+    fn note_waits(&self, run: &mut OpenRun) {
+        let longest = &mut run.report.cost.longest_wait_us;
         *longest = (*longest).max(self.shared.store.take_longest_wait_us());
     }
 
-    /// Takes steps for an order until every shard in turn had nothing to do; says whether any evicted.
-    fn work_on(&mut self, order: Order, asked: Option<&Asked>, ends: Option<Instant>, account: &mut Account) -> bool {
+    /// Takes steps for a target until every shard in turn had nothing to do; says whether any evicted.
+    fn work_on(&mut self, target: Target, asked: Option<&Asked>, ends: Option<Instant>, run: &mut OpenRun) -> bool {
         let (mut evicting, mut urgent) = (false, false);
         let (mut idle_shards, mut steps) = (0, 0_usize);
-        let mut task = Task::TIDY;
+        let mut task = Task::CHEAP;
         while idle_shards < self.shared.store.shards() && !self.stopping() {
             if steps.is_multiple_of(STEPS_OF_A_PLAN) {
                 let stats = self.shared.store.stats();
-                task = plan::plan(&stats, order);
+                task = plan::plan(&stats, target);
                 evicting |= task.evict;
-                urgent = plan::is_over(&stats, order);
+                urgent = plan::is_over(&stats, target);
                 self.keeps_hot = if plan::is_overdrawn(&stats) { 0 } else { HOT_SEGMENTS };
                 match asked {
                     Some(asked) => {
-                        let percent = plan::percent(&stats, order, asked.work_at_start);
+                        let percent = plan::percent(&stats, target, asked.work_at_start);
                         asked.progress.percent.store(percent, Ordering::Relaxed);
                         self.free_what_is_too_much(&stats);
                     }
-                    None if account.started.elapsed() >= LONGEST_RUN => break,
+                    None if run.started.elapsed() >= LONGEST_RUN => break,
                     None if ends.is_some_and(|ends| Instant::now() >= ends) => break,
                     None => {}
                 }
-                self.note_waits(account);
+                self.note_waits(run);
             }
             steps += 1;
             let opened_before = asked.map_or(u64::MAX, |asked| asked.opened[self.shard]);
-            match self.step(Task { opened_before, ..task }, account) {
+            match self.step(Task { opened_before, ..task }, run) {
                 true => idle_shards = 0,
                 false => idle_shards += 1,
             }
-            if asked.is_none() && self.has_other_work(order, urgent) {
+            if asked.is_none() && self.has_other_work(target, urgent) {
                 break;
             }
             if asked.is_none() && idle_shards == self.shared.store.shards() && task.beside_writers() {
@@ -220,18 +219,18 @@ impl Worker {
         evicting
     }
 
-    /// An order that frees memory the engine may not use goes before a run that somebody asked for.
+    /// A target that frees memory the engine may not use goes before a run that somebody asked for.
     fn free_what_is_too_much(&mut self, stats: &Stats) {
-        let standing = held(&self.shared.state).order;
-        if plan::is_over(stats, standing) {
-            self.keep_to(standing, Some(TURN));
+        let lasting = held(&self.shared.state).target;
+        if plan::is_over(stats, lasting) {
+            self.keep_to(lasting, Some(TURN));
         }
     }
 
-    /// The standing order is another one by now, or something was asked for and this is not urgent.
-    fn has_other_work(&self, order: Order, urgent: bool) -> bool {
+    /// The lasting target is another one by now, or something was asked for and this is not urgent.
+    fn has_other_work(&self, target: Target, urgent: bool) -> bool {
         let state = held(&self.shared.state);
-        state.order != order || !(urgent || state.asked.is_empty())
+        state.target != target || !(urgent || state.asked.is_empty())
     }
 
     fn writers_evict(&self, before: &Stats) -> bool {
@@ -239,48 +238,48 @@ impl Worker {
     }
 
     /// One step on the next shard, and the pause that its cost asks for; `false` when the shard had nothing to do.
-    fn step(&mut self, task: Task, account: &mut Account) -> bool {
+    fn step(&mut self, task: Task, run: &mut OpenRun) -> bool {
         let pacing = self.pacing();
         let (started, limit) = (clock::thread_cpu_micros(), u64::from(pacing.step_micros));
         let mut stop = || clock::thread_cpu_micros() - started >= limit;
         let store = &self.shared.store;
-        let freed_before = account.tally.freed_segments;
-        let did = store.clean(self.shard, task, self.clock.now_ms(), &mut account.tally, &mut stop);
+        let freed_before = run.report.done.freed_segments;
+        let did = store.clean(self.shard, task, self.clock.now_ms(), &mut run.report.done, &mut stop);
         let is_waited_for = |_: &usize| store.is_waited_for(self.shard);
         self.cut_short = if is_waited_for(&0) { self.cut_short + 1 } else { 0 };
         (0..LOOKS).take_while(is_waited_for).for_each(|_| std::hint::spin_loop());
         // On to the next shard after each segment, so that the emptiest of every shard go before the others. Not before:
         // a segment that is half copied takes memory and has freed none. Evicting copies little.
         let is_held_up = task.evict && self.cut_short >= CUT_SHORT;
-        if !did || account.tally.freed_segments != freed_before || is_held_up {
+        if !did || run.report.done.freed_segments != freed_before || is_held_up {
             store.reclaim(self.shard);
             self.shard = (self.shard + 1) % store.shards();
             self.cut_short = 0;
         }
-        self.charge(started, pacing, account);
+        self.charge(started, pacing, run);
         if did {
-            self.cool(self.keeps_hot, account);
+            self.cool(self.keeps_hot, run);
         }
         did
     }
 
     /// Gives freed pages back, one segment a step, without any lock.
-    fn cool(&self, keep: usize, account: &mut Account) {
+    fn cool(&self, keep: usize, run: &mut OpenRun) {
         let pacing = self.pacing();
         loop {
             let started = clock::thread_cpu_micros();
             if self.shared.store.cool(keep).is_none() {
                 return;
             }
-            self.charge(started, pacing, account);
+            self.charge(started, pacing, run);
         }
     }
 
     /// Books a step and rests for as long as the cleaner's share of a core asks, once that is worth going to sleep for.
-    fn charge(&self, started: u64, pacing: Pacing, account: &mut Account) {
+    fn charge(&self, started: u64, pacing: Pacing, run: &mut OpenRun) {
         let cost = clock::thread_cpu_micros() - started;
-        account.receipt.cpu_us += cost;
-        account.steps.count(cost);
+        run.report.cost.cpu_us += cost;
+        run.steps.count(cost);
         let share = u64::from(pacing.cpu_percent.clamp(1, 100));
         let rest = self.owed.get() + Duration::from_micros(cost * (100 - share) / share);
         self.owed.set(rest);
@@ -290,40 +289,40 @@ impl Worker {
         }
     }
 
-    /// Sleeps. The bell may ring for an order meanwhile; only a stop ends the rest.
+    /// Sleeps. The bell may ring for a target meanwhile; only a stop ends the rest.
     fn rest(&self, rest: Duration) {
         let state = held(&self.shared.state);
         drop(self.shared.bell.wait_timeout_while(state, rest, |_: &mut State| !self.stopping()));
     }
 
-    fn end_standing_run(&mut self) {
-        if let Some(account) = self.standing.take() {
-            self.end_run(account);
+    fn end_open_run(&mut self) {
+        if let Some(run) = self.open_run.take() {
+            self.end_run(run);
         }
     }
 
-    fn end_run(&self, account: Account) -> Receipt {
-        let Account { tally, steps, started, worked, mut receipt } = account;
-        (receipt.steps, receipt.step_p999_us) = (steps.total(), steps.within_us(999));
-        receipt.longest_step_us = steps.longest_us();
-        receipt.longest_wait_us = receipt.longest_wait_us.max(self.shared.store.take_longest_wait_us());
-        let Tally { moved_bytes, moved_items, evicted_items, expired_items, freed_segments, migrated_shards } = tally;
-        receipt.after = self.shared.account();
+    fn end_run(&self, run: OpenRun) -> Report {
+        let OpenRun { steps, started, worked, mut report } = run;
         let ended = if worked > started { worked } else { Instant::now() };
-        receipt.duration_us = (ended - started).as_micros() as u64;
-        (receipt.moved_bytes, receipt.moved_items) = (moved_bytes, moved_items);
-        (receipt.evicted_items, receipt.expired_items) = (evicted_items, expired_items);
-        (receipt.freed_segments, receipt.migrated_shards) = (freed_segments, migrated_shards);
+        report.cost = Cost {
+            duration_us: (ended - started).as_micros() as u64,
+            longest_step_us: steps.longest_us(),
+            longest_wait_us: report.cost.longest_wait_us.max(self.shared.store.take_longest_wait_us()),
+            steps: steps.total(),
+            step_p999_us: steps.within_us(999),
+            ..report.cost
+        };
+        report.after = self.shared.account();
         let mut state = held(&self.shared.state);
-        receipt.id = state.totals.iter().map(|total| total.runs).sum::<u64>() + 1;
-        state.totals[receipt.reason as usize].add(&receipt);
-        state.receipts.push_front(receipt.clone());
-        state.receipts.truncate(RECEIPTS);
-        receipt
+        report.id = state.totals.iter().map(|total| total.runs).sum::<u64>() + 1;
+        state.totals[report.reason as usize].add(&report);
+        state.reports.push_front(report.clone());
+        state.reports.truncate(REPORTS);
+        report
     }
 }
 
-fn finish(progress: &Progress, receipt: Receipt) {
+fn finish(progress: &Progress, report: Report) {
     progress.percent.store(100, Ordering::Relaxed);
-    *held(&progress.receipt) = Some(receipt);
+    *held(&progress.report) = Some(report);
 }

@@ -1,7 +1,7 @@
-//! What the governor makes of a reading: a pure function, so that it can be told as stories.
+//! What the governor makes of a reading: a pure function, so that it can be told as scenarios.
 //!
 //! ```text
-//!  limit ──less the reserve──► ceiling ──less what the process uses beside the engine──► budget of the engine
+//!  limit ──less the reserve──► ceiling ──less overhead──► budget of the engine
 //!
 //!  use ÷ budget    0 ────────────────── low ──────── high ── critical ── 1
 //!  evicts                               stop ◄────── start               refuse
@@ -15,7 +15,7 @@
 //! D3. Every regime but calm ends by itself once its cause has gone: no state refers to an earlier state but for the
 //!     space between low and high.
 
-use crate::cleaner::{Order, Reason};
+use crate::cleaner::{Reason, Target};
 use strum::{EnumCount, IntoStaticStr, VariantArray};
 
 /// One reading of everything.
@@ -43,14 +43,14 @@ pub struct Sample {
 
 impl Sample {
     /// What is used that the engine does not account for.
-    fn beside_bytes(&self) -> u64 {
+    fn overhead_bytes(&self) -> u64 {
         self.used_bytes.saturating_sub(self.engine_bytes)
     }
 }
 
 /// What the rules go by: see the configuration, where each is described.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Marks {
+pub struct Thresholds {
     /// Kept free under the limit, in percent of it.
     pub reserve_percent: u64,
     /// Kept free under the limit at the least, in bytes.
@@ -75,7 +75,7 @@ pub struct Marks {
     pub pressure_percent: f64,
 }
 
-impl Default for Marks {
+impl Default for Thresholds {
     fn default() -> Self {
         Self {
             reserve_percent: 6,
@@ -122,21 +122,21 @@ impl Regime {
 
 /// What was decided, and what the next decision needs to know of this one.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Standing {
+pub struct Decision {
     /// What the memory is like.
     pub regime: Regime,
     /// What the engine may use.
     pub budget_bytes: u64,
     /// What the cleaner is told.
-    pub order: Order,
-    /// The most that was used beside the engine of late, in bytes.
-    beside_bytes: u64,
+    pub target: Target,
+    /// Peak of the recent overhead, in bytes.
+    overhead_bytes: u64,
     before: Option<Sample>,
 }
 
-impl Default for Standing {
+impl Default for Decision {
     fn default() -> Self {
-        Self { regime: Regime::Calm, budget_bytes: 0, order: Order::REST, beside_bytes: 0, before: None }
+        Self { regime: Regime::Calm, budget_bytes: 0, target: Target::NONE, overhead_bytes: 0, before: None }
     }
 }
 
@@ -145,78 +145,76 @@ const WORTH_BYTES: u64 = 512 << 10;
 /// How full segments are made while callers delete much: what is copied now may be deleted next, and the need for
 /// memory is falling anyway. At 50, a random nine tenths deleted cost twice the copying.
 const EMPTYING_OCCUPANCY_PERCENT: u8 = 30;
-/// In this time the envelope of what is used beside the engine falls to what is seen, were it to fall evenly.
-const BESIDE_FALLS_MS: u64 = 5_000;
+/// In this time the envelope of the overhead falls to what is seen, were it to fall evenly.
+const OVERHEAD_FALLS_MS: u64 = 5_000;
 /// Bytes changed a second, in percent of live ones, from which on callers are said to write much.
 const BUSY_PERCENT: u64 = 2;
 
 /// Decides.
-pub fn decide(now: Sample, before: &Standing, marks: &Marks) -> Standing {
+pub fn decide(now: Sample, before: &Decision, thresholds: &Thresholds) -> Decision {
     let elapsed_ms = before.before.map_or(0, |earlier| now.now_ms.saturating_sub(earlier.now_ms));
-    let beside_bytes = beside_of_late(&now, before, elapsed_ms);
-    let budget_bytes = budget(&now, beside_bytes.max(beside_ahead(&now, before, elapsed_ms)), marks);
+    let overhead_bytes = recent_overhead(&now, before, elapsed_ms);
+    let budget_bytes = budget(&now, overhead_bytes.max(overhead_ahead(&now, before, elapsed_ms)), thresholds);
     let of_budget = |percent: u64| budget_bytes / 100 * percent;
     let (low, high, critical) =
-        (of_budget(marks.low_percent), of_budget(marks.high_percent), of_budget(marks.critical_percent));
-    let ahead = expected(&now, before.before.as_ref(), elapsed_ms, marks.look_ahead_ms);
+        (of_budget(thresholds.low_percent), of_budget(thresholds.high_percent), of_budget(thresholds.critical_percent));
+    let ahead = expected(&now, before.before.as_ref(), elapsed_ms, thresholds.look_ahead_ms);
     let was_evicting = before.regime.evicts();
-    let short = now.pressure_percent >= marks.pressure_percent && now.engine_bytes > low;
+    let short = now.pressure_percent >= thresholds.pressure_percent && now.engine_bytes > low;
 
     let regime = match () {
         () if now.engine_bytes >= critical => Regime::Critical,
         () if now.engine_bytes.max(ahead) >= high || short => Regime::High,
         () if was_evicting && now.engine_bytes > low && can_free(&now, low) => Regime::High,
-        () if is_drift(&now, before, marks) => Regime::Drift,
+        () if is_drift(&now, before, thresholds) => Regime::Drift,
         () => Regime::Calm,
     };
     let reason = match regime {
         Regime::Calm | Regime::Drift => Reason::Drift,
         _ if before.before.is_some_and(|earlier| now.limit_bytes < earlier.limit_bytes) => Reason::LimitLowered,
-        _ if was_evicting && before.order.reason == Reason::LimitLowered => Reason::LimitLowered,
+        _ if was_evicting && before.target.reason == Reason::LimitLowered => Reason::LimitLowered,
         _ if short && now.engine_bytes < high => Reason::Pressure,
         Regime::High => Reason::High,
         Regime::Critical => Reason::Critical,
     };
     let occupancy = match before.before {
         Some(earlier) if is_emptying(&now, &earlier, elapsed_ms) => EMPTYING_OCCUPANCY_PERCENT,
-        earlier if is_busy(&now, earlier.as_ref(), elapsed_ms) => marks.busy_occupancy_percent,
-        _ => marks.idle_occupancy_percent,
+        earlier if is_busy(&now, earlier.as_ref(), elapsed_ms) => thresholds.busy_occupancy_percent,
+        _ => thresholds.idle_occupancy_percent,
     };
-    let order = match regime {
-        Regime::Calm => Order::REST,
-        Regime::Drift => Order { reason, target_occupancy_percent: occupancy, evict_to_bytes: None },
-        Regime::High | Regime::Critical => {
-            Order { reason, target_occupancy_percent: occupancy, evict_to_bytes: Some(low) }
-        }
+    let target = match regime {
+        Regime::Calm => Target::NONE,
+        Regime::Drift => Target { reason, occupancy_percent: occupancy, evict_to_bytes: None },
+        Regime::High | Regime::Critical => Target { reason, occupancy_percent: occupancy, evict_to_bytes: Some(low) },
     };
-    Standing { regime, budget_bytes, order, beside_bytes, before: Some(now) }
+    Decision { regime, budget_bytes, target, overhead_bytes, before: Some(now) }
 }
 
 /// What is kept free under a limit, in bytes.
-pub fn reserve(limit_bytes: u64, marks: &Marks) -> u64 {
-    (limit_bytes / 100 * marks.reserve_percent).max(marks.reserve_bytes)
+pub fn reserve(limit_bytes: u64, thresholds: &Thresholds) -> u64 {
+    (limit_bytes / 100 * thresholds.reserve_percent).max(thresholds.reserve_bytes)
 }
 
 /// What the engine may use: the limit, less the reserve, less what the process uses that the engine does not account
 /// for (program, threads, connections, allocator). In a small container under a storm that is more than half.
-fn budget(now: &Sample, beside_bytes: u64, marks: &Marks) -> u64 {
-    let ceiling = now.limit_bytes.saturating_sub(reserve(now.limit_bytes, marks));
-    ceiling - beside_bytes.min(ceiling / 4 * 3)
+fn budget(now: &Sample, overhead_bytes: u64, thresholds: &Thresholds) -> u64 {
+    let ceiling = now.limit_bytes.saturating_sub(reserve(now.limit_bytes, thresholds));
+    ceiling - overhead_bytes.min(ceiling / 4 * 3)
 }
 
-/// What is used beside the engine, as an envelope: it rises at once and falls slowly. Buffers come and go many times
+/// the overhead, as an envelope: it rises at once and falls slowly. Buffers come and go many times
 /// between two readings, and the engine fills whatever a low reading seems to leave.
-fn beside_of_late(now: &Sample, before: &Standing, elapsed_ms: u64) -> u64 {
-    let seen = now.beside_bytes();
-    let above = before.beside_bytes.saturating_sub(seen);
-    seen + above / BESIDE_FALLS_MS
-        * if is_plausible(elapsed_ms) { BESIDE_FALLS_MS.saturating_sub(elapsed_ms) } else { 0 }
+fn recent_overhead(now: &Sample, before: &Decision, elapsed_ms: u64) -> u64 {
+    let seen = now.overhead_bytes();
+    let above = before.overhead_bytes.saturating_sub(seen);
+    seen + above / OVERHEAD_FALLS_MS
+        * if is_plausible(elapsed_ms) { OVERHEAD_FALLS_MS.saturating_sub(elapsed_ms) } else { 0 }
 }
 
-/// What is used beside the engine at the next reading, if it grows on as it did since the last.
-fn beside_ahead(now: &Sample, before: &Standing, elapsed_ms: u64) -> u64 {
-    let seen = now.beside_bytes();
-    let earlier = before.before.filter(|_| is_plausible(elapsed_ms)).map_or(seen, |earlier| earlier.beside_bytes());
+/// the overhead at the next reading, if it grows on as it did since the last.
+fn overhead_ahead(now: &Sample, before: &Decision, elapsed_ms: u64) -> u64 {
+    let seen = now.overhead_bytes();
+    let earlier = before.before.filter(|_| is_plausible(elapsed_ms)).map_or(seen, |earlier| earlier.overhead_bytes());
     seen.saturating_add(seen.saturating_sub(earlier))
 }
 
@@ -255,19 +253,19 @@ fn can_free(now: &Sample, low: u64) -> bool {
 }
 
 /// Compaction starts above the mark and goes on until the dead bytes have fallen to what full segments leave.
-fn is_drift(now: &Sample, before: &Standing, marks: &Marks) -> bool {
-    if !marks.compacts || (now.dead_bytes < WORTH_BYTES && now.item_bytes > 0) {
+fn is_drift(now: &Sample, before: &Decision, thresholds: &Thresholds) -> bool {
+    if !thresholds.compacts || (now.dead_bytes < WORTH_BYTES && now.item_bytes > 0) {
         return false;
     }
     let started = before.regime == Regime::Drift;
-    let goal = match before.order.target_occupancy_percent {
+    let goal = match before.target.occupancy_percent {
         // What was left for the end of the deleting is not forgotten when the deleting ends.
-        EMPTYING_OCCUPANCY_PERCENT => marks.idle_occupancy_percent,
+        EMPTYING_OCCUPANCY_PERCENT => thresholds.idle_occupancy_percent,
         target => target.max(50),
     };
-    let mark = if started { 100 - u64::from(goal) } else { marks.dead_percent };
+    let mark = if started { 100 - u64::from(goal) } else { thresholds.dead_percent };
     now.dead_bytes > now.item_bytes / 100 * mark
 }
 
 #[cfg(test)]
-mod stories;
+mod scenarios;

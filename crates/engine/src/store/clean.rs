@@ -18,7 +18,7 @@ use super::policy::{self, Case, Fate, Purpose};
 use super::relocate::Ahead;
 use super::segment::Moved;
 use super::shard::{Found, Locked};
-use super::slot::{Departure, Location, Slot};
+use super::slot::{Location, RemovalCause, Slot};
 use super::types::Key;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Fault, planted};
@@ -47,7 +47,7 @@ impl Task {
     }
 
     /// What costs next to nothing: whatever else is asked for, it is done first.
-    pub const TIDY: Self = Self { below_percent: 0, thorough: false, evict: false, opened_before: u64::MAX };
+    pub const CHEAP: Self = Self { below_percent: 0, thorough: false, evict: false, opened_before: u64::MAX };
 }
 
 /// What to do after the lock is released.
@@ -194,9 +194,9 @@ impl Locked<'_> {
 
     /// The next segment of the running sweep; starts one when an invalidation waits, ends it when none is left.
     fn next_to_sweep(&mut self) -> Option<u32> {
-        if self.writer.sweep.is_none() && !self.writer.voids.is_empty() {
+        if self.writer.sweep.is_none() && !self.writer.invalidations.is_empty() {
             let segments = self.writer.segments.keys().copied().collect();
-            self.writer.sweep = Some(Sweep { segments, voids: self.writer.voids.len() });
+            self.writer.sweep = Some(Sweep { segments, invalidations: self.writer.invalidations.len() });
         }
         let writer = &mut *self.writer;
         let sweep = writer.sweep.as_mut()?;
@@ -206,9 +206,9 @@ impl Locked<'_> {
             }
         }
         // Every item written before the sweep has been looked at: here, or when it was moved.
-        let done = sweep.voids;
+        let done = sweep.invalidations;
         writer.sweep = None;
-        writer.voids.drain(..done);
+        writer.invalidations.drain(..done);
         self.publish();
         None
     }
@@ -277,20 +277,20 @@ impl Locked<'_> {
         if header.is_dead() && !planted(Fault::MoveWhatDied) {
             return;
         }
-        let Some((found, hash, void)) = self.identify(location, view) else { return };
+        let Some((found, hash, invalidated)) = self.identify(location, view) else { return };
         let deadline = found.facts.attributes.deadline_ms;
         let case = Case {
             reads: found.slot.reads(),
             words: header.words(),
             expired: deadline != 0 && deadline <= now_ms,
-            void: void == Some(false),
+            invalidated: invalidated == Some(false),
         };
         if job.weighing {
-            let kept = !case.expired && !case.void && policy::earns_its_place(log, case, self.average_words());
+            let kept = !case.expired && !case.invalidated && policy::earns_its_place(log, case, self.average_words());
             job.kept_words += if kept { case.words } else { 0 };
             return;
         }
-        if void == Some(true) {
+        if invalidated == Some(true) {
             view.mark_stale();
         }
         match policy::fate(job.purpose, log, case, self.average_words()) {
@@ -305,7 +305,7 @@ impl Locked<'_> {
         }
     }
 
-    /// The slot of the item at a location, if the index still names this copy (C2), and whether it is void
+    /// The slot of the item at a location, if the index still names this copy (C2), and whether it is invalidated
     /// (`Some(true)`: only stale).
     fn identify(&mut self, location: Location, view: View<'_>) -> Option<(Found, Hash, Option<bool>)> {
         let header = view.header();
@@ -313,15 +313,16 @@ impl Locked<'_> {
         let mut key = std::mem::take(&mut self.writer.scratch);
         view.copy_key(header, &mut key);
         let hash = self.ground.hasher.hash(Key { namespace: facts.namespace, bytes: &key });
-        let voids = self.writer.voids.iter().filter(|void| void.means(header, &facts, &key));
-        let void = voids.map(|void| void.mark_stale).min();
+        let invalidations =
+            self.writer.invalidations.iter().filter(|invalidation| invalidation.means(header, &facts, &key));
+        let invalidated = invalidations.map(|invalidation| invalidation.mark_stale).min();
         self.writer.scratch = key;
         let named = match header.is_dead() && planted(Fault::MoveWhatDied) {
             false => location,
             true => self.writer.index.candidates(&self.ground.arena, hash.place()).find_map(|(_, s)| s.location())?,
         };
         let (at, slot) = self.writer.index.position_of(&self.ground.arena, hash.place(), named)?;
-        Some((Found { at, slot, location, header, facts }, hash, void))
+        Some((Found { at, slot, location, header, facts }, hash, invalidated))
     }
 
     fn move_item(&mut self, found: &Found, hash: Hash, log: Log, reads: u8, tally: &mut Tally) {
@@ -331,7 +332,7 @@ impl Locked<'_> {
         }
         let Some(to) = self.append(Tail { log, moved: true }, words, true) else {
             // The address space is used up: for a cache, dropping the item is better than stopping.
-            return self.drop_item(found, hash, Departure::Evicted, tally);
+            return self.drop_item(found, hash, RemovalCause::Evicted, tally);
         };
         let view = self.ground.view(found.location);
         view.copy_to(view.header(), self.ground.arena.words(self.ground.range(to, words)));
@@ -364,26 +365,26 @@ impl Locked<'_> {
         }
     }
 
-    fn drop_item(&mut self, found: &Found, hash: Hash, why: Departure, tally: &mut Tally) {
+    fn drop_item(&mut self, found: &Found, hash: Hash, why: RemovalCause, tally: &mut Tally) {
         let log = self.writer.segments[&found.location.segment()].log;
-        self.writer.departures += 1;
-        self.writer.main_departures += u64::from(log == Log::Main);
+        self.writer.removals += 1;
+        self.writer.main_removals += u64::from(log == Log::Main);
         let ghost = Slot::ghost(hash.place().tag(), why, log, self.ghost_time());
         self.remove_slot(found.at, hash.place(), found.location, ghost);
         self.bury(found.location);
         let counts = &self.shard.counts;
         match why {
-            Departure::Evicted => {
+            RemovalCause::Evicted => {
                 tally.evicted_items += 1;
                 add(&counts.evictions, 1);
             }
-            Departure::Expired => {
+            RemovalCause::Expired => {
                 tally.expired_items += 1;
                 add(&counts.expirations, 1);
                 let expired = counts.expired_words.load(Ordering::Relaxed);
                 counts.expired_words.store(expired.saturating_sub(found.header.words() as u64), Ordering::Relaxed);
             }
-            Departure::Invalidated => add(&counts.invalidated, 1),
+            RemovalCause::Invalidated => add(&counts.invalidated, 1),
         }
     }
 
@@ -392,7 +393,7 @@ impl Locked<'_> {
         let slot = self.writer.index.load(&self.ground.arena, at);
         let Some(location) = slot.location() else { return };
         if let Some((found, hash, _)) = self.identify(location, self.ground.view(location)) {
-            self.drop_item(&found, hash, Departure::Evicted, &mut Tally::default());
+            self.drop_item(&found, hash, RemovalCause::Evicted, &mut Tally::default());
         }
     }
 

@@ -155,7 +155,7 @@ impl Index {
         [(home, false), (other, true)].into_iter().find_map(|(bucket, is_other)| {
             let rank = |at: &Position| match self.load(arena, *at) {
                 slot if slot.is_empty() => Some(u32::MAX),
-                slot => slot.departure().map(|(_, when)| u32::from(age(when))),
+                slot => slot.removal().map(|(_, when)| u32::from(age(when))),
             };
             let free = Self::positions(bucket).filter(|at| rank(at).is_some());
             free.max_by_key(|at| rank(at)).map(|at| (at, is_other))

@@ -18,7 +18,7 @@ pub(super) struct Job {
 pub(super) struct Sweep {
     pub(super) segments: Vec<u32>,
     /// How many of the shard's invalidations are carried out when it ends.
-    pub(super) voids: usize,
+    pub(super) invalidations: usize,
 }
 
 /// What cleaning has done.
@@ -36,4 +36,16 @@ pub struct Tally {
     pub freed_segments: u64,
     /// Shards whose index was migrated.
     pub migrated_shards: u64,
+}
+
+impl Tally {
+    /// Adds what others did.
+    pub fn add(&mut self, other: &Self) {
+        self.moved_bytes += other.moved_bytes;
+        self.moved_items += other.moved_items;
+        self.evicted_items += other.evicted_items;
+        self.expired_items += other.expired_items;
+        self.freed_segments += other.freed_segments;
+        self.migrated_shards += other.migrated_shards;
+    }
 }

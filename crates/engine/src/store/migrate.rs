@@ -190,7 +190,7 @@ impl Locked<'_> {
 
     /// Departures since that of a ghost, to within 64.
     pub(super) fn ghost_age(&self, slot: Slot) -> u64 {
-        slot.departure().map_or(u64::MAX, |(_, when)| u64::from(self.ghost_time().wrapping_sub(when)) * 64)
+        slot.removal().map_or(u64::MAX, |(_, when)| u64::from(self.ghost_time().wrapping_sub(when)) * 64)
     }
 
     fn end_migration(&mut self, next: Index) {

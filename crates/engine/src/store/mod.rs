@@ -1,7 +1,7 @@
 //! The store: keys and values in memory that the store owns, and can give back.
 //!
 //! ```text
-//!  Store ── hash ──► Shard ─┬─ ArcSwap<Map> ─► index: slots ─► items in segments     readers, without a lock
+//!  Store ── hash ──► Shard ─┬─ ArcSwap<ShardMap> ─► index: slots ─► items in segments     readers, without a lock
 //!                           └─ lock ─► Writer: logs of segments, migration, job      one writer or cleaner a shard
 //!    └─ Ground: one arena (index banks, segments), the pool of segments, the ledger
 //! ```
@@ -359,7 +359,7 @@ impl Store {
         self.with_room(hash, now_ms, |shard| shard.update(key, hash, now_ms, &mut decide, most))
     }
 
-    /// Declares a group void (or, with `mark_stale`, stale) in time that does not depend on its size: from now on no
+    /// Invalidates a group of keys (or, with `mark_stale`, stale) in time that does not depend on its size: from now on no
     /// item of it that was stored before is fresh. The cleaner finds the items later.
     ///
     /// # Errors

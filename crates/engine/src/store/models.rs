@@ -1,4 +1,4 @@
-//! Every race that lock-free readers make possible, run through a model checker, and each model's twin: the same with a
+//! Every race that lock-free readers make possible, run through a model checker, and each model's mutant: the same with a
 //! planted bug, which must fail. A model that cannot fail proves nothing.
 //!
 //! `RUSTFLAGS="--cfg shuttle" cargo test --release -p ebb-engine --lib models` runs the whole store under
@@ -19,12 +19,12 @@ static TURN: StdMutex<()> = StdMutex::new(());
 enum Search {
     /// The model: as long as a test may take.
     Model,
-    /// The twin: until it fails. Some bugs show in one schedule of five hundred, and a search ends with the first, so a
-    /// generous bound costs nothing and a twin that "happened to hold" is out of the question.
-    Twin,
+    /// The mutant: until it fails. Some bugs show in one schedule of five hundred, and a search ends with the first, so a
+    /// generous bound costs nothing and a mutant that "happened to hold" is out of the question.
+    Mutant,
 }
 
-/// Runs a model, which must hold, and then its twin, which must not. `explore` returns how many executions it took.
+/// Runs a model, which must hold, and then its mutant, which must not. `explore` returns how many executions it took.
 fn with_twin(
     fault: Fault,
     least: usize,
@@ -36,9 +36,9 @@ fn with_twin(
     println!("{fault:?}: held in {executions} executions");
     assert!(executions >= least, "only {executions} executions were explored");
     plant(Some(fault));
-    let twin = std::panic::catch_unwind(|| explore(Search::Twin));
+    let mutant = std::panic::catch_unwind(|| explore(Search::Mutant));
     plant(None);
-    assert!(twin.is_err(), "the twin with {fault:?} planted must fail");
+    assert!(mutant.is_err(), "the mutant with {fault:?} planted must fail");
 }
 
 #[cfg(shuttle)]
@@ -53,7 +53,7 @@ mod whole_store {
     fn explore(search: Search, model: impl Fn() + Send + Sync + Clone + 'static) -> usize {
         let pct = match search {
             Search::Model => EXECUTIONS,
-            Search::Twin => 100 * EXECUTIONS,
+            Search::Mutant => 100 * EXECUTIONS,
         };
         let count = std::sync::Arc::new(Count::new(0));
         let counted = {
@@ -112,7 +112,7 @@ mod whole_store {
     }
 
     fn clean(store: &Store, steps: usize) {
-        let task = Task { below_percent: 99, thorough: true, ..Task::TIDY };
+        let task = Task { below_percent: 99, thorough: true, ..Task::CHEAP };
         for _ in 0..steps {
             store.clean(0, task, 1, &mut Tally::default(), &mut || false);
             while store.cool(0).is_some() {}
@@ -217,7 +217,7 @@ mod whole_store {
             // The reader stops once, while the migrations run to their end: a random schedule hardly ever does that.
             let executions = match search {
                 Search::Model => 300,
-                Search::Twin => 10_000,
+                Search::Mutant => 10_000,
             };
             let count = std::sync::Arc::new(Count::new(0));
             let counted = count.clone();
@@ -323,7 +323,7 @@ mod whole_store {
                 },
                 match search {
                     Search::Model => 300,
-                    Search::Twin => 30_000,
+                    Search::Mutant => 30_000,
                 },
             );
             count.load(std::sync::atomic::Ordering::SeqCst)

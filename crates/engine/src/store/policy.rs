@@ -6,7 +6,7 @@
 
 use super::log::Log;
 use super::segment::Segment;
-use super::slot::{Departure, READS_MAX};
+use super::slot::{READS_MAX, RemovalCause};
 
 /// Why a segment is being looked through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(super) enum Purpose {
     Discard,
     /// Drop what has expired; the rest stays.
     Expire,
-    /// Drop or mark what was declared void; the rest stays.
+    /// Drop or mark what was invalidated; the rest stays.
     Sweep,
 }
 
@@ -34,8 +34,8 @@ pub(super) struct Case {
     pub words: usize,
     /// Its deadline has passed.
     pub expired: bool,
-    /// It was declared void.
-    pub void: bool,
+    /// Its key was invalidated.
+    pub invalidated: bool,
 }
 
 /// What becomes of an item.
@@ -46,7 +46,7 @@ pub(super) enum Fate {
     /// It is copied to this log, with this count of reads.
     Move(Log, u8),
     /// It goes.
-    Drop(Departure),
+    Drop(RemovalCause),
 }
 
 /// Reads an item of the nursery must have had, were it of average size, to pass into the main log.
@@ -56,18 +56,18 @@ const MAIN_BAR: usize = 1;
 
 /// Decides the fate of one item. `average_words` is the shard's average item.
 pub(super) fn fate(purpose: Purpose, log: Log, case: Case, average_words: usize) -> Fate {
-    if case.void {
-        return Fate::Drop(Departure::Invalidated);
+    if case.invalidated {
+        return Fate::Drop(RemovalCause::Invalidated);
     }
     if case.expired {
-        return Fate::Drop(Departure::Expired);
+        return Fate::Drop(RemovalCause::Expired);
     }
     match purpose {
         Purpose::Compact => Fate::Move(log, case.reads),
-        Purpose::Discard => Fate::Drop(Departure::Evicted),
+        Purpose::Discard => Fate::Drop(RemovalCause::Evicted),
         Purpose::Expire | Purpose::Sweep => Fate::Stay(case.reads),
         Purpose::Evict | Purpose::Requeue if !earns_its_place(log, case, average_words) => {
-            Fate::Drop(Departure::Evicted)
+            Fate::Drop(RemovalCause::Evicted)
         }
         Purpose::Evict => Fate::Move(Log::Main, reads_left(log, case.reads)),
         Purpose::Requeue => Fate::Stay(reads_left(log, case.reads)),
@@ -116,7 +116,7 @@ impl Share {
     /// instead of 0.72; with 0.1, `mooncake-conv` misses 0.747 instead of 0.735 (`ebb-bench trace`).
     const LITTLE: f64 = 0.30;
 
-    /// A key is stored whose ghost left `log`, `age` departures ago, of which the main log has `main` in all of `total`.
+    /// A key is stored whose ghost left `log`, `age` removals ago, of which the main log has `main` in all of `total`.
     pub(super) fn learn(&mut self, log: Log, age: u64, entries: u64, main: u64, total: u64) {
         let room = Self::LITTLE * entries as f64;
         let (lasts, step) = match log {
@@ -165,7 +165,7 @@ mod tests {
     use crate::store::segment::Extent;
 
     fn case(reads: u8, words: usize) -> Case {
-        Case { reads, words, expired: false, void: false }
+        Case { reads, words, expired: false, invalidated: false }
     }
 
     fn segment(id: u32, log: Log, age: u64, live: usize) -> Segment {
@@ -175,17 +175,17 @@ mod tests {
 
     #[test]
     fn the_nursery_asks_for_two_reads_and_the_main_log_for_one() {
-        assert_eq!(fate(Purpose::Evict, Log::Nursery, case(1, 10), 10), Fate::Drop(Departure::Evicted));
+        assert_eq!(fate(Purpose::Evict, Log::Nursery, case(1, 10), 10), Fate::Drop(RemovalCause::Evicted));
         assert_eq!(fate(Purpose::Evict, Log::Nursery, case(2, 10), 10), Fate::Move(Log::Main, 0));
         assert_eq!(fate(Purpose::Evict, Log::Main, case(1, 10), 10), Fate::Move(Log::Main, 0));
-        assert_eq!(fate(Purpose::Evict, Log::Main, case(0, 10), 10), Fate::Drop(Departure::Evicted));
+        assert_eq!(fate(Purpose::Evict, Log::Main, case(0, 10), 10), Fate::Drop(RemovalCause::Evicted));
     }
 
     #[test]
     fn what_stays_where_it_is_has_used_up_a_read() {
         assert_eq!(fate(Purpose::Requeue, Log::Main, case(2, 10), 10), Fate::Stay(1));
         assert_eq!(fate(Purpose::Requeue, Log::Nursery, case(2, 10), 10), Fate::Stay(0));
-        assert_eq!(fate(Purpose::Discard, Log::Main, case(READS_MAX, 1), 10), Fate::Drop(Departure::Evicted));
+        assert_eq!(fate(Purpose::Discard, Log::Main, case(READS_MAX, 1), 10), Fate::Drop(RemovalCause::Evicted));
     }
 
     #[test]
@@ -203,9 +203,9 @@ mod tests {
             [Purpose::Compact, Purpose::Evict, Purpose::Requeue, Purpose::Discard, Purpose::Expire, Purpose::Sweep]
         {
             let expired = Case { expired: true, ..case(3, 1) };
-            assert_eq!(fate(purpose, Log::Main, expired, 1), Fate::Drop(Departure::Expired));
-            let void = Case { void: true, ..expired };
-            assert_eq!(fate(purpose, Log::Main, void, 1), Fate::Drop(Departure::Invalidated));
+            assert_eq!(fate(purpose, Log::Main, expired, 1), Fate::Drop(RemovalCause::Expired));
+            let invalidated = Case { invalidated: true, ..expired };
+            assert_eq!(fate(purpose, Log::Main, invalidated, 1), Fate::Drop(RemovalCause::Invalidated));
         }
     }
 
@@ -242,7 +242,7 @@ mod tests {
         let near = |share: f64, expected: f64| assert!((share - expected).abs() < 1e-9, "{share}, not {expected}");
         near(after(Log::Nursery, 300, 50), 0.15);
         near(after(Log::Nursery, 301, 50), 0.10);
-        near(after(Log::Main, 3_000, 50), 0.05); // a tenth of the departures: ten times as long
+        near(after(Log::Main, 3_000, 50), 0.05); // a tenth of the removals: ten times as long
         near(after(Log::Main, 3_001, 50), 0.10);
         near(after(Log::Nursery, 0, 10_000), 0.50);
         near(after(Log::Main, 0, 10_000), 0.02);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!           load                    ┌─ index (slots) ──► items in segments ◄── announced while they are read
-//!  reader ────────► ArcSwap<Map> ───┤
+//!  reader ────────► ArcSwap<ShardMap> ───┤
 //!                       ▲           └─ invalidations that are still being swept
 //!                 swap  │
 //!  writer, cleaner ─────┴──► retired maps, each keeps its bank of the index     retired segments
@@ -18,10 +18,10 @@
 //! M4. Memory is freed by whoever holds the shard's lock, never by a reader.
 //! M5. A map knows its shard and its generation. A load checks the shard, so that a pointer of another instance would be
 //!     noticed, not followed; and an item counts only if the map was the shard's newest after the item's header was
-//!     read: a map that was replaced knows neither where items are now nor which of them are void.
+//!     read: a map that was replaced knows neither where items are now nor which of them have been invalidated.
 //!
 //! The races that follow from lock-free readers, the rule against each, and what checks it: a model in `models` with a
-//! planted-bug twin, or a test in `tests`, under the name that is given.
+//! planted-bug mutant, or a test in `tests`, under the name that is given.
 //!
 //! | race | rule | checked by |
 //! |---|---|---|
@@ -48,7 +48,7 @@ use super::counts::{Counts, add, sub};
 use super::ground::Ground;
 use super::hash::Hash;
 use super::index::{Index, Position};
-use super::invalidation::{Void, judge};
+use super::invalidation::{Invalidation, judge};
 use super::item::{Facts, Header, Read};
 use super::job::{Job, Sweep};
 use super::ledger::Account;
@@ -56,7 +56,7 @@ use super::log::Tail;
 use super::policy::Share;
 use super::readers::Reader;
 use super::segment::{Extent, Segment};
-use super::slot::{Departure, Location};
+use super::slot::{Location, RemovalCause};
 use super::types::{Item, Key, Lookup, MAX_VERSION, Miss, Use};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Arc, Fault, Mutex, MutexGuard, Stopwatch, Swap, lock, planted, try_lock};
@@ -65,18 +65,18 @@ use std::hash::BuildHasherDefault;
 
 /// What readers see of a shard (M1).
 #[derive(Debug)]
-pub(super) struct Map {
+pub(super) struct ShardMap {
     shard: u32,
     generation: u64,
     pub(super) index: Index,
-    voids: std::sync::Arc<[Void]>,
+    invalidations: std::sync::Arc<[Invalidation]>,
 }
 
 /// A shard.
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) number: u32,
-    map: Swap<Map>,
+    map: Swap<ShardMap>,
     /// That of the newest map (M5).
     generation: AtomicU64,
     /// The number of writes, which the newest version equals.
@@ -105,17 +105,17 @@ pub(super) struct Writer {
     /// Segments that eviction has left as they are since it last emptied one.
     pub(super) spared: usize,
     /// Departures since the beginning: the clock of ghosts.
-    pub(super) departures: u64,
+    pub(super) removals: u64,
     /// Those from the main log.
-    pub(super) main_departures: u64,
+    pub(super) main_removals: u64,
     /// The nursery's share.
     pub(super) nursery: Share,
     /// Segments that no slot names, until nobody reads them.
     retired: Vec<Extent>,
     /// Maps that were replaced, until nobody holds them.
-    retired_maps: Vec<Arc<Map>>,
+    retired_maps: Vec<Arc<ShardMap>>,
     pub(super) job: Option<Job>,
-    pub(super) voids: Vec<Void>,
+    pub(super) invalidations: Vec<Invalidation>,
     pub(super) sweep: Option<Sweep>,
     pub(super) scratch: Vec<u8>,
     /// Live items by the number of their namespace, up to the highest number seen; the default namespace is not counted.
@@ -152,7 +152,7 @@ impl Shard {
         let bank = number as usize * BANKS;
         let index = Index { base: bank * ground.bank_words, buckets: super::index::MIN_BUCKETS };
         ground.ledger.force(Account::Index, index.resident_bytes());
-        let map = Map { shard: number, generation: 0, index, voids: std::sync::Arc::from([]) };
+        let map = ShardMap { shard: number, generation: 0, index, invalidations: std::sync::Arc::from([]) };
         let mut banks = [Bank::Clean; BANKS];
         banks[0] = Bank::InUse;
         let writer = Writer {
@@ -164,13 +164,13 @@ impl Shard {
             next_age: 0,
             opened: 0,
             spared: 0,
-            departures: 0,
-            main_departures: 0,
+            removals: 0,
+            main_removals: 0,
             nursery: Share::default(),
             retired: Vec::new(),
             retired_maps: Vec::new(),
             job: None,
-            voids: Vec::new(),
+            invalidations: Vec::new(),
             sweep: None,
             scratch: Vec::new(),
             by_namespace: Vec::new(),
@@ -268,7 +268,7 @@ impl Shard {
         let mut miss = Miss::Unknown;
         for (at, slot) in map.index.candidates(&ground.arena, hash.place()) {
             let Some(location) = slot.location() else {
-                miss = slot.departure().map_or(miss, |(why, _)| reason(why));
+                miss = slot.removal().map_or(miss, |(why, _)| reason(why));
                 continue;
             };
             // The announcement holds up loads that follow it.
@@ -280,7 +280,7 @@ impl Shard {
                 Read::Another => continue,
                 Read::Again => return None,
             };
-            let marked_stale = match judge(&map.voids, opened.header, &opened.facts, key.bytes, now_ms) {
+            let marked_stale = match judge(&map.invalidations, opened.header, &opened.facts, key.bytes, now_ms) {
                 Ok(marked_stale) => marked_stale,
                 Err(miss) => return Some(Lookup::Miss(miss)),
             };
@@ -303,7 +303,7 @@ impl Shard {
     }
 
     /// Whether an item that was announced may be read: the slot still names it, in the newest map (R1, M5).
-    fn is_current(&self, ground: &Ground, map: &Map, at: Position, location: Location) -> bool {
+    fn is_current(&self, ground: &Ground, map: &ShardMap, at: Position, location: Location) -> bool {
         if planted(Fault::AnnouncedUnlooked) {
             return true;
         }
@@ -328,11 +328,11 @@ fn item(value: bytes::Bytes, facts: Facts, marked_stale: bool) -> Item {
     Item { value, version: facts.version, attributes: facts.attributes, marked_stale }
 }
 
-fn reason(why: Departure) -> Miss {
+fn reason(why: RemovalCause) -> Miss {
     match why {
-        Departure::Evicted => Miss::Evicted,
-        Departure::Expired => Miss::Expired,
-        Departure::Invalidated => Miss::Invalidated,
+        RemovalCause::Evicted => Miss::Evicted,
+        RemovalCause::Expired => Miss::Expired,
+        RemovalCause::Invalidated => Miss::Invalidated,
     }
 }
 
@@ -379,7 +379,7 @@ impl Locked<'_> {
     /// The item of a key if it may be served, and whether as one that was declared stale.
     pub(super) fn find_servable(&self, key: Key<'_>, hash: Hash, now_ms: u64) -> Result<(Found, bool), Miss> {
         let found = self.find(key, hash).ok_or(Miss::Unknown)?;
-        let stale = judge(&self.writer.voids, found.header, &found.facts, key.bytes, now_ms)?;
+        let stale = judge(&self.writer.invalidations, found.header, &found.facts, key.bytes, now_ms)?;
         Ok((found, stale))
     }
 
@@ -415,9 +415,9 @@ impl Locked<'_> {
         next
     }
 
-    /// The time of ghosts, in units of 64 departures.
+    /// The time of ghosts, in units of 64 removals.
     pub(super) fn ghost_time(&self) -> u16 {
-        (self.writer.departures / 64) as u16
+        (self.writer.removals / 64) as u16
     }
 
     /// Runs `change`, which moves a slot between the buckets of its key, so that no reader takes the gap for a miss.
@@ -437,11 +437,11 @@ impl Locked<'_> {
     /// Publishes the shard as it now is, and retires the old map.
     pub(super) fn publish(&mut self) {
         let generation = self.shard.generation.load(Ordering::Relaxed) + 1;
-        let map = Map {
+        let map = ShardMap {
             shard: self.shard.number,
             generation,
             index: self.writer.index,
-            voids: std::sync::Arc::from(self.writer.voids.as_slice()),
+            invalidations: std::sync::Arc::from(self.writer.invalidations.as_slice()),
         };
         let old = self.shard.map.swap(Arc::new(map));
         assert_eq!(old.generation + 1, generation, "generations follow each other");

@@ -86,12 +86,12 @@ impl fmt::Debug for Location {
 
 /// Why an item is no longer there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Departure {
+pub(super) enum RemovalCause {
     /// Dropped to make room.
     Evicted = 1,
     /// Its deadline had passed.
     Expired = 2,
-    /// Its group was declared void.
+    /// Its group was invalidated.
     Invalidated = 3,
 }
 
@@ -109,7 +109,7 @@ impl Slot {
     }
 
     /// The memory of an item that departed from a log at `when`, a count that wraps at 2^16.
-    pub(super) fn ghost(tag: u32, why: Departure, log: Log, when: u16) -> Self {
+    pub(super) fn ghost(tag: u32, why: RemovalCause, log: Log, when: u16) -> Self {
         let why = (why as u64) << (OFFSET_SHIFT + WHEN_BITS);
         Self(why | u64::from(when) << OFFSET_SHIFT | u64::from(tag) << TAG_SHIFT | log as u64)
     }
@@ -135,21 +135,21 @@ impl Slot {
     }
 
     /// What departed and when; `None` for an item and for an empty slot.
-    pub(super) fn departure(self) -> Option<(Departure, u16)> {
+    pub(super) fn removal(self) -> Option<(RemovalCause, u16)> {
         let when = (self.0 >> OFFSET_SHIFT & mask(WHEN_BITS)) as u16;
         if self.0 >> SEGMENT_SHIFT != 0 {
             return None;
         }
         match self.0 >> (OFFSET_SHIFT + WHEN_BITS) {
-            1 => Some((Departure::Evicted, when)),
-            2 => Some((Departure::Expired, when)),
-            3 => Some((Departure::Invalidated, when)),
+            1 => Some((RemovalCause::Evicted, when)),
+            2 => Some((RemovalCause::Expired, when)),
+            3 => Some((RemovalCause::Invalidated, when)),
             _ => None,
         }
     }
 
     /// Which log a ghost departed from.
-    pub(super) fn departed_from(self) -> Log {
+    pub(super) fn removed_from(self) -> Log {
         if self.0 & mask(READS_BITS) == Log::Main as u64 { Log::Main } else { Log::Nursery }
     }
 
@@ -187,7 +187,7 @@ impl Slot {
 impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let other = if self.is_other() { "'" } else { "" };
-        match (self.location(), self.departure()) {
+        match (self.location(), self.removal()) {
             (Some(at), _) => write!(f, "{at:?}#{:x}{other} read {}", self.tag(), self.reads()),
             (_, Some((why, when))) => write!(f, "ghost#{:x}{other} {why:?}@{when}", self.tag()),
             _ => write!(f, "empty"),
@@ -204,15 +204,18 @@ mod tests {
         let at = Location::new((1 << SEGMENT_BITS) - 1, (1 << OFFSET_BITS) - 1);
         let slot = Slot::item(0x3f_ffff, at).with_other(true).with_reads(9);
         assert_eq!((slot.location(), slot.tag(), slot.is_other(), slot.reads()), (Some(at), 0x3f_ffff, true, 3));
-        assert_eq!(slot.departure(), None);
+        assert_eq!(slot.removal(), None);
         let moved = slot.with_location(Location::new(9, 512));
         assert_eq!(format!("{moved:?}"), "seg9+512#3fffff' read 3");
     }
 
     #[test]
     fn a_ghost_is_no_item_and_says_why_and_when() {
-        let ghost = Slot::ghost(5, Departure::Expired, Log::Main, u16::MAX);
-        assert_eq!((ghost.location(), ghost.departure(), ghost.tag()), (None, Some((Departure::Expired, u16::MAX)), 5));
+        let ghost = Slot::ghost(5, RemovalCause::Expired, Log::Main, u16::MAX);
+        assert_eq!(
+            (ghost.location(), ghost.removal(), ghost.tag()),
+            (None, Some((RemovalCause::Expired, u16::MAX)), 5)
+        );
         assert!(!ghost.is_empty());
         assert_eq!(format!("{:?} {:?}", ghost, Slot::EMPTY), "ghost#5 Expired@65535 empty");
     }

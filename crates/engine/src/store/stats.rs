@@ -50,7 +50,7 @@ pub struct Stats {
     pub evictions: u64,
     /// Items dropped because their time had passed.
     pub expirations: u64,
-    /// Items dropped because their group was declared void.
+    /// Items dropped because their group was invalidated.
     pub invalidated: u64,
     /// Writes refused for want of room.
     pub refusals: u64,

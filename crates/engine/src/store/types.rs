@@ -69,7 +69,7 @@ pub enum Lookup {
     Miss(Miss),
 }
 
-/// Why there is no item. Best effort: the store remembers recent departures only.
+/// Why there is no item. Best effort: the store remembers recent removals only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, VariantArray, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Miss {
@@ -80,7 +80,7 @@ pub enum Miss {
     Expired,
     /// It was dropped to make room.
     Evicted,
-    /// Its group was declared void.
+    /// Its group was invalidated.
     Invalidated,
 }
 
@@ -158,7 +158,7 @@ pub enum Update {
     },
 }
 
-/// A group of keys that is declared void at once.
+/// A group of keys that is invalidated at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group<'a> {
     /// Every key of a namespace.

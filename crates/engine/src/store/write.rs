@@ -6,18 +6,18 @@
 use super::counts::{add, sub};
 use super::expiry;
 use super::hash::Hash;
-use super::invalidation::Void;
+use super::invalidation::Invalidation;
 use super::item::{Draft, Facts, MAX_DEADLINE_MS};
 use super::log::{Log, Tail};
 use super::segment::Segment;
 use super::shard::{Found, Locked, Writer};
-use super::slot::{Departure, Location, Slot};
+use super::slot::{Location, RemovalCause, Slot};
 use super::types::{Attributes, Condition, DeleteOutcome, Deletion, Error, Group, Item, Key, SetOutcome, Update};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Fault, planted};
 
 /// Invalidations of a shard that may wait for their sweep.
-const MAX_VOIDS: usize = 64;
+const MAX_INVALIDATIONS: usize = 64;
 
 /// What is to be stored, and when.
 #[derive(Clone, Copy, Debug)]
@@ -180,7 +180,7 @@ impl Locked<'_> {
 
     /// An invalidation waits for the end of its sweep: until then every write carries its full version.
     fn sweeping(&self) -> bool {
-        !self.writer.voids.is_empty() && !planted(Fault::SweepUnversioned)
+        !self.writer.invalidations.is_empty() && !planted(Fault::SweepUnversioned)
     }
 
     /// An item that has its pages to itself is never compacted: what a shorter value left there would stay for good.
@@ -213,13 +213,13 @@ impl Locked<'_> {
             return self.writer.segments[&found.location.segment()].log;
         }
         let mut slots = self.writer.index.candidates(&self.ground.arena, hash.place());
-        let evicted = |slot: Slot| matches!(slot.departure(), Some((Departure::Evicted, _)));
+        let evicted = |slot: Slot| matches!(slot.removal(), Some((RemovalCause::Evicted, _)));
         let Some((_, ghost)) = slots.find(|(_, slot)| evicted(*slot) && self.is_fresh(*slot)) else {
             return Log::Nursery;
         };
         let (age, entries) = (self.ghost_age(ghost), self.entries());
-        let Writer { nursery, main_departures, departures, .. } = &mut *self.writer;
-        nursery.learn(ghost.departed_from(), age, entries, *main_departures, *departures);
+        let Writer { nursery, main_removals, removals, .. } = &mut *self.writer;
+        nursery.learn(ghost.removed_from(), age, entries, *main_removals, *removals);
         Log::Main
     }
 
@@ -270,14 +270,16 @@ impl Locked<'_> {
         if self.shard.counts.entries.load(Ordering::Relaxed) == 0 {
             return;
         }
-        self.writer.voids.push(Void { namespace, prefix: prefix.into(), up_to_version, mark_stale });
+        self.writer.invalidations.push(Invalidation { namespace, prefix: prefix.into(), up_to_version, mark_stale });
         self.publish();
     }
 
     /// Whether one more invalidation can be remembered until its sweep ends.
     pub(super) fn can_invalidate(&self) -> Result<(), Error> {
-        match self.writer.voids.len() {
-            MAX_VOIDS.. => Err(Error::TooManyInvalidations { pending: self.writer.voids.len(), max: MAX_VOIDS }),
+        match self.writer.invalidations.len() {
+            MAX_INVALIDATIONS.. => {
+                Err(Error::TooManyInvalidations { pending: self.writer.invalidations.len(), max: MAX_INVALIDATIONS })
+            }
             _ => Ok(()),
         }
     }

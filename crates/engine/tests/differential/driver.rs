@@ -2,7 +2,7 @@
 
 use crate::random::Random;
 use crate::world::{Mode, Room, World};
-use ebb_engine::cleaner::{Order, Pacing, Reason, Run};
+use ebb_engine::cleaner::{Pacing, Reason, Run, Target};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -39,12 +39,12 @@ impl Driver {
                 world.cleaner.set_pacing(Pacing { step_micros, cpu_percent: random.pick(&[5, 50, 100]) });
             }
             3 => {
-                let order = self.order();
-                drop(self.ask(order));
+                let target = self.target();
+                drop(self.ask(target));
             }
             4..7 => {
-                let order = self.order();
-                world.cleaner.obey(order);
+                let target = self.target();
+                world.cleaner.set_target(target);
             }
             7 => {
                 let mode = if random.one_in(2) { Mode::Mixed } else { random.pick(&Mode::ALL) };
@@ -61,16 +61,16 @@ impl Driver {
         }
     }
 
-    fn ask(&self, order: Order) -> Run {
-        self.world.cleaner.run(order)
+    fn ask(&self, target: Target) -> Run {
+        self.world.cleaner.run(target)
     }
 
-    fn order(&mut self) -> Order {
+    fn target(&mut self) -> Target {
         let random = &mut self.random;
-        let target_occupancy_percent = random.pick(&[0, 50, 80, 90, 97, 100]);
+        let occupancy_percent = random.pick(&[0, 50, 80, 90, 97, 100]);
         let (capacity, is_lossy) = (self.world.setup.capacity_bytes, self.world.setup.is_lossy());
         let evict_to_bytes = (is_lossy && random.one_in(2)).then(|| capacity * random.between(40, 120) as u64 / 100);
-        Order { reason: random.pick(Reason::VARIANTS), target_occupancy_percent, evict_to_bytes }
+        Target { reason: random.pick(Reason::VARIANTS), occupancy_percent, evict_to_bytes }
     }
 
     fn change_capacity(&mut self) {
@@ -108,7 +108,7 @@ impl Driver {
             ledger.let_go(500);
         }
         ledger.set_capacity(world.setup.ample_bytes());
-        world.cleaner.obey(Order::REST);
+        world.cleaner.set_target(Target::NONE);
         world.cleaner.set_pacing(Pacing { step_micros: 200, cpu_percent: 100 });
         // What was asked for before, and may evict, comes first.
         self.clean();
@@ -116,8 +116,8 @@ impl Driver {
 
     /// A requested run from its beginning to its end.
     pub(crate) fn clean(&self) {
-        let run = self.ask(Order::compact(97));
-        while run.receipt().is_none() {
+        let run = self.ask(Target::compact(97));
+        while run.report().is_none() {
             assert!(!crate::has_failed(), "the cleaner, or somebody else, has failed");
             std::thread::park_timeout(Duration::from_millis(1));
         }

@@ -3,7 +3,7 @@
 use crate::history::{Call, Register, Sight};
 use crate::random::Random;
 use crate::values::describe;
-use ebb_engine::cleaner::{Cleaner, Order, Outside, Pacing, Run};
+use ebb_engine::cleaner::{Cleaner, Pacing, ProcessMemory, Run, Target};
 use ebb_engine::clock::Clock;
 use ebb_engine::store::{MAX_KEY_BYTES, Options, Store};
 use std::collections::HashMap;
@@ -193,7 +193,7 @@ impl World {
         let store = Arc::new(Store::new(options).expect("address space for a store"));
         let clock = Clock::monotonic();
         let pacing = Pacing { step_micros: 50, cpu_percent: 100 };
-        let cleaner = Cleaner::spawn(store.clone(), clock.clone(), pacing, Outside::default).expect("a thread");
+        let cleaner = Cleaner::spawn(store.clone(), clock.clone(), pacing, ProcessMemory::default).expect("a thread");
         let registers = registers(&setup, twins, &mut Random::of(seed, phase << 8 | 1));
         let numbers = registers
             .iter()
@@ -237,8 +237,8 @@ impl World {
             && !self.writers_stop.load(Ordering::Relaxed)
         {
             let mut relief = self.relief.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            if relief.as_ref().is_none_or(|run| run.receipt().is_some()) {
-                *relief = Some(self.cleaner.run(Order::compact(90)));
+            if relief.as_ref().is_none_or(|run| run.report().is_some()) {
+                *relief = Some(self.cleaner.run(Target::compact(90)));
             }
             drop(relief);
             std::thread::park_timeout(Duration::from_millis(1));

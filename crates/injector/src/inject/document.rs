@@ -2,7 +2,7 @@
 
 use super::skip::SkipReason;
 use super::wish::ANNOTATIONS;
-use ebb_config::annotations::{KNOBS, PREFIX};
+use ebb_config::annotations::{PREFIX, SETTINGS};
 use std::fmt::Write as _;
 
 const OPENING: &str = "\
@@ -43,10 +43,10 @@ pub fn reference() -> String {
     page.push_str(
         "\n## Annotations followed while the pod runs\n\n\
          `kubectl annotate pod` tunes one pod, within about a minute. They win over the ConfigMap.\n\n\
-         | annotation | knob (docs/configuration.md) |\n|---|---|\n",
+         | annotation | setting (docs/configuration.md) |\n|---|---|\n",
     );
-    for (name, knob) in KNOBS {
-        let _ = writeln!(page, "| `{PREFIX}{name}` | `{knob}` |");
+    for (name, setting) in SETTINGS {
+        let _ = writeln!(page, "| `{PREFIX}{name}` | `{setting}` |");
     }
     page.push_str("\n## Pods that are left alone\n\n| reason | meaning |\n|---|---|\n");
     for reason in SkipReason::ALL {

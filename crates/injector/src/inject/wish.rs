@@ -6,7 +6,7 @@
 use super::Context;
 use super::pod::{LEAST, SOCKET_VOLUME, list};
 use super::template::Template;
-use ebb_config::annotations::{KNOBS, PREFIX};
+use ebb_config::annotations::{PREFIX, SETTINGS};
 use ebb_config::check_value;
 use ebb_config::units::{Quantity, Span};
 use serde_json::{Value, json};
@@ -156,8 +156,8 @@ impl Wishes {
         if value.len() > VALUE_BYTES {
             return Err(format!("it must have at most {VALUE_BYTES} bytes"));
         }
-        if let Some((_, knob)) = KNOBS.iter().find(|(live, _)| *live == name) {
-            return check_value(knob, value); // the sidecar itself reads it, while it runs
+        if let Some((_, setting)) = SETTINGS.iter().find(|(live, _)| *live == name) {
+            return check_value(setting, value); // the sidecar itself reads it, while it runs
         }
         let Some((_, must, _)) = ANNOTATIONS.iter().find(|(known, ..)| *known == name) else {
             return Err("there is no such annotation".to_owned());

@@ -58,8 +58,8 @@ impl Events {
         self.tell(EventType::Normal, "CertificateCreated", "Create", note, secret);
     }
 
-    /// Tells that a certificate has a successor. The action says which, so that what is told of the leaf is not counted as
-    /// told of the authority once more; the times in a note are those of the first for as long as leaves live minutes only.
+    /// Tells that a certificate has a successor. The action says which, so that what is told of the serving certificate is not counted as
+    /// told of the CA once more; the times in a note are those of the first for as long as serving certificates live minutes only.
     pub(super) fn certificate_rotated(&self, action: &str, note: String, secret: ObjectReference) {
         self.tell(EventType::Normal, "CertificateRotated", action, note, secret);
     }

@@ -84,7 +84,7 @@ impl Metrics {
             "1 on the replica that looks after certificates and forgotten pods; on each, where there is nothing to lead",
             leads.clone(),
         );
-        registry.register("template_good", "1 while the template on disk is in force", template.clone());
+        registry.register("template_good", "1 while the template on disk is active", template.clone());
         registry.register("warnings", "Annotations that were ignored, since they make no sense", warnings.clone());
         registry.register("events", "Events by what became of them", events.clone());
         let (missed, evictions) = (Gauge::default(), Family::<Labels, Counter>::default());

@@ -251,14 +251,14 @@ fn follow_template(path: &PathBuf, last: &mut String, injector: &Injector) {
                 }
                 Err(why) => {
                     injector.metrics.template_is_good(false);
-                    tracing::error!(why, "template rejected; the last good one stays in force");
+                    tracing::error!(why, "template rejected; the last good one stays active");
                 }
             }
         }
         Err(error) => {
             if !std::mem::take(last).is_empty() {
                 injector.metrics.template_is_good(false);
-                tracing::error!(%error, "the template cannot be read; the last good one stays in force");
+                tracing::error!(%error, "the template cannot be read; the last good one stays active");
             }
         }
     }

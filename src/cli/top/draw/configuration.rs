@@ -1,10 +1,10 @@
-//! The configuration in force: each knob, its value, and where that comes from. What is no default stands first.
+//! The active configuration: each setting, its value, and where that comes from. What is no default stands first.
 //!
 //! There are more lines than most screens have rows: those above are scrolled away, and their number tells which are shown.
 
 use crate::cli::top::follow::{Look, Sidecar};
 use ebb_config::units::format::duration;
-use ebb_proto::get_config_response::Knob;
+use ebb_proto::get_config_response::Setting;
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::Stylize as _;
@@ -48,7 +48,7 @@ pub(super) fn scroll(sidecar: &Sidecar, scrolled: usize, inner: Rect, is_forward
 fn since(sidecar: &Sidecar) -> Option<String> {
     let ((_, stats), config) = (sidecar.now.as_ref()?, sidecar.look.as_ref()?.config.as_ref()?);
     let ms = stats.at_ms.saturating_sub(config.applied_at_ms).max(0);
-    Some(format!(" generation {}, in force for {} ", config.generation, duration(ms as u64)))
+    Some(format!(" generation {}, active for {} ", config.generation, duration(ms as u64)))
 }
 
 fn lines(sidecar: &Sidecar, width: u16) -> Vec<Line<'_>> {
@@ -61,17 +61,18 @@ fn lines(sidecar: &Sidecar, width: u16) -> Vec<Line<'_>> {
     };
     let mut lines = Vec::new();
     if !config.problem.is_empty() {
-        let words = format!("what is on disk is not in force: {}", config.problem);
+        let words = format!("what is on disk is not active: {}", config.problem);
         lines.extend(folded(&words, usize::from(width)).into_iter().map(|line| Line::from(line).red()));
     }
-    let wide = |of: fn(&Knob) -> &str| config.knobs.iter().map(|knob| of(knob).chars().count()).max().unwrap_or(0);
-    let (keys, values) = (wide(|knob| &knob.key).min(KEY), wide(|knob| &knob.value).min(VALUE));
-    let row = |Knob { key, value, source }: &Knob| {
+    let wide =
+        |of: fn(&Setting) -> &str| config.settings.iter().map(|setting| of(setting).chars().count()).max().unwrap_or(0);
+    let (keys, values) = (wide(|setting| &setting.key).min(KEY), wide(|setting| &setting.value).min(VALUE));
+    let row = |Setting { key, value, source }: &Setting| {
         format!("{:keys$}  {:values$}  {source}", cut(key, keys), cut(value, values))
     };
-    let (defaults, set): (Vec<_>, Vec<_>) = config.knobs.iter().partition(|knob| knob.source == DEFAULT);
-    lines.extend(set.into_iter().map(|knob| Line::from(row(knob)).bold()));
-    lines.extend(defaults.into_iter().map(|knob| Line::from(row(knob)).dark_gray()));
+    let (defaults, set): (Vec<_>, Vec<_>) = config.settings.iter().partition(|setting| setting.source == DEFAULT);
+    lines.extend(set.into_iter().map(|setting| Line::from(row(setting)).bold()));
+    lines.extend(defaults.into_iter().map(|setting| Line::from(row(setting)).dark_gray()));
     lines
 }
 

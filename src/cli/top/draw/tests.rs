@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cli::top::follow::{Look, News};
-use ebb_proto::{diagnose_response::Finding, get_config_response::Knob};
+use ebb_proto::{diagnose_response::Finding, get_config_response::Setting};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::layout::Rect;
@@ -57,11 +57,15 @@ fn app() -> App {
     }
     let occupancy = vec![3, 0, 0, 0, 0, 0, 0, 0, 0, 60];
     let map = proto::GetMemoryMapResponse { segment_bytes: 64 << 10, occupancy, ..Default::default() };
-    let knob =
-        |(key, value, source): (&str, &str, &str)| Knob { key: key.into(), value: value.into(), source: source.into() };
-    let mut knobs = vec![knob(("maxMemory", "64Mi", "flag --max-memory")), knob(("tick", "50ms", "/etc/ebb/ebb.yaml"))];
-    knobs.extend((10..30).map(|n| knob((&format!("a{n}"), "1s", "default"))));
-    let config = proto::GetConfigResponse { knobs, generation: 3, applied_at_ms: 2_000, ..Default::default() };
+    let setting = |(key, value, source): (&str, &str, &str)| Setting {
+        key: key.into(),
+        value: value.into(),
+        source: source.into(),
+    };
+    let mut settings =
+        vec![setting(("maxMemory", "64Mi", "flag --max-memory")), setting(("tick", "50ms", "/etc/ebb/ebb.yaml"))];
+    settings.extend((10..30).map(|n| setting((&format!("a{n}"), "1s", "default"))));
+    let config = proto::GetConfigResponse { settings, generation: 3, applied_at_ms: 2_000, ..Default::default() };
     let findings = vec![finding("error"), finding("info")];
     up.learn(News::Look(Look { findings, map, config: Some(config) }));
     let mut away = Sidecar::new("unix:/run/b.sock".parse().unwrap());
@@ -219,7 +223,7 @@ fn the_configuration_stands_below_with_what_was_set_first_and_is_scrolled() {
     let (first, shown) = rows(&app);
     assert_eq!(first[..3], ["maxMemory", "tick", "a10"], "{shown}");
     let parts =
-        ["64Mi  flag --max-memory", "50ms  /etc/ebb/ebb.yaml", "generation 3, in force for 30.0 s", "1 to 10 of 22"];
+        ["64Mi  flag --max-memory", "50ms  /etc/ebb/ebb.yaml", "generation 3, active for 30.0 s", "1 to 10 of 22"];
     shows(&shown, &parts);
     shows(&shown, &["↑ ↓ sidecar   PgUp PgDn scroll   tab next part   q leave"]);
     app.scrolled = scroll(&app, true);
@@ -247,10 +251,10 @@ fn what_is_not_in_force_is_told_what_is_too_long_is_cut_and_an_old_server_says_n
     app.sidecars[0].look.as_mut().unwrap().config.as_mut().unwrap().problem = problem.into();
     shows(
         &screen(&app, 80, 24),
-        &["│what is on disk is not in force: ebb.yaml: tick (ms) is 1;", "1 to 10 of 24", "for it"],
+        &["│what is on disk is not active: ebb.yaml: tick (ms) is 1;", "1 to 10 of 24", "for it"],
     );
-    let knobs = vec![Knob { key: "k".repeat(1 << 17), value: "v".repeat(1 << 17), source: "default".into() }];
-    let config = Some(proto::GetConfigResponse { knobs, ..Default::default() });
+    let settings = vec![Setting { key: "k".repeat(1 << 17), value: "v".repeat(1 << 17), source: "default".into() }];
+    let config = Some(proto::GetConfigResponse { settings, ..Default::default() });
     app.sidecars[0].learn(News::Look(Look { config, ..Default::default() }));
     let cut = format!("{}…  {}…  default", "k".repeat(31), "v".repeat(23));
     shows(&screen(&app, 80, 24), &[&cut]);

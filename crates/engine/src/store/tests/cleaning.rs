@@ -87,10 +87,10 @@ fn what_costs_next_to_nothing_is_done_beside_any_order_but_does_not_keep_a_run_f
         let answers = [clean(), clean(), clean()];
         (answers, resident() < before)
     };
-    assert_eq!(trims(Task::TIDY), ([false, true, false], true), "what is left of a segment that rests");
-    let of_a_run = Task { opened_before: 1, ..Task::TIDY };
+    assert_eq!(trims(Task::CHEAP), ([false, true, false], true), "what is left of a segment that rests");
+    let of_a_run = Task { opened_before: 1, ..Task::CHEAP };
     assert_eq!(trims(of_a_run), ([false; 3], true));
-    let beside_writers = Task { below_percent: 50, ..Task::TIDY };
+    let beside_writers = Task { below_percent: 50, ..Task::CHEAP };
     assert_eq!(trims(beside_writers), ([false; 3], false), "writers append to it in a moment");
 }
 

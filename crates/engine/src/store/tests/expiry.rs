@@ -21,7 +21,7 @@ fn expired_items_are_never_returned_and_their_memory_comes_back_untouched() {
     assert!(store.stats().segment_bytes < 25_000 * 130, "{:?}", store.stats());
     let why = |i: u32| store.get(key(&i.to_le_bytes()), 2_000, Use::Read).unwrap();
     let remembered = (0..50_000).step_by(2).filter(|i| why(*i) == Lookup::Miss(Miss::Expired)).count();
-    assert!(remembered > 1_000, "{remembered} departures are remembered in slots nobody needed");
+    assert!(remembered > 1_000, "{remembered} removals are remembered in slots nobody needed");
 }
 
 #[test]
@@ -35,12 +35,12 @@ fn a_deadline_that_is_set_while_its_segment_is_looked_through_is_kept_to() {
     // One stride, and the first item has been looked at: now its deadline is drawn nearer.
     let mut tally = Tally::default();
     while tally.expired_items == 0 {
-        store.clean(0, Task::TIDY, 200_000, &mut tally, &mut || true);
+        store.clean(0, Task::CHEAP, 200_000, &mut tally, &mut || true);
     }
     set(0, 201_000);
-    settle(&store, Task::TIDY, 200_000);
+    settle(&store, Task::CHEAP, 200_000);
     assert_eq!(store.stats().entries, 20);
-    settle(&store, Task::TIDY, 301_000);
+    settle(&store, Task::CHEAP, 301_000);
     assert_eq!(store.stats().entries, 19, "the one whose deadline was drawn nearer is gone");
 }
 
@@ -60,7 +60,7 @@ fn items_expire_by_their_own_time_to_live_whatever_they_lie_beside() {
     let mut passed: Vec<u64> = (1..110).map(|tick| tick * 100).chain(ttls.map(bound)).collect();
     passed.sort_unstable();
     for passed in passed {
-        settle(&store, Task::TIDY, started + passed);
+        settle(&store, Task::CHEAP, started + passed);
         let left = (0..20_000).filter(|i| bound(ttls[i % ttls.len()]) > passed).count() as u64;
         let alive = (0..20_000).filter(|i| ttls[i % ttls.len()] > passed).count() as u64;
         let entries = store.stats().entries;
@@ -77,12 +77,12 @@ fn expired_bytes_are_known_and_go_before_anything_live() {
         store.set(key(&i.to_le_bytes()), &[1; 200], attributes, Condition::Always, false, now_ms).unwrap();
     };
     (0..30_000).for_each(|i| set(i, if i % 2 == 0 { &soon } else { &never }, 1));
-    settle(&store, Task::TIDY, 1_000_000);
+    settle(&store, Task::CHEAP, 1_000_000);
     assert_eq!(store.stats().expired_bytes, 15_000 * (8 + 8 + 208), "not due for a while, but known");
     for i in 0..10_000_u32 {
         store.delete(key(&i.to_le_bytes()), None, Deletion::Remove, 1).unwrap();
     }
-    settle(&store, Task::TIDY, 1_000_000);
+    settle(&store, Task::CHEAP, 1_000_000);
     assert_eq!(store.stats().expired_bytes, 10_000 * (8 + 8 + 208), "what is deleted has not expired");
     (30_000..40_000).for_each(|i| set(i, &never, 1_000_001));
     assert_eq!((store.stats().evictions, store.stats().expired_bytes > 0), (0, true), "{:?}", store.stats());
@@ -126,6 +126,6 @@ fn a_deadline_that_was_touched_is_kept_to() {
     (0..3_000_u32).filter(|i| i % 3 == 0).for_each(|i| {
         assert!(store.touch(key(&i.to_le_bytes()), 5_000, 1).unwrap().is_some());
     });
-    settle(&store, Task::TIDY, 7_000);
+    settle(&store, Task::CHEAP, 7_000);
     assert_eq!((store.stats().entries, store.stats().expirations), (2_000, 1_000));
 }

@@ -155,7 +155,7 @@ fn config(facts: &Facts, all: &mut Vec<Finding>) {
             Ok(()) => good += 1,
             Err(problems) => {
                 let found = format!("the ConfigMap {name}: {problems}");
-                bad(all, CATEGORY, Severity::Error, found, "The last good values stay in force; `ebb config check`.");
+                bad(all, CATEGORY, Severity::Error, found, "The last good values stay active; `ebb config check`.");
             }
         }
     }
@@ -209,7 +209,7 @@ mod tests {
         only(&facts, "control-plane", Error, "0 of 2 replicas");
         let bare = json!([{"webhooks": [{"name": "w", "clientConfig": {"caBundle": "bm9uZQ=="}}]}]);
         let facts = with(&|facts| (facts.webhooks, facts.policies) = (list(bare.clone()), list(json!([]))));
-        only(&facts, "webhook", Error, "no authority that can be read");
+        only(&facts, "webhook", Error, "no CA that can be read");
         only(&with(&|facts| facts.policies = list(json!([{}, {}]))), "policy", Error, "2 policies and 0 webhooks");
         only(&with(&|facts| facts.trial = Ok(json!({"spec": {}}))), "injection", Error, "does not get one");
         only(&with(&|facts| facts.trial = Err("no route".to_owned())), "injection", Error, "refused: no route");

@@ -1,9 +1,9 @@
 //! Whether the API server trusts the webhook, and for how long.
 //!
 //! ```text
-//!  MutatingWebhookConfiguration ── caBundle ──► authorities ──┐ hold for a while
+//!  MutatingWebhookConfiguration ── caBundle ──► CAs ──┐ hold for a while
 //!   └─ service: NAME.NAMESPACE.svc ───────────────────────────┼─► does the chain lead to one of them, for that name?
-//!  Secret ── tls.crt ──► leaf, and what is between ───────────┘ hold for a while
+//!  Secret ── tls.crt ──► serving certificate, and what is between ───────────┘ hold for a while
 //! ```
 //! The API server's verifier is Go's, this one is webpki. Where the two may differ, nothing is an error: a pod that is tried
 //! tells what the API server thinks.
@@ -32,21 +32,21 @@ pub(super) fn webhook(facts: &Facts, all: &mut Vec<Finding>) {
             let bundle = webhook["clientConfig"]["caBundle"].as_str().unwrap_or_default();
             match last(bundle) {
                 None => {
-                    let found = format!("{name} has no authority that can be read (caBundle)");
+                    let found = format!("{name} has no CA that can be read (caBundle)");
                     let remedy = "The injector writes it: read its logs, and see that its role may patch the webhook.";
                     bad(all, CATEGORY, Severity::Error, found, remedy);
                 }
                 Some((_, end)) if end <= facts.now => {
-                    let found = format!("the authority of {name} has ended");
+                    let found = format!("the CA of {name} has ended");
                     bad(all, CATEGORY, Severity::Error, found, "Renew it, or let the injector do so: tls.source self.");
                 }
                 Some((from, end)) if end - facts.now < late(from, end) => {
-                    let found = format!("the authority of {name} ends in {}", lasting(end - facts.now));
+                    let found = format!("the CA of {name} ends in {}", lasting(end - facts.now));
                     let remedy = "Renew it; if the injector or cert-manager should, read its logs.";
                     bad(all, CATEGORY, Severity::Warning, found, remedy);
                 }
                 Some((_, end)) => {
-                    ok(all, CATEGORY, format!("the authority of {name} holds for {}", lasting(end - facts.now)));
+                    ok(all, CATEGORY, format!("the CA of {name} holds for {}", lasting(end - facts.now)));
                 }
             }
             if last(bundle).is_some() {
@@ -72,7 +72,7 @@ fn lasting(seconds: i64) -> String {
     format!("{n} {}", one_or_many(n, one, many))
 }
 
-/// From when to when the authority of a bundle is valid that ends last.
+/// From when to when the CA of a bundle is valid that ends last.
 fn last(bundle: &str) -> Option<(i64, i64)> {
     certificates(bundle).iter().filter_map(validity).max_by_key(|(_, end)| *end)
 }
@@ -112,9 +112,9 @@ fn served(facts: &Facts, configuration: &str, webhook: &Value, all: &mut Vec<Fin
     match verdict(&chain, trusted, &host, facts.now) {
         _ if end <= facts.now => tell(Severity::Error, format!("the certificate in {secret} has ended"), renew),
         Verdict::Foreign => {
-            let found = format!("the certificate in {secret} is of no authority that {name} trusts");
+            let found = format!("the certificate in {secret} is of no CA that {name} trusts");
             let remedy = format!(
-                "Put the authority of {secret} into caBundle of the MutatingWebhookConfiguration {configuration}, or let \
+                "Put the CA of {secret} into caBundle of the MutatingWebhookConfiguration {configuration}, or let \
                  who writes both do so: read the logs of the injector, or of cert-manager's cainjector."
             );
             tell(Severity::Error, found, &remedy);
@@ -145,7 +145,7 @@ fn served(facts: &Facts, configuration: &str, webhook: &Value, all: &mut Vec<Fin
 #[derive(Debug)]
 enum Verdict {
     Trusted,
-    /// None of the authorities has signed it.
+    /// None of the CAs has signed it.
     Foreign,
     /// It is for other names.
     OfAnother,
@@ -154,9 +154,9 @@ enum Verdict {
 }
 
 fn verdict(chain: &[CertificateDer<'_>], trusted: Vec<CertificateDer<'_>>, host: &str, now: i64) -> Verdict {
-    let Some((leaf, between)) = chain.split_first() else { return Verdict::Foreign };
+    let Some((serving, between)) = chain.split_first() else { return Verdict::Foreign };
     // Go takes what is itself in the bundle.
-    if trusted.contains(leaf) {
+    if trusted.contains(serving) {
         return Verdict::Trusted;
     }
     let mut roots = RootCertStore::empty();
@@ -167,7 +167,7 @@ fn verdict(chain: &[CertificateDer<'_>], trusted: Vec<CertificateDer<'_>>, host:
     };
     let Ok(name) = ServerName::try_from(host) else { return Verdict::OfAnother };
     let at = UnixTime::since_unix_epoch(Duration::from_secs(now.try_into().unwrap_or(0)));
-    match verifier.verify_server_cert(leaf, between, &name, &[], at) {
+    match verifier.verify_server_cert(serving, between, &name, &[], at) {
         Ok(_) => Verdict::Trusted,
         Err(rustls::Error::InvalidCertificate(why)) => match why {
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Verdict::Foreign,
@@ -201,7 +201,7 @@ mod tests {
         Facts { webhooks: Ok(vec![webhook]), policies: Ok(Vec::new()), ..well() }
     }
 
-    /// A webhook that trusts one authority, so many days old and so many before its end.
+    /// A webhook that trusts one CA, so many days old and so many before its end.
     fn of_age(old: i64, left: i64) -> Facts {
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
         (params.not_before, params.not_after) = (days(-old), days(left));
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_is_late_a_month_before_its_end_or_in_the_last_quarter_of_its_life() {
+    fn a_ca_is_late_a_month_before_its_end_or_in_the_last_quarter_of_its_life() {
         for (old, left) in [(0, 365), (334, 31), (60, 30), (67, 23), (6, 2)] {
             assert_eq!(troubles(&of_age(old, left)), [], "{old} days old, {left} left");
         }
@@ -220,19 +220,19 @@ mod tests {
         only(&of_age(9, 0), "webhook", Severity::Error, "has ended");
     }
 
-    type Authority = rcgen::CertifiedIssuer<'static, rcgen::KeyPair>;
+    type Ca = rcgen::CertifiedIssuer<'static, rcgen::KeyPair>;
 
-    fn authority() -> Authority {
+    fn ca() -> Ca {
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap()
     }
 
-    /// A leaf for a name, so many days old and so many before its end.
-    fn leaf(authority: &Authority, name: &str, old: i64, left: i64) -> String {
+    /// A serving certificate for a name, so many days old and so many before its end.
+    fn signed_by(ca: &Ca, name: &str, old: i64, left: i64) -> String {
         let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
         (params.not_before, params.not_after) = (days(-old), days(left));
-        params.signed_by(&rcgen::KeyPair::generate().unwrap(), authority).unwrap().pem()
+        params.signed_by(&rcgen::KeyPair::generate().unwrap(), ca).unwrap().pem()
     }
 
     /// The same cluster, in which this is served, or cannot be read.
@@ -247,26 +247,31 @@ mod tests {
     fn what_is_served_is_held_against_what_is_trusted() {
         use Severity::{Error, Warning};
         const HOST: &str = "i.sys.svc";
-        let (ours, next, foreign) = (authority(), authority(), authority());
+        let (ours, next, foreign) = (ca(), ca(), ca());
         let both = ours.pem() + &next.pem();
         let found = |bundle: &str, chain: &str| troubles(&serving(bundle, Ok(chain)));
         for signer in [&ours, &next] {
-            assert_eq!(found(&both, &leaf(signer, HOST, 1, 90)), [], "in a rotation both are trusted");
+            assert_eq!(found(&both, &signed_by(signer, HOST, 1, 90)), [], "in a rotation both are trusted");
         }
-        let itself = leaf(&ours, HOST, 1, 90);
+        let itself = signed_by(&ours, HOST, 1, 90);
         assert_eq!(found(&itself, &itself), [], "it is in the bundle itself");
         assert_eq!(troubles(&serving(&ours.pem(), Err("this account may not get it"))), []);
 
         let wrong = |bundle: &str, chain: &str, severity, words| {
             only(&serving(bundle, Ok(chain)), "webhook", severity, words);
         };
-        let of_none = "the certificate in the Secret sys/tls is of no authority that w trusts";
-        wrong(&both, &leaf(&foreign, HOST, 1, 90), Error, of_none);
-        wrong(&next.pem(), &leaf(&ours, HOST, 1, 90), Error, of_none);
-        wrong(&both, &leaf(&ours, "i.shop.svc", 1, 90), Error, "is not for i.sys.svc, by which the API server calls w");
-        wrong(&both, &leaf(&ours, HOST, 90, 0), Error, "the certificate in the Secret sys/tls has ended");
-        wrong(&both, &leaf(&ours, HOST, 80, 20), Warning, "the certificate in the Secret sys/tls ends in 20 days");
-        wrong(&both, &leaf(&ours, HOST, -1, 90), Warning, "cannot be told: ");
+        let of_none = "the certificate in the Secret sys/tls is of no CA that w trusts";
+        wrong(&both, &signed_by(&foreign, HOST, 1, 90), Error, of_none);
+        wrong(&next.pem(), &signed_by(&ours, HOST, 1, 90), Error, of_none);
+        wrong(
+            &both,
+            &signed_by(&ours, "i.shop.svc", 1, 90),
+            Error,
+            "is not for i.sys.svc, by which the API server calls w",
+        );
+        wrong(&both, &signed_by(&ours, HOST, 90, 0), Error, "the certificate in the Secret sys/tls has ended");
+        wrong(&both, &signed_by(&ours, HOST, 80, 20), Warning, "the certificate in the Secret sys/tls ends in 20 days");
+        wrong(&both, &signed_by(&ours, HOST, -1, 90), Warning, "cannot be told: ");
         wrong(&both, "", Error, "the Secret sys/tls holds no certificate that can be read");
 
         let facts = serving(&next.pem(), Ok(&itself));

@@ -1,12 +1,12 @@
 //! What to do about the certificates next: a pure function, so that it can be told as stories.
 //!
 //! ```text
-//!  authority ──two thirds of its life──► prepare a next one ──bundle seen by all──► promote it, sign a new leaf
+//!  CA ──two thirds of its life──► prepare a next one ──bundle seen by all──► promote it, sign a new serving certificate
 //!                                                                                          │
-//!  leaf ──two thirds of its life──► sign a new one                     drop the old one ◄──┘ after the grace
+//!  serving certificate ──two thirds of its life──► sign a new one                     drop the old one ◄──┘ after the grace
 //! ```
-//! R1. A leaf is served only while its authority is in the bundle that the API server was given at least `settle` ago.
-//! R2. An authority leaves the bundle only when no replica can still serve a leaf of it.
+//! R1. A serving certificate is served only while its CA is in the bundle that the API server was given at least `settle` ago.
+//! R2. A CA leaves the bundle only when no replica can still serve a serving certificate of it.
 //! R3. Whatever is missing, expired or not to be understood is made anew at once: nothing could be refused by that.
 
 /// When something is valid, in seconds since 1970.
@@ -30,28 +30,28 @@ impl Validity {
 /// The certificates as they are. `None` stands for missing and for unreadable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
-    /// The authority that signs.
-    pub(super) authority: Option<Validity>,
-    /// The authority that will.
+    /// The CA that signs.
+    pub(super) ca: Option<Validity>,
+    /// The CA that will.
     pub(super) next: Option<Validity>,
-    /// The authority that did.
+    /// The CA that did.
     pub(super) old: Option<Validity>,
-    /// The leaf, if its authority has signed it for the names that are served.
-    pub(super) leaf: Option<Validity>,
-    /// Since when the bundle with every authority is known to the API server.
+    /// The serving certificate, if its CA has signed it for the names that are served.
+    pub(super) serving: Option<Validity>,
+    /// Since when the bundle with every CA is known to the API server.
     pub(super) published: Option<i64>,
 }
 
 /// Lengths of time, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// How long a leaf is valid.
-    pub leaf: i64,
-    /// How long an authority is valid.
-    pub authority: i64,
+    /// How long a serving certificate is valid.
+    pub serving: i64,
+    /// How long a CA is valid.
+    pub ca: i64,
     /// How long API servers may take to notice a new bundle.
     pub settle: i64,
-    /// How long replicas may take to notice a new leaf.
+    /// How long replicas may take to notice a new serving certificate.
     pub grace: i64,
 }
 
@@ -60,37 +60,37 @@ pub struct Times {
 pub(super) enum Step {
     /// Nothing.
     Rest,
-    /// Make an authority and a leaf; forget all others.
+    /// Make a CA and a serving certificate; forget all others.
     Begin,
-    /// Sign a new leaf.
-    SignLeaf,
-    /// Make the next authority, so that it can be published.
+    /// Sign a new serving certificate.
+    SignServing,
+    /// Make the next CA, so that it can be published.
     PrepareNext,
-    /// Let the next authority sign from now on; keep the old one in the bundle.
+    /// Let the next CA sign from now on; keep the old one in the bundle.
     Promote,
-    /// Forget the old authority.
+    /// Forget the old CA.
     DropOld,
 }
 
 /// Decides.
 pub(super) fn decide(now: i64, state: &State, times: &Times) -> Step {
-    let State { authority, next, old, leaf, published } = *state;
-    let Some(authority) = authority.filter(|authority| authority.holds(now)) else { return Step::Begin };
-    let Some(leaf) = leaf.filter(|leaf| leaf.holds(now)) else { return Step::SignLeaf };
+    let State { ca, next, old, serving, published } = *state;
+    let Some(ca) = ca.filter(|ca| ca.holds(now)) else { return Step::Begin };
+    let Some(serving) = serving.filter(|serving| serving.holds(now)) else { return Step::SignServing };
     if let Some(next) = next {
         let is_known = published.is_some_and(|since| now >= since + times.settle);
         return match () {
             () if !next.holds(now) => Step::PrepareNext,
             () if is_known => Step::Promote,
-            () if leaf.is_old(now) => Step::SignLeaf,
+            () if serving.is_old(now) => Step::SignServing,
             () => Step::Rest,
         };
     }
     match () {
-        () if old.is_some() && now >= leaf.from + times.grace => Step::DropOld,
-        // One at a time: a next authority is prepared when the old one is gone.
-        () if authority.is_old(now) && old.is_none() => Step::PrepareNext,
-        () if leaf.is_old(now) => Step::SignLeaf,
+        () if old.is_some() && now >= serving.from + times.grace => Step::DropOld,
+        // One at a time: a next CA is prepared when the old one is gone.
+        () if ca.is_old(now) && old.is_none() => Step::PrepareNext,
+        () if serving.is_old(now) => Step::SignServing,
         () => Step::Rest,
     }
 }
@@ -99,55 +99,55 @@ pub(super) fn decide(now: i64, state: &State, times: &Times) -> Step {
 mod tests {
     use super::*;
 
-    const TIMES: Times = Times { leaf: 90, authority: 900, settle: 10, grace: 20 };
+    const TIMES: Times = Times { serving: 90, ca: 900, settle: 10, grace: 20 };
 
     fn valid(from: i64, length: i64) -> Option<Validity> {
         Some(Validity { from, to: from + length })
     }
 
     fn settled() -> State {
-        State { authority: valid(0, 900), leaf: valid(0, 90), published: Some(0), ..State::default() }
+        State { ca: valid(0, 900), serving: valid(0, 90), published: Some(0), ..State::default() }
     }
 
     #[test]
-    fn an_empty_secret_a_corrupted_one_and_an_expired_authority_begin_anew() {
+    fn an_empty_secret_a_corrupted_one_and_an_expired_ca_begin_anew() {
         assert_eq!(decide(5, &State::default(), &TIMES), Step::Begin);
         assert_eq!(decide(900, &settled(), &TIMES), Step::Begin, "expired");
         assert_eq!(decide(-1, &settled(), &TIMES), Step::Begin, "a clock behind: not yet valid");
-        assert_eq!(decide(5, &State { authority: None, ..settled() }, &TIMES), Step::Begin);
+        assert_eq!(decide(5, &State { ca: None, ..settled() }, &TIMES), Step::Begin);
     }
 
     #[test]
-    fn a_leaf_is_signed_anew_at_two_thirds_of_its_life_or_when_it_is_of_another_authority() {
+    fn a_certificate_is_signed_anew_at_two_thirds_of_its_life_or_when_it_is_of_another_ca() {
         assert_eq!(decide(59, &settled(), &TIMES), Step::Rest);
-        assert_eq!(decide(60, &settled(), &TIMES), Step::SignLeaf);
-        assert_eq!(decide(5, &State { leaf: None, ..settled() }, &TIMES), Step::SignLeaf);
+        assert_eq!(decide(60, &settled(), &TIMES), Step::SignServing);
+        assert_eq!(decide(5, &State { serving: None, ..settled() }, &TIMES), Step::SignServing);
     }
 
     #[test]
-    fn an_authority_is_changed_in_four_steps_and_none_is_taken_before_its_time() {
-        let mut state = State { leaf: valid(590, 90), ..settled() };
+    fn a_ca_is_changed_in_four_steps_and_none_is_taken_before_its_time() {
+        let mut state = State { serving: valid(590, 90), ..settled() };
         assert_eq!(decide(600, &state, &TIMES), Step::PrepareNext);
         state = State { next: valid(600, 900), published: None, ..state };
         assert_eq!(decide(601, &state, &TIMES), Step::Rest, "nobody trusts it yet");
         state.published = Some(605);
         assert_eq!(decide(614, &state, &TIMES), Step::Rest, "not every API server may have noticed");
         assert_eq!(decide(615, &state, &TIMES), Step::Promote);
-        state = State { authority: state.next, old: state.authority, next: None, leaf: valid(615, 90), ..state };
-        assert_eq!(decide(634, &state, &TIMES), Step::Rest, "a replica may serve the old leaf yet");
+        state = State { ca: state.next, old: state.ca, next: None, serving: valid(615, 90), ..state };
+        assert_eq!(decide(634, &state, &TIMES), Step::Rest, "a replica may serve the old serving certificate yet");
         assert_eq!(decide(635, &state, &TIMES), Step::DropOld);
         state.old = None;
         assert_eq!(decide(636, &state, &TIMES), Step::Rest);
     }
 
     #[test]
-    fn a_leaf_that_ends_while_the_bundle_is_not_published_is_signed_by_the_authority_that_is_trusted() {
-        let state = State { next: valid(600, 900), published: None, leaf: valid(560, 90), ..settled() };
-        assert_eq!(decide(620, &state, &TIMES), Step::SignLeaf);
+    fn a_certificate_that_ends_while_the_bundle_is_not_published_is_signed_by_the_ca_that_is_trusted() {
+        let state = State { next: valid(600, 900), published: None, serving: valid(560, 90), ..settled() };
+        assert_eq!(decide(620, &state, &TIMES), Step::SignServing);
         assert_eq!(
             decide(
                 1501,
-                &State { next: valid(600, 900), authority: valid(1400, 900), leaf: valid(1500, 90), ..state },
+                &State { next: valid(600, 900), ca: valid(1400, 900), serving: valid(1500, 90), ..state },
                 &TIMES
             ),
             Step::PrepareNext,

@@ -1,7 +1,7 @@
-//! What the Secret holds: up to three authorities, and the leaf that is served.
+//! What the Secret holds: up to three CAs, and the serving certificate.
 
-use super::authority::{Pair, authority, is_trusted, leaf, presented, validity};
 use super::decide::{State, Step, Times};
+use super::issue::{Pair, ca, is_trusted, presented, serving, validity};
 use std::collections::BTreeMap;
 
 /// The data of a Secret.
@@ -10,11 +10,11 @@ pub(super) type Data = BTreeMap<String, String>;
 /// Everything; what is missing or cannot be used is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Material {
-    pub(super) authority: Option<Pair>,
+    pub(super) ca: Option<Pair>,
     pub(super) next: Option<Pair>,
     /// The certificate alone: it signs nothing any more.
     pub(super) old: Option<String>,
-    pub(super) leaf: Option<Pair>,
+    pub(super) serving: Option<Pair>,
 }
 
 impl Material {
@@ -26,10 +26,10 @@ impl Material {
             presented(&pair).is_ok().then_some(pair)
         };
         Self {
-            authority: pair("authority.crt", "authority.key"),
+            ca: pair("ca.crt", "ca.key"),
             next: pair("next.crt", "next.key"),
             old: text("old.crt").filter(|old| validity(old).is_some()),
-            leaf: pair("tls.crt", "tls.key"),
+            serving: pair("tls.crt", "tls.key"),
         }
     }
 
@@ -37,7 +37,7 @@ impl Material {
     pub(super) fn data(&self) -> Data {
         let mut data = Data::new();
         let mut put = |name: &str, text: &str| drop(data.insert(name.to_owned(), text.to_owned()));
-        for (name, pair) in [("authority", &self.authority), ("next", &self.next), ("tls", &self.leaf)] {
+        for (name, pair) in [("ca", &self.ca), ("next", &self.next), ("tls", &self.serving)] {
             if let Some(pair) = pair {
                 put(&format!("{name}.crt"), &pair.certificate);
                 put(&format!("{name}.key"), &pair.key);
@@ -50,25 +50,25 @@ impl Material {
         data
     }
 
-    /// The authorities that clients must trust, as PEM.
+    /// The CAs that clients must trust, as PEM.
     pub(super) fn bundle(&self) -> String {
         let certificate = |pair: &Option<Pair>| pair.as_ref().map(|pair| pair.certificate.clone());
-        [certificate(&self.authority), certificate(&self.next), self.old.clone()].into_iter().flatten().collect()
+        [certificate(&self.ca), certificate(&self.next), self.old.clone()].into_iter().flatten().collect()
     }
 
     /// As the rules see it.
     pub(super) fn state(&self, names: &[String], now: i64, published: Option<i64>) -> State {
         let of = |pair: &Pair| validity(&pair.certificate);
-        let signed = |authority: &Pair| {
-            self.leaf.as_ref().filter(|leaf| {
-                names.iter().all(|name| is_trusted(&leaf.certificate, &authority.certificate, name, now))
-            })
+        let signed = |ca: &Pair| {
+            self.serving
+                .as_ref()
+                .filter(|serving| names.iter().all(|name| is_trusted(&serving.certificate, &ca.certificate, name, now)))
         };
         State {
-            authority: self.authority.as_ref().and_then(of),
+            ca: self.ca.as_ref().and_then(of),
             next: self.next.as_ref().and_then(of),
             old: self.old.as_deref().and_then(validity),
-            leaf: self.authority.as_ref().and_then(signed).and_then(of),
+            serving: self.ca.as_ref().and_then(signed).and_then(of),
             published,
         }
     }
@@ -79,23 +79,20 @@ impl Material {
     /// When a key cannot be made.
     pub(super) fn take(self, step: Step, names: &[String], now: i64, times: &Times) -> Result<Self, rcgen::Error> {
         let signed = |by: &Option<Pair>| match by {
-            Some(by) => leaf(by, names, now, times.leaf).map(Some),
+            Some(by) => serving(by, names, now, times.serving).map(Some),
             None => Ok(None),
         };
         Ok(match step {
             Step::Rest => self,
             Step::Begin => {
-                let authority = Some(authority(now, times.authority)?);
-                Self { leaf: signed(&authority)?, authority, ..Self::default() }
+                let ca = Some(ca(now, times.ca)?);
+                Self { serving: signed(&ca)?, ca, ..Self::default() }
             }
-            Step::SignLeaf => Self { leaf: signed(&self.authority)?, ..self },
-            Step::PrepareNext => Self { next: Some(authority(now, times.authority)?), ..self },
-            Step::Promote => Self {
-                leaf: signed(&self.next)?,
-                old: self.authority.map(|authority| authority.certificate),
-                authority: self.next,
-                next: None,
-            },
+            Step::SignServing => Self { serving: signed(&self.ca)?, ..self },
+            Step::PrepareNext => Self { next: Some(ca(now, times.ca)?), ..self },
+            Step::Promote => {
+                Self { serving: signed(&self.next)?, old: self.ca.map(|ca| ca.certificate), ca: self.next, next: None }
+            }
             Step::DropOld => Self { old: None, ..self },
         })
     }
@@ -106,7 +103,7 @@ mod tests {
     use super::super::decide::decide;
     use super::*;
 
-    const TIMES: Times = Times { leaf: 86_400, authority: 864_000, settle: 60, grace: 300 };
+    const TIMES: Times = Times { serving: 86_400, ca: 864_000, settle: 60, grace: 300 };
     const NAME: &str = "ebb-injector.ebb-system.svc";
 
     /// Two replicas that read the Secret every 10 s, and an API server that notices a bundle after 50.
@@ -135,7 +132,7 @@ mod tests {
             }
             self.secret = material.data();
             let replica = usize::try_from(self.now / 10 % 2).unwrap();
-            self.served[replica] = Material::read(&self.secret).leaf.map(|leaf| leaf.certificate);
+            self.served[replica] = Material::read(&self.secret).serving.map(|serving| serving.certificate);
             self.now += 10;
             if self.now >= self.published.0 + 50 {
                 self.trusted.clone_from(&self.published.1);
@@ -145,11 +142,11 @@ mod tests {
 
         fn is_refused(&self) -> bool {
             let served = self.served.iter().flatten();
-            served.into_iter().any(|leaf| !is_trusted(leaf, &self.trusted, NAME, self.now))
+            served.into_iter().any(|serving| !is_trusted(serving, &self.trusted, NAME, self.now))
         }
     }
 
-    /// Runs through two changes of the authority; the steps taken, and how often a call would have been refused.
+    /// Runs through two changes of the CA; the steps taken, and how often a call would have been refused.
     fn rotate(hasty: bool) -> (Vec<Step>, u32) {
         let start = 1_800_000_000;
         let nothing = (start, String::new());
@@ -180,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn no_call_is_refused_while_authorities_change() {
+    fn no_call_is_refused_while_cas_change() {
         let (steps, refused) = rotate(false);
         assert_eq!((steps[0], refused), (Step::Begin, 0), "{steps:?}");
         assert_eq!(steps.iter().filter(|step| **step == Step::Promote).count(), 2, "{steps:?}");
@@ -195,16 +192,20 @@ mod tests {
     #[test]
     fn a_corrupted_or_foreign_secret_is_as_good_as_an_empty_one() {
         let names = [NAME.to_owned()];
-        let (now, foreign) = (1_800_000_000, authority(1_800_000_000, 1000).unwrap());
+        let (now, foreign) = (1_800_000_000, ca(1_800_000_000, 1000).unwrap());
         let material = Material::default().take(Step::Begin, &names, now, &TIMES).unwrap();
         assert_eq!(decide(now, &material.state(&names, now, None), &TIMES), Step::Rest);
         let mut data = material.data();
-        data.insert("authority.key".to_owned(), "garbage".to_owned());
+        data.insert("ca.key".to_owned(), "garbage".to_owned());
         assert_eq!(decide(now, &Material::read(&data).state(&names, now, None), &TIMES), Step::Begin);
-        let other = Material { authority: Some(foreign), ..material.clone() };
-        assert_eq!(decide(now, &other.state(&names, now, None), &TIMES), Step::SignLeaf, "not its leaf");
+        let other = Material { ca: Some(foreign), ..material.clone() };
+        assert_eq!(
+            decide(now, &other.state(&names, now, None), &TIMES),
+            Step::SignServing,
+            "not its serving certificate"
+        );
         let renamed = ["elsewhere.svc".to_owned()];
-        assert_eq!(decide(now, &material.state(&renamed, now, None), &TIMES), Step::SignLeaf, "not its name");
+        assert_eq!(decide(now, &material.state(&renamed, now, None), &TIMES), Step::SignServing, "not its name");
         assert_eq!(Material::read(&material.data()), material);
     }
 }

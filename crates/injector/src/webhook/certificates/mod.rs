@@ -1,7 +1,7 @@
 //! The webhook's certificates: made here and rotated, or made by others and read from files.
 //!
 //! ```text
-//!  self    the leader: decide (pure) ──► Secret ──► every replica: the leaf it serves
+//!  self    the leader: decide (pure) ──► Secret ──► every replica: the serving certificate it serves
 //!                                  │     └───► caBundle of the MutatingWebhookConfiguration
 //!                                  └──► Events on the Secret
 //!  files   tls.crt, tls.key ──► every replica
@@ -10,8 +10,8 @@
 //! has it in hand, so that they need no right beyond the one to write Events. `kubectl events` shows them. The Deployment would
 //! have to be read first, and Events on the MutatingWebhookConfiguration, which is in no namespace, would be in `default`.
 
-mod authority;
 mod decide;
+mod issue;
 mod material;
 
 pub use decide::Times;
@@ -19,8 +19,8 @@ pub use decide::Times;
 use super::events::Events;
 use super::metrics::Metrics;
 use arc_swap::ArcSwapOption;
-use authority::{Pair, is_trusted, presented, validity};
 use decide::{Step, decide as next_step};
+use issue::{Pair, is_trusted, presented, validity};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
@@ -83,7 +83,7 @@ pub(super) struct Files {
     last: Option<Pair>,
 }
 
-/// Certificates of an authority of our own.
+/// Certificates of a self-signed CA.
 pub(super) struct Own {
     client: Client,
     objects: Objects,
@@ -169,14 +169,14 @@ impl Own {
         if leads {
             material = self.lead(&secrets, secret, material).await?;
         }
-        if let Some(leaf) = material.leaf.as_ref().filter(|leaf| self.loaded.as_ref() != Some(leaf)) {
-            // A leaf that no client could verify is not served in place of one that works.
+        if let Some(serving) = material.serving.as_ref().filter(|serving| self.loaded.as_ref() != Some(serving)) {
+            // A serving certificate that no client could verify is not served in place of one that works.
             let name = self.names.first().map_or("", String::as_str);
-            if !is_trusted(&leaf.certificate, &material.bundle(), name, now()) {
-                return Err("the Secret holds a certificate that its own authorities have not signed".to_owned());
+            if !is_trusted(&serving.certificate, &material.bundle(), name, now()) {
+                return Err("the Secret holds a certificate that its own CAs have not signed".to_owned());
             }
-            load(leaf, served, metrics)?;
-            self.loaded = Some(leaf.clone());
+            load(serving, served, metrics)?;
+            self.loaded = Some(serving.clone());
         }
         Ok(())
     }
@@ -214,23 +214,24 @@ impl Own {
             let end = pem.and_then(validity).and_then(|validity| Timestamp::from_second(validity.to).ok());
             end.map_or_else(|| "?".to_owned(), |end| end.to_string())
         };
-        let leaf = until(material.leaf.as_ref().map(|leaf| leaf.certificate.as_str()));
-        let authority = until(material.authority.as_ref().map(|authority| authority.certificate.as_str()));
+        let serving = until(material.serving.as_ref().map(|serving| serving.certificate.as_str()));
+        let ca = until(material.ca.as_ref().map(|ca| ca.certificate.as_str()));
         match step {
             Step::Rest | Step::PrepareNext | Step::DropOld => {}
             Step::Begin => {
                 let note = format!(
-                    "there was no authority that could be used: a new one is valid until {authority}, its leaf until {leaf}"
+                    "there was no CA that could be used: a new one is valid until {ca}, its serving certificate until {serving}"
                 );
                 events.certificates_created(note, self.secret());
             }
-            Step::SignLeaf => {
-                let note = format!("the leaf is new and valid until {leaf}; its authority stays, until {authority}");
-                events.certificate_rotated("RotateLeaf", note, self.secret());
+            Step::SignServing => {
+                let note =
+                    format!("the serving certificate is new and valid until {serving}; its CA stays, until {ca}");
+                events.certificate_rotated("RotateCertificate", note, self.secret());
             }
             Step::Promote => {
-                let note = format!("the authority is new and valid until {authority}, and its leaf until {leaf}");
-                events.certificate_rotated("RotateAuthority", note, self.secret());
+                let note = format!("the CA is new and valid until {ca}, and its serving certificate until {serving}");
+                events.certificate_rotated("RotateCa", note, self.secret());
             }
         }
     }
@@ -281,7 +282,7 @@ impl Own {
                 serde_json::from_value(operations.into()).expect("these are operations of a patch");
             let patched = configurations.patch(name, &PatchParams::default(), &Patch::<()>::Json(patch)).await;
             patched.map_err(said)?;
-            tracing::info!(webhook = name, "published the authorities");
+            tracing::info!(webhook = name, "published the CAs");
         }
         if self.published.as_ref().is_none_or(|(published, _)| published != bundle) {
             self.published = Some((bundle.to_owned(), now()));

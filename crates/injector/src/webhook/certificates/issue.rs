@@ -29,10 +29,10 @@ impl std::fmt::Debug for Pair {
 
 type Made = Result<Pair, rcgen::Error>;
 
-/// An authority of its own, valid from now on for so many seconds.
-pub(super) fn authority(now: i64, seconds: i64) -> Made {
+/// A self-signed CA, valid from now on for so many seconds.
+pub(super) fn ca(now: i64, seconds: i64) -> Made {
     let mut params = CertificateParams::new(Vec::new())?;
-    params.distinguished_name.push(DnType::CommonName, format!("Ebb injector, authority of {now}"));
+    params.distinguished_name.push(DnType::CommonName, format!("Ebb injector, CA of {now}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     (params.not_before, params.not_after) = (moment(now - SKEW), moment(now + seconds));
@@ -40,9 +40,9 @@ pub(super) fn authority(now: i64, seconds: i64) -> Made {
     Ok(Pair { certificate: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
 }
 
-/// A leaf for these names, signed by the authority.
-pub(super) fn leaf(authority: &Pair, names: &[String], now: i64, seconds: i64) -> Made {
-    let issuer = Issuer::from_ca_cert_pem(&authority.certificate, KeyPair::from_pem(&authority.key)?)?;
+/// A serving certificate for these names, signed by the CA.
+pub(super) fn serving(ca: &Pair, names: &[String], now: i64, seconds: i64) -> Made {
+    let issuer = Issuer::from_ca_cert_pem(&ca.certificate, KeyPair::from_pem(&ca.key)?)?;
     let mut params = CertificateParams::new(names.to_vec())?;
     params.distinguished_name.push(DnType::CommonName, "Ebb injector");
     params.use_authority_key_identifier_extension = true;
@@ -65,9 +65,9 @@ pub(super) fn validity(pem: &str) -> Option<Validity> {
     Some(Validity { from: validity.not_before.timestamp() + SKEW, to: validity.not_after.timestamp() })
 }
 
-/// Whether a client that trusts `bundle` takes `leaf` for `name` at that moment. It is asked of the verifier that clients
+/// Whether a client that trusts `bundle` accepts `serving` for `name` at that moment. It is asked of the verifier that clients
 /// use.
-pub(super) fn is_trusted(leaf: &str, bundle: &str, name: &str, now: i64) -> bool {
+pub(super) fn is_trusted(serving: &str, bundle: &str, name: &str, now: i64) -> bool {
     let verified = || -> Option<()> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
@@ -75,7 +75,7 @@ pub(super) fn is_trusted(leaf: &str, bundle: &str, name: &str, now: i64) -> bool
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(leaf.as_bytes()).collect::<Result<_, _>>().ok()?;
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(serving.as_bytes()).collect::<Result<_, _>>().ok()?;
         let (end, between) = chain.split_first()?;
         let at = UnixTime::since_unix_epoch(Duration::from_secs(now.try_into().ok()?));
         let name = ServerName::try_from(name.to_owned()).ok()?;

@@ -2,14 +2,14 @@
 
 use crate::governor::Setting;
 use crate::service::Defaults;
-use ebb_config::{Compaction, Drift, Reserve, Tuning, Watermarks};
+use ebb_config::{Compaction, Drift, DynamicSettings, Reserve, Watermarks};
 use ebb_engine::cleaner::Pacing;
-use ebb_engine::decide::Marks;
+use ebb_engine::decide::Thresholds;
 
 /// Settings of the governor.
-pub(crate) fn setting(tuning: &Tuning) -> Setting {
+pub(crate) fn setting(tuning: &DynamicSettings) -> Setting {
     // Destructured whole, so that a setting nobody reads is a warning.
-    let Tuning {
+    let DynamicSettings {
         max_memory,
         reserve: Reserve { share, least },
         watermarks: Watermarks { low, high, critical },
@@ -28,7 +28,7 @@ pub(crate) fn setting(tuning: &Tuning) -> Setting {
         max_memory_bytes: Some(max_memory.0).filter(|bytes| *bytes > 0),
         tick: tick.duration(),
         eviction_aware: *eviction_aware,
-        marks: Marks {
+        thresholds: Thresholds {
             compacts: *compaction != Compaction::Off,
             reserve_percent: share.0.into(),
             reserve_bytes: least.0,
@@ -45,11 +45,11 @@ pub(crate) fn setting(tuning: &Tuning) -> Setting {
 }
 
 /// Settings of the cleaner.
-pub(crate) fn pacing(tuning: &Tuning) -> Pacing {
+pub(crate) fn pacing(tuning: &DynamicSettings) -> Pacing {
     Pacing { step_micros: tuning.pacing.step_micros, cpu_percent: tuning.pacing.cpu.0 }
 }
 
 /// Settings of the cache.
-pub(crate) fn defaults(tuning: &Tuning) -> Defaults {
+pub(crate) fn defaults(tuning: &DynamicSettings) -> Defaults {
     Defaults { ttl_ms: tuning.defaults.ttl.0, max_stale_ms: tuning.defaults.max_stale.0 }
 }

@@ -1,5 +1,6 @@
-//! What a run of the cleaner is asked to do, and the receipt it ends in.
+//! What a run of the cleaner is asked to do, and the report it ends in.
 
+use crate::store::Tally;
 use strum::{EnumCount, IntoStaticStr, VariantArray};
 
 /// Why the cleaner ran.
@@ -22,7 +23,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The stable name, as in receipts and metrics.
+    /// The stable name, as in reports and metrics.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -30,57 +31,77 @@ impl Reason {
 
 /// What the cleaner keeps to until it is told otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Order {
-    /// Why, for the receipt.
+pub struct Target {
+    /// Why, for the report.
     pub reason: Reason,
     /// Compact while segments are less full of live bytes than this, in percent. 0: do not compact.
-    pub target_occupancy_percent: u8,
+    pub occupancy_percent: u8,
     /// Evict until the engine (segments, index and bytes in flight) uses at most this many bytes. `None`: do not evict.
     pub evict_to_bytes: Option<u64>,
 }
 
-impl Order {
+impl Target {
     /// Do nothing but what is nearly free: give back segments without a live byte, drop what has expired.
-    pub const REST: Self = Self { reason: Reason::Drift, target_occupancy_percent: 0, evict_to_bytes: None };
+    pub const NONE: Self = Self { reason: Reason::Drift, occupancy_percent: 0, evict_to_bytes: None };
 
     /// Move items together until segments are this full, in percent, as somebody has asked for.
-    pub fn compact(target_occupancy_percent: u8) -> Self {
-        Self { reason: Reason::Requested, target_occupancy_percent, evict_to_bytes: None }
+    pub fn compact(occupancy_percent: u8) -> Self {
+        Self { reason: Reason::Requested, occupancy_percent, evict_to_bytes: None }
     }
 }
 
-/// What all runs of one reason together did and cost, since the process started.
+/// What runs cost. Durations are in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Wall time.
+    pub duration_us: u64,
+    /// CPU time of the cleaner's thread.
+    pub cpu_us: u64,
+    /// CPU time of the longest single step.
+    pub longest_step_us: u64,
+    /// The longest wait of a caller for the lock of a shard meanwhile, whoever held it.
+    pub longest_wait_us: u64,
+    /// Number of steps.
+    pub steps: u64,
+    /// 99.9th percentile of the CPU time of a step.
+    pub step_p999_us: u64,
+}
+
+impl Cost {
+    /// Adds another cost. Maxima stay maxima, and so does the percentile: the sum's own is not known.
+    pub fn add(&mut self, other: &Self) {
+        self.duration_us += other.duration_us;
+        self.cpu_us += other.cpu_us;
+        self.longest_step_us = self.longest_step_us.max(other.longest_step_us);
+        self.longest_wait_us = self.longest_wait_us.max(other.longest_wait_us);
+        self.steps += other.steps;
+        self.step_p999_us = self.step_p999_us.max(other.step_p999_us);
+    }
+}
+
+/// All runs of one reason since the process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Total {
-    /// How many there were.
+    /// Number of runs.
     pub runs: u64,
-    /// CPU time of the cleaner's thread in microseconds.
-    pub cpu_us: u64,
-    /// The longest single step in microseconds of CPU.
-    pub longest_step_us: u64,
-    /// The longest time that a caller waited for the lock of a shard, in microseconds.
-    pub longest_wait_us: u64,
-    /// Bytes of live items copied.
-    pub moved_bytes: u64,
-    /// Segments given back to the operating system.
-    pub freed_segments: u64,
+    /// What they cost.
+    pub cost: Cost,
+    /// What they did.
+    pub done: Tally,
 }
 
 impl Total {
     /// Adds a run.
-    pub(super) fn add(&mut self, receipt: &Receipt) {
+    pub(super) fn add(&mut self, report: &Report) {
         self.runs += 1;
-        self.cpu_us += receipt.cpu_us;
-        self.longest_step_us = self.longest_step_us.max(receipt.longest_step_us);
-        self.longest_wait_us = self.longest_wait_us.max(receipt.longest_wait_us);
-        self.moved_bytes += receipt.moved_bytes;
-        self.freed_segments += receipt.freed_segments;
+        self.cost.add(&report.cost);
+        self.done.add(&report.done);
     }
 }
 
 /// Memory of the process, as the engine's caller sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outside {
+pub struct ProcessMemory {
     /// The limit that is obeyed, 0 for none.
     pub limit_bytes: u64,
     /// What counts against it.
@@ -92,8 +113,8 @@ pub struct Outside {
 /// Where the bytes are, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// As the process is seen from outside.
-    pub outside: Outside,
+    /// As the process is seen from process.
+    pub process: ProcessMemory,
     /// Keys and values that can be read.
     pub live_bytes: u64,
     /// Items, with what is kept beside them, that have expired and wait to be dropped: an estimate.
@@ -112,46 +133,26 @@ pub struct Account {
 
 /// The account of one run of the cleaner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Receipt {
+pub struct Report {
     /// Counts up from 1.
     pub id: u64,
     /// Why it ran.
     pub reason: Reason,
     /// When it started, in milliseconds of the cleaner's clock.
     pub started_ms: u64,
-    /// Wall time in microseconds.
-    pub duration_us: u64,
-    /// CPU time of the cleaner's thread in microseconds.
-    pub cpu_us: u64,
-    /// The longest single step in microseconds of CPU.
-    pub longest_step_us: u64,
-    /// The longest time that a caller waited for the lock of a shard meanwhile, in microseconds, whoever held it.
-    pub longest_wait_us: u64,
-    /// How many steps it took.
-    pub steps: u64,
-    /// What 99.9 % of the steps stayed within, in microseconds of CPU.
-    pub step_p999_us: u64,
-    /// Bytes of live items copied.
-    pub moved_bytes: u64,
-    /// Items copied.
-    pub moved_items: u64,
-    /// Items dropped to make room.
-    pub evicted_items: u64,
-    /// Items dropped because their time had passed.
-    pub expired_items: u64,
-    /// Segments given back to the operating system.
-    pub freed_segments: u64,
-    /// Shards whose index was migrated.
-    pub migrated_shards: u64,
+    /// What it cost.
+    pub cost: Cost,
+    /// What it did.
+    pub done: Tally,
     /// Before the run.
     pub before: Account,
     /// After the run.
     pub after: Account,
 }
 
-impl Receipt {
+impl Report {
     /// Whether there was nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.moved_items + self.evicted_items + self.expired_items + self.freed_segments + self.migrated_shards == 0
+        self.done == Tally::default()
     }
 }
