@@ -5,7 +5,7 @@ mod common;
 
 use common::program;
 use ebb_injector::inject::{
-    Context, Namespace, Outcome, TakeOut, Template, Verdict, inject, reference, take_out, texts,
+    Context, Namespace, Outcome, TakeOut, Template, Verdict, chart_file, inject, reference, take_out, texts,
 };
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -254,12 +254,14 @@ fn a_pod_of_types_and_a_pod_of_json_are_the_same() {
 }
 
 #[test]
-fn the_reference_page_is_that_of_the_code() {
-    let (path, expected) = ("docs/injection.md", reference());
-    if std::env::var_os("EBB_BLESS").is_some() {
-        fs::write(path, &expected).unwrap();
+fn generated_files_are_current() {
+    for (path, expected) in [("docs/injection.md", reference()), ("charts/ebb/files/annotations.yaml", chart_file())] {
+        if std::env::var_os("EBB_BLESS").is_some() {
+            fs::write(path, &expected).unwrap();
+        }
+        let found = fs::read_to_string(path).unwrap_or_default();
+        assert!(found == expected, "{path} is stale: EBB_BLESS=1 cargo test --test inject");
     }
-    assert!(fs::read_to_string(path).unwrap() == expected, "{path} is stale: EBB_BLESS=1 cargo test --test inject");
 }
 
 /// A pod with these annotations, injected from a template whose applications connect over loopback and get a variable more.

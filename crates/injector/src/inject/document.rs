@@ -1,7 +1,7 @@
 //! The reference page, printed from the tables.
 
+use super::annotations::{ANNOTATIONS, Annotation};
 use super::skip::SkipReason;
-use super::wish::ANNOTATIONS;
 use ebb_config::annotations::{PREFIX, SETTINGS};
 use std::fmt::Write as _;
 
@@ -37,8 +37,8 @@ pub fn reference() -> String {
          The pod's, or else its namespace's. One that makes no sense is ignored, with a warning that names it.\n\n\
          | annotation | value | meaning |\n|---|---|---|\n",
     );
-    for (name, must, meaning) in ANNOTATIONS {
-        let _ = writeln!(page, "| `{PREFIX}{name}` | {must} | {meaning} |");
+    for Annotation { name, value, meaning, .. } in ANNOTATIONS {
+        let _ = writeln!(page, "| `{PREFIX}{name}` | {} | {meaning} |", value.bound());
     }
     page.push_str(
         "\n## Annotations followed while the pod runs\n\n\

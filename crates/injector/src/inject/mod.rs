@@ -10,6 +10,7 @@
 //!
 //! The chart's MutatingAdmissionPolicy does the same in the API server; the tests with an API server compare the two.
 
+mod annotations;
 mod document;
 mod patch;
 mod pod;
@@ -17,8 +18,10 @@ mod resources;
 mod skip;
 mod take_out;
 mod template;
+mod values;
 mod wish;
 
+pub use annotations::chart_file;
 pub use document::reference;
 pub use patch::Operation;
 pub use skip::{SYSTEM_NAMESPACES, SkipReason};

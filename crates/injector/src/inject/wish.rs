@@ -4,71 +4,16 @@
 //! what it must be.
 
 use super::Context;
-use super::pod::{LEAST, SOCKET_VOLUME, list};
+use super::annotations::{ANNOTATIONS, VALUE_BYTES};
+use super::pod::{SOCKET_VOLUME, list};
 use super::template::Template;
+use super::values::{digits, host_and_port, is_socket, quantity};
 use ebb_config::annotations::{PREFIX, SETTINGS};
 use ebb_config::check_value;
-use ebb_config::units::{Quantity, Span};
+use ebb_config::units::Span;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// An annotation that is read when the sidecar is put into the pod: its name, what it must be, what it does.
-pub(super) const ANNOTATIONS: &[(&str, &str, &str)] = &[
-    ("additional-env", "`NAME=value`, at most 100 separated by commas", "More environment variables of the sidecar."),
-    ("admin-port", PORT, "Port for operators, on loopback."),
-    ("app-containers", NAMES, "The containers that get `EBB_ADDR` and the socket; all if it is not there."),
-    (
-        "bind-address",
-        "an IP address",
-        "Address that the port for applications listens on, `127.0.0.1` unless the values say another.",
-    ),
-    ("config-map", "the name of a ConfigMap", "The ConfigMap whose `ebb.yaml` is followed."),
-    ("cpu-limit", QUANTITY, "The sidecar's CPU limit."),
-    ("cpu-request", QUANTITY, "The sidecar's CPU request."),
-    ("gid", ID, "Group of the process, and of the socket."),
-    ("grpc-port", PORT, "Port for applications, on `bind-address`."),
-    ("http-port", PORT, "Port of probes and metrics."),
-    ("image", "an image, without spaces", "The sidecar's image."),
-    ("image-pull-policy", "`Always`, `IfNotPresent` or `Never`", "When the image is pulled."),
-    ("log-format", "`text` or `json`", "How log lines look."),
-    (
-        "memory-limit",
-        "a quantity of at least `16Mi`",
-        "The sidecar's memory limit, and its request if `memory-request` is not there.",
-    ),
-    ("memory-request", QUANTITY, "The sidecar's memory request; at most its limit."),
-    (
-        "metrics-enabled",
-        BOOLEAN,
-        "`false` labels the pod `ebb-cache.io/metrics: disabled`, and the chart's PodMonitor leaves it alone.",
-    ),
-    (
-        "position",
-        "`first` or `last`",
-        "Where among the init containers the sidecar stands; `last` starts it after them.",
-    ),
-    ("readiness-gate", BOOLEAN, "Whether the pod is unready while the cache is."),
-    ("skip-containers", NAMES, "The containers that do not get `EBB_ADDR` and the socket."),
-    (
-        "startup-timeout",
-        "`1s` to `1h`; a number without a unit is in seconds",
-        "How long the sidecar may take to start.",
-    ),
-    ("uid", ID, "User of the process."),
-    (
-        "unix-socket-path",
-        "a path such as `/run/ebb/ebb.sock`, with two folders at least and 100 characters at most, in a pod that gets a socket",
-        "Where the socket is, in the sidecar and in applications; the shared volume is mounted as its folder.",
-    ),
-];
-const PORT: &str = "1024 to 65535";
-const BOOLEAN: &str = "`true` or `false`";
-const NAMES: &str = "names of containers, separated by commas";
-const QUANTITY: &str = "a quantity above 0, such as `100Mi` or `250m`";
-const ID: &str = "1 to 2147483647";
-
-/// The longest value of an annotation, in bytes.
-const VALUE_BYTES: usize = 4 << 10;
 /// Variables of one `additional-env`: the API server bounds what a policy may compute.
 const MOST_VARIABLES: usize = 100;
 /// Warnings about one pod; one more says that there are others.
@@ -89,8 +34,8 @@ pub(super) struct Wishes {
     pub(super) is_last: bool,
     pub(super) is_scraped: bool,
     pub(super) warnings: Vec<String>,
-    only: Option<Vec<String>>,
-    never: Vec<String>,
+    pub(super) only: Option<Vec<String>>,
+    pub(super) never: Vec<String>,
 }
 
 impl Wishes {
@@ -159,47 +104,10 @@ impl Wishes {
         if let Some((_, setting)) = SETTINGS.iter().find(|(live, _)| *live == name) {
             return check_value(setting, value); // the sidecar itself reads it, while it runs
         }
-        let Some((_, must, _)) = ANNOTATIONS.iter().find(|(known, ..)| *known == name) else {
+        let Some(annotation) = ANNOTATIONS.iter().find(|known| known.name == name) else {
             return Err("there is no such annotation".to_owned());
         };
-        let fits = match name {
-            "additional-env" => self.add_env(value),
-            "admin-port" => self.set_port(value, &["EBB_ADMIN_LISTEN", "EBB_ADMIN_ADDR"]),
-            "bind-address" => address(value).map(|address| self.set_bind_address(address)),
-            "grpc-port" => self.set_port(value, &["EBB_LISTEN", "EBB_ADDR"]),
-            "http-port" => self.set_port(value, &["EBB_HTTP_LISTEN"]),
-            "app-containers" => Some(names(value)).map(|names| self.only = Some(names)),
-            "skip-containers" => Some(names(value)).map(|names| self.never = names),
-            "config-map" => is_name(value).then(|| self.set_config_map(value)),
-            "cpu-limit" => quantity(value).map(|value| self.cpu_limit = Some(value)),
-            "cpu-request" => quantity(value).map(|value| self.cpu_request = Some(value)),
-            "memory-limit" => enough(value).map(|value| self.memory_limit = Some(value)),
-            "memory-request" => size(value).map(|value| self.memory_request = Some(value)),
-            "gid" => id(value).map(|id| {
-                self.container["securityContext"]["runAsGroup"] = id.into();
-                if !self.groups.is_empty() {
-                    self.groups = vec![id.into()];
-                }
-            }),
-            "uid" => id(value).map(|id| self.container["securityContext"]["runAsUser"] = id.into()),
-            "image" => (!value.is_empty() && !value.contains(char::is_whitespace))
-                .then(|| self.container["image"] = value.into()),
-            "image-pull-policy" => ["Always", "IfNotPresent", "Never"]
-                .contains(&value)
-                .then(|| self.container["imagePullPolicy"] = value.into()),
-            "log-format" => ["text", "json"].contains(&value).then(|| self.set_env("EBB_LOG_FORMAT", value.to_owned())),
-            "metrics-enabled" => boolean(value).map(|wanted| self.is_scraped = wanted),
-            "position" => ["first", "last"].contains(&value).then(|| self.is_last = value == "last"),
-            "readiness-gate" => boolean(value).map(|wanted| self.set_readiness(wanted)),
-            "startup-timeout" => startup_timeout(value).map(|timeout| {
-                let probe = &mut self.container["startupProbe"];
-                let period = probe["periodSeconds"].as_u64().unwrap_or(10).max(1);
-                probe["failureThreshold"] = timeout.0.div_ceil(period * 1000).into();
-            }),
-            "unix-socket-path" => self.set_socket(value),
-            _ => unreachable!("{name} is in the table"),
-        };
-        fits.ok_or_else(|| format!("it must be {}", must.replace('`', "")))
+        (annotation.set)(self, value).ok_or_else(|| format!("it must be {}", annotation.value.bound().replace('`', "")))
     }
 
     /// The TCP ports that the sidecar listens on.
@@ -217,7 +125,7 @@ impl Wishes {
         self.only.as_deref().is_none_or(is_in) && !is_in(&self.never)
     }
 
-    fn set_env(&mut self, name: &str, value: String) {
+    pub(super) fn set_env(&mut self, name: &str, value: String) {
         let variables = self.container["env"].as_array_mut().expect("the template's container has an environment");
         match variables.iter_mut().find(|variable| variable["name"] == name) {
             Some(variable) => variable["value"] = value.into(),
@@ -225,7 +133,7 @@ impl Wishes {
         }
     }
 
-    fn add_env(&mut self, text: &str) -> Option<()> {
+    pub(super) fn add_env(&mut self, text: &str) -> Option<()> {
         let pairs: Option<Vec<_>> = text.split(',').map(|pair| pair.trim().split_once('=')).collect();
         let pairs = pairs?;
         let is_variable = |name: &str| {
@@ -251,7 +159,7 @@ impl Wishes {
     }
 
     /// Puts a port into the addresses of these variables, as far as they have ports.
-    fn set_port(&mut self, text: &str, variables: &[&str]) -> Option<()> {
+    pub(super) fn set_port(&mut self, text: &str, variables: &[&str]) -> Option<()> {
         let port = digits(text).filter(|port| (1024..=65535).contains(port))?;
         for name in variables {
             self.move_address(name, |address| Some(format!("{}:{port}", host_and_port(address)?.0)));
@@ -263,7 +171,7 @@ impl Wishes {
     }
 
     /// Applications stay with loopback where the address stands for all of them.
-    fn set_bind_address(&mut self, address: IpAddr) {
+    pub(super) fn set_bind_address(&mut self, address: IpAddr) {
         let near = match address {
             IpAddr::V4(every) if every.is_unspecified() => IpAddr::from(Ipv4Addr::LOCALHOST),
             IpAddr::V6(every) if every.is_unspecified() => IpAddr::from(Ipv6Addr::LOCALHOST),
@@ -278,7 +186,7 @@ impl Wishes {
     }
 
     /// The volume is mounted as the socket's folder, wherever it was mounted.
-    fn set_socket(&mut self, path: &str) -> Option<()> {
+    pub(super) fn set_socket(&mut self, path: &str) -> Option<()> {
         let is_part = |part: &str| {
             !part.is_empty()
                 && !part.starts_with('.')
@@ -297,7 +205,7 @@ impl Wishes {
         Some(())
     }
 
-    fn set_config_map(&mut self, name: &str) {
+    pub(super) fn set_config_map(&mut self, name: &str) {
         for volume in &mut self.volumes {
             // By pointer: an index would put what is looked for into volumes of other kinds, and no pod may have that.
             let sources = volume.pointer_mut("/projected/sources").and_then(Value::as_array_mut);
@@ -307,7 +215,7 @@ impl Wishes {
         }
     }
 
-    fn set_readiness(&mut self, wanted: bool) {
+    pub(super) fn set_readiness(&mut self, wanted: bool) {
         let container = self.container.as_object_mut().expect("a container is an object");
         match wanted {
             true => drop(
@@ -318,70 +226,19 @@ impl Wishes {
             false => drop(container.remove("readinessProbe")),
         }
     }
-}
 
-fn is_socket(address: &str) -> bool {
-    address.starts_with("unix:")
-}
+    pub(super) fn set_group(&mut self, id: u64) {
+        self.container["securityContext"]["runAsGroup"] = id.into();
+        if !self.groups.is_empty() {
+            self.groups = vec![id.into()];
+        }
+    }
 
-/// The parts of an address, unless it is a socket's.
-fn host_and_port(address: &str) -> Option<(&str, &str)> {
-    address.rsplit_once(':').filter(|_| !is_socket(address))
-}
-
-fn boolean(text: &str) -> Option<bool> {
-    text.parse().ok()
-}
-
-fn names(text: &str) -> Vec<String> {
-    text.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
-}
-
-/// A quantity above 0.
-fn quantity(text: &str) -> Option<String> {
-    let text = text.trim();
-    Quantity::parse(text).filter(|amount| *amount > Quantity::ZERO).map(|_| text.to_owned())
-}
-
-/// A size above 0, as a quantity.
-fn size(text: &str) -> Option<String> {
-    Quantity::spelled(text).and_then(|text| quantity(&text))
-}
-
-/// As much memory as a cache starts with.
-fn enough(text: &str) -> Option<String> {
-    size(text).filter(|text| Quantity::parse(text) >= Quantity::parse(LEAST))
-}
-
-/// One second to an hour.
-fn startup_timeout(text: &str) -> Option<Span> {
-    let seconds = digits(text.trim()).map(|seconds| Span(seconds * 1000));
-    seconds.or_else(|| text.parse().ok()).filter(|timeout| (1_000..=3_600_000).contains(&timeout.0))
-}
-
-fn id(text: &str) -> Option<u64> {
-    digits(text).filter(|id| (1..=0x7fff_ffff).contains(id))
-}
-
-/// A number of at most ten digits, without a sign: what the policy can read, too.
-fn digits(text: &str) -> Option<u64> {
-    let is_number = (1..=10).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| text.parse().expect("ten digits fit"))
-}
-
-/// An address as Kubernetes takes it.
-fn address(text: &str) -> Option<IpAddr> {
-    let is_mapped = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
-    text.parse().ok().filter(|address| !is_mapped(address))
-}
-
-/// Whether it can be the name of a ConfigMap: a DNS subdomain.
-fn is_name(text: &str) -> bool {
-    let is_label = |label: &str| {
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        !label.is_empty() && label.bytes().all(plain) && !label.starts_with('-') && !label.ends_with('-')
-    };
-    text.len() <= 253 && text.split('.').all(is_label)
+    pub(super) fn set_startup_timeout(&mut self, timeout: Span) {
+        let probe = &mut self.container["startupProbe"];
+        let period = probe["periodSeconds"].as_u64().unwrap_or(10).max(1);
+        probe["failureThreshold"] = timeout.0.div_ceil(period * 1000).into();
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ impl Material {
             presented(&pair).is_ok().then_some(pair)
         };
         Self {
-            ca: pair("ca.crt", "ca.key"),
+            ca: pair("signing.crt", "signing.key"),
             next: pair("next.crt", "next.key"),
             old: text("old.crt").filter(|old| validity(old).is_some()),
             serving: pair("tls.crt", "tls.key"),
@@ -37,7 +37,7 @@ impl Material {
     pub(super) fn data(&self) -> Data {
         let mut data = Data::new();
         let mut put = |name: &str, text: &str| drop(data.insert(name.to_owned(), text.to_owned()));
-        for (name, pair) in [("ca", &self.ca), ("next", &self.next), ("tls", &self.serving)] {
+        for (name, pair) in [("signing", &self.ca), ("next", &self.next), ("tls", &self.serving)] {
             if let Some(pair) = pair {
                 put(&format!("{name}.crt"), &pair.certificate);
                 put(&format!("{name}.key"), &pair.key);
@@ -196,7 +196,7 @@ mod tests {
         let material = Material::default().take(Step::Begin, &names, now, &TIMES).unwrap();
         assert_eq!(decide(now, &material.state(&names, now, None), &TIMES), Step::Rest);
         let mut data = material.data();
-        data.insert("ca.key".to_owned(), "garbage".to_owned());
+        data.insert("signing.key".to_owned(), "garbage".to_owned());
         assert_eq!(decide(now, &Material::read(&data).state(&names, now, None), &TIMES), Step::Begin);
         let other = Material { ca: Some(foreign), ..material.clone() };
         assert_eq!(

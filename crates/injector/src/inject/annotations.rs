@@ -1,0 +1,275 @@
+//! The annotations that are read when the sidecar is put into a pod: one table, from which the reference page and the
+//! policy of the chart are generated, and what each does to the sidecar.
+
+use super::values::{address, boolean, enough, id, is_name, names, one_of, quantity, size, startup_timeout};
+use super::wish::Wishes;
+use ebb_config::annotations::SETTINGS;
+use std::fmt::Write as _;
+
+/// The longest value of an annotation, in bytes.
+pub(super) const VALUE_BYTES: usize = 4 << 10;
+/// An annotation that is read at injection.
+pub(super) struct Annotation {
+    /// Its name after the prefix.
+    pub(super) name: &'static str,
+    /// What it may hold.
+    pub(super) value: Kind,
+    /// What it does.
+    pub(super) meaning: &'static str,
+    /// Does it; `None` if the value is not of its kind.
+    pub(super) set: fn(&mut Wishes, &str) -> Option<()>,
+}
+
+/// The kinds of values.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Address,
+    Boolean,
+    ConfigMap,
+    Environment,
+    Id,
+    Image,
+    Memory,
+    Names,
+    OneOf(&'static [&'static str]),
+    Port,
+    Quantity,
+    Size,
+    Socket,
+    StartupTimeout,
+}
+
+impl Kind {
+    /// What a value must be, to complete the sentence "it must be"; as Markdown.
+    pub(super) fn bound(self) -> String {
+        let text = match self {
+            Self::Address => "an IP address",
+            Self::Boolean => "`true` or `false`",
+            Self::ConfigMap => "the name of a ConfigMap",
+            Self::Environment => "`NAME=value`, at most 100 separated by commas",
+            Self::Id => "1 to 2147483647",
+            Self::Image => "an image, without spaces",
+            Self::Memory => "a quantity of at least `16Mi`",
+            Self::Names => "names of containers, separated by commas",
+            Self::OneOf(words) => {
+                let quoted: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
+                let (last, others) = quoted.split_last().expect("there are words");
+                return format!("{} or {last}", others.join(", "));
+            }
+            Self::Port => "1024 to 65535",
+            Self::Quantity | Self::Size => "a quantity above 0, such as `100Mi` or `250m`",
+            Self::Socket => {
+                "a path such as `/run/ebb/ebb.sock`, with two folders at least and 100 characters at most, in a pod that \
+                 gets a socket"
+            }
+            Self::StartupTimeout => "`1s` to `1h`; a number without a unit is in seconds",
+        };
+        text.to_owned()
+    }
+
+    /// The same check for the policy, as CEL: whether `value` fits, and what is `read` from it if that is not itself. Helm
+    /// fills in what stands in braces.
+    fn policy(self) -> (String, Option<&'static str>) {
+        const READ_SIZE: &str = r#"value.trim().matches({{ include "ebb.sizePattern" . | include "ebb.celString" }}) ? value.trim().replace(" ", "").replace("B", "").replace("K", "k").replace("ki", "Ki") : """#;
+        const READ_SPAN: &str = r#"value.trim().matches("^[0-9]{1,10}$") ? int(value.trim()) * 1000 : value.trim().matches({{ include "ebb.spanPattern" . | include "ebb.celString" }}) ? int([3600001.0, value.findAll("[0-9.]+ *[a-zµμ]+").map(part, double(part.find("[0-9.]+")) * {{ include "ebb.spanUnits" . }}[part.find("[a-zµμ]+")]).sum()].min() + 0.999999) : 0"#;
+        let fits = match self {
+            Self::Address => "isIP(value)",
+            Self::Boolean => r#"value in ["true", "false"]"#,
+            Self::ConfigMap => {
+                r#"value.matches("^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$") && size(value) <= 253"#
+            }
+            Self::Environment => {
+                r#"size(value.split(",")) <= 100 && value.split(",").all(pair, pair.trim().matches("(?s)^[A-Za-z_][A-Za-z0-9_]*=.*$"))"#
+            }
+            Self::Id => r#"value.matches("^[0-9]{1,10}$") && int(value) >= 1 && int(value) <= 2147483647"#,
+            Self::Image => r#"value.matches("^\\S+$")"#,
+            Self::Memory => r#"isQuantity(read) && !quantity(read).isLessThan(quantity("16Mi"))"#,
+            Self::Names => "true",
+            Self::OneOf(words) => return (format!("value in {words:?}"), None),
+            Self::Port => r#"value.matches("^[0-9]{1,5}$") && int(value) >= 1024 && int(value) <= 65535"#,
+            Self::Quantity | Self::Size => r#"isQuantity(read) && quantity(read).isGreaterThan(quantity("0"))"#,
+            Self::Socket => {
+                r#"{{ eq .Values.sidecar.address "socket" }} && value.matches("^(/[A-Za-z0-9_-][A-Za-z0-9._-]*){3,}$") && !value.startsWith("/etc/ebb/") && size(value) <= 100"#
+            }
+            Self::StartupTimeout => "read >= 1000 && read <= 3600000",
+        };
+        let read = match self {
+            Self::Memory | Self::Size => Some(READ_SIZE),
+            Self::Quantity => Some("value.trim()"),
+            Self::StartupTimeout => Some(READ_SPAN),
+            _ => None,
+        };
+        (fits.to_owned(), read)
+    }
+}
+
+/// Every annotation that is read at injection, by name.
+pub(super) const ANNOTATIONS: &[Annotation] = &[
+    Annotation {
+        name: "additional-env",
+        value: Kind::Environment,
+        meaning: "More environment variables of the sidecar.",
+        set: |wishes, value| wishes.add_env(value),
+    },
+    Annotation {
+        name: "admin-port",
+        value: Kind::Port,
+        meaning: "Port for operators, on loopback.",
+        set: |wishes, value| wishes.set_port(value, &["EBB_ADMIN_LISTEN", "EBB_ADMIN_ADDR"]),
+    },
+    Annotation {
+        name: "app-containers",
+        value: Kind::Names,
+        meaning: "The containers that get `EBB_ADDR` and the socket; all if it is not there.",
+        set: |wishes, value| Some(names(value)).map(|names| wishes.only = Some(names)),
+    },
+    Annotation {
+        name: "bind-address",
+        value: Kind::Address,
+        meaning: "Address that the port for applications listens on, `127.0.0.1` unless the values say another.",
+        set: |wishes, value| address(value).map(|address| wishes.set_bind_address(address)),
+    },
+    Annotation {
+        name: "config-map",
+        value: Kind::ConfigMap,
+        meaning: "The ConfigMap whose `ebb.yaml` is followed.",
+        set: |wishes, value| is_name(value).then(|| wishes.set_config_map(value)),
+    },
+    Annotation {
+        name: "cpu-limit",
+        value: Kind::Quantity,
+        meaning: "The sidecar's CPU limit.",
+        set: |wishes, value| quantity(value).map(|value| wishes.cpu_limit = Some(value)),
+    },
+    Annotation {
+        name: "cpu-request",
+        value: Kind::Quantity,
+        meaning: "The sidecar's CPU request.",
+        set: |wishes, value| quantity(value).map(|value| wishes.cpu_request = Some(value)),
+    },
+    Annotation {
+        name: "gid",
+        value: Kind::Id,
+        meaning: "Group of the process, and of the socket.",
+        set: |wishes, value| id(value).map(|id| wishes.set_group(id)),
+    },
+    Annotation {
+        name: "grpc-port",
+        value: Kind::Port,
+        meaning: "Port for applications, on `bind-address`.",
+        set: |wishes, value| wishes.set_port(value, &["EBB_LISTEN", "EBB_ADDR"]),
+    },
+    Annotation {
+        name: "http-port",
+        value: Kind::Port,
+        meaning: "Port of probes and metrics.",
+        set: |wishes, value| wishes.set_port(value, &["EBB_HTTP_LISTEN"]),
+    },
+    Annotation {
+        name: "image",
+        value: Kind::Image,
+        meaning: "The sidecar's image.",
+        set: |wishes, value| {
+            let is_image = !value.is_empty() && !value.contains(char::is_whitespace);
+            is_image.then(|| wishes.container["image"] = value.into())
+        },
+    },
+    Annotation {
+        name: "image-pull-policy",
+        value: Kind::OneOf(PULL_POLICIES),
+        meaning: "When the image is pulled.",
+        set: |wishes, value| {
+            one_of(PULL_POLICIES, value).map(|policy| wishes.container["imagePullPolicy"] = policy.into())
+        },
+    },
+    Annotation {
+        name: "log-format",
+        value: Kind::OneOf(LOG_FORMATS),
+        meaning: "Format of log lines.",
+        set: |wishes, value| {
+            one_of(LOG_FORMATS, value).map(|format| wishes.set_env("EBB_LOG_FORMAT", format.to_owned()))
+        },
+    },
+    Annotation {
+        name: "memory-limit",
+        value: Kind::Memory,
+        meaning: "The sidecar's memory limit, and its request if `memory-request` is not there.",
+        set: |wishes, value| enough(value).map(|value| wishes.memory_limit = Some(value)),
+    },
+    Annotation {
+        name: "memory-request",
+        value: Kind::Size,
+        meaning: "The sidecar's memory request; at most its limit.",
+        set: |wishes, value| size(value).map(|value| wishes.memory_request = Some(value)),
+    },
+    Annotation {
+        name: "metrics-enabled",
+        value: Kind::Boolean,
+        meaning: "`false` labels the pod `ebb-cache.io/metrics: disabled`, and the chart's PodMonitor leaves it alone.",
+        set: |wishes, value| boolean(value).map(|wanted| wishes.is_scraped = wanted),
+    },
+    Annotation {
+        name: "position",
+        value: Kind::OneOf(POSITIONS),
+        meaning: "Where among the init containers the sidecar stands; `last` starts it after them.",
+        set: |wishes, value| one_of(POSITIONS, value).map(|position| wishes.is_last = position == "last"),
+    },
+    Annotation {
+        name: "readiness-gate",
+        value: Kind::Boolean,
+        meaning: "Whether the pod is unready while the cache is.",
+        set: |wishes, value| boolean(value).map(|wanted| wishes.set_readiness(wanted)),
+    },
+    Annotation {
+        name: "skip-containers",
+        value: Kind::Names,
+        meaning: "The containers that do not get `EBB_ADDR` and the socket.",
+        set: |wishes, value| Some(names(value)).map(|names| wishes.never = names),
+    },
+    Annotation {
+        name: "startup-timeout",
+        value: Kind::StartupTimeout,
+        meaning: "How long the sidecar may take to start.",
+        set: |wishes, value| startup_timeout(value).map(|timeout| wishes.set_startup_timeout(timeout)),
+    },
+    Annotation {
+        name: "uid",
+        value: Kind::Id,
+        meaning: "User of the process.",
+        set: |wishes, value| id(value).map(|id| wishes.container["securityContext"]["runAsUser"] = id.into()),
+    },
+    Annotation {
+        name: "unix-socket-path",
+        value: Kind::Socket,
+        meaning: "Where the socket is, in the sidecar and in applications; the shared volume is mounted as its folder.",
+        set: |wishes, value| wishes.set_socket(value),
+    },
+];
+const LOG_FORMATS: &[&str] = &["text", "json"];
+const POSITIONS: &[&str] = &["first", "last"];
+const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
+
+/// `charts/ebb/files/annotations.yaml`: what the policy of the chart checks. It is a template of Helm.
+pub fn chart_file() -> String {
+    let mut file = String::from(
+        "# Generated by `EBB_BLESS=1 cargo test --test inject`; do not edit. A template: what is in braces is filled in.\n\n\
+         # The longest value, in bytes.\n",
+    );
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    let _ = write!(file, "valueBytes: {VALUE_BYTES}\n\n");
+    file.push_str(
+        "# Read at injection. `fits` is a CEL expression of `value`; `must` completes \"it must be\". `as` is a CEL expression\n\
+         # of `value` whose result is `read` in `fits`.\ninjection:\n",
+    );
+    for Annotation { name, value, .. } in ANNOTATIONS {
+        let (fits, read) = value.policy();
+        let _ = writeln!(file, "  {name}:");
+        if let Some(read) = read {
+            let _ = writeln!(file, "    as: {}", quoted(read));
+        }
+        let _ = writeln!(file, "    fits: {}\n    must: {}", quoted(&fits), quoted(&value.bound().replace('`', "")));
+    }
+    file.push_str("\n# Followed by the sidecar, which checks them itself.\nfollowed:\n");
+    SETTINGS.iter().for_each(|(name, _)| file.push_str(&format!("  - {name}\n")));
+    file
+}
