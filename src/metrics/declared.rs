@@ -123,41 +123,50 @@ const SECONDS: Option<Measure> = Some(Measure::Seconds);
 
 /// Every metric.
 pub(super) static METRICS: &[Metric] = &[
-    gauge("memory_limit", BYTES, "The memory limit that is obeyed", |r| one(r.memory.limit_bytes)),
+    gauge("memory_limit", BYTES, "Effective memory limit, in bytes", |r| one(r.memory.limit_bytes)),
     by(
         &["source"],
-        gauge("memory_limit_source", None, "1 for where the limit comes from", |r| {
+        gauge("memory_limit_source", None, "Source of the memory limit (always 1)", |r| {
             vec![(vec![r.memory.limit_source.name().into()], Value::Whole(1))]
         }),
     ),
-    gauge("memory_reserve", BYTES, "Kept free under the limit", |r| one(r.memory.reserve_bytes)),
-    gauge("memory_request", BYTES, "The memory request of the container; 0 where it is unknown", |r| {
+    gauge("memory_reserve", BYTES, "Memory kept free under the limit, in bytes", |r| one(r.memory.reserve_bytes)),
+    gauge("memory_request", BYTES, "Memory request of the container, in bytes (0 if unknown)", |r| {
         one(r.memory.request_bytes.unwrap_or(0))
     }),
-    gauge("memory_used", BYTES, "What counts against the limit", |r| one(r.memory.used_bytes)),
-    gauge("memory_rss", BYTES, "Resident set size of the process", |r| one(r.memory.rss_bytes)),
-    gauge("memory_drift", BYTES, "What is used and the cache does not account for", |r| {
-        one(r.memory.used_bytes.saturating_sub(r.engine_bytes()))
-    }),
-    gauge("memory_swapped", BYTES, "What the container has swapped out", |r| one(r.memory.container.swap_bytes)),
-    gauge("memory_huge_page", BYTES, "Anonymous memory of the container in huge pages", |r| {
+    gauge("memory_used", BYTES, "Memory charged against the limit, in bytes", |r| one(r.memory.used_bytes)),
+    gauge("memory_rss", BYTES, "Resident set size of the process, in bytes", |r| one(r.memory.rss_bytes)),
+    gauge(
+        "memory_drift",
+        BYTES,
+        "Memory charged to the container that the cache does not account for, in bytes",
+        |r| one(r.memory.used_bytes.saturating_sub(r.engine_bytes())),
+    ),
+    gauge("memory_swapped", BYTES, "Memory of the container in swap, in bytes", |r| one(r.memory.container.swap_bytes)),
+    gauge("memory_huge_page", BYTES, "Anonymous memory of the container in huge pages, in bytes", |r| {
         one(r.memory.container.huge_bytes)
     }),
-    gauge("memory_shrink_pending", None, "1 while a lowered limit waits for memory to be given back", |r| {
-        one(r.memory.shrink_pending.into())
-    }),
+    gauge(
+        "memory_shrink_pending",
+        None,
+        "Pending decrease of the memory limit (1 while usage is above the new limit, else 0)",
+        |r| one(r.memory.shrink_pending.into()),
+    ),
     gauge(
         "memory_pressure_ratio",
         None,
-        "Share of the last 10 s in which somebody in the container waited for memory",
+        "Share of the last 10 s in which tasks in the container stalled on memory (PSI some), 0 to 1",
         |r| real(r.memory.container.pressure.percent / 100.0),
     ),
-    counter("memory_stalled", SECONDS, "How long somebody in the container waited for memory", |r| {
-        real(r.memory.container.pressure.total_micros as f64 / 1e6)
-    }),
+    counter(
+        "memory_stalled",
+        SECONDS,
+        "Time for which tasks in the container stalled on memory (PSI some), in seconds",
+        |r| real(r.memory.container.pressure.total_micros as f64 / 1e6),
+    ),
     by(
         &["event"],
-        counter("cgroup_events", None, "What the kernel counted in memory.events of the container", |r| {
+        counter("cgroup_events", None, "Memory events of the container (memory.events), by event", |r| {
             let events = r.memory.container.events;
             let named = [
                 ("low", events.low),
@@ -171,49 +180,58 @@ pub(super) static METRICS: &[Metric] = &[
     ),
     by(
         &["regime"],
-        gauge("regime", None, "1 for what the memory is like", |r| {
+        gauge("regime", None, "Current memory regime (1 for the active one, else 0)", |r| {
             let is = |regime: Regime| Value::Whole((regime == r.memory.regime).into());
             Regime::VARIANTS.iter().map(|regime| (vec![regime.name().into()], is(*regime))).collect()
         }),
     ),
     by(
         &["regime"],
-        counter("regime", SECONDS, "How long each regime has held", |r| {
+        counter("regime", SECONDS, "Time spent in each memory regime, in seconds", |r| {
             let held = |regime: Regime| Value::Real(seconds_of_ms(r.memory.in_regime_ms[regime as usize]));
             Regime::VARIANTS.iter().map(|regime| (vec![regime.name().into()], held(*regime))).collect()
         }),
     ),
-    gauge("budget", BYTES, "What segments, index and bytes in flight may be together", |r| one(r.stats.capacity_bytes)),
-    gauge("live", BYTES, "Keys and values that can be read", |r| one(r.stats.live_bytes)),
-    gauge("item", BYTES, "The same with what is kept beside them", |r| one(r.stats.item_bytes)),
-    gauge("expired", BYTES, "What has expired and waits to be dropped, by estimate", |r| one(r.stats.expired_bytes)),
-    gauge("dead", BYTES, "Bytes in segments that no reader can reach", |r| one(r.stats.dead_bytes)),
-    gauge("segment", BYTES, "Resident bytes of segments", |r| one(r.stats.segment_bytes)),
-    gauge("index", BYTES, "The index of all shards", |r| one(r.stats.index_bytes)),
-    gauge("in_flight", BYTES, "Requests and responses in flight", |r| one(r.stats.in_flight_bytes)),
-    gauge("entries", None, "Entries that can be read", |r| one(r.stats.entries)),
+    gauge("budget", BYTES, "Memory budget for segments, index and in-flight data, in bytes", |r| {
+        one(r.stats.capacity_bytes)
+    }),
+    gauge("live", BYTES, "Keys and values of live items, in bytes", |r| one(r.stats.live_bytes)),
+    gauge("item", BYTES, "Live items with their headers, in bytes", |r| one(r.stats.item_bytes)),
+    gauge("expired", BYTES, "Expired items that are not yet removed, in bytes (estimate)", |r| {
+        one(r.stats.expired_bytes)
+    }),
+    gauge("dead", BYTES, "Dead bytes in segments", |r| one(r.stats.dead_bytes)),
+    gauge("segment", BYTES, "Resident memory of segments, in bytes", |r| one(r.stats.segment_bytes)),
+    gauge("index", BYTES, "Memory of the index of all shards, in bytes", |r| one(r.stats.index_bytes)),
+    gauge("in_flight", BYTES, "Requests and responses in flight, in bytes", |r| one(r.stats.in_flight_bytes)),
+    gauge("entries", None, "Entries stored, expired ones included until they are removed", |r| one(r.stats.entries)),
     counter("hits", None, "Reads that found a value", |r| one(r.stats.hits)),
     by(
         &["reason"],
-        counter("misses", None, "Reads that did not, and why, as far as that is remembered", |r| {
+        counter("misses", None, "Reads that found no value, by reason", |r| {
             let of = |miss: Miss| (vec![miss.name().into()], Value::Whole(r.stats.misses_by[miss as usize]));
             Miss::VARIANTS.iter().copied().map(of).collect()
         }),
     ),
     counter("sets", None, "Values stored", |r| one(r.stats.sets)),
     counter("deletes", None, "Keys deleted by callers", |r| one(r.stats.deletes)),
-    counter("evictions", None, "Entries dropped to make room", |r| one(r.stats.evictions)),
-    counter("expirations", None, "Entries whose time to live passed", |r| one(r.stats.expirations)),
-    counter("invalidated", None, "Entries dropped because their group was declared void", |r| one(r.stats.invalidated)),
+    counter("evictions", None, "Entries evicted to make room", |r| one(r.stats.evictions)),
+    counter("expirations", None, "Entries removed because their time to live passed", |r| one(r.stats.expirations)),
+    counter("invalidated", None, "Entries removed by the invalidation of a namespace or prefix", |r| {
+        one(r.stats.invalidated)
+    }),
     by(
         &["cache_namespace"],
-        counter("namespace_hits", None, "Reads that found a value, by namespace; `<others>` after the first 32", |r| {
-            namespaces(r, |counts| counts.hits)
-        }),
+        counter(
+            "namespace_hits",
+            None,
+            "Reads that found a value, by namespace (`<others>` after the first 32)",
+            |r| namespaces(r, |counts| counts.hits),
+        ),
     ),
     by(
         &["cache_namespace"],
-        counter("namespace_misses", None, "Reads that did not, by namespace", |r| {
+        counter("namespace_misses", None, "Reads that found no value, by namespace", |r| {
             namespaces(r, |counts| counts.misses)
         }),
     ),
@@ -221,58 +239,64 @@ pub(super) static METRICS: &[Metric] = &[
         &["cache_namespace"],
         counter("namespace_sets", None, "Values stored, by namespace", |r| namespaces(r, |counts| counts.sets)),
     ),
-    counter("appended", BYTES, "Items written by callers", |r| one(r.stats.appended_bytes)),
+    counter("appended", BYTES, "Items written by callers, in bytes", |r| one(r.stats.appended_bytes)),
     counter(
         "copied",
         BYTES,
-        "Items copied by the cleaner; divided by what was appended, the cost of compaction",
+        "Items copied by the cleaner, in bytes; divided by ebb_appended_bytes_total: copies for each byte written",
         |r| one(r.stats.copied_bytes),
     ),
     by(
         &["reason"],
-        counter("cleaner_runs", None, "Runs of the cleaner that did something", |r| {
+        counter("cleaner_runs", None, "Cleaner runs that changed something", |r| {
             runs(r, |total| Value::Whole(total.runs))
         }),
     ),
     by(
         &["reason"],
-        counter("cleaner_moved", BYTES, "Items that runs have copied", |r| {
+        counter("cleaner_moved", BYTES, "Items copied by cleaner runs, in bytes", |r| {
             runs(r, |total| Value::Whole(total.done.moved_bytes))
         }),
     ),
     by(
         &["reason"],
-        counter("cleaner_freed_segments", None, "Segments that runs have given back", |r| {
+        counter("cleaner_freed_segments", None, "Segments freed by cleaner runs", |r| {
             runs(r, |total| Value::Whole(total.done.freed_segments))
         }),
     ),
     by(
         &["reason"],
-        counter("cleaner_freed", BYTES, "The same in bytes", |r| {
+        counter("cleaner_freed", BYTES, "Segments freed by cleaner runs, in bytes", |r| {
             runs(r, |total| Value::Whole(total.done.freed_segments * r.one_segment_bytes))
         }),
     ),
     by(
         &["reason"],
-        counter("cleaner_cpu", SECONDS, "CPU time of runs", |r| {
+        counter("cleaner_cpu", SECONDS, "CPU time of cleaner runs, in seconds", |r| {
             runs(r, |total| Value::Real(total.cost.cpu_us as f64 / 1e6))
         }),
     ),
     by(
         &["reason"],
-        gauge("cleaner_longest_step", SECONDS, "The longest single step so far, in CPU time", |r| {
-            runs(r, |total| Value::Real(total.cost.longest_step_us as f64 / 1e6))
-        }),
+        gauge(
+            "cleaner_longest_step",
+            SECONDS,
+            "Longest step of a cleaner run since the start, in seconds of CPU time",
+            |r| runs(r, |total| Value::Real(total.cost.longest_step_us as f64 / 1e6)),
+        ),
     ),
     by(
         &["reason"],
-        gauge("cleaner_longest_wait", SECONDS, "The longest time that a caller waited for a lock during a run", |r| {
-            runs(r, |total| Value::Real(total.cost.longest_wait_us as f64 / 1e6))
-        }),
+        gauge(
+            "cleaner_longest_wait",
+            SECONDS,
+            "Longest time that a caller waited for a lock during a cleaner run, in seconds",
+            |r| runs(r, |total| Value::Real(total.cost.longest_wait_us as f64 / 1e6)),
+        ),
     ),
     by(
         &["method", "code"],
-        counter("requests", None, "Calls and operations of pipes that have ended, by status", |r| {
+        counter("requests", None, "Completed calls and pipe operations, by method and status code", |r| {
             let rows = Method::VARIANTS.iter().zip(&r.traffic.ended);
             let codes = rows.flat_map(|(method, counts)| (0..CODES).map(move |code| (method, code, counts[code])));
             let seen = codes.filter(|(_, code, count)| *code == 0 || *count > 0);
@@ -287,8 +311,8 @@ pub(super) static METRICS: &[Metric] = &[
             ..counter(
                 "request_duration",
                 SECONDS,
-                "From the headers of a call to its answer, or over one operation in 32 of a pipe; `refused` where the \
-                 answer was a status but `ok`",
+                "Duration of a call from its headers to its response, and of one pipe operation in 32, in seconds; \
+                 outcome `refused`: the status was not `ok`",
                 |r| {
                     let timed =
                         Method::VARIANTS.iter().zip(&r.traffic.durations).filter(|(method, _)| !method.is_open_ended());
@@ -309,62 +333,72 @@ pub(super) static METRICS: &[Metric] = &[
     ),
     by(
         &["reason"],
-        counter("refusals", None, "Refused calls, operations of pipes and items of batches, by reason", |r| {
+        counter("refusals", None, "Refused calls, pipe operations and batch items, by reason", |r| {
             let of = |(reason, count): (&&'static str, &u64)| (vec![(*reason).into()], Value::Whole(*count));
             REASONS.iter().zip(&r.traffic.refusals).map(of).collect()
         }),
     ),
     by(
         &["kind"],
-        counter("transport_rejections", None, "Connections and requests that the transport rejected, by kind", |r| {
+        counter("transport_rejections", None, "Connections and requests rejected by the transport, by kind", |r| {
             let of = |(kind, count): (Rejection, &u64)| (vec![kind.name().into()], Value::Whole(*count));
             Rejection::VARIANTS.iter().copied().zip(&r.traffic.rejections).map(of).collect()
         }),
     ),
-    gauge("open_calls", None, "Calls that have begun and not ended", |r| one(r.traffic.open_calls)),
-    gauge("open_connections", None, "Connections of callers", |r| one(r.traffic.open_connections)),
-    counter("accepted_connections", None, "Connections that were accepted", |r| one(r.traffic.accepted_connections)),
-    counter("socket_files_recreated", None, "Files of Unix sockets that were removed and made again", |r| {
+    gauge("open_calls", None, "Calls that are open now", |r| one(r.traffic.open_calls)),
+    gauge("open_connections", None, "Client connections that are open now", |r| one(r.traffic.open_connections)),
+    counter("accepted_connections", None, "Client connections accepted", |r| one(r.traffic.accepted_connections)),
+    counter("socket_files_recreated", None, "Unix socket files recreated after their removal", |r| {
         one(r.sockets.made_again)
     }),
-    counter("log_lines_dropped", None, "Log lines dropped because standard error did not take them in time", |r| {
+    counter("log_lines_dropped", None, "Log lines dropped because standard error was not read in time", |r| {
         one(r.dropped_log_lines)
     }),
     gauge("http_connections", None, "Open connections of the HTTP listener", |r| one(r.http.open)),
-    gauge("http_in_flight", BYTES, "Memory charged to connections of the HTTP listener", |r| one(r.http.bytes)),
+    gauge("http_in_flight", BYTES, "Memory charged to connections of the HTTP listener, in bytes", |r| {
+        one(r.http.bytes)
+    }),
     by(
         &["reason"],
-        counter("http_closed_connections", None, "Connections of the HTTP listener that the server closed", |r| {
-            let of = |reason: Closed| (vec![reason.name().into()], Value::Whole(r.http.closed[reason as usize]));
-            Closed::VARIANTS.iter().copied().map(of).collect()
-        }),
+        counter(
+            "http_closed_connections",
+            None,
+            "Connections of the HTTP listener closed by the server, by reason",
+            |r| {
+                let of = |reason: Closed| (vec![reason.name().into()], Value::Whole(r.http.closed[reason as usize]));
+                Closed::VARIANTS.iter().copied().map(of).collect()
+            },
+        ),
     ),
-    counter("spans_sent", None, "Spans that the collector of traces has taken", |r| one(r.spans.sent)),
-    counter("spans_dropped", None, "Spans that were lost because the collector was slow or away", |r| {
+    counter("spans_sent", None, "Spans accepted by the trace collector", |r| one(r.spans.sent)),
+    counter("spans_dropped", None, "Spans dropped because the trace collector was slow or unreachable", |r| {
         one(r.spans.dropped)
     }),
     by(
         &["outcome"],
-        counter("pod_events", None, "Events on the pod, by what became of them; see the setting `pod.events`", |r| {
+        counter("pod_events", None, "Kubernetes Events on the pod, by outcome (setting `pod.events`)", |r| {
             Fate::VARIANTS
                 .iter()
                 .map(|fate| (vec![fate.name().into()], Value::Whole(r.pod_events[*fate as usize])))
                 .collect()
         }),
     ),
-    gauge("config_good", None, "1 while the configuration on disk is active", |r| {
+    gauge("config_good", None, "State of the configuration on disk (1 active, 0 rejected)", |r| {
         one(r.config.problem.is_none().into())
     }),
-    gauge("config_generation", None, "Counts up from 1 each time another configuration takes hold", |r| {
+    gauge("config_generation", None, "Number of the active configuration, counted from 1 at the start", |r| {
         one(r.config.generation)
     }),
-    gauge("config_applied_timestamp", SECONDS, "When the configuration took hold, since 1970", |r| {
-        real(seconds_of_ms(r.config.applied_at_ms))
-    }),
-    gauge("uptime", SECONDS, "Since the process started", |r| real(seconds_of_ms(r.uptime_ms))),
+    gauge(
+        "config_applied_timestamp",
+        SECONDS,
+        "Time at which the active configuration was applied, in seconds since 1970",
+        |r| real(seconds_of_ms(r.config.applied_at_ms)),
+    ),
+    gauge("uptime", SECONDS, "Time since the process started, in seconds", |r| real(seconds_of_ms(r.uptime_ms))),
     by(
         &["version"],
-        gauge("build_info", None, "1 for the version that runs", |_| {
+        gauge("build_info", None, "Version of Ebb (always 1)", |_| {
             vec![(vec![env!("CARGO_PKG_VERSION").into()], Value::Whole(1))]
         }),
     ),

@@ -112,11 +112,12 @@ mod tests {
 
     /// The reference page.
     fn reference() -> String {
-        let mut page = "# Metrics\n\nAt `/metrics` of the HTTP listener, in OpenMetrics. Everything is there from the \
-             first scrape on, but for status codes other than `ok` and the outcome `refused`, which appear when they \
-             first occur. Labels have few values: no key and no client is ever one; of namespaces the first 32 are \
-             named, the others are one.\n\n"
-            .to_owned();
+        let mut page =
+            "# Metrics\n\nThe HTTP listener serves metrics at `/metrics`, in OpenMetrics. All series exist from the \
+             first scrape, except status\ncodes other than `ok` and the outcome `refused`: they appear when they \
+             first occur. Labels never contain keys or\nclients. The first 32 namespaces have their name as a \
+             label; the others share `<others>`.\n\n"
+                .to_owned();
         let mut group = "";
         for metric in METRICS {
             if let Some(title) = declared::group(metric.name)
@@ -129,7 +130,7 @@ mod tests {
             let (name, kind) = (metric.full_name(), metric.kind.name());
             let _ = writeln!(page, "| `{name}` | {kind} | {} | {} |", labels.join(", "), metric.help);
         }
-        page += "\n## The injector\n\nAt `/metrics` of the HTTP listener of `ebb injector`.\n\n\
+        page += "\n## The injector\n\nThe HTTP listener of `ebb injector` serves these at `/metrics`.\n\n\
              | metric | kind | labels | meaning |\n|---|---|---|---|\n";
         page += &injector_rows(&ebb_injector::webhook::metrics_page());
         page.replace("|\n## ", "|\n\n## ")

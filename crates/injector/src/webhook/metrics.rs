@@ -46,10 +46,10 @@ impl Collector for Webhook {
         let help = "Open connections of the webhook";
         let gauge = encoder.encode_descriptor("connections", help, None, MetricType::Gauge)?;
         ConstGauge::new(counts.open as i64).encode(gauge)?;
-        let help = "Memory charged to connections of the webhook";
+        let help = "Memory charged to connections of the webhook, in bytes";
         let gauge = encoder.encode_descriptor("in_flight", help, Some(&Unit::Bytes), MetricType::Gauge)?;
         ConstGauge::new(counts.bytes as i64).encode(gauge)?;
-        let help = "Connections of the webhook that the server closed";
+        let help = "Connections of the webhook closed by the server, by reason";
         let mut family = encoder.encode_descriptor("closed_connections", help, None, MetricType::Counter)?;
         Closed::VARIANTS.iter().try_for_each(|&reason| {
             let counter = ConstCounter::new(counts.closed[reason as usize]);
@@ -66,40 +66,44 @@ impl Metrics {
         let (refused, certificate, leads, template) =
             (Counter::default(), Gauge::default(), Gauge::default(), Gauge::default());
         let warnings = Counter::default();
-        registry.register("admissions", "Pods by what became of them", admissions.clone());
+        registry.register("admissions", "Admission reviews, by outcome and reason", admissions.clone());
         registry.register_with_unit(
             "admission_duration",
-            "Time from the last byte of a review to its answer",
+            "Time from the last byte of an admission review to its response, in seconds",
             Unit::Seconds,
             duration.clone(),
         );
-        registry.register("refused_requests", "Requests that were no AdmissionReview", refused.clone());
+        registry.register(
+            "refused_requests",
+            "Requests refused because they are not an AdmissionReview",
+            refused.clone(),
+        );
         registry.register(
             "certificate_expiry_timestamp",
-            "When the certificate that is served ends, in seconds since 1970",
+            "Expiry of the serving certificate, in seconds since 1970",
             certificate.clone(),
         );
         registry.register(
             "leader",
-            "1 on the replica that looks after certificates and forgotten pods; on each, where there is nothing to lead",
+            "Leader, which renews certificates and runs the watchdog (1 on the leader, else 0; 1 on each replica without a Lease)",
             leads.clone(),
         );
-        registry.register("template_good", "1 while the template on disk is active", template.clone());
-        registry.register("warnings", "Annotations that were ignored, since they make no sense", warnings.clone());
-        registry.register("events", "Events by what became of them", events.clone());
+        registry.register("template_good", "State of the template on disk (1 active, 0 rejected)", template.clone());
+        registry.register("warnings", "Annotations ignored because their value is invalid", warnings.clone());
+        registry.register("events", "Kubernetes Events, by outcome", events.clone());
         let (missed, evictions) = (Gauge::default(), Family::<Labels, Counter>::default());
         registry.register(
             "missed_pods",
-            "Pods that ask for a sidecar and have none, at the watchdog's last look",
+            "Pods that ask for a sidecar and have none, at the last scan of the watchdog",
             missed.clone(),
         );
-        registry.register(
-            "evictions",
-            "Pods that the watchdog has had evicted, by what became of it",
-            evictions.clone(),
-        );
+        registry.register("evictions", "Evictions requested by the watchdog, by outcome", evictions.clone());
         let answers = Gauge::default();
-        registry.register("webhook_answers", "1 while the webhook answers the injector's own probe", answers.clone());
+        registry.register(
+            "webhook_answers",
+            "State of the webhook by the injector's own probe (1 answers, 0 does not)",
+            answers.clone(),
+        );
         registry.register_collector(Box::new(Webhook(connections)));
         template.set(1);
         Self {
