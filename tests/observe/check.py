@@ -1,4 +1,4 @@
-"""Checks metrics, alerts and dashboards; see tests/observe.sh. One line a check; ends with 1 when one failed."""
+"""Checks metrics, alerts and dashboards; see tests/observe.sh. One line per check; exits with 1 if one failed."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ failures = 0
 
 
 def check(name, *problems):
-    """Prints the outcome of one check; no problem is success."""
+    """Prints the outcome of one check, which succeeds without problems."""
     global failures
     problems = [str(problem) for problem in problems if problem]
     print(f"{'FAILED' if problems else 'ok    '} {name}", *problems[:10], sep="\n         ", flush=True)
@@ -30,7 +30,7 @@ def check(name, *problems):
 
 
 def tool(name, *arguments, stdin=None, folder=None):
-    """Runs a tool: what it printed when it failed, nothing when it did not."""
+    """Runs a tool; returns its output if it failed, else an empty string."""
     done = subprocess.run([TOOLS / name, *arguments], input=stdin, capture_output=True, text=True, cwd=folder)
     return (done.stdout + done.stderr)[-1500:] if done.returncode else ""
 
@@ -67,13 +67,13 @@ def free_port():
 
 
 def names(text):
-    """The metrics of a text, a histogram by its own name."""
+    """The metrics named in a text; a histogram without the suffix of its series."""
     found = set(re.findall(r"\bebb_[a-z_]+", text))
     return {re.sub(r"(?<=seconds)_(bucket|sum|count)$", "", name) for name in found}
 
 
 def files():
-    """What needs no server."""
+    """The checks that need no server."""
     for name, text in dashboards.render().items():
         path = FILES / "dashboards" / name
         if BLESS:
@@ -85,13 +85,13 @@ def files():
         shutil.copy("tests/observe/rules_test.yaml", folder)
         rules_at = pathlib.Path(folder, "rules.yaml")
         rules_at.write_text(rules)
-        check("the alerts tell their stories", tool("promtool", "test", "rules", "rules_test.yaml", folder=folder))
-        # A twin for each alert: one that never fires, or not for the time it says, must be noticed.
+        check("the alerts pass their scenarios", tool("promtool", "test", "rules", "rules_test.yaml", folder=folder))
+        # A mutant for each alert, which never fires: a scenario must detect it.
         for alert in re.findall(r"alert: (\w+)", rules):
             at = rules.index(f"alert: {alert}\n")
             rules_at.write_text(rules[:at] + rules[at:].replace("expr: ", "expr: vector(0) > 1 and ", 1))
             silent = tool("promtool", "test", "rules", "rules_test.yaml", folder=folder)
-            check(f"a story notices when {alert} is silent", not silent and "it does not", "parse error" in silent and silent)
+            check(f"a scenario detects that {alert} is silent", not silent and "no scenario fails", "parse error" in silent and silent)
     runbooks = pathlib.Path("docs/operations.md").read_text()
     headings = {re.sub(r"[^\w -]", "", line[4:]).lower().replace(" ", "-") for line in runbooks.splitlines() if line.startswith("### ")}
     links = re.findall(r"runbook_url: docs/operations\.md#(\S+)", rules)

@@ -1,4 +1,4 @@
-"""Writes the Grafana dashboards: charts/ebb/files/dashboards/*.json are generated from the panels below.
+"""Generates the Grafana dashboards in charts/ebb/files/dashboards from the panels below.
 
     dashboards.py FOLDER
 """
@@ -12,7 +12,7 @@ POD = '{namespace=~"$namespace", pod=~"$pod"}'
 
 
 def with_labels(query, labels):
-    """Puts the dashboard's selector into each metric of a query: `ebb_x[5m]` and `ebb_x{a="b"}` alike."""
+    """Adds the dashboard's selector to each metric of a query, as in `ebb_x[5m]` and `ebb_x{a="b"}`."""
     import re
 
     def select(found):
@@ -24,10 +24,10 @@ def with_labels(query, labels):
 
 
 def runs_of_the_cleaner(labels, enable):
-    """Marks the minutes in which a cleaner has run; two minutes hold two scrapes that are a minute apart."""
+    """Marks the minutes in which a cleaner ran. Two minutes hold two scrapes with an interval of one minute."""
     query = "sum by (reason) (changes(ebb_cleaner_runs_total[2m])) > 0"
-    return {"name": "Runs of the cleaner", "datasource": SOURCE, "enable": enable, "hide": False, "iconColor": "orange",
-            "expr": with_labels(query, labels), "step": "60s", "titleFormat": "The cleaner has run", "textFormat": "{{reason}}",
+    return {"name": "Cleaner runs", "datasource": SOURCE, "enable": enable, "hide": False, "iconColor": "orange",
+            "expr": with_labels(query, labels), "step": "60s", "titleFormat": "Cleaner run", "textFormat": "{{reason}}",
             "tagKeys": "reason", "useValueForTime": False}
 
 
@@ -106,41 +106,41 @@ LIMIT_DASHED = [{"matcher": {"id": "byName", "options": "limit"}, "properties": 
 
 
 def fleet():
-    board = Board("ebb-fleet", "Ebb / Fleet", "All sidecars: who is large, who is near the limit, who gives memory back.",
-                  '{namespace=~"$namespace"}', [DATASOURCE, NAMESPACE], marked=False)  # of many, some cleaner always runs
+    board = Board("ebb-fleet", "Ebb / Fleet", "All sidecars: memory, distance to the limit, and memory freed.",
+                  '{namespace=~"$namespace"}', [DATASOURCE, NAMESPACE], marked=False)  # in a fleet, some cleaner always runs
     board.row("Now")
-    board.panel("stat", "Sidecars", "Sidecars that are scraped.", "none", [("count(ebb_build_info)", "")], 4, 4)
-    board.panel("stat", "Memory used", "By all of them.", "bytes", [("sum(ebb_memory_used_bytes)", "")], 4, 4)
-    board.panel("stat", "Live ÷ resident", "How much of what is resident holds keys and values.", "percentunit",
+    board.panel("stat", "Sidecars", "Number of sidecars that Prometheus scrapes.", "none", [("count(ebb_build_info)", "")], 4, 4)
+    board.panel("stat", "Memory used", "Memory charged to the containers of all sidecars.", "bytes", [("sum(ebb_memory_used_bytes)", "")], 4, 4)
+    board.panel("stat", "Live ÷ resident", "Share of resident memory that holds live keys and values.", "percentunit",
                 [("sum(ebb_live_bytes) / sum(ebb_memory_rss_bytes)", "")], 4, 4)
-    board.panel("stat", "Given back", "What the cleaners have freed in the last day.", "bytes",
+    board.panel("stat", "Memory freed", "Segments freed by the cleaners in the last day.", "bytes",
                 [("sum(increase(ebb_cleaner_freed_bytes_total[1d]))", "")], 4, 4)
-    board.panel("stat", "Hit ratio", "Of all reads in the last five minutes.", "percentunit",
+    board.panel("stat", "Hit ratio", "Hits per read in the last 5 minutes.", "percentunit",
                 [("sum(rate(ebb_hits_total[5m])) / (sum(rate(ebb_hits_total[5m])) + sum(rate(ebb_misses_total[5m])))", "")], 4, 4)
-    board.panel("stat", "Rejected configurations", "Sidecars whose configuration on disk is not in force.", "none",
+    board.panel("stat", "Rejected configurations", "Number of sidecars that rejected the configuration on disk.", "none",
                 [("count(ebb_config_good == 0) or vector(0)", "")], 4, 4,
                 defaults={"thresholds": {"mode": "absolute", "steps": [{"color": "green", "value": None}, {"color": "red", "value": 1}]}})
     board.row("Memory")
-    board.panel("timeseries", "Used of limit", "The ten nearest to their limit.", "percentunit",
+    board.panel("timeseries", "Memory used ÷ limit", "The ten sidecars nearest to their limit.", "percentunit",
                 [("topk(10, ebb_memory_used_bytes / ebb_memory_limit_bytes)", "{{namespace}}/{{pod}}")], 12, defaults=SHARE)
-    board.panel("timeseries", "All together", "Limit, use and live bytes of the fleet.", "bytes",
+    board.panel("timeseries", "Memory of all sidecars", "Sum of limit, used, resident and live memory.", "bytes",
                 [("sum(ebb_memory_limit_bytes)", "limit"), ("sum(ebb_memory_used_bytes)", "used"),
                  ("sum(ebb_memory_rss_bytes)", "resident"), ("sum(ebb_live_bytes)", "live")], 12, overrides=LIMIT_DASHED)
-    board.panel("timeseries", "Regimes", "How many sidecars are in which.", "none",
+    board.panel("timeseries", "Regimes", "Number of sidecars in each memory regime.", "none",
                 [("sum by (regime) (ebb_regime)", "{{regime}}")], 12,
                 custom={"stacking": {"mode": "normal"}, "fillOpacity": 40, "lineWidth": 0})
-    board.panel("timeseries", "Cleaners' CPU", "Cores that compaction, eviction and expiration cost, by reason.", "none",
+    board.panel("timeseries", "Cleaner CPU", "Cores used by compaction, eviction and expiration, by reason.", "none",
                 [("sum by (reason) (rate(ebb_cleaner_cpu_seconds_total[5m]))", "{{reason}}")], 12)
     board.row("Traffic")
-    board.panel("timeseries", "Requests", "A second, by method.", "reqps",
+    board.panel("timeseries", "Requests", "Requests per second, by method.", "reqps",
                 [("sum by (method) (rate(ebb_requests_total[5m])) > 0", "{{method}}")], 12)
-    board.panel("timeseries", "Misses by reason", "A second.", "reqps",
+    board.panel("timeseries", "Misses", "Read misses per second, by reason.", "reqps",
                 [("sum by (reason) (rate(ebb_misses_total[5m]))", "{{reason}}")], 12)
-    board.panel("timeseries", "Rejections", "Connections and calls that the transports ended, a second, by kind.", "none",
+    board.panel("timeseries", "Rejections", "Connections and requests rejected by the transport per second, by kind.", "none",
                 [("sum by (kind) (rate(ebb_transport_rejections_total[5m]))", "{{kind}}")], 12, defaults={"min": 0})
-    board.panel("timeseries", "Log lines dropped", "A second: the ten sidecars whose standard error nobody reads in time.", "none",
+    board.panel("timeseries", "Log lines dropped", "Lines per second, of the ten sidecars that drop most: their standard error is not read in time.", "none",
                 [("topk(10, rate(ebb_log_lines_dropped_total[5m]))", "{{namespace}}/{{pod}}")], 12, defaults={"min": 0})
-    board.panel("table", "Sidecars", "Each with its figures; the pod's dashboard shows one of them.", "none",
+    board.panel("table", "Sidecars", "Memory and requests of each sidecar; the dashboard Ebb / Pod shows one in detail.", "none",
                 [("sum by (namespace, pod) (ebb_memory_used_bytes)", "used"),
                  ("sum by (namespace, pod) (ebb_memory_limit_bytes)", "limit"),
                  ("sum by (namespace, pod) (ebb_live_bytes)", "live"),
@@ -155,79 +155,79 @@ def fleet():
 
 
 def pod():
-    board = Board("ebb-pod", "Ebb / Pod", "One sidecar: where its memory is, what its cleaner does, how it answers.",
+    board = Board("ebb-pod", "Ebb / Pod", "One sidecar: memory, cleaner, traffic and connections.",
                   POD, [DATASOURCE, NAMESPACE, variable("pod", "Pod", 'label_values(ebb_build_info{namespace=~"$namespace"}, pod)', False)], marked=True)
     board.row("Now")
-    board.panel("gauge", "Used of limit", "What counts against the limit.", "percentunit",
+    board.panel("gauge", "Memory used ÷ limit", "Share of the memory limit that is used.", "percentunit",
                 [("max(ebb_memory_used_bytes / ebb_memory_limit_bytes)", "")], 4, 6, defaults=SHARE | RATIO_STEPS)
-    board.panel("stat", "Limit", "And where it comes from, in the legend of the chart below.", "bytes", [("max(ebb_memory_limit_bytes)", "")], 4, 6)
-    board.panel("stat", "Entries", "That can be read.", "short", [("sum(ebb_entries)", "")], 4, 6)
-    board.panel("stat", "Hit ratio", "Of the reads of the last five minutes.", "percentunit",
+    board.panel("stat", "Limit", "Effective memory limit.", "bytes", [("max(ebb_memory_limit_bytes)", "")], 4, 6)
+    board.panel("stat", "Entries", "Number of entries stored.", "short", [("sum(ebb_entries)", "")], 4, 6)
+    board.panel("stat", "Hit ratio", "Hits per read in the last 5 minutes.", "percentunit",
                 [("sum(rate(ebb_hits_total[5m])) / (sum(rate(ebb_hits_total[5m])) + sum(rate(ebb_misses_total[5m])))", "")], 4, 6)
-    board.panel("stat", "Connections", "Of callers.", "none", [("sum(ebb_open_connections)", "")], 4, 6)
-    board.panel("stat", "Up", "Since its process started.", "s", [("max(ebb_uptime_seconds)", "")], 4, 6)
+    board.panel("stat", "Connections", "Open client connections.", "none", [("sum(ebb_open_connections)", "")], 4, 6)
+    board.panel("stat", "Uptime", "Time since the process started.", "s", [("max(ebb_uptime_seconds)", "")], 4, 6)
     board.row("Memory")
-    board.panel("timeseries", "Memory", "Resident and live bytes lie close together: that is what Ebb is for.", "bytes",
+    board.panel("timeseries", "Memory", "Limit, used, resident and live memory, and the budget. Compaction keeps resident memory close to live memory.", "bytes",
                 [("max(ebb_memory_limit_bytes)", "limit"), ("max(ebb_memory_used_bytes)", "used"),
                  ("max(ebb_memory_rss_bytes)", "resident"), ("max(ebb_live_bytes)", "live"), ("max(ebb_budget_bytes)", "budget")],
                 16, 10, overrides=LIMIT_DASHED)
-    board.panel("timeseries", "Where it is", "What the cache accounts for, and what it does not (drift).", "bytes",
-                [("max(ebb_live_bytes)", "live"), ("max(ebb_item_bytes - ebb_live_bytes)", "kept beside it"), ("max(ebb_dead_bytes)", "dead"),
+    board.panel("timeseries", "Memory by use", "Memory that the cache accounts for, and memory that it does not (drift).", "bytes",
+                [("max(ebb_live_bytes)", "live"), ("max(ebb_item_bytes - ebb_live_bytes)", "item headers"), ("max(ebb_dead_bytes)", "dead"),
                  ("max(ebb_index_bytes)", "index"), ("max(ebb_in_flight_bytes)", "in flight"), ("max(ebb_memory_drift_bytes)", "drift")],
                 8, 10, custom={"stacking": {"mode": "normal"}, "fillOpacity": 50, "lineWidth": 0})
-    board.panel("timeseries", "Regime", "1 for what the memory is like.", "none", [("max by (regime) (ebb_regime)", "{{regime}}")],
+    board.panel("timeseries", "Regime", "Current memory regime: 1 for the active one.", "none", [("max by (regime) (ebb_regime)", "{{regime}}")],
                 8, custom={"stacking": {"mode": "normal"}, "fillOpacity": 50, "lineWidth": 0, "lineInterpolation": "stepAfter"}, defaults=SHARE)
-    board.panel("timeseries", "Pressure", "Share of time in which somebody in the container waited for memory.", "percentunit",
-                [("max(ebb_memory_pressure_ratio)", "of the last 10 s"), ("max(rate(ebb_memory_stalled_seconds_total[5m]))", "of five minutes")], 8, defaults={"min": 0})
-    board.panel("timeseries", "What the kernel counted", "In memory.events, in five minutes.", "none",
+    board.panel("timeseries", "Memory pressure", "Share of time in which tasks in the container stalled on memory (PSI some).", "percentunit",
+                [("max(ebb_memory_pressure_ratio)", "last 10 s"), ("max(rate(ebb_memory_stalled_seconds_total[5m]))", "last 5 min")], 8, defaults={"min": 0})
+    board.panel("timeseries", "Kernel memory events", "Events in memory.events of the container, in 5 minutes.", "none",
                 [("sum by (event) (increase(ebb_cgroup_events_total[5m]))", "{{event}}")], 8)
     board.row("The cleaner")
-    board.panel("timeseries", "Runs", "In five minutes, by reason.", "none", [("sum by (reason) (increase(ebb_cleaner_runs_total[5m]))", "{{reason}}")], 8)
-    board.panel("timeseries", "Given back", "Bytes of segments a second, by reason.", "Bps",
+    board.panel("timeseries", "Runs", "Cleaner runs in 5 minutes, by reason.", "none", [("sum by (reason) (increase(ebb_cleaner_runs_total[5m]))", "{{reason}}")], 8)
+    board.panel("timeseries", "Memory freed", "Segments freed per second, by reason.", "Bps",
                 [("sum by (reason) (rate(ebb_cleaner_freed_bytes_total[5m]))", "{{reason}}")], 8)
-    board.panel("timeseries", "CPU", "Share of a core, by reason.", "percentunit", [("sum by (reason) (rate(ebb_cleaner_cpu_seconds_total[5m]))", "{{reason}}")], 8)
-    board.panel("timeseries", "Copied for each byte written", "The cost of keeping memory together.", "none",
+    board.panel("timeseries", "CPU", "Share of one core used by the cleaner, by reason.", "percentunit", [("sum by (reason) (rate(ebb_cleaner_cpu_seconds_total[5m]))", "{{reason}}")], 8)
+    board.panel("timeseries", "Bytes copied per byte written", "Cost of compaction.", "none",
                 [("sum(rate(ebb_copied_bytes_total[5m])) / sum(rate(ebb_appended_bytes_total[5m]))", "copied ÷ written")], 8, defaults={"min": 0})
-    board.panel("timeseries", "Moved", "Bytes of live items a second, by reason.", "Bps",
+    board.panel("timeseries", "Live items moved", "Items copied by the cleaner per second, by reason.", "Bps",
                 [("sum by (reason) (rate(ebb_cleaner_moved_bytes_total[5m]))", "{{reason}}")], 8)
-    board.panel("timeseries", "Longest step", "So far, in CPU time: nobody waits for longer on a shard's lock.", "s",
+    board.panel("timeseries", "Longest step", "CPU time of the longest cleaner step since the start, by reason. A step bounds the wait for the lock of a shard.", "s",
                 [("max by (reason) (ebb_cleaner_longest_step_seconds)", "{{reason}}")], 8)
     board.row("Traffic")
-    board.panel("timeseries", "Requests", "A second, by method.", "reqps", [("sum by (method) (rate(ebb_requests_total[5m])) > 0", "{{method}}")], 8)
-    board.panel("timeseries", "Latency", "In the server, by method, 99th percentile.", "s",
+    board.panel("timeseries", "Requests", "Requests per second, by method.", "reqps", [("sum by (method) (rate(ebb_requests_total[5m])) > 0", "{{method}}")], 8)
+    board.panel("timeseries", "Latency (p99)", "99th percentile of the time in the server, by method.", "s",
                 [("histogram_quantile(0.99, sum by (method, le) (rate(ebb_request_duration_seconds_bucket[5m])))", "{{method}}")], 8)
-    board.panel("heatmap", "Latency of reads", "Calls of Get, in the server.", "s",
+    board.panel("heatmap", "Latency of reads", "Time of Get calls in the server.", "s",
                 [('sum by (le) (rate(ebb_request_duration_seconds_bucket{method="get"}[5m]))', "{{le}}")], 8,
                 options={"calculate": False, "yAxis": {"unit": "s"}, "color": {"scheme": "Blues"}})
-    board.panel("timeseries", "Hits and misses", "A second; misses by reason.", "reqps",
-                [("sum(rate(ebb_hits_total[5m]))", "hits"), ("sum by (reason) (rate(ebb_misses_total[5m]))", "missed: {{reason}}")], 8)
-    board.panel("timeseries", "Hit ratio by namespace", "Of the cache's first 32 namespaces, those that are read.", "percentunit",
+    board.panel("timeseries", "Hits and misses", "Reads per second; misses by reason.", "reqps",
+                [("sum(rate(ebb_hits_total[5m]))", "hits"), ("sum by (reason) (rate(ebb_misses_total[5m]))", "miss: {{reason}}")], 8)
+    board.panel("timeseries", "Hit ratio by namespace", "Hits per read in the last 5 minutes, of the first 32 namespaces; the others share one series.", "percentunit",
                 [("sum by (cache_namespace) (rate(ebb_namespace_hits_total[5m])) / (sum by (cache_namespace) (rate(ebb_namespace_hits_total[5m]))"
                   " + sum by (cache_namespace) (rate(ebb_namespace_misses_total[5m])))", "{{cache_namespace}}")], 8, defaults=SHARE)
-    board.panel("timeseries", "Writes by namespace", "A second.", "reqps",
+    board.panel("timeseries", "Writes by namespace", "Values stored per second.", "reqps",
                 [("sum by (cache_namespace) (rate(ebb_namespace_sets_total[5m])) > 0", "{{cache_namespace}}")], 8)
-    board.panel("timeseries", "Traces", "Spans a second, where traces are switched on.", "none",
-                [("sum(rate(ebb_spans_sent_total[5m]))", "sent"), ("sum(rate(ebb_spans_dropped_total[5m]))", "lost")], 8)
-    board.panel("timeseries", "Entries that go", "A second, and why.", "none",
+    board.panel("timeseries", "Traces", "Spans per second, if traces are enabled.", "none",
+                [("sum(rate(ebb_spans_sent_total[5m]))", "sent"), ("sum(rate(ebb_spans_dropped_total[5m]))", "dropped")], 8)
+    board.panel("timeseries", "Entries removed", "Entries removed per second, by cause.", "none",
                 [("sum(rate(ebb_evictions_total[5m]))", "evicted"), ("sum(rate(ebb_expirations_total[5m]))", "expired"),
                  ("sum(rate(ebb_deletes_total[5m]))", "deleted"), ("sum(rate(ebb_invalidated_total[5m]))", "invalidated")], 8)
-    board.panel("timeseries", "Writes", "A second.", "reqps", [("sum(rate(ebb_sets_total[5m]))", "stored")], 8)
-    board.panel("timeseries", "Errors", "A second, by status, and what is refused by reason.", "reqps",
+    board.panel("timeseries", "Writes", "Values stored per second.", "reqps", [("sum(rate(ebb_sets_total[5m]))", "stored")], 8)
+    board.panel("timeseries", "Errors", "Failed requests per second by status code, and refusals by reason.", "reqps",
                 [('sum by (code) (rate(ebb_requests_total{code!="ok"}[5m])) > 0', "{{code}}"), ("sum by (reason) (rate(ebb_refusals_total[5m])) > 0", "refused: {{reason}}")], 8)
-    board.panel("timeseries", "Connections and calls", "Open now, and accepted a second.", "none",
+    board.panel("timeseries", "Connections and calls", "Open connections and calls, and connections accepted per second.", "none",
                 [("sum(ebb_open_connections)", "connections"), ("sum(ebb_open_calls)", "calls"), ("sum(rate(ebb_accepted_connections_total[5m]))", "accepted/s")], 8)
     board.row("Connections and log")
-    board.panel("timeseries", "Connections of their bound", "A connection above 256 (`connections`), or 64 of the HTTP listener, closes another one.", "none",
+    board.panel("timeseries", "Connections by listener", "Open connections. At the limit (256 by `connections`, 64 of the HTTP listener) a new connection closes another one.", "none",
                 [("sum(ebb_open_connections)", "data"), ("sum(ebb_http_connections)", "HTTP")], 8, defaults={"min": 0})
-    board.panel("timeseries", "Rejections", "Connections and calls that the transport ended, a second, by kind.", "none",
+    board.panel("timeseries", "Rejections", "Connections and requests rejected by the transport per second, by kind.", "none",
                 [("sum by (kind) (rate(ebb_transport_rejections_total[5m]))", "{{kind}}")], 8, defaults={"min": 0})
-    board.panel("timeseries", "Closed by the HTTP listener", "Connections a second, by reason.", "none",
+    board.panel("timeseries", "Closed by the HTTP listener", "Connections closed per second, by reason.", "none",
                 [("sum by (reason) (rate(ebb_http_closed_connections_total[5m]))", "{{reason}}")], 8, defaults={"min": 0})
-    board.panel("timeseries", "Memory of connections", "Charged to requests and responses that are being handled.", "bytes",
+    board.panel("timeseries", "Memory of connections", "Memory charged to requests and responses in flight.", "bytes",
                 [("sum(ebb_in_flight_bytes)", "in flight"), ("sum(ebb_http_in_flight_bytes)", "HTTP listener")], 8, defaults={"min": 0})
-    board.panel("timeseries", "Log lines dropped", "A second: nobody has read standard error in time.", "none",
+    board.panel("timeseries", "Log lines dropped", "Lines per second: standard error is not read in time.", "none",
                 [("sum(rate(ebb_log_lines_dropped_total[5m]))", "lines")], 8, defaults={"min": 0})
-    board.panel("timeseries", "Configuration", "Its generation, and whether what is on disk is in force.", "none",
+    board.panel("timeseries", "Configuration", "Generation of the active configuration, and whether the one on disk is good (1) or rejected (0).", "none",
                 [("max(ebb_config_generation)", "generation"), ("min(ebb_config_good)", "good")], 8, custom={"lineInterpolation": "stepAfter"})
     return board
 
