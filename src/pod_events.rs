@@ -85,32 +85,35 @@ fn notices(before: &Seen, now: &Seen) -> Vec<Notice> {
             began(|seen| seen.has_no_limit),
             warning(
                 "NoMemoryLimit",
-                "the cache found no memory limit and keeps to a default; set one on its container",
+                "the cache found no memory limit and uses a default; set a limit on its container",
             ),
         ),
         (
             began(critical),
-            warning("MemoryCritical", "the cache is at its limit: entries are evicted, and writes may be refused"),
+            warning("MemoryCritical", "memory is at the limit: the cache evicts entries and may refuse writes"),
         ),
-        (ended(critical), normal("MemoryRecovered", "the cache has room under its limit again")),
+        (ended(critical), normal("MemoryRecovered", "memory is below the critical watermark again")),
         (
             began(|seen| seen.shrink_pending),
-            normal("ShrinkPending", "the memory limit is being lowered; the cache gives memory back so that it can be"),
+            normal(
+                "ShrinkPending",
+                "the memory limit is being lowered; the cache frees memory so that the resize can complete",
+            ),
         ),
-        (ended(|seen| seen.shrink_pending), normal("ShrinkCompleted", "the lowered memory limit is active")),
-        (resized && !shrinks, normal("MemoryLimitChanged", "the cache follows another memory limit")),
+        (ended(|seen| seen.shrink_pending), normal("ShrinkCompleted", "the lowered memory limit is applied")),
+        (resized && !shrinks, normal("MemoryLimitChanged", "the memory limit changed; the cache follows it")),
         (
             now.oom_kills > before.oom_kills,
-            warning("OomKilled", "the kernel has killed a process of this container for want of memory"),
+            warning("OomKilled", "the kernel killed a process of this container (out of memory)"),
         ),
         (
             began(|seen| seen.is_rejected),
             warning(
                 "ConfigRejected",
-                "the configuration is wrong, the last good one stays active; ebb doctor says why",
+                "the configuration is invalid; the last good one stays active; run ebb doctor for the problem",
             ),
         ),
-        (ended(|seen| seen.is_rejected), normal("ConfigApplied", "the configuration is active again")),
+        (ended(|seen| seen.is_rejected), normal("ConfigApplied", "the configuration is valid and active again")),
     ];
     all.into_iter().filter_map(|(is_new, notice)| is_new.then_some(notice)).collect()
 }
@@ -133,7 +136,7 @@ impl PodEvents {
         let client = match Client::try_default().await {
             Ok(client) => client,
             Err(error) => {
-                tracing::warn!(%error, "pod.events is on, but the API server cannot be reached; no Events are written");
+                tracing::warn!(%error, "pod events disabled: cannot reach the API server");
                 return None;
             }
         };

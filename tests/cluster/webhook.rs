@@ -209,9 +209,7 @@ async fn rotations_are_told(cluster: &Cluster) {
     let is_told = async || told_of_certificates(cluster).await.keys().eq(&expected);
     cluster.until("both are rotated, and the Secret has Events about it", is_told).await;
     let told = told_of_certificates(cluster).await;
-    for (which, begins) in
-        [(expected[1], "Normal: the CA is new"), (expected[2], "Normal: the serving certificate is new")]
-    {
+    for (which, begins) in [(expected[1], "Normal: new CA"), (expected[2], "Normal: new serving certificate")] {
         let note = &told[which];
         assert!(note.starts_with(begins), "{note}");
         let ends: Vec<Timestamp> =
@@ -220,7 +218,7 @@ async fn rotations_are_told(cluster: &Cluster) {
     }
     let words = ["events", "--namespace", NAMESPACE, "--for", &format!("secret/{SECRET}")];
     let shown = cluster.kubectl(&words);
-    assert!(shown.out.contains("RotateCa") || shown.out.contains("the CA is new"), "{}", shown.said);
+    assert!(shown.out.contains("RotateCa") || shown.out.contains("new CA"), "{}", shown.said);
 }
 
 /// A leader that may not write the Secret says so where one looks, and goes on once it may.

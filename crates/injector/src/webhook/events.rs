@@ -32,11 +32,11 @@ impl Events {
             return;
         }
         let (type_, name, note) = match reason {
-            None => (EventType::Normal, "Injected", "pods get an Ebb sidecar".to_owned()),
+            None => (EventType::Normal, "Injected", "Ebb sidecar injected into pods".to_owned()),
             Some(reason) => (
                 EventType::Warning,
                 "InjectionSkipped",
-                format!("pods get no Ebb sidecar ({}): {}", reason.label(), admission.detail),
+                format!("no Ebb sidecar injected into pods ({}): {}", reason.label(), admission.detail),
             ),
         };
         let owner = reference(owner, &admission.namespace);
@@ -49,7 +49,7 @@ impl Events {
 
     /// Tells that a pod was evicted, to be created again with its sidecar.
     pub(super) fn evicted(&self, owner: &Owner, namespace: &str) {
-        let note = "pods without the Ebb sidecar they ask for are evicted, to be created again with one".to_owned();
+        let note = "evicting pods without the Ebb sidecar they ask for; their replacements get one".to_owned();
         self.tell(EventType::Normal, "SidecarMissing", "Evict", note, reference(owner, namespace));
     }
 

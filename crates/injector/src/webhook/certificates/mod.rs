@@ -220,17 +220,16 @@ impl Own {
             Step::Rest | Step::PrepareNext | Step::DropOld => {}
             Step::Begin => {
                 let note = format!(
-                    "there was no CA that could be used: a new one is valid until {ca}, its serving certificate until {serving}"
+                    "no usable CA found: new CA, valid until {ca}; new serving certificate, valid until {serving}"
                 );
                 events.certificates_created(note, self.secret());
             }
             Step::SignServing => {
-                let note =
-                    format!("the serving certificate is new and valid until {serving}; its CA stays, until {ca}");
+                let note = format!("new serving certificate, valid until {serving}; the CA stays valid until {ca}");
                 events.certificate_rotated("RotateCertificate", note, self.secret());
             }
             Step::Promote => {
-                let note = format!("the CA is new and valid until {ca}, and its serving certificate until {serving}");
+                let note = format!("new CA, valid until {ca}; new serving certificate, valid until {serving}");
                 events.certificate_rotated("RotateCa", note, self.secret());
             }
         }
@@ -282,7 +281,7 @@ impl Own {
                 serde_json::from_value(operations.into()).expect("these are operations of a patch");
             let patched = configurations.patch(name, &PatchParams::default(), &Patch::<()>::Json(patch)).await;
             patched.map_err(said)?;
-            tracing::info!(webhook = name, "published the CAs");
+            tracing::info!(webhook = name, "published the CAs in the webhook configuration");
         }
         if self.published.as_ref().is_none_or(|(published, _)| published != bundle) {
             self.published = Some((bundle.to_owned(), now()));
