@@ -201,12 +201,15 @@ impl Server {
                 limit_bytes,
                 found_bytes,
                 found_in,
-                "memory limit exceeds the machine's memory, which holds instead"
+                "memory limit exceeds the machine's memory; using the machine's memory"
             );
         }
         if at_start.is_default_limit() {
             let limit_bytes = at_start.limit_bytes;
-            tracing::warn!(limit_bytes, "no memory limit was found; set one on the container, or with --max-memory");
+            tracing::warn!(
+                limit_bytes,
+                "no memory limit found, using the default; set one on the container or with --max-memory"
+            );
         }
 
         let view = View::new(at_start.clone());
@@ -314,7 +317,7 @@ impl Server {
                 if found == Reload::Unchanged {
                     found = live.poll(); // whoever asks has finished writing: the second look is at once
                 }
-                tracing::info!(changed = found != Reload::Unchanged, "configuration read again at SIGHUP");
+                tracing::info!(changed = found != Reload::Unchanged, "configuration reloaded on SIGHUP");
             }
             if found != Reload::Unchanged {
                 in_force.store(Arc::new(live.in_force()));
@@ -408,12 +411,12 @@ impl Listeners {
                 self.announced.send_replace(Arc::new(all));
                 sockets.made_again(now_ms);
                 self.is_complained = false;
-                tracing::warn!(socket, "the file of the socket was removed; it was made again");
+                tracing::warn!(socket, "socket file was removed; recreated it");
             }
             Err(why) => {
                 sockets.lost(&why);
                 if !std::mem::replace(&mut self.is_complained, true) {
-                    tracing::warn!(why, "the file of the socket was removed, and cannot be made again");
+                    tracing::warn!(why, "socket file was removed; cannot recreate it");
                 }
             }
         }
@@ -473,7 +476,7 @@ fn announce_receipts(lines: &[Line]) {
             cpu_micros = sum.cost.cpu_us,
             longest_step_micros = sum.cost.longest_step_us,
             missed = Some(missed).filter(|missed| **missed > 0),
-            "cleaner receipt",
+            "cleaner run finished",
         );
     }
 }

@@ -231,7 +231,7 @@ async fn send(channel: Channel, mut spans: mpsc::Receiver<Span>, shared: std::sy
                     tracing::warn!(
                         endpoint,
                         why = status.message(),
-                        "the collector of traces does not take them; they are dropped"
+                        "failed to send spans to the trace collector; dropped them"
                     );
                 }
                 shared.dropped.fetch_add(count, Ordering::Relaxed)

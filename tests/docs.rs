@@ -91,7 +91,7 @@ fn memory_can_be_given_back_by_hand_as_the_page_says() {
     for block in blocks("docs/memory.md") {
         run(&block, &ebb, folder.path());
     }
-    until("the log has a line for the receipt", || ebb.logged("receipt") > 0);
+    until("the log has a line for the run", || ebb.logged("cleaner run finished") > 0);
 }
 
 /// Every block that somebody could copy, by its document and the words it begins with, and what runs it.

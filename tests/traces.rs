@@ -88,7 +88,7 @@ async fn a_collector_that_is_away_costs_spans_and_no_calls() {
         client.get(get(None, "k")).await.unwrap();
     }
     eventually("what could not be sent is counted", || async { ebb.metric("ebb_spans_dropped_total ") >= 50 }).await;
-    eventually("and complained about", || async { ebb.logged("the collector of traces") > 0 }).await;
+    eventually("and complained about", || async { ebb.logged("the trace collector") > 0 }).await;
     let collector = Collector::default();
     let _serving = collector.serve(tokio::net::TcpListener::bind(address).await.unwrap()).await;
     eventually("once it is back, it gets what comes", || async {
@@ -96,7 +96,7 @@ async fn a_collector_that_is_away_costs_spans_and_no_calls() {
         !collector.names().is_empty()
     })
     .await;
-    assert_eq!(ebb.logged("the collector of traces"), 1, "it was complained about once");
+    assert_eq!(ebb.logged("the trace collector"), 1, "it was complained about once");
 }
 
 #[test]

@@ -207,7 +207,7 @@ fn rejected(ebb: &Ebb, kind: &str) -> u64 {
     ebb.metric(&format!("ebb_transport_rejections_total{{kind=\"{kind}\"}} "))
 }
 
-const REJECTED: &str = "rejected a client that is no gRPC client of this port";
+const REJECTED: &str = "rejected a client with the wrong protocol or port";
 
 #[tokio::test]
 async fn another_method_than_post_is_answered_with_405() {

@@ -127,7 +127,7 @@ fn serve(args: ServeArgs) -> Outcome {
     let live = live?;
     crate::logging::start(live.config().static_settings.log_format, live.dynamic().log_level);
     if let Some(problem) = live.problem() {
-        tracing::error!(problem, "configuration has a problem; what is good in it is active");
+        tracing::error!(problem, "invalid configuration; its valid settings are active");
     }
     let warnings = warnings.iter().chain(&live.effective().warnings);
     warnings.for_each(|warning| tracing::warn!(warning, "configuration warning"));

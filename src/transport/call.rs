@@ -43,7 +43,7 @@ impl Complaints {
     fn complain(&self, rejection: Rejection) {
         let due = self.0[rejection as usize].lock().unwrap_or_else(PoisonError::into_inner).due();
         if let Some(left_out) = due {
-            tracing::warn!(kind = rejection.name(), left_out, "rejected a client that is no gRPC client of this port");
+            tracing::warn!(kind = rejection.name(), left_out, "rejected a client with the wrong protocol or port");
         }
     }
 }

@@ -109,7 +109,7 @@ impl Plane {
                         accepting.shutdown().await;
                         accept(&mut accepting, sockets);
                     }
-                    Err(error) => tracing::warn!(%error, "cannot accept from a socket that was made again"),
+                    Err(error) => tracing::warn!(%error, "cannot accept from the recreated socket"),
                 },
                 () = reached(&mut draining, Stage::Draining) => break,
             }
@@ -130,7 +130,7 @@ impl Plane {
                 lane.rejected(Rejection::ConnectionCap, 1);
                 if let Some(left_out) = at_the_cap.due() {
                     let cap = self.limits.connections;
-                    tracing::warn!(cap, left_out, "connection cap reached, the longest idle connection is closed");
+                    tracing::warn!(cap, left_out, "connection cap reached; closing the longest idle connection");
                 }
             });
             let place = place.await;

@@ -71,6 +71,8 @@ async fn a_cache_whose_account_may_write_no_events_asks_once_and_serves_on() {
     fs::write(&config, "tick: soon\n").unwrap();
     cluster.until("the second is not even asked for", async || forbidden() == 2).await;
     assert_eq!(cluster.times_refused("shop", "default"), 1);
-    cluster.until("and that is said once", async || ebb.logged("the account may not write Events") == 1).await;
+    cluster
+        .until("and that is said once", async || ebb.logged("lacks permission to write Kubernetes Events") == 1)
+        .await;
     assert!(program().args(["set", "k", "v", "--addr", &ebb.data]).status().unwrap().success());
 }

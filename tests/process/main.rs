@@ -130,7 +130,7 @@ fn told_of_runs(level: &str, runs: usize) -> Vec<u64> {
     let mut ebb = Ebb::spawn(command);
     let compact =
         || assert!(program().args(["compact", "--admin-addr", &ebb.admin]).output().unwrap().status.success());
-    let lines = |ebb: &Ebb| ebb.lines(" receipt ").into_iter().filter(|line| line.contains("requested"));
+    let lines = |ebb: &Ebb| ebb.lines("cleaner run finished").into_iter().filter(|line| line.contains("requested"));
     compact();
     until("the first is told at once", || lines(&ebb).count() == 1);
     (1..runs).for_each(|_| compact());

@@ -61,7 +61,7 @@ fn hup_reads_the_configuration_again() {
     std::fs::write(&file, "logLevel: info\n").unwrap();
     let ebb = Ebb::start(&["--config", file.to_str().unwrap()]);
     send(&ebb, Signal::HUP);
-    until("it says so", || ebb.logged("configuration read again at SIGHUP") == 1);
+    until("it says so", || ebb.logged("configuration reloaded on SIGHUP") == 1);
     std::fs::write(&file, "maxMemory: 128Mi\n").unwrap();
     send(&ebb, Signal::HUP);
     until("what changed is active", || super::common::metric(&ebb.http, "ebb_memory_limit_bytes ") == 128 << 20);

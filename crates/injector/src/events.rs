@@ -63,13 +63,13 @@ impl Teller {
                         tracing::warn!(
                             again_in_seconds = pause.as_secs(),
                             why = status.message,
-                            "the account may not write Events"
+                            "account lacks permission to write Kubernetes Events"
                         );
                         forbidden_until = Some(Instant::now() + pause);
                         Fate::Forbidden
                     }
                     Err(error) => {
-                        tracing::debug!(%error, "an Event was not taken");
+                        tracing::debug!(%error, "failed to write a Kubernetes Event");
                         Fate::Failed
                     }
                 };

@@ -202,7 +202,7 @@ pub async fn run(
             metrics.leads(is_leader);
             let problem = keeper.tick(is_leader, &served, &metrics).await.and(lease).err();
             if let Some(why) = problem.as_ref().filter(|_| problem != last) {
-                tracing::warn!(why, "certificates");
+                tracing::warn!(why, "failed to update the certificates or the Lease");
             }
             last = problem;
             let is_ready = served.is_there() && answers.load(Ordering::Relaxed);
@@ -212,8 +212,8 @@ pub async fn run(
     };
     let reason = tokio::select! {
         reason = shutdown => reason,
-        () = look => "the certificates are not followed any more",
-        () = probing => "the webhook is not probed any more",
+        () = look => "the certificate loop ended",
+        () = probing => "the probe loop ended",
         () = watchdog => "the watchdog ended",
     };
     // API servers go on calling until they have noticed that this replica is not ready any more.
@@ -247,18 +247,18 @@ fn follow_template(path: &PathBuf, last: &mut String, injector: &Injector) {
                 Ok(template) => {
                     injector.template.store(Arc::new(template));
                     injector.metrics.template_is_good(true);
-                    tracing::info!("the template has changed");
+                    tracing::info!("sidecar template reloaded");
                 }
                 Err(why) => {
                     injector.metrics.template_is_good(false);
-                    tracing::error!(why, "template rejected; the last good one stays active");
+                    tracing::error!(why, "sidecar template rejected; the last good one stays active");
                 }
             }
         }
         Err(error) => {
             if !std::mem::take(last).is_empty() {
                 injector.metrics.template_is_good(false);
-                tracing::error!(%error, "the template cannot be read; the last good one stays active");
+                tracing::error!(%error, "cannot read the sidecar template; the last good one stays active");
             }
         }
     }

@@ -38,7 +38,7 @@ impl Namespaces {
         tokio::spawn(async move {
             while let Some(event) = events.next().await {
                 if let Err(error) = event {
-                    tracing::warn!(%error, "cannot follow namespaces");
+                    tracing::warn!(%error, "failed to watch namespaces");
                 }
             }
         });

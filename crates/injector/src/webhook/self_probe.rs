@@ -45,7 +45,7 @@ impl SelfProbe {
         match self.failures {
             0 => true,
             FAILURES => {
-                tracing::warn!(address = %self.address, "the webhook does not answer its own probe");
+                tracing::warn!(address = %self.address, "webhook does not answer its own probe");
                 false
             }
             failures => failures < FAILURES,

@@ -112,7 +112,7 @@ pub(super) async fn serve(
     }
     drop((listener, alive));
     if tokio::time::timeout(DRAIN, all_ended.recv()).await.is_err() {
-        tracing::warn!("some admissions were not answered in time");
+        tracing::warn!("drain timed out with unanswered admission reviews");
     }
     Ok(())
 }
@@ -132,7 +132,7 @@ async fn converse(
     let stream = match tokio::time::timeout(PATIENCE, tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
-        Err(_) => return tracing::debug!("TLS handshake took too long"),
+        Err(_) => return tracing::debug!("TLS handshake timed out"),
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let progress = Arc::new(Progress::default());
@@ -381,7 +381,7 @@ async fn answer(request: Request<Incoming>, injector: &Injector, mut call: Call)
         Ok(admission) => admission,
         Err(sentence) => {
             injector.metrics.refused();
-            tracing::warn!(sentence, "refused a request that is no review");
+            tracing::warn!(sentence, "refused a request that is not an AdmissionReview");
             return said(StatusCode::BAD_REQUEST, &sentence, call);
         }
     };
@@ -401,7 +401,7 @@ async fn answer(request: Request<Incoming>, injector: &Injector, mut call: Call)
         warnings = (!admission.warnings.is_empty()).then(|| admission.warnings.join("; ")),
         dry_run = admission.is_dry_run,
         micros = took.as_micros() as u64,
-        "admission",
+        "admission review answered",
     );
     answer
 }

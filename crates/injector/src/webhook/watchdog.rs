@@ -207,7 +207,7 @@ pub(super) async fn watch(client: Client, injector: Arc<Injector>, how: Watchdog
             Ok::<(), kube::Error>(())
         };
         if let Err(error) = step.await {
-            tracing::warn!(%error, "the watchdog cannot look at pods");
+            tracing::warn!(%error, "watchdog failed to list pods");
         }
     }
 }
@@ -231,7 +231,7 @@ async fn look(
             missed = number,
             may_be_evicted = chosen.len().min(most),
             owners_given_up = memory.given_up(),
-            "pods without the sidecar they ask for"
+            "found pods without the sidecar they ask for"
         );
     }
     Ok((chosen, most))
@@ -304,12 +304,18 @@ async fn evict(client: &Client, injector: &Injector, pod: &Missed) -> bool {
         Err(kube::Error::Api(status)) if status.code == 429 => "held-back",
         Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => "gone",
         Err(error) => {
-            tracing::warn!(%error, namespace = pod.namespace, pod = pod.name, "an eviction failed");
+            tracing::warn!(%error, namespace = pod.namespace, pod = pod.name, "failed to evict pod");
             "failed"
         }
     };
     injector.metrics.evicted(outcome);
-    tracing::info!(namespace = pod.namespace, pod = pod.name, owner = pod.owner.name, outcome, "eviction");
+    tracing::info!(
+        namespace = pod.namespace,
+        pod = pod.name,
+        owner = pod.owner.name,
+        outcome,
+        "pod eviction requested"
+    );
     let is_evicted = outcome == "evicted";
     if is_evicted && let Some(events) = &injector.events {
         events.evicted(&pod.owner, &pod.namespace);
