@@ -56,11 +56,9 @@ async fn doctor_names_each_trouble_that_was_planted() {
     named(&ebb, &planted).await;
     // Of a young process, what had been counted in the container before is told from what is counted since.
     let told = |words: &str| run(&["doctor", "--admin-addr", &ebb.admin]).0.contains(words);
-    assert!(told(
-        "error: oom_killed\n  seen    the kernel had killed 1 process in this container before Ebb started\n"
-    ));
+    assert!(told("error: oom_killed\n  seen    the kernel killed 1 process in this container before Ebb started\n"));
     write("memory.events", "low 0\nhigh 0\nmax 4\noom 3\noom_kill 3\n");
-    let since = "the kernel has killed 2 processes since Ebb started, 3 since the start of the container\n";
+    let since = "the kernel killed 2 processes since Ebb started (3 since the container started)\n";
     eventually("kills since the start are told", async || told(since)).await;
     // With a limit of the cgroup alone, what the cgroup says of swap and huge pages is of this container.
     fs::remove_file(&limit).unwrap();

@@ -115,30 +115,30 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
             let kills = some(f.memory.container.events.oom_kills)?;
             let since = |n, when: &str| {
                 let killed = processes(n);
-                format!("the kernel has killed {killed} {when}, {kills} since the start of the container")
+                format!("the kernel killed {killed} {when} ({kills} since the container started)")
             };
             match (lately_killed(f), is_young(f)) {
                 (0, true) => {
-                    Some(format!("the kernel had killed {} in this container before Ebb started", processes(kills)))
+                    Some(format!("the kernel killed {} in this container before Ebb started", processes(kills)))
                 }
                 (0, false) => None,
                 (n, true) => Some(since(n, "since Ebb started")),
                 (n, false) => Some(since(n, &stretch(f))),
             }
         },
-        "raise the limit, or look for what else runs in the container",
+        "raise the limit, or find what else uses memory in the container",
     ),
     (
         Severity::Error,
         "config_rejected",
         |f| f.config.problem.clone(),
-        "correct it; the last good configuration stays active",
+        "correct the configuration; the last good one stays active",
     ),
     (
         Severity::Error,
         "socket_lost",
-        |f| f.sockets.lost.clone().map(|why| format!("the file of the Unix socket is gone: {why}")),
-        "make room for the file; applications cannot connect by the socket until it is back",
+        |f| f.sockets.lost.clone().map(|why| format!("the file of the Unix socket is missing: {why}")),
+        "free the path of the file; applications cannot connect through the socket until it is back",
     ),
     (
         Severity::Error,
@@ -146,7 +146,7 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         |f| {
             (f.memory.budget_bytes < LEAST_BUDGET).then(|| {
                 let (left, limit) = (mib(f.memory.budget_bytes), mib(f.memory.limit_bytes));
-                format!("{left} of a limit of {limit} are left for the cache")
+                format!("{left} of the limit of {limit} remain for the cache")
             })
         },
         "give the container at least 32 MiB",
@@ -157,15 +157,17 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         |f| {
             let kills = some(f.memory.container.events.oom_kills)?;
             let is_old = lately_killed(f) == 0 && !is_young(f);
-            is_old.then(|| format!("the kernel has killed {} since the start of the container", processes(kills)))
+            is_old.then(|| format!("the kernel killed {} since the container started", processes(kills)))
         },
-        "raise the limit, or look for what else runs in the container",
+        "raise the limit, or find what else uses memory in the container",
     ),
     (
         Severity::Warning,
         "no_memory_limit",
         |f| {
-            f.memory.is_default_limit().then(|| format!("no limit was found; {} are obeyed", mib(f.memory.limit_bytes)))
+            f.memory
+                .is_default_limit()
+                .then(|| format!("no limit was found; the default of {} applies", mib(f.memory.limit_bytes)))
         },
         "set a memory limit on the container, or --max-memory",
     ),
@@ -175,9 +177,9 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         |f| {
             let (limit, source) = f.memory.beyond_machine?;
             let (limit, machine) = (mib(limit), mib(f.memory.limit_bytes));
-            Some(format!("the limit ({}) is {limit}, and the machine has {machine}", source.name()))
+            Some(format!("the limit ({}) is {limit}, but the machine has {machine}", source.name()))
         },
-        "lower the limit below the machine's memory, so that other processes have room",
+        "lower the limit below the machine's memory to leave room for other processes",
     ),
     (
         Severity::Warning,
@@ -187,10 +189,10 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
             (f.memory.regime == Regime::Critical || refused > 0).then(|| {
                 let writes = one_or_many(refused, "write was", "writes were");
                 let (regime, when) = (f.memory.regime.name(), lately(f, f.stats.refusals));
-                format!("the regime is {regime}, {refused} {writes} refused for want of room {when}")
+                format!("the regime is {regime}; {refused} {writes} refused for lack of memory {when}")
             })
         },
-        "raise the limit, or store less or smaller values",
+        "raise the limit, or store fewer or smaller values",
     ),
     (
         Severity::Warning,
@@ -200,10 +202,10 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
             let is_recent = made_again > 0 && f.uptime_ms < last_ms + EARLIER_MS;
             is_recent.then(|| {
                 let times = one_or_many(made_again, "time", "times");
-                format!("the file of the Unix socket was removed and made again {made_again} {times} since the start")
+                format!("the file of the Unix socket was removed and recreated {made_again} {times} since the start")
             })
         },
-        "look for what removes it: a second container with the same volume, or a cleaner of temporary files",
+        "find what removes it: a second container with the same volume, or a job that deletes temporary files",
     ),
     (
         Severity::Warning,
@@ -211,9 +213,9 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         |f| {
             let Recent { seconds, evictions, .. } = f.recent;
             (evictions > ENOUGH_READS && evictions > f.stats.entries / 2)
-                .then(|| format!("{evictions} entries were evicted in {seconds} s, and {} are stored", f.stats.entries))
+                .then(|| format!("{evictions} entries were evicted in {seconds} s; {} are stored", f.stats.entries))
         },
-        "raise the limit, or give entries a time to live, so that what is not needed goes by itself",
+        "raise the limit, or set a time to live so that unneeded entries expire",
     ),
     (
         Severity::Warning,
@@ -221,10 +223,10 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         |f| {
             some(f.too_large - f.earlier.too_large).map(|n| {
                 let values = one_or_many(n, "value was", "values were");
-                format!("{n} {values} refused as larger than {} {}", mib(f.max_value_bytes), lately(f, f.too_large))
+                format!("{n} {values} refused for exceeding {} {}", mib(f.max_value_bytes), lately(f, f.too_large))
             })
         },
-        "raise maxValue, or cut the values into pieces",
+        "raise maxValue, or split the values",
     ),
     (
         Severity::Warning,
@@ -233,26 +235,26 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
             let average = f.stats.live_bytes.checked_div(f.stats.entries)?;
             (average > f.segment_bytes / 8).then(|| {
                 format!(
-                    "an entry has {} KiB on average, a segment {} KiB: much of a segment stays empty",
+                    "the average entry has {} KiB and a segment {} KiB: much of each segment stays empty",
                     average >> 10,
                     f.segment_bytes >> 10
                 )
             })
         },
-        "raise the limit at the next start: segments grow with it",
+        "restart with a higher limit: it sets the size of segments at the start",
     ),
     (
         Severity::Warning,
         "memory_held_by_connections",
         |f| {
-            // They may hold a sixteenth at most: half of that stands still for long only if somebody does not read.
+            // They may hold a sixteenth of the limit. Half of that for long means a stalled reader.
             (f.stats.in_flight_bytes > f.memory.limit_bytes / 32).then(|| {
                 let (held, n) = (mib(f.stats.in_flight_bytes), f.open_connections);
                 let connections = one_or_many(n, "connection", "connections");
-                format!("{held} are requests and responses in flight on {n} {connections}")
+                format!("{held} of requests and responses are in flight on {n} {connections}")
             })
         },
-        "look for callers that do not read their answers; lower inFlight, inFlightPerConnection or connections",
+        "find clients that do not read their responses; lower inFlight, inFlightPerConnection or connections",
     ),
     (
         Severity::Warning,
@@ -260,12 +262,12 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         |f| {
             let closed = f.http.closed();
             some(closed - f.earlier.http_closed).map(|n| {
-                let connections = one_or_many(n, "connection", "connections");
+                let connections = one_or_many(n, "connection was", "connections were");
                 let when = lately(f, closed);
-                format!("{n} HTTP {connections} stalled or made room for others {when}; {} are open", f.http.open)
+                format!("{n} HTTP {connections} closed as stalled or displaced {when}; {} are open", f.http.open)
             })
         },
-        "look for clients of the HTTP port that do not read or do not close; admit the kubelet and scrapers alone by a NetworkPolicy",
+        "find clients of the HTTP port that do not read or do not close; admit only the kubelet and scrapers by a NetworkPolicy",
     ),
     (
         Severity::Warning,
@@ -274,10 +276,10 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
             let closed = f.at_cap;
             some(closed - f.earlier.at_cap).map(|n| {
                 let connections = one_or_many(n, "connection was", "connections were");
-                format!("{n} idle {connections} closed for new ones {}", lately(f, closed))
+                format!("{n} idle {connections} closed to accept new ones {}", lately(f, closed))
             })
         },
-        "look for clients that open connections and do not use them; share one connection per process, or raise connections",
+        "find clients that open connections and do not use them; share one connection per process, or raise connections",
     ),
     (
         Severity::Warning,
@@ -286,14 +288,10 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
             let engine = f.stats.segment_bytes + f.stats.index_bytes + f.stats.in_flight_bytes;
             let drift = f.memory.used_bytes.saturating_sub(engine);
             (drift > 32 * MIB && drift > f.memory.limit_bytes / 4).then(|| {
-                format!(
-                    "{} are used, {} of them by something else than the cache",
-                    mib(f.memory.used_bytes),
-                    mib(drift)
-                )
+                format!("{} are used; the cache does not account for {} of them", mib(f.memory.used_bytes), mib(drift))
             })
         },
-        "look for what else runs in the container; the cache makes room for it as far as it can",
+        "find what else uses memory in the container; the cache shrinks to make room for it",
     ),
     (
         Severity::Warning,
@@ -303,7 +301,7 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
                 (f.stats.copied_bytes - f.earlier.copied_bytes, f.stats.appended_bytes - f.earlier.appended_bytes);
             (appended >= 64 * MIB && copied > 3 * appended).then(|| {
                 let total = format!("{} for {}", mib(f.stats.copied_bytes), mib(f.stats.appended_bytes));
-                format!("{} were copied for {} written {}", mib(copied), mib(appended), lately(f, total))
+                format!("the cleaner copied {} for {} written {}", mib(copied), mib(appended), lately(f, total))
             })
         },
         "lower drift.busyOccupancy, or raise the limit",
@@ -314,9 +312,9 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         |f| {
             in_container(f)
                 .and(some(f.memory.container.swap_bytes))
-                .map(|bytes| format!("{} of the container are swapped out", mib(bytes)))
+                .map(|bytes| format!("{} of the container are in swap", mib(bytes)))
         },
-        "switch swap off for the pod: a cache in swap is slower than no cache",
+        "disable swap for the pod: a cache in swap is slower than no cache",
     ),
     (
         Severity::Warning,
@@ -324,7 +322,7 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         |f| {
             let percent = f.memory.container.pressure.percent;
             (percent >= 10.0).then(|| {
-                format!("in the last 10 s, somebody in the container waited for memory {percent:.0} % of the time")
+                format!("tasks in the container stalled on memory {percent:.0} % of the time in the last 10 s")
             })
         },
         "raise the limit, or memory.high",
@@ -334,7 +332,7 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         "compaction_off",
         |f| {
             (f.config.compaction == Compaction::Off && f.stats.dead_bytes > f.stats.item_bytes / 4)
-                .then(|| format!("compaction is off, and {} of segments hold nothing live", mib(f.stats.dead_bytes)))
+                .then(|| format!("compaction is off; {} of dead data are not reclaimed", mib(f.stats.dead_bytes)))
         },
         "set compaction to auto, or run `ebb compact`",
     ),
@@ -346,7 +344,7 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
             (in_container(f).is_some() && huge > f.memory.used_bytes / 4)
                 .then(|| format!("{} of {} used are in huge pages", mib(huge), mib(f.memory.used_bytes)))
         },
-        "nothing for the cache, which turns them off for its process; look for what else runs in the container",
+        "no action for the cache, which disables huge pages for its process; find what else runs in the container",
     ),
     (
         Severity::Info,
@@ -355,7 +353,7 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
             let request = f.memory.request_bytes.filter(|request| *request < f.memory.limit_bytes)?;
             Some(format!("the request is {}, the limit {}", mib(request), mib(f.memory.limit_bytes)))
         },
-        "set the request to the limit, or switch evictionAware on: pods above their request go first when a node is short",
+        "set the request to the limit, or enable evictionAware: on a node short of memory, pods above their request are evicted first",
     ),
     (
         Severity::Info,
@@ -363,9 +361,9 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         |f| {
             f.memory
                 .shrink_pending
-                .then(|| format!("the limit file says {}, less than the cgroup enforces", mib(f.memory.limit_bytes)))
+                .then(|| format!("the limit file has {}, less than the cgroup enforces", mib(f.memory.limit_bytes)))
         },
-        "nothing: memory is being given back so that the resize can complete",
+        "no action: Ebb is freeing memory so that the resize can complete",
     ),
     (
         Severity::Info,
@@ -376,22 +374,22 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
             (reads >= ENOUGH_READS && missed_evicted > reads / 20).then(|| {
                 let more = mib((missed_evicted * average).min(f.stats.capacity_bytes).next_multiple_of(MIB));
                 format!(
-                    "{missed_evicted} of {misses} misses in {seconds} s asked for what had been evicted not long ago; +{more} would \
-                     have turned about that many into hits (as many entries of the average size; no more than the budget once \
-                     again, for that is what is remembered)"
+                    "{missed_evicted} of {misses} misses in {seconds} s were for keys evicted recently; +{more} would have made \
+                     about as many hits (an estimate from the average entry, capped at the current budget: the eviction \
+                     history reaches no further)"
                 )
             })
         },
-        "raise the limit, if the hits are worth the memory",
+        "raise the limit if the hits are worth the memory",
     ),
     (
         Severity::Info,
         "clock_jumped",
         |f| {
             (f.clock_jump_ms > 60_000)
-                .then(|| format!("the wall clock has jumped by {} s since the start", f.clock_jump_ms / 1000))
+                .then(|| format!("the wall clock jumped by {} s since the start", f.clock_jump_ms / 1000))
         },
-        "nothing for times to live, which do not follow it; times of receipts do",
+        "no action: times to live are unaffected; only the times of receipts follow the wall clock",
     ),
 ];
 
@@ -453,11 +451,11 @@ fn stretch(facts: &Facts<'_>) -> String {
     format!("in the last {} minutes", (facts.uptime_ms - facts.earlier.uptime_ms) / 60_000)
 }
 
-/// When what decides was counted, and the total beside it.
+/// The period that was compared, with the total since the start.
 fn lately(facts: &Facts<'_>, total: impl fmt::Display) -> String {
     match is_young(facts) {
         true => "since the start".to_owned(),
-        false => format!("{}, {total} since the start", stretch(facts)),
+        false => format!("{} ({total} since the start)", stretch(facts)),
     }
 }
 

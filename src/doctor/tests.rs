@@ -135,7 +135,7 @@ fn writes_refused_a_minute_ago_are_found_and_those_of_eleven_minutes_ago_are_ove
         })
     };
     let found =
-        "the regime is calm, 12 writes were refused for want of room in the last 10 minutes, 340 since the start";
+        "the regime is calm; 12 writes were refused for lack of memory in the last 10 minutes (340 since the start)";
     assert_eq!((refused_at(59), refused_at(51)), (warning(found), warning(found)));
     assert_eq!((refused_at(49), refused_at(1)), (None, None));
 }
@@ -143,7 +143,7 @@ fn writes_refused_a_minute_ago_are_found_and_those_of_eleven_minutes_ago_are_ove
 #[test]
 fn a_young_process_is_asked_about_its_whole_life() {
     let refused = |minutes| told("memory_short", minutes, |_| Point { refusals: 1, ..Point::default() });
-    let found = warning("the regime is calm, 1 write was refused for want of room since the start");
+    let found = warning("the regime is calm; 1 write was refused for lack of memory since the start");
     assert_eq!((refused(0), refused(9)), (found.clone(), found), "also what came before the first look");
     assert_eq!(refused(10), None);
     let nobody_looked = compared(0, None, 3);
@@ -158,7 +158,7 @@ fn values_too_large_are_those_of_the_last_ten_minutes() {
             ..Point::default()
         })
     };
-    let found = warning("1 value was refused as larger than 1 MiB in the last 10 minutes, 9 since the start");
+    let found = warning("1 value was refused for exceeding 1 MiB in the last 10 minutes (9 since the start)");
     assert_eq!((refused_at(59), refused_at(49)), (found, None));
 }
 
@@ -172,7 +172,8 @@ fn copying_is_compared_with_what_was_written_in_the_same_ten_minutes() {
             Point { appended_bytes: bytes(appended), copied_bytes: bytes(copied), ..Point::default() }
         })
     };
-    let found = "280 MiB were copied for 70 MiB written in the last 10 minutes, 780 MiB for 570 MiB since the start";
+    let found =
+        "the cleaner copied 280 MiB for 70 MiB written in the last 10 minutes (780 MiB for 570 MiB since the start)";
     assert_eq!(after(10, 7, 28), warning(found), "however calm the hour was");
     assert_eq!(after(10, 6, 28), None, "too little was written for a ratio");
     let over = told("copy_ratio_high", 60, |minute| Point {
@@ -191,19 +192,19 @@ fn a_kill_is_an_error_for_ten_minutes_and_for_as_long_after_a_start() {
             ..Point::default()
         })
     };
-    let container = "since the start of the container";
+    let container = "since the container started";
     assert_eq!(
         killed_at(59, 60),
-        error(&format!("the kernel has killed 2 processes in the last 10 minutes, 3 {container}"))
+        error(&format!("the kernel killed 2 processes in the last 10 minutes (3 {container})"))
     );
-    assert_eq!(killed_at(49, 60), warning(&format!("the kernel has killed 3 processes {container}")));
+    assert_eq!(killed_at(49, 60), warning(&format!("the kernel killed 3 processes {container}")));
     assert_eq!(
         killed_at(99, 4),
-        error("the kernel had killed 1 process in this container before Ebb started"),
+        error("the kernel killed 1 process in this container before Ebb started"),
         "that may be why it did"
     );
-    assert_eq!(killed_at(99, 10), warning(&format!("the kernel has killed 1 process {container}")));
-    assert_eq!(killed_at(3, 4), error(&format!("the kernel has killed 2 processes since Ebb started, 3 {container}")));
+    assert_eq!(killed_at(99, 10), warning(&format!("the kernel killed 1 process {container}")));
+    assert_eq!(killed_at(3, 4), error(&format!("the kernel killed 2 processes since Ebb started (3 {container})")));
 }
 
 #[test]
