@@ -101,14 +101,14 @@ async fn ebb_check_finds_what_is_planted_and_nothing_else() {
 
     // No controller runs here, so the Deployment has no replica that is ready.
     let down = ("control-plane", "0 of 2 replicas");
-    expect(&findings(&cluster.kubeconfig()).1, &[down, ("webhook", "ends in 2")]);
+    expect(&findings(&cluster.kubeconfig()).1, &[down, ("webhook", "expires in 2")]);
     // The next CA stands beside it, before anybody serves a certificate of it.
     let next = renew(&cluster, CertificateParams::default()).await;
     trust(&cluster, &(ca.clone() + &next)).await;
     expect(&findings(&cluster.kubeconfig()).1, &[down]);
     // Somebody replaces the certificate, and forgets whom the API server trusts. Those who mount it have not seen it yet.
     let foreign = renew(&cluster, CertificateParams::default()).await;
-    expect(&findings(&cluster.kubeconfig()).1, &[down, ("webhook", "is of no CA that")]);
+    expect(&findings(&cluster.kubeconfig()).1, &[down, ("webhook", "is not signed by a CA that")]);
     trust(&cluster, &(ca + &foreign)).await;
     expect(&findings(&cluster.kubeconfig()).1, &[down]);
 
@@ -136,7 +136,7 @@ async fn ebb_check_finds_what_is_planted_and_nothing_else() {
     let all = [
         down,
         ("control-plane", "no PodDisruptionBudget selects the pods"),
-        ("control-plane", "runs the image another and gives pods"),
+        ("control-plane", "runs the image another but injects"),
         ("config", "the ConfigMap shop/ebb-config"),
         ("config", "the ConfigMap shop/tuned"),
         ("data-plane", "have none: shop/forgotten"),
@@ -167,6 +167,6 @@ async fn the_account_of_helm_test_sees_as_much(cluster: &Cluster) {
     let account = cluster.kubeconfig_as(NAMESPACE, ACCOUNT).await;
     assert_eq!(findings(&account), findings(&cluster.kubeconfig()));
     let ended = run(program().args(["check"]).env("KUBECONFIG", &account));
-    assert!(ended.out.contains("was not looked at, the pod that is tried decides"), "it reads no Secret: {ended:?}");
+    assert!(ended.out.contains("was not checked, the dry run of a pod decides"), "it reads no Secret: {ended:?}");
     cluster.used_its_rights(NAMESPACE, ACCOUNT, &rights_of(&hooks, ACCOUNT));
 }

@@ -64,7 +64,7 @@ async fn the_readme_installs_what_injects() {
     let check: Vec<_> = check.strip_prefix("cargo run --release -- ").unwrap().split(' ').collect();
     let checked = || run(program().args(&check).env("KUBECONFIG", cluster.kubeconfig())).out;
     // It lives for 12 s here; that it is trusted stands before that.
-    let words = "the certificate in the Secret ebb-system/ebb-injector-tls ends in 0 hours";
+    let words = "the certificate in the Secret ebb-system/ebb-injector-tls expires in 0 hours";
     cluster
         .until("ebb check finds what is served, and nothing worse than its age", async || checked().contains(words))
         .await;

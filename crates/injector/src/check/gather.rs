@@ -188,7 +188,7 @@ async fn certificates(client: &Client, injectors: &Listed) -> Vec<Certificate> {
                 let path = format!("/api/v1/namespaces/{namespace}/secrets/{secret}");
                 call(client, Request::get(path).body(Vec::new())).await
             }
-            false => Err("this account may not get it".to_owned()),
+            false => Err("this account lacks permission to get it".to_owned()),
         };
         let chain = found.map(|secret| secret["data"]["tls.crt"].as_str().unwrap_or_default().to_owned());
         all.push(Certificate { namespace, service, secret, chain });
@@ -375,7 +375,7 @@ mod tests {
         assert_eq!(serving(&injector(&["--service=i"], json!([]))), None);
 
         let refused = certificates(&server(json!({})), &Ok(vec![given])).await;
-        assert_eq!(refused[0].chain, Err("this account may not get it".to_owned()));
+        assert_eq!(refused[0].chain, Err("this account lacks permission to get it".to_owned()));
     }
 
     #[tokio::test]

@@ -20,17 +20,23 @@ pub(super) fn control_plane(facts: &Facts, all: &mut Vec<Finding>) {
         let found = format!("{ready} of {wanted} replicas of the Deployment {name} are ready");
         match ready {
             ready if ready >= wanted => ok(all, CATEGORY, found),
-            0 => bad(all, CATEGORY, Severity::Error, found, "kubectl describe the Deployment and read its pods' logs."),
-            _ => bad(all, CATEGORY, Severity::Warning, found, "kubectl describe the pods that are not ready."),
+            0 => bad(
+                all,
+                CATEGORY,
+                Severity::Error,
+                found,
+                "Run kubectl describe on the Deployment, and read the logs of its pods.",
+            ),
+            _ => bad(all, CATEGORY, Severity::Warning, found, "Run kubectl describe on the pods that are not ready."),
         }
         if wanted > 1 && facts.budgets.is_ok() && !budgets.iter().any(|budget| protects(budget, deployment)) {
             let found = format!("no PodDisruptionBudget selects the pods of the Deployment {name}");
-            let remedy = "Set injector.pdb.enabled: those who drain nodes may evict all replicas at once.";
+            let remedy = "Set injector.pdb.enabled. Without it, a drain of nodes may evict all replicas at once.";
             bad(all, CATEGORY, Severity::Warning, found, remedy);
         }
         if let Some((own, given)) = images(deployment, templates).filter(|(own, given)| own != given) {
-            let found = format!("the Deployment {name} runs the image {own} and gives pods {given}");
-            let remedy = "helm upgrade sets both; kubectl set image changes one alone.";
+            let found = format!("the Deployment {name} runs the image {own} but injects {given}");
+            let remedy = "Run helm upgrade, which sets both images; kubectl set image changes only one.";
             bad(all, CATEGORY, Severity::Warning, found, remedy);
         }
     }
@@ -167,14 +173,14 @@ mod tests {
         alone.injectors.as_mut().unwrap()[0]["spec"]["replicas"] = json!(1);
         assert_eq!(troubles(&alone), [], "a budget would keep a node with the only replica from being drained");
         let forbidden = Facts { budgets: Err("forbidden".to_owned()), ..injecting() };
-        only(&forbidden, "control-plane", Severity::Warning, "PodDisruptionBudgets cannot be looked at: forbidden");
+        only(&forbidden, "control-plane", Severity::Warning, "cannot list PodDisruptionBudgets: forbidden");
     }
 
     #[test]
     fn an_injector_gives_the_image_that_it_runs() {
         let mut other = injecting();
         other.injectors.as_mut().unwrap()[0]["spec"]["template"]["spec"]["containers"][1]["image"] = json!("ebb:3");
-        only(&other, "control-plane", Severity::Warning, "runs the image ebb:3 and gives pods ebb:2");
+        only(&other, "control-plane", Severity::Warning, "runs the image ebb:3 but injects ebb:2");
         let mut chosen = Facts { injectors: other.injectors.clone(), ..injecting() };
         chosen.templates.as_mut().unwrap()[0]["metadata"]["annotations"] =
             json!({"ebb-cache.io/sidecar-image": "chosen"});
@@ -182,6 +188,6 @@ mod tests {
         other.templates.as_mut().unwrap()[0]["metadata"]["namespace"] = json!("shop");
         assert_eq!(troubles(&other), [], "the template of another injector");
         let forbidden = Facts { templates: Err("forbidden".to_owned()), ..injecting() };
-        only(&forbidden, "control-plane", Severity::Warning, "templates cannot be looked at: forbidden");
+        only(&forbidden, "control-plane", Severity::Warning, "cannot list templates: forbidden");
     }
 }

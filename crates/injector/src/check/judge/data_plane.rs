@@ -8,52 +8,52 @@ pub(super) fn data_plane(facts: &Facts, all: &mut Vec<Finding>) {
     let pods = match &facts.pods {
         Ok(pods) => pods,
         Err(why) => {
-            let found = format!("pods cannot be looked at: {why}");
-            return bad(all, CATEGORY, Severity::Warning, found, "Run this with an account that may list them.");
+            let found = format!("cannot list pods: {why}");
+            return bad(all, CATEGORY, Severity::Warning, found, "Use an account that may list them.");
         }
     };
     // Where nobody says what new pods get, this program's version is that of the release.
     let installed = version_of_new_pods(facts).unwrap_or(env!("CARGO_PKG_VERSION"));
-    let other = format!("have another version of Ebb than {installed}, which new pods get");
+    let other = format!("run another version of Ebb than new pods ({installed})");
     type Rule<'a> = (&'a str, Severity, &'a str, &'a dyn Fn(&Pod) -> bool);
     let rules: &[Rule<'_>] = &[
         (
             "ask for a cache and have none",
             Severity::Error,
-            "They were created while nothing injected; create them anew: kubectl rollout restart.",
+            "They were created while no injector was running. Recreate them with kubectl rollout restart.",
             &|pod| pod.asks && !pod.declines && !pod.has_sidecar,
         ),
         (
-            "have a sidecar that was killed for want of memory",
+            "have an OOM-killed sidecar",
             Severity::Error,
-            "Raise its limit by the annotation memory-limit, and report it: Ebb should keep below any limit.",
+            "Raise its limit with the annotation memory-limit, and report it: Ebb should stay below any limit.",
             &|pod| pod.was_oom_killed,
         ),
         (
-            "have a sidecar that was restarted",
+            "have a restarted sidecar",
             Severity::Warning,
-            "kubectl logs POD -c ebb --previous says why.",
+            "Read the log of the previous run: kubectl logs POD -c ebb --previous.",
             &|pod| pod.restarts > 0 && !pod.was_oom_killed,
         ),
         (
             "have a sidecar without a memory limit",
             Severity::Error,
-            "A cache without a limit keeps to a default of 256Mi; set resources.limits.memory.",
+            "Set resources.limits.memory. Without it, the cache uses a default of 256Mi.",
             &|pod| pod.has_sidecar && !pod.has_limit,
         ),
         (
-            "were Guaranteed without their sidecar",
+            "lost the QoS class Guaranteed because of their sidecar",
             Severity::Warning,
-            "Give the sidecar a CPU limit, or create the pods anew so that the injector does.",
+            "Give the sidecar a CPU limit, or recreate the pods so that the injector does.",
             &|pod| pod.is_demoted,
         ),
         (
             "wait for a resize",
             Severity::Warning,
-            "Ebb goes below a lower limit by itself; if it stays so, the node has no room: kubectl describe the pod.",
+            "Ebb shrinks below a lower limit. If the resize stays pending, the node has no room: run kubectl describe on the pod.",
             &|pod| pod.pending_resize.is_some(),
         ),
-        (&other, Severity::Warning, "Create them anew: kubectl rollout restart.", &|pod| {
+        (&other, Severity::Warning, "Recreate them with kubectl rollout restart.", &|pod| {
             pod.has_sidecar && !pod.version.is_empty() && pod.version != installed
         }),
     ];
@@ -69,6 +69,6 @@ pub(super) fn data_plane(facts: &Facts, all: &mut Vec<Finding>) {
     }
     if well {
         let sidecars = pods.iter().filter(|pod| pod.has_sidecar).count();
-        ok(all, CATEGORY, format!("no sidecar is in trouble, of {sidecars}"));
+        ok(all, CATEGORY, format!("sidecars without problems: {sidecars}"));
     }
 }

@@ -47,8 +47,8 @@ fn items<'a>(listed: &'a Listed, what: &str, category: &'static str, all: &mut V
     match listed {
         Ok(items) => items,
         Err(why) => {
-            let found = format!("{what} cannot be looked at: {why}");
-            bad(all, category, Severity::Warning, found, "Run this with an account that may list them.");
+            let found = format!("cannot list {what}: {why}");
+            bad(all, category, Severity::Warning, found, "Use an account that may list them.");
             &[]
         }
     }
@@ -62,19 +62,19 @@ fn minor(facts: &Facts) -> Option<u64> {
 fn version(facts: &Facts, all: &mut Vec<Finding>) {
     const CATEGORY: &str = "kubernetes-version";
     match minor(facts) {
-        Some(minor) if minor >= OLDEST => ok(all, CATEGORY, format!("the API server is 1.{minor}")),
+        Some(minor) if minor >= OLDEST => ok(all, CATEGORY, format!("the API server runs Kubernetes 1.{minor}")),
         Some(minor) => {
-            let found = format!("the API server is 1.{minor}; native sidecars need 1.{OLDEST}");
+            let found = format!("the API server runs Kubernetes 1.{minor}; native sidecars need 1.{OLDEST}");
             bad(all, CATEGORY, Severity::Error, found, "Upgrade the cluster.");
         }
         None => {
-            let why = facts.version.as_ref().err().map_or("it does not say its version", String::as_str);
+            let why = facts.version.as_ref().err().map_or("it reports none", String::as_str);
             bad(
                 all,
                 CATEGORY,
                 Severity::Error,
-                format!("the API server: {why}"),
-                "Check KUBECONFIG and the network. Nothing else was looked at.",
+                format!("cannot read the version of the API server: {why}"),
+                "Check KUBECONFIG and the network. Nothing else was checked.",
             );
         }
     }
@@ -89,16 +89,15 @@ fn policy(facts: &Facts, all: &mut Vec<Finding>) {
     let webhooks = facts.webhooks.as_ref().map_or(0, Vec::len);
     match (policies, webhooks) {
         (0, _) => {}
-        (1, 0) => ok(all, CATEGORY, "one MutatingAdmissionPolicy injects"),
+        (1, 0) => ok(all, CATEGORY, "one MutatingAdmissionPolicy injects sidecars"),
         _ => {
-            let found =
-                format!("{policies} policies and {webhooks} webhooks inject, and race each other for every pod");
+            let found = format!("{policies} policies and {webhooks} webhooks inject sidecars and compete for each pod");
             bad(
                 all,
                 CATEGORY,
                 Severity::Error,
                 found,
-                "Keep one release with an injector; injector.mode none elsewhere.",
+                "Keep one release with an injector, and set injector.mode=none in the others.",
             );
         }
     }
@@ -110,13 +109,13 @@ fn trial(facts: &Facts, all: &mut Vec<Finding>) {
         Ok(pod) => {
             let first = &pod["spec"]["initContainers"][0]["name"];
             match first == "ebb" {
-                true => ok(all, CATEGORY, "a pod that asks for a cache gets one (tried, not created)"),
+                true => ok(all, CATEGORY, "a pod that asks for a cache gets one (dry run)"),
                 false => bad(
                     all,
                     CATEGORY,
                     Severity::Error,
-                    "a pod that asks for a cache does not get one (tried, not created)",
-                    "Is an injector installed, ready, and reachable from the API server? See the findings above.",
+                    "a pod that asks for a cache does not get one (dry run)",
+                    "Check that an injector is installed, ready, and reachable from the API server. See the findings above.",
                 ),
             }
         }
@@ -125,7 +124,7 @@ fn trial(facts: &Facts, all: &mut Vec<Finding>) {
             CATEGORY,
             Severity::Error,
             format!("a pod that asks for a cache is refused: {why}"),
-            "If it names the webhook: the API server cannot reach it or does not trust it. Look at its Service and caBundle.",
+            "If the message names the webhook, the API server cannot reach or trust it. Check its Service and caBundle.",
         ),
     }
 }
@@ -133,10 +132,16 @@ fn trial(facts: &Facts, all: &mut Vec<Finding>) {
 fn rbac(facts: &Facts, all: &mut Vec<Finding>) {
     const CATEGORY: &str = "rbac";
     match facts.refused.is_empty() {
-        true => ok(all, CATEGORY, "this account may look at all that is needed"),
+        true => ok(all, CATEGORY, "this account has the permissions that the check needs"),
         false => {
-            let found = format!("this account may not: {}", facts.refused.join(", "));
-            bad(all, CATEGORY, Severity::Warning, found, "What it may not look at was not checked.");
+            let found = format!("this account lacks the permissions: {}", facts.refused.join(", "));
+            bad(
+                all,
+                CATEGORY,
+                Severity::Warning,
+                found,
+                "Use an account with these permissions. The check skipped these objects.",
+            );
         }
     }
 }
@@ -148,19 +153,25 @@ fn config(facts: &Facts, all: &mut Vec<Finding>) {
         let name = format!("{}/{}", plain(&found["metadata"]["namespace"]), plain(&found["metadata"]["name"]));
         let Some(text) = found["data"]["ebb.yaml"].as_str() else {
             let found = format!("the ConfigMap {name} has no key ebb.yaml");
-            bad(all, CATEGORY, Severity::Warning, found, "Sidecars look for that key alone.");
+            bad(all, CATEGORY, Severity::Warning, found, "Sidecars read only that key. Add it.");
             continue;
         };
         match ebb_config::check_text(text) {
             Ok(()) => good += 1,
             Err(problems) => {
                 let found = format!("the ConfigMap {name}: {problems}");
-                bad(all, CATEGORY, Severity::Error, found, "The last good values stay active; `ebb config check`.");
+                bad(
+                    all,
+                    CATEGORY,
+                    Severity::Error,
+                    found,
+                    "Correct it, and test it with `ebb config check`. The last good values stay active.",
+                );
             }
         }
     }
     if good > 0 {
-        ok(all, CATEGORY, format!("{good} ConfigMaps are good"));
+        ok(all, CATEGORY, format!("valid ConfigMaps: {good}"));
     }
 }
 
@@ -171,8 +182,12 @@ fn plain(value: &Value) -> &str {
 fn monitoring(facts: &Facts, all: &mut Vec<Finding>) {
     const CATEGORY: &str = "monitoring";
     match facts.monitors {
-        Ok(_) => ok(all, CATEGORY, "the cluster knows PodMonitor: monitoring.sidecars.enabled finds the sidecars"),
-        Err(_) => ok(all, CATEGORY, "no PodMonitor here; every sidecar has its metrics on port ebb-http"),
+        Ok(_) => {
+            ok(all, CATEGORY, "the cluster supports PodMonitor; set monitoring.sidecars.enabled to scrape sidecars")
+        }
+        Err(_) => {
+            ok(all, CATEGORY, "the cluster does not support PodMonitor; each sidecar serves metrics on port ebb-http")
+        }
     }
 }
 
@@ -209,11 +224,16 @@ mod tests {
         only(&facts, "control-plane", Error, "0 of 2 replicas");
         let bare = json!([{"webhooks": [{"name": "w", "clientConfig": {"caBundle": "bm9uZQ=="}}]}]);
         let facts = with(&|facts| (facts.webhooks, facts.policies) = (list(bare.clone()), list(json!([]))));
-        only(&facts, "webhook", Error, "no CA that can be read");
+        only(&facts, "webhook", Error, "no readable CA");
         only(&with(&|facts| facts.policies = list(json!([{}, {}]))), "policy", Error, "2 policies and 0 webhooks");
         only(&with(&|facts| facts.trial = Ok(json!({"spec": {}}))), "injection", Error, "does not get one");
         only(&with(&|facts| facts.trial = Err("no route".to_owned())), "injection", Error, "refused: no route");
-        only(&with(&|facts| facts.refused = vec!["list pods".to_owned()]), "rbac", Warning, "may not: list pods");
+        only(
+            &with(&|facts| facts.refused = vec!["list pods".to_owned()]),
+            "rbac",
+            Warning,
+            "lacks the permissions: list pods",
+        );
         let map = |text: &str| json!([{"metadata": {"namespace": "shop", "name": "c"}, "data": {"ebb.yaml": text}}]);
         let facts = with(&|facts| facts.config_maps = list(map("watermark: 1")));
         only(&facts, "config", Error, "the ConfigMap shop/c: ");
@@ -237,7 +257,7 @@ mod tests {
             Error,
             "pods that ask for a cache and have none: shop/p",
         );
-        plane(&pod(&|pod| (pod.restarts, pod.was_oom_killed) = (1, true)), Error, "killed for want of memory");
+        plane(&pod(&|pod| (pod.restarts, pod.was_oom_killed) = (1, true)), Error, "OOM-killed");
         plane(&pod(&|pod| pod.restarts = 1), Warning, "restarted");
         plane(&pod(&|pod| pod.has_limit = false), Error, "without a memory limit");
         plane(&pod(&|pod| pod.is_demoted = true), Warning, "Guaranteed");

@@ -32,21 +32,27 @@ pub(super) fn webhook(facts: &Facts, all: &mut Vec<Finding>) {
             let bundle = webhook["clientConfig"]["caBundle"].as_str().unwrap_or_default();
             match last(bundle) {
                 None => {
-                    let found = format!("{name} has no CA that can be read (caBundle)");
-                    let remedy = "The injector writes it: read its logs, and see that its role may patch the webhook.";
+                    let found = format!("{name} has no readable CA (caBundle)");
+                    let remedy = "The injector writes it. Read its log, and check that its role may patch the webhook.";
                     bad(all, CATEGORY, Severity::Error, found, remedy);
                 }
                 Some((_, end)) if end <= facts.now => {
-                    let found = format!("the CA of {name} has ended");
-                    bad(all, CATEGORY, Severity::Error, found, "Renew it, or let the injector do so: tls.source self.");
+                    let found = format!("the CA of {name} has expired");
+                    bad(
+                        all,
+                        CATEGORY,
+                        Severity::Error,
+                        found,
+                        "Renew it, or let the injector renew it (tls.source=self).",
+                    );
                 }
                 Some((from, end)) if end - facts.now < late(from, end) => {
-                    let found = format!("the CA of {name} ends in {}", lasting(end - facts.now));
-                    let remedy = "Renew it; if the injector or cert-manager should, read its logs.";
+                    let found = format!("the CA of {name} expires in {}", lasting(end - facts.now));
+                    let remedy = "Renew it. If the injector or cert-manager should renew it, read its log.";
                     bad(all, CATEGORY, Severity::Warning, found, remedy);
                 }
                 Some((_, end)) => {
-                    ok(all, CATEGORY, format!("the CA of {name} holds for {}", lasting(end - facts.now)));
+                    ok(all, CATEGORY, format!("the CA of {name} is valid for {}", lasting(end - facts.now)));
                 }
             }
             if last(bundle).is_some() {
@@ -99,44 +105,45 @@ fn served(facts: &Facts, configuration: &str, webhook: &Value, all: &mut Vec<Fin
     let chain = match chain {
         Ok(chain) => certificates(chain),
         Err(why) => {
-            return ok(all, CATEGORY, format!("{secret} was not looked at, the pod that is tried decides: {why}"));
+            return ok(all, CATEGORY, format!("{secret} was not checked, the dry run of a pod decides: {why}"));
         }
     };
     let Some((from, end)) = chain.first().and_then(validity) else {
-        let found = format!("{secret} holds no certificate that can be read (tls.crt), which {name} is served with");
-        return bad(all, CATEGORY, Severity::Error, found, "The injector or cert-manager writes it: read its logs.");
+        let found = format!("{secret} has no readable serving certificate for {name} (tls.crt)");
+        return bad(all, CATEGORY, Severity::Error, found, "The injector or cert-manager writes it. Read its log.");
     };
     let (trusted, host) = (certificates(plain(&client["caBundle"])), format!("{}.{}.svc", service.1, service.0));
-    let renew = "Renew it; if the injector or cert-manager should, read its logs.";
+    let renew = "Renew it. If the injector or cert-manager should renew it, read its log.";
     let mut tell = |severity, found: String, remedy: &str| bad(all, CATEGORY, severity, found, remedy);
     match verdict(&chain, trusted, &host, facts.now) {
-        _ if end <= facts.now => tell(Severity::Error, format!("the certificate in {secret} has ended"), renew),
+        _ if end <= facts.now => tell(Severity::Error, format!("the certificate in {secret} has expired"), renew),
         Verdict::Foreign => {
-            let found = format!("the certificate in {secret} is of no CA that {name} trusts");
+            let found = format!("the certificate in {secret} is not signed by a CA that {name} trusts");
             let remedy = format!(
-                "Put the CA of {secret} into caBundle of the MutatingWebhookConfiguration {configuration}, or let \
-                 who writes both do so: read the logs of the injector, or of cert-manager's cainjector."
+                "Put the CA of {secret} into caBundle of the MutatingWebhookConfiguration {configuration}. If the injector \
+                 or cert-manager's cainjector writes both, read its log."
             );
             tell(Severity::Error, found, &remedy);
         }
         Verdict::OfAnother => {
-            let found = format!("the certificate in {secret} is not for {host}, by which the API server calls {name}");
+            let found =
+                format!("the certificate in {secret} is not for {host}, the name by which the API server calls {name}");
             let remedy =
-                format!("Make one for {host}; the MutatingWebhookConfiguration {configuration} names the Service.");
+                format!("Issue one for {host}; the MutatingWebhookConfiguration {configuration} names the Service.");
             tell(Severity::Error, found, &remedy);
         }
         Verdict::Unsure(why) => {
-            let found = format!("whether {name} trusts the certificate in {secret} cannot be told: {why}");
+            let found = format!("cannot verify the certificate in {secret} for {name}: {why}");
             let remedy = format!("Compare it with caBundle of the MutatingWebhookConfiguration {configuration}.");
             tell(Severity::Warning, found, &remedy);
         }
         Verdict::Trusted if end - facts.now < late(from, end) => {
             let left = lasting(end - facts.now);
-            tell(Severity::Warning, format!("the certificate in {secret} ends in {left}"), renew);
+            tell(Severity::Warning, format!("the certificate in {secret} expires in {left}"), renew);
         }
         Verdict::Trusted => {
             let left = lasting(end - facts.now);
-            ok(all, CATEGORY, format!("{name} trusts the certificate in {secret}, which holds for {left}"));
+            ok(all, CATEGORY, format!("{name} trusts the certificate in {secret}, which is valid for {left}"));
         }
     }
 }
@@ -215,9 +222,9 @@ mod tests {
         }
         for (old, left, words) in [(336, 29, "29 days"), (3600, 29, "29 days"), (68, 22, "22 days"), (7, 2, "48 hours")]
         {
-            only(&of_age(old, left), "webhook", Severity::Warning, &format!("ends in {words}"));
+            only(&of_age(old, left), "webhook", Severity::Warning, &format!("expires in {words}"));
         }
-        only(&of_age(9, 0), "webhook", Severity::Error, "has ended");
+        only(&of_age(9, 0), "webhook", Severity::Error, "has expired");
     }
 
     type Ca = rcgen::CertifiedIssuer<'static, rcgen::KeyPair>;
@@ -255,29 +262,39 @@ mod tests {
         }
         let itself = signed_by(&ours, HOST, 1, 90);
         assert_eq!(found(&itself, &itself), [], "it is in the bundle itself");
-        assert_eq!(troubles(&serving(&ours.pem(), Err("this account may not get it"))), []);
+        assert_eq!(troubles(&serving(&ours.pem(), Err("this account lacks permission to get it"))), []);
 
         let wrong = |bundle: &str, chain: &str, severity, words| {
             only(&serving(bundle, Ok(chain)), "webhook", severity, words);
         };
-        let of_none = "the certificate in the Secret sys/tls is of no CA that w trusts";
+        let of_none = "the certificate in the Secret sys/tls is not signed by a CA that w trusts";
         wrong(&both, &signed_by(&foreign, HOST, 1, 90), Error, of_none);
         wrong(&next.pem(), &signed_by(&ours, HOST, 1, 90), Error, of_none);
         wrong(
             &both,
             &signed_by(&ours, "i.shop.svc", 1, 90),
             Error,
-            "is not for i.sys.svc, by which the API server calls w",
+            "is not for i.sys.svc, the name by which the API server calls w",
         );
-        wrong(&both, &signed_by(&ours, HOST, 90, 0), Error, "the certificate in the Secret sys/tls has ended");
-        wrong(&both, &signed_by(&ours, HOST, 80, 20), Warning, "the certificate in the Secret sys/tls ends in 20 days");
-        wrong(&both, &signed_by(&ours, HOST, -1, 90), Warning, "cannot be told: ");
-        wrong(&both, "", Error, "the Secret sys/tls holds no certificate that can be read");
+        wrong(&both, &signed_by(&ours, HOST, 90, 0), Error, "the certificate in the Secret sys/tls has expired");
+        wrong(
+            &both,
+            &signed_by(&ours, HOST, 80, 20),
+            Warning,
+            "the certificate in the Secret sys/tls expires in 20 days",
+        );
+        wrong(
+            &both,
+            &signed_by(&ours, HOST, -1, 90),
+            Warning,
+            "cannot verify the certificate in the Secret sys/tls for w: ",
+        );
+        wrong(&both, "", Error, "the Secret sys/tls has no readable serving certificate");
 
         let facts = serving(&next.pem(), Ok(&itself));
         let remedy = super::super::judge(&facts).into_iter().find(|finding| finding.severity == Error).unwrap().remedy;
         assert!(
-            remedy.contains("the Secret sys/tls") && remedy.contains("MutatingWebhookConfiguration c,"),
+            remedy.contains("the Secret sys/tls") && remedy.contains("MutatingWebhookConfiguration c."),
             "{remedy}"
         );
     }
