@@ -1,10 +1,10 @@
-//! The live page: one file without anything from elsewhere, and the stream of events that it draws.
+//! The live page: one file without external resources, and the stream of events that it draws.
 //!
 //! ```text
-//!  GET /         the page; its policy allows this very script and style, by their hashes, and a stream from here
-//!  GET /events   at first `history`: the last hour; then each second `now`
+//!  GET /         the page; its policy allows its script and style, by hash, and streams from this origin
+//!  GET /events   first `history`: the last hour; then `now` each second
 //! ```
-//! It can only look. At most 16 people can at a time, each on a connection of its own.
+//! The page is read-only. At most 16 pages are open at a time, each with its own connection.
 
 mod events;
 
@@ -25,7 +25,7 @@ use tokio_stream::{Stream, StreamExt};
 
 /// Streams at a time.
 const VIEWERS: usize = 16;
-/// How often a stream says something.
+/// Interval of the events of a stream.
 const EVERY: Duration = Duration::from_secs(1);
 
 const STYLE: &str = include_str!("page.css");
@@ -59,7 +59,7 @@ pub(crate) fn routes(sources: Sources, history: History) -> Router {
         .route("/events", get(events))
 }
 
-/// How a policy names a script or a style.
+/// Returns the hash by which a policy allows a script or a style.
 fn hash_of(text: &str) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     format!("sha256-{}", base64::engine::general_purpose::STANDARD.encode(digest))
@@ -67,7 +67,7 @@ fn hash_of(text: &str) -> String {
 
 fn stream(sources: Sources, history: History, viewers: &Arc<Semaphore>) -> Response {
     let Ok(permit) = viewers.clone().try_acquire_owned() else {
-        let full = format!("{VIEWERS} people are looking already; close one of the pages\n");
+        let full = format!("too many pages are open (at most {VIEWERS}); close one\n");
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], full).into_response();
     };
     let first = Event::default().event("history").data(events::history(&history, sources.zero_unix_ms()).to_string());

@@ -1,5 +1,5 @@
 "use strict";
-// Draws what /events says. State is the last hour; everything on the page is made anew from it each second.
+// Draws the stream /events. The state holds the last hour; each event redraws the whole page from it.
 const state = { points: [], receipts: [], receiptColumns: [], now: null, before: null, pointSeconds: 5, minutes: 60, peaks: [0, 0, 0], mouse: null };
 const SVG = "http://www.w3.org/2000/svg";
 const $ = (id) => document.getElementById(id);
@@ -37,7 +37,7 @@ function shape(name, attributes, text) {
 }
 
 // ---- charts
-// A round step so that there are about `wanted` lines up to `most`; powers of two for bytes, of ten otherwise.
+// Distance of grid lines, for about `wanted` lines up to `most`: a power of two for bytes, else 1, 2 or 5 by a power of ten.
 function step(most, wanted, base) {
   let unit = 1;
   const least = most / wanted;
@@ -72,7 +72,7 @@ function path(chart, points, of) {
     const value = of(point);
     if (value === null) { pen = "M"; continue; }
     text += `${pen}${chart.x(point.at).toFixed(1)} ${chart.y(value).toFixed(1)}`;
-    if (pen === "M") text += "h0"; // alone, it is a dot
+    if (pen === "M") text += "h0"; // a single point is drawn as a dot
     pen = "L";
   }
   return text;
@@ -90,7 +90,7 @@ function drawMemory(points, from, to) {
     const ground = `L${chart.x(last.at).toFixed(1)} ${chart.area.bottom}L${chart.x(first.at).toFixed(1)} ${chart.area.bottom}Z`;
     chart.svg.append(shape("path", { class: "a live", d: path(chart, points, (p) => p.live) + ground }));
     for (const kind of ["live", "used", "rss", "limit"]) line(chart, points, (p) => p[kind], kind);
-  } else empty(chart, "The first points come in a few seconds.");
+  } else empty(chart, "Waiting for the first points.");
   const held = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.receipt : null;
   for (const receipt of state.receipts.filter((r) => r.started_at_ms >= from)) {
     const words = describe(receipt);
@@ -106,7 +106,7 @@ function drawMemory(points, from, to) {
   chart.box.replaceChildren(chart.svg);
   const again = held && chart.svg.querySelector(`[data-receipt="${held}"]`);
   if (again) again.focus({ preventScroll: true });
-  else if (!isOnMark(state.mouse)) tip(null); // no mark that was taken away hears that the mouse has left it
+  else if (!isOnMark(state.mouse)) tip(null); // a removed mark gets no mouseleave event
 }
 const isOnMark = (place) => Boolean(place && document.elementFromPoint(...place)?.classList.contains("mark"));
 function describe(r) {
@@ -124,7 +124,7 @@ function tip(at, words) {
   const place = at.getBoundingClientRect();
   const left = Math.min(Math.max(8, place.left + place.width / 2 - box.offsetWidth / 2), innerWidth - box.offsetWidth - 8);
   const above = place.top - box.offsetHeight - 10;
-  // Element styles by script are allowed by the page's policy; in its markup they are not.
+  // The page's policy allows styles set by a script, but not style attributes in the markup.
   box.style.left = `${left + scrollX}px`;
   box.style.top = `${(above > 0 ? above : place.bottom + 10) + scrollY}px`;
 }
@@ -140,7 +140,7 @@ function drawRatio(points, from, to) {
 }
 function drawLatency(points, from, to) {
   const most = Math.max(...points.map((p) => p.p99), 20);
-  const chart = frame("latency", "Latency of requests, in the server", most * 1.1, (v) => micros(Math.round(v)), 10);
+  const chart = frame("latency", "Latency of requests in the server", most * 1.1, (v) => micros(Math.round(v)), 10);
   times(chart, from, to);
   if (points.some((p) => p.p99)) {
     line(chart, points, (p) => p.p99 || null, "p99");
@@ -152,11 +152,11 @@ const rates = (points, of) => points.slice(1).map((p, i) => ({ at: p.at, value: 
 function drawSegments() {
   const counts = state.now.occupancy, most = Math.max(...counts, 1);
   const total = counts.reduce((a, b) => a + b, 0);
-  const chart = frame("segments", `${plural(total, "segment")}; ${counts[9]} of them at least nine tenths full`, most, (v) => count(v), 10);
+  const chart = frame("segments", `${plural(total, "segment")}; ${counts[9]} of them at least 90 % live`, most, (v) => count(v), 10);
   const { area } = chart, wide = (area.right - area.left) / 10;
   counts.forEach((n, i) => {
     const y = chart.y(n), x = area.left + i * wide;
-    const bar = shape("rect", { class: i < 5 ? "bar low" : "bar", x: x + 3, y, width: wide - 6, height: Math.max(0, area.bottom - y), rx: 2, role: "img", "aria-label": `${i * 10} to ${i * 10 + 10} percent: ${plural(n, "segment")}` });
+    const bar = shape("rect", { class: i < 5 ? "bar low" : "bar", x: x + 3, y, width: wide - 6, height: Math.max(0, area.bottom - y), rx: 2, role: "img", "aria-label": `${i * 10} to ${i * 10 + 10} percent live: ${plural(n, "segment")}` });
     bar.append(shape("title", {}, `${i * 10}–${i * 10 + 10} % live: ${plural(n, "segment")} of ${size(state.now.one_segment_bytes)}`));
     chart.svg.append(bar, shape("text", { class: "axis", x: x + wide / 2, y: area.bottom + 17, "text-anchor": "middle" }, i % 2 ? "" : `${i * 10} %`));
   });
@@ -176,12 +176,12 @@ function drawTiles() {
   const hits = n.hits - b.hits, reads = hits + n.misses - b.misses, all = n.hits + n.misses;
   const [part, of] = reads > 0 ? [hits, reads] : [n.hits, all];
   of ? figure("hits", (100 * part / of).toFixed(1), "%") : figure("hits", "–");
-  $("hits-note").textContent = reads > 0 ? "of the last second's reads" : of ? "of all reads" : "no reads yet";
+  $("hits-note").textContent = reads > 0 ? "in the last second" : of ? "since the start" : "no reads yet";
   const seconds = Math.max(1, (n.at_ms - b.at_ms) / 1000);
   figure("rate", count((n.requests - b.requests) / seconds), "/s");
   $("rate-note").textContent = plural(n.open_connections, "connection");
   n.p99_us ? figure("p99", ...micros(n.p99_us).split(" ")) : figure("p99", "–");
-  $("p99-note").textContent = n.p99_us ? `99 %; half in ${micros(n.p50_us)}` : "no requests just now";
+  $("p99-note").textContent = n.p99_us ? `p99; p50 ${micros(n.p50_us)}` : "no recent requests";
   const regime = $("regime");
   if (regime.textContent !== n.regime) regime.textContent = n.regime;
   regime.className = `regime ${n.regime}`;
@@ -190,9 +190,9 @@ function drawTiles() {
 }
 function drawWhere() {
   const n = state.now, engine = n.segment_bytes + n.index_bytes + n.in_flight_bytes;
-  const rows = [["live keys and values", n.live_bytes], ["kept beside them", n.item_bytes - n.live_bytes], ["dead, not yet given back", n.dead_bytes],
+  const rows = [["live keys and values", n.live_bytes], ["item headers", n.item_bytes - n.live_bytes], ["dead data awaiting compaction", n.dead_bytes],
     ["empty space in segments", Math.max(0, n.segment_bytes - n.item_bytes - n.dead_bytes)], ["index", n.index_bytes],
-    ["requests and responses in flight", n.in_flight_bytes], ["the rest of the process", Math.max(0, n.used_bytes - engine)]];
+    ["requests and responses in flight", n.in_flight_bytes], ["overhead (not the cache)", Math.max(0, n.used_bytes - engine)]];
   const body = element("tbody", {}, ...rows.map(([what, amount]) => element("tr", {}, element("td", {}, what), element("td", { class: "n" }, size(amount)))));
   $("where").replaceChildren(element("table", {}, body));
 }
@@ -209,12 +209,12 @@ function drawReceipts() {
 }
 function drawConfig() {
   const config = state.now.config;
-  $("config-note").textContent = `generation ${config.generation}, since ${new Date(config.at).toLocaleString()}${config.problem ? ", and what is on disk is rejected" : ""}`;
+  $("config-note").textContent = `generation ${config.generation}, since ${new Date(config.at).toLocaleString()}${config.problem ? "; the configuration on disk is rejected" : ""}`;
   $("config").replaceChildren(...config.settings.map((row) => element("tr", {}, ...[row.key, row.value, row.source].map((cell) => element("td", {}, cell)))));
 }
 function draw() {
   if (!state.now) return;
-  // A server younger than the span is shown from its first point on, but never less than a minute.
+  // A server younger than the time range is shown from its first point, but at least one minute.
   const to = state.now.at_ms, oldest = Math.min(state.points.length ? state.points[0].at : to, to - 6e4);
   const from = Math.max(to - state.minutes * 6e4, oldest);
   const here = { at: to, limit: state.now.limit_bytes, used: state.now.used_bytes, rss: state.now.rss_bytes, live: state.now.live_bytes,
@@ -229,7 +229,7 @@ function trouble(words) { $("trouble").textContent = words || ""; $("trouble").h
 function point([at, limit, used, rss, live, hits, misses, requests, p50, p99]) {
   return { at: at * 1000, limit: limit * 1024, used: used * 1024, rss: rss * 1024, live: live * 1024, hits, misses, requests, p50, p99 };
 }
-// Rows are changes since the row before, but for the two latencies at their end.
+// A row holds differences from the row before, except the two latencies at its end.
 function summed(rows) {
   const sum = Array(8).fill(0);
   return rows.map((row) => [...sum.map((_, i) => sum[i] += row[i]), ...row.slice(8)]);
@@ -263,8 +263,8 @@ function listen() {
     $("regime").textContent = "not connected";
     $("regime").className = "regime";
     trouble(stream.readyState === EventSource.CLOSED
-      ? "The server refused the stream: too many pages are open, or it is shutting down. Load the page again."
-      : "The connection is lost; trying again.");
+      ? "The server refused the stream: too many pages are open, or it is shutting down. Reload the page."
+      : "Connection lost; reconnecting.");
     if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
   };
 }
