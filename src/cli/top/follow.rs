@@ -52,7 +52,7 @@ pub(super) async fn follow(number: usize, address: Address, every_ms: u64, to: S
     loop {
         tries.tick().await;
         let why = match listen(number, &address, every_ms, &to).await {
-            Ok(()) => "it has ended the stream".to_owned(),
+            Ok(()) => "the server closed the stream".to_owned(),
             Err(failure) => failure.code().1.unwrap_or_default(),
         };
         if to.send((number, News::Lost(why))).await.is_err() {
@@ -65,12 +65,13 @@ async fn listen(number: usize, address: &Address, every_ms: u64, to: &Sender<(us
     let silence = (Duration::from_millis(every_ms) * 3).max(SILENCE);
     let mut client = AdminServiceClient::new(channel(address, Some(silence)).await?);
     let request = proto::WatchStatsRequest { interval_ms: every_ms };
-    let failed = |status: tonic::Status| Failure::Failed(format!("lost {address}: {}", status.message()));
+    let failed =
+        |status: tonic::Status| Failure::Failed(format!("lost the connection to {address}: {}", status.message()));
     let mut stream = client.watch_stats(request).await.map_err(failed)?.into_inner();
     let mut looked: Option<Instant> = None;
     loop {
         let update = tokio::time::timeout(silence, stream.message()).await;
-        let update = update.map_err(|_| Failure::Failed(format!("{address} has been silent for {silence:?}")))?;
+        let update = update.map_err(|_| Failure::Failed(format!("no data from {address} for {silence:?}")))?;
         let Some(update) = update.map_err(failed)? else { return Ok(()) };
         let news = News::Stats(Box::new(update.stats.unwrap_or_default()));
         if to.send((number, news)).await.is_err() {

@@ -23,15 +23,19 @@ use strum::{EnumCount, IntoStaticStr, VariantArray};
 /// Watch sidecars in a terminal.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A dot on the chart of memory is a run of the cleaner: where memory stood after it. Its receipt
-stands below, with why it ran and what it moved and freed. The curves of the hit ratio and of
-latency have gaps where nothing was asked. Where the terminal is too small for receipts,
-findings, segments and curves together, tab shows one after the other. The configuration is
-behind tab, too: every setting, its value, and where that comes from; what was set stands first.
+A dot on the memory chart marks a run of the cleaner, at the resident memory after the run.
+The receipts list each run with its reason and what it moved and freed. The curves of hit
+ratio and latency have gaps while there are no requests. On a small terminal, tab switches
+between receipts, findings, segments, curves and configuration. On a large one, it switches
+between the configuration and all others. The configuration lists each setting with its
+value and source; settings that are not defaults come first.
 
-Keys: up and down (or k and j) choose a sidecar, left and right (or h and l) a receipt,
-tab the part that is shown; page up and page down (or u and d) scroll the configuration;
-q leaves.
+Keys:
+  up, down (k, j)          select a sidecar
+  left, right (h, l)       select a receipt
+  tab                      show the next part
+  page up, down (u, d)     scroll the configuration
+  q                        quit
 
 Examples:
   ebb top
@@ -88,7 +92,9 @@ pub(super) async fn run(args: TopArgs) -> Outcome {
         return Err(Failure::Usage("--every must be at least 100ms".into()));
     }
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-        return Err(Failure::Usage("this needs a terminal; `ebb stats --watch --output json` does not".into()));
+        return Err(Failure::Usage(
+            "ebb top needs a terminal; use `ebb stats --watch --output json` without one".into(),
+        ));
     }
     let (said, mut news) = tokio::sync::mpsc::channel(64);
     for (number, address) in args.admin_addr.iter().enumerate() {

@@ -109,7 +109,7 @@ pub(super) fn curves(frame: &mut Frame<'_>, sidecar: &Sidecar, block: &Block<'_>
     let most = most.unwrap_or(0).max(LATENCY_LEAST);
     let top = most.saturating_add(most / 8);
     let y = Axis::default().bounds([0.0, f64::from(top)]).labels(["0".to_owned(), micros(top / 2), micros(top)]);
-    let mut title = vec![" latency: ".into(), "99 %".fg(P99), ", ".into(), "50 % ".fg(P50)];
+    let mut title = vec![" latency: ".into(), "p99".fg(P99), ", ".into(), "p50 ".fg(P50)];
     if latency.is_empty() {
         title.push("no requests ".dark_gray());
     }

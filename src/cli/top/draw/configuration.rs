@@ -55,13 +55,13 @@ fn lines(sidecar: &Sidecar, width: u16) -> Vec<Line<'_>> {
     let config = match &sidecar.look {
         None => return vec![Line::from("…").dark_gray()],
         Some(Look { config: None, .. }) => {
-            return vec![Line::from("this server is too old to say how it is configured").dark_gray()];
+            return vec![Line::from("this server is too old to report its configuration").dark_gray()];
         }
         Some(Look { config: Some(config), .. }) => config,
     };
     let mut lines = Vec::new();
     if !config.problem.is_empty() {
-        let words = format!("what is on disk is not active: {}", config.problem);
+        let words = format!("configuration on disk rejected: {}", config.problem);
         lines.extend(folded(&words, usize::from(width)).into_iter().map(|line| Line::from(line).red()));
     }
     let wide =

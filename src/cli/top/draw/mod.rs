@@ -26,11 +26,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App) {
     let area = frame.area();
     let Some(places) = Places::of(area, app) else {
         let (width, height) = (area.width, area.height);
-        let words = format!("the terminal has {width} × {height}; this needs {} × {}. q leaves", LEAST.0, LEAST.1);
+        let words = format!("terminal too small: {width} × {height}; ebb top needs {} × {}. q quits", LEAST.0, LEAST.1);
         return frame.render_widget(Paragraph::new(words).wrap(Wrap { trim: true }), area);
     };
     let reached = app.sidecars.iter().filter(|sidecar| sidecar.lost.is_none() && sidecar.now.is_some()).count();
-    let title = format!("Ebb · {reached} of {} reached", app.sidecars.len());
+    let title = format!("Ebb · {reached} of {} connected", app.sidecars.len());
     frame.render_widget(Line::from(title.bold()), places.head);
     frame.render_widget(overview::table(app, places.table), places.table);
     detail(frame, app, &places);
@@ -40,7 +40,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App) {
         (true, _) => "tab configuration",
         (false, _) => "tab next part",
     };
-    let keys = format!("↑ ↓ sidecar   {arrows}   {tab}   q leave");
+    let keys = format!("↑ ↓ sidecar   {arrows}   {tab}   q quit");
     frame.render_widget(Line::from(keys).dark_gray(), places.foot);
 }
 
@@ -62,7 +62,7 @@ pub(super) fn scroll(app: &App, is_forward: bool) -> usize {
 fn detail(frame: &mut Frame<'_>, app: &App, places: &Places) {
     let sidecar = &app.sidecars[app.chosen];
     if let Some(why) = &sidecar.lost {
-        let words = Paragraph::new(format!("{why}. Trying again every two seconds.")).red().wrap(Wrap { trim: true });
+        let words = Paragraph::new(format!("{why}. Retrying every two seconds.")).red().wrap(Wrap { trim: true });
         return frame.render_widget(words.block(Block::bordered()), places.detail);
     }
     let Some((_, stats)) = &sidecar.now else { return };
@@ -110,7 +110,7 @@ fn account(stats: &proto::GetStatsResponse) -> Paragraph<'_> {
         line("expired", count(stats.expirations)),
         line("refused", count(stats.refusals)),
         line("connections", count(stats.open_connections)),
-        line("up", duration(stats.uptime_ms)),
+        line("uptime", duration(stats.uptime_ms)),
     ];
     lines[0].style = Style::new().fg(RESIDENT);
     lines[1].style = Style::new().fg(LIVE);

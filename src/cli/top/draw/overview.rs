@@ -17,7 +17,7 @@ const COLUMNS: [(&str, Constraint, u16); 8] = [
     ("live", Constraint::Length(10), 100),
     ("hits", Constraint::Length(6), 80),
     ("req/s", Constraint::Length(6), 80),
-    ("99 %", Constraint::Length(7), 90),
+    ("p99", Constraint::Length(7), 90),
     ("findings", Constraint::Length(10), 0),
 ];
 /// As many rows as there is room for, the chosen one among them.
@@ -38,14 +38,14 @@ fn cells(sidecar: &Sidecar) -> Vec<Cell<'_>> {
     let name = sidecar.address.to_string();
     let Some((_, stats)) = &sidecar.now else {
         let (word, why) = match &sidecar.lost {
-            Some(why) => ("away".red(), why.clone()),
+            Some(why) => ("offline".red(), why.clone()),
             None => ("…".dark_gray(), "connecting".to_owned()),
         };
         return vec![Cell::from(name), Cell::from(word), Cell::from(why)];
     };
     let memory = stats.memory.clone().unwrap_or_default();
     let regime = match &sidecar.lost {
-        Some(_) => "away".red(),
+        Some(_) => "offline".red(),
         None => regime(&stats.regime),
     };
     let rate = sidecar.rate(|stats| stats.requests).map_or_else(|| "–".to_owned(), |rate| short(rate as u64));

@@ -82,11 +82,11 @@ fn shows(shown: &str, parts: &[&str]) {
 #[test]
 fn sidecars_stand_side_by_side() {
     let mut app = app();
-    let parts = ["1 of 2 reached", "127.0.0.1:7071", "high", "200.0 MiB of 256.0 MiB", "100.0%", "250µs", "away"];
+    let parts = ["1 of 2 connected", "127.0.0.1:7071", "high", "200.0 MiB of 256.0 MiB", "100.0%", "250µs", "offline"];
     shows(&screen(&app, 110, 30), &parts);
     shows(&screen(&app, 110, 30), &["findings", "error ×1"]);
     app.chosen = 1;
-    shows(&screen(&app, 110, 30), &["Trying again every two seconds"]);
+    shows(&screen(&app, 110, 30), &["Retrying every two seconds"]);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_large_terminal_shows_everything_at_once() {
     shows(&shown, &["14.0 s ago  #2 limit lowered: 1.0 MiB moved, 12 segments freed, resident 180.0 MiB → 100.0 MiB"]);
     shows(&shown, &["findings (2)", "error: an error was seen → cure the error", "info: an info was seen"]);
     shows(&shown, &["63 segments of 64.0 KiB", "  0-10 %         3 ██ ", " 90-100 %       60 ██████"]);
-    shows(&shown, &["↑ ↓ sidecar   ← → receipt   tab configuration   q leave", "20.0 s ago"]);
+    shows(&shown, &["↑ ↓ sidecar   ← → receipt   tab configuration   q quit", "20.0 s ago"]);
 }
 
 #[test]
@@ -157,11 +157,11 @@ fn a_curve_has_a_gap_where_nothing_was_asked() {
     assert!(drawn.iter().all(Vec::is_empty), "{drawn:?}");
     shows(
         &shown,
-        &["hit ratio no reads ─", "latency: 99 %, 50 % no requests ─", "│100 %│", "│50 % │", "│0 %  │", "│22µs │"],
+        &["hit ratio no reads ─", "latency: p99, p50 no requests ─", "│100 %│", "│50 % │", "│0 %  │", "│22µs │"],
     );
     let (drawn, shown) = hear(1, true);
     assert!(drawn.iter().all(|columns| columns.len() == 1), "one moment is a dot: {drawn:?}");
-    shows(&shown, &["hit ratio ─", "latency: 99 %, 50 % ─", "│1.0ms│", "20.0 s ago"]);
+    shows(&shown, &["hit ratio ─", "latency: p99, p50 ─", "│1.0ms│", "20.0 s ago"]);
     hear(19, true);
     hear(20, false);
     let (drawn, _) = hear(20, true);
@@ -203,11 +203,11 @@ fn a_small_terminal_shows_one_part_after_the_other() {
     app.part = Part::Segments;
     shows(&screen(&app, 80, 24), &[" 90-100 %       60 ██████"]);
     app.part = Part::Curves;
-    shows(&screen(&app, 80, 24), &["hit ratio ", "latency: 99 %, 50 % ", "100 %│", "281µs│", "20.0 s ago"]);
+    shows(&screen(&app, 80, 24), &["hit ratio ", "latency: p99, p50 ", "100 %│", "281µs│", "20.0 s ago"]);
     app.part = Part::Segments;
     let shown = screen(&app, 60, 12);
     shows(&shown, &["┌ receipts │ findings │ segments │ curves │ configuration ─┐"]);
-    shows(&shown, &["0 % live ▁        █ 100 %", "127.0.0.1:7071  high ", "unix:/run/b.soc away ", "error ×1"]);
+    shows(&shown, &["0 % live ▁        █ 100 %", "127.0.0.1:7071  high ", "unix:/run/b.soc offline ", "error ×1"]);
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn the_configuration_stands_below_with_what_was_set_first_and_is_scrolled() {
     let parts =
         ["64Mi  flag --max-memory", "50ms  /etc/ebb/ebb.yaml", "generation 3, active for 30.0 s", "1 to 10 of 22"];
     shows(&shown, &parts);
-    shows(&shown, &["↑ ↓ sidecar   PgUp PgDn scroll   tab next part   q leave"]);
+    shows(&shown, &["↑ ↓ sidecar   PgUp PgDn scroll   tab next part   q quit"]);
     app.scrolled = scroll(&app, true);
     assert_eq!(rows(&app).0[0], first[first.len() - 1], "the last line of a page is the first of the next");
     (0..9).for_each(|_| app.scrolled = scroll(&app, true));
@@ -251,7 +251,7 @@ fn what_is_not_in_force_is_told_what_is_too_long_is_cut_and_an_old_server_says_n
     app.sidecars[0].look.as_mut().unwrap().config.as_mut().unwrap().problem = problem.into();
     shows(
         &screen(&app, 80, 24),
-        &["│what is on disk is not active: ebb.yaml: tick (ms) is 1;", "1 to 10 of 24", "for it"],
+        &["│configuration on disk rejected: ebb.yaml: tick (ms) is 1;", "1 to 10 of 24", "for it"],
     );
     let settings = vec![Setting { key: "k".repeat(1 << 17), value: "v".repeat(1 << 17), source: "default".into() }];
     let config = Some(proto::GetConfigResponse { settings, ..Default::default() });
@@ -260,7 +260,7 @@ fn what_is_not_in_force_is_told_what_is_too_long_is_cut_and_an_old_server_says_n
     shows(&screen(&app, 80, 24), &[&cut]);
     app.sidecars[0].learn(News::Look(Look::default()));
     for (width, height) in [(60, 12), (80, 24), (120, 36)] {
-        shows(&screen(&app, width, height), &["this server is too old to say how it is configured"]);
+        shows(&screen(&app, width, height), &["this server is too old to report its configuration"]);
     }
 }
 
@@ -284,5 +284,5 @@ fn every_size_of_screen_can_be_drawn_and_a_small_one_says_so() {
         screen(&app, width, height);
     }
     let small = screen(&app, 59, 30);
-    assert!(small.contains("the terminal has 59 × 30; this needs 60 × 12"), "{small}");
+    assert!(small.contains("terminal too small: 59 × 30; ebb top needs 60 × 12"), "{small}");
 }
