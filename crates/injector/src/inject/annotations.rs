@@ -89,7 +89,7 @@ impl Kind {
             Self::Port => r#"value.matches("^[0-9]{1,5}$") && int(value) >= 1024 && int(value) <= 65535"#,
             Self::Quantity | Self::Size => r#"isQuantity(read) && quantity(read).isGreaterThan(quantity("0"))"#,
             Self::Socket => {
-                r#"{{ eq .Values.sidecar.address "socket" }} && value.matches("^(/[A-Za-z0-9_-][A-Za-z0-9._-]*){3,}$") && !value.startsWith("/etc/ebb/") && size(value) <= 100"#
+                r#"{{ if ne .Values.sidecar.address "socket" }}false && {{ end }}value.matches("^(/[A-Za-z0-9_-][A-Za-z0-9._-]*){3,}$") && !value.startsWith("/etc/ebb/") && size(value) <= 100"#
             }
             Self::StartupTimeout => "read >= 1000 && read <= 3600000",
         };
