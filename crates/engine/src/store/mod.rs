@@ -1,15 +1,15 @@
-//! The store: keys and values in memory that the store owns, and can give back.
+//! The store: keys and values in memory that the store owns and can return to the kernel.
 //!
 //! ```text
-//!  Store ── hash ──► Shard ─┬─ ArcSwap<ShardMap> ─► index: slots ─► items in segments     readers, without a lock
-//!                           └─ lock ─► Writer: logs of segments, migration, job      one writer or cleaner a shard
+//!  Store ── hash ──► Shard ─┬─ ArcSwap<ShardMap> ─► index: slots ─► items in segments     lock-free readers
+//!                           └─ lock ─► Writer: logs of segments, migration, job      one writer or cleaner per shard
 //!    └─ Ground: one arena (index banks, segments), the pool of segments, the ledger
 //! ```
 //! Read the files in this order: [`types`](self), `arena` (the memory), `slot`, `item`, `index`, `segment`, `ledger`,
-//! `readers`, then `shard` (what readers see, and the rules that keep them safe), `write`, `append`, `migrate`, and `clean` with
-//! `policy` (what is worth keeping).
+//! `readers`, then `shard` (what readers see, and the rules that keep them safe), `write`, `append`, `migrate`, and
+//! `clean` with `policy` (what is worth keeping).
 //!
-//! The store knows nothing of threads, files, time or the network. Who calls it brings the time, in milliseconds.
+//! The store starts no threads and does no I/O. The caller passes the current time, in milliseconds.
 
 mod append;
 mod arena;
@@ -56,48 +56,48 @@ use segment::Pool;
 use shard::{Locked, Shard};
 use std::io;
 
-/// How a store is made.
+/// Options for [`Store::new`].
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What segments, index and bytes in flight may use together, in bytes. Can be changed later through the ledger.
+    /// Maximum bytes of segments, index and bytes in flight together. The ledger can change it later.
     pub capacity_bytes: u64,
-    /// The most that the capacity may ever be raised to, in bytes: address space is reserved for it. `None`: the
-    /// machine's memory.
+    /// Maximum capacity that may ever be set, in bytes: the store reserves address space for it. `None`: the memory of
+    /// the machine.
     pub most_bytes: Option<u64>,
-    /// The largest value, in bytes; at most [`MAX_VALUE_BYTES`].
+    /// Maximum size of a value, in bytes; at most [`MAX_VALUE_BYTES`].
     pub max_value_bytes: usize,
-    /// The seed of the keyed hash.
+    /// Seed of the keyed hash.
     pub seed: [u64; 2],
-    /// Every version is larger than this, and at most [`MAX_VERSION`]. [`first_version`] derives it from the time of the
-    /// start, so that versions grow over restarts too.
+    /// Every version is larger than this, and at most [`MAX_VERSION`]. [`first_version`] derives it from the start
+    /// time, so that versions also grow across restarts.
     pub first_version: u64,
-    /// How many shards, a power of two up to 256. `None`: one for every 16 MiB of capacity, at most 64: each keeps a
-    /// few pages of its own.
+    /// Number of shards, a power of two up to 256. `None`: one per 16 MiB of capacity, at most 64, because each shard
+    /// keeps a few pages of its own.
     pub shards: Option<usize>,
-    /// Size of a segment in bytes, a power of two from a page to 2 MiB. `None`: 1/128 of a shard, at least 64 KiB, and
-    /// larger when the capacity is raised.
+    /// Size of a segment in bytes, a power of two from a page to 2 MiB. `None`: 1/128 of a shard, at least 64 KiB; it
+    /// grows when the capacity is raised.
     pub segment_bytes: Option<usize>,
 }
 
-/// The largest value a store can be made for, in bytes.
+/// Upper bound of [`Options::max_value_bytes`], in bytes.
 pub const MAX_VALUE_BYTES: usize = (item::MAX_ITEM_WORDS - 256) * WORD_BYTES;
 
-/// Writes that always remain, whatever the clock says.
+/// Versions that remain for writes even if the clock is wrong.
 const VERSIONS_LEFT: u64 = 1 << 49;
 
-/// The version from which a store that starts at this time counts up. A shard writes less than 2,048 times a millisecond,
-/// so that a restart never gives a version again. The clock reaches the bound in the year 2100; a clock that is wrong
-/// by centuries leaves [`VERSIONS_LEFT`] versions.
+/// The version that a store started at this time counts up from. A shard writes fewer than 2,048 times per millisecond,
+/// so a restart never reuses a version. The clock reaches the bound in the year 2100; a clock that is wrong by
+/// centuries still leaves [`VERSIONS_LEFT`] versions.
 pub fn first_version(unix_ms: u64) -> u64 {
     const WRITES_PER_MS_BITS: u32 = 11;
     unix_ms.min((MAX_VERSION - VERSIONS_LEFT) >> WRITES_PER_MS_BITS) << WRITES_PER_MS_BITS
 }
 
 impl Options {
-    /// With everything chosen from the capacity, a random seed, and versions that count up from 1.
+    /// Options derived from the capacity, with a random seed and versions that start at 1.
     pub fn new(capacity_bytes: u64) -> Self {
         use std::hash::{BuildHasher, RandomState};
-        // The standard library's random state is the operating system's randomness, stretched.
+        // The standard library derives its random state from the operating system's randomness.
         let random = || RandomState::new().hash_one(0_u8);
         Self {
             capacity_bytes,
@@ -130,7 +130,7 @@ impl Options {
     }
 }
 
-/// The store.
+/// A sharded, in-memory key-value store with a bounded size.
 #[derive(Debug)]
 pub struct Store {
     ground: Ground,
@@ -140,42 +140,42 @@ pub struct Store {
     refusals: AtomicU64,
 }
 
-/// The address space of a store.
+/// The address space that a store has reserved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reservation {
-    /// What the capacity may be raised to, in bytes.
+    /// Maximum capacity that may be set, in bytes.
     pub most_bytes: u64,
-    /// What was reserved, in bytes.
+    /// Reserved address space, in bytes.
     pub reserved_bytes: u64,
-    /// Larger reservations, in bytes, that the system refused, in the order of the tries.
+    /// Larger reservations that the system refused, in bytes, in the order of the attempts.
     pub tried: Vec<u64>,
 }
 
-/// How address space is divided.
+/// How the reserved address space is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Layout {
-    /// What the capacity may be raised to, in bytes.
+    /// Maximum capacity that may be set, in bytes.
     most: u64,
-    /// Of each bank of an index.
+    /// Words of each bank of an index.
     bank_words: usize,
     shards: usize,
-    /// Numbers of segments.
+    /// Number of segments.
     numbers: u32,
     segment_bytes: usize,
 }
 
-/// Address space that is left for everything else: stacks of threads, the heap.
+/// Address space that must remain for everything else: thread stacks and the heap.
 const HEADROOM_BYTES: usize = 96 << 20;
-/// The least capacity that is worth a store, in bytes.
+/// Minimum capacity of a store, in bytes.
 const LEAST_BYTES: u64 = 8 << 20;
 
 impl Layout {
-    /// For a capacity of up to `most` bytes, in `spread` times as much address space.
+    /// A layout for a capacity of up to `most` bytes, in `spread` times as much address space.
     fn new(most: u64, spread: u64, shards: usize, segment_bytes: usize) -> Self {
         let (most_numbers, segment) = ((1 << slot::SEGMENT_BITS) - 1, segment_bytes as u64);
         let most = most.min((most_numbers - 2) * segment / 2);
         let numbers = (most * spread / segment + 2).min(most_numbers) as u32;
-        // An index takes at most 8 bytes for each smallest item (16 bytes) at its fill: half of all memory is plenty.
+        // An index needs at most 8 bytes per item, and an item has at least 16 bytes: half of all memory is plenty.
         let bank_bytes = (most / shards as u64 / 2).min(u64::from(index::MAX_BUCKETS) * index::BUCKET_BYTES);
         let bank_words = bank_bytes.next_multiple_of(page_bytes() as u64) as usize / WORD_BYTES;
         Self { most, bank_words, shards, numbers, segment_bytes }
@@ -185,8 +185,8 @@ impl Layout {
         self.bank_words * BANKS * self.shards * WORD_BYTES + self.numbers as usize * self.segment_bytes
     }
 
-    /// What to try, one after the other: room to grow is given up first, then the spread by which runs of segments for
-    /// large values never want for neighbours, and last a part of the capacity.
+    /// The layouts to try, in this order. The first ones give up room to grow, the next ones the spread that leaves
+    /// free neighbours for runs of segments (large values), the last ones a part of the capacity.
     fn to_try(capacity: u64, most: u64, shards: usize, segment_bytes: usize) -> Vec<Self> {
         let halves = |from: u64, least: u64| {
             std::iter::successors(Some(from), move |most| Some((most / 2).max(least)).filter(|next| next < most))
@@ -195,29 +195,29 @@ impl Layout {
         let tight = halves(capacity, LEAST_BYTES.min(capacity)).map(|most| (most, 2));
         let mut layouts: Vec<_> =
             roomy.chain(tight).map(|(most, spread)| Self::new(most, spread, shards, segment_bytes)).collect();
-        layouts.dedup(); // one that has as many numbers as there are is asked for once
+        layouts.dedup(); // layouts that reach the maximum number of segments are equal
         layouts
     }
 }
 
-/// Segments that are compacted for a write before any is evicted from, and evicted from before it is refused, beside those
-/// its size asks for. After a quarter of the evictions, reads no longer protect an item.
+/// Segments that a write compacts before it evicts, and evicts from before it is refused, in addition to those that its
+/// size requires. After a quarter of the evictions, reads no longer protect an item.
 const MAX_CLEANED: usize = 64;
-/// How often a write yields while readers still announce retired segments, before it frees more.
+/// Maximum number of times a write yields while readers announce retired segments, before it frees more.
 #[cfg(not(any(loom, shuttle)))]
 const MAX_WAITS: usize = 64;
 #[cfg(any(loom, shuttle))]
 const MAX_WAITS: usize = 2;
-/// Bytes given back to the operating system in one step: what takes about as long as any other step.
+/// Bytes returned to the kernel in one step. Such a step takes about as long as the other steps of the cleaner.
 const COOL_BYTES: u64 = 256 << 10;
-/// What a processor's second-level cache may hold, a few times over.
+/// A few times the size of a processor's second-level cache, in bytes.
 const PROCESSOR_BYTES: u64 = 8 << 20;
 
 impl Store {
-    /// Makes a store: reserves its address space, touches next to nothing.
+    /// Creates a store. It reserves address space and touches only a few pages of it.
     ///
     /// # Errors
-    /// When the system refuses the address space, with the sizes that were tried, or takes no page back.
+    /// If the system refuses every size of address space (the error lists them), or cannot take pages back.
     pub fn new(options: Options) -> io::Result<Self> {
         let layouts =
             Layout::to_try(options.capacity_bytes, options.most(), options.shard_count(), options.segment_size());
@@ -232,7 +232,7 @@ impl Store {
                 Err(error) if matches!(error.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock) => {
                     tried.push(layout.bytes() as u64);
                 }
-                Err(error) => return Err(error), // less would be refused as well
+                Err(error) => return Err(error), // a smaller size would fail as well
             }
         }
         let mib: Vec<_> = tried.iter().map(|bytes| (bytes >> 20).to_string()).collect();
@@ -263,32 +263,33 @@ impl Store {
         Self { ground, shards, max_value_bytes, reservation, refusals: AtomicU64::new(0) }
     }
 
-    /// The address space it has.
+    /// The reserved address space.
     pub fn reservation(&self) -> &Reservation {
         &self.reservation
     }
 
-    /// The ledger that every growing byte is reserved in.
+    /// The ledger in which all memory that can grow is reserved.
     pub fn ledger(&self) -> &std::sync::Arc<Ledger> {
         &self.ground.ledger
     }
 
-    /// The largest value, in bytes.
+    /// Maximum size of a value, in bytes.
     pub fn max_value_bytes(&self) -> usize {
         self.max_value_bytes
     }
 
-    /// The size of the smallest segment, in bytes: what freed segments are counted in.
+    /// Size of the smallest segment, in bytes. Counts of freed segments use this unit.
     pub fn segment_bytes(&self) -> usize {
         self.ground.pool.segment_bytes()
     }
 
-    /// The size of a segment that is opened now, in bytes: a multiple of the smallest after the capacity was raised.
+    /// Size of a segment that is opened now, in bytes: a multiple of the smallest size after the capacity was raised.
     pub fn new_segment_bytes(&self) -> usize {
         self.ground.segment_units() as usize * self.segment_bytes()
     }
 
-    /// Reads a key. Takes no lock, but for a key that is written all the time, and where more than 256 threads read.
+    /// Reads a key without a lock. It locks the shard only if the key keeps changing during the read, or if more than
+    /// 256 threads read.
     ///
     /// # Errors
     /// [`Error::KeyLength`].
@@ -297,10 +298,11 @@ impl Store {
         Ok(shard.get(&self.ground, key, hash, now_ms, usage))
     }
 
-    /// Stores a value under a condition. `keep_deadline`: an item that is there keeps its deadline.
+    /// Stores a value under a condition. With `keep_deadline`, an existing item keeps its deadline.
     ///
     /// # Errors
-    /// [`Error::KeyLength`], [`Error::ValueTooLarge`]; [`Error::NoSpace`] when some tens of segments were cleaned in vain.
+    /// [`Error::KeyLength`], [`Error::ValueTooLarge`]; [`Error::NoSpace`] if cleaning some tens of segments freed too
+    /// little.
     pub fn set(
         &self,
         key: Key<'_>,
@@ -333,18 +335,18 @@ impl Store {
         Ok(shard.lock(&self.ground).delete(key, hash, if_version, deletion, now_ms))
     }
 
-    /// Sets a new deadline (0: never) and returns the version, which stays; `None` when there is no item.
+    /// Sets a new deadline (0: never) and returns the unchanged version; `None` if there is no item.
     ///
     /// # Errors
-    /// As for [`Store::set`]: an item without a deadline must be written again to get one.
+    /// As for [`Store::set`], because an item without a deadline must be rewritten to get one.
     pub fn touch(&self, key: Key<'_>, deadline_ms: u64, now_ms: u64) -> Result<Option<u64>, Error> {
         let (_, hash) = self.shard_of(key)?;
         self.with_room(hash, now_ms, |shard| shard.touch(key, hash, deadline_ms, now_ms))
     }
 
-    /// Reads and writes one key without anybody in between. `decide` runs under the shard's lock and sees the item that
-    /// may be served; it may be asked again when room had to be made in other shards. The answer is what it returned,
-    /// and the version if something was stored.
+    /// Reads and writes one key atomically. `decide` runs under the shard's lock with the item that may be served. It
+    /// runs again if the write first had to make room in other shards. Returns the result of `decide`, and the version
+    /// if a value was stored.
     ///
     /// # Errors
     /// As for [`Store::set`].
@@ -359,11 +361,11 @@ impl Store {
         self.with_room(hash, now_ms, |shard| shard.update(key, hash, now_ms, &mut decide, most))
     }
 
-    /// Invalidates a group of keys (or, with `mark_stale`, stale) in time that does not depend on its size: from now on no
-    /// item of it that was stored before is fresh. The cleaner finds the items later.
+    /// Invalidates a group of keys (with `mark_stale`: marks it stale) in time that does not depend on its size. From
+    /// now on no item of the group that was stored before is served as fresh. The cleaner sweeps the items later.
     ///
     /// # Errors
-    /// [`Error::TooManyInvalidations`] when too many wait for the cleaner.
+    /// [`Error::TooManyInvalidations`] if too many invalidations wait for the cleaner.
     pub fn invalidate(&self, group: Group<'_>, mark_stale: bool) -> Result<(), Error> {
         for shard in &self.shards {
             shard.lock(&self.ground).can_invalidate()?;
@@ -374,8 +376,8 @@ impl Store {
         Ok(())
     }
 
-    /// Which namespaces other than the default one hold items, by number: expired and invalidated items count until the
-    /// cleaner has found them.
+    /// Which namespaces other than the default one hold items, by number. Expired and invalidated items count until the
+    /// cleaner drops them.
     pub fn namespaces_in_use(&self) -> Vec<bool> {
         let mut in_use = Vec::new();
         for shard in &self.shards {
@@ -387,7 +389,7 @@ impl Store {
         in_use
     }
 
-    /// How many shards there are to be cleaned.
+    /// Number of shards.
     pub fn shards(&self) -> usize {
         self.shards.len()
     }
@@ -434,34 +436,33 @@ impl Store {
         }
     }
 
-    /// Whether somebody waits for a shard's lock.
+    /// Whether a writer waits for a shard's lock.
     pub fn is_waited_for(&self, shard: usize) -> bool {
         self.shards[shard].is_waited_for()
     }
 
-    /// The longest that somebody has waited for the lock of a shard since this was last called, in microseconds.
+    /// The longest wait for a shard's lock since the last call, in microseconds.
     pub fn take_longest_wait_us(&self) -> u64 {
         self.shards.iter().map(Shard::take_longest_wait_us).max().unwrap_or(0)
     }
 
-    /// How many segments a shard has ever opened: see [`Task::opened_before`].
+    /// Number of segments that a shard has opened since the start; see [`Task::opened_before`].
     pub fn opened(&self, shard: usize) -> u64 {
         self.shards[shard].lock_as_cleaner(&self.ground).writer.opened
     }
 
-    /// Takes back what a shard has given up and no reader can reach any more, so that it can be reused or cooled.
+    /// Frees the retired segments and maps of a shard that no reader holds any more, for reuse or [`Store::cool`].
     pub fn reclaim(&self, shard: usize) {
         self.shards[shard].lock_as_cleaner(&self.ground).reclaim();
     }
 
-    /// Whether more is stored than a processor is likely to have in a cache of its own, so that it is worth
-    /// [looking ahead](Self::look_ahead).
+    /// Whether the stored data exceeds the cache of a processor, so that a [prefetch](Self::look_ahead) pays off.
     pub fn outgrows_processor(&self) -> bool {
         self.ground.ledger.total() > PROCESSOR_BYTES
     }
 
-    /// Asks the processor for what looking these keys up will read: their cache misses then overlap instead of following
-    /// each other. Only a hint; meant for some tens of keys at a time.
+    /// Prefetches the memory that lookups of these keys will read, so that their cache misses overlap. It is only a
+    /// hint, meant for some tens of keys at a time.
     pub fn look_ahead<'a>(&self, keys: impl Iterator<Item = Key<'a>>) {
         let hashes: Vec<_> = keys.filter_map(|key| self.shard_of(key).ok()).collect();
         let indexes: Vec<_> = hashes.iter().map(|(shard, hash)| (shard.index(), hash.place())).collect();
@@ -475,8 +476,8 @@ impl Store {
         }
     }
 
-    /// Gives pages of one freed segment back to the operating system, as many as go in a step, if more than `keep`
-    /// segments wait for reuse; returns the bytes given back.
+    /// Returns pages of one freed segment to the kernel, up to the bytes of one step, if more than `keep` segments wait
+    /// for reuse. Returns the number of bytes.
     pub fn cool(&self, keep: usize) -> Option<u64> {
         self.ground.cool(keep, COOL_BYTES)
     }
@@ -489,7 +490,7 @@ impl Store {
         Ok((&self.shards[hash.shard(self.shards.len())], hash))
     }
 
-    /// Runs a write; without room for it, makes some and tries again.
+    /// Runs a write. If there is no room, makes room and tries again.
     fn with_room<T>(
         &self,
         hash: Hash,
@@ -501,7 +502,7 @@ impl Store {
         let mut effort = Effort::default();
         let mut grows_index = true;
         loop {
-            // The lock is free again when a shard is cleaned.
+            // Cleaning takes the locks of shards, so this one must be free by then.
             let result = {
                 let mut locked = shard.lock(&self.ground);
                 locked.grows_index = grows_index;
@@ -511,7 +512,7 @@ impl Store {
             if self.ledger().could_hold(need) && self.make_some_room(shard, need, &mut effort, now_ms) {
                 continue;
             }
-            // The room may have been wanted for a larger index alone, and the old one still takes the item.
+            // Perhaps only a larger index lacked room, and the old index still has a slot for the item.
             if std::mem::replace(&mut grows_index, false) {
                 continue;
             }
@@ -520,8 +521,9 @@ impl Store {
         }
     }
 
-    /// Cleans segments while more is in use than the capacity: for bytes in flight, which the ledger never refuses. Some tens
-    /// at most, and none when what is no segment fills the capacity alone.
+    /// Cleans segments while usage exceeds the capacity. Bytes in flight can cause that, because the ledger never
+    /// refuses them. Cleans some tens of segments at most, and none if index, tables, connections and bytes in flight
+    /// alone exceed the capacity.
     pub fn make_room(&self, now_ms: u64) {
         let ledger = self.ledger();
         let is_needed = || ledger.total() > ledger.capacity() + self.retired_bytes() && ledger.could_hold(0);
@@ -531,8 +533,9 @@ impl Store {
         }
     }
 
-    /// One segment's worth of room, for a write of `need` bytes to a shard: first what readers are about to leave, then by
-    /// compaction while what is live fits, and only then by eviction. `false` when nothing more can be done.
+    /// Makes about one segment of room for a write of `need` bytes to a shard: first from retired segments that readers
+    /// are about to leave, then by compaction while all live bytes fit, and only then by eviction. `false` if nothing
+    /// more can be freed.
     fn make_some_room(&self, shard: &Shard, need: u64, effort: &mut Effort, now_ms: u64) -> bool {
         if need > 0 && self.retired_bytes() >= need && effort.waits < MAX_WAITS {
             effort.waits += 1;
@@ -559,7 +562,7 @@ impl Store {
         clean(shard, way) || clean(self.fullest(), way)
     }
 
-    /// Whether nothing live has to go for `need` more bytes.
+    /// Whether `need` more bytes fit without an eviction.
     fn live_fits(&self, need: u64) -> bool {
         let live_words = |counts: &Counts| {
             counts.live_words.load(Ordering::Relaxed).saturating_sub(counts.expired_words.load(Ordering::Relaxed))
@@ -567,7 +570,7 @@ impl Store {
         self.sum(live_words) * WORD_BYTES as u64 + self.ledger().fixed() + need <= self.ledger().low()
     }
 
-    /// Bytes that were given up and come back as soon as nobody reads them.
+    /// Bytes of retired segments, which become free as soon as no reader announces them.
     fn retired_bytes(&self) -> u64 {
         self.sum(|counts| counts.retired_bytes.load(Ordering::Relaxed))
     }
@@ -576,7 +579,7 @@ impl Store {
         self.shards.iter().map(|shard| of(&shard.counts)).sum()
     }
 
-    /// Gives way to the threads that read what was given up, and takes back what they have left.
+    /// Yields to the threads that read retired segments, then frees those that no thread reads any more.
     fn let_readers_go_on(&self) {
         crate::sync::yield_now();
         for shard in self.shards.iter().filter(|shard| shard.counts.retired_bytes.load(Ordering::Relaxed) > 0) {
@@ -584,13 +587,13 @@ impl Store {
         }
     }
 
-    /// The shard with most items.
+    /// The shard with the most bytes written.
     fn fullest(&self) -> &Shard {
         let written = |shard: &&Shard| shard.counts.written_words.load(Ordering::Relaxed);
         self.shards.iter().max_by_key(written).expect("there is a shard")
     }
 
-    /// All shards, the one with most dead bytes first.
+    /// All shards, the one with the most dead bytes first.
     fn sparsest_first(&self) -> Vec<&Shard> {
         let mut shards: Vec<_> = self.shards.iter().map(|shard| (shard.counts.dead_words(), shard)).collect();
         shards.sort_unstable_by_key(|(dead_words, _)| std::cmp::Reverse(*dead_words));
@@ -598,12 +601,12 @@ impl Store {
     }
 }
 
-/// What a write has cost others so far.
+/// The work done so far to make room for one write.
 #[derive(Clone, Copy, Debug, Default)]
 struct Effort {
-    /// How often it gave way to readers.
+    /// Number of yields to readers.
     waits: usize,
-    /// Segments that were compacted for it, and those evicted from.
+    /// Segments compacted, and segments evicted from.
     compacted: usize,
     evicted: usize,
 }

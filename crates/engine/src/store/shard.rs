@@ -1,4 +1,4 @@
-//! A shard: what readers see of it, and how that is replaced under their eyes.
+//! A shard: the map that readers see, and how a writer replaces it while they read.
 //!
 //! ```text
 //!           load                    ┌─ index (slots) ──► items in segments ◄── announced while they are read
@@ -7,41 +7,41 @@
 //!                 swap  │
 //!  writer, cleaner ─────┴──► retired maps, each keeps its bank of the index     retired segments
 //! ```
-//! A change of structure (the index migrated, an invalidation declared or carried out) is the publication of a new map.
-//! A reader holds a map while it looks at slots, and announces the segment while it reads an item. It pins at most one
-//! bank of an index and one segment.
+//! Every change of structure publishes a new map: a migration of the index, and the start and the end of an
+//! invalidation. A reader holds a map while it looks at slots, and announces the segment while it reads an item. So it
+//! pins at most one bank of an index and one segment.
 //!
 //! M1. A map is immutable; the slots of its index are not.
-//! M2. A segment is free when no slot names it and no reader announces it ([`super::readers`]); a bank of the index is
-//!     free when no map leads to it. The shard has three: with one held by a reader, the index still grows.
-//! M3. A reader holds a map for one lookup, and lets go of it before it copies the value.
-//! M4. Memory is freed by whoever holds the shard's lock, never by a reader.
-//! M5. A map knows its shard and its generation. A load checks the shard, so that a pointer of another instance would be
-//!     noticed, not followed; and an item counts only if the map was the shard's newest after the item's header was
-//!     read: a map that was replaced knows neither where items are now nor which of them have been invalidated.
+//! M2. A segment is free when no slot names it and no reader announces it ([`super::readers`]). A bank of the index is
+//!     free when no map refers to it. A shard has three banks: if a reader holds one, the index can still grow.
+//! M3. A reader holds a map for one lookup, and drops it before it copies the value.
+//! M4. Only the holder of the shard's lock frees memory, never a reader.
+//! M5. A map contains the number of its shard and its generation. A load checks the shard, to detect a pointer of
+//!     another instance. An item counts only if the map was still the shard's newest after the reader loaded the item's
+//!     header: a retired map knows neither where items are now nor which of them have been invalidated.
 //!
-//! The races that follow from lock-free readers, the rule against each, and what checks it: a model in `models` with a
-//! planted-bug mutant, or a test in `tests`, under the name that is given.
+//! The races that lock-free readers make possible, the rule that prevents each, and its check: a model in `models` with
+//! a mutant (a planted bug), or a test in `tests`.
 //!
 //! | race | rule | checked by |
 //! |---|---|---|
-//! | lost update: the cleaner overwrites a newer slot | the cleaner stores an item's new place under the shard's lock, only if the slot still names the very copy it read, and only if that copy has not changed since (B1 in [`super::relocate`]) | `an_update_is_not_lost_to_the_cleaner`, `an_overwrite_in_place_is_not_lost_to_a_copy_made_without_the_lock` |
+//! | lost update: the cleaner overwrites a newer slot | the cleaner stores an item's new location under the shard's lock, only if the slot still names the copy that it read, and only if that copy has not changed since (B1 in [`super::relocate`]) | `an_update_is_not_lost_to_the_cleaner`, `an_overwrite_in_place_is_not_lost_to_a_copy_made_without_the_lock` |
 //! | resurrection: a deleted item comes back by a move | as above: a deleted item's slot names nothing | `a_delete_that_was_answered_is_never_undone_by_the_cleaner` |
 //! | torn read: a slot is seen before its bytes | bytes first, then the slot with Release; readers load slots with Acquire | `a_published_item_is_whole` |
 //! | torn read: bytes change during the copy | H2 and H3 in [`super::item`] | `an_overwrite_in_place_is_seen_whole_or_not_at_all` |
 //! | read of freed or reused memory | M2, R1, and keys are always compared in full | `memory_is_reused_only_when_the_last_reader_has_left`, `an_announced_segment_is_not_freed` |
-//! | recycled segment, same offset (ABA) | M2: a number is not given out while a reader announces it | the same: the old place is refilled |
-//! | the index is reused under a reader | M2: a bank is free when no map leads to it | `a_bank_is_reused_only_when_no_map_leads_to_it` |
+//! | recycled segment, same offset (ABA) | M2: a number is not given out while a reader announces it | the same: another item fills the old location |
+//! | the index is reused under a reader | M2: a bank is free when no map refers to it | `a_bank_is_reused_only_when_no_map_leads_to_it` |
 //! | an invalidation that is over judges a later write | M5 | `what_is_written_after_a_sweep_is_not_judged_by_it` |
-//! | live bytes counted twice | only who takes the slot away counts, under the lock | `a_delete_that_was_answered_is_never_undone_by_the_cleaner`, and exact totals in `random_operations_answer_as_a_map_whatever_the_cleaner_does` |
-//! | two entries for one key | one writer a shard at a time looks and inserts | `two_writers_of_one_key_make_one_entry` |
-//! | false miss while an item moves between buckets | `moves` is odd during the move and grows by two; a miss counts only if it stood still | `an_item_that_moves_between_its_buckets_is_never_missed` |
-//! | a write lands in the old index during a migration | writers write both sides of the migration's cursor, under the lock | `a_write_during_a_migration_is_in_the_index_that_comes_out` |
+//! | live bytes counted twice | only the thread that removes the slot counts, under the lock | `a_delete_that_was_answered_is_never_undone_by_the_cleaner`, and exact totals in `random_operations_answer_as_a_map_whatever_the_cleaner_does` |
+//! | two entries for one key | one writer per shard at a time looks up and inserts | `two_writers_of_one_key_make_one_entry` |
+//! | false miss while an item moves between buckets | `moves` is odd during the move and grows by two; a miss counts only if it is even and has not changed | `an_item_that_moves_between_its_buckets_is_never_missed` |
+//! | a write lands in the old index during a migration | writers change both indexes for slots that the migration's cursor has passed, under the lock | `a_write_during_a_migration_is_in_the_index_that_comes_out` |
 //! | foreign map | M5 | `a_map_of_another_shard_is_noticed` |
 //! | version goes back, or two writes share one | versions come from one counter under the lock | `random_operations_…`, and exact totals of increments under contention |
 //! | expiry during a copy | a deadline is judged by the reader's own clock reading, on the copy that is known to be whole | `expired_items_are_never_returned_and_their_memory_comes_back_untouched` |
-//! | scan during a swap | a scan walks a shard under its lock, by place, and places do not change with the index | `random_operations_…`: scans in portions between migrations |
-//! | read counts against unlinking | the count is raised by exchanging the whole slot | `a_read_that_is_counted_undoes_no_write` |
+//! | scan during a swap | a scan walks a shard under its lock, by `Place`, which does not change with the index | `random_operations_…`: scans in portions between migrations |
+//! | a read count overwrites a changed slot | the count is raised by a compare-and-exchange of the whole slot | `a_read_that_is_counted_undoes_no_write` |
 
 use super::bank::{BANKS, Bank, Migration};
 use super::counts::{Counts, add, sub};
@@ -63,7 +63,7 @@ use crate::sync::{Arc, Fault, Mutex, MutexGuard, Stopwatch, Swap, lock, planted,
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-/// What readers see of a shard (M1).
+/// The part of a shard that readers see (M1).
 #[derive(Debug)]
 pub(super) struct ShardMap {
     shard: u32,
@@ -72,26 +72,26 @@ pub(super) struct ShardMap {
     invalidations: std::sync::Arc<[Invalidation]>,
 }
 
-/// A shard.
+/// An independent part of the store: one index, its segments, one writer lock.
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) number: u32,
     map: Swap<ShardMap>,
-    /// That of the newest map (M5).
+    /// Generation of the newest map (M5).
     generation: AtomicU64,
-    /// The number of writes, which the newest version equals.
+    /// The number of writes, equal to the newest version.
     version: AtomicU64,
     /// Odd while a slot moves between the buckets of its key.
     moves: AtomicU64,
     writer: Mutex<Writer>,
     /// Threads that wait for the lock.
     waiting: AtomicU64,
-    /// The longest that one has waited since it was last asked for, in microseconds.
+    /// The longest wait since the last call of `take_longest_wait_us`, in microseconds.
     longest_wait_us: AtomicU64,
     pub(super) counts: Counts,
 }
 
-/// What only the holder of the shard's lock sees.
+/// The part of a shard that only the holder of its lock sees.
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) index: Index,
@@ -100,29 +100,30 @@ pub(super) struct Writer {
     pub(super) segments: HashMap<u32, Segment, BuildHasherDefault<IdHasher>>,
     pub(super) open: [Option<u32>; Tail::COUNT],
     pub(super) next_age: u64,
-    /// Segments that were ever opened.
+    /// Number of segments opened since the start.
     pub(super) opened: u64,
-    /// Segments that eviction has left as they are since it last emptied one.
+    /// Segments that eviction requeued whole since it last emptied one.
     pub(super) spared: usize,
-    /// Departures since the beginning: the clock of ghosts.
+    /// Removals since the start: the clock of ghosts.
     pub(super) removals: u64,
-    /// Those from the main log.
+    /// Removals from the main log.
     pub(super) main_removals: u64,
-    /// The nursery's share.
+    /// The nursery's share of the shard.
     pub(super) nursery: Share,
-    /// Segments that no slot names, until nobody reads them.
+    /// Segments that no slot names, kept until no reader announces them.
     retired: Vec<Extent>,
-    /// Maps that were replaced, until nobody holds them.
+    /// Replaced maps, kept until no reader holds them.
     retired_maps: Vec<Arc<ShardMap>>,
     pub(super) job: Option<Job>,
     pub(super) invalidations: Vec<Invalidation>,
     pub(super) sweep: Option<Sweep>,
     pub(super) scratch: Vec<u8>,
-    /// Live items by the number of their namespace, up to the highest number seen; the default namespace is not counted.
+    /// Live items by the number of their namespace, up to the highest number seen; the default namespace is not
+    /// counted.
     pub(super) by_namespace: Vec<u32>,
 }
 
-/// Hashes a segment's number, which is as good as random already.
+/// A cheap hash of segment numbers. They come from Ebb itself, so it need not resist chosen keys.
 #[derive(Default)]
 pub(super) struct IdHasher(u64);
 
@@ -138,16 +139,16 @@ impl std::hash::Hasher for IdHasher {
     }
 }
 
-/// How long a writer spins for the lock before it sleeps, in microseconds: several times the cleaner's hold. A writer that
-/// sleeps may wait for a processor afterwards until another thread's slice ends, 3 to 4 ms.
+/// How long a writer spins for the lock before it sleeps, in microseconds: several times as long as the cleaner holds
+/// the lock. A writer that sleeps may then wait 3 to 4 ms for a processor, until the time slice of another thread ends.
 const SPIN_US: u64 = 50;
-/// Hints to the processor between two looks: some hundred nanoseconds.
+/// Spin-loop hints between two attempts to lock: some hundred nanoseconds.
 const PAUSE: usize = 8;
-/// After so many tries without a lock a reader takes it: writers to one key cannot starve its readers.
+/// Lock-free attempts of a read before it takes the lock: writers to one key cannot starve its readers.
 const TRIES: usize = 16;
 
 impl Shard {
-    /// An empty shard. `first_version` is below every version it will give.
+    /// An empty shard. All its versions are larger than `first_version`.
     pub(super) fn new(ground: &Ground, number: u32, first_version: u64) -> Self {
         let bank = number as usize * BANKS;
         let index = Index { base: bank * ground.bank_words, buckets: super::index::MIN_BUCKETS };
@@ -194,7 +195,7 @@ impl Shard {
         Locked { ground, shard: self, writer, grows_index: true }
     }
 
-    /// The same for the cleaner, whose waiting is nobody's loss.
+    /// Takes the lock for the cleaner, whose wait delays no caller: it neither spins nor counts as waiting.
     pub(super) fn lock_as_cleaner<'a>(&'a self, ground: &'a Ground) -> Locked<'a> {
         Locked { ground, shard: self, writer: lock(&self.writer), grows_index: true }
     }
@@ -211,10 +212,10 @@ impl Shard {
         None
     }
 
-    /// Waits for the lock, so that whoever has it for long sees that.
+    /// Waits for the lock. The cleaner sees `waiting` and releases the lock early.
     #[cold]
     fn wait_for_lock(&self) -> MutexGuard<'_, Writer> {
-        // Relaxed: whoever sees this a little later gives way a little later.
+        // Relaxed: the cleaner may see it a little later, and then it only yields a little later.
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let waited = Stopwatch::start();
         let writer = self.spin_for_lock(&waited).unwrap_or_else(|| lock(&self.writer));
@@ -223,17 +224,17 @@ impl Shard {
         writer
     }
 
-    /// Somebody waits for the lock.
+    /// Whether a writer waits for the lock.
     pub(super) fn is_waited_for(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// The longest that somebody has waited for the lock since this was last called, in microseconds.
+    /// The longest wait for the lock since the last call, in microseconds.
     pub(super) fn take_longest_wait_us(&self) -> u64 {
         self.longest_wait_us.swap(0, Ordering::Relaxed)
     }
 
-    /// Reads a key, as a rule without a lock.
+    /// Reads a key, without the lock unless too many attempts fail.
     pub(super) fn get(&self, ground: &Ground, key: Key<'_>, hash: Hash, now_ms: u64, usage: Use) -> Lookup {
         let reader = ground.readers.own();
         let try_get = |reader| (0..TRIES).find_map(|_| self.try_get(ground, reader, key, hash, now_ms, usage));
@@ -251,7 +252,7 @@ impl Shard {
         lookup
     }
 
-    /// One try; `None`: look again.
+    /// One attempt; `None`: try again.
     fn try_get(
         &self,
         ground: &Ground,
@@ -271,7 +272,7 @@ impl Shard {
                 miss = slot.removal().map_or(miss, |(why, _)| reason(why));
                 continue;
             };
-            // The announcement holds up loads that follow it.
+            // Prefetch before the announcement, which delays the loads that follow it.
             ground.prefetch(location);
             let announcement = reader.announce(location.segment());
             let is_current = || self.is_current(ground, &map, at, location);
@@ -289,20 +290,21 @@ impl Shard {
             }
             drop(map); // copying may take long (M3)
             let value = opened.value();
-            // A model looks at the rule itself: what comes of breaking it the header tells in all but one of 2^24 cases.
+            // The model checks the rule itself, because a read that breaks it goes unnoticed in only one of 2^24 cases:
+            // in all others the header differs.
             #[cfg(shuttle)]
             assert!(!ground.pool.is_free(location.segment()), "a segment that is announced is not free (M2)");
             drop(announcement);
             return value.map(|value| Lookup::Found(item(value, opened.facts, marked_stale)));
         }
-        // Acquire pairs with the Release fence in `Locked::displace`: if a slot was seen missing because it was moving,
-        // the count is seen to have moved too.
+        // Acquire pairs with the Release fence in `Locked::displace`: a reader that misses a slot because it is moving
+        // also sees that the count has changed.
         fence(Ordering::Acquire);
         let stood_still = moves.is_multiple_of(2) && self.moves.load(Ordering::Relaxed) == moves;
         stood_still.then_some(Lookup::Miss(miss))
     }
 
-    /// Whether an item that was announced may be read: the slot still names it, in the newest map (R1, M5).
+    /// Whether an announced item may be read: the slot still names it, and the map is the newest one (R1, M5).
     fn is_current(&self, ground: &Ground, map: &ShardMap, at: Position, location: Location) -> bool {
         if planted(Fault::AnnouncedUnlooked) {
             return true;
@@ -311,15 +313,15 @@ impl Shard {
         map.index.load_after_announcement(&ground.arena, at).location() == Some(location) && is_newest()
     }
 
-    /// The index as it is now.
+    /// The index of the current map.
     pub(super) fn index(&self) -> Index {
         self.map.load().index
     }
 
-    /// The shard's write count: not below the version of any item whose slot was seen before this call.
+    /// The shard's write count: at least the version of every item whose slot was loaded before this call.
     fn version(&self) -> u64 {
-        // Relaxed: the count is stored before the slot or header that carries it is published with Release, and the
-        // caller has read that with Acquire (see `Locked::next_version`).
+        // Relaxed: a writer stores the count before it publishes the slot or header of that version with Release, and
+        // the caller has loaded that with Acquire (see `Locked::next_version`).
         self.version.load(Ordering::Relaxed)
     }
 }
@@ -336,12 +338,12 @@ fn reason(why: RemovalCause) -> Miss {
     }
 }
 
-/// A shard whose lock is held. Everything that changes a shard is a method of this.
+/// A shard whose lock is held. All changes of a shard are methods of this type.
 pub(super) struct Locked<'a> {
     pub(super) ground: &'a Ground,
     pub(super) shard: &'a Shard,
     pub(super) writer: MutexGuard<'a, Writer>,
-    /// Whether a write asks for room for a larger index.
+    /// Whether a write may demand room for a larger index.
     pub(super) grows_index: bool,
 }
 
@@ -356,7 +358,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// The item, but for its value.
+    /// The item with an empty value.
     pub(super) fn without_value(&self, marked_stale: bool) -> Item {
         item(bytes::Bytes::new(), self.facts, marked_stale)
     }
@@ -376,7 +378,7 @@ impl Locked<'_> {
         })
     }
 
-    /// The item of a key if it may be served, and whether as one that was declared stale.
+    /// The item of a key if it may be served, and whether it is marked stale.
     pub(super) fn find_servable(&self, key: Key<'_>, hash: Hash, now_ms: u64) -> Result<(Found, bool), Miss> {
         let found = self.find(key, hash).ok_or(Miss::Unknown)?;
         let stale = judge(&self.writer.invalidations, found.header, &found.facts, key.bytes, now_ms)?;
@@ -406,8 +408,8 @@ impl Locked<'_> {
         self.shard.version.load(Ordering::Relaxed)
     }
 
-    /// The version of the next write. It is visible to readers before the slot or header that carries it (both are
-    /// stored with Release afterwards).
+    /// The version of the next write. Readers see the count before the slot or header of that version, because both are
+    /// stored with Release afterwards.
     pub(super) fn next_version(&mut self) -> u64 {
         let next = self.version() + 1;
         assert!(next <= MAX_VERSION, "versions are exhausted at {MAX_VERSION}");
@@ -415,12 +417,13 @@ impl Locked<'_> {
         next
     }
 
-    /// The time of ghosts, in units of 64 removals.
+    /// The current time of the ghosts' clock, in units of 64 removals.
     pub(super) fn ghost_time(&self) -> u16 {
         (self.writer.removals / 64) as u16
     }
 
-    /// Runs `change`, which moves a slot between the buckets of its key, so that no reader takes the gap for a miss.
+    /// Runs `change`, which moves a slot between the buckets of its key. A reader that finds neither tries again
+    /// instead of reporting a miss.
     pub(super) fn displace(&mut self, change: impl FnOnce(&mut Self)) {
         let moves = self.shard.moves.load(Ordering::Relaxed);
         if planted(Fault::MoveUncounted) {
@@ -434,7 +437,7 @@ impl Locked<'_> {
         self.shard.moves.store(moves + 2, Ordering::Release);
     }
 
-    /// Publishes the shard as it now is, and retires the old map.
+    /// Publishes a map of the current state, and retires the old map.
     pub(super) fn publish(&mut self) {
         let generation = self.shard.generation.load(Ordering::Relaxed) + 1;
         let map = ShardMap {
@@ -445,14 +448,14 @@ impl Locked<'_> {
         };
         let old = self.shard.map.swap(Arc::new(map));
         assert_eq!(old.generation + 1, generation, "generations follow each other");
-        // Relaxed: whatever is stored from here on for the new map alone is stored with Release, or freed after the
-        // fence in `Readers::announced`; a reader that sees it sees this generation.
+        // Relaxed: everything that follows and is valid for the new map alone is either stored with Release, or freed
+        // after the fence in `Readers::announced`. A reader that sees it also sees this generation.
         self.shard.generation.store(generation, Ordering::Relaxed);
         self.writer.retired_maps.push(old);
         self.reclaim();
     }
 
-    /// Keeps segments that no slot names any more until nobody reads them.
+    /// Keeps segments that no slot names any more until no reader announces them.
     pub(super) fn retire(&mut self, extents: impl IntoIterator<Item = Extent>) {
         for extent in extents {
             add(&self.shard.counts.retired_bytes, extent.resident_bytes as usize);
@@ -461,7 +464,8 @@ impl Locked<'_> {
         self.reclaim();
     }
 
-    /// Frees what no reader can reach any more (M2); says whether there was any. What is still read is tried again later.
+    /// Frees the retired segments and banks that no reader can reach any more (M2); the next call tries the others
+    /// again. Returns whether it freed a segment.
     pub(super) fn reclaim(&mut self) -> bool {
         let freed = self.reclaim_segments();
         self.reclaim_banks();
@@ -492,7 +496,7 @@ impl Locked<'_> {
             return;
         }
         for map in std::mem::take(&mut writer.retired_maps) {
-            // The count is ours alone only if every reader's release happened before (try_unwrap acquires).
+            // try_unwrap acquires: it succeeds only after every reader has dropped the map.
             if let Err(map) = Arc::try_unwrap(map) {
                 writer.retired_maps.push(map);
             }
