@@ -1,24 +1,24 @@
-//! The memory itself: one reserved range of address space, seen as words. The only file in Ebb with `unsafe`.
+//! The memory of the store: one reserved range of address space, accessed as words. The only file in Ebb with `unsafe`.
 //!
 //! ```text
 //!  reserve (no page is resident) ──store──► page resident ──release──► page gone, reads as zero
 //! ```
-//! Every byte the cache stores is in this range and is reached as `&[AtomicU64]`. That is what makes the engine safe
-//! without further proof: a word can be read and written by any thread at any time, so the worst a broken rule above
-//! this file can do is to return a wrong value, never to be undefined. The rules above see to it that it does not.
+//! Every byte the cache stores is in this range and is accessed as `&[AtomicU64]`. So the engine has no undefined
+//! behaviour, without further proof: any thread may read and write a word at any time. A broken rule in the files above
+//! this one can at worst return a wrong value; the numbered rules there prevent that.
 //!
-//! A1. The range is mapped once and stays mapped until the arena is dropped; nobody can hold a slice longer than that.
-//! A2. Pages are given back with `MADV_DONTNEED` alone: `MADV_FREE` does not lower RSS, and `munmap` of many pieces
-//!     fails at the kernel's limit of mappings.
-//!     One page is given back when the range is reserved, so that a kernel that refuses it is found out then.
+//! A1. The range is mapped once and stays mapped until the arena is dropped; no slice lives longer than that.
+//! A2. Pages are returned to the kernel with `MADV_DONTNEED` alone: `MADV_FREE` does not lower RSS, and `munmap` of
+//!     many pieces fails at the kernel's limit of mappings. `reserve` returns one page as a test, so that a kernel that
+//!     refuses is detected at the start.
 //! A3. Huge pages are off for the range: they would silently make released memory resident again.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 use std::io;
 use std::ops::Range;
 
-/// The size of a page in bytes, as the kernel says: 4 KiB as a rule, 16 or 64 KiB on some arm64 machines. Memory is given
-/// back in multiples of it.
+/// The kernel's page size, in bytes: usually 4 KiB, 16 or 64 KiB on some arm64 machines. Memory is returned to the
+/// kernel in multiples of it.
 pub(super) fn page_bytes() -> usize {
     rustix::param::page_size()
 }
@@ -32,12 +32,12 @@ impl Arena {
     /// The words of a range, given in words.
     ///
     /// # Panics
-    /// When the range does not lie in the arena.
+    /// If the range is not in the arena.
     pub(super) fn words(&self, range: Range<usize>) -> &[AtomicU64] {
         &self.all()[range]
     }
 
-    /// How many words there are.
+    /// Number of words.
     pub(super) fn words_total(&self) -> usize {
         self.all().len()
     }
@@ -49,7 +49,7 @@ impl Arena {
 }
 
 #[cfg(not(any(loom, shuttle)))]
-#[allow(unsafe_code, reason = "the one room where it lives")]
+#[allow(unsafe_code, reason = "the only module with unsafe code")]
 mod backend {
     use super::*;
     use rustix::io::Errno;
@@ -63,7 +63,7 @@ mod backend {
         words: usize,
     }
 
-    // SAFETY: the arena is a range of atomics; sharing and sending them is what atomics are for.
+    // SAFETY: the arena is a range of atomics, which may be shared and sent between threads.
     unsafe impl Send for Arena {}
     // SAFETY: as above.
     unsafe impl Sync for Arena {}
@@ -72,7 +72,7 @@ mod backend {
         /// Reserves `bytes` (rounded up to pages) of address space. No page of it is resident.
         ///
         /// # Errors
-        /// When the system refuses that much address space (RLIMIT_AS, RLIMIT_DATA, strict overcommit), or refuses to
+        /// If the system refuses that much address space (RLIMIT_AS, RLIMIT_DATA, strict overcommit), or refuses to
         /// take a page back (a seccomp filter).
         pub(crate) fn reserve(bytes: usize) -> io::Result<Self> {
             let bytes = bytes.next_multiple_of(page_bytes()).max(page_bytes());
@@ -81,9 +81,9 @@ mod backend {
             let base =
                 unsafe { mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags)? };
             let arena = Self { base: base.cast(), words: bytes / WORD_BYTES };
-            // Kernels without huge pages refuse the first; both are hints (A3).
+            // Kernels without huge pages refuse the first advice; both are hints (A3).
             for advice in [Advice::LinuxNoHugepage, Advice::LinuxDontDump] {
-                // SAFETY: the range is ours, and these two change nothing about its contents.
+                // SAFETY: the range was mapped above, and neither advice changes its contents.
                 let _ = unsafe { mm::madvise(base, bytes, advice) };
             }
             arena.word(0).store(1, Ordering::Relaxed);
@@ -96,13 +96,13 @@ mod backend {
             Ok(arena)
         }
 
-        /// Whether there is room for `bytes` more of address space.
+        /// Whether the system grants `bytes` more of address space.
         pub(crate) fn has_room(bytes: usize) -> bool {
             let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
             // SAFETY: a new anonymous mapping at an address the kernel chooses aliases nothing.
             let mapped =
                 unsafe { mm::mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags) };
-            // SAFETY: it was mapped here, and nobody else knows of it.
+            // SAFETY: it was mapped above, and no other code has its address.
             mapped.is_ok_and(|base| unsafe { mm::munmap(base, bytes) }.is_ok())
         }
 
@@ -111,16 +111,16 @@ mod backend {
             unsafe { std::slice::from_raw_parts(self.base, self.words) }
         }
 
-        /// Asks for the cache line of a word that will be loaded soon. Nobody waits for it.
+        /// Prefetches the cache line of a word that will be loaded soon. It does not block.
         ///
         /// # Panics
-        /// When the word does not lie in the arena.
+        /// If the word is not in the arena.
         pub(crate) fn prefetch(&self, at: usize) {
             let word: *const AtomicU64 = self.word(at);
             #[cfg(target_arch = "x86_64")]
             {
                 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                // SAFETY: a hint about a word of ours; it reads nothing that the program could see.
+                // SAFETY: a hint about a word of the arena, without an effect that the program can observe.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(word.cast()) };
             }
             #[cfg(target_arch = "aarch64")]
@@ -132,10 +132,10 @@ mod backend {
             let _ = word;
         }
 
-        /// Gives the pages of a range (in words, on page boundaries) back to the operating system; they read as zero.
+        /// Returns the pages of a range (in words, on page boundaries) to the kernel; they then read as zero.
         ///
         /// # Panics
-        /// When the range is not in the arena or not on page boundaries.
+        /// If the range is not in the arena or not on page boundaries.
         pub(crate) fn release(&self, range: Range<usize>) {
             self.give_back(range).expect("the kernel took a page back when the range was reserved");
         }
@@ -151,8 +151,8 @@ mod backend {
                 return Ok(());
             }
             loop {
-                // SAFETY: the range lies in our own mapping; anonymous pages read as zero afterwards, and a zero is a
-                // valid word, so a slice that somebody still holds stays valid.
+                // SAFETY: the range is in the arena's mapping; anonymous pages read as zero afterwards, and a zero is a
+                // valid word, so existing slices stay valid.
                 match unsafe { mm::madvise(at, bytes, Advice::LinuxDontNeed) } {
                     Err(Errno::AGAIN | Errno::INTR) => {} // the kernel is short of something for a moment
                     released => return Ok(released?),
@@ -173,17 +173,18 @@ mod backend {
 mod backend {
     use super::*;
 
-    /// In a model the arena is a vector of the checker's own atomics. Released memory reads as zero, as the real one.
+    /// The arena of a model: a vector of the checker's own atomics. As in the real arena, released memory reads as
+    /// zero.
     #[derive(Debug)]
     pub struct Arena(Vec<AtomicU64>);
 
     impl Arena {
-        /// As the real one.
+        /// See the real arena.
         pub fn reserve(bytes: usize) -> io::Result<Self> {
             Ok(Self((0..bytes.div_ceil(WORD_BYTES)).map(|_| AtomicU64::new(0)).collect()))
         }
 
-        /// As the real one.
+        /// See the real arena.
         pub fn has_room(_: usize) -> bool {
             true
         }
@@ -192,10 +193,10 @@ mod backend {
             &self.0
         }
 
-        /// As the real one.
+        /// See the real arena.
         pub fn prefetch(&self, _: usize) {}
 
-        /// As the real one.
+        /// See the real arena.
         pub fn release(&self, range: Range<usize>) {
             self.words(range).iter().for_each(|word| word.store(0, Ordering::Relaxed));
         }
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn address_space_that_no_machine_has_is_refused() {
+    fn more_address_space_than_any_machine_has_is_refused() {
         assert!(Arena::reserve(1 << 50).is_err());
         assert!(!Arena::has_room(1 << 50) && Arena::has_room(64 << 30));
     }

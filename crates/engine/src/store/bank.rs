@@ -5,22 +5,24 @@ use super::index::Index;
 /// Banks of a shard's index: the one in use, the one it migrates to, and one that a reader may hold meanwhile.
 pub(super) const BANKS: usize = 3;
 
-/// What a bank is in.
+/// The state of a bank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bank {
     /// All zero.
     Clean,
-    /// It is the index, or becomes it.
+    /// It holds the index, or the index that a migration fills.
     InUse,
-    /// It was the index; a retired map may lead to it. Holds its resident and reserved bytes, counted from its beginning.
+    /// It held the index, and a retired map may refer to it. The field is its resident and reserved bytes, counted from
+    /// its beginning.
     Held(u64),
-    /// No reader uses it. Holds its resident and reserved bytes, counted from its beginning.
+    /// No reader uses it. The field is its resident and reserved bytes, counted from its beginning.
     Dirty(u64),
-    /// As `Dirty`, with 0 or more bytes; and what was behind them is being given back without the lock.
+    /// Like `Dirty`, with 0 or more bytes left, while a piece behind these bytes is being returned to the kernel
+    /// without the lock.
     Leaving(u64),
 }
 
-/// A piece of a bank, on its way to the operating system.
+/// A piece of a bank that is being returned to the kernel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece {
     pub(super) bank: usize,
@@ -29,10 +31,10 @@ pub(super) struct Piece {
     pub(super) bytes: u64,
 }
 
-/// A migration on its way.
+/// A running migration.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Migration {
     pub(super) next: Index,
-    /// Buckets of the old index that have been carried over.
+    /// Number of buckets of the old index that are already copied to the new one.
     pub(super) cursor: u32,
 }

@@ -18,14 +18,14 @@ pub(super) struct Counts {
     /// Words of live items and words written, of all segments together.
     pub(super) live_words: AtomicU64,
     pub(super) written_words: AtomicU64,
-    /// Words of live items that have expired and wait to be dropped: an estimate, brought up to date by the cleaner.
+    /// Words of expired items that are not dropped yet: an estimate, updated by the cleaner.
     pub(super) expired_words: AtomicU64,
     /// Resident bytes of retired segments that readers still use.
     pub(super) retired_bytes: AtomicU64,
 }
 
 impl Counts {
-    /// Words written of which no item is left.
+    /// Words written that belong to no live item.
     pub(super) fn dead_words(&self) -> u64 {
         self.written_words.load(Ordering::Relaxed).saturating_sub(self.live_words.load(Ordering::Relaxed))
     }
@@ -36,7 +36,7 @@ pub(super) fn add(counter: &AtomicU64, n: usize) {
     counter.store(counter.load(Ordering::Relaxed) + n as u64, Ordering::Relaxed);
 }
 
-/// Subtracts from such a counter.
+/// Subtracts from a counter that only the holder of the shard's lock writes.
 pub(super) fn sub(counter: &AtomicU64, n: usize) {
     let before = counter.load(Ordering::Relaxed);
     assert!(before >= n as u64, "a counter of {before} cannot fall by {n}");

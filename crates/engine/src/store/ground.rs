@@ -1,4 +1,4 @@
-//! What all shards stand on: the memory, the pool of segments, the ledger, the hash and the readers.
+//! The state that all shards share: the memory, the pool of segments, the ledger, the hash and the readers.
 
 use super::arena::{Arena, WORD_BYTES, page_bytes};
 use super::hash::Hasher;
@@ -8,23 +8,24 @@ use super::readers::Readers;
 use super::segment::{self, Extent, Pool};
 use super::slot::Location;
 
-/// What all shards stand on.
+/// The state that all shards share.
 #[derive(Debug)]
 pub(super) struct Ground {
     pub(super) arena: Arena,
     pub(super) pool: Pool,
     pub(super) ledger: std::sync::Arc<Ledger>,
     pub(super) hasher: Hasher,
-    /// Words of one bank of an index. Shard n has the `BANKS` from number n × `BANKS` on, from the arena's beginning.
+    /// Words of one bank of an index. The banks lie at the beginning of the arena; shard n has the `BANKS` banks from
+    /// number n × `BANKS` on.
     pub(super) bank_words: usize,
     pub(super) shards: usize,
-    /// Segments are as large as the capacity asks for, which may change; otherwise as large as was asked for at the start.
+    /// The size of new segments follows the capacity, which may change; otherwise an option fixed it at the start.
     pub(super) segments_follow: bool,
     pub(super) readers: Readers,
 }
 
 impl Ground {
-    /// How many numbers in a row a new segment has.
+    /// Number of consecutive segment numbers of a new segment.
     pub(super) fn segment_units(&self) -> u32 {
         if !self.segments_follow {
             return 1;
@@ -33,7 +34,7 @@ impl Ground {
         (wanted / self.pool.segment_bytes()).max(1) as u32
     }
 
-    /// The item at a location, and everything behind it.
+    /// The words from a location on, which begin with its item.
     pub(super) fn view(&self, at: Location) -> View<'_> {
         let first = self.pool.first_word(at.segment()) + at.offset_words() as usize;
         let end = (first + MAX_ITEM_WORDS).min(self.arena.words_total());
@@ -51,7 +52,7 @@ impl Ground {
         self.pool.cool(&self.arena, &self.ledger, keep, most_bytes)
     }
 
-    /// Asks the processor for the beginning of the item at a location: for what a small item has.
+    /// Prefetches the first cache lines of the item at a location: all of a small item.
     pub(super) fn prefetch(&self, at: Location) {
         self.prefetch_words(at, 3 * LINE_WORDS);
     }
@@ -64,7 +65,7 @@ impl Ground {
         }
     }
 
-    /// Gives back the pages behind the first `words` of an extent; says whether there were any.
+    /// Returns the pages behind the first `words` of an extent to the kernel. Returns whether there were any.
     pub(super) fn trim(&self, extent: &mut Extent, words: usize) -> bool {
         let keep = (words * WORD_BYTES).next_multiple_of(page_bytes()) as u64;
         if extent.resident_bytes <= keep {

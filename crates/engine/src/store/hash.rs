@@ -1,4 +1,4 @@
-//! From a key to where it belongs: a keyed hash, so that nobody outside can choose keys that meet in one bucket.
+//! The hash of a key. It is keyed, so that a client cannot choose keys that collide in one bucket.
 //!
 //! SipHash-1-3 (Aumasson and Bernstein) with a seed of the process.
 
@@ -17,7 +17,7 @@ pub(super) struct Hasher {
 }
 
 impl Hasher {
-    /// With a seed nobody else knows.
+    /// A hasher with a secret seed.
     pub(super) fn new(seed: [u64; 2]) -> Self {
         Self { keyed: SipHasher13::new_with_keys(seed[0], seed[1]) }
     }
@@ -25,18 +25,18 @@ impl Hasher {
     /// The hash of a key of a namespace.
     pub(super) fn hash(&self, key: Key<'_>) -> Hash {
         let hash = self.keyed.hash(key.bytes);
-        // The namespace turns the keyed hash by an odd multiple of itself: equal keys of two namespaces stay apart.
+        // Mixing an odd multiple of the namespace into the hash separates equal keys of two namespaces.
         Hash(hash ^ (u64::from(key.namespace)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32))
     }
 }
 
 impl Hash {
-    /// Which of `shards` (a power of two).
+    /// Number of the shard, out of `shards` (a power of two).
     pub(super) fn shard(self, shards: usize) -> usize {
         (self.0 >> 40) as usize & (shards - 1)
     }
 
-    /// Where within the shard.
+    /// Position within the shard.
     pub(super) fn place(self) -> Place {
         Place((self.0 & ((1 << Place::BITS) - 1)) as u32)
     }

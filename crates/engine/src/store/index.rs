@@ -1,49 +1,49 @@
-//! The index of a shard: slots of eight bytes in buckets of one cache line.
+//! The index of a shard: slots of eight bytes, in buckets of one cache line.
 //!
-//! A key may stand in two buckets: its home, which the high bits of its place choose, and one that home and tag choose
-//! together. From either, the other and the whole place can be computed, for any number of buckets from
-//! [`MIN_BUCKETS`] on; so a slot can be moved to its other bucket (cuckoo hashing: Pagh and Rodler 2001; partial keys:
-//! Fan et al., MemC3, 2013) and an index can be migrated to any other size without looking at a key. Two buckets of
-//! eight fill to nine tenths before an insertion finds no place.
+//! The slot of a key is in one of two buckets: the home, given by the high bits of the key's [`Place`], or the other
+//! one, given by home and tag. Each of the two buckets, with the tag, determines the other one and the whole `Place`,
+//! for any number of buckets from [`MIN_BUCKETS`] on. So a slot can move to its other bucket (cuckoo hashing: Pagh and
+//! Rodler 2001; partial keys: Fan et al., MemC3, 2013), and an index can migrate to any other size, without reading a
+//! key. With two buckets of eight, nine tenths of the slots fill before an insertion finds no free slot.
 //!
-//! Readers look through both buckets without a lock. A slot is replaced in place, so a reader sees the old item or the
-//! new one; only a move between the buckets could hide an item from it, and [`super::shard`] counts those.
+//! Readers search both buckets without a lock. A writer replaces a slot in place, so a reader sees the old item or the
+//! new one. Only a move between the buckets can hide an item from a reader; [`super::shard`] counts these moves.
 
 use super::arena::{Arena, WORD_BYTES, page_bytes};
 use super::slot::{Location, Place, Slot, TAG_BITS};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Fault, planted};
 
-/// Slots of a bucket: a cache line of them.
+/// Slots of a bucket: one cache line.
 pub(super) const BUCKET_SLOTS: usize = 8;
 /// Bytes of a bucket.
 pub(super) const BUCKET_BYTES: u64 = (BUCKET_SLOTS * WORD_BYTES) as u64;
 
-/// The fewest buckets of an index. With fewer, bucket and tag would not give back the place of a key.
+/// Minimum buckets of an index. With fewer, bucket and tag would not determine the `Place` of a key.
 pub(super) const MIN_BUCKETS: u32 = 1 << (Place::BITS - TAG_BITS);
 
-/// The most buckets of an index. With more, some would be the home of no place.
+/// Maximum buckets of an index. With more, some would be the home of no `Place`.
 pub(super) const MAX_BUCKETS: u32 = 1 << Place::BITS;
 
-/// Where a slot is: bucket times [`BUCKET_SLOTS`] plus the position in it.
+/// The number of a slot in the index: bucket times [`BUCKET_SLOTS`] plus the slot within the bucket.
 pub(super) type Position = usize;
 
-/// The index: a piece of the arena, seen as buckets.
+/// An index: a range of the arena, divided into buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Index {
     /// The first word in the arena.
     pub base: usize,
-    /// How many buckets.
+    /// Number of buckets.
     pub buckets: u32,
 }
 
 impl Index {
-    /// Asks the processor for the first bucket of a key.
+    /// Prefetches the home bucket of a key.
     pub(super) fn prefetch(self, arena: &Arena, place: Place) {
         arena.prefetch(self.base + self.home(place) as usize * BUCKET_SLOTS);
     }
 
-    /// Asks the processor for both buckets of a key.
+    /// Prefetches both buckets of a key.
     pub(super) fn prefetch_both(self, arena: &Arena, place: Place) {
         let home = self.home(place);
         for bucket in [home, self.other(home, place.tag())] {
@@ -51,17 +51,17 @@ impl Index {
         }
     }
 
-    /// What it takes, in bytes.
+    /// Size, in bytes.
     pub(super) fn bytes(self) -> u64 {
         u64::from(self.buckets) * BUCKET_BYTES
     }
 
-    /// What is resident of it, in bytes: whole pages.
+    /// Resident size, in bytes: whole pages.
     pub(super) fn resident_bytes(self) -> u64 {
         self.bytes().next_multiple_of(page_bytes() as u64)
     }
 
-    /// How many slots it has.
+    /// Number of slots.
     pub(super) fn slots(self) -> u64 {
         u64::from(self.buckets) * BUCKET_SLOTS as u64
     }
@@ -70,16 +70,16 @@ impl Index {
         ((u64::from(place.0) * u64::from(self.buckets)) >> Place::BITS) as u32
     }
 
-    /// The other bucket of a key that may stand in `bucket`. Applied twice it leads back.
+    /// The other bucket of a key that has `bucket` as one of its two. Applying it twice returns `bucket`.
     fn other(self, bucket: u32, tag: u32) -> u32 {
         let spread = (u64::from(tag.wrapping_mul(0x9e37_79b1)) * u64::from(self.buckets)) >> 32;
         ((spread + u64::from(self.buckets) - u64::from(bucket)) % u64::from(self.buckets)) as u32
     }
 
-    /// The place of the key whose slot stands in `bucket`.
+    /// The `Place` of the key whose slot is in `bucket`.
     pub(super) fn place_of(self, bucket: u32, slot: Slot) -> Place {
         let home = if slot.is_other() { self.other(bucket, slot.tag()) } else { bucket };
-        // The first place whose home this is; the tag picks one of the at most 2^TAG_BITS that follow.
+        // The first `Place` with this home; the tag selects one of the at most 2^TAG_BITS that follow.
         let first = ((u64::from(home) << Place::BITS).div_ceil(u64::from(self.buckets))) as u32;
         let place = Place(first + (slot.tag().wrapping_sub(first) & ((1 << TAG_BITS) - 1)));
         debug_assert_eq!(self.home(place), home);
@@ -91,13 +91,13 @@ impl Index {
         arena.word(self.base + at)
     }
 
-    /// What stands at a position.
+    /// Loads the slot at a position.
     pub(super) fn load(self, arena: &Arena, at: Position) -> Slot {
         // Acquire pairs with the Release in `store`: an item's bytes are written before its location is seen.
         Slot::from_bits(self.slot(arena, at).load(Ordering::Acquire))
     }
 
-    /// The same, for whoever has announced what it found there: in one order with the announcement (R1 in
+    /// Loads the slot again after the announcement of its segment, sequentially consistent with it (R1 in
     /// [`super::readers`]).
     pub(super) fn load_after_announcement(self, arena: &Arena, at: Position) -> Slot {
         Slot::from_bits(self.slot(arena, at).load(Ordering::SeqCst))
@@ -110,15 +110,15 @@ impl Index {
         self.slot(arena, at).store(slot.bits(), order);
     }
 
-    /// Moves what stands at `from` to `to`, a position in its key's other bucket. There first, so that it is never in
-    /// neither.
+    /// Moves the slot at `from` to `to`, a position in its key's other bucket. It stores `to` first, so that the slot
+    /// is always in at least one of the two.
     pub(super) fn move_to_other(self, arena: &Arena, from: Position, to: Position) {
         let slot = self.load(arena, from);
         self.store(arena, to, slot.with_other(!slot.is_other()));
         self.store(arena, from, Slot::EMPTY);
     }
 
-    /// The slots a key may stand in: home first.
+    /// The slots that may belong to a key, those of the home bucket first.
     pub(super) fn candidates(self, arena: &Arena, place: Place) -> impl Iterator<Item = (Position, Slot)> {
         let tag = place.tag();
         let home = self.home(place);
@@ -135,20 +135,21 @@ impl Index {
         })
     }
 
-    /// Counts a read in a slot, if the slot still is what it was; none when it is saturated.
+    /// Counts a read in a slot, unless the slot has changed or the count is saturated.
     pub(super) fn count_read(self, arena: &Arena, at: Position, slot: Slot) {
         let counted = slot.with_reads(slot.reads() + 1);
         if planted(Fault::CountByStore) {
             self.store(arena, at, counted);
         } else if counted != slot {
-            // A whole-word exchange: a slot that a writer has changed meanwhile is left alone. Nothing follows from it.
+            // The exchange covers the whole word, so it leaves a slot alone that a writer has changed meanwhile. No
+            // other memory depends on it.
             let word = self.slot(arena, at);
             let _ = word.compare_exchange(slot.bits(), counted.bits(), Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
-    /// A free position for a key: empty or held by the oldest ghost (`age` tells), home first. `None` when both buckets
-    /// hold items only.
+    /// A free position for a key, and whether it is in the other bucket: an empty slot, else the oldest ghost (by
+    /// `age`), in the home bucket first. `None` if both buckets are full of items.
     pub(super) fn vacancy(self, arena: &Arena, place: Place, age: impl Fn(u16) -> u16) -> Option<(Position, bool)> {
         let home = self.home(place);
         let other = self.other(home, place.tag());
@@ -162,8 +163,8 @@ impl Index {
         })
     }
 
-    /// Moves (from, to) of items to their own other buckets that make a vacancy for a key, in the order in which they
-    /// are to be made; empty when there is none within two steps.
+    /// Moves (from, to) of items to their other buckets that free a position for a key, in the order of execution.
+    /// Empty if two moves do not suffice.
     pub(super) fn displacement(self, arena: &Arena, place: Place) -> Vec<(Position, Position)> {
         let home = self.home(place);
         let buckets = [home, self.other(home, place.tag())];
@@ -173,7 +174,7 @@ impl Index {
             .unwrap_or_default()
     }
 
-    /// Moves that free a position of `bucket`, over at most `depth` buckets in between.
+    /// Moves that free a position of `bucket`, with at most `depth` buckets in between.
     fn moves_out_of(self, arena: &Arena, bucket: u32, depth: usize) -> Vec<(Position, Position)> {
         for from in Self::positions(bucket) {
             let target = self.other(bucket, self.load(arena, from).tag());
@@ -194,7 +195,7 @@ impl Index {
         Vec::new()
     }
 
-    /// The positions of the other bucket of a slot that stands at `at`.
+    /// The positions of the other bucket of the slot at `at`.
     #[cfg(all(test, shuttle))]
     pub(super) fn other_positions(self, at: Position, slot: Slot) -> std::ops::Range<Position> {
         Self::positions(self.other(Self::bucket(at), slot.tag()))
@@ -205,7 +206,7 @@ impl Index {
         first..first + BUCKET_SLOTS
     }
 
-    /// The item in a key's buckets that was read least: what goes when nothing else gives way.
+    /// The position of the least-read item in a key's buckets: the item to drop if no slot can be freed otherwise.
     pub(super) fn coldest(self, arena: &Arena, place: Place) -> Position {
         let home = self.home(place);
         let buckets = [home, self.other(home, place.tag())];
@@ -213,7 +214,7 @@ impl Index {
         all.min_by_key(|at| self.load(arena, *at).reads()).expect("a bucket has slots")
     }
 
-    /// Where the item at `location` stands, among the buckets of its key.
+    /// Position and slot of the item at `location`, in the buckets of its key.
     pub(super) fn position_of(self, arena: &Arena, place: Place, location: Location) -> Option<(Position, Slot)> {
         self.candidates(arena, place).find(|(_, slot)| slot.location() == Some(location))
     }
@@ -223,7 +224,7 @@ impl Index {
         (at / BUCKET_SLOTS) as u32
     }
 
-    /// All slots of some buckets that are not empty.
+    /// All non-empty slots of a range of buckets.
     pub(super) fn occupied(
         self,
         arena: &Arena,
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn bucket_and_slot_give_back_the_place_for_any_number_of_buckets() {
+    fn bucket_and_slot_determine_the_place_for_any_bucket_count() {
         for buckets in [MIN_BUCKETS, 65, 100, 1000, 4099, 1 << 17] {
             let index = Index { base: 0, buckets };
             for place in places(7).take(10_000).chain([Place(0), Place((1 << Place::BITS) - 1)]) {
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_looked_for_among_the_slots_of_its_tag_and_bucket_alone() {
+    fn candidates_have_the_tag_and_the_bucket_of_the_key() {
         let index = Index { base: 0, buckets: 1 };
         let arena = Arena::reserve(index.bytes() as usize).unwrap();
         for tag in 0..4 {
@@ -273,11 +274,11 @@ mod tests {
         }
         let found = |tag| index.candidates(&arena, Place(tag)).map(|(at, _)| at).collect::<Vec<_>>();
         assert_eq!([0, 1, 2, 4].map(found), [vec![0], vec![1], vec![2], vec![]]);
-        assert!(found(3).is_empty(), "one bucket is never another");
+        assert!(found(3).is_empty(), "with one bucket there is no other bucket");
     }
 
     #[test]
-    fn nine_tenths_of_the_slots_fill_before_an_insertion_finds_no_place() {
+    fn nine_tenths_of_the_slots_fill_before_an_insertion_fails() {
         let index = Index { base: 0, buckets: 8192 };
         let arena = Arena::reserve(index.bytes() as usize).unwrap();
         let mut filled = 0_u64;

@@ -3,26 +3,26 @@
 use super::item::{Facts, Header};
 use super::types::Miss;
 
-/// A group of keys that a caller has invalidated, until its items are swept.
+/// A group of keys that a caller has invalidated and whose items are not swept yet.
 #[derive(Clone, Debug)]
 pub(super) struct Invalidation {
     pub(super) namespace: u16,
     pub(super) prefix: Box<[u8]>,
-    /// Items of this version or an earlier one are meant.
+    /// The invalidation covers items of this version and of earlier ones.
     pub(super) up_to_version: u64,
     pub(super) mark_stale: bool,
 }
 
 impl Invalidation {
-    /// Whether it means this item. Items without a full version were written before any invalidation that is still
-    /// being swept, for while there is one, every write carries its full version.
+    /// Whether it covers this item. An item without a full version was written before every pending invalidation: while
+    /// one is pending, every write stores its full version.
     pub(super) fn means(&self, header: Header, facts: &Facts, key: &[u8]) -> bool {
         let before = !header.is_versioned() || facts.version <= self.up_to_version;
         before && facts.namespace == self.namespace && key.starts_with(&self.prefix)
     }
 }
 
-/// Whether an item may be served, and whether as one that was declared stale.
+/// Whether an item is stale, if it may be served; else the reason for the miss.
 pub(super) fn judge(
     invalidations: &[Invalidation],
     header: Header,

@@ -1,27 +1,27 @@
-//! Work of the cleaner on a shard that is not finished, and what has been done.
+//! Unfinished work of the cleaner on a shard, and the tally of finished work.
 
 use super::policy::Purpose;
 
-/// One segment being looked through.
+/// The pass over one segment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Job {
     pub(super) segment: u32,
     pub(super) purpose: Purpose,
-    /// For an eviction: first it is weighed what would be kept, then acted.
+    /// An eviction first passes over the segment to sum up the items worth keeping, and acts in a second pass.
     pub(super) weighing: bool,
     pub(super) cursor_words: usize,
     pub(super) kept_words: usize,
 }
 
-/// The segments that an invalidation still has to look through.
+/// The segments that a sweep has not visited yet.
 #[derive(Clone, Debug)]
 pub(super) struct Sweep {
     pub(super) segments: Vec<u32>,
-    /// How many of the shard's invalidations are carried out when it ends.
+    /// Number of the shard's invalidations that are complete when the sweep ends.
     pub(super) invalidations: usize,
 }
 
-/// What cleaning has done.
+/// Counts of the work that cleaning has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Bytes of live items copied.
@@ -30,16 +30,16 @@ pub struct Tally {
     pub moved_items: u64,
     /// Items dropped to make room.
     pub evicted_items: u64,
-    /// Items dropped because their time had passed.
+    /// Items dropped because their deadline had passed.
     pub expired_items: u64,
-    /// Segments taken out of use.
+    /// Segments retired, in units of the smallest segment.
     pub freed_segments: u64,
     /// Shards whose index was migrated.
     pub migrated_shards: u64,
 }
 
 impl Tally {
-    /// Adds what others did.
+    /// Adds the counts of another tally.
     pub fn add(&mut self, other: &Self) {
         self.moved_bytes += other.moved_bytes;
         self.moved_items += other.moved_items;

@@ -1,44 +1,44 @@
-//! The ledger: every byte that can grow is asked for here before a page is touched.
+//! The ledger: all memory that can grow is reserved here before a page is touched.
 //!
-//! A cgroup limit never shows up as a failed allocation; it is always SIGKILL. So the cache keeps its own account under
-//! a ceiling, and a refusal is a normal path: the writer evicts, the request is answered RESOURCE_EXHAUSTED.
+//! A process that exceeds its cgroup limit gets SIGKILL, never a failed allocation. So the cache keeps its own account
+//! with a capacity, and a refusal is a normal path: the writer evicts, or the request fails with RESOURCE_EXHAUSTED.
 //!
-//! L1. The sum of the accounts is at most the capacity, unless the capacity was lowered under it or [`Ledger::force`]
-//!     was used; then nothing is granted until the sum has fallen below it.
-//! L2. What was reserved is released exactly once, by whoever holds it.
-//! L3. Of requests and responses the sum holds the most that was in flight of late: an allocator keeps freed buffers for
-//!     a while, and their pages must not be promised to segments meanwhile.
+//! L1. The total is at most the capacity, unless the capacity was lowered below it, or [`Ledger::force`] or bytes in
+//!     flight exceeded it; then nothing is granted until the total has fallen below the capacity.
+//! L2. Every reservation is released exactly once, by its owner.
+//! L3. The total charges the recent peak of the bytes in flight: an allocator keeps freed buffers for a while, and
+//!     their pages must not be promised to segments meanwhile.
 
 #[cfg(loom)]
 use crate::sync::atomic::fence;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Fault, planted};
 
-/// What bytes are reserved for.
+/// The use for which bytes are reserved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Account {
     /// Segments of items.
     Segments,
     /// The index of all shards.
     Index,
-    /// Tables that the cache keeps beside the store.
+    /// Tables that the cache keeps outside the store.
     Tables,
     /// Open connections.
     Connections,
 }
 
-/// The low mark, in percent of the capacity, until one is set.
+/// The low watermark, in percent of the capacity, until one is set.
 const LOW_PERCENT: u64 = 88;
-/// In this time what is kept for bytes in flight falls to what is in flight, were it to fall evenly: half of the second
-/// in which the allocator gives its freed pages back (see `MALLOC_CONF` in `src/allocator.rs`).
+/// Time constant with which the charge for bytes in flight decays to the current value, in milliseconds: half of the
+/// second in which the allocator returns freed pages to the kernel (see `MALLOC_CONF` in `src/allocator.rs`).
 const KEPT_MS: u64 = 500;
-/// What is kept above what is in flight, in bytes, is not worth keeping.
+/// A charge at most this far above the bytes in flight decays at once, in bytes.
 const KEPT_BYTES: u64 = 4 << 10;
 
 /// The account of all memory that can grow.
 #[derive(Debug)]
 pub struct Ledger {
-    /// What the capacity may be raised to, in bytes: there is address space for no more.
+    /// Maximum capacity, in bytes: the address space is no larger.
     most: u64,
     capacity: AtomicU64,
     /// See [`Ledger::low`].
@@ -46,7 +46,7 @@ pub struct Ledger {
     total: AtomicU64,
     accounts: [AtomicU64; 4],
     in_flight: AtomicU64,
-    /// What the total holds of it.
+    /// The part of the total that is charged for bytes in flight (L3).
     in_flight_kept: AtomicU64,
 }
 
@@ -56,7 +56,7 @@ impl Ledger {
         Self::up_to(capacity, u64::MAX)
     }
 
-    /// The same; the capacity is never raised above `most` bytes.
+    /// A ledger that grants up to `capacity` bytes, and whose capacity is never raised above `most` bytes.
     pub fn up_to(capacity: u64, most: u64) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
@@ -70,20 +70,20 @@ impl Ledger {
         }
     }
 
-    /// What may be in use, in bytes.
+    /// Maximum of the total, in bytes.
     pub fn capacity(&self) -> u64 {
         self.capacity.load(Ordering::Relaxed)
     }
 
-    /// Sets what may be in use, up to what there is address space for. It may be less than what is in use; see L1. The low
-    /// mark follows, until it is set.
+    /// Sets the capacity, bounded by the address space. It may be less than the total; see L1. This also resets the low
+    /// watermark to its default share of the capacity.
     pub fn set_capacity(&self, bytes: u64) {
         let capacity = bytes.min(self.most);
         self.capacity.store(capacity, Ordering::Relaxed);
         self.set_low(capacity / 100 * LOW_PERCENT);
     }
 
-    /// Nothing is evicted while what is live, with everything that is no segment, fits this many bytes.
+    /// The low watermark, in bytes: nothing is evicted while live bytes and all accounts other than segments fit in it.
     pub fn low(&self) -> u64 {
         self.low.load(Ordering::Relaxed)
     }
@@ -93,22 +93,23 @@ impl Ledger {
         self.low.store(bytes.min(self.capacity()), Ordering::Relaxed);
     }
 
-    /// What is in use by `account`, in bytes.
+    /// Bytes reserved by `account`.
     pub fn used(&self, account: Account) -> u64 {
         self.accounts[account as usize].load(Ordering::Relaxed)
     }
 
-    /// What is in use by all accounts together, in bytes.
+    /// Bytes reserved by all accounts, plus the charge for bytes in flight.
     pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Whether `bytes` of segments would fit if there were no other: otherwise it is vain to evict for them.
+    /// Whether `bytes` of segments would fit if there were no other segments. If not, eviction cannot make room for
+    /// them.
     pub fn could_hold(&self, bytes: u64) -> bool {
         self.fixed().saturating_add(bytes) <= self.capacity()
     }
 
-    /// What is in use that is no segment, in bytes.
+    /// Bytes in use by everything other than segments.
     pub(super) fn fixed(&self) -> u64 {
         let others = [Account::Index, Account::Tables, Account::Connections].map(|account| self.used(account));
         others.iter().sum::<u64>() + self.in_flight_kept()
@@ -119,11 +120,11 @@ impl Ledger {
         self.total().saturating_add(bytes) <= self.capacity()
     }
 
-    /// Reserves `bytes`, or refuses and changes nothing.
+    /// Reserves `bytes`. If they exceed the capacity, returns `false` and changes nothing.
     #[must_use]
     pub fn reserve(&self, account: Account, bytes: u64) -> bool {
         let capacity = self.capacity();
-        // Relaxed: the ledger guards amounts, not the memory they stand for.
+        // Relaxed: the ledger guards amounts, not the memory itself.
         let granted = self.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |total| {
             total.checked_add(bytes).filter(|&sum| sum <= capacity)
         });
@@ -134,28 +135,28 @@ impl Ledger {
         true
     }
 
-    /// Reserves `bytes` whatever the capacity: for the little the cleaner needs in order to free more.
+    /// Reserves `bytes` even beyond the capacity: for the little memory that the cleaner needs to free more.
     pub fn force(&self, account: Account, bytes: u64) {
         self.total.fetch_add(bytes, Ordering::Relaxed);
         self.accounts[account as usize].fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// What is in flight, in bytes.
+    /// Bytes in flight now.
     pub fn in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// What is counted for it, in bytes; see L3.
+    /// Bytes charged for bytes in flight; see L3.
     pub fn in_flight_kept(&self) -> u64 {
         self.in_flight_kept.load(Ordering::Relaxed)
     }
 
-    /// Counts a request or a response of `bytes`, whatever the capacity.
+    /// Adds the `bytes` of a request or a response to the bytes in flight, even beyond the capacity.
     pub fn take_off(&self, bytes: u64) {
-        // Sequentially consistent, as in `let_go`: either `let_go` sees these bytes in flight, or the load below sees the
-        // value that `let_go` lowered. So a call usually writes to one shared word.
+        // Sequentially consistent, as in `let_go`: either `let_go` sees these bytes in flight, or the load below sees
+        // the value that `let_go` lowered. So this call usually writes only one shared word.
         let in_flight = self.in_flight.fetch_add(bytes, Ordering::SeqCst) + bytes;
-        // loom takes a sequentially consistent access for one that acquires and releases.
+        // loom treats a sequentially consistent access as one that only acquires and releases.
         #[cfg(loom)]
         fence(Ordering::SeqCst);
         if self.in_flight_kept.load(Ordering::SeqCst) < in_flight {
@@ -163,13 +164,13 @@ impl Ledger {
         }
     }
 
-    /// One of `bytes` has ended. What was kept for it stays so until it is [let go](Self::let_go).
+    /// Removes the `bytes` of a finished request or response. The charge stays until it [decays](Self::let_go).
     pub fn land(&self, bytes: u64) {
         let before = self.in_flight.fetch_sub(bytes, Ordering::Relaxed);
-        assert!(before >= bytes, "{bytes} bytes ended of the {before} in flight (L2)");
+        assert!(before >= bytes, "{bytes} bytes removed of the {before} in flight (L2)");
     }
 
-    /// Lets go of some of what is kept and not in flight any more, `elapsed_ms` after the last time.
+    /// Decays the charge towards the bytes in flight, `elapsed_ms` after the last call.
     pub fn let_go(&self, elapsed_ms: u64) {
         let kept = self.in_flight_kept();
         let above = kept.saturating_sub(self.in_flight());
@@ -178,7 +179,7 @@ impl Ledger {
         if lowered.is_ok() {
             self.total.fetch_sub(step, Ordering::Relaxed);
         }
-        // Whoever took off meanwhile may have found enough kept that is not kept any more: then it is seen in flight.
+        // A request that was added meanwhile may have seen the old, larger charge. This load sees its bytes in flight.
         #[cfg(loom)]
         fence(Ordering::SeqCst);
         if !planted(Fault::LetGoUnlooked) {
@@ -186,7 +187,7 @@ impl Ledger {
         }
     }
 
-    /// Keeps at least `bytes` for what is in flight.
+    /// Raises the charge for bytes in flight to at least `bytes`.
     fn keep(&self, bytes: u64) {
         loop {
             let kept = self.in_flight_kept();
@@ -194,7 +195,7 @@ impl Ledger {
             if more == 0 {
                 return;
             }
-            // The sum first: whoever lets go of what is kept takes it off a sum that holds it.
+            // The total first: when `let_go` subtracts the charge, the total must already contain it.
             self.total.fetch_add(more, Ordering::Relaxed);
             let exchanged =
                 self.in_flight_kept.compare_exchange(kept, kept + more, Ordering::AcqRel, Ordering::Relaxed);
@@ -205,7 +206,7 @@ impl Ledger {
         }
     }
 
-    /// Gives back what was reserved.
+    /// Releases `bytes` of a reservation.
     pub fn release(&self, account: Account, bytes: u64) {
         let before = self.accounts[account as usize].fetch_sub(bytes, Ordering::Relaxed);
         assert!(before >= bytes, "{bytes} bytes released of the {before} reserved for {account:?} (L2)");
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_capacity_lowered_under_the_sum_grants_nothing_until_the_sum_has_fallen() {
+    fn a_lowered_capacity_grants_nothing_until_the_total_falls() {
         let ledger = Ledger::new(100);
         assert!(ledger.reserve(Account::Segments, 90));
         ledger.set_capacity(50);
@@ -247,25 +248,25 @@ mod tests {
     }
 
     #[test]
-    fn what_was_in_flight_is_kept_for_a_while_and_used_again() {
+    fn the_charge_for_bytes_in_flight_decays_and_is_reused() {
         let ledger = Ledger::new(4 << 20);
         ledger.take_off(1 << 20);
         ledger.land(1 << 20);
         assert_eq!((ledger.in_flight(), ledger.in_flight_kept(), ledger.total()), (0, 1 << 20, 1 << 20));
-        assert!(!ledger.reserve(Account::Segments, (3 << 20) + 1), "its pages are still there");
+        assert!(!ledger.reserve(Account::Segments, (3 << 20) + 1), "the allocator may still keep the pages");
         ledger.take_off(1 << 19);
-        assert_eq!(ledger.total(), 1 << 20, "the next one uses them");
+        assert_eq!(ledger.total(), 1 << 20, "the next request reuses the charge");
         ledger.let_go(250);
-        assert_eq!(ledger.total(), (1 << 20) - (1 << 18), "half of what is not in flight");
+        assert_eq!(ledger.total(), (1 << 20) - (1 << 18), "half of the excess decays");
         ledger.let_go(60_000);
         assert_eq!((ledger.in_flight_kept(), ledger.total()), (1 << 19, 1 << 19));
         ledger.land(1 << 19);
         (0..100).for_each(|_| ledger.let_go(100));
-        assert_eq!((ledger.in_flight_kept(), ledger.total()), (0, 0), "and it ends");
+        assert_eq!((ledger.in_flight_kept(), ledger.total()), (0, 0), "the charge decays to zero");
     }
 
     #[test]
-    fn a_sum_that_would_overflow_is_refused() {
+    fn a_reservation_that_would_overflow_is_refused() {
         let ledger = Ledger::new(u64::MAX);
         assert!(ledger.reserve(Account::Segments, 1));
         assert!(!ledger.reserve(Account::Segments, u64::MAX));

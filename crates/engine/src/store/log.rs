@@ -1,39 +1,39 @@
-//! The logs of a shard, and where an item is appended.
+//! The logs of a shard, and the four segments to which items are appended.
 
 use strum::IntoStaticStr;
 
-/// The two logs of a shard (S3-FIFO: Yang et al., SOSP 2023), each with a segment for what is new and one for what the
-/// cleaner moved, so that items of one age stay together.
+/// The two logs of a shard (S3-FIFO: Yang et al., SOSP 2023). Each appends new items and items moved by the cleaner to
+/// different segments, so that items of one age stay together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub(super) enum Log {
-    /// Items that were not asked for yet.
+    /// New items, which have not been read often enough for the main log.
     Nursery,
-    /// Items that have earned their place.
+    /// Items that eviction has kept, or whose keys came back soon after their eviction.
     Main,
 }
 
-/// Where an item is appended.
+/// The end of a log to which an item is appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tail {
     /// The log.
     pub log: Log,
-    /// Among items that were moved.
+    /// Whether it takes items moved by the cleaner.
     pub moved: bool,
 }
 
 impl Log {
-    /// The stable name.
+    /// Name in metrics and on the wire.
     pub(super) fn name(self) -> &'static str {
         self.into()
     }
 }
 
 impl Tail {
-    /// How many there are.
+    /// Number of tails per shard.
     pub(super) const COUNT: usize = 4;
 
-    /// From 0 to [`Tail::COUNT`].
+    /// Number of the tail, below [`Tail::COUNT`].
     pub(super) fn number(self) -> usize {
         self.log as usize * 2 + usize::from(self.moved)
     }

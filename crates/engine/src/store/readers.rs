@@ -1,15 +1,15 @@
-//! Readers: which segment each thread is reading without a lock, and what it has found.
+//! Readers: which segment each thread is reading without a lock, and its counts of hits and misses.
 //!
 //! ```text
 //!  reader   announce segment ──► does the slot still name it? ──► copy ──► withdraw
-//!  writer   take its last slot away ──► is it announced? ── no ──► free
+//!  writer   remove its last slot ──► is it announced? ── no ──► free
 //! ```
-//! These are hazard pointers (Michael, IEEE TPDS 2004), one to a thread.
+//! These are hazard pointers (Michael, IEEE TPDS 2004), one per thread.
 //!
-//! R1. A reader announces a segment, then looks again whether the index it goes by is still the shard's and still names
-//!     the item. Whoever frees a segment takes its last slot away first and then looks at the announcements. One of the
-//!     two comes first in the order of sequentially consistent operations, so one of them sees the other.
-//! R2. A thread announces one segment at a time: one that is descheduled pins one segment.
+//! R1. A reader announces a segment, then checks again that its map is still the shard's newest and that the slot still
+//!     names the item. A writer that frees a segment first removes its last slot and then loads the announcements. One
+//!     of the two comes first in the order of sequentially consistent operations, so one of them sees the other.
+//! R2. A thread announces one segment at a time, so a descheduled thread pins one segment.
 //! R3. Only its own thread writes to a reader's words, so that counting a read shares no cache line.
 
 use super::types::Miss;
@@ -17,17 +17,17 @@ use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Fault, planted, thread_number, thread_numbers};
 use strum::EnumCount as _;
 
-/// Threads that may read without a lock at a time. Others take the lock of the shard.
+/// Maximum number of threads that read without a lock. Others take the lock of the shard.
 #[cfg(not(any(loom, shuttle)))]
 const MAX_READERS: usize = 256;
 #[cfg(any(loom, shuttle))]
 const MAX_READERS: usize = 8;
 
-/// What one thread announces and counts: a cache line of its own.
+/// The announcement and the counts of one thread, in a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct Reader {
-    /// The first number of the segment it reads; 0 for none.
+    /// The first number of the announced segment; 0 for none.
     segment: AtomicU64,
     hits: AtomicU64,
     /// In the order of [`Miss`].
@@ -39,18 +39,19 @@ pub(super) struct Reader {
 pub(super) struct Announcement<'a>(&'a Reader);
 
 impl Reader {
-    /// Announces a segment. Only what is looked up afterwards, sequentially consistent, is known to stay (R1).
+    /// Announces a segment. Its items stay valid only if a sequentially consistent load finds their slots afterwards
+    /// (R1).
     pub(super) fn announce(&self, segment: u32) -> Announcement<'_> {
         if !planted(Fault::ReadUnannounced) {
             self.segment.swap(u64::from(segment), Ordering::SeqCst);
-            // loom takes a sequentially consistent access for one that acquires and releases.
+            // loom treats a sequentially consistent access as one that only acquires and releases.
             #[cfg(loom)]
             fence(Ordering::SeqCst);
         }
         Announcement(self)
     }
 
-    /// Counts a read: a hit, or why there was none.
+    /// Counts a read: a hit (`None`), or a miss by reason.
     pub(super) fn count(&self, miss: Option<Miss>) {
         let counter = miss.map_or(&self.hits, |miss| &self.misses[miss as usize]);
         counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed); // R3
@@ -59,16 +60,16 @@ impl Reader {
 
 impl Drop for Announcement<'_> {
     fn drop(&mut self) {
-        // Release pairs with the Acquire load in `announced`: what was read was read before the segment is free.
+        // Release pairs with the Acquire load in `announced`: all reads of the segment happen before it is freed.
         self.0.segment.store(0, Ordering::Release);
     }
 }
 
-/// All of them.
+/// The readers of all threads.
 #[derive(Debug)]
 pub(super) struct Readers {
     all: Box<[Reader]>,
-    /// What threads count that have no reader of their own.
+    /// The counts of threads without a reader of their own.
     others: Reader,
 }
 
@@ -77,12 +78,12 @@ impl Readers {
         Self { all: (0..MAX_READERS).map(|_| Reader::default()).collect(), others: Reader::default() }
     }
 
-    /// That of the thread; `None` when too many threads have one.
+    /// The reader of this thread; `None` if too many threads have one.
     pub(super) fn own(&self) -> Option<&Reader> {
         self.all.get(thread_number()?)
     }
 
-    /// That of a model's thread.
+    /// The reader of a model's thread.
     #[cfg(loom)]
     pub(super) fn at(&self, number: usize) -> &Reader {
         &self.all[number]
@@ -94,7 +95,8 @@ impl Readers {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The segments that are announced now. The caller has taken the slots away that named what it wants to free.
+    /// The segments that are announced now. The caller has already removed the slots of the segments that it wants to
+    /// free.
     pub(super) fn announced(&self) -> Vec<u32> {
         fence(Ordering::SeqCst); // R1
         let announced =
@@ -102,7 +104,7 @@ impl Readers {
         announced.filter(|segment| *segment != 0).collect()
     }
 
-    /// Reads that found an item, and those that did not, by reason.
+    /// The number of hits, and of misses by reason.
     pub(super) fn counts(&self) -> (u64, [u64; Miss::COUNT]) {
         let all = || self.all.iter().chain([&self.others]);
         let sum = |of: &dyn Fn(&Reader) -> u64| all().map(of).sum();

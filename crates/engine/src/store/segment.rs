@@ -1,4 +1,4 @@
-//! A segment: a fixed run of memory that is filled once, read, then given back whole; and the pool they come from.
+//! A segment: a fixed run of memory that is filled once, read, then freed whole; and the pool of free segments.
 //!
 //! ```text
 //!  pool ──take──► open ──seal──► sealed ──emptied──► retired ──last reader left──► pool (hot) ──cool──► pages returned
@@ -6,10 +6,10 @@
 //! S1. Bytes below `tail` are an unbroken run of items; only the shard's writer appends, and only to an open segment.
 //! S2. A segment is retired when no slot of its shard's index names it, and its number returns to the pool only when no
 //!     reader announces it.
-//! S3. What a segment has made resident is reserved in the ledger, page by page, before it is touched.
+//! S3. Every page of a segment is reserved in the ledger before it is touched.
 //!
-//! An item too large for a segment has a segment of its own, made of as many numbers in a row as it needs: only address
-//! space is spent on the last of them, for pages that are not touched are not resident.
+//! An item too large for a segment gets a segment of its own, made of consecutive segment numbers. The unused rest of
+//! the last one costs only address space, because untouched pages are not resident.
 
 use super::arena::{Arena, WORD_BYTES, page_bytes};
 use super::expiry::Expiry;
@@ -20,53 +20,53 @@ use super::slot::OFFSET_BITS;
 use crate::sync::{Mutex, lock};
 use std::collections::BTreeMap;
 
-/// The largest segment, in bytes: as far as an offset reaches.
+/// The largest segment, in bytes: the range of an offset.
 pub(super) const MAX_BYTES: usize = 2 << 20;
 const _: () = assert!(MAX_BYTES == WORD_BYTES << OFFSET_BITS);
 const MIN_BYTES: usize = 64 << 10;
 
-/// How large a segment is, in bytes, in a shard of this capacity, in bytes: 1/128 of it.
+/// The size of a segment in a shard of this capacity, both in bytes: 1/128 of the capacity, within bounds.
 pub(super) fn bytes_for(shard_bytes: u64) -> usize {
     ((shard_bytes / 128).max(1).next_power_of_two() as usize).clamp(MIN_BYTES, MAX_BYTES)
 }
 
-/// A run of numbers with the memory behind them, as the pool gives it out.
+/// A run of segment numbers and their memory, as allocated by the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
-    /// The first number.
+    /// The first segment number.
     pub id: u32,
-    /// How many.
+    /// Number of consecutive segment numbers.
     pub units: u32,
-    /// What of it is resident and reserved in the ledger, from its beginning, in bytes.
+    /// Bytes from its beginning that are resident and reserved in the ledger.
     pub resident_bytes: u64,
 }
 
-/// What the writer of a shard knows of a segment.
+/// The state of a segment, kept by the writer of its shard.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
     /// Its memory.
     pub extent: Extent,
-    /// Which log it belongs to.
+    /// The log it belongs to.
     pub log: Log,
-    /// Grows with time; survivors keep the age of where they come from.
+    /// Position in the queue of eviction, larger for newer segments; compacted items keep the age of their old segment.
     pub age: u64,
-    /// Its number among all that were ever opened in its shard.
+    /// Its sequence number among all segments opened in its shard.
     pub(super) opened: u64,
     /// Words written.
     pub tail_words: usize,
-    /// Words of items that the index still names.
+    /// Words of live items.
     pub live_words: usize,
-    /// How many those are.
+    /// Number of live items.
     pub live_items: usize,
-    /// No more is appended.
+    /// No more items are appended.
     pub sealed: bool,
-    /// How many batches are being copied into it (B2 in [`super::relocate`]).
+    /// Number of batches being copied into it (B2 in [`super::relocate`]).
     pub(super) pins: u32,
     /// When its items expire.
     pub(super) expiry: Expiry,
-    /// What `tail_words` was when the cleaner last passed by.
+    /// `tail_words` at the last visit of the cleaner.
     pub(super) tail_words_seen: usize,
-    /// When it is looked through for expired items; `u64::MAX` for never.
+    /// Next time, in ms, to scan this segment for expired items; `u64::MAX` for never.
     pub(super) due_ms: u64,
 }
 
@@ -75,12 +75,12 @@ pub(super) struct Segment {
 pub(super) struct Moved {
     pub items: usize,
     pub words: usize,
-    /// Of those with a deadline: words, deadline and octave.
+    /// Words, deadline and octave of each item with a deadline.
     ttls: Vec<(usize, u64, u8)>,
 }
 
 impl Moved {
-    /// One more.
+    /// Adds an item.
     pub(super) fn add(&mut self, words: usize, facts: &Facts) {
         self.items += 1;
         self.words += words;
@@ -89,7 +89,7 @@ impl Moved {
 }
 
 impl Segment {
-    /// A new one, open.
+    /// A new, open segment.
     pub(super) fn open(extent: Extent, log: Log, age: u64, opened: u64) -> Self {
         Self {
             extent,
@@ -107,13 +107,13 @@ impl Segment {
         }
     }
 
-    /// Words of live items that have not expired, in a hundred written ones.
+    /// Words of live items that have not expired, in percent of the words written.
     pub(super) fn occupancy_percent(&self, now_ms: u64) -> usize {
         let lasting = self.live_words.saturating_sub(self.expiry.expired_words(now_ms));
         (lasting * 100).checked_div(self.tail_words).unwrap_or(0)
     }
 
-    /// An item has become live here.
+    /// Counts an item that has become live in this segment.
     pub(super) fn admit(&mut self, words: usize, facts: &Facts) {
         self.live_words += words;
         self.live_items += 1;
@@ -122,7 +122,7 @@ impl Segment {
         }
     }
 
-    /// One is live here no more.
+    /// Counts an item that is no longer live in this segment.
     pub(super) fn dismiss(&mut self, words: usize, facts: &Facts) {
         self.live_words -= words;
         self.live_items -= 1;
@@ -131,7 +131,7 @@ impl Segment {
         }
     }
 
-    /// Items have become live here.
+    /// Counts items that have become live in this segment.
     pub(super) fn admit_all(&mut self, moved: &Moved) {
         self.live_words += moved.words;
         self.live_items += moved.items;
@@ -143,7 +143,7 @@ impl Segment {
         }
     }
 
-    /// They are live here no more.
+    /// Counts items that are no longer live in this segment.
     pub(super) fn dismiss_all(&mut self, moved: &Moved) {
         self.live_words -= moved.words;
         self.live_items -= moved.items;
@@ -155,34 +155,34 @@ impl Segment {
         }
     }
 
-    /// Changes what is known of its deadlines.
+    /// Changes the summary of its deadlines, and `due_ms` with it.
     pub(super) fn change_expiry(&mut self, change: impl FnOnce(&mut Expiry)) {
         change(&mut self.expiry);
         self.due_ms = self.expiry.due_ms();
     }
 }
 
-/// The segments nobody uses, and the address space they lie in.
+/// The free segments and their address space.
 #[derive(Debug)]
 pub(super) struct Pool {
-    /// The first word of segment number 0 in the arena. Number 0 is never given out.
+    /// The first word of segment number 0 in the arena. Number 0 is never allocated.
     base: usize,
     segment_bytes: usize,
-    /// Numbers there are.
+    /// Number of segment numbers.
     count: u32,
     free: Mutex<Free>,
 }
 
 #[derive(Debug)]
 struct Free {
-    /// Resident and reserved; to be used first or to be cooled.
+    /// Resident and reserved extents: used first, or cooled.
     hot: Vec<Extent>,
-    /// Runs of numbers without a resident page: first number to length.
+    /// Runs of numbers without a resident page, by first number, with their length.
     cold: BTreeMap<u32, u32>,
 }
 
 impl Free {
-    /// Takes back a run without a resident page, and joins it with its neighbours.
+    /// Adds a run without a resident page, and merges it with its neighbours.
     fn join(&mut self, extent: Extent) {
         let (mut id, mut units) = (extent.id, extent.units);
         if let Some(next) = self.cold.remove(&(id + units)) {
@@ -197,7 +197,7 @@ impl Free {
 }
 
 impl Pool {
-    /// `count` segments of `segment_bytes` from the word `base` of the arena on.
+    /// A pool of `count` segments of `segment_bytes`, from the word `base` of the arena on.
     pub(super) fn new(base: usize, segment_bytes: usize, count: u32) -> Self {
         let free = Free { hot: Vec::new(), cold: BTreeMap::from([(1, count - 1)]) };
         Self { base, segment_bytes, count, free: Mutex::new(free) }
@@ -208,13 +208,13 @@ impl Pool {
         self.segment_bytes
     }
 
-    /// Whether an item of that many words has its pages to itself: what is left over of a segment because the next item
-    /// does not fit is then less than a quarter.
+    /// Whether an item of `words` gets a segment of its own. Because of this bound, a shared segment that is sealed for
+    /// lack of room wastes less than a quarter.
     pub(super) fn is_alone(&self, words: usize) -> bool {
         words > self.most_shared_words()
     }
 
-    /// The most words that are appended at once to a segment that others share.
+    /// Maximum words of one append to a shared segment.
     pub(super) fn most_shared_words(&self) -> usize {
         self.segment_bytes / 4 / WORD_BYTES
     }
@@ -226,13 +226,13 @@ impl Pool {
         first..first + extent.units as usize * unit
     }
 
-    /// The first word of a location's segment.
+    /// The first word of a segment in the arena.
     pub(super) fn first_word(&self, id: u32) -> usize {
         debug_assert!(id < self.count);
         self.base + id as usize * (self.segment_bytes / WORD_BYTES)
     }
 
-    /// `units` numbers in a row: a hot one first. `None` when the address space is used up.
+    /// Allocates `units` consecutive numbers, a hot extent first. `None` if the address space is exhausted.
     pub(super) fn take(&self, units: u32) -> Option<Extent> {
         let mut free = lock(&self.free);
         if let Some(at) = free.hot.iter().rposition(|extent| extent.units == units) {
@@ -246,7 +246,7 @@ impl Pool {
         Some(Extent { id, units, resident_bytes: 0 })
     }
 
-    /// Takes back what nobody reads any more (S2), with its pages as they are.
+    /// Returns an extent that no reader announces (S2) to the pool, with its pages as they are.
     pub(super) fn put_back(&self, extent: Extent) {
         let mut free = lock(&self.free);
         match extent.resident_bytes {
@@ -255,8 +255,8 @@ impl Pool {
         }
     }
 
-    /// Gives up to `most_bytes` (whole pages) of one hot extent back to the operating system, if there are more than
-    /// `keep`; returns the bytes given back.
+    /// Returns up to `most_bytes` (whole pages) of one hot extent to the kernel, if there are more than `keep`. Returns
+    /// the number of bytes.
     pub(super) fn cool(&self, arena: &Arena, ledger: &Ledger, keep: usize, most_bytes: u64) -> Option<u64> {
         let mut extent = {
             let mut free = lock(&self.free);
@@ -274,7 +274,7 @@ impl Pool {
         Some(piece)
     }
 
-    /// Whether nobody has this number.
+    /// Whether this number is in the pool.
     #[cfg(shuttle)]
     pub(super) fn is_free(&self, id: u32) -> bool {
         let free = lock(&self.free);
@@ -282,15 +282,15 @@ impl Pool {
         free.hot.iter().any(|extent| has(extent.id, extent.units)) || free.cold.iter().any(|(id, len)| has(*id, *len))
     }
 
-    /// Resident bytes that wait for reuse.
+    /// Resident bytes of free segments.
     #[cfg(all(test, not(loom), not(shuttle)))]
     pub(super) fn hot_bytes(&self) -> u64 {
         lock(&self.free).hot.iter().map(|extent| extent.resident_bytes).sum()
     }
 }
 
-/// Makes sure that the first `words` of an extent of `whole_bytes` are reserved (S3), `step_bytes` (whole pages) at a time.
-/// `force` reserves whatever the capacity: for the cleaner, who frees more than that in the end.
+/// Reserves the first `words` of an extent of `whole_bytes` (S3), in steps of `step_bytes` (whole pages). With `force`
+/// it may exceed the capacity: for the cleaner, which frees more than that in the end. `false` if refused.
 #[must_use]
 pub(super) fn reserve_up_to(
     extent: &mut Extent,
@@ -321,13 +321,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_come_back_and_neighbours_grow_together() {
+    fn numbers_are_reused_and_free_neighbours_are_merged() {
         let arena = Arena::reserve(64 * page_bytes()).unwrap();
         let ledger = Ledger::new(u64::MAX);
         let pool = Pool::new(0, page_bytes(), 64);
         let mut extents: Vec<_> = (0..3).map(|_| pool.take(1).unwrap()).collect();
         extents.push(pool.take(60).unwrap());
-        assert_eq!(pool.take(1), None, "all 63 numbers are out");
+        assert_eq!(pool.take(1), None, "all 63 numbers are allocated");
         for extent in &mut extents {
             assert!(reserve_up_to(extent, 1, page_bytes(), page_bytes(), &ledger, false));
         }
@@ -337,11 +337,11 @@ mod tests {
         assert!(pool.hot_bytes() > 0);
         while pool.cool(&arena, &ledger, 0, page_bytes() as u64).is_some() {}
         assert_eq!((ledger.total(), pool.hot_bytes()), (0, 0));
-        assert_eq!(pool.take(63).map(|extent| extent.id), Some(1), "one run again");
+        assert_eq!(pool.take(63).map(|extent| extent.id), Some(1), "the cold runs are merged into one");
     }
 
     #[test]
-    fn pages_are_reserved_before_they_are_touched_and_never_beyond_the_segment() {
+    fn reserves_in_steps_up_to_the_end_of_the_segment() {
         let ledger = Ledger::new(8 * page_bytes() as u64);
         let mut extent = Extent { id: 1, units: 1, resident_bytes: 0 };
         assert!(reserve_up_to(&mut extent, 1, 6 * page_bytes(), 4 * page_bytes(), &ledger, false));

@@ -1,4 +1,4 @@
-//! A slot: the eight bytes by which the index knows an item.
+//! A slot: the eight bytes by which the index refers to an item.
 //!
 //! ```text
 //!  63           43 42          25 24          3   2    1 0
@@ -10,8 +10,8 @@
 //! │ 0                                                      │   empty
 //! └────────────────────────────────────────────────────────┘
 //! ```
-//! `other` says that the slot stands in the second of the two buckets its key may stand in. With the bucket it stands
-//! in, the tag then gives back the whole [`Place`] of the key: an index is migrated without reading a single key.
+//! `other` is set if the slot is in the second of the two buckets of its key. Bucket, `other` and tag together
+//! determine the whole [`Place`] of the key, so that an index migrates without reading a single key.
 
 use super::log::Log;
 use std::fmt;
@@ -20,7 +20,7 @@ const READS_BITS: u32 = 2;
 const OTHER_BITS: u32 = 1;
 /// Bits of a tag.
 pub(super) const TAG_BITS: u32 = 22;
-/// Bits of an offset, which counts words.
+/// Bits of an offset, in words.
 pub(super) const OFFSET_BITS: u32 = 18;
 /// Bits of a segment's number.
 pub(super) const SEGMENT_BITS: u32 = 21;
@@ -33,29 +33,30 @@ const OFFSET_SHIFT: u32 = TAG_SHIFT + TAG_BITS;
 const SEGMENT_SHIFT: u32 = OFFSET_SHIFT + OFFSET_BITS;
 const WHEN_BITS: u32 = 16;
 
-/// A read count that grows no further.
+/// The read count at which a slot saturates.
 pub(super) const READS_MAX: u8 = (1 << READS_BITS) - 1;
 
 const fn mask(bits: u32) -> u64 {
     (1 << bits) - 1
 }
 
-/// Where a key belongs within its shard: 28 bits of its hash. The high ones choose the bucket, the low ones are the tag.
+/// The position of a key within its shard: 28 bits of its hash. The high bits choose the bucket, the low bits are the
+/// tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place(pub u32);
 
 impl Place {
-    /// Bits of a place.
+    /// Bits of a `Place`.
     pub(super) const BITS: u32 = 28;
 
-    /// The part that a slot keeps.
+    /// The bits that a slot stores.
     pub(super) fn tag(self) -> u32 {
         self.0 & mask(TAG_BITS) as u32
     }
 }
 
-/// Which segment, and where inside it (in words). A segment's number is not given out again while a
-/// reader announces it ([`super::readers`]), so a location that was announced never means another segment's bytes.
+/// A segment and an offset in it, in words. The pool does not reuse a segment's number while a reader announces it
+/// ([`super::readers`]), so an announced location never means another segment's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Location(u64);
 
@@ -72,7 +73,7 @@ impl Location {
         (self.0 >> OFFSET_BITS) as u32
     }
 
-    /// Words from the segment's beginning.
+    /// Offset in the segment, in words.
     pub(super) fn offset_words(self) -> u32 {
         (self.0 & mask(OFFSET_BITS)) as u32
     }
@@ -84,7 +85,7 @@ impl fmt::Debug for Location {
     }
 }
 
-/// Why an item is no longer there.
+/// Why an item left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RemovalCause {
     /// Dropped to make room.
@@ -95,26 +96,26 @@ pub(super) enum RemovalCause {
     Invalidated = 3,
 }
 
-/// The word itself.
+/// A slot as a word: an item, a ghost, or empty.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slot(u64);
 
 impl Slot {
-    /// No item, and no memory of one.
+    /// Neither an item nor a ghost.
     pub(super) const EMPTY: Self = Self(0);
 
-    /// An item at `location`, not read yet.
+    /// An item at `location` with a read count of 0.
     pub(super) fn item(tag: u32, location: Location) -> Self {
         Self(location.0 << OFFSET_SHIFT | u64::from(tag) << TAG_SHIFT)
     }
 
-    /// The memory of an item that departed from a log at `when`, a count that wraps at 2^16.
+    /// The ghost of an item that left a log at `when`, a count that wraps at 2^16.
     pub(super) fn ghost(tag: u32, why: RemovalCause, log: Log, when: u16) -> Self {
         let why = (why as u64) << (OFFSET_SHIFT + WHEN_BITS);
         Self(why | u64::from(when) << OFFSET_SHIFT | u64::from(tag) << TAG_SHIFT | log as u64)
     }
 
-    /// From the word in the index.
+    /// A slot from its word in the index.
     pub(super) fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
@@ -124,17 +125,17 @@ impl Slot {
         self.0
     }
 
-    /// Nothing is here.
+    /// Whether it is neither an item nor a ghost.
     pub(super) fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Where the item is; `None` for a ghost and for an empty slot.
+    /// Location of the item; `None` for a ghost and for an empty slot.
     pub(super) fn location(self) -> Option<Location> {
         (self.0 >> SEGMENT_SHIFT != 0).then_some(Location(self.0 >> OFFSET_SHIFT))
     }
 
-    /// What departed and when; `None` for an item and for an empty slot.
+    /// Why and when the item of a ghost left; `None` for an item and for an empty slot.
     pub(super) fn removal(self) -> Option<(RemovalCause, u16)> {
         let when = (self.0 >> OFFSET_SHIFT & mask(WHEN_BITS)) as u16;
         if self.0 >> SEGMENT_SHIFT != 0 {
@@ -148,37 +149,37 @@ impl Slot {
         }
     }
 
-    /// Which log a ghost departed from.
+    /// The log that the item of a ghost left.
     pub(super) fn removed_from(self) -> Log {
         if self.0 & mask(READS_BITS) == Log::Main as u64 { Log::Main } else { Log::Nursery }
     }
 
-    /// The low bits of the key's place.
+    /// The low bits of the key's `Place`.
     pub(super) fn tag(self) -> u32 {
         (self.0 >> TAG_SHIFT & mask(TAG_BITS)) as u32
     }
 
-    /// It stands in the second bucket of its key.
+    /// Whether it is in the second bucket of its key.
     pub(super) fn is_other(self) -> bool {
         self.0 >> OTHER_SHIFT & 1 == 1
     }
 
-    /// How often it was read, saturating at [`READS_MAX`].
+    /// The read count, saturating at [`READS_MAX`].
     pub(super) fn reads(self) -> u8 {
         (self.0 & mask(READS_BITS)) as u8
     }
 
-    /// The same, standing in the second bucket or in the first.
+    /// The same slot in the second bucket (`true`) or in the home bucket.
     pub(super) fn with_other(self, other: bool) -> Self {
         Self(self.0 & !(1 << OTHER_SHIFT) | u64::from(other) << OTHER_SHIFT)
     }
 
-    /// The same with another count of reads.
+    /// The same slot with another read count.
     pub(super) fn with_reads(self, reads: u8) -> Self {
         Self(self.0 & !mask(READS_BITS) | u64::from(reads.min(READS_MAX)))
     }
 
-    /// The same item somewhere else.
+    /// The same slot with another location.
     pub(super) fn with_location(self, location: Location) -> Self {
         Self(self.0 & mask(OFFSET_SHIFT) | location.0 << OFFSET_SHIFT)
     }
@@ -200,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_keeps_what_it_was_given() {
+    fn a_slot_round_trips_its_fields() {
         let at = Location::new((1 << SEGMENT_BITS) - 1, (1 << OFFSET_BITS) - 1);
         let slot = Slot::item(0x3f_ffff, at).with_other(true).with_reads(9);
         assert_eq!((slot.location(), slot.tag(), slot.is_other(), slot.reads()), (Some(at), 0x3f_ffff, true, 3));
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ghost_is_no_item_and_says_why_and_when() {
+    fn a_ghost_is_no_item_and_keeps_cause_and_time() {
         let ghost = Slot::ghost(5, RemovalCause::Expired, Log::Main, u16::MAX);
         assert_eq!(
             (ghost.location(), ghost.removal(), ghost.tag()),
