@@ -1,4 +1,4 @@
-//! Where items are appended, and how room is made for them.
+//! Appending items to segments, and making room for them.
 
 use super::arena::{WORD_BYTES, page_bytes};
 use super::counts::{add, sub};
@@ -13,28 +13,29 @@ use super::types::Error;
 /// How a shard makes room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// Moves what is live together: no live item goes.
+    /// Moves live items together and drops none.
     Compact,
-    /// Drops items. `spares_read`: those that have earned their place stay.
+    /// Drops items. `spares_read`: keeps those that were read often enough.
     Evict { spares_read: bool },
 }
 
-/// A segment that is fuller of live bytes is not worth copying for a write, in percent.
+/// A write compacts only segments with fewer live bytes, in percent.
 const FULL_PERCENT: usize = 95;
-/// One that is emptier is compacted rather than evicted from, in percent: that frees much for little.
+/// A segment with fewer live bytes is compacted instead of evicted from, in percent: copying little frees much.
 const CHEAP_PERCENT: usize = 50;
 
-/// A table of so many segments is not worth shrinking.
+/// A table of up to this many segments is not worth shrinking.
 const FEW_SEGMENTS: usize = 8;
 
 impl Locked<'_> {
-    /// Room for an item of `words`. Nothing is cleaned for it: see [`super::Store`], which knows all shards.
+    /// Appends room for an item of `words`, or refuses. It cleans nothing: [`super::Store`] does, because it sees all
+    /// shards.
     pub(super) fn append_or_refuse(&mut self, tail: Tail, words: usize) -> Result<Location, Error> {
         loop {
             if let Some(location) = self.append(tail, words, false) {
                 return Ok(location);
             }
-            // Memory that waits for reuse in another shape or shard goes back first: it costs nobody anything.
+            // First return free memory of other segment sizes or shards to the kernel, which costs no live item.
             self.reclaim();
             if self.ground.cool(0, u64::MAX).is_none() && !self.clean_bank(u64::MAX) {
                 return Err(self.no_room((words * WORD_BYTES) as u64));
@@ -47,7 +48,8 @@ impl Locked<'_> {
         Error::NoSpace { need, used: ledger.total(), capacity: ledger.capacity() }
     }
 
-    /// Gives up what is dead, or else cleans one segment from beginning to end; `false` when there is nothing to clean.
+    /// Retires dead segments; if there are none, cleans one segment from beginning to end. `false` if there is nothing
+    /// to clean.
     pub(super) fn clean_one_now(&mut self, way: Way, now_ms: u64) -> bool {
         let mut tally = Tally::default();
         if self.writer.job.is_none() {
@@ -62,7 +64,7 @@ impl Locked<'_> {
         true
     }
 
-    /// What is dead or has expired goes before what is live.
+    /// Chooses dead and expired bytes before live items.
     fn choose_victim(&mut self, way: Way, now_ms: u64) -> Option<(u32, Purpose)> {
         let segments = self.writer.segments.values();
         let below_percent = if way == Way::Compact { FULL_PERCENT } else { CHEAP_PERCENT };
@@ -74,7 +76,7 @@ impl Locked<'_> {
             Way::Evict { spares_read: true } => eviction(Purpose::Evict),
             Way::Evict { spares_read: false } => eviction(Purpose::Discard),
         });
-        // Everything there is, is in open segments: seal them and look again.
+        // All items may be in open segments: seal them and choose again.
         match victim {
             None if self.is_worth_sealing(way, now_ms) && self.seal_all() => self.choose_victim(way, now_ms),
             victim => victim,
@@ -85,14 +87,14 @@ impl Locked<'_> {
         way != Way::Compact || self.has_sparse_open_segment(FULL_PERCENT, u64::MAX, now_ms)
     }
 
-    /// Closes the open segments; says whether there was one.
+    /// Seals the open segments. Returns whether there was one.
     pub(super) fn seal_all(&mut self) -> bool {
         let open = std::mem::take(&mut self.writer.open);
         let sealed = open.into_iter().flatten().filter(|id| self.seal(*id));
         sealed.count() > 0
     }
 
-    /// Nothing more is appended; pages behind the tail that a segment brought along from its last use go back.
+    /// Ends appending to a segment, and returns the pages behind its tail, left from its last use, to the kernel.
     fn seal(&mut self, id: u32) -> bool {
         let worth_bytes = (self.ground.pool.segment_bytes() / 16).clamp(page_bytes(), 4 * page_bytes());
         let (ground, writer) = (self.ground, &mut *self.writer);
@@ -105,8 +107,8 @@ impl Locked<'_> {
         })
     }
 
-    /// Appends room for an item of `words` without cleaning anything; `None` when there is none. `force` goes over the
-    /// ledger's capacity, for the cleaner.
+    /// Appends room for an item of `words` without cleaning anything; `None` if there is none. With `force`, for the
+    /// cleaner, it may exceed the ledger's capacity.
     pub(super) fn append(&mut self, tail: Tail, words: usize, force: bool) -> Option<Location> {
         if self.ground.pool.is_alone(words) {
             return self.append_alone(tail, words, force);
@@ -135,19 +137,19 @@ impl Locked<'_> {
         location
     }
 
-    /// Words that are left in a segment.
+    /// Unused words of a segment.
     fn room_words(&self, segment: &Segment) -> usize {
         self.ground.pool.words(segment.extent).len() - segment.tail_words
     }
 
-    /// The most words of one batch: what is left of the open segment if its first item, of `first_words`, fits there.
+    /// Maximum words of one batch: the rest of the open segment if the first item, of `first_words`, fits there.
     pub(super) fn room_for_many(&self, tail: Tail, first_words: usize) -> usize {
         let most = self.ground.pool.most_shared_words();
         let left = self.writer.open[tail.number()].map_or(0, |id| self.room_words(&self.writer.segments[&id]));
         if left < first_words { most } else { left.min(most) }
     }
 
-    /// An item of its own pages.
+    /// Appends an item that gets a segment of its own.
     fn append_alone(&mut self, tail: Tail, words: usize, force: bool) -> Option<Location> {
         let units = (words * WORD_BYTES).div_ceil(self.ground.pool.segment_bytes()) as u32;
         let id = self.open_segment(tail, units, force)?;
@@ -160,7 +162,7 @@ impl Locked<'_> {
     }
 
     fn open_segment(&mut self, tail: Tail, units: u32, force: bool) -> Option<u32> {
-        // Over its capacity the ledger grants nothing (L1), not even what is resident already.
+        // Beyond its capacity the ledger grants nothing (L1), not even memory that is already resident.
         if !force && !self.ground.ledger.has_room(0) {
             return None;
         }
@@ -172,8 +174,8 @@ impl Locked<'_> {
         Some(extent.id)
     }
 
-    /// A shard of many segments reserves a new one whole, so that a segment just freed can serve again as it is; a
-    /// shard of few goes by pages, so that what is reserved is what is resident.
+    /// A shard with many segments reserves a new one whole, so that a freed segment can be reused unchanged. A shard
+    /// with few segments reserves page by page, so that it reserves only resident memory.
     fn reservation_step(&self, alone: bool, whole: usize) -> usize {
         const MANY: usize = 16;
         match self.writer.segments.len() {
@@ -196,20 +198,20 @@ impl Locked<'_> {
         Some(Location::new(id, at as u32))
     }
 
-    /// A segment nothing was appended to goes back to the pool at once: no map ever led to it.
+    /// Returns a segment without items to the pool at once: no slot ever named it.
     fn give_back_unused(&mut self, id: u32) {
         let segment = self.writer.segments.remove(&id).expect("it was just opened");
         debug_assert_eq!(segment.tail_words, 0);
         self.ground.pool.put_back(segment.extent);
     }
 
-    /// Takes segments without a live item out of the shard, and retires them (see `shard`, M2).
+    /// Removes segments without a live item from the shard, and retires them (see `shard`, M2).
     pub(super) fn retire_segments(&mut self, ids: &[u32], tally: &mut Tally) {
         let mut extents = Vec::with_capacity(ids.len());
         for id in ids {
             let segment = self.writer.segments.remove(id).expect("a segment is retired once");
             assert_eq!((segment.live_items, segment.live_words), (0, 0), "an emptied segment holds nothing live");
-            assert_eq!(segment.pins, 0, "nothing is being copied into it (B2)");
+            assert_eq!(segment.pins, 0, "no batch is being copied into it (B2)");
             self.writer.open.iter_mut().filter(|open| **open == Some(*id)).for_each(|open| *open = None);
             sub(&self.shard.counts.written_words, segment.tail_words);
             tally.freed_segments += u64::from(segment.extent.units);
@@ -217,7 +219,7 @@ impl Locked<'_> {
         }
         let segments = &mut self.writer.segments;
         if segments.capacity() > FEW_SEGMENTS && segments.len() < segments.capacity() / 4 {
-            segments.shrink_to(segments.len() * 2); // the table of a full shard is larger than an empty one's everything
+            segments.shrink_to(segments.len() * 2); // a full shard's table is larger than all else of an empty shard
         }
         self.retire(extents);
     }

@@ -1,4 +1,4 @@
-//! Migration: the index of a shard moves to a larger or smaller one, a few buckets at a time.
+//! Migration: copying the index of a shard into a larger or smaller one, a few buckets at a time.
 //!
 //! ```text
 //!  index      [■■■■■■■■■■■■■■■■|□□□□□□□□]   readers read here until the end
@@ -6,12 +6,13 @@
 //!  next       [▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪▪]   ──publish──► the index of the next map
 //! ```
 //! G1. Readers see only the old index until the new one is complete and published.
-//! G2. A slot whose bucket the cursor has passed is in both; whoever changes it in one changes it in the other. A slot
-//!     before the cursor is in the old index alone.
-//! G3. During a migration no slot moves between buckets of the old index, or it could slip past the cursor.
-//! G4. Places are computed from buckets and tags: no key is read, so a step costs what its slots cost.
+//! G2. A slot whose bucket the cursor has passed is in both indexes, and a writer changes it in both. A slot that the
+//!     cursor has not reached is in the old index alone.
+//! G3. During a migration no slot moves between buckets of the old index; otherwise the cursor could miss it.
+//! G4. The `Place` of a key is computed from bucket and tag. No key is read, so the cost of a step depends only on the
+//!     number of its slots.
 //!
-//! Writers help: each write moves a few buckets on, so a migration ends whether or not the cleaner gets the CPU.
+//! Writers help: each write copies a few buckets, so a migration ends even if the cleaner gets no CPU time.
 
 use super::arena::WORD_BYTES;
 use super::bank::{BANKS, Bank, Migration, Piece};
@@ -24,21 +25,22 @@ use super::types::Error;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Fault, planted};
 
-/// The index grows when this share of its slots holds items, in percent.
+/// The index grows when more of its slots are wanted, in percent.
 const FULL_PERCENT: u64 = 88;
-/// It shrinks when fewer do, and nothing more urgent is to be done.
+/// It shrinks when fewer are wanted and nothing more urgent is to be done, in percent.
 const SPARSE_PERCENT: u64 = 55;
-/// It shrinks when fewer do even while callers delete: each migration on the way down costs all its slots.
+/// It shrinks when fewer are wanted while callers write, in percent. This is lower because each of a series of
+/// migrations copies all slots.
 const HOLLOW_PERCENT: u64 = 30;
-/// A new index is made for this share.
+/// The fill for which a new index is sized, in percent.
 const FILL_PERCENT: u64 = 79;
-/// Ghosts an evicting shard makes room for, in percent of its items.
+/// Maximum ghosts for which an evicting shard makes room, in percent of its items.
 const GHOST_PERCENT: u64 = 100;
-/// Buckets that a write carries over.
+/// Buckets that each write copies to the new index.
 const HELP_BUCKETS: u32 = 8;
 
 impl Ground {
-    /// Gives a piece of a bank back. Needs no lock: nobody uses the bank meanwhile.
+    /// Returns a piece of a bank to the kernel. Needs no lock: no thread uses the bank meanwhile.
     pub(super) fn give_back(&self, piece: &Piece) {
         self.arena.release(piece.first..piece.first + piece.bytes as usize / WORD_BYTES);
         self.ledger.release(Account::Index, piece.bytes);
@@ -50,7 +52,7 @@ impl Locked<'_> {
         self.shard.counts.entries.load(Ordering::Relaxed)
     }
 
-    /// Slots that the shard has use for: its items, and ghosts for as many as it lately evicted.
+    /// Slots that the shard wants: one per item, and one per eviction for ghosts, up to [`GHOST_PERCENT`].
     fn wanted_slots(&self) -> u64 {
         let (entries, evictions) = (self.entries(), self.shard.counts.evictions.load(Ordering::Relaxed));
         entries + evictions.min(entries * GHOST_PERCENT / 100)
@@ -66,24 +68,24 @@ impl Locked<'_> {
         (self.ground.bank_words / BUCKET_SLOTS) as u32
     }
 
-    /// The number of buckets that a full index grows to; `None` when the bank has no room for more.
+    /// The number of buckets to which a full index grows; `None` if the bank has no room for more.
     fn larger(&self) -> Option<u32> {
         let now = self.writer.index.buckets;
         let larger = self.buckets_for(self.wanted_slots()).max(now + now / 8).min(self.most_buckets());
         (larger > now).then_some(larger)
     }
 
-    /// Helps a migration along, and starts one when the index is too full.
+    /// Advances a running migration, or starts one if the index is too full.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] when room must be made for the new index: it takes that of items, as any other write.
+    /// [`Error::NoSpace`] if room must be made for the new index. Like any write, it makes room by evicting items.
     pub(super) fn tend_index(&mut self) -> Result<(), Error> {
         if self.writer.migration.is_some() {
             self.migrate_some(HELP_BUCKETS);
         } else if self.wanted_slots() * 100 > self.writer.index.slots() * FULL_PERCENT {
             let Some(buckets) = self.larger() else { return Ok(()) };
             let (ledger, bytes) = (&self.ground.ledger, Index { base: 0, buckets }.resident_bytes());
-            // A full index evicts one item for each insertion: that is better than refusing writes.
+            // A full index evicts one item per insertion, which is better than refusing writes.
             if !ledger.could_hold(bytes) || self.begin_migration_with_room(buckets) {
                 return Ok(());
             }
@@ -94,7 +96,7 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// Starts a migration if the ledger has room for it, with what waits for reuse.
+    /// Starts a migration if the ledger has room for it, after returning free memory to the kernel.
     fn begin_migration_with_room(&mut self, buckets: u32) -> bool {
         let bytes = Index { base: 0, buckets }.resident_bytes();
         self.reclaim();
@@ -103,7 +105,7 @@ impl Locked<'_> {
         self.ground.ledger.has_room(bytes) && self.begin_migration(buckets)
     }
 
-    /// Starts a migration to a smaller index if few slots are used, or very few while `busy`; says whether it did.
+    /// Starts a migration to a smaller index if few slots are wanted (while `busy`: very few). Returns whether it did.
     pub(super) fn shrink_index(&mut self, busy: bool) -> bool {
         let bound = if busy { HOLLOW_PERCENT } else { SPARSE_PERCENT };
         let target = self.buckets_for(self.wanted_slots());
@@ -111,7 +113,7 @@ impl Locked<'_> {
         self.writer.migration.is_none() && sparse && target < self.writer.index.buckets && self.begin_migration(target)
     }
 
-    /// Starts a migration; `false` when readers hold all other banks.
+    /// Starts a migration; `false` if no other bank is free, or the size would not change.
     pub(super) fn begin_migration(&mut self, buckets: u32) -> bool {
         if buckets == self.writer.index.buckets {
             return false;
@@ -121,7 +123,7 @@ impl Locked<'_> {
         let Some(bank) = self.writer.banks.iter().position(|bank| *bank == Bank::Clean) else { return false };
         self.writer.banks[bank] = Bank::InUse;
         let next = Index { base: self.bank_base(bank), buckets };
-        // Forced: room was made for it where room can be made; an insertion that finds both its buckets full cannot wait.
+        // Forced: callers that can wait have made room for it. An insertion into two full buckets cannot wait.
         self.ground.ledger.force(Account::Index, next.resident_bytes());
         self.writer.migration = Some(Migration { next, cursor: 0 });
         true
@@ -132,7 +134,8 @@ impl Locked<'_> {
         (self.shard.number as usize * BANKS + bank) * self.ground.bank_words
     }
 
-    /// Carries some buckets over; publishes when the last one was. Says whether there was something to do.
+    /// Copies some buckets to the new index, and publishes it after the last one. Returns whether a migration was
+    /// running.
     pub(super) fn migrate_some(&mut self, buckets: u32) -> bool {
         let Some(Migration { next, cursor }) = self.writer.migration else { return false };
         let index = self.writer.index;
@@ -143,7 +146,7 @@ impl Locked<'_> {
                 if slot.location().is_none() {
                     self.carry_ghost(next, place, slot);
                 } else if !self.carry_over(next, place, slot) {
-                    // No place in an emptier index: so unlikely that a cache may answer it by forgetting the item.
+                    // No free slot in an emptier index is so unlikely that a cache may drop the item.
                     self.drop_at(at);
                 }
             }
@@ -155,7 +158,8 @@ impl Locked<'_> {
         true
     }
 
-    /// Enters an item in the new index, which nobody reads yet; `false` when both its buckets are full for good.
+    /// Inserts an item into the new index, which no reader sees yet; `false` if no slot can be freed in its two
+    /// buckets.
     fn carry_over(&self, next: Index, place: Place, slot: Slot) -> bool {
         let arena = &self.ground.arena;
         let time = self.ghost_time();
@@ -183,12 +187,12 @@ impl Locked<'_> {
         }
     }
 
-    /// A ghost that departed within one turnover of the shard's items.
+    /// Whether the item of a ghost left within one turnover of the shard's items.
     pub(super) fn is_fresh(&self, slot: Slot) -> bool {
         self.ghost_age(slot) <= self.entries() + 64
     }
 
-    /// Departures since that of a ghost, to within 64.
+    /// Removals since that of a ghost, to within 64.
     pub(super) fn ghost_age(&self, slot: Slot) -> u64 {
         slot.removal().map_or(u64::MAX, |(_, when)| u64::from(self.ghost_time().wrapping_sub(when)) * 64)
     }
@@ -202,7 +206,7 @@ impl Locked<'_> {
         self.publish();
     }
 
-    /// Gives back up to `most` bytes of a bank that a migration left; says whether there was something to do.
+    /// Returns up to `most` bytes of a bank that a migration left to the kernel. Returns whether there was such a bank.
     pub(super) fn clean_bank(&mut self, most: u64) -> bool {
         let resident = |(bank, state): (usize, &Bank)| match state {
             Bank::Dirty(bytes) | Bank::Leaving(bytes @ 1..) => Some((bank, *bytes)),
@@ -220,8 +224,9 @@ impl Locked<'_> {
         true
     }
 
-    /// Takes up to `most` bytes of an old bank, to be [returned to the kernel](Ground::give_back) without the lock. The bank
-    /// is not clean until [`Self::end_piece`], so this needs another clean bank: the index must be able to grow meanwhile.
+    /// Takes up to `most` bytes of an old bank, to be [returned to the kernel](Ground::give_back) without the lock. The
+    /// bank is not clean until [`Self::end_piece`], so this requires another clean bank: the index must be able to grow
+    /// meanwhile.
     pub(super) fn take_piece(&mut self, most: u64) -> Option<Piece> {
         let banks = &self.writer.banks;
         let dirty = |(bank, state): (usize, &Bank)| match state {
@@ -234,13 +239,13 @@ impl Locked<'_> {
         Some(self.piece(bank, left_bytes, bytes))
     }
 
-    /// What lies between two distances from the beginning of a bank, in bytes.
+    /// The piece between two offsets in a bank, in bytes.
     fn piece(&self, bank: usize, from_bytes: u64, to_bytes: u64) -> Piece {
         let first = self.bank_base(bank) + from_bytes as usize / WORD_BYTES;
         Piece { bank, first, bytes: to_bytes - from_bytes }
     }
 
-    /// A piece was given back.
+    /// Ends what [`Self::take_piece`] began, after the piece was returned to the kernel.
     pub(super) fn end_piece(&mut self, piece: &Piece) {
         let state = &mut self.writer.banks[piece.bank];
         *state = match *state {
@@ -250,13 +255,13 @@ impl Locked<'_> {
         };
     }
 
-    /// The other index, if the slot at `at` stands in it too (G2).
+    /// The new index, if it also contains the slot at `at` (G2).
     fn mirror(&self, at: Position) -> Option<Index> {
         let Migration { next, cursor } = self.writer.migration?;
         (Index::bucket(at) < cursor && !planted(Fault::WriteOneSide)).then_some(next)
     }
 
-    /// Replaces the slot of an item that is at `from` now.
+    /// Replaces the slot of the item at location `from`.
     pub(super) fn replace_slot(&mut self, at: Position, place: Place, from: Location, slot: Slot) {
         let arena = &self.ground.arena;
         if let Some(next) = self.mirror(at)
@@ -268,7 +273,7 @@ impl Locked<'_> {
         self.writer.index.store(arena, at, slot.with_other(is_other));
     }
 
-    /// Takes away the slot of an item that is at `from` now, and leaves `instead` (empty or a ghost).
+    /// Removes the slot of the item at location `from`, and stores `instead` (empty or a ghost).
     pub(super) fn remove_slot(&mut self, at: Position, place: Place, from: Location, instead: Slot) {
         let arena = &self.ground.arena;
         if let Some(next) = self.mirror(at)
@@ -282,7 +287,7 @@ impl Locked<'_> {
         self.writer.index.store(arena, at, instead);
     }
 
-    /// Makes an item visible that has no slot yet.
+    /// Inserts the slot of an item whose key has none, which makes the item visible.
     pub(super) fn insert_slot(&mut self, place: Place, location: Location, reads: u8) {
         let slot = Slot::item(place.tag(), location).with_reads(reads);
         loop {
@@ -295,7 +300,7 @@ impl Locked<'_> {
                 continue;
             }
             if self.writer.migration.is_some() {
-                self.migrate_some(u32::MAX); // then there is room (G3: nothing may be displaced before)
+                self.migrate_some(u32::MAX); // G3 forbids a displacement; the new index has room
                 continue;
             }
             let moves = index.displacement(arena, place);

@@ -1,20 +1,20 @@
-//! Moving items out of a segment while writers go on.
+//! Moving items out of a segment while writers continue.
 //!
 //! ```text
-//!  cleaner   look ahead ──► [lock: reserve] ──► copy ──► [lock: commit, look at what is left]
+//!  cleaner   look ahead ──► [lock: reserve] ──► copy ──► [lock: commit, visit the remaining items]
 //! ```
 //! A thread that loses its processor while it holds the lock of a shard stops every writer of that shard until it runs
-//! again. So the cleaner does under the lock what only the lock allows, and reads and copies before.
+//! again. So the cleaner reads and copies before it takes the lock, and does only the rest under it.
 //!
-//! B1. What is read without the lock decides nothing. The segment may be given up meanwhile, and its memory may hold
-//!     other items. A copy counts only if, at the commit, the segment is the one that it was, the index names the item,
-//!     and the item has the header it had: whoever overwrites, deletes or marks an item changes its header (H2, H4 in
+//! B1. Data read without the lock decides nothing. The segment may be retired meanwhile, and its memory may hold other
+//!     items. A copy counts only if, at the commit, the segment is still the same one, the index names the item, and
+//!     the item's header is unchanged: every overwrite, deletion or mark of an item changes its header (H2, H4 in
 //!     [`super::item`]). A deadline may change alone, so the words before the key are copied at the commit.
 //! B2. Reserved room is one dead item until the commit, so that items follow each other without a gap (S1 in
-//!     [`super::segment`]). Until then its segment is pinned: no writer gives it up or cleans it, and the cleaner itself
+//!     [`super::segment`]). Until then its segment is pinned: no writer retires or cleans it, and the cleaner itself
 //!     commits before it begins anything else.
-//! B3. While an invalidation waits for its sweep nothing is committed: the items are looked at under the lock.
-//! B4. What the commit leaves is for the job, which looks at the same items afterwards.
+//! B3. While an invalidation waits for its sweep nothing is committed: the job visits the items under the lock.
+//! B4. The job visits the same items after the commit, and handles those that were not committed.
 
 use super::arena::WORD_BYTES;
 use super::counts::add;
@@ -32,13 +32,13 @@ use crate::sync::{Fault, planted};
 /// Words to prefetch of an item that is not copied: enough for most headers and keys.
 const HEAD_WORDS: usize = 16;
 
-/// The rest of a job's segment.
+/// The part of a job's segment that it has not visited yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ahead {
     pub segment: u32,
-    /// The segment's number among all that were ever opened.
+    /// The segment's sequence number among all segments opened in its shard.
     pub opened: u64,
-    /// Words from its beginning: the next item to look at, and the end of the last.
+    /// Offsets of the next item and of the end of the last one, in words.
     pub from_words: usize,
     pub end_words: usize,
     /// The index that names its items.
@@ -53,11 +53,11 @@ pub(super) struct Seen {
     at: Location,
     header: Header,
     place: Place,
-    /// Where its slot stood.
+    /// The position of its slot.
     position: Position,
 }
 
-/// Items that are being moved, and the room that is reserved for them.
+/// Items that are being moved, and the room reserved for them.
 #[derive(Debug)]
 pub(super) struct Batch {
     items: Vec<Seen>,
@@ -66,7 +66,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// The items, and where each goes.
+    /// The items, and the new location of each.
     fn places(&self) -> impl Iterator<Item = (&Seen, Location)> {
         let mut next = self.to.offset_words();
         self.items.iter().map(move |item| {
@@ -78,8 +78,8 @@ impl Batch {
 }
 
 impl Ground {
-    /// Reads up to `most_items` of a job's next items and returns those that can be moved. Prefetches their memory and their
-    /// buckets, so that the next hold of the lock is short.
+    /// Reads up to `most_items` of a job's next items and returns those that can be moved. Prefetches their memory and
+    /// their buckets, so that the next hold of the lock is short.
     pub(super) fn look_ahead(&self, ahead: &Ahead, most_items: usize, now_ms: u64) -> Vec<Seen> {
         let (mut seen, mut key) = (Vec::with_capacity(most_items), Vec::new());
         let mut from_words = ahead.from_words;
@@ -91,7 +91,7 @@ impl Ground {
             let view = self.view(at);
             let header = view.header();
             if !header.ends_within(ahead.end_words - from_words) {
-                break; // this is no item any more
+                break; // the memory no longer holds an item here
             }
             from_words += header.words();
             if !header.is_settled() {
@@ -124,8 +124,8 @@ impl Ground {
 }
 
 impl Locked<'_> {
-    /// Reserves room for the items: first the rest of the open segment, then new segments. Returns no batch if the items
-    /// must be cleaned under the lock.
+    /// Reserves room for the items: first the rest of the open segment, then new segments. Returns no batch if the
+    /// items must be cleaned under the lock.
     pub(super) fn reserve(&mut self, ahead: &Ahead, mut items: Vec<Seen>) -> Vec<Batch> {
         let mut batches = Vec::new();
         let Some(log) = ahead.moves_to.filter(|_| self.may_commit(ahead)) else { return batches };
@@ -147,7 +147,7 @@ impl Locked<'_> {
         batches
     }
 
-    /// Points the index at the copies of a batch. Items that have changed since they were copied stay where they are.
+    /// Points the index at the copies of a batch. Items that have changed since the copy stay in their old segment.
     pub(super) fn commit(&mut self, batch: &Batch, now_ms: u64, tally: &mut Tally) {
         self.segment_mut(batch.to).pins -= 1;
         let may_commit = self.may_commit(&batch.from);
@@ -163,7 +163,7 @@ impl Locked<'_> {
         }
     }
 
-    /// Whether a segment is the one that was looked at (B1), and no invalidation waits (B3).
+    /// Whether the segment is still the one that was read (B1), and no invalidation waits (B3).
     fn may_commit(&self, from: &Ahead) -> bool {
         let segment = self.writer.segments.get(&from.segment);
         segment.is_some_and(|segment| segment.opened == from.opened) && self.writer.invalidations.is_empty()
@@ -191,14 +191,14 @@ impl Locked<'_> {
         Some(facts)
     }
 
-    /// Counts items out of one segment and into another. Where a compaction begins to fill a segment, that has the age of
-    /// where the items come from: survivors keep their place in the queue.
+    /// Subtracts moved items from one segment and adds them to another. If a compaction begins to fill the other
+    /// segment, it inherits the age of the first one, so that items keep their position in the queue of eviction.
     pub(super) fn count_moved(&mut self, from: u32, to: u32, moved: &Moved, tally: &mut Tally) {
         let compacts = self.compacts();
-        let from = self.writer.segments.get_mut(&from).expect("what was moved was in a segment");
+        let from = self.writer.segments.get_mut(&from).expect("moved items come from a segment of the shard");
         from.dismiss_all(moved);
         let age = from.age;
-        let into = self.writer.segments.get_mut(&to).expect("a segment was appended to");
+        let into = self.writer.segments.get_mut(&to).expect("moved items were appended to a segment of the shard");
         if into.live_items == 0 && compacts {
             into.age = age;
         }
@@ -236,7 +236,7 @@ mod tests {
         store.set(key(&name(n)), value, &attributes, Condition::Always, false, NOW_MS).unwrap();
     }
 
-    /// Items with every extra word, in one segment that is sealed; every third is dead.
+    /// A store with one sealed segment. Its items have all extra words, and every third is dead.
     fn sparse_segment() -> Store {
         let options = Options { shards: Some(1), segment_bytes: Some(16 << 10), ..Options::new(8 << 20) };
         let store = Store::new(Options { most_bytes: Some(64 << 20), ..options }).unwrap();
@@ -248,7 +248,7 @@ mod tests {
         store
     }
 
-    /// Starts to move the first items of the only segment: all but the commit.
+    /// Moves the first items of the only segment up to, but not including, the commit.
     fn begin(store: &Store) -> Batch {
         let shard = &store.shards[0];
         let ahead = {
@@ -258,9 +258,9 @@ mod tests {
             locked.ahead().unwrap()
         };
         let items = store.ground.look_ahead(&ahead, 30, NOW_MS);
-        assert_eq!(items.len(), 20, "of 30 every third is dead");
+        assert_eq!(items.len(), 20, "every third of 30 is dead");
         let mut batches = shard.lock(&store.ground).reserve(&ahead, items);
-        assert_eq!(batches.len(), 1, "they fit into one segment");
+        assert_eq!(batches.len(), 1, "the items fit into one segment");
         store.ground.copy(&batches[0]);
         batches.remove(0)
     }
@@ -269,7 +269,7 @@ mod tests {
         (0..KEYS).map(|n| store.get(key(&name(n)), now_ms, Use::Peek).unwrap()).collect()
     }
 
-    /// What happens between the copy and the commit, how late it is then, and how many of 20 copies count.
+    /// An event between copy and commit: its name, the event, the time of the commit, and how many of 20 copies count.
     type Meanwhile = (&'static str, fn(&Store), u64, u64);
 
     const CASES: &[Meanwhile] = &[
@@ -303,20 +303,20 @@ mod tests {
             NOW_MS,
             19,
         ),
-        ("a value of its own pages", |store| put(store, 1, &[200; 9_000]), NOW_MS, 19),
+        ("a value in a segment of its own", |store| put(store, 1, &[200; 9_000]), NOW_MS, 19),
         ("an item that expires", |_| {}, 60_002, 18),
-        ("a void prefix", |store| store.invalidate(Group::Prefix(3, b"even"), false).unwrap(), NOW_MS, 0),
+        ("an invalidated prefix", |store| store.invalidate(Group::Prefix(3, b"even"), false).unwrap(), NOW_MS, 0),
         ("a stale prefix", |store| store.invalidate(Group::Prefix(3, b"odd"), true).unwrap(), NOW_MS, 0),
         ("a read", |store| _ = store.get(key(&name(1)), NOW_MS, Use::Read).unwrap(), NOW_MS, 20),
         ("an index that grows", |store| (1_000..9_000).for_each(|n| put(store, n, &[7; 10])), NOW_MS, 20),
         (
-            "a writer who cleans the segment",
+            "a writer that cleans the segment",
             |store| assert!(store.shards[0].lock(&store.ground).clean_one_now(Way::Compact, NOW_MS)),
             NOW_MS,
             0,
         ),
         (
-            "a writer who cleans all there is, and another segment in its place",
+            "a writer that cleans everything, and another segment in its place",
             |store| {
                 let way = Way::Evict { spares_read: false };
                 while store.shards[0].lock(&store.ground).clean_one_now(way, NOW_MS) {}
@@ -328,7 +328,7 @@ mod tests {
     ];
 
     #[test]
-    fn whatever_happens_before_the_commit_no_answer_changes_by_it() {
+    fn a_commit_changes_no_answer_whatever_happened_before_it() {
         for (name, meanwhile, now_ms, counting) in CASES {
             let store = sparse_segment();
             let batch = begin(&store);
@@ -355,37 +355,40 @@ mod tests {
     }
 
     #[test]
-    fn reserved_room_is_kept_and_cleaned_by_nobody() {
+    fn reserved_room_is_neither_retired_nor_cleaned() {
         let store = sparse_segment();
         let batch = begin(&store);
         let mut locked = store.shards[0].lock(&store.ground);
-        assert!(!locked.retire_dead(true, &mut Tally::default()), "nothing in it is live yet");
+        assert!(
+            !locked.retire_dead(true, &mut Tally::default()),
+            "the reserved segment has no live item yet, but is pinned"
+        );
         let everything = Way::Evict { spares_read: false };
         while locked.clean_one_now(everything, NOW_MS) {}
         let ids: Vec<_> = locked.writer.segments.keys().copied().collect();
-        assert_eq!(ids, [batch.to.segment()], "all else is gone");
+        assert_eq!(ids, [batch.to.segment()], "only the pinned segment is left");
         assert!(locked.ground.view(batch.to).header().is_dead());
         locked.commit(&batch, NOW_MS, &mut Tally::default());
         while locked.clean_one_now(everything, NOW_MS) {}
-        assert!(locked.writer.segments.is_empty(), "then it goes as well");
+        assert!(locked.writer.segments.is_empty(), "after the commit it is cleaned as well");
     }
 
     #[test]
-    fn a_segment_in_the_place_of_the_one_that_was_looked_at_is_another() {
+    fn a_batch_from_a_recycled_segment_is_not_committed() {
         let store = sparse_segment();
         let batch = begin(&store);
         let mut locked = store.shards[0].lock(&store.ground);
         assert!(locked.may_commit(&batch.from));
         while locked.clean_one_now(Way::Evict { spares_read: false }, NOW_MS) {}
-        assert!(!locked.may_commit(&batch.from), "it is gone");
+        assert!(!locked.may_commit(&batch.from), "the segment is retired");
         let tail = Tail { log: Log::Main, moved: false };
         let to = locked.append(tail, 10, true).unwrap();
-        assert_eq!(to.segment(), batch.from.segment, "freed segments serve again");
+        assert_eq!(to.segment(), batch.from.segment, "the number of the freed segment is reused");
         assert!(!locked.may_commit(&batch.from));
     }
 
     #[test]
-    fn a_batch_fills_what_is_left_of_a_segment_before_it_begins_another() {
+    fn a_batch_fills_the_open_segment_before_it_begins_another() {
         let store = sparse_segment();
         let tail = Tail { log: Log::Nursery, moved: true };
         let mut locked = store.shards[0].lock(&store.ground);
@@ -397,8 +400,8 @@ mod tests {
             item::fill(locked.ground.arena.words(locked.ground.range(to, words)));
         }
         assert_eq!(whole, 4 * most);
-        assert_eq!(locked.room_for_many(tail, 20), 30, "the first goes into what is left");
-        assert_eq!(locked.room_for_many(tail, 31), most, "it does not");
+        assert_eq!(locked.room_for_many(tail, 20), 30, "the first item fits the rest of the segment");
+        assert_eq!(locked.room_for_many(tail, 31), most, "the first item does not fit");
         let ahead = {
             let is_full = |segment: &&super::super::segment::Segment| segment.live_items > 0;
             let segment = locked.writer.segments.values().find(is_full).unwrap().extent.id;

@@ -1,4 +1,4 @@
-//! The account of the store.
+//! Statistics of the store.
 
 use super::Store;
 use super::arena::WORD_BYTES;
@@ -11,36 +11,36 @@ use super::types::Miss;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use strum::EnumCount as _;
 
-/// The account of the store. Counts are since its beginning, amounts are of now.
+/// Statistics of the store. Counts are since its start; amounts are current.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Items that can be read (those that have expired and wait to be dropped included).
+    /// Items in the index, including expired ones that are not dropped yet.
     pub entries: u64,
-    /// Their keys and values, in bytes.
+    /// Keys and values of these items, in bytes.
     pub live_bytes: u64,
-    /// The same with what the store keeps beside them, in bytes.
+    /// The same including per-item overhead, in bytes.
     pub item_bytes: u64,
-    /// Of these, what has expired and waits to be dropped: an estimate.
+    /// The part of `item_bytes` that has expired and is not dropped yet: an estimate.
     pub expired_bytes: u64,
-    /// Bytes in segments that no reader can reach any more.
+    /// Bytes in segments that belong to no live item.
     pub dead_bytes: u64,
-    /// Resident bytes of segments, those that wait for reuse included.
+    /// Resident bytes of segments, including free ones.
     pub segment_bytes: u64,
-    /// Those of them that were given up and are still being read: they come back by themselves.
+    /// The part of `segment_bytes` that is retired and still announced by readers; it becomes free when they finish.
     pub retired_bytes: u64,
-    /// The index of all shards, in bytes.
+    /// Indexes of all shards, in bytes.
     pub index_bytes: u64,
-    /// Tables that the cache keeps beside the store, in bytes.
+    /// Tables that the cache keeps outside the store, in bytes.
     pub table_bytes: u64,
-    /// Requests and responses in flight, the most of late, in bytes.
+    /// Recent peak of requests and responses in flight, in bytes.
     pub in_flight_bytes: u64,
-    /// What all of these may be together, in bytes.
+    /// Maximum of all these together, in bytes.
     pub capacity_bytes: u64,
     /// Reads that found an item.
     pub hits: u64,
-    /// Reads that did not.
+    /// Reads that found no item.
     pub misses: u64,
-    /// The same by reason, in the order of [`Miss`].
+    /// Misses by reason, in the order of [`Miss`].
     pub misses_by: [u64; Miss::COUNT],
     /// Values stored.
     pub sets: u64,
@@ -48,11 +48,11 @@ pub struct Stats {
     pub deletes: u64,
     /// Items dropped to make room.
     pub evictions: u64,
-    /// Items dropped because their time had passed.
+    /// Items dropped because their deadline had passed.
     pub expirations: u64,
     /// Items dropped because their group was invalidated.
     pub invalidated: u64,
-    /// Writes refused for want of room.
+    /// Writes refused for lack of room.
     pub refusals: u64,
     /// Bytes of items written by callers.
     pub appended_bytes: u64,
@@ -62,22 +62,22 @@ pub struct Stats {
     pub buried_bytes: u64,
 }
 
-/// One log of one shard, as far as memory goes.
+/// The occupancy of one log of one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogOccupancy {
-    /// Which shard, from 0.
+    /// Number of the shard, from 0.
     pub shard: usize,
-    /// Which of its logs: `nursery` or `main`.
+    /// Name of the log: `nursery` or `main`.
     pub log: &'static str,
-    /// How full of live bytes each segment is, in percent of what is written there, oldest first.
+    /// Live bytes of each segment, in percent of the bytes written to it, oldest first.
     pub percent: Vec<u8>,
 }
 
-/// A time before any deadline: what has expired counts as live until it is dropped.
+/// A time before any deadline, so that expired items count as live until they are dropped.
 const WITH_EXPIRED: u64 = 0;
 
 impl Store {
-    /// The account. Takes no lock, so its figures may be a few operations apart.
+    /// Statistics. Takes no lock, so the figures may be a few operations apart.
     pub fn stats(&self) -> Stats {
         let sum = |of: fn(&Counts) -> &AtomicU64| -> u64 {
             self.shards.iter().map(|shard| of(&shard.counts).load(Ordering::Relaxed)).sum()
@@ -113,7 +113,7 @@ impl Store {
         }
     }
 
-    /// How many segments are 0-10 %, 10-20 %, ... 90-100 % full of live bytes. Takes each shard's lock for a moment.
+    /// Number of segments with 0-10 %, 10-20 %, ... 90-100 % live bytes. Takes each shard's lock briefly.
     pub fn occupancy(&self) -> [u64; 10] {
         let mut histogram = [0; 10];
         for shard in &self.shards {
@@ -124,12 +124,12 @@ impl Store {
         histogram
     }
 
-    /// The segments one by one: every log that has any, by shard. Takes each shard's lock for a moment.
+    /// The occupancy of every log that has segments, by shard. Takes each shard's lock briefly.
     pub fn logs(&self) -> Vec<LogOccupancy> {
         let logs_of = |(shard, each): (usize, &Shard)| {
             let of =
                 |segment: &Segment| (segment.log, segment.age, segment.occupancy_percent(WITH_EXPIRED).min(100) as u8);
-            // The lock is held for the copy alone.
+            // Hold the lock only for the copy.
             let mut segments: Vec<_> = each.lock(&self.ground).writer.segments.values().map(of).collect();
             segments.sort_unstable_by_key(|(_, age, _)| *age);
             [Log::Nursery, Log::Main].map(|log| LogOccupancy {

@@ -1,7 +1,7 @@
-//! The words the store is spoken to in: what is asked, what is answered, and what is refused.
+//! The types of the store's interface: requests, answers and refusals.
 //!
-//! Ordinary answers (a miss, a version that differs) are values. An [`Error`] is a refusal and says its numbers.
-//! Times are milliseconds of the clock the caller brings; 0 stands for "never" in a deadline.
+//! Ordinary answers (a miss, a version that differs) are values. An [`Error`] is a refusal and contains its numbers.
+//! Times are milliseconds of the caller's clock. A deadline of 0 means "never".
 
 use bytes::Bytes;
 use strum::{EnumCount, IntoStaticStr, VariantArray};
@@ -18,33 +18,33 @@ pub struct Key<'a> {
 /// The longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 1024;
 
-/// The largest version. JavaScript and JSON readers hold integers in doubles, which are exact up to this number; a version
-/// that a client rounds would never compare equal again.
+/// The largest version. JavaScript and JSON readers hold integers in doubles, which are exact up to this number; a
+/// version that a client rounds would never compare equal again.
 pub const MAX_VERSION: u64 = (1 << 53) - 1;
 
-/// What is stored beside a value.
+/// Attributes that are stored with a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// Opaque to the store.
     pub flags: u32,
-    /// From this time on the item is gone. 0: never.
+    /// The item expires at this time. 0: never.
     pub deadline_ms: u64,
-    /// From this time on the item is stale. 0: never.
+    /// The item becomes stale at this time. 0: never.
     pub stale_at_ms: u64,
-    /// The item says that its key has no value; the value is empty.
+    /// A negative entry: the item records that its key has no value. Its own value is empty.
     pub negative: bool,
 }
 
-/// An item as a reader sees it: a copy, taken while nothing could move under it.
+/// A consistent copy of an item, as returned to a reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
     /// The value.
     pub value: Bytes,
     /// Grows with every write of the key.
     pub version: u64,
-    /// What was stored beside it.
+    /// The attributes stored with it.
     pub attributes: Attributes,
-    /// Declared stale by a deletion or an invalidation that kept it.
+    /// Marked stale by a deletion or an invalidation that kept the item.
     pub marked_stale: bool,
 }
 
@@ -65,7 +65,7 @@ impl Item {
 pub enum Lookup {
     /// The item, fresh or stale.
     Found(Item),
-    /// No item, and why, as far as the store remembers.
+    /// No item; with the reason, if the store still has it.
     Miss(Miss),
 }
 
@@ -73,10 +73,10 @@ pub enum Lookup {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, VariantArray, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Miss {
-    /// Not stored as far as the store remembers.
+    /// The key was never stored, or left so long ago that the store no longer has the reason.
     #[strum(serialize = "unknown_key")]
     Unknown,
-    /// Its deadline had passed.
+    /// Its deadline has passed.
     Expired,
     /// It was dropped to make room.
     Evicted,
@@ -85,13 +85,13 @@ pub enum Miss {
 }
 
 impl Miss {
-    /// The stable name, as in metrics.
+    /// Name in metrics.
     pub fn name(self) -> &'static str {
         self.into()
     }
 }
 
-/// Whether a read counts as use of the item when the cleaner chooses what to keep.
+/// Whether a read counts as a use of the item when the cleaner chooses what to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     /// It counts.
@@ -105,11 +105,11 @@ pub enum Use {
 pub enum Condition {
     /// Always.
     Always,
-    /// Only when the key has no value. A negative entry is no value.
+    /// Only if the key has no value. A negative entry is no value.
     Absent,
-    /// Only when the key has a value. A negative entry is no value.
+    /// Only if the key has a value. A negative entry is no value.
     Present,
-    /// Only when the stored version is this one. A negative entry has a version; without an entry the version is 0.
+    /// Only if the stored version is this one. A negative entry has a version; without an entry the version is 0.
     Version(u64),
 }
 
@@ -118,42 +118,42 @@ pub enum Condition {
 pub enum SetOutcome {
     /// Stored under this version.
     Stored(u64),
-    /// `Absent` or `Present` did not hold; the version that is stored, 0 for none.
+    /// `Absent` or `Present` did not hold. The field is the stored version, 0 for none.
     NotStored(u64),
-    /// The stored version is another one; 0 for none.
+    /// The stored version is this one instead; 0 for none.
     Conflict(u64),
 }
 
-/// What a deletion leaves.
+/// What a deletion does with the item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletion {
-    /// Nothing.
+    /// It drops the item.
     Remove,
-    /// The item, from now on stale.
+    /// It keeps the item and marks it stale.
     MarkStale,
 }
 
 /// The answer to a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeleteOutcome {
-    /// Removed, or marked stale (then with the version that stays).
+    /// Removed (0), or marked stale (the version, which does not change).
     Deleted(u64),
     /// The key had no value.
     NotFound,
-    /// The stored version is this one.
+    /// The stored version is this one instead.
     Conflict(u64),
 }
 
-/// What an update, seeing the present item, makes of it.
+/// The decision of an update about the present item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
     /// Nothing changes.
     Keep,
-    /// This is stored in its place.
+    /// Replaces it by this item.
     Store {
         /// The new value.
         value: Bytes,
-        /// What is stored beside it.
+        /// The attributes stored with it.
         attributes: Attributes,
     },
 }
@@ -163,16 +163,16 @@ pub enum Update {
 pub enum Group<'a> {
     /// Every key of a namespace.
     Namespace(u16),
-    /// Every key of a namespace that begins with these bytes.
+    /// The keys of a namespace that begin with these bytes.
     Prefix(u16, &'a [u8]),
 }
 
-/// Where a scan goes on. Opaque; 0-0 is the beginning.
+/// Where a scan continues. Opaque to callers; 0-0 is the beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
-    /// The shard that is next.
+    /// The next shard.
     pub shard: u32,
-    /// The first place within it.
+    /// The first `Place` to visit in it.
     pub place: u32,
 }
 
@@ -183,7 +183,7 @@ pub struct Entry {
     pub namespace: u16,
     /// The key.
     pub key: Bytes,
-    /// The item; its value is empty unless values were asked for.
+    /// The item; its value is empty unless the scan asks for values.
     pub item: Item,
     /// The value's size in bytes.
     pub value_bytes: usize,
@@ -192,13 +192,13 @@ pub struct Entry {
 /// One portion of a scan.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// The entries, in no order a caller could rely on.
+    /// The entries, in no particular order.
     pub entries: Vec<Entry>,
-    /// Where to go on; `None` at the end.
+    /// Where to continue; `None` at the end.
     pub next: Option<Cursor>,
 }
 
-/// A refusal. Nothing was changed.
+/// A refusal. The operation changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The key is empty or too long.
@@ -209,7 +209,7 @@ pub enum Error {
         /// The longest allowed.
         max: usize,
     },
-    /// The value can never be stored.
+    /// The value is larger than the store accepts.
     #[error("value has {len} bytes; it must have at most {max}")]
     ValueTooLarge {
         /// Its length.
@@ -217,22 +217,22 @@ pub enum Error {
         /// The longest allowed.
         max: usize,
     },
-    /// There is no room now, although some tens of segments were cleaned for it.
+    /// There is no room, although the write has cleaned some tens of segments.
     #[error("no room for an item of {need} bytes: {used} of {capacity} bytes are in use")]
     NoSpace {
-        /// What the item needs.
+        /// Bytes that the item needs.
         need: u64,
-        /// What is in use.
+        /// Bytes in use.
         used: u64,
-        /// What may be in use.
+        /// The capacity, in bytes.
         capacity: u64,
     },
     /// Too many invalidations are still being swept.
     #[error("{pending} invalidations are still being carried out; at most {max} may be")]
     TooManyInvalidations {
-        /// How many there are.
+        /// Number of pending invalidations.
         pending: usize,
-        /// How many there may be.
+        /// Maximum number of pending invalidations.
         max: usize,
     },
 }

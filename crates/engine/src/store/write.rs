@@ -1,7 +1,8 @@
-//! What callers change: set, delete, touch, update, invalidate. One writer a shard at a time.
+//! The operations of callers that change a shard: set, delete, touch, update, invalidate. One writer per shard at a
+//! time.
 //!
-//! A write first takes room for the item, then writes it, and last publishes it by one store of a slot. What it replaces is
-//! marked dead afterwards. Without room it changes nothing and is asked again, when the store has made some.
+//! A write first appends room for the item, then writes the item, and last publishes it by one store of a slot. Then it
+//! marks the replaced item dead. Without room it changes nothing; the store makes room and runs it again.
 
 use super::counts::{add, sub};
 use super::expiry;
@@ -16,10 +17,10 @@ use super::types::{Attributes, Condition, DeleteOutcome, Deletion, Error, Group,
 use crate::sync::atomic::Ordering;
 use crate::sync::{Fault, planted};
 
-/// Invalidations of a shard that may wait for their sweep.
+/// Maximum invalidations of a shard that wait for their sweep.
 const MAX_INVALIDATIONS: usize = 64;
 
-/// What is to be stored, and when.
+/// A value to store, and its condition.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Put<'a> {
     pub(super) value: &'a [u8],
@@ -28,7 +29,7 @@ pub(super) struct Put<'a> {
     pub(super) keep_deadline: bool,
 }
 
-/// The same with another deadline, from now on.
+/// The same facts with another deadline, and the octave of the time from now until then.
 fn with_deadline(facts: Facts, deadline_ms: u64, now_ms: u64) -> Facts {
     let deadline_ms = deadline_ms.min(MAX_DEADLINE_MS);
     let ttl_octave = if deadline_ms == 0 { 0 } else { expiry::octave(deadline_ms, now_ms) };
@@ -73,7 +74,7 @@ impl Locked<'_> {
                 Err(Error::ValueTooLarge { len: value.len(), max: max_value_bytes })
             }
             Update::Store { value, attributes } => {
-                // What was made of a stale value is as stale; a negative entry has none.
+                // A value computed from a stale one is stale as well; a negative entry has no value.
                 let stale = present.is_some_and(|item| item.marked_stale && !item.attributes.negative);
                 let facts = self.new_facts(key, attributes, stale, now_ms);
                 let version = self.store(key, hash, &value, facts, false)?;
@@ -125,7 +126,7 @@ impl Locked<'_> {
             segment.admit(found.header.words(), &facts);
             return Ok(Some(found.facts.version));
         }
-        // The item has no word for a deadline: it is written again, under the version it has.
+        // The item has no word for a deadline, so it is rewritten under its present version.
         let value = self.item(&found, stale).value;
         self.store(key, hash, &value, Facts { marked_stale: stale, ..facts }, true)?;
         Ok(Some(facts.version))
@@ -138,7 +139,7 @@ impl Locked<'_> {
         with_deadline(facts, attributes.deadline_ms, now_ms)
     }
 
-    /// Writes an item and publishes it in place of the one that is there. `as_is`: the same write again, under the same
+    /// Writes an item and publishes it in place of an existing one. With `as_is` it is a rewrite that keeps the
     /// version.
     fn store(&mut self, key: Key<'_>, hash: Hash, value: &[u8], facts: Facts, as_is: bool) -> Result<u64, Error> {
         self.tend_index()?;
@@ -178,12 +179,13 @@ impl Locked<'_> {
         Ok(draft.facts.version)
     }
 
-    /// An invalidation waits for the end of its sweep: until then every write carries its full version.
+    /// Whether an invalidation waits for the end of its sweep. Until then every write stores its full version.
     fn sweeping(&self) -> bool {
         !self.writer.invalidations.is_empty() && !planted(Fault::SweepUnversioned)
     }
 
-    /// An item that has its pages to itself is never compacted: what a shorter value left there would stay for good.
+    /// Whether an overwrite in place would waste pages for good: an item in a segment of its own is never compacted, so
+    /// the rest that a shorter value leaves is never freed.
     fn wastes_pages(&self, found: &Found, words: usize) -> bool {
         words < found.header.words() && self.ground.pool.is_alone(found.header.words())
     }
@@ -207,7 +209,8 @@ impl Locked<'_> {
         version
     }
 
-    /// A key that comes back soon after its eviction, or is in the main log already, goes to the main log.
+    /// The log for a new item: that of the item it replaces. A key that comes back soon after its eviction goes to the
+    /// main log, any other to the nursery.
     fn log_for(&mut self, key: Key<'_>, hash: Hash) -> Log {
         if let Some(found) = self.find(key, hash) {
             return self.writer.segments[&found.location.segment()].log;
@@ -223,7 +226,7 @@ impl Locked<'_> {
         Log::Main
     }
 
-    /// What is known of the segment that an item is in.
+    /// The segment that contains an item.
     pub(super) fn segment_mut(&mut self, at: Location) -> &mut Segment {
         self.writer.segments.get_mut(&at.segment()).expect("an item is in a segment")
     }
@@ -242,7 +245,8 @@ impl Locked<'_> {
         add(&counts.live_words, words);
     }
 
-    /// Marks an item dead whose slot was just taken away, and counts it out: only here, and so only once.
+    /// Marks an item dead whose slot was just removed, and subtracts it from the counts. Only this function does, so
+    /// each item is subtracted once.
     pub(super) fn bury(&mut self, at: Location) {
         let view = self.ground.view(at);
         let header = view.header();
@@ -260,7 +264,7 @@ impl Locked<'_> {
         add(&counts.buried_bytes, header.words() * super::arena::WORD_BYTES);
     }
 
-    /// See [`super::Store::invalidate`]. The caller has asked [`Locked::can_invalidate`] of every shard.
+    /// See [`super::Store::invalidate`]. The caller has checked [`Locked::can_invalidate`] for every shard.
     pub(super) fn invalidate(&mut self, group: Group<'_>, mark_stale: bool) {
         let (namespace, prefix) = match group {
             Group::Namespace(namespace) => (namespace, &[][..]),
@@ -274,7 +278,7 @@ impl Locked<'_> {
         self.publish();
     }
 
-    /// Whether one more invalidation can be remembered until its sweep ends.
+    /// Checks that there is room for one more pending invalidation.
     pub(super) fn can_invalidate(&self) -> Result<(), Error> {
         match self.writer.invalidations.len() {
             MAX_INVALIDATIONS.. => {
