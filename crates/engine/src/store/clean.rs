@@ -1,10 +1,10 @@
-//! Cleaning: looking through a segment item by item, in steps that can be stopped anywhere.
+//! Cleaning: passing over a segment item by item, in steps that can stop anywhere.
 //!
-//! C1. A step takes the shard's lock for some items at a time; between two holds writers go on. A job remembers the segment
-//!     and how far it came; only a batch of copies is carried from one hold to the next ([`super::relocate`]).
+//! C1. A step holds the shard's lock for some items at a time; writers continue between two holds. A job keeps the
+//!     segment and the offset reached; only a batch of copies spans two holds ([`super::relocate`]).
 //! C2. An item is moved or dropped only if the index names this very copy of it, looked up in the same hold.
-//! C3. A move is: copy, then store the slot. Readers see the old copy or the new one, which are alike.
-//! C4. A segment is given up only when it holds nothing live, which is counted, and asserted.
+//! C3. A move copies the item, then stores the slot. Readers see the old copy or the new one, which are identical.
+//! C4. A segment is retired only when it has no live item; the counts prove it, and an assertion checks them.
 
 use super::bank::Piece;
 use super::counts::add;
@@ -23,16 +23,16 @@ use super::types::Key;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Fault, planted};
 
-/// What a shard is to be cleaned for.
+/// The cleaning requested for a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Task {
-    /// Compact segments emptier than this, in percent. 0: none.
+    /// Compact segments with fewer live bytes than this, in percent. 0: none.
     pub below_percent: usize,
-    /// Take open segments for full, so that they can be compacted too.
+    /// Seal open segments, so that they can be compacted too.
     pub thorough: bool,
     /// Evict one segment.
     pub evict: bool,
-    /// Compact or evict only segments that were there at this [count](super::Store::opened), so that the work has an end.
+    /// Compact or evict only segments opened before this [count](super::Store::opened), so that the work ends.
     pub opened_before: u64,
 }
 
@@ -41,21 +41,21 @@ impl Task {
         self.opened_before != u64::MAX
     }
 
-    /// Callers write on meanwhile, so that there will be more to do in a moment.
+    /// Whether callers keep writing meanwhile, so that more work will follow soon.
     pub(crate) fn beside_writers(self) -> bool {
         self.below_percent > 0 && !self.thorough
     }
 
-    /// What costs next to nothing: whatever else is asked for, it is done first.
+    /// Only the cheap work that every task does first.
     pub const CHEAP: Self = Self { below_percent: 0, thorough: false, evict: false, opened_before: u64::MAX };
 }
 
 /// What to do after the lock is released.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// There was nothing to do.
+    /// There is nothing to do.
     Nothing,
-    /// Something was done.
+    /// Some work was done.
     Done,
     /// Read the next items of the job before the lock is taken again.
     LookAhead(Ahead),
@@ -63,16 +63,16 @@ pub(super) enum Step {
     GiveBack(Piece),
 }
 
-/// Items between two questions whether to stop.
+/// Items between two checks whether to stop.
 pub(super) const STRIDE: usize = 32;
-/// Buckets of a migration between two questions whether to stop.
+/// Buckets of a migration between two checks whether to stop.
 const STRIDE_BUCKETS: u32 = 128;
-/// Bytes of an old index given back between two questions whether to stop.
+/// Bytes of an old index returned to the kernel between two checks whether to stop.
 const STRIDE_BYTES: u64 = 64 << 10;
 
 impl Locked<'_> {
-    /// Cleans until `stop` returns true. A running job continues only if `looked`: [`Ground::look_ahead`] has read its next
-    /// items. Otherwise the answer is [`Step::LookAhead`].
+    /// Cleans until `stop` returns true. A running job continues only if [`Ground::look_ahead`] has read its next items
+    /// (`looked`); otherwise this returns [`Step::LookAhead`].
     ///
     /// [`Ground::look_ahead`]: super::ground::Ground::look_ahead
     pub(super) fn clean(
@@ -130,7 +130,7 @@ impl Locked<'_> {
         if task.evict
             && let Some(id) = policy::eviction_victim(segments(), self.writer.nursery)
         {
-            // Where everything is read again and again, age decides.
+            // If eviction has requeued every segment, all items are hot: evict by age.
             let spares_none = self.writer.spared >= self.writer.segments.len();
             self.begin_job(id, if spares_none { Purpose::Discard } else { Purpose::Evict });
             return true;
@@ -149,7 +149,7 @@ impl Locked<'_> {
         !task.beside_writers() && self.trim_open_segments() && !task.has_end()
     }
 
-    /// Gives up all segments without a live item, open ones too if asked; says whether there was any.
+    /// Retires all segments without a live item, with `open_too` also open ones. Returns whether there was any.
     pub(super) fn retire_dead(&mut self, open_too: bool, tally: &mut Tally) -> bool {
         let is_dead = |segment: &&super::segment::Segment| {
             segment.live_items == 0 && segment.tail_words > 0 && (open_too || segment.sealed) && segment.pins == 0
@@ -161,19 +161,19 @@ impl Locked<'_> {
         !dead.is_empty()
     }
 
-    /// The segment whose look for expired items is most overdue.
+    /// The segment whose scan for expired items is most overdue.
     pub(super) fn due(&self, now_ms: u64) -> Option<u32> {
         let due = self.writer.segments.values().filter(|segment| segment.due_ms <= now_ms);
         due.min_by_key(|segment| segment.due_ms).map(|segment| segment.extent.id)
     }
 
-    /// Brings up to date what is known of expired bytes.
+    /// Updates the estimate of expired bytes.
     fn count_expired(&self, now_ms: u64) {
         let words = self.writer.segments.values().map(|segment| segment.expiry.expired_words(now_ms)).sum::<usize>();
         self.shard.counts.expired_words.store(words as u64, Ordering::Relaxed);
     }
 
-    /// Gives back the pages behind the tail of open segments that nobody has appended to since the last time.
+    /// Returns the pages behind the tail of open segments without an append since the last call to the kernel.
     fn trim_open_segments(&mut self) -> bool {
         let (ground, writer) = (self.ground, &mut *self.writer);
         let mut trimmed = false;
@@ -192,7 +192,7 @@ impl Locked<'_> {
         written.any(|segment| segment.occupancy_percent(now_ms) < below_percent.min(99))
     }
 
-    /// The next segment of the running sweep; starts one when an invalidation waits, ends it when none is left.
+    /// The next segment of the running sweep. Starts a sweep if an invalidation waits, ends it if no segment is left.
     fn next_to_sweep(&mut self) -> Option<u32> {
         if self.writer.sweep.is_none() && !self.writer.invalidations.is_empty() {
             let segments = self.writer.segments.keys().copied().collect();
@@ -205,7 +205,7 @@ impl Locked<'_> {
                 return Some(id);
             }
         }
-        // Every item written before the sweep has been looked at: here, or when it was moved.
+        // Every item written before the sweep has been visited: by the sweep, or when it was moved.
         let done = sweep.invalidations;
         writer.sweep = None;
         writer.invalidations.drain(..done);
@@ -213,19 +213,19 @@ impl Locked<'_> {
         None
     }
 
-    /// Starts on a segment.
+    /// Starts a job for a segment.
     pub(super) fn begin_job(&mut self, segment: u32, purpose: Purpose) {
         debug_assert!(self.writer.job.is_none());
         let weighing = purpose == Purpose::Evict;
         if purpose == Purpose::Expire {
-            // What is written into the segment from here on notes its deadline, wherever the job has come to.
+            // Items written to the segment from now on record their deadlines, wherever the job has arrived.
             let segment = self.writer.segments.get_mut(&segment).expect("a job's segment is there");
             segment.change_expiry(Expiry::forget_deadlines);
         }
         self.writer.job = Some(Job { segment, purpose, weighing, cursor_words: 0, kept_words: 0 });
     }
 
-    /// Where the job goes on, if there is one.
+    /// The unvisited part of the current job, if there is one.
     pub(super) fn ahead(&self) -> Option<Ahead> {
         let Job { segment, purpose, cursor_words, .. } = self.writer.job?;
         let job_segment = self.writer.segments.get(&segment)?;
@@ -239,7 +239,7 @@ impl Locked<'_> {
         })
     }
 
-    /// Goes on with the job until its end or until `stop` says so.
+    /// Continues the job until it ends or `stop` returns true.
     pub(super) fn work(&mut self, now_ms: u64, tally: &mut Tally, stop: &mut dyn FnMut() -> bool) {
         while let Some(mut job) = self.writer.job {
             let Some(segment) = self.writer.segments.get(&job.segment) else {
@@ -267,7 +267,7 @@ impl Locked<'_> {
         }
     }
 
-    /// One item.
+    /// Visits one item: keeps, moves or drops it.
     fn look_at(&mut self, job: &mut Job, log: Log, now_ms: u64, tally: &mut Tally) {
         let location = Location::new(job.segment, job.cursor_words as u32);
         let view = self.ground.view(location);
@@ -347,7 +347,7 @@ impl Locked<'_> {
         self.writer.job.is_some_and(|job| job.purpose == Purpose::Compact)
     }
 
-    /// An item that has its pages to itself is not copied: its segment changes its log and its age.
+    /// Keeps an item in a segment of its own without a copy: the segment changes its log and its age.
     fn keep_alone(&mut self, found: &Found, log: Log, reads: u8) {
         self.recount(found.at, found.slot, reads);
         self.writer.next_age += 1;
@@ -358,7 +358,7 @@ impl Locked<'_> {
 
     fn recount(&self, at: Position, slot: Slot, reads: u8) {
         if slot.reads() != reads {
-            // A whole-word exchange: a read that is counted meanwhile wins.
+            // The exchange covers the whole word, so a read that is counted meanwhile wins.
             let word = self.writer.index.slot(&self.ground.arena, at);
             let fewer = slot.with_reads(reads).bits();
             let _ = word.compare_exchange(slot.bits(), fewer, Ordering::Relaxed, Ordering::Relaxed);
@@ -388,7 +388,7 @@ impl Locked<'_> {
         }
     }
 
-    /// Drops the item whose slot stands at a position of the index.
+    /// Drops the item whose slot is at a position of the index.
     pub(super) fn drop_at(&mut self, at: Position) {
         let slot = self.writer.index.load(&self.ground.arena, at);
         let Some(location) = slot.location() else { return };
@@ -403,7 +403,7 @@ impl Locked<'_> {
         words.checked_div(counts.entries.load(Ordering::Relaxed)).unwrap_or(0) as usize
     }
 
-    /// The end of a pass over a segment: what was weighed is acted on; what is empty is retired.
+    /// Ends a pass over a segment: decides after the weighing pass, and retires an empty segment.
     fn end_pass(&mut self, job: Job, tally: &mut Tally) {
         let writer = &mut *self.writer;
         let segment = writer.segments.get_mut(&job.segment).expect("a job's segment is there");
@@ -428,7 +428,7 @@ impl Locked<'_> {
                 (segment.age, segment.log) = (writer.next_age, Log::Main);
             }
             Purpose::Expire | Purpose::Sweep => {}
-            // Only an item that has its pages to itself may be left.
+            // Only an item in a segment of its own may be left.
             Purpose::Compact | Purpose::Evict | Purpose::Discard => {
                 debug_assert!(segment.live_items == 1, "{segment:?}")
             }

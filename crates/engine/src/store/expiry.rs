@@ -1,28 +1,29 @@
-//! When the items of a segment expire, kept by how long they were to live.
+//! The deadlines of a segment's items, summarized by time to live.
 //!
-//! Items of one segment may live for seconds and for months. So what is known of their deadlines is kept by octave: the
-//! power of two of the time to live, in milliseconds. Each octave is looked through for what has expired as often as its
-//! own length asks for, and tells how many of its bytes have.
+//! Items of one segment may live for seconds or for months. So the summary is kept per octave: the power of two of the
+//! time to live, in milliseconds. The length of an octave sets how often it is scanned for expired items, and each
+//! octave estimates its expired bytes.
 
-/// The time to live of items that were written with this deadline at this time, as a power of two of milliseconds.
+/// The octave of an item written at `now_ms` with this deadline: its time to live as a power of two of milliseconds.
 pub(super) fn octave(deadline_ms: u64, now_ms: u64) -> u8 {
     deadline_ms.saturating_sub(now_ms).max(1).ilog2() as u8
 }
 
-/// How long after the first deadline of an octave the segment is looked through, in milliseconds: 1/16 of the shortest time
-/// to live in the octave, at least 500 ms. That leaves the cleaner as much again until 1/8, or two seconds.
+/// Delay from the first deadline of an octave to the scan of the segment, in milliseconds: 1/16 of the shortest time to
+/// live in the octave, at least 500 ms. The cleaner then has as long again to drop an item within 1/8 of its time to
+/// live, or within two seconds.
 fn patience_ms(octave: u8) -> u64 {
     const SHORTEST_MS: u64 = 500;
     ((1_u64 << octave) / 16).max(SHORTEST_MS)
 }
 
-/// What is known of an octave.
+/// The summary of one octave.
 #[derive(Clone, Copy, Debug)]
 struct Class {
     octave: u8,
     /// Words of its items.
     words: usize,
-    /// The earliest and the latest deadline since it was last looked through. (`u64::MAX`, 0): of none.
+    /// The earliest and the latest deadline since the last scan; (`u64::MAX`, 0) for none.
     first_ms: u64,
     last_ms: u64,
 }
@@ -40,7 +41,7 @@ impl Class {
         self.first_ms.saturating_add(patience_ms(self.octave))
     }
 
-    /// Words that have expired, were its deadlines spread evenly.
+    /// Estimate of expired words, assuming evenly spread deadlines.
     fn expired_words(&self, now_ms: u64) -> usize {
         match now_ms {
             _ if now_ms < self.first_ms => 0,
@@ -53,42 +54,42 @@ impl Class {
     }
 }
 
-/// What is known of the deadlines in a segment.
+/// The summary of the deadlines in a segment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Expiry(Vec<Class>);
 
 impl Expiry {
-    /// An item with a deadline is here now.
+    /// Adds an item with a deadline.
     pub(super) fn add(&mut self, words: usize, deadline_ms: u64, octave: u8) {
         let class = self.class(octave);
         class.words += words;
         class.note(deadline_ms);
     }
 
-    /// One has gone.
+    /// Removes an item with a deadline.
     pub(super) fn remove(&mut self, words: usize, octave: u8) {
         self.class(octave).words -= words;
         self.0.retain(|class| class.words > 0);
     }
 
-    /// From here on the segment is looked through: what stays is [noted](Self::note) again.
+    /// Forgets the deadlines at the start of a scan, which [notes](Self::note) those of the remaining items again.
     pub(super) fn forget_deadlines(&mut self) {
         for class in &mut self.0 {
             (class.first_ms, class.last_ms) = (u64::MAX, 0);
         }
     }
 
-    /// An item stays.
+    /// Records the deadline of an item that remains.
     pub(super) fn note(&mut self, deadline_ms: u64, octave: u8) {
         self.class(octave).note(deadline_ms);
     }
 
-    /// When the segment is to be looked through; `u64::MAX` for never.
+    /// Time of the next scan for expired items, in ms; `u64::MAX` for never.
     pub(super) fn due_ms(&self) -> u64 {
         self.0.iter().map(Class::due_ms).min().unwrap_or(u64::MAX)
     }
 
-    /// Words of items that have expired, by estimate.
+    /// Estimate of the words of expired items.
     pub(super) fn expired_words(&self, now_ms: u64) -> usize {
         self.0.iter().map(|class| class.expired_words(now_ms)).sum()
     }
@@ -115,14 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn what_lives_long_does_not_hold_up_what_lives_briefly() {
+    fn long_lived_items_do_not_delay_the_scan_for_short_lived_ones() {
         let expiry = expiry(&[(990, 10_000), (10, 30 * DAY_MS)]);
         assert_eq!(expiry.due_ms(), 11_000 + 512);
         assert_eq!((expiry.expired_words(10_999), expiry.expired_words(11_000)), (0, 990));
     }
 
     #[test]
-    fn an_item_is_looked_for_within_an_eighth_of_its_time_to_live_or_two_seconds() {
+    fn a_scan_is_due_a_sixteenth_of_the_ttl_after_the_deadline() {
         for ttl_ms in [1, 500, 2_000, 16_000, 16_383, 16_384, 100_000, DAY_MS, 30 * DAY_MS] {
             let late = expiry(&[(1, ttl_ms)]).due_ms() - 1_000 - ttl_ms;
             assert!(late <= 500.max(ttl_ms / 16), "{ttl_ms}: {late} ms late");

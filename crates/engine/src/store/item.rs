@@ -1,4 +1,4 @@
-//! An item: a header word, the words its header says are there, then key and value.
+//! An item: a header word, the optional words that the header's flags announce, then key and value.
 //!
 //! ```text
 //!  word 0: header     63      40 39  32 31    13 12  10 9          0
@@ -8,19 +8,20 @@
 //!  then, each only if its flag is set: deadline · stale_at · flags and namespace · full version
 //!  then the bytes of the key and of the value without a gap, and `pad` bytes to the end of the last word
 //! ```
-//! A plain item of the default namespace carries 8 bytes beside its key and value. The header also is the seqlock of an
-//! overwrite in place:
+//! A plain item of the default namespace has 8 bytes of overhead. The header is also the seqlock of an overwrite in
+//! place:
 //!
-//! H1. Key and namespace never change while the segment lives, and the extent only shrinks: what is cut off becomes a
+//! H1. Key and namespace never change while the segment lives, and an item's extent only shrinks: the rest becomes a
 //!     dead item of its own, so that items still follow each other without a gap.
-//! H2. Whoever changes value bytes in place holds the shard's lock, sets BUSY before and stores another version after.
-//! H3. A reader loads the header before and after it copies; if the two differ, what it copied counts for nothing.
-//! H4. DEAD is set after the slot has left the item, and is never cleared: a reader that sees it looks again.
+//! H2. A writer that changes value bytes in place holds the shard's lock, sets BUSY before and stores another version
+//!     after.
+//! H3. A reader loads the header before and after the copy. If the two differ, it discards the copy.
+//! H4. DEAD is set after the slot no longer names the item, and is never cleared: a reader that sees it tries again.
 //!
-//! The 24 bits of version in the header are the low bits of the shard's write count at the time of the write; a reader
-//! completes them to the largest such number not above the count now. A version is therefore exact for the last 2^24
-//! writes of its shard; one older than that may be reported grown although nobody wrote, which a caller that compares
-//! versions takes for a change. It is never reported equal to another write's.
+//! The header's 24 bits of version are the low bits of the shard's write count at the time of the write. A reader
+//! completes them to the largest number with these bits that is not above the current count. So a version is exact for
+//! the last 2^24 writes of its shard. An older one may appear larger although the key was not written; a caller that
+//! compares versions then sees a change. It never equals the version of another write.
 
 use super::arena::WORD_BYTES;
 use super::types::Attributes;
@@ -36,29 +37,29 @@ const PAD_SHIFT: u32 = 10;
 
 /// The word of a deadline: the octave of the time to live (see [`super::expiry`]) above the deadline itself.
 const OCTAVE_SHIFT: u32 = 58;
-/// A later deadline is taken for this one, in milliseconds: nine million years.
+/// The latest deadline, in milliseconds: nine million years. Later ones are reduced to it.
 pub(super) const MAX_DEADLINE_MS: u64 = (1 << OCTAVE_SHIFT) - 1;
 
 /// The most words an item can have.
 pub(super) const MAX_ITEM_WORDS: usize = WORDS_MASK as usize;
 
-/// What is true of an item.
+/// The flags of an item.
 pub(super) mod flag {
-    /// The index no longer points here (H4).
+    /// No slot names the item any more (H4).
     pub(crate) const DEAD: u64 = 1 << 32;
     /// The value is being overwritten (H2).
     pub(crate) const BUSY: u64 = 1 << 33;
-    /// Declared stale.
+    /// Marked stale.
     pub(crate) const STALE: u64 = 1 << 34;
     /// The key has no value at its source.
     pub(crate) const NEGATIVE: u64 = 1 << 35;
-    /// A word with the deadline follows.
+    /// The item has a word with the deadline.
     pub(crate) const DEADLINE: u64 = 1 << 36;
-    /// A word with the time of going stale follows.
+    /// The item has a word with the time at which it becomes stale.
     pub(crate) const STALE_AT: u64 = 1 << 37;
-    /// A word with flags and namespace follows.
+    /// The item has a word with flags and namespace.
     pub(crate) const META: u64 = 1 << 38;
-    /// A word with the whole version follows.
+    /// The item has a word with the full version.
     pub(crate) const VERSIONED: u64 = 1 << 39;
 }
 
@@ -67,7 +68,7 @@ pub(super) mod flag {
 pub(super) struct Header(pub u64);
 
 impl Header {
-    /// That of a dead item without content, this many words long.
+    /// The header of a dead item without content, of this many words.
     fn filler(words: usize) -> Self {
         Self((words as u64) << WORDS_SHIFT | flag::DEAD)
     }
@@ -91,7 +92,7 @@ impl Header {
         self.has(flag::VERSIONED)
     }
 
-    /// How far it is to the next item, in words.
+    /// Size of the item, in words.
     pub(super) fn words(self) -> usize {
         (self.0 >> WORDS_SHIFT & WORDS_MASK) as usize
     }
@@ -114,19 +115,19 @@ impl Header {
         (self.words() - 1 - self.extras()) * WORD_BYTES - self.pad() - self.key_len()
     }
 
-    /// Whether this is a possible header of an item of at most `words` words. Without the lock, the cleaner may
-    /// load any word as a header.
+    /// Whether this may be the header of an item of at most `words` words. Without the lock, the cleaner may load any
+    /// word as a header.
     pub(super) fn ends_within(self, words: usize) -> bool {
         let least = if self.is_dead() { 1 } else { 1 + self.extras() + self.key_len().div_ceil(WORD_BYTES) };
         (least..=words).contains(&self.words())
     }
 
-    /// Neither dead nor being overwritten.
+    /// Whether it is neither dead nor being overwritten.
     pub(super) fn is_settled(self) -> bool {
         !self.has(flag::DEAD | flag::BUSY)
     }
 
-    /// Bytes of key and value.
+    /// Size of key and value, in bytes.
     pub(super) fn payload_bytes(self) -> usize {
         self.key_len() + self.value_len()
     }
@@ -141,18 +142,18 @@ impl Header {
     }
 }
 
-/// Everything about an item but its bytes.
+/// The properties of an item, without key and value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
     /// Grows with every write of the key.
     pub version: u64,
     /// As stored.
     pub attributes: Attributes,
-    /// Declared stale.
+    /// Marked stale.
     pub marked_stale: bool,
     /// The number of its namespace.
     pub namespace: u16,
-    /// Of its time to live; see [`super::expiry`]. 0 without a deadline.
+    /// Octave of its time to live; see [`super::expiry`]. 0 without a deadline.
     pub ttl_octave: u8,
 }
 
@@ -164,16 +165,16 @@ impl Facts {
     }
 }
 
-/// An item that is about to be written.
+/// An item to be written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Draft<'a> {
     /// The key.
     pub key: &'a [u8],
     /// The value.
     pub value: &'a [u8],
-    /// Everything else.
+    /// The other properties.
     pub facts: Facts,
-    /// Write the whole version too (see the sweep of invalidations).
+    /// Whether to store the full version (see the sweep of invalidations).
     pub versioned: bool,
 }
 
@@ -194,12 +195,12 @@ impl Draft<'_> {
         Header(flags | extent).with_version(self.facts.version)
     }
 
-    /// How many words it needs.
+    /// Size of the item, in words.
     pub(super) fn words(&self) -> usize {
         self.header().words()
     }
 
-    /// Writes it where nobody reads yet. The caller publishes it by storing a slot with Release.
+    /// Writes the item to words that no reader sees yet. The caller publishes it by storing a slot with Release.
     pub(super) fn write(&self, words: &[AtomicU64]) {
         let header = self.header();
         words[0].store(header.0, Ordering::Relaxed);
@@ -207,27 +208,29 @@ impl Draft<'_> {
         write_bytes(&words[1 + header.extras()..header.words()], self.key, self.value);
     }
 
-    /// Whether it can take the place of the item there without moving: no larger, and with the same extra words.
+    /// Whether it can overwrite the item with header `there` in place: it is no larger, and has the same optional
+    /// words.
     pub(super) fn fits_in_place(&self, there: Header) -> bool {
         const SHAPE: u64 = flag::DEADLINE | flag::STALE_AT | flag::META | flag::VERSIONED;
         let here = self.header();
         here.words() <= there.words() && here.0 & SHAPE == there.0 & SHAPE && !self.versioned && !there.is_versioned()
     }
 
-    /// Overwrites the item that fills `words` (H2). The caller holds the shard's lock and has asked
+    /// Overwrites the item that fills `words` (H2). The caller holds the shard's lock and has checked
     /// [`Draft::fits_in_place`].
     pub(super) fn overwrite(&self, words: &[AtomicU64]) {
         let before = Header(words[0].load(Ordering::Relaxed));
         if !planted(Fault::OverwriteUnannounced) {
             words[0].store(before.0 | flag::BUSY, Ordering::Relaxed);
         }
-        // Release pairs with the Acquire fence in `read`: whoever sees one of the bytes below also sees BUSY.
+        // Release pairs with the Acquire fence in `is_unchanged`: a reader that sees one of the bytes below also sees
+        // BUSY.
         fence(Ordering::Release);
         let header = self.header();
         self.write_extras(header, words);
         write_bytes(&words[1 + header.extras()..header.words()], self.key, self.value);
         fill(&words[header.words()..]);
-        // Release pairs with the Acquire load in `read`: whoever sees this version sees its bytes.
+        // Release pairs with the Acquire load in `View::header`: a reader that sees this version also sees its bytes.
         words[0].store(header.0, Ordering::Release);
     }
 
@@ -247,7 +250,7 @@ impl Draft<'_> {
     }
 }
 
-/// Makes one dead item of words that no slot names; of none, nothing. The caller holds the shard's lock.
+/// Turns words that no slot names into one dead item. Does nothing for no words. The caller holds the shard's lock.
 pub(super) fn fill(words: &[AtomicU64]) {
     if let [first, ..] = words {
         first.store(Header::filler(words.len()).0, Ordering::Relaxed);
@@ -265,7 +268,7 @@ fn write_bytes(words: &[AtomicU64], key: &[u8], value: &[u8]) {
     for (word, bytes) in head.iter().zip(whole) {
         word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
     }
-    // The word in which the key ends and the value begins.
+    // The word that contains the end of the key and the beginning of the value.
     let (joint, value) = value.split_at(value.len().min((WORD_BYTES - rest.len()) % WORD_BYTES));
     let words = match words.split_first() {
         Some((word, words)) if !rest.is_empty() => {
@@ -288,18 +291,18 @@ fn write_bytes(words: &[AtomicU64], key: &[u8], value: &[u8]) {
     }
 }
 
-/// What a reader finds at a location.
+/// The result of reading a location for a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Read<T> {
-    /// The item of the key that was asked for.
+    /// The item of this key.
     Mine(T),
-    /// Another key's item: two keys share a tag.
+    /// The item of another key with the same tag.
     Another,
-    /// It changed while it was read, or is no longer current: look again.
+    /// The item changed during the read, or is no longer current: try again.
     Again,
 }
 
-/// An item whose bytes are still to be read.
+/// An item whose value is not read yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Opened<'a> {
     pub(super) header: Header,
@@ -308,7 +311,7 @@ pub(super) struct Opened<'a> {
 }
 
 impl Opened<'_> {
-    /// The value; `None` when it changed while it was copied.
+    /// The value; `None` if it changed during the copy.
     pub(super) fn value(self) -> Option<Bytes> {
         let value = self.view.copy_value(self.header);
         self.is_unchanged().then_some(value)
@@ -333,15 +336,15 @@ impl<'a> View<'a> {
         Self { words }
     }
 
-    /// The header as it is now.
+    /// Loads the header.
     pub(super) fn header(self) -> Header {
         // Acquire pairs with the Release in `overwrite`.
         Header(self.words[0].load(Ordering::Acquire))
     }
 
-    /// Reads everything but the bytes of the item if it is `key`'s, as one moment saw it (H3). `version_now` is asked for
-    /// the shard's write count after the header was loaded, so that it is not below the item's version, and
-    /// `is_current` whether the item may be read at all.
+    /// Reads a consistent state of everything but the value, if the item is that of `key` (H3). It calls `version_now`
+    /// (the shard's write count) after it has loaded the header, so that the count is at least the item's version.
+    /// `is_current` returns whether the item may be read at all.
     pub(super) fn open(
         self,
         namespace: u16,
@@ -356,7 +359,8 @@ impl<'a> View<'a> {
         }
         let is_mine = self.is(header, namespace, key);
         let opened = Opened { header, facts: self.facts(header, version_now()), view: self };
-        // A key never changes in place (H1), but before the announcement the memory may have been another segment's.
+        // A key never changes in place (H1), but before the announcement the memory may have belonged to another
+        // segment.
         match opened.is_unchanged() {
             true if is_mine => Read::Mine(opened),
             true => Read::Another,
@@ -364,7 +368,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Whether the item belongs to `key`. Needs no second look at the header, by H1.
+    /// Whether the item belongs to `key`. By H1 it need not load the header again.
     pub(super) fn is(self, header: Header, namespace: u16, key: &[u8]) -> bool {
         if header.key_len() != key.len() || self.namespace(header) != namespace {
             return false;
@@ -392,7 +396,7 @@ impl<'a> View<'a> {
         self.extra(header, flag::DEADLINE).map_or(0, |word| word.load(Ordering::Relaxed) & MAX_DEADLINE_MS)
     }
 
-    /// Everything but its bytes.
+    /// The properties, without key and value.
     pub(super) fn facts(self, header: Header, version_now: u64) -> Facts {
         let load = |flag| self.extra(header, flag).map_or(0, |word| word.load(Ordering::Relaxed));
         let (meta, deadline) = (load(flag::META), load(flag::DEADLINE));
@@ -420,7 +424,7 @@ impl<'a> View<'a> {
         into.truncate(header.key_len());
     }
 
-    /// The value, copied. The bytes before it that share its first word are copied and cut off.
+    /// A copy of the value. It copies whole words, then cuts off the bytes of the key in the first one.
     pub(super) fn copy_value(self, header: Header) -> Bytes {
         let (len, skip) = (header.value_len(), header.key_len() % WORD_BYTES);
         if len == 0 {
@@ -438,19 +442,19 @@ impl<'a> View<'a> {
         bytes
     }
 
-    /// Copies the whole item to where nobody reads yet. The caller holds the shard's lock.
+    /// Copies the whole item to words that no reader sees yet. The caller holds the shard's lock.
     pub(super) fn copy_to(self, header: Header, to: &[AtomicU64]) {
         self.copy_words(0..header.words(), to);
     }
 
-    /// Copies what never changes while its header stays: all behind the words that the header says are there. Whoever
-    /// does not hold the shard's lock looks at the header again before the copy counts.
+    /// Copies key and value, which never change while the header is unchanged. A caller without the shard's lock checks
+    /// the header again before it uses the copy.
     pub(super) fn copy_body(self, header: Header, to: &[AtomicU64]) {
         let head = 1 + header.extras();
         self.copy_words(head..header.words(), to);
     }
 
-    /// Copies the rest: the header and the words it says are there. The caller holds the shard's lock.
+    /// Copies the header and the optional words. The caller holds the shard's lock.
     pub(super) fn copy_head(self, header: Header, to: &[AtomicU64]) {
         self.copy_words(0..1 + header.extras(), to);
     }
@@ -461,23 +465,24 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Says that the index has left this item (H4). The caller holds the shard's lock.
+    /// Marks the item dead, after its slot was removed (H4). The caller holds the shard's lock.
     pub(super) fn mark_dead(self) {
         let header = self.words[0].load(Ordering::Relaxed);
         self.words[0].store(header | flag::DEAD, Ordering::Release);
     }
 
-    /// Declares it stale. The caller holds the shard's lock.
+    /// Marks the item stale. The caller holds the shard's lock.
     pub(super) fn mark_stale(self) {
         let header = self.words[0].load(Ordering::Relaxed);
         self.words[0].store(header | flag::STALE, Ordering::Release);
     }
 
-    /// Sets the deadline where there is a word for it; says whether there is. The caller holds the shard's lock.
+    /// Sets the deadline. `false` if the item has no word for one and `deadline_ms` is not 0. The caller holds the
+    /// shard's lock.
     pub(super) fn set_deadline(self, deadline_ms: u64, ttl_octave: u8) -> bool {
         let header = Header(self.words[0].load(Ordering::Relaxed));
         match self.extra(header, flag::DEADLINE) {
-            // A reader takes the old deadline or the new one; both were true during its call.
+            // A reader sees the old deadline or the new one; both were valid during its call.
             Some(word) => word.store(deadline_word(deadline_ms, ttl_octave), Ordering::Relaxed),
             None => return deadline_ms == 0,
         }

@@ -1,9 +1,9 @@
-//! Scanning: the keys of a namespace, portion by portion, while everything moves.
+//! Scanning: listing the keys of a namespace in pages, while items and slots move.
 //!
-//! A scan goes through the places of one shard after another. A key's place is its hash: it stays the same when its item
-//! moves, when its slot moves, and when the index is migrated. The places of a shard are collected once, in one walk
-//! over its index; from then on each portion looks only at the keys it visits. So a key that is there from the first
-//! portion to the last is seen, and a whole scan costs one walk and one look at each key.
+//! A scan visits the [`Place`]s of one shard after another. The `Place` of a key is part of its hash, so it stays the
+//! same when its item moves, when its slot moves, and when the index migrates. The scan collects the places of a shard
+//! once, in one walk over its index; after that each page visits only its own keys. So a scan returns every key that
+//! exists from the first page to the last, and costs one walk of each index and one visit of each key.
 
 use super::arena::WORD_BYTES;
 use super::shard::Locked;
@@ -11,13 +11,13 @@ use super::slot::{Location, Place};
 use super::types::{Cursor, Entry, Key, Page};
 use super::{Store, item::MAX_ITEM_WORDS};
 
-/// Keys that one call looks at before it returns what it has, be it nothing.
+/// Maximum keys that one call visits before it returns, even with an empty page.
 const MAX_VISITS: usize = 1_024;
 /// Bytes of values after which a page is full.
 const PAGE_VALUE_BYTES: usize = 256 << 10;
 const _: () = assert!(PAGE_VALUE_BYTES < MAX_ITEM_WORDS * WORD_BYTES, "one value may fill a page");
 
-/// What a scan looks for.
+/// The filter and the options of a scan.
 #[derive(Clone, Copy)]
 struct Wanted<'a> {
     namespace: Option<u16>,
@@ -27,28 +27,28 @@ struct Wanted<'a> {
     now_ms: u64,
 }
 
-/// The places of the shard that a scan goes through.
+/// The collected places of the shard that a scan is visiting. A key's place is part of its hash.
 #[derive(Debug, Default)]
 pub struct Places {
-    /// Where they begin.
+    /// Where the collection began.
     from: Option<Cursor>,
     /// In ascending order.
     places: Vec<u32>,
 }
 
 impl Places {
-    /// What they take, in bytes.
+    /// Memory used, in bytes.
     pub fn bytes(&self) -> u64 {
         (self.places.capacity() * size_of::<u32>()) as u64
     }
 
-    /// Those from `cursor` on, if they are of its shard.
+    /// The places from `cursor` on, if the collection covers them.
     fn from(&self, cursor: Cursor) -> Option<&[u32]> {
         self.from.filter(|from| from.shard == cursor.shard && from.place <= cursor.place)?;
         Some(&self.places[self.places.partition_point(|place| *place < cursor.place)..])
     }
 
-    /// Takes the places of `cursor`'s shard instead.
+    /// Replaces the collection by the places of `cursor`'s shard.
     fn collect(&mut self, cursor: Cursor, shard: &Locked<'_>) {
         self.places.clear();
         shard.collect_places(cursor.place, &mut self.places);
@@ -57,10 +57,10 @@ impl Places {
 }
 
 impl Store {
-    /// One portion of the keys of a namespace, or of all, up to `limit` entries. A key present from the first portion to
-    /// the last appears at least once. A page may be empty and yet not be the last. `places` belong to the scan: they
-    /// start empty, and are only a saving.
-    #[allow(clippy::too_many_arguments, reason = "what is wanted, from where, and what the scan keeps")]
+    /// One page of the keys of a namespace (`None`: of all), up to `limit` entries. A key that exists from the first
+    /// page to the last is returned at least once. An empty page need not be the last. `places` is a cache of the scan:
+    /// it starts empty, and a lost one is collected again.
+    #[allow(clippy::too_many_arguments, reason = "a filter, a cursor and the state of the scan")]
     pub fn scan(
         &self,
         namespace: Option<u16>,
