@@ -1,30 +1,31 @@
-//! Every race that lock-free readers make possible, run through a model checker, and each model's mutant: the same with a
-//! planted bug, which must fail. A model that cannot fail proves nothing.
+//! Models of every race that lock-free readers make possible, for a model checker. Each model has a mutant, the same
+//! model with a planted bug, which must fail: a model that cannot fail proves nothing.
 //!
 //! `RUSTFLAGS="--cfg shuttle" cargo test --release -p ebb-engine --lib models` runs the whole store under
 //! shuttle: random schedules, and PCT (Burckhardt et al., ASPLOS 2010) for bugs that need few but rare switches.
-//! `RUSTFLAGS="--cfg loom"` runs what depends on memory order, a single item and the ledger, under loom, which explores every
-//! execution of the C11 model. The number of executions is asserted: a checker that explored one schedule has not looked.
+//! `RUSTFLAGS="--cfg loom"` runs the parts that depend on memory order, a single item and the ledger, under loom, which
+//! explores every execution of the C11 model. Tests assert the number of executions, because a checker that explored
+//! only one schedule proves nothing.
 
 use super::*;
 use crate::sync::{Fault, plant};
 use std::sync::Mutex as StdMutex;
 use std::sync::atomic::AtomicUsize as Count;
 
-/// One model at a time: what is planted is planted for the whole process.
+/// Serializes the models: a planted bug affects the whole process.
 static TURN: StdMutex<()> = StdMutex::new(());
 
-/// How long to look for a failure.
+/// How long to search for a failure.
 #[derive(Clone, Copy)]
 enum Search {
-    /// The model: as long as a test may take.
+    /// A model: a fixed number of schedules, bounded by the time of a test.
     Model,
-    /// The mutant: until it fails. Some bugs show in one schedule of five hundred, and a search ends with the first, so a
-    /// generous bound costs nothing and a mutant that "happened to hold" is out of the question.
+    /// A mutant: until it fails. Some bugs show in one of five hundred schedules. The search ends at the first failure,
+    /// so a generous bound costs nothing and no mutant passes by chance.
     Mutant,
 }
 
-/// Runs a model, which must hold, and then its mutant, which must not. `explore` returns how many executions it took.
+/// Runs a model, which must hold, and then its mutant, which must fail. `explore` returns the number of executions.
 fn with_twin(
     fault: Fault,
     least: usize,
@@ -49,7 +50,7 @@ mod whole_store {
 
     const EXECUTIONS: usize = 2_000;
 
-    /// Explores random schedules, then PCT schedules; returns how many ran.
+    /// Explores random schedules, then PCT schedules. Returns their number.
     fn explore(search: Search, model: impl Fn() + Send + Sync + Clone + 'static) -> usize {
         let pct = match search {
             Search::Model => EXECUTIONS,
@@ -98,7 +99,7 @@ mod whole_store {
         }
     }
 
-    /// A segment that is full of dead bytes but for one item, so that the cleaner moves it and frees the rest.
+    /// A store with one live item in a segment of dead bytes, so that the cleaner moves the item and frees the segment.
     fn one_item_among_dead_bytes() -> Arc<Store> {
         let store = small();
         set(&store, b"k", &[1; 40]);
@@ -149,13 +150,13 @@ mod whole_store {
                 set(&store, b"k", &[1; 24]);
                 let writer = {
                     let store = store.clone();
-                    // The first stays as large, the second cuts something off.
+                    // The first overwrite has the same size, the second is shorter.
                     thread::spawn(move || {
                         [(2, 24), (3, 9)].iter().for_each(|(i, len)| set(&store, b"k", &vec![*i; *len]))
                     })
                 };
                 for _ in 0..2 {
-                    let seen = value(&store, b"k").expect("it is there all the time");
+                    let seen = value(&store, b"k").expect("the key always has a value");
                     assert!(is_uniform(&seen) && seen.len() == if seen[0] == 3 { 9 } else { 24 }, "{seen:?}");
                 }
                 writer.join().unwrap();
@@ -173,7 +174,7 @@ mod whole_store {
                     let store = store.clone();
                     thread::spawn(move || {
                         clean(&store, 6);
-                        // Another item where the old copy was.
+                        // Write another item over the old copy.
                         (0..8_u8).for_each(|i| set(&store, &[200 + i], &[8; 500]));
                     })
                 };
@@ -185,13 +186,13 @@ mod whole_store {
     }
 
     #[test]
-    fn what_is_read_without_an_announcement_or_a_second_look_is_found_out() {
+    fn a_read_without_announcement_or_recheck_fails() {
         for fault in [Fault::ReadUnannounced, Fault::AnnouncedUnlooked] {
             with_twin(fault, EXECUTIONS, |search| explore(search, segments_are_reused_beside_a_reader));
         }
     }
 
-    /// Two segments are given up under one reader, in either order of its looks.
+    /// Two segments are retired during one read, before or after its checks.
     fn segments_are_reused_beside_a_reader() {
         let store = one_item_among_dead_bytes();
         let cleaner = {
@@ -212,9 +213,9 @@ mod whole_store {
     }
 
     #[test]
-    fn a_bank_is_reused_only_when_no_map_leads_to_it() {
+    fn a_bank_is_reused_only_when_no_map_refers_to_it() {
         with_twin(Fault::BankUnderReaders, 300, |search| {
-            // The reader stops once, while the migrations run to their end: a random schedule hardly ever does that.
+            // The bug needs a reader that stops once while all migrations run; random schedules almost never do that.
             let executions = match search {
                 Search::Model => 300,
                 Search::Mutant => 10_000,
@@ -237,7 +238,7 @@ mod whole_store {
                             }
                         })
                     };
-                    assert_eq!(value(&store, b"k").map(|v| v[0]), Some(1), "its index was given back under it");
+                    assert_eq!(value(&store, b"k").map(|v| v[0]), Some(1), "its bank was reused during the read");
                     migrations.join().unwrap();
                     assert_eq!(value(&store, b"k").map(|v| v[0]), Some(1));
                 },
@@ -249,7 +250,7 @@ mod whole_store {
     }
 
     #[test]
-    fn what_is_written_after_a_sweep_is_not_judged_by_it() {
+    fn a_write_after_a_sweep_is_not_invalidated_by_it() {
         with_twin(Fault::JudgedByOldMap, EXECUTIONS, |search| {
             explore(search, || {
                 let store = small();
@@ -263,7 +264,7 @@ mod whole_store {
                         set(&store, b"a", &[3; 8]);
                     })
                 };
-                assert!(value(&store, b"a").is_some(), "judged by an invalidation that is over");
+                assert!(value(&store, b"a").is_some(), "a finished invalidation hid a later write");
                 sweeper.join().unwrap();
                 assert_eq!(value(&store, b"a").map(|v| v[0]), Some(3));
             })
@@ -285,7 +286,7 @@ mod whole_store {
                             let mut locked = shard.lock(&store.ground);
                             let from = locked.find(key(b"k"), hash).unwrap().at;
                             let index = locked.writer.index;
-                            // The other bucket is empty: every position of it will do.
+                            // The other bucket is empty, so any position in it is free.
                             let to = index.other_positions(from, locked.find(key(b"k"), hash).unwrap().slot).start;
                             locked.displace(|this| index.move_to_other(&this.ground.arena, from, to));
                         }
@@ -298,7 +299,7 @@ mod whole_store {
     }
 
     #[test]
-    fn a_write_during_a_migration_is_in_the_index_that_comes_out() {
+    fn a_write_during_a_migration_is_in_the_new_index() {
         with_twin(Fault::WriteOneSide, 300, |search| {
             let count = std::sync::Arc::new(Count::new(0));
             let counted = count.clone();
@@ -314,7 +315,7 @@ mod whole_store {
                             while store.shards[0].lock(&store.ground).migrate_some(16) {}
                         })
                     };
-                    // Another size, so that it is written elsewhere and its slot must follow.
+                    // A value of another size is written to a new location, so its slot changes.
                     set(&store, b"k", &[2; 64]);
                     set(&store, b"new", &[3; 64]);
                     migration.join().unwrap();
@@ -331,7 +332,7 @@ mod whole_store {
     }
 
     #[test]
-    fn what_is_written_after_an_invalidation_survives_its_sweep() {
+    fn a_write_after_an_invalidation_survives_its_sweep() {
         with_twin(Fault::SweepUnversioned, EXECUTIONS, |search| {
             explore(search, || {
                 let store = small();
@@ -341,7 +342,7 @@ mod whole_store {
                     thread::spawn(move || clean(&store, 3))
                 };
                 store.invalidate(Group::Prefix(0, b"a"), false).unwrap();
-                assert_eq!(value(&store, b"a-old"), None, "acknowledged: no hit any more");
+                assert_eq!(value(&store, b"a-old"), None, "an acknowledged invalidation prevents hits");
                 set(&store, b"a-new", &[2; 8]);
                 assert!(value(&store, b"a-new").is_some(), "written after the invalidation");
                 sweeper.join().unwrap();
@@ -363,7 +364,7 @@ mod whole_store {
                     let store = store.clone();
                     thread::spawn(move || clean(&store, 4))
                 };
-                // Larger, so that it is written elsewhere while the old copy waits to be moved.
+                // A larger value is written to a new location while the old copy waits to be moved.
                 set(&store, b"k", &[2; 80]);
                 assert_eq!(value(&store, b"k").map(|v| v[0]), Some(2));
                 cleaner.join().unwrap();
@@ -373,7 +374,7 @@ mod whole_store {
     }
 
     #[test]
-    fn an_overwrite_in_place_is_not_lost_to_a_copy_made_without_the_lock() {
+    fn an_overwrite_in_place_is_not_lost_to_an_unlocked_copy() {
         with_twin(Fault::CommitUnlooked, EXECUTIONS, |search| {
             explore(search, || {
                 let store = one_item_among_dead_bytes();
@@ -384,7 +385,7 @@ mod whole_store {
                 set(&store, b"k", &[2; 40]);
                 assert_eq!(value(&store, b"k").as_deref(), Some(&[2; 40][..]));
                 cleaner.join().unwrap();
-                assert_eq!(value(&store, b"k").as_deref(), Some(&[2; 40][..]), "the copy is the old one");
+                assert_eq!(value(&store, b"k").as_deref(), Some(&[2; 40][..]), "the cleaner's copy has the old value");
             })
         });
     }
@@ -408,7 +409,7 @@ mod whole_store {
     }
 
     #[test]
-    fn a_read_that_is_counted_undoes_no_write() {
+    fn counting_a_read_undoes_no_write() {
         with_twin(Fault::CountByStore, EXECUTIONS, |search| {
             explore(search, || {
                 let store = small();
@@ -419,13 +420,13 @@ mod whole_store {
                 };
                 assert!(value(&store, b"k").is_some());
                 writer.join().unwrap();
-                assert_eq!(value(&store, b"k").map(|v| v[0]), Some(2), "the slot of before came back");
+                assert_eq!(value(&store, b"k").map(|v| v[0]), Some(2), "the count restored the old slot");
             })
         });
     }
 
     #[test]
-    fn a_delete_that_was_answered_is_never_undone_by_the_cleaner() {
+    fn an_acknowledged_delete_is_never_undone_by_the_cleaner() {
         let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let executions = explore(Search::Model, || {
             let store = small();
@@ -462,7 +463,7 @@ mod every_execution {
         Facts { version, attributes: Attributes::default(), marked_stale: false, namespace: 0, ttl_octave: 0 }
     }
 
-    /// Explores every execution; returns how many there were.
+    /// Explores every execution. Returns their number.
     fn explore(model: impl Fn() + Send + Sync + 'static) -> usize {
         let count = std::sync::Arc::new(Count::new(0));
         let counted = count.clone();
@@ -480,7 +481,7 @@ mod every_execution {
         for fault in [Fault::SlotBeforeBytes, Fault::SlotRelaxed] {
             with_twin(fault, 2, |_| {
                 explore(|| {
-                    // One bucket, and the item behind it.
+                    // One bucket, followed by the item.
                     let arena = Arc::new(Arena::reserve(12 * 8).unwrap());
                     let index = Index { base: 0, buckets: 1 };
                     let (place, slot) = (Place(7), Slot::item(7, Location::new(1, 0)));
@@ -495,12 +496,14 @@ mod every_execution {
                             index.store(&arena, 0, slot);
                         })
                     };
-                    AtomicU64::new(0).store(1, Ordering::Relaxed); // loom explores a thread from its first store on
+                    AtomicU64::new(0).store(1, Ordering::Relaxed); // loom explores a thread only after its first store
                     let found = index.candidates(&arena, place).next();
                     if let Some((at, found)) = found {
                         assert_eq!((at, found.location()), (0, slot.location()));
                         let item = View::new(arena.words(8..12));
-                        let Read::Mine(opened) = item.open(0, b"key", || 1, || true) else { panic!("it is whole") };
+                        let Read::Mine(opened) = item.open(0, b"key", || 1, || true) else {
+                            panic!("a published item is whole")
+                        };
                         assert_eq!(opened.value(), Some(bytes::Bytes::from("value")));
                     }
                     writer.join().unwrap();
@@ -520,7 +523,7 @@ mod every_execution {
                     let words = words.clone();
                     thread::spawn(move || Draft { value: &[2; 8], facts: facts(2), ..old }.overwrite(&words))
                 };
-                AtomicU64::new(0).store(1, Ordering::Relaxed); // loom explores a thread from its first store on
+                AtomicU64::new(0).store(1, Ordering::Relaxed); // loom explores a thread only after its first store
                 match View::new(&words).open(0, b"keykeyke", || 2, || true) {
                     Read::Mine(opened) => match (opened.facts.version, opened.value()) {
                         (_, None) => {}
@@ -528,7 +531,7 @@ mod every_execution {
                         (2, Some(value)) => assert_eq!(value, [2; 8][..]),
                         other => panic!("{other:?}"),
                     },
-                    Read::Another => panic!("its key never changes"),
+                    Read::Another => panic!("the key of an item never changes"),
                     Read::Again => {}
                 }
                 writer.join().unwrap();
@@ -543,7 +546,7 @@ mod every_execution {
                 explore(|| {
                     let (segment, slot) = (7, Arc::new(AtomicU64::new(7)));
                     let readers = Arc::new(Readers::new());
-                    // What the segment holds; 0 once it serves another purpose.
+                    // The content of the segment; 0 after its reuse.
                     let word = Arc::new(AtomicU64::new(1));
                     let writer = {
                         let (readers, slot, word) = (readers.clone(), slot.clone(), word.clone());
@@ -557,7 +560,7 @@ mod every_execution {
                     let announcement = readers.at(0).announce(segment);
                     let named = slot.load(Ordering::SeqCst) == u64::from(segment);
                     if named || crate::sync::planted(Fault::AnnouncedUnlooked) {
-                        assert_eq!(word.load(Ordering::Relaxed), 1, "freed under its reader");
+                        assert_eq!(word.load(Ordering::Relaxed), 1, "freed while a reader announces it");
                     }
                     drop(announcement);
                     writer.join().unwrap();
@@ -567,7 +570,7 @@ mod every_execution {
     }
 
     #[test]
-    fn what_takes_off_while_memory_is_let_go_is_kept() {
+    fn bytes_added_during_the_decay_stay_charged() {
         with_twin(Fault::LetGoUnlooked, 10, |_| {
             explore(|| {
                 let ledger = Arc::new(Ledger::new(1 << 20));

@@ -25,23 +25,23 @@
 //!
 //! | race | rule | checked by |
 //! |---|---|---|
-//! | lost update: the cleaner overwrites a newer slot | the cleaner stores an item's new location under the shard's lock, only if the slot still names the copy that it read, and only if that copy has not changed since (B1 in [`super::relocate`]) | `an_update_is_not_lost_to_the_cleaner`, `an_overwrite_in_place_is_not_lost_to_a_copy_made_without_the_lock` |
-//! | resurrection: a deleted item comes back by a move | as above: a deleted item's slot names nothing | `a_delete_that_was_answered_is_never_undone_by_the_cleaner` |
+//! | lost update: the cleaner overwrites a newer slot | the cleaner stores an item's new location under the shard's lock, only if the slot still names the copy that it read, and only if that copy has not changed since (B1 in [`super::relocate`]) | `an_update_is_not_lost_to_the_cleaner`, `an_overwrite_in_place_is_not_lost_to_an_unlocked_copy` |
+//! | resurrection: a deleted item comes back by a move | as above: a deleted item's slot names nothing | `an_acknowledged_delete_is_never_undone_by_the_cleaner` |
 //! | torn read: a slot is seen before its bytes | bytes first, then the slot with Release; readers load slots with Acquire | `a_published_item_is_whole` |
 //! | torn read: bytes change during the copy | H2 and H3 in [`super::item`] | `an_overwrite_in_place_is_seen_whole_or_not_at_all` |
 //! | read of freed or reused memory | M2, R1, and keys are always compared in full | `memory_is_reused_only_when_the_last_reader_has_left`, `an_announced_segment_is_not_freed` |
 //! | recycled segment, same offset (ABA) | M2: a number is not given out while a reader announces it | the same: another item fills the old location |
-//! | the index is reused under a reader | M2: a bank is free when no map refers to it | `a_bank_is_reused_only_when_no_map_leads_to_it` |
-//! | an invalidation that is over judges a later write | M5 | `what_is_written_after_a_sweep_is_not_judged_by_it` |
-//! | live bytes counted twice | only the thread that removes the slot counts, under the lock | `a_delete_that_was_answered_is_never_undone_by_the_cleaner`, and exact totals in `random_operations_answer_as_a_map_whatever_the_cleaner_does` |
+//! | the index is reused under a reader | M2: a bank is free when no map refers to it | `a_bank_is_reused_only_when_no_map_refers_to_it` |
+//! | an invalidation that is over judges a later write | M5 | `a_write_after_a_sweep_is_not_invalidated_by_it` |
+//! | live bytes counted twice | only the thread that removes the slot counts, under the lock | `an_acknowledged_delete_is_never_undone_by_the_cleaner`, and exact totals in `random_operations_answer_as_a_map_whatever_the_cleaner_does` |
 //! | two entries for one key | one writer per shard at a time looks up and inserts | `two_writers_of_one_key_make_one_entry` |
 //! | false miss while an item moves between buckets | `moves` is odd during the move and grows by two; a miss counts only if it is even and has not changed | `an_item_that_moves_between_its_buckets_is_never_missed` |
-//! | a write lands in the old index during a migration | writers change both indexes for slots that the migration's cursor has passed, under the lock | `a_write_during_a_migration_is_in_the_index_that_comes_out` |
-//! | foreign map | M5 | `a_map_of_another_shard_is_noticed` |
+//! | a write lands in the old index during a migration | writers change both indexes for slots that the migration's cursor has passed, under the lock | `a_write_during_a_migration_is_in_the_new_index` |
+//! | foreign map | M5 | `a_map_of_another_shard_is_detected` |
 //! | version goes back, or two writes share one | versions come from one counter under the lock | `random_operations_…`, and exact totals of increments under contention |
-//! | expiry during a copy | a deadline is judged by the reader's own clock reading, on the copy that is known to be whole | `expired_items_are_never_returned_and_their_memory_comes_back_untouched` |
+//! | expiry during a copy | a deadline is judged by the reader's own clock reading, on the copy that is known to be whole | `expired_items_are_never_returned_and_free_their_memory` |
 //! | scan during a swap | a scan walks a shard under its lock, by `Place`, which does not change with the index | `random_operations_…`: scans in portions between migrations |
-//! | a read count overwrites a changed slot | the count is raised by a compare-and-exchange of the whole slot | `a_read_that_is_counted_undoes_no_write` |
+//! | a read count overwrites a changed slot | the count is raised by a compare-and-exchange of the whole slot | `counting_a_read_undoes_no_write` |
 
 use super::bank::{BANKS, Bank, Migration};
 use super::counts::{Counts, add, sub};

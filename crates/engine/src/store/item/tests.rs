@@ -10,14 +10,14 @@ fn facts(version: u64) -> Facts {
 
 fn read(view: View<'_>, namespace: u16, key: &[u8], version: u64) -> Read<(Facts, Bytes)> {
     match view.open(namespace, key, || version, || true) {
-        Read::Mine(opened) => Read::Mine((opened.facts, opened.value().expect("nobody writes"))),
+        Read::Mine(opened) => Read::Mine((opened.facts, opened.value().expect("no writer runs"))),
         Read::Another => Read::Another,
         Read::Again => Read::Again,
     }
 }
 
 #[test]
-fn every_shape_reads_back_as_it_was_written() {
+fn items_of_every_shape_round_trip() {
     for key_len in [1, 7, 8, 9, 16, 23, 1024] {
         for value_len in [0, 1, 6, 7, 8, 9, 128, 1000] {
             for shape in 0..16_u32 {
@@ -49,7 +49,7 @@ fn every_shape_reads_back_as_it_was_written() {
 }
 
 #[test]
-fn a_key_of_the_same_length_or_prefix_is_another() {
+fn keys_of_the_same_length_or_prefix_differ() {
     let draft = Draft { key: b"0123456789", value: b"v", facts: facts(1), versioned: false };
     let memory = words(draft.words());
     draft.write(&memory);
@@ -66,14 +66,14 @@ fn an_item_overwritten_during_the_copy_is_read_again() {
     old.write(&memory);
     let view = View::new(&memory);
     assert!(new.fits_in_place(view.header()));
-    let Read::Mine(opened) = view.open(0, b"key", || 2, || true) else { panic!("it is there") };
+    let Read::Mine(opened) = view.open(0, b"key", || 2, || true) else { panic!("the item exists") };
     new.overwrite(&memory);
     assert_eq!(opened.value(), None);
     assert_eq!(read(view, 0, b"key", 2), Read::Mine((facts(2), Bytes::from("new"))));
 }
 
 #[test]
-fn an_item_that_is_not_current_is_looked_for_again() {
+fn a_read_of_an_outdated_item_is_retried() {
     let draft = Draft { key: b"key", value: b"v", facts: facts(1), versioned: false };
     let memory = words(draft.words());
     draft.write(&memory);
@@ -81,7 +81,7 @@ fn an_item_that_is_not_current_is_looked_for_again() {
 }
 
 #[test]
-fn what_a_shorter_value_leaves_is_a_dead_item_of_its_own() {
+fn a_shorter_value_leaves_a_dead_item_behind_it() {
     let old = Draft { key: b"key", value: &[1; 100], facts: facts(1), versioned: false };
     let new = Draft { value: &[2; 30], facts: facts(2), ..old };
     let memory = words(old.words());
@@ -93,7 +93,7 @@ fn what_a_shorter_value_leaves_is_a_dead_item_of_its_own() {
     let rest = View::new(&memory[new.words()..]).header();
     assert!(rest.is_dead());
     assert_eq!(new.words() + rest.words(), old.words());
-    assert!(!old.fits_in_place(View::new(&memory).header()), "what is cut off does not come back");
+    assert!(!old.fits_in_place(View::new(&memory).header()), "an item never grows again in place");
 }
 
 #[test]
@@ -102,6 +102,6 @@ fn a_version_is_never_equal_to_that_of_another_write() {
     let header = Header(0).with_version(base + 5);
     assert_eq!(header.version(base + 5), base + 5);
     assert_eq!(header.version(base + 5 + VERSION_MASK), base + 5);
-    // One write too many: reported grown, by a whole turn, never as a number another write had.
+    // After 2^24 writes the version appears larger by 2^24, but it never equals the version of another write.
     assert_eq!(header.version(base + 6 + VERSION_MASK), base + 6 + VERSION_MASK);
 }

@@ -3,12 +3,12 @@ use super::*;
 
 #[test]
 #[should_panic(expected = "a shard's map is its own (M5)")]
-fn a_map_of_another_shard_is_noticed() {
+fn a_map_of_another_shard_is_detected() {
     let options = Options { shards: Some(2), ..Options::new(8 << 20) };
     let store = Store::new(options).unwrap();
     let [one, two] = &store.shards[..] else { panic!("two shards") };
     one.map.swap(two.map.load().clone());
-    // So many that some belong to the first, however the store hashes.
+    // Enough keys that some belong to the first shard, whatever the seed of the hash.
     for key in 0_u32..1000 {
         let _ = store.get(Key { namespace: 0, bytes: &key.to_le_bytes() }, 1, Use::Read);
     }
@@ -16,7 +16,7 @@ fn a_map_of_another_shard_is_noticed() {
 
 fn full(capacity_bytes: u64) -> (Store, u32) {
     let store = Store::new(Options { most_bytes: Some(64 << 20), ..Options::new(capacity_bytes) }).unwrap();
-    // Many times what it holds, so that its index has grown to hold as many ghosts as it ever will.
+    // Many times the capacity, so that the index has grown to its final number of ghosts.
     let keys = (capacity_bytes / 40) as u32;
     (0..keys).for_each(|i| set(&store, i));
     (store, keys)
@@ -27,7 +27,7 @@ fn set(store: &Store, i: u32) {
     store.set(key, &[1; 200], &Attributes::default(), Condition::Always, false, 1).unwrap();
 }
 
-/// How many items 5,000 writes to a full store cost.
+/// Number of items that 5,000 writes to a full store evict.
 fn evicted_by_5_000(store: &Store, keys: u32) -> u64 {
     let before = store.stats().evictions;
     (keys..keys + 5_000).for_each(|i| set(store, i));
@@ -35,10 +35,10 @@ fn evicted_by_5_000(store: &Store, keys: u32) -> u64 {
 }
 
 #[test]
-fn a_reader_off_its_processor_keeps_one_segment_and_nothing_else() {
+fn a_descheduled_reader_pins_only_one_segment() {
     let (store, keys) = full(16 << 20);
     let alone = evicted_by_5_000(&store, keys);
-    // A thread that stopped while it held every map, and while it read a segment.
+    // As if a thread stopped while it held every map and announced a segment.
     let maps: Vec<_> = store.shards.iter().map(|shard| shard.map.load()).collect();
     let announced = {
         let shard = store.shards[0].lock(&store.ground);
@@ -47,15 +47,18 @@ fn a_reader_off_its_processor_keeps_one_segment_and_nothing_else() {
     let announcement = store.ground.readers.own().unwrap().announce(announced);
     let beside = std::thread::scope(|scope| scope.spawn(|| evicted_by_5_000(&store, keys + 5_000)).join().unwrap());
     let of_two_segments = 2 * store.segment_bytes() as u64 / 200;
-    assert!(alone > 1_000 && beside < alone + of_two_segments, "{beside} items for the room of {alone}");
-    assert_eq!(store.stats().retired_bytes, store.segment_bytes() as u64, "only what is read is kept");
+    assert!(
+        alone > 1_000 && beside < alone + of_two_segments,
+        "{beside} items evicted beside a stopped reader, {alone} without"
+    );
+    assert_eq!(store.stats().retired_bytes, store.segment_bytes() as u64, "only the announced segment is retired");
     drop((maps, announcement));
     store.reclaim(0);
     assert_eq!(store.stats().retired_bytes, 0);
 }
 
 #[test]
-fn an_index_grows_beside_a_held_map_and_drops_nothing() {
+fn an_index_grows_without_evictions_while_a_map_is_held() {
     let store = Store::new(Options { shards: Some(1), most_bytes: Some(64 << 20), ..Options::new(48 << 20) });
     let store = store.unwrap();
     let map = store.shards[0].map.load();

@@ -1,9 +1,9 @@
-//! Dead bytes, steps of the cleaner, and what a run may cost.
+//! Dead bytes, steps of the cleaner, and the cost of a run.
 
 use super::*;
 
 #[test]
-fn memory_falls_to_the_live_bytes_after_a_mass_delete_and_to_nothing_after_the_last() {
+fn memory_falls_with_the_live_bytes_after_a_mass_delete() {
     let store = Store::new(options(48 << 20)).unwrap();
     let name = |i: u32| format!("{i:016}");
     for i in 0..100_000 {
@@ -40,7 +40,7 @@ fn an_overwrite_of_the_same_size_takes_no_new_memory() {
 }
 
 #[test]
-fn a_shorter_value_takes_no_new_memory_and_what_it_leaves_is_reclaimed() {
+fn a_shorter_value_frees_the_rest_of_its_memory() {
     let store = Store::new(options(8 << 20)).unwrap();
     let set = |i: u32, value: &[u8]| {
         store.set(key(&i.to_le_bytes()), value, &Attributes::default(), Condition::Always, false, 1).unwrap();
@@ -58,7 +58,7 @@ fn a_shorter_value_takes_no_new_memory_and_what_it_leaves_is_reclaimed() {
 }
 
 #[test]
-fn a_step_ends_when_it_is_told_to() {
+fn a_step_ends_when_stop_returns_true() {
     let (store, items) = read_segments(40);
     for i in 0..40 * items {
         if i % 3 == 0 {
@@ -77,7 +77,7 @@ fn a_step_ends_when_it_is_told_to() {
 }
 
 #[test]
-fn what_costs_next_to_nothing_is_done_beside_any_order_but_does_not_keep_a_run_from_its_end() {
+fn cheap_work_is_done_for_every_task_but_does_not_prolong_a_run() {
     let trims = |task: Task| {
         let store = Store::new(Options { shards: Some(1), ..options(4 << 20) }).unwrap();
         put(&store, 1, &[7; 40]);
@@ -87,11 +87,11 @@ fn what_costs_next_to_nothing_is_done_beside_any_order_but_does_not_keep_a_run_f
         let answers = [clean(), clean(), clean()];
         (answers, resident() < before)
     };
-    assert_eq!(trims(Task::CHEAP), ([false, true, false], true), "what is left of a segment that rests");
+    assert_eq!(trims(Task::CHEAP), ([false, true, false], true), "the unused pages of an idle open segment");
     let of_a_run = Task { opened_before: 1, ..Task::CHEAP };
     assert_eq!(trims(of_a_run), ([false; 3], true));
     let beside_writers = Task { below_percent: 50, ..Task::CHEAP };
-    assert_eq!(trims(beside_writers), ([false; 3], false), "writers append to it in a moment");
+    assert_eq!(trims(beside_writers), ([false; 3], false), "writers will soon append to it");
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! Which items leave when room is made.
+//! Which items are evicted to make room.
 
 use super::*;
 
 #[test]
-fn evicted_keys_are_remembered_for_a_while() {
+fn recently_evicted_keys_have_ghosts() {
     let store = Store::new(options(1 << 20)).unwrap();
     let set = |i: u32| {
         store.set(key(&i.to_le_bytes()), &[1; 200], &Attributes::default(), Condition::Always, false, 1).unwrap();
@@ -11,11 +11,11 @@ fn evicted_keys_are_remembered_for_a_while() {
     (0..6_000).for_each(set);
     let why = |i: u32| store.get(key(&i.to_le_bytes()), 1, Use::Peek).unwrap();
     let remembered = (0..6_000).filter(|i| why(*i) == Lookup::Miss(Miss::Evicted)).count();
-    assert!(remembered > 300, "{remembered} of the evicted keys are remembered");
+    assert!(remembered > 300, "{remembered} of the evicted keys have a ghost");
 }
 
 #[test]
-fn nothing_live_is_evicted_while_it_fits_however_much_is_overwritten() {
+fn overwrites_evict_nothing_while_live_items_fit() {
     for (shards, segment_bytes) in [(1, 16 << 10), (4, 64 << 10)] {
         let options = Options { shards: Some(shards), segment_bytes: Some(segment_bytes), ..options(16 << 20) };
         let store = Store::new(options).unwrap();
@@ -34,7 +34,7 @@ fn nothing_live_is_evicted_while_it_fits_however_much_is_overwritten() {
         }
         for _ in 0..3 * keys {
             set(random.below(u64::from(keys)) as u32, &mut random);
-            // What is moved may take a segment of each log before it frees one.
+            // Moving items may open one segment per tail before it frees one.
             let beyond = store.ledger().total().saturating_sub(16 << 20) as usize;
             assert!(beyond <= shards * log::Tail::COUNT * segment_bytes, "{beyond} bytes");
         }
@@ -44,7 +44,7 @@ fn nothing_live_is_evicted_while_it_fits_however_much_is_overwritten() {
 }
 
 #[test]
-fn a_store_whose_items_are_all_read_makes_room_in_few_steps() {
+fn makes_room_in_few_steps_when_all_items_are_hot() {
     let store = Store::new(Options { shards: Some(1), ..options(8 << 20) }).unwrap();
     let set = |i: u32| {
         store.set(key(&i.to_le_bytes()), &[1; 200], &Attributes::default(), Condition::Always, false, 1).unwrap();
@@ -68,20 +68,20 @@ fn a_store_whose_items_are_all_read_makes_room_in_few_steps() {
 }
 
 #[test]
-fn dead_large_values_go_before_anything_live() {
+fn dead_large_values_are_freed_before_evictions() {
     let store = Store::new(Options { shards: Some(1), ..options(8 << 20) }).unwrap();
     let set = |name: &[u8], len: usize| {
         store.set(key(name), &vec![1; len], &Attributes::default(), Condition::Always, false, 1).unwrap();
     };
     (0..5_000_u32).for_each(|i| set(&i.to_le_bytes(), 200));
     for round in 0..200 {
-        set(b"large", 300_000 + round); // longer than before, so that it is written elsewhere
+        set(b"large", 300_000 + round); // longer than before, so it is written to a new location
     }
     assert_eq!((store.stats().evictions, store.stats().entries), (0, 5_001));
 }
 
 #[test]
-fn what_was_read_stays_when_room_is_made() {
+fn eviction_prefers_unread_items() {
     let store = Store::new(Options { shards: Some(1), ..options(4 << 20) }).unwrap();
     let set = |i: u32| {
         store.set(key(&i.to_le_bytes()), &[1; 200], &Attributes::default(), Condition::Always, false, 1).unwrap();
@@ -94,16 +94,16 @@ fn what_was_read_stays_when_room_is_made() {
     let stays = |i: &u32| store.get(key(&i.to_le_bytes()), 1, Use::Peek).is_ok_and(|l| matches!(l, Lookup::Found(_)));
     let read = (0..12_000).step_by(10).filter(stays).count();
     let unread = (0..12_000).filter(|i| i % 10 != 0).filter(stays).count();
-    assert!(read > 1_100 && unread < 5_000, "{read} of 1,200 that were read, {unread} of 10,800 that were not");
+    assert!(read > 1_100 && unread < 5_000, "{read} of 1,200 read items and {unread} of 10,800 unread items survive");
 }
 
 #[test]
-fn what_is_spared_loses_the_reads_it_was_spared_for() {
+fn requeued_items_lose_a_read() {
     let (store, items) = read_segments(4);
     let reads = || {
         let shard = store.shards[0].lock(&store.ground);
         let find = |i: u32| shard.find(key(&i.to_le_bytes()), store.ground.hasher.hash(key(&i.to_le_bytes())));
-        (0..4 * items).map(|i| find(i).expect("nothing is evicted").slot.reads()).collect::<Vec<_>>()
+        (0..4 * items).map(|i| find(i).expect("no item is evicted").slot.reads()).collect::<Vec<_>>()
     };
     assert!(reads().iter().all(|reads| *reads == 3));
     for _ in 0..4 {
@@ -115,7 +115,7 @@ fn what_is_spared_loses_the_reads_it_was_spared_for() {
 }
 
 #[test]
-fn survivors_of_a_compaction_keep_their_place_in_the_queue() {
+fn compacted_items_keep_their_age() {
     let (store, items) = read_segments(4);
     let oldest = || {
         let shard = store.shards[0].lock(&store.ground);

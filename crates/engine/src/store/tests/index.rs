@@ -1,9 +1,9 @@
-//! The index while it grows, shrinks and moves.
+//! The index while it grows, shrinks and migrates.
 
 use super::*;
 
 #[test]
-fn what_expires_leaves_no_larger_index() {
+fn expired_items_do_not_enlarge_the_index() {
     let store = Store::new(Options { shards: Some(1), ..options(48 << 20) }).unwrap();
     let set = |i: u32, now_ms: u64| {
         let attributes = Attributes { deadline_ms: now_ms + 500, ..Attributes::default() };
@@ -20,7 +20,7 @@ fn what_expires_leaves_no_larger_index() {
 }
 
 #[test]
-fn an_index_that_grows_keeps_to_the_capacity() {
+fn a_growing_index_stays_within_the_capacity() {
     for capacity in [1 << 20, 2 << 20, 8 << 20] {
         let store = Store::new(Options { shards: Some(1), ..options(capacity) }).unwrap();
         for i in 0..200_000_u32 {
@@ -32,7 +32,7 @@ fn an_index_that_grows_keeps_to_the_capacity() {
 }
 
 #[test]
-fn a_migration_goes_on_until_it_is_told_to_stop() {
+fn a_migration_continues_until_stop_returns_true() {
     let store = Store::new(Options { shards: Some(1), ..options(16 << 20) }).unwrap();
     (0..30_000).for_each(|n| put(&store, n, &[7; 8]));
     for n in 100..30_000_u32 {
@@ -41,16 +41,16 @@ fn a_migration_goes_on_until_it_is_told_to_stop() {
     let is_migrating = || store.shards[0].lock(&store.ground).writer.migration.is_some();
     let mut tally = Tally::default();
     while !is_migrating() {
-        assert!(store.clean(0, THOROUGH, 1, &mut tally, &mut || true), "the index is to shrink");
+        assert!(store.clean(0, THOROUGH, 1, &mut tally, &mut || true), "the index must shrink");
     }
     store.clean(0, THOROUGH, 1, &mut tally, &mut || true);
-    assert!(is_migrating(), "a step is a part of it");
+    assert!(is_migrating(), "one step does not end the migration");
     store.clean(0, THOROUGH, 1, &mut tally, &mut || false);
     assert_eq!((is_migrating(), tally.migrated_shards), (false, 1));
 }
 
 #[test]
-fn an_old_index_is_room_for_writers_while_a_piece_of_it_is_given_back() {
+fn writers_use_the_memory_of_an_old_index_while_it_is_released() {
     let store = Store::new(Options { shards: Some(1), ..options(16 << 20) }).unwrap();
     (0..30_000).for_each(|n| put(&store, n, &[7; 8]));
     store.reclaim(0);

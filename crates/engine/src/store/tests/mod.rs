@@ -1,4 +1,4 @@
-//! The store against a plain map: whatever the cleaner does in between, the answers are the map's.
+//! The store compared with a plain map: whatever the cleaner does in between, the answers are those of the map.
 
 mod cleaning;
 mod eviction;
@@ -43,7 +43,7 @@ fn key(bytes: &[u8]) -> Key<'_> {
 
 const THOROUGH: Task = Task { below_percent: 97, thorough: true, ..Task::CHEAP };
 
-/// Cleans until there is nothing left to do.
+/// Cleans until nothing is left to do.
 fn settle(store: &Store, task: Task, now_ms: u64) -> Tally {
     let mut tally = Tally::default();
     for _ in 0..100_000 {
@@ -56,7 +56,7 @@ fn settle(store: &Store, task: Task, now_ms: u64) -> Tally {
             return tally;
         }
     }
-    panic!("the cleaner finds something to do for ever");
+    panic!("the cleaner never runs out of work");
 }
 
 fn value_of(store: &Store, k: &[u8], now_ms: u64) -> Option<Bytes> {
@@ -66,7 +66,7 @@ fn value_of(store: &Store, k: &[u8], now_ms: u64) -> Option<Bytes> {
     }
 }
 
-/// What the map remembers of an item.
+/// The expected state of an item.
 #[derive(Clone, Debug, PartialEq)]
 struct Expected {
     value: Vec<u8>,
@@ -75,7 +75,7 @@ struct Expected {
     marked_stale: bool,
 }
 
-/// Random operations with every kind of cleaning forced in between, with room for everything: nothing may be missed.
+/// Runs random operations and every kind of cleaning on a store with room for all items: no read may miss.
 fn replay(seed: u64, operations: usize) {
     let mut random = Random(seed);
     let store = Store::new(options(48 << 20)).unwrap();
@@ -211,7 +211,7 @@ fn replay(seed: u64, operations: usize) {
                     patience = patience.saturating_sub(1);
                     patience == 0
                 });
-                assert_eq!(tally.evicted_items, 0, "{context}: compaction loses nothing");
+                assert_eq!(tally.evicted_items, 0, "{context}: compaction drops no item");
                 store.cool(random.below(3) as usize);
             }
         }
@@ -220,7 +220,7 @@ fn replay(seed: u64, operations: usize) {
     map.retain(|_, e| e.attributes.deadline_ms == 0 || e.attributes.deadline_ms > now_ms);
     for ((namespace, k), e) in &map {
         let Lookup::Found(item) = store.get(Key { namespace: *namespace, bytes: k }, now_ms, Use::Peek).unwrap() else {
-            panic!("seed {seed}: {} is gone", String::from_utf8_lossy(k));
+            panic!("seed {seed}: {} is missing", String::from_utf8_lossy(k));
         };
         assert_eq!((item.value, item.version), (Bytes::from(e.value.clone()), e.version), "seed {seed}");
     }
@@ -236,8 +236,8 @@ fn replay(seed: u64, operations: usize) {
         }
         seen += names.len();
     }
-    assert_eq!(seen, map.len(), "seed {seed}: a scan of what stands still finds everything once");
-    // Some of what has expired may wait for more to expire beside it; when every deadline has passed, all of it goes.
+    assert_eq!(seen, map.len(), "seed {seed}: a scan of an idle store returns every key once");
+    // Some expired items may wait until more items of their segment expire. After every deadline all are dropped.
     settle(&store, THOROUGH, now_ms + 5_000);
     map.retain(|_, e| e.attributes.deadline_ms == 0);
     let stats = store.stats();
@@ -253,7 +253,7 @@ fn random_operations_answer_as_a_map_whatever_the_cleaner_does() {
     }
 }
 
-/// Random sizes that keep an average of 300 bytes.
+/// A random size, 300 bytes on average.
 fn size(random: &mut Random) -> usize {
     100 + random.below(401) as usize
 }
@@ -263,14 +263,14 @@ fn put(store: &Store, n: u32, value: &[u8]) {
     store.set(key(&n.to_le_bytes()), value, &attributes, Condition::Always, false, 1).unwrap();
 }
 
-/// A store of one shard with some more than this many segments of read items, sealed; and how many items a segment has.
+/// A store of one shard with slightly more than `count` sealed segments of read items, and the items per segment.
 fn read_segments(count: u32) -> (Store, u32) {
     let store = Store::new(Options { shards: Some(1), ..options(8 << 20) }).unwrap();
     let items = (store.segment_bytes() / (8 + 208)) as u32;
     for i in 0..count * items + 1 {
         store.set(key(&i.to_le_bytes()), &[1; 200], &Attributes::default(), Condition::Always, false, 1).unwrap();
     }
-    // A read that is counted in the old index during a migration is lost.
+    // Ends a running migration: reads counted in its old index would be lost.
     settle(&store, Task::CHEAP, 1);
     for i in 0..count * items + 1 {
         (0..3).for_each(|_| drop(value_of(&store, &i.to_le_bytes(), 1)));

@@ -1,19 +1,22 @@
-//! Capacity, reservation, and what is refused.
+//! Capacity, reservation and refusals.
 
 use super::*;
 
 #[test]
-fn a_reservation_shrinks_from_room_to_grow_to_the_least() {
+fn a_reservation_gives_up_growth_before_capacity() {
     let layouts = Layout::to_try(60 << 20, 24 << 30, 4, 128 << 10);
     let mib: Vec<_> = layouts.iter().map(|layout| layout.most >> 20).collect();
     assert_eq!(mib, [24_576, 12_288, 6_144, 3_072, 1_536, 768, 384, 192, 96, 60, 60, 30, 15, 8]);
-    assert!(layouts.is_sorted_by(|before, after| before.bytes() > after.bytes()), "each asks for less");
+    assert!(
+        layouts.is_sorted_by(|before, after| before.bytes() > after.bytes()),
+        "each layout is smaller than the one before"
+    );
     assert!(layouts[9].bytes() < 340 << 20 && layouts[10].bytes() < 220 << 20);
 }
 
 #[test]
 fn a_store_in_little_address_space_evicts_and_keeps_working() {
-    // As after a reservation that had to shrink below the capacity.
+    // As if the reservation had shrunk below the capacity.
     let layout = Layout::new(8 << 20, 2, 2, 64 << 10);
     let store = Store::with_layout(options(60 << 20), Arena::reserve(layout.bytes()).unwrap(), layout, Vec::new());
     store.ledger().set_capacity(60 << 20);
@@ -27,7 +30,7 @@ fn a_store_in_little_address_space_evicts_and_keeps_working() {
 }
 
 #[test]
-fn room_is_made_for_what_takes_memory_without_asking_unless_that_is_vain() {
+fn makes_room_for_bytes_in_flight_unless_that_is_impossible() {
     let store = Store::new(options(4 << 20)).unwrap();
     for i in 0..60_000_u32 {
         store.set(key(&i.to_le_bytes()), &[1; 200], &Attributes::default(), Condition::Always, false, 1).unwrap();
@@ -36,15 +39,15 @@ fn room_is_made_for_what_takes_memory_without_asking_unless_that_is_vain() {
     let full = ledger.total();
     ledger.take_off(1 << 20);
     store.make_room(1);
-    assert!(ledger.has_room(0) && ledger.total() >= full - (64 << 10), "no more than needed: {ledger:?}");
+    assert!(ledger.has_room(0) && ledger.total() >= full - (64 << 10), "evicts no more than needed: {ledger:?}");
     let entries = store.stats().entries;
     ledger.take_off(4 << 20);
     store.make_room(1);
-    assert_eq!(store.stats().entries, entries, "what will not fit an empty store drops nothing");
+    assert_eq!(store.stats().entries, entries, "nothing is evicted for bytes that would not fit an empty store");
 }
 
 #[test]
-fn a_write_that_does_not_fit_evicts_and_the_ledger_is_never_exceeded() {
+fn writes_evict_and_stay_within_the_capacity() {
     let store = Store::new(options(4 << 20)).unwrap();
     let mut random = Random(5);
     for i in 0..60_000_u32 {
@@ -59,7 +62,7 @@ fn a_write_that_does_not_fit_evicts_and_the_ledger_is_never_exceeded() {
 }
 
 #[test]
-fn what_can_never_fit_is_refused_and_changes_nothing() {
+fn items_that_can_never_fit_are_refused_without_effect() {
     let store = Store::new(options(1 << 20)).unwrap();
     let set = |k: &[u8], value: &[u8]| store.set(key(k), value, &Attributes::default(), Condition::Always, false, 1);
     set(b"a", b"1").unwrap();
@@ -73,7 +76,7 @@ fn what_can_never_fit_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn large_values_have_pages_of_their_own_and_leave_none_behind() {
+fn large_values_have_own_pages_and_free_all_of_them() {
     let store = Store::new(options(32 << 20)).unwrap();
     for round in 0..5_u8 {
         for i in 0..16_u8 {
@@ -93,7 +96,7 @@ fn large_values_have_pages_of_their_own_and_leave_none_behind() {
 }
 
 #[test]
-fn a_shard_without_anything_to_evict_takes_room_from_the_fullest() {
+fn a_shard_without_victims_evicts_from_the_fullest_shard() {
     let store = Store::new(options(2 << 20)).unwrap();
     let mut random = Random(11);
     for i in 0..2_000_u32 {
@@ -104,7 +107,7 @@ fn a_shard_without_anything_to_evict_takes_room_from_the_fullest() {
 }
 
 #[test]
-fn segments_grow_with_a_capacity_that_is_raised() {
+fn segments_grow_when_the_capacity_is_raised() {
     let raised = Store::new(Options { most_bytes: Some(1 << 30), ..Options::new(16 << 20) }).unwrap();
     let (small, shards) = (raised.segment_bytes() as u64, raised.shards.len() as u64);
     raised.ledger().set_capacity(1 << 30);
@@ -117,7 +120,7 @@ fn segments_grow_with_a_capacity_that_is_raised() {
     let stats = raised.stats();
     assert!((segments as u64) < stats.segment_bytes / small / 8, "{segments} segments for {stats:?}");
     assert_eq!((shards, stats.evictions), (1, 0));
-    // Lowered again, the large segments go first to last, as writes ask for room.
+    // After the capacity is lowered again, writes evict from the large segments.
     raised.ledger().set_capacity(8 << 20);
     for more in 0..10_000 {
         put(&raised, n + more, &[7; 400]);
@@ -126,7 +129,7 @@ fn segments_grow_with_a_capacity_that_is_raised() {
 }
 
 #[test]
-fn nothing_live_is_evicted_after_a_capacity_was_raised() {
+fn raising_the_capacity_causes_no_eviction() {
     let store = Store::new(Options { most_bytes: Some(256 << 20), ..Options::new(16 << 20) }).unwrap();
     store.ledger().set_capacity(96 << 20);
     assert!(store.new_segment_bytes() >= 4 * store.segment_bytes());
@@ -144,11 +147,11 @@ fn nothing_live_is_evicted_after_a_capacity_was_raised() {
 }
 
 #[test]
-fn a_small_store_on_a_large_machine_can_be_made_and_grows() {
-    // Address space for this much may be refused; then there is less, and the store says how much.
+fn a_small_store_on_a_large_machine_grows() {
+    // The system may refuse this much address space; then the store reports a smaller reservation.
     let store = Store::new(Options { most_bytes: Some(4 << 40), ..Options::new(8 << 20) }).unwrap();
     let most = store.reservation().most_bytes;
-    assert!(most <= 64 << 30, "2^21 segments of 64 KiB, with room to find neighbours: {most}");
+    assert!(most <= 64 << 30, "2^21 segments of 64 KiB, with room for runs of free neighbours: {most}");
     store.ledger().set_capacity(u64::MAX);
     assert_eq!(store.ledger().capacity(), most);
     for n in 0..20_000 {
