@@ -1,9 +1,9 @@
-//! Time, given from outside. The engine counts in milliseconds of a clock that its caller brings.
+//! Time, as passed by the caller. The engine uses milliseconds of the caller's clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A source of time. Two kinds: the machine's, and one that a test moves by hand.
+/// A source of time: the machine's clock, or a manual one for tests.
 #[derive(Clone, Debug)]
 pub struct Clock(Kind);
 
@@ -21,12 +21,12 @@ impl Clock {
         Self(Kind::Boot { offset_ms: boot_ms() - 1 })
     }
 
-    /// A clock that stands at `now_ms` until it is advanced. Clones share the time.
+    /// A clock that stays at `now_ms` until it is advanced. Clones share the time.
     pub fn manual(now_ms: u64) -> Self {
         Self(Kind::Manual(Arc::new(AtomicU64::new(now_ms))))
     }
 
-    /// Milliseconds since the clock's beginning; never 0, never less than before.
+    /// Milliseconds since the clock's start; never 0, never decreasing.
     pub fn now_ms(&self) -> u64 {
         match &self.0 {
             Kind::Boot { offset_ms } => boot_ms() - offset_ms,
@@ -37,7 +37,7 @@ impl Clock {
     /// Moves a manual clock forward.
     ///
     /// # Panics
-    /// When the clock is the machine's.
+    /// If the clock is the machine's.
     pub fn advance(&self, by_ms: u64) {
         match &self.0 {
             Kind::Boot { .. } => panic!("only a manual clock can be advanced"),
@@ -51,7 +51,7 @@ fn boot_ms() -> u64 {
     now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
 }
 
-/// CPU time of the calling thread in microseconds: what the cleaner's steps are bounded by.
+/// CPU time of the calling thread, in microseconds. It bounds the cleaner's steps.
 pub fn thread_cpu_micros() -> u64 {
     let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     cpu.tv_sec as u64 * 1_000_000 + cpu.tv_nsec as u64 / 1000

@@ -1,10 +1,10 @@
-//! Ebb's engine: a store that gives memory back while it is read and written.
+//! Ebb's engine: a store that returns memory to the kernel while it is read and written.
 //!
 //! ```text
 //!  callers ──► store ◄── cleaner ◄── a target, decided by `decide` from a sample of the memory in use
 //! ```
-//! It has no runtime, no files, no configuration and no wall clock: its callers bring the time ([`clock::Clock`]), the
-//! target and the settings. Unsafe code stands in `store/arena.rs` alone.
+//! It has no async runtime, no files, no configuration and no wall clock: its callers pass the time ([`clock::Clock`]),
+//! the target and the settings. Only `store/arena.rs` contains unsafe code.
 
 #![warn(missing_docs)]
 

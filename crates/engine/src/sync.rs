@@ -1,9 +1,9 @@
-//! One name for the primitives of concurrency, so that the same code runs on threads and under a model checker.
+//! The primitives of concurrency, exported so that the same code runs on threads and under a model checker.
 //!
 //! `--cfg loom` and `--cfg shuttle` (not cargo features, so that `--all-features` still lints the real code) swap the
-//! standard library's atomics and locks for the checkers'. [`Swap`] is arc-swap in production and a lock in a model:
-//! arc-swap's own protocol is checked by its authors; what is checked here is what we build on "a load returns the
-//! pointer that was stored, and a swap returns the old one".
+//! standard library's atomics and locks for the checkers'. [`Swap`] is arc-swap in production and a lock in a model.
+//! The authors of arc-swap check its own protocol; the models here check the code built on the guarantee that a load
+//! returns the stored pointer and a swap returns the old one.
 
 #[cfg(loom)]
 pub use loom::sync::{Arc, Mutex, MutexGuard, atomic};
@@ -12,8 +12,8 @@ pub use shuttle::sync::{Arc, Mutex, MutexGuard, atomic};
 #[cfg(not(any(loom, shuttle)))]
 pub use std::sync::{Arc, Mutex, MutexGuard, atomic};
 
-/// Locks, and goes on after a panic elsewhere: every structure behind our locks is whole between two statements that
-/// can panic, and the cleaner stops the process on a broken invariant.
+/// Locks a mutex, even if a thread panicked while it held it: the data behind these locks is consistent between any two
+/// statements that can panic, and the cleaner stops the process on a broken invariant.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     #[cfg(loom)]
     return mutex.lock().unwrap();
@@ -21,7 +21,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Locks if nobody has the lock.
+/// Locks a mutex if it is free.
 pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     match mutex.try_lock() {
         Ok(guard) => Some(guard),
@@ -30,12 +30,12 @@ pub fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     }
 }
 
-/// Measures wall time. In a model no time passes.
+/// Measures wall time. It stands still in a model.
 #[derive(Debug)]
 pub struct Stopwatch(#[cfg(not(any(loom, shuttle)))] std::time::Instant);
 
 impl Stopwatch {
-    /// From now on.
+    /// Starts measuring.
     pub fn start() -> Self {
         Self(
             #[cfg(not(any(loom, shuttle)))]
@@ -43,12 +43,12 @@ impl Stopwatch {
         )
     }
 
-    /// Whether less than this has passed, in microseconds. In a model no wait is short enough.
+    /// Whether fewer than `us` microseconds have passed. Always false in a model.
     pub fn is_within(&self, us: u64) -> bool {
         cfg!(not(any(loom, shuttle))) && self.micros() < us
     }
 
-    /// Since then, in microseconds.
+    /// Time since the start, in microseconds.
     pub fn micros(&self) -> u64 {
         #[cfg(not(any(loom, shuttle)))]
         return self.0.elapsed().as_micros() as u64;
@@ -106,9 +106,9 @@ mod numbers {
     use std::collections::BTreeSet;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// Numbers of threads that have ended. The lowest is given first: only so many are of use.
+    /// Numbers of ended threads, reused lowest first, because only low numbers have a reader of their own.
     static FREE: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
-    /// How many there are.
+    /// Number of numbers ever assigned.
     static GIVEN: AtomicUsize = AtomicUsize::new(0);
 
     struct Number(usize);
@@ -123,37 +123,37 @@ mod numbers {
         static NUMBER: Number = Number(lock(&FREE).pop_first().unwrap_or_else(|| GIVEN.fetch_add(1, Ordering::SeqCst)));
     }
 
-    /// A number that no other living thread has, from 0 on; `None` while the thread ends.
+    /// A number from 0 on that no other living thread has; `None` while the thread ends.
     pub fn thread_number() -> Option<usize> {
         NUMBER.try_with(|number| number.0).ok()
     }
 
-    /// All numbers are below this one. Sequentially consistent: a number that is given later is given after this call to
-    /// whoever compares what both threads have stored.
+    /// A number above all assigned ones. Sequentially consistent: any number assigned later is also later in the single
+    /// order of sequentially consistent operations, on which R1 in `store/readers.rs` relies.
     pub fn thread_numbers() -> usize {
         GIVEN.load(Ordering::SeqCst)
     }
 }
 
-/// As in the real build.
+/// See the real build.
 #[cfg(shuttle)]
 pub fn thread_number() -> Option<usize> {
     Some(shuttle::current::me().into())
 }
 
-/// Models of loom name their readers themselves.
+/// Always `None`: loom models choose their readers explicitly.
 #[cfg(loom)]
 pub fn thread_number() -> Option<usize> {
     None
 }
 
-/// As in the real build.
+/// See the real build.
 #[cfg(any(loom, shuttle))]
 pub fn thread_numbers() -> usize {
     usize::MAX
 }
 
-/// Lets other threads go first.
+/// Yields to other threads.
 pub fn yield_now() {
     #[cfg(loom)]
     loom::thread::yield_now();
@@ -163,42 +163,42 @@ pub fn yield_now() {
     std::thread::yield_now();
 }
 
-/// Bugs that a model can plant, to prove that it would notice them. In the real build nothing is ever planted, and the
-/// question costs nothing.
+/// Bugs that a model can plant, to prove that it detects them. In the real build no bug is ever planted, and the check
+/// costs nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Fault {
     /// An item's slot is stored before its bytes.
     SlotBeforeBytes = 1,
-    /// An overwrite in place does not say that it is under way.
+    /// An overwrite in place does not set BUSY.
     OverwriteUnannounced = 2,
-    /// Memory is freed while a reader still holds a map that leads to it.
+    /// Memory is freed while a reader still announces it.
     FreeUnderReaders = 3,
-    /// A slot moves between its buckets without being counted.
+    /// A slot moves between its buckets and the move is not counted.
     MoveUncounted = 4,
-    /// A write during a migration goes to the old index alone.
+    /// A write during a migration changes only the old index.
     WriteOneSide = 5,
-    /// A write during a sweep does not carry its version.
+    /// A write during a sweep does not store its full version.
     SweepUnversioned = 6,
-    /// The cleaner moves an item whose slot does not name it any more.
+    /// The cleaner moves an item whose slot no longer names it.
     MoveWhatDied = 7,
-    /// A key is inserted without a look whether it is there.
+    /// A key is inserted without a check whether it exists.
     InsertUnlooked = 8,
     /// A read is counted by storing the slot instead of exchanging it.
     CountByStore = 9,
-    /// What is kept for bytes in flight is lowered without a look at what took off meanwhile.
+    /// The charge for bytes in flight decays without a check for bytes added meanwhile.
     LetGoUnlooked = 10,
-    /// A reader does not announce what it reads.
+    /// A reader does not announce the segment it reads.
     ReadUnannounced = 11,
-    /// A reader does not look again after its announcement.
+    /// A reader does not check the slot again after its announcement.
     AnnouncedUnlooked = 12,
-    /// A bank of the index is reused although a retired map still leads to it.
+    /// A bank of the index is reused although a retired map still refers to it.
     BankUnderReaders = 13,
-    /// A map that is not the shard's any more goes on judging items.
+    /// A reader applies the invalidations of a map that is no longer the newest.
     JudgedByOldMap = 14,
-    /// A slot is stored without an order to the bytes it leads to.
+    /// A slot is stored without an ordering after the bytes of its item.
     SlotRelaxed = 15,
-    /// A copy that was made without the lock counts although the item has changed since.
+    /// A copy made without the lock counts although the item has changed since.
     CommitUnlooked = 16,
 }
 
@@ -216,10 +216,10 @@ mod model {
     use super::Fault;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    // Not one of the checker's: planting is not part of what is checked.
+    // A real atomic, because the checker must not explore the planting itself.
     static PLANTED: AtomicU32 = AtomicU32::new(0);
 
-    /// Plants a bug, or with `None` takes it out again.
+    /// Plants a bug; `None` removes it.
     pub fn plant(fault: Option<Fault>) {
         PLANTED.store(fault.map_or(0, |fault| fault as u32), Ordering::SeqCst);
     }

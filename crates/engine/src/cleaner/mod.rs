@@ -1,18 +1,20 @@
-//! The cleaner: the one thread that frees memory.
+//! The cleaner: the thread that frees memory.
 //!
 //! ```text
 //!  governor ──target──►┐                          ┌─ store.clean(shard): one step, with that shard's lock
 //!  operator ──run────►├─ cleaner thread: pick ───┤
-//!  clock ────tick────►┘                          └─ store.cool(): pages back to the operating system, no lock
+//!  clock ────tick────►┘                          └─ store.cool(): pages returned to the kernel, no lock
 //! ```
-//! It works in steps of bounded CPU time: wall time would count what other processes took, CPU time is what the step
-//! cost. A step holds the shard's lock for at most 32 items, releases it, and takes it again. It ends early when a writer
-//! waits for the lock. The thread has normal priority: at a lower one the scheduler preempts it while it holds a lock (at
-//! nice 10, beside four busy threads on two cores, writers waited up to 257 ms). Its CPU is limited to a share of one
-//! core. It never catches up on missed work: a peer that lengthens its steps by the time it waited makes pauses of 71 ms.
+//! It works in steps of bounded CPU time, not wall time, which would include the time of other processes. A step holds
+//! the shard's lock for at most 32 items, releases it, and takes it again. It ends early when a writer waits for the
+//! lock. The thread has normal priority: at a lower one the scheduler preempts it while it holds a lock (at nice 10,
+//! next to four busy threads on two cores, writers waited up to 257 ms). Its CPU is limited to a share of one core. It
+//! never catches up on missed work: a comparable cleaner that lengthens its steps by its waiting time makes pauses of
+//! 71 ms.
 //!
-//! Standing targets come from the governor and hold until the next one; a run that somebody asked for deals with what there
-//! was when it began, and gives way to a lasting target that frees what is too much. Both end in a [`Report`].
+//! A lasting target comes from the governor and holds until the next one. A requested run cleans only the segments that
+//! existed when it began, and pauses while the lasting target must free memory over its bound. Both end in a
+//! [`Report`].
 
 mod plan;
 mod report;
@@ -29,12 +31,12 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use strum::EnumCount as _;
 
-/// How hard the cleaner may work.
+/// Limits on the cleaner's CPU use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pacing {
-    /// The longest step, in microseconds of CPU.
+    /// Maximum length of a step, in microseconds of CPU time.
     pub step_micros: u32,
-    /// The share of one core the cleaner may use, in percent.
+    /// Maximum CPU the cleaner may use, in percent of one core.
     pub cpu_percent: u8,
 }
 
@@ -44,18 +46,18 @@ impl Default for Pacing {
     }
 }
 
-/// Receipts that are remembered.
+/// Number of reports kept.
 const REPORTS: usize = 16;
 
-/// Speaks to the cleaner's thread. Clones speak to the same one.
+/// A handle to the cleaner's thread. Clones refer to the same thread.
 #[derive(Clone)]
 pub struct Cleaner(Arc<Shared>);
 
-/// What the thread and those who speak to it share.
+/// State shared by the thread and its handles.
 struct Shared {
     store: Arc<Store>,
     state: Mutex<State>,
-    /// Rung when the state changes and the thread should look.
+    /// Wakes the thread after a change of the state.
     bell: Condvar,
     stopping: AtomicBool,
     process: Box<dyn Fn() -> ProcessMemory + Send + Sync>,
@@ -71,19 +73,19 @@ struct State {
     totals: [Total; Reason::COUNT],
 }
 
-/// How far a run is.
+/// Progress of a requested run.
 #[derive(Debug, Default)]
 struct Progress {
     percent: AtomicU8,
     report: Mutex<Option<Report>>,
 }
 
-/// A run that was asked for.
+/// A requested run.
 #[derive(Clone, Debug)]
 pub struct Run(Arc<Progress>);
 
 impl Run {
-    /// The share of the work done, 0 to 100.
+    /// Progress, in percent.
     pub fn percent(&self) -> u8 {
         self.0.percent.load(Ordering::Relaxed)
     }
@@ -109,7 +111,7 @@ impl Cleaner {
     /// Starts the cleaner's thread. `process` reads the memory of the process, for reports.
     ///
     /// # Errors
-    /// When the system refuses a thread.
+    /// If the system cannot start a thread.
     pub fn spawn(
         store: Arc<Store>,
         clock: Clock,
@@ -137,18 +139,18 @@ impl Cleaner {
         Ok(Self(shared))
     }
 
-    /// Sets the target it keeps to from now on.
+    /// Sets the lasting target.
     pub fn set_target(&self, target: Target) {
         held(&self.0.state).target = target;
         self.0.bell.notify_one();
     }
 
-    /// Sets how hard it may work.
+    /// Sets the limits on CPU use.
     pub fn set_pacing(&self, pacing: Pacing) {
         held(&self.0.state).pacing = pacing;
     }
 
-    /// Asks for one run, beside the lasting target. Runs are carried out one after the other.
+    /// Requests one run in addition to the lasting target. Requested runs are executed one after the other.
     pub fn run(&self, target: Target) -> Run {
         let progress = Arc::new(Progress::default());
         held(&self.0.state).asked.push_back((target, progress.clone()));
@@ -156,7 +158,7 @@ impl Cleaner {
         Run(progress)
     }
 
-    /// The account as it is now.
+    /// The current account of memory.
     pub fn account(&self) -> Account {
         self.0.account()
     }
@@ -166,12 +168,12 @@ impl Cleaner {
         held(&self.0.state).reports.iter().cloned().collect()
     }
 
-    /// All runs so far by reason, in the order of [`Reason`].
+    /// Totals of all runs by reason, in the order of [`Reason`].
     pub fn totals(&self) -> [Total; Reason::COUNT] {
         held(&self.0.state).totals
     }
 
-    /// Stops the thread after its step and waits for it. Runs that were asked for end unfinished, with a report.
+    /// Stops the thread after its current step and waits for it. Requested runs end unfinished, with a report.
     pub fn stop(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
         self.0.bell.notify_one();

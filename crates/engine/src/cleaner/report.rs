@@ -1,4 +1,4 @@
-//! What a run of the cleaner is asked to do, and the report it ends in.
+//! The target of a run of the cleaner, and its report.
 
 use crate::store::Tally;
 use strum::{EnumCount, IntoStaticStr, VariantArray};
@@ -7,50 +7,50 @@ use strum::{EnumCount, IntoStaticStr, VariantArray};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, EnumCount, VariantArray, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Reason {
-    /// Dead bytes, or memory nobody accounts for, passed their share.
+    /// Dead bytes exceeded their threshold.
     #[default]
     Drift,
-    /// Memory use reached the high watermark.
+    /// The engine's memory reached the high watermark.
     High,
-    /// Memory use reached the critical watermark.
+    /// The engine's memory reached the critical watermark.
     Critical,
-    /// The limit was lowered, or is about to be.
+    /// The limit was lowered.
     LimitLowered,
-    /// The kernel reports that the container waits for memory.
+    /// The kernel reports memory pressure in the container.
     Pressure,
-    /// Somebody asked.
+    /// A caller requested the run.
     Requested,
 }
 
 impl Reason {
-    /// The stable name, as in reports and metrics.
+    /// Name in reports and metrics.
     pub fn name(self) -> &'static str {
         self.into()
     }
 }
 
-/// What the cleaner keeps to until it is told otherwise.
+/// What the cleaner must reach. A lasting target holds until the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Why, for the report.
+    /// The reason, for the report.
     pub reason: Reason,
-    /// Compact while segments are less full of live bytes than this, in percent. 0: do not compact.
+    /// Compact until segments have this share of live bytes, in percent. 0: do not compact.
     pub occupancy_percent: u8,
     /// Evict until the engine (segments, index and bytes in flight) uses at most this many bytes. `None`: do not evict.
     pub evict_to_bytes: Option<u64>,
 }
 
 impl Target {
-    /// Do nothing but what is nearly free: give back segments without a live byte, drop what has expired.
+    /// Only cheap work: free segments without live bytes, drop expired items.
     pub const NONE: Self = Self { reason: Reason::Drift, occupancy_percent: 0, evict_to_bytes: None };
 
-    /// Move items together until segments are this full, in percent, as somebody has asked for.
+    /// A requested compaction until segments have this share of live bytes, in percent.
     pub fn compact(occupancy_percent: u8) -> Self {
         Self { reason: Reason::Requested, occupancy_percent, evict_to_bytes: None }
     }
 }
 
-/// What runs cost. Durations are in microseconds.
+/// The cost of runs. Durations are in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Wall time.
@@ -59,7 +59,7 @@ pub struct Cost {
     pub cpu_us: u64,
     /// CPU time of the longest single step.
     pub longest_step_us: u64,
-    /// The longest wait of a caller for the lock of a shard meanwhile, whoever held it.
+    /// The longest wait of a caller for a shard's lock during the run, whichever thread held it.
     pub longest_wait_us: u64,
     /// Number of steps.
     pub steps: u64,
@@ -68,7 +68,8 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Adds another cost. Maxima stay maxima, and so does the percentile: the sum's own is not known.
+    /// Adds another cost. For maxima and the percentile it keeps the larger value; the true percentile of the sum is
+    /// not known.
     pub fn add(&mut self, other: &Self) {
         self.duration_us += other.duration_us;
         self.cpu_us += other.cpu_us;
@@ -84,9 +85,9 @@ impl Cost {
 pub struct Total {
     /// Number of runs.
     pub runs: u64,
-    /// What they cost.
+    /// Their cost.
     pub cost: Cost,
-    /// What they did.
+    /// Counts of their work.
     pub done: Tally,
 }
 
@@ -99,39 +100,39 @@ impl Total {
     }
 }
 
-/// Memory of the process, as the engine's caller sees it.
+/// Memory of the process, as reported by the engine's caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProcessMemory {
-    /// The limit that is obeyed, 0 for none.
+    /// The effective memory limit, 0 for none.
     pub limit_bytes: u64,
-    /// What counts against it.
+    /// Memory charged against the limit.
     pub used_bytes: u64,
     /// Resident set size of the process.
     pub rss_bytes: u64,
 }
 
-/// Where the bytes are, at one moment.
+/// The use of memory at one moment, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// As the process is seen from process.
+    /// Memory of the whole process.
     pub process: ProcessMemory,
     /// Keys and values that can be read.
     pub live_bytes: u64,
-    /// Items, with what is kept beside them, that have expired and wait to be dropped: an estimate.
+    /// Expired items that are not dropped yet, including per-item overhead: an estimate.
     pub expired_bytes: u64,
-    /// Bytes in segments that no reader can reach any more.
+    /// Bytes in segments that belong to no live item.
     pub dead_bytes: u64,
-    /// Segments in use.
+    /// Resident segments.
     pub segment_bytes: u64,
     /// The index of all shards.
     pub index_bytes: u64,
     /// Requests and responses in flight.
     pub in_flight_bytes: u64,
-    /// What may be in use before eviction begins.
+    /// The budget: the memory that the engine may use.
     pub budget_bytes: u64,
 }
 
-/// The account of one run of the cleaner.
+/// The report of one run of the cleaner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Counts up from 1.
@@ -140,13 +141,13 @@ pub struct Report {
     pub reason: Reason,
     /// When it started, in milliseconds of the cleaner's clock.
     pub started_ms: u64,
-    /// What it cost.
+    /// Its cost.
     pub cost: Cost,
-    /// What it did.
+    /// Counts of its work.
     pub done: Tally,
-    /// Before the run.
+    /// The account before the run.
     pub before: Account,
-    /// After the run.
+    /// The account after the run.
     pub after: Account,
 }
 

@@ -1,10 +1,10 @@
-//! How long the cleaner's steps took: counted in buckets a quarter of an octave wide, so that a percentile costs a few
-//! hundred bytes however many steps there were.
+//! A histogram of the lengths of the cleaner's steps. Its buckets are a quarter of an octave wide, so it needs a few
+//! hundred bytes for any number of steps.
 
-/// Up to 2^20 µs; a longer step counts as one of that length.
+/// Number of buckets, up to 2^20 µs. A longer step counts as one of that length.
 const BUCKETS: usize = 72;
 
-/// The lengths of many steps, in microseconds.
+/// A histogram of step lengths, in microseconds.
 #[derive(Clone, Debug)]
 pub(super) struct Steps {
     counts: [u64; BUCKETS],
@@ -18,23 +18,24 @@ impl Default for Steps {
 }
 
 impl Steps {
-    /// Counts one.
+    /// Counts a step of `us` microseconds.
     pub(super) fn count(&mut self, us: u64) {
         self.counts[bucket(us)] += 1;
         self.longest_us = self.longest_us.max(us);
     }
 
-    /// How many there were.
+    /// Number of steps.
     pub(super) fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// The longest.
+    /// Length of the longest step, in microseconds.
     pub(super) fn longest_us(&self) -> u64 {
         self.longest_us
     }
 
-    /// What all but this share of a thousand stayed within: the upper end of a bucket, at most a quarter too high.
+    /// The length that `permille` of the steps did not exceed, in microseconds: the upper end of a bucket, at most a
+    /// quarter too high.
     pub(super) fn within_us(&self, permille: u64) -> u64 {
         let wanted = (self.total() * permille).div_ceil(1000);
         let mut sum = 0;
@@ -52,7 +53,7 @@ fn bucket(us: u64) -> usize {
     (octave * 4 + (us >> (octave - 2)) as usize - 12).min(BUCKETS - 1)
 }
 
-/// The largest length that falls into a bucket.
+/// The largest length in a bucket, in microseconds.
 fn upper_us(bucket: usize) -> u64 {
     let (octave, quarter) = (bucket / 4 + 2, bucket % 4);
     ((quarter as u64 + 5) << (octave - 2)) - 1

@@ -1,4 +1,4 @@
-//! The cleaner's thread on a real store, with the machine's clock or one moved by hand.
+//! The cleaner's thread on a real store, with a manual clock.
 
 use super::*;
 use crate::store::{Attributes, Condition, Deletion, Key, Options};
@@ -34,7 +34,7 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 #[test]
-fn a_run_that_was_asked_for_compacts_and_ends_in_a_receipt() {
+fn a_requested_run_compacts_and_ends_with_a_report() {
     let clock = Clock::manual(1);
     let store = filled(100_000, &clock);
     delete_all_but_every_tenth(&store, 100_000);
@@ -56,7 +56,7 @@ fn a_run_that_was_asked_for_compacts_and_ends_in_a_receipt() {
 }
 
 #[test]
-fn a_standing_order_is_kept_to_without_being_repeated() {
+fn a_lasting_target_needs_no_repetition() {
     let clock = Clock::manual(1);
     let store = filled(50_000, &clock);
     let cleaner = Cleaner::spawn(store.clone(), clock, PACING, ProcessMemory::default).unwrap();
@@ -68,20 +68,20 @@ fn a_standing_order_is_kept_to_without_being_repeated() {
 }
 
 #[test]
-fn a_run_that_is_to_free_everything_keeps_nothing_for_reuse() {
+fn a_run_that_frees_everything_keeps_nothing_for_reuse() {
     let clock = Clock::manual(1);
     let store = filled(50_000, &clock);
     let cleaner = Cleaner::spawn(store.clone(), clock, PACING, ProcessMemory::default).unwrap();
     let run = cleaner.run(Target { reason: Reason::Requested, occupancy_percent: 100, evict_to_bytes: Some(0) });
     until("the run has ended", || run.report().is_some());
-    // Segments that are still open hold the last items; beside their pages nothing stays.
+    // Open segments hold the last items. No other page stays resident.
     let after = run.report().unwrap().after;
     assert!(after.segment_bytes < after.live_bytes * 2 + (128 << 10), "{after:?}");
     cleaner.stop();
 }
 
 #[test]
-fn expired_items_go_without_any_order() {
+fn expired_items_are_dropped_without_a_target() {
     let clock = Clock::manual(1);
     let store = filled(50_000, &clock);
     let cleaner = Cleaner::spawn(store.clone(), clock.clone(), PACING, ProcessMemory::default).unwrap();
@@ -91,7 +91,7 @@ fn expired_items_go_without_any_order() {
 }
 
 #[test]
-fn stopping_in_the_middle_of_a_run_loses_nothing_and_does_not_wait_for_its_end() {
+fn stopping_during_a_run_is_prompt_and_loses_nothing() {
     let clock = Clock::manual(1);
     let store = filled(100_000, &clock);
     delete_all_but_every_tenth(&store, 100_000);
@@ -100,7 +100,7 @@ fn stopping_in_the_middle_of_a_run_loses_nothing_and_does_not_wait_for_its_end()
     let run = cleaner.run(Target { reason: Reason::Requested, occupancy_percent: 100, evict_to_bytes: None });
     until("it has taken some steps", || store.stats().copied_bytes > 32 << 10);
     cleaner.stop();
-    let report = run.report().expect("whoever waits for the run is answered");
+    let report = run.report().expect("a stopped run has a report");
     assert!(report.cost.cpu_us * 10 < report.cost.duration_us, "a hundredth of a core: {report:?}");
     assert!(report.done.moved_items < 10_000, "it ended early: {report:?}");
     assert_eq!(store.stats().entries, 10_000);
@@ -116,7 +116,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Overwrites random entries, as fast as it can, until it is told to stop.
+/// Overwrites random entries as fast as possible until `stop` is set.
 fn overwrite(store: &Store, entries: u64, stop: &AtomicBool) {
     let mut state = 7_u64;
     while !stop.load(Ordering::Relaxed) {
@@ -129,7 +129,7 @@ fn overwrite(store: &Store, entries: u64, stop: &AtomicBool) {
 }
 
 #[test]
-fn a_run_beside_fast_writers_ends() {
+fn a_run_ends_despite_fast_writers() {
     let clock = Clock::manual(1);
     let store = filled(100_000, &clock);
     let cleaner = Cleaner::spawn(store.clone(), clock, PACING, ProcessMemory::default).unwrap();
@@ -145,19 +145,19 @@ fn a_run_beside_fast_writers_ends() {
 }
 
 #[test]
-fn an_order_that_evicts_goes_before_a_run() {
+fn a_target_that_evicts_precedes_a_requested_run() {
     let clock = Clock::manual(1);
     let store = filled(100_000, &clock);
     delete_all_but_every_tenth(&store, 50_000);
-    // At this pace, evicting what is asked for takes a tenth of the time of the run.
+    // At this pace, the eviction takes a tenth of the time of the run.
     let slow = Pacing { step_micros: 25, cpu_percent: 1 };
     let cleaner = Cleaner::spawn(store.clone(), clock, slow, ProcessMemory::default).unwrap();
     let run = cleaner.run(Target::compact(100));
     until("it has begun", || store.stats().copied_bytes > 0);
     let bound = store.stats().item_bytes * 2 / 3;
     cleaner.set_target(Target { reason: Reason::High, occupancy_percent: 0, evict_to_bytes: Some(bound) });
-    until("what is too much is evicted", || store.stats().evictions > 1_000);
-    assert!(run.report().is_none(), "before the run goes on");
+    until("the bytes over the bound are evicted", || store.stats().evictions > 1_000);
+    assert!(run.report().is_none(), "the eviction precedes the run");
     cleaner.set_target(Target::NONE);
     cleaner.set_pacing(PACING);
     until("the run has ended", || run.report().is_some());
@@ -165,7 +165,7 @@ fn an_order_that_evicts_goes_before_a_run() {
 }
 
 #[test]
-fn an_order_that_comes_and_goes_ends_in_one_receipt() {
+fn a_repeatedly_set_target_ends_in_one_report() {
     let clock = Clock::manual(1);
     let store = filled(100_000, &clock);
     let cleaner = Cleaner::spawn(store.clone(), clock, PACING, ProcessMemory::default).unwrap();
@@ -182,5 +182,5 @@ fn an_order_that_comes_and_goes_ends_in_one_receipt() {
     let reports = cleaner.reports();
     assert!(reports.len() <= 2, "{reports:?}");
     let evicted = reports.iter().map(|report| report.done.evicted_items).sum::<u64>();
-    assert_eq!(evicted, store.stats().evictions, "and it tells of everything");
+    assert_eq!(evicted, store.stats().evictions, "the reports cover every eviction");
 }

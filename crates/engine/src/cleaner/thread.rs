@@ -1,4 +1,4 @@
-//! The cleaner's thread: a dull loop around [`super::plan`].
+//! The cleaner's thread: a simple loop around [`super::plan`].
 
 use super::plan;
 use super::steps::Steps;
@@ -10,49 +10,49 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// How often the thread looks whether something has expired or emptied, when nobody rings.
+/// How often the thread checks for expired items and empty segments without a wake-up.
 const TICK: Duration = Duration::from_millis(100);
-/// Freed segments that stay resident for reuse while writers are evicting.
+/// Freed segments that stay resident for reuse while writers evict.
 const HOT_SEGMENTS: usize = 4;
-/// Steps between two looks at the run: summing it over all shards costs about as much as a short step.
+/// Steps between two plans: summing the statistics of all shards costs about as much as a short step.
 const STEPS_OF_A_PLAN: usize = 8;
-/// The shortest rest. Rests are short and many, so that the cleaner has seldom used up its turn when a writer takes the
-/// processor from it inside a lock, and then gets the processor back soon.
+/// The shortest rest. Rests are short and frequent, so that the cleaner rarely exhausts its time slice. If a writer
+/// preempts it while it holds a lock, the scheduler then resumes it soon.
 const REST: Duration = Duration::from_micros(20);
-/// How often the cleaner looks whether the writer it gave way to has the lock by now. Some microseconds.
+/// Maximum checks whether the waiting writer has taken the lock: some microseconds.
 const LOOKS: usize = 100;
-/// Steps in a row that writers cut short, after which an eviction goes on in the next shard.
+/// Consecutive steps interrupted by writers, after which an eviction continues in the next shard.
 const CUT_SHORT: usize = 64;
-/// While callers write, the time from a look that found no segment empty enough to the next.
+/// While callers write, the pause after a pass that found no segment worth compacting.
 const ROUND: Duration = Duration::from_millis(10);
-/// A run under a lasting target ends when it has had nothing to do for this long, so that a target that comes and goes makes
-/// one report.
+/// A run under a lasting target ends after this long without work, so that a target that is set and unset repeatedly
+/// makes one report.
 const QUIET: Duration = Duration::from_secs(1);
-/// How long a lasting target over its bound works before a run that was asked for goes on for some steps.
+/// How long the lasting target, if over its bound, interrupts a requested run before the run continues for some steps.
 const TURN: Duration = Duration::from_millis(100);
-/// Beside callers who always write, a run under a lasting target ends after this long, and another begins.
+/// Maximum duration of a run under a lasting target. If callers never stop writing, another run then begins.
 const LONGEST_RUN: Duration = Duration::from_secs(10);
 
 pub(super) struct Worker {
     shared: Arc<Shared>,
     clock: Clock,
-    /// The shard that is next.
+    /// The next shard.
     shard: usize,
-    /// Steps in a row that a writer cut short.
+    /// Consecutive steps interrupted by a writer.
     cut_short: usize,
-    /// Freed segments that stay resident while it works.
+    /// Freed segments that stay resident during the work.
     keeps_hot: usize,
-    /// Rest that is owed.
+    /// Rest that is due but not taken yet.
     owed: Cell<Duration>,
-    /// The run under a lasting target that has not ended yet.
+    /// The unfinished run under a lasting target.
     open_run: Option<OpenRun>,
 }
 
-/// A run that has not ended.
+/// An unfinished run.
 struct OpenRun {
     steps: Steps,
     started: Instant,
-    /// When something was last done.
+    /// Time of the last work done.
     worked: Instant,
     report: Report,
 }
@@ -65,10 +65,11 @@ impl OpenRun {
     }
 }
 
-/// A run that somebody asked for.
+/// The state of a requested run.
 struct Asked {
     progress: Arc<Progress>,
-    /// Segments there were when it began, by shard: later ones are left alone, or beside writers it would never end.
+    /// Segments opened by each shard before the run began. It ignores later ones; otherwise it would never end while
+    /// callers write.
     opened: Vec<u64>,
     work_at_start: u64,
 }
@@ -103,7 +104,7 @@ impl Worker {
         self.shared.stopping.load(Ordering::Relaxed)
     }
 
-    /// Waits for a tick or the bell; `None` when the thread is to stop.
+    /// Waits for a tick or a wake-up; `None` if the thread must stop.
     fn next_target(&self) -> Option<(Target, Option<Arc<Progress>>)> {
         let state = held(&self.shared.state);
         let idle = |state: &mut State| state.asked.is_empty() && !self.stopping();
@@ -122,7 +123,7 @@ impl Worker {
         held(&self.shared.state).pacing
     }
 
-    /// Carries out a run that was asked for.
+    /// Executes a requested run.
     fn carry_out(&mut self, target: Target, progress: Arc<Progress>) {
         self.end_open_run();
         let store = &self.shared.store;
@@ -130,20 +131,20 @@ impl Worker {
         let asked = Asked { progress, opened, work_at_start: plan::work_left(&store.stats(), target) };
         let mut run = self.begin_run(target);
         self.work_on(target, Some(&asked), None, &mut run);
-        // Who asks for memory gets all there is.
+        // A requested run returns all free segments to the kernel.
         self.cool(0, &mut run);
         let report = self.end_run(run);
         finish(&asked.progress, report);
     }
 
-    /// Works on the lasting target until there is nothing left to do about it, or as long as it has.
+    /// Works on the lasting target until nothing is left to do, or for the time `has`.
     fn keep_to(&mut self, target: Target, has: Option<Duration>) {
         let stats = self.shared.store.stats();
         let is_run = plan::plan(&stats, target) != Task::CHEAP;
         if is_run && self.open_run.as_ref().is_some_and(|run| run.report.reason != target.reason) {
             self.end_open_run();
         }
-        // What costs next to nothing is done under any target. It is no run, but may end what a run has begun.
+        // Cheap work is done under any target. Alone it makes no run, but it may finish the work of an open run.
         let is_told = is_run || self.open_run.is_some();
         let mut run = self
             .open_run
@@ -152,7 +153,7 @@ impl Worker {
         let before = run.report.done;
         let ends = has.map(|has| Instant::now() + has);
         let evicts = self.work_on(target, None, ends, &mut run);
-        // Writers who evict will want some of it again in a moment.
+        // Writers that evict will soon reuse some of the freed segments.
         let keep = if evicts || self.writers_evict(&stats) { HOT_SEGMENTS } else { 0 };
         self.cool(keep, &mut run);
         if is_run && run.report.done != before {
@@ -172,13 +173,14 @@ impl Worker {
         run
     }
 
-    /// Takes down for a run how long callers have waited for a lock.
+    /// Records the longest wait of callers for a lock in a run.
     fn note_waits(&self, run: &mut OpenRun) {
         let longest = &mut run.report.cost.longest_wait_us;
         *longest = (*longest).max(self.shared.store.take_longest_wait_us());
     }
 
-    /// Takes steps for a target until every shard in turn had nothing to do; says whether any evicted.
+    /// Takes steps for a target until a whole round over the shards had nothing to do. Returns whether any step
+    /// evicted.
     fn work_on(&mut self, target: Target, asked: Option<&Asked>, ends: Option<Instant>, run: &mut OpenRun) -> bool {
         let (mut evicting, mut urgent) = (false, false);
         let (mut idle_shards, mut steps) = (0, 0_usize);
@@ -219,7 +221,7 @@ impl Worker {
         evicting
     }
 
-    /// A target that frees memory the engine may not use goes before a run that somebody asked for.
+    /// Works on the lasting target first if the engine exceeds its bound. It has precedence over a requested run.
     fn free_what_is_too_much(&mut self, stats: &Stats) {
         let lasting = held(&self.shared.state).target;
         if plan::is_over(stats, lasting) {
@@ -227,7 +229,7 @@ impl Worker {
         }
     }
 
-    /// The lasting target is another one by now, or something was asked for and this is not urgent.
+    /// Whether the lasting target has changed, or a run was requested and the current target is not urgent.
     fn has_other_work(&self, target: Target, urgent: bool) -> bool {
         let state = held(&self.shared.state);
         state.target != target || !(urgent || state.asked.is_empty())
@@ -237,7 +239,7 @@ impl Worker {
         self.shared.store.stats().evictions != before.evictions
     }
 
-    /// One step on the next shard, and the pause that its cost asks for; `false` when the shard had nothing to do.
+    /// Takes one step on the next shard, then rests according to its cost. `false` if the shard had nothing to do.
     fn step(&mut self, task: Task, run: &mut OpenRun) -> bool {
         let pacing = self.pacing();
         let (started, limit) = (clock::thread_cpu_micros(), u64::from(pacing.step_micros));
@@ -248,8 +250,9 @@ impl Worker {
         let is_waited_for = |_: &usize| store.is_waited_for(self.shard);
         self.cut_short = if is_waited_for(&0) { self.cut_short + 1 } else { 0 };
         (0..LOOKS).take_while(is_waited_for).for_each(|_| std::hint::spin_loop());
-        // On to the next shard after each segment, so that the emptiest of every shard go before the others. Not before:
-        // a segment that is half copied takes memory and has freed none. Evicting copies little.
+        // Go to the next shard after each segment, so that the emptiest segments of all shards come first. Not earlier:
+        // a half-copied segment uses memory and has freed none. Eviction copies little, so it may leave a segment
+        // earlier.
         let is_held_up = task.evict && self.cut_short >= CUT_SHORT;
         if !did || run.report.done.freed_segments != freed_before || is_held_up {
             store.reclaim(self.shard);
@@ -263,7 +266,7 @@ impl Worker {
         did
     }
 
-    /// Gives freed pages back, one segment a step, without any lock.
+    /// Returns freed pages to the kernel without a lock, up to one segment per step.
     fn cool(&self, keep: usize, run: &mut OpenRun) {
         let pacing = self.pacing();
         loop {
@@ -275,7 +278,7 @@ impl Worker {
         }
     }
 
-    /// Books a step and rests for as long as the cleaner's share of a core asks, once that is worth going to sleep for.
+    /// Records the cost of a step, and rests as its share of a core requires, once the due rest is worth a sleep.
     fn charge(&self, started: u64, pacing: Pacing, run: &mut OpenRun) {
         let cost = clock::thread_cpu_micros() - started;
         run.report.cost.cpu_us += cost;
@@ -289,7 +292,7 @@ impl Worker {
         }
     }
 
-    /// Sleeps. The bell may ring for a target meanwhile; only a stop ends the rest.
+    /// Sleeps. Only a stop ends the rest early, a new target does not.
     fn rest(&self, rest: Duration) {
         let state = held(&self.shared.state);
         drop(self.shared.bell.wait_timeout_while(state, rest, |_: &mut State| !self.stopping()));
