@@ -1,77 +1,79 @@
-//! What the governor makes of a reading: a pure function, so that it can be told as scenarios.
+//! The governor's decision about a sample: a pure function, so that tests can be scenarios.
 //!
 //! ```text
-//!  limit ──less the reserve──► ceiling ──less overhead──► budget of the engine
+//!  limit ──minus reserve──► ceiling ──minus overhead──► budget of the engine
 //!
 //!  use ÷ budget    0 ────────────────── low ──────── high ── critical ── 1
 //!  evicts                               stop ◄────── start               refuse
 //! ```
-//! Two reasons, never mixed. **Eviction** follows what the engine uses against its budget: dropping live items lowers
-//! exactly that. **Compaction** follows dead bytes as a share of the live: moving items lowers exactly those. Memory
-//! that nobody accounts for lowers the budget, by no more than three quarters: evicting a whole cache would not bring it back.
+//! Two independent rules. **Eviction** depends on the engine's use of its budget, because dropping live items lowers
+//! exactly that. **Compaction** depends on dead bytes as a share of live bytes, because moving items lowers exactly
+//! that. Overhead lowers the budget, by at most three quarters of the ceiling: evicting the whole cache would not
+//! reduce overhead.
 //!
 //! D1. The budget never exceeds the ceiling.
-//! D2. Nothing is evicted while what is live fits the low watermark.
-//! D3. Every regime but calm ends by itself once its cause has gone: no state refers to an earlier state but for the
-//!     space between low and high.
+//! D2. Nothing is evicted while the engine's use fits the low watermark.
+//! D3. Every regime except calm ends once its cause has ended. The only hysteresis is between the low and high
+//!     watermarks.
 
 use crate::cleaner::{Reason, Target};
 use strum::{EnumCount, IntoStaticStr, VariantArray};
 
-/// One reading of everything.
+/// One sample of all values on which a decision depends.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sample {
-    /// The clock, in milliseconds.
+    /// Time of the sample, in milliseconds.
     pub now_ms: u64,
-    /// The limit that is obeyed: the smallest there is.
+    /// The effective limit: the smallest of all limits.
     pub limit_bytes: u64,
-    /// What counts against it.
+    /// Memory charged against the limit.
     pub used_bytes: u64,
-    /// What the engine accounts for: segments, index, bytes in flight.
+    /// Memory that the engine accounts for: segments, index, bytes in flight.
     pub engine_bytes: u64,
-    /// Items that are live, with the index and bytes in flight: what compaction cannot lower.
+    /// Live items, index and bytes in flight: the part that compaction cannot lower.
     pub live_bytes: u64,
-    /// Items that are live, alone.
+    /// Live items alone.
     pub item_bytes: u64,
-    /// Bytes in segments that nobody can reach.
+    /// Bytes in segments that belong to no live item.
     pub dead_bytes: u64,
     /// Bytes that callers have written, replaced or deleted since the process started.
     pub changed_bytes: u64,
-    /// The share of the last 10 s in which somebody in the container waited for memory, in percent.
+    /// PSI memory `some avg10`: the share of the last 10 s in which tasks of the container stalled on memory, in
+    /// percent.
     pub pressure_percent: f64,
 }
 
 impl Sample {
-    /// What is used that the engine does not account for.
+    /// Memory charged to the container that the engine does not account for.
     fn overhead_bytes(&self) -> u64 {
         self.used_bytes.saturating_sub(self.engine_bytes)
     }
 }
 
-/// What the rules go by: see the configuration, where each is described.
+/// Thresholds of the rules; the configuration describes each of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Thresholds {
-    /// Kept free under the limit, in percent of it.
+    /// Memory kept free under the limit, in percent of the limit.
     pub reserve_percent: u64,
-    /// Kept free under the limit at the least, in bytes.
+    /// Minimum memory kept free under the limit, in bytes.
     pub reserve_bytes: u64,
-    /// Of the budget, in percent: eviction stops.
+    /// Low watermark, in percent of the budget: eviction stops.
     pub low_percent: u64,
-    /// Eviction starts.
+    /// High watermark, in percent of the budget: eviction starts.
     pub high_percent: u64,
-    /// Eviction is urgent.
+    /// Critical watermark, in percent of the budget: eviction is urgent.
     pub critical_percent: u64,
-    /// Whether compaction starts by itself.
+    /// Whether compaction starts automatically.
     pub compacts: bool,
     /// Dead bytes in percent of live ones at which compaction starts.
     pub dead_percent: u64,
-    /// How full segments are made while callers write much.
+    /// Target occupancy of segments while callers write much, in percent.
     pub busy_occupancy_percent: u8,
-    /// And while they do not.
+    /// Target occupancy of segments otherwise, in percent.
     pub idle_occupancy_percent: u8,
-    /// How far the slope of the engine's use is followed into the future, in milliseconds.
+    /// Horizon of the extrapolation of the engine's use, in milliseconds.
     pub look_ahead_ms: u64,
-    /// From this pressure on the container is taken to be short of memory, in percent.
+    /// PSI memory `some avg10` from which on the container counts as short of memory, in percent.
     pub pressure_percent: f64,
 }
 
@@ -93,14 +95,14 @@ impl Default for Thresholds {
     }
 }
 
-/// What the memory is like.
+/// The state of memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, EnumCount, VariantArray, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Regime {
     /// Nothing to do.
     #[default]
     Calm,
-    /// Dead bytes passed their share: compact.
+    /// Dead bytes exceeded their threshold: compact.
     Drift,
     /// The high watermark was reached: evict down to the low one.
     High,
@@ -109,25 +111,25 @@ pub enum Regime {
 }
 
 impl Regime {
-    /// The stable name.
+    /// Name in metrics and Events.
     pub fn name(self) -> &'static str {
         self.into()
     }
 
-    /// Whether it is left by evicting.
+    /// Whether eviction ends this regime.
     pub fn evicts(self) -> bool {
         matches!(self, Self::High | Self::Critical)
     }
 }
 
-/// What was decided, and what the next decision needs to know of this one.
+/// A decision, and the state that the next decision needs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Decision {
-    /// What the memory is like.
+    /// The state of memory.
     pub regime: Regime,
-    /// What the engine may use.
+    /// Memory that the engine may use.
     pub budget_bytes: u64,
-    /// What the cleaner is told.
+    /// The lasting target of the cleaner.
     pub target: Target,
     /// Peak of the recent overhead, in bytes.
     overhead_bytes: u64,
@@ -140,17 +142,17 @@ impl Default for Decision {
     }
 }
 
-/// Dead bytes below this are never worth a run.
+/// Fewer dead bytes are never worth a run.
 const WORTH_BYTES: u64 = 512 << 10;
-/// How full segments are made while callers delete much: what is copied now may be deleted next, and the need for
-/// memory is falling anyway. At 50, a random nine tenths deleted cost twice the copying.
+/// Target occupancy of segments while callers delete much, in percent. Copied items may be deleted next, and memory use
+/// falls anyway. At 50, deleting a random nine tenths cost twice the copying.
 const EMPTYING_OCCUPANCY_PERCENT: u8 = 30;
-/// In this time the envelope of the overhead falls to what is seen, were it to fall evenly.
+/// Time constant with which the peak of the overhead decays to the current value, in milliseconds.
 const OVERHEAD_FALLS_MS: u64 = 5_000;
-/// Bytes changed a second, in percent of live ones, from which on callers are said to write much.
+/// Callers write much if they change more bytes per second than this, in percent of live bytes.
 const BUSY_PERCENT: u64 = 2;
 
-/// Decides.
+/// Decides regime, budget and target from a sample and the decision before.
 pub fn decide(now: Sample, before: &Decision, thresholds: &Thresholds) -> Decision {
     let elapsed_ms = before.before.map_or(0, |earlier| now.now_ms.saturating_sub(earlier.now_ms));
     let overhead_bytes = recent_overhead(&now, before, elapsed_ms);
@@ -190,20 +192,20 @@ pub fn decide(now: Sample, before: &Decision, thresholds: &Thresholds) -> Decisi
     Decision { regime, budget_bytes, target, overhead_bytes, before: Some(now) }
 }
 
-/// What is kept free under a limit, in bytes.
+/// Memory kept free under a limit, in bytes.
 pub fn reserve(limit_bytes: u64, thresholds: &Thresholds) -> u64 {
     (limit_bytes / 100 * thresholds.reserve_percent).max(thresholds.reserve_bytes)
 }
 
-/// What the engine may use: the limit, less the reserve, less what the process uses that the engine does not account
-/// for (program, threads, connections, allocator). In a small container under a storm that is more than half.
+/// The budget: the limit, minus the reserve, minus the overhead (program, threads, connections, allocator). In a small
+/// container under high load the overhead is more than half.
 fn budget(now: &Sample, overhead_bytes: u64, thresholds: &Thresholds) -> u64 {
     let ceiling = now.limit_bytes.saturating_sub(reserve(now.limit_bytes, thresholds));
     ceiling - overhead_bytes.min(ceiling / 4 * 3)
 }
 
-/// the overhead, as an envelope: it rises at once and falls slowly. Buffers come and go many times
-/// between two readings, and the engine fills whatever a low reading seems to leave.
+/// The recent peak of the overhead, which rises at once and decays slowly. Buffers come and go many times between two
+/// samples, and the engine would fill the room that a low sample suggests.
 fn recent_overhead(now: &Sample, before: &Decision, elapsed_ms: u64) -> u64 {
     let seen = now.overhead_bytes();
     let above = before.overhead_bytes.saturating_sub(seen);
@@ -211,19 +213,19 @@ fn recent_overhead(now: &Sample, before: &Decision, elapsed_ms: u64) -> u64 {
         * if is_plausible(elapsed_ms) { OVERHEAD_FALLS_MS.saturating_sub(elapsed_ms) } else { 0 }
 }
 
-/// the overhead at the next reading, if it grows on as it did since the last.
+/// The overhead at the next sample, if it keeps growing as it did since the last one.
 fn overhead_ahead(now: &Sample, before: &Decision, elapsed_ms: u64) -> u64 {
     let seen = now.overhead_bytes();
     let earlier = before.before.filter(|_| is_plausible(elapsed_ms)).map_or(seen, |earlier| earlier.overhead_bytes());
     seen.saturating_add(seen.saturating_sub(earlier))
 }
 
-/// A clock that stood still or leapt says nothing about a slope.
+/// Whether a slope can be computed: not if the clock stood still or jumped.
 fn is_plausible(elapsed_ms: u64) -> bool {
     (10..=10_000).contains(&elapsed_ms)
 }
 
-/// The engine's use after the look-ahead, if it grows on as it did since the last reading.
+/// The engine's use after the horizon, if it keeps growing as it did since the last sample.
 fn expected(now: &Sample, earlier: Option<&Sample>, elapsed_ms: u64, look_ahead_ms: u64) -> u64 {
     let Some(earlier) = earlier else { return now.engine_bytes };
     if !is_plausible(elapsed_ms) {
@@ -233,7 +235,7 @@ fn expected(now: &Sample, earlier: Option<&Sample>, elapsed_ms: u64, look_ahead_
     now.engine_bytes.saturating_add(grown.saturating_mul(look_ahead_ms) / elapsed_ms)
 }
 
-/// Live items become fewer, by more than a hundredth in 100 ms.
+/// Whether live bytes shrink by at least a hundredth per 100 ms.
 fn is_emptying(now: &Sample, earlier: &Sample, elapsed_ms: u64) -> bool {
     let gone = earlier.item_bytes.saturating_sub(now.item_bytes);
     gone > 0 && gone >= earlier.item_bytes / 100 * elapsed_ms / 100
@@ -245,21 +247,22 @@ fn is_busy(now: &Sample, earlier: Option<&Sample>, elapsed_ms: u64) -> bool {
     changed.saturating_mul(1000) / elapsed_ms > now.item_bytes / 100 * BUSY_PERCENT
 }
 
-/// Whether there is something to free: live items may go only while they are too many (D2), and full segments always hold
-/// up to 3 % of dead bytes.
+/// Whether there is something to free: live items only above the low watermark (D2), and dead bytes only above the 3 %
+/// that full segments always contain.
 fn can_free(now: &Sample, low: u64) -> bool {
     const LEFT_PERCENT: u64 = 3;
     now.live_bytes > low || now.dead_bytes > now.item_bytes / 100 * LEFT_PERCENT
 }
 
-/// Compaction starts above the mark and goes on until the dead bytes have fallen to what full segments leave.
+/// Compaction starts above the threshold, and continues until dead bytes have fallen to the share that full segments
+/// leave.
 fn is_drift(now: &Sample, before: &Decision, thresholds: &Thresholds) -> bool {
     if !thresholds.compacts || (now.dead_bytes < WORTH_BYTES && now.item_bytes > 0) {
         return false;
     }
     let started = before.regime == Regime::Drift;
     let goal = match before.target.occupancy_percent {
-        // What was left for the end of the deleting is not forgotten when the deleting ends.
+        // The low target of a deletion phase must not end the compaction when the deletions end.
         EMPTYING_OCCUPANCY_PERCENT => thresholds.idle_occupancy_percent,
         target => target.max(50),
     };

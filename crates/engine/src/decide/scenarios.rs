@@ -1,10 +1,10 @@
-//! The governor's rules, told as what happens to a cache of one container.
+//! Scenarios of the governor's rules: a list of samples of one container and the expected decisions.
 
 use super::*;
 
 const MIB: u64 = 1 << 20;
 
-/// A container that is read every 250 ms.
+/// A container that is sampled every 250 ms.
 struct Scenario {
     sample: Sample,
     decision: Decision,
@@ -19,7 +19,7 @@ impl Scenario {
         scenario
     }
 
-    /// So many MiB live and dead, with 8 MiB beside the engine.
+    /// Sets live and dead MiB, with 8 MiB of overhead.
     fn engine(&mut self, live_mib: u64, dead_mib: u64) -> &mut Self {
         let (live, dead) = (live_mib * MIB, dead_mib * MIB);
         let sample = &mut self.sample;
@@ -36,28 +36,28 @@ impl Scenario {
         self.decision.regime
     }
 
-    /// Reads again until nothing changes any more.
+    /// Samples until the decision no longer changes.
     fn settle(&mut self) -> Regime {
         (0..4).map(|_| self.tick()).last().unwrap()
     }
 }
 
 #[test]
-fn a_burst_is_emptied_and_compaction_starts_by_itself_and_ends() {
+fn compaction_starts_after_a_burst_is_deleted_and_ends() {
     let mut scenario = Scenario::new(256);
     assert_eq!(scenario.engine(160, 0).settle(), Regime::Calm);
     assert_eq!(scenario.engine(16, 144).tick(), Regime::Drift);
-    assert_eq!(scenario.decision.target.evict_to_bytes, None, "nothing is evicted for drift");
-    assert_eq!(scenario.decision.target.occupancy_percent, 30, "while it is being emptied, only what costs little");
+    assert_eq!(scenario.decision.target.evict_to_bytes, None, "drift causes no eviction");
+    assert_eq!(scenario.decision.target.occupancy_percent, 30, "during deletions only cheap segments are compacted");
     assert_eq!(scenario.tick(), Regime::Drift);
-    assert_eq!(scenario.decision.target.occupancy_percent, 98, "nobody writes: go all the way");
-    assert_eq!(scenario.engine(16, 5).tick(), Regime::Drift, "once started it goes on below the mark");
+    assert_eq!(scenario.decision.target.occupancy_percent, 98, "without writes, compact fully");
+    assert_eq!(scenario.engine(16, 5).tick(), Regime::Drift, "compaction continues below its threshold");
     assert_eq!(scenario.engine(16, 0).tick(), Regime::Calm);
     assert_eq!(scenario.decision.target, Target::NONE);
 }
 
 #[test]
-fn compaction_that_is_off_stays_off_and_eviction_does_not() {
+fn disabling_compaction_does_not_disable_eviction() {
     let mut scenario = Scenario::new(256);
     scenario.thresholds.compacts = false;
     assert_eq!(scenario.engine(16, 144).settle(), Regime::Calm);
@@ -66,18 +66,18 @@ fn compaction_that_is_off_stays_off_and_eviction_does_not() {
 }
 
 #[test]
-fn what_compaction_leaves_while_a_burst_is_emptied_it_takes_up_when_that_ends() {
+fn full_compaction_follows_when_deletions_end() {
     let mut scenario = Scenario::new(256);
     scenario.engine(160, 0).settle();
     scenario.engine(60, 100).tick();
-    assert_eq!(scenario.engine(40, 3).tick(), Regime::Drift, "7 % are dead, and the deleting goes on");
+    assert_eq!(scenario.engine(40, 3).tick(), Regime::Drift, "7 % are dead, and the deletions continue");
     assert_eq!(scenario.tick(), Regime::Drift);
     assert_eq!(scenario.decision.target.occupancy_percent, 98);
     assert_eq!(scenario.engine(40, 0).tick(), Regime::Calm);
 }
 
 #[test]
-fn a_slow_leak_of_dead_bytes_is_noticed_at_the_mark_however_small_the_cache() {
+fn drift_is_detected_at_the_threshold_in_small_caches() {
     let mut scenario = Scenario::new(64);
     scenario.engine(20, 0).settle();
     for dead in 0..=1 {
@@ -85,16 +85,16 @@ fn a_slow_leak_of_dead_bytes_is_noticed_at_the_mark_however_small_the_cache() {
     }
     assert_eq!(scenario.engine(20, 3).tick(), Regime::Drift);
     let mut small = Scenario::new(64);
-    assert_eq!(small.engine(4, 1).settle(), Regime::Drift, "no floor of a hundred megabytes");
+    assert_eq!(small.engine(4, 1).settle(), Regime::Drift, "a small cache has no higher threshold");
     let mut tiny = Scenario::new(64);
     tiny.engine(1, 0).sample.dead_bytes = (512 << 10) - 1;
-    assert_eq!(tiny.settle(), Regime::Calm, "so little is not worth a run");
+    assert_eq!(tiny.settle(), Regime::Calm, "too few dead bytes for a run");
     tiny.sample.dead_bytes += 1;
     assert_eq!(tiny.settle(), Regime::Drift);
 }
 
 #[test]
-fn a_reading_that_flickers_around_a_mark_does_not_start_and_stop() {
+fn hysteresis_prevents_flapping_around_a_watermark() {
     let mut scenario = Scenario::new(256);
     let budget = scenario.decision.budget_bytes / MIB;
     let (low, high) = (budget * 88 / 100, budget * 94 / 100 + 1);
@@ -102,11 +102,11 @@ fn a_reading_that_flickers_around_a_mark_does_not_start_and_stop() {
     assert_eq!(scenario.engine(high - 3, 0).tick(), Regime::High);
     assert_eq!(scenario.engine(high - 1, 0).tick(), Regime::High);
     assert_eq!(scenario.engine(low - 1, 0).tick(), Regime::Calm);
-    assert_eq!(scenario.engine(low + 1, 0).settle(), Regime::Calm, "and not again before the high mark");
+    assert_eq!(scenario.engine(low + 1, 0).settle(), Regime::Calm, "eviction starts again only at the high watermark");
 }
 
 #[test]
-fn a_limit_lowered_under_the_live_data_evicts_at_once_and_says_why() {
+fn a_limit_below_the_live_data_evicts_at_once() {
     let mut scenario = Scenario::new(256);
     scenario.engine(160, 0).settle();
     scenario.sample.limit_bytes = 128 * MIB;
@@ -115,12 +115,12 @@ fn a_limit_lowered_under_the_live_data_evicts_at_once_and_says_why() {
     let to = scenario.decision.target.evict_to_bytes.unwrap();
     assert!(to + 8 * MIB < 128 * MIB, "{to}");
     assert_eq!(scenario.tick(), Regime::Critical);
-    assert_eq!(scenario.decision.target.reason, Reason::LimitLowered, "until it is done");
+    assert_eq!(scenario.decision.target.reason, Reason::LimitLowered, "the reason stays until the eviction ends");
     assert_eq!(scenario.engine(to / MIB, 0).tick(), Regime::Calm);
 }
 
 #[test]
-fn a_limit_raised_is_room_at_once() {
+fn a_raised_limit_raises_the_budget_at_once() {
     let mut scenario = Scenario::new(64);
     scenario.engine(40, 0).settle();
     let before = scenario.decision.budget_bytes;
@@ -131,32 +131,32 @@ fn a_limit_raised_is_room_at_once() {
 
 #[test]
 fn page_cache_does_not_count() {
-    // It is not in `used_bytes`; see `cgroup`. What is there beside the engine lowers the budget and evicts nothing.
+    // `used_bytes` excludes page cache; see `cgroup`. Overhead lowers the budget and causes no eviction.
     let mut scenario = Scenario::new(256);
     assert_eq!(scenario.engine(160, 0).settle(), Regime::Calm);
 }
 
 #[test]
-fn memory_that_nobody_accounts_for_takes_three_quarters_of_the_ceiling_at_most() {
+fn overhead_takes_at_most_three_quarters_of_the_ceiling() {
     let mut scenario = Scenario::new(256);
     scenario.engine(30, 0).settle();
     scenario.sample.used_bytes = 250 * MIB;
     scenario.settle();
     assert_eq!(scenario.decision.budget_bytes / MIB, 240 / 4);
-    assert_eq!(scenario.decision.regime, Regime::Calm, "30 MiB are not evicted for what they do not hold");
+    assert_eq!(scenario.decision.regime, Regime::Calm, "30 MiB of items are not evicted for overhead");
 }
 
 #[test]
-fn a_small_container_has_room_for_connections_that_take_more_than_half_of_it() {
+fn overhead_may_exceed_half_of_a_small_container() {
     let mut scenario = Scenario::new(40);
     scenario.engine(10, 0).settle();
     scenario.sample.used_bytes = (10 + 24) * MIB;
     scenario.settle();
-    assert_eq!(scenario.decision.budget_bytes, (40 - 4 - 24) * MIB, "the limit, less the reserve, less what they take");
+    assert_eq!(scenario.decision.budget_bytes, (40 - 4 - 24) * MIB, "the limit, minus the reserve, minus the overhead");
 }
 
 #[test]
-fn buffers_that_come_and_go_lower_the_budget_until_they_stay_away() {
+fn the_overhead_peak_decays_after_buffers_are_freed() {
     let mut scenario = Scenario::new(64);
     scenario.engine(30, 0).settle();
     let before = scenario.decision.budget_bytes;
@@ -166,37 +166,37 @@ fn buffers_that_come_and_go_lower_the_budget_until_they_stay_away() {
     assert_eq!(with, before - 6 * MIB);
     scenario.engine(30, 0).tick();
     let low = scenario.decision.budget_bytes;
-    assert!(low > with && low < with + MIB, "what was there a moment ago may be there in a moment: {}", low / MIB);
+    assert!(low > with && low < with + MIB, "the recent peak of the overhead decays slowly: {}", low / MIB);
     for _ in 0..200 {
         scenario.tick();
     }
-    assert!(scenario.decision.budget_bytes > before - MIB / 8, "it is given up in the end");
+    assert!(scenario.decision.budget_bytes > before - MIB / 8, "the peak has decayed");
 }
 
 #[test]
-fn what_grows_beside_the_engine_is_expected_to_grow_on() {
+fn growing_overhead_is_extrapolated() {
     let mut scenario = Scenario::new(64);
     scenario.engine(30, 0).settle();
     let before = scenario.decision.budget_bytes;
     scenario.sample.used_bytes += 2 * MIB;
     scenario.tick();
-    assert_eq!(scenario.decision.budget_bytes, before - 4 * MIB, "2 MiB that are there, and 2 MiB that will be");
+    assert_eq!(scenario.decision.budget_bytes, before - 4 * MIB, "2 MiB of overhead, and 2 MiB expected");
     scenario.tick();
-    assert_eq!(scenario.decision.budget_bytes, before - 2 * MIB, "they did not come");
+    assert_eq!(scenario.decision.budget_bytes, before - 2 * MIB, "the expected growth did not come");
 }
 
 #[test]
-fn growth_that_will_reach_the_mark_soon_is_met_now() {
+fn growth_that_will_reach_the_watermark_evicts_now() {
     let mut scenario = Scenario::new(256);
     scenario.engine(180, 0).settle();
-    assert_eq!(scenario.engine(200, 0).tick(), Regime::High, "20 MiB in 250 ms: at the mark in 200 ms");
+    assert_eq!(scenario.engine(200, 0).tick(), Regime::High, "20 MiB in 250 ms: at the watermark in 200 ms");
     let mut slow = Scenario::new(256);
     slow.engine(180, 0).settle();
     assert_eq!(slow.engine(181, 0).tick(), Regime::Calm);
 }
 
 #[test]
-fn a_clock_that_jumps_decides_nothing() {
+fn a_clock_jump_causes_no_regime_change() {
     let mut scenario = Scenario::new(256);
     scenario.engine(150, 0).settle();
     scenario.sample.now_ms += 3_600_000;
@@ -206,7 +206,7 @@ fn a_clock_that_jumps_decides_nothing() {
 }
 
 #[test]
-fn a_container_that_waits_for_memory_is_relieved() {
+fn memory_pressure_causes_eviction() {
     let mut scenario = Scenario::new(256);
     scenario.engine(206, 0).settle();
     scenario.sample.pressure_percent = 40.0;
@@ -217,7 +217,7 @@ fn a_container_that_waits_for_memory_is_relieved() {
 }
 
 #[test]
-fn while_callers_write_much_segments_are_not_packed_to_the_last() {
+fn busy_writers_lower_the_occupancy_target() {
     let mut scenario = Scenario::new(1024);
     scenario.engine(500, 0).settle();
     scenario.sample.changed_bytes += 100 * MIB;
@@ -226,7 +226,7 @@ fn while_callers_write_much_segments_are_not_packed_to_the_last() {
 }
 
 #[test]
-fn whatever_happens_the_rules_hold_and_calm_returns() {
+fn the_rules_hold_for_random_samples_and_calm_returns() {
     let mut state = 88_172_645_463_325_252_u64;
     let mut random = |below: u64| {
         state ^= state << 13;
@@ -255,20 +255,20 @@ fn whatever_happens_the_rules_hold_and_calm_returns() {
 }
 
 #[test]
-fn eviction_ends_when_what_is_live_fits_even_if_what_is_used_does_not_quite() {
+fn eviction_ends_when_only_free_segments_exceed_the_bound() {
     let mut scenario = Scenario::new(256);
     let low = scenario.decision.budget_bytes / 100 * 88;
     let live_mib = low / MIB - 1;
     assert!(scenario.engine(live_mib + 15, 0).settle().evicts());
-    assert!(scenario.engine(live_mib, 12).tick().evicts(), "there is something to compact");
-    // Segments that are still open, or wait for reuse: neither goes by evicting more.
+    assert!(scenario.engine(live_mib, 12).tick().evicts(), "dead bytes can be compacted");
+    // The rest are open and free segments, which more eviction would not free.
     scenario.engine(live_mib, 2);
     assert!(scenario.sample.engine_bytes > low);
     assert_eq!(scenario.tick(), Regime::Calm);
 }
 
 #[test]
-fn a_slope_is_not_drawn_over_an_hour() {
+fn an_hour_between_samples_is_not_extrapolated() {
     let mut scenario = Scenario::new(256);
     scenario.engine(20, 0).settle();
     scenario.sample.now_ms += 3_600_000;
@@ -276,22 +276,22 @@ fn a_slope_is_not_drawn_over_an_hour() {
     scenario.tick();
     let beside = 38 * MIB;
     let ceiling = 256 * MIB - reserve(256 * MIB, &scenario.thresholds);
-    assert_eq!(scenario.decision.budget_bytes, ceiling - beside, "what is used now, not twice as much");
+    assert_eq!(scenario.decision.budget_bytes, ceiling - beside, "the current overhead, not twice as much");
 }
 
 #[test]
-fn callers_write_much_above_two_hundredths_of_the_live_bytes_a_second() {
+fn busy_means_more_than_2_percent_changed_per_second() {
     let earlier = Sample { item_bytes: 64 << 20, changed_bytes: 7, ..Sample::default() };
     let is_busy = |changed_bytes: u64| {
         let now = Sample { changed_bytes: 7 + changed_bytes, ..earlier };
         super::is_busy(&now, Some(&earlier), 250)
     };
-    // 1,342,176 a second.
+    // 1,342,176 bytes per second.
     assert_eq!([335_544, 335_545].map(is_busy), [false, true]);
 }
 
 #[test]
-fn callers_delete_much_from_a_hundredth_of_the_live_bytes_in_100_ms_on() {
+fn emptying_means_at_least_1_percent_deleted_per_100_ms() {
     let earlier = Sample { item_bytes: 64 << 20, ..Sample::default() };
     let is_emptying = |gone: u64, elapsed_ms| {
         super::is_emptying(&Sample { item_bytes: (64 << 20) - gone, ..earlier }, &earlier, elapsed_ms)
@@ -303,7 +303,7 @@ fn callers_delete_much_from_a_hundredth_of_the_live_bytes_in_100_ms_on() {
 }
 
 #[test]
-fn there_is_something_to_free_above_the_low_mark_and_above_what_full_segments_leave() {
+fn can_free_above_the_low_watermark_or_3_percent_dead() {
     let full = Sample { live_bytes: 500, item_bytes: 10_000, dead_bytes: 300, ..Sample::default() };
     assert!(!can_free(&full, 500));
     assert!(can_free(&full, 499));
@@ -311,11 +311,11 @@ fn there_is_something_to_free_above_the_low_mark_and_above_what_full_segments_le
 }
 
 #[test]
-fn drift_is_dead_bytes_above_the_mark() {
+fn drift_means_dead_bytes_above_the_threshold() {
     let is_drift = |item_bytes, dead_bytes| {
         let now = Sample { item_bytes, dead_bytes, ..Sample::default() };
         super::is_drift(&now, &Decision::default(), &Thresholds::default())
     };
     assert_eq!([10 * MIB, 10 * MIB + 1].map(|dead| is_drift(100 * MIB, dead)), [false, true]);
-    assert_eq!([0, 1].map(|dead| is_drift(0, dead)), [false, true], "nothing is too little where nothing lives");
+    assert_eq!([0, 1].map(|dead| is_drift(0, dead)), [false, true], "without live items any dead byte is drift");
 }
