@@ -1,9 +1,9 @@
 //! Per-key linearizability of the engine under real threads, while segments move.
 //!
-//! Every write of a key carries a number that grows; one thread writes a key, several read it. Then a read must return a
-//! number not below the last one acknowledged before it began, and not above the last one begun before it ended; and no
-//! reader may see a number fall. With one writer a key this is exactly linearizability of a register (Gibbons and Korach,
-//! 1997), and it is decided while the run goes on, in constant memory.
+//! Every write of a key contains a growing number; one thread writes a key, several read it. A read must return a
+//! number not below the last one acknowledged before it began, and not above the last one begun before it ended. No
+//! reader may see a number decrease. With one writer per key this is exactly linearizability of a register (Gibbons and
+//! Korach, 1997), and it is decided during the run, in constant memory.
 
 use ebb_engine::cleaner::{Cleaner, Pacing, ProcessMemory, Reason, Target};
 use ebb_engine::clock::Clock;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const KEYS: u64 = 512;
 const READERS: usize = 3;
 
-/// How long, in seconds: `EBB_LIN_SECONDS`, or what a test run can spare.
+/// Duration of the test: `EBB_LIN_SECONDS` seconds, by default 4.
 fn duration() -> Duration {
     Duration::from_secs(std::env::var("EBB_LIN_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(4))
 }
@@ -34,7 +34,7 @@ fn value(number: u64, key: u64) -> Vec<u8> {
 }
 
 #[test]
-fn a_read_is_never_older_than_what_was_acknowledged_before_it() {
+fn a_read_is_never_older_than_an_acknowledged_write() {
     let options = Options {
         most_bytes: Some(64 << 20),
         shards: Some(2),
@@ -72,7 +72,7 @@ fn a_read_is_never_older_than_what_was_acknowledged_before_it() {
                     put(&store, key as u64, number);
                     register.acknowledged.store(number, Ordering::SeqCst);
                 }
-                // Garbage beside them, so that segments empty and move.
+                // Garbage next to these items, so that the cleaner compacts segments.
                 for i in 0..200_u64 {
                     let name = (1_000_000 + i).to_le_bytes();
                     let garbage = Key { namespace: 1, bytes: &name };
@@ -93,7 +93,7 @@ fn a_read_is_never_older_than_what_was_acknowledged_before_it() {
                 let least = register.acknowledged.load(Ordering::SeqCst);
                 let name = key.to_le_bytes();
                 let Lookup::Found(item) = store.get(Key { namespace: 0, bytes: &name }, 1, Use::Read).unwrap() else {
-                    panic!("key {key} is missed, and nothing was evicted");
+                    panic!("key {key} is missing, although nothing was evicted");
                 };
                 let number = u64::from_le_bytes(item.value[..8].try_into().unwrap());
                 let most = register.begun.load(Ordering::SeqCst);
@@ -117,9 +117,9 @@ fn a_read_is_never_older_than_what_was_acknowledged_before_it() {
         cleaner.reports().iter().fold((0, 0), |sum, r| (sum.0 + r.done.moved_items, sum.1 + r.done.freed_segments));
     cleaner.stop();
     println!(
-        "{} reads checked; in the last receipts {moved} items moved, {freed} segments freed",
+        "{} reads checked; in the last reports {moved} items moved, {freed} segments freed",
         reads.load(Ordering::Relaxed)
     );
-    assert!(store.stats().copied_bytes > 0, "segments moved meanwhile");
+    assert!(store.stats().copied_bytes > 0, "segments were compacted during the run");
     assert!(reads.load(Ordering::Relaxed) > 10_000);
 }

@@ -1,4 +1,4 @@
-//! The driver: switches disturbances on and off at random, and in the end puts everything to rest.
+//! The driver: switches disturbances on and off at random, and ends all of them at the end.
 
 use crate::random::Random;
 use crate::world::{Mode, Room, World};
@@ -20,7 +20,7 @@ impl Driver {
         Self { world, random, in_flight_bytes: 0 }
     }
 
-    /// Disturbs for that long, unless somebody has failed.
+    /// Causes disturbances for `time`, or until a thread has failed.
     pub(crate) fn run(&mut self, time: Duration, has_failed: impl Fn() -> bool) {
         let end = Instant::now() + time;
         while Instant::now() < end && !has_failed() {
@@ -97,7 +97,7 @@ impl Driver {
         }
     }
 
-    /// Ends every disturbance, and lets the cleaner finish what it has begun.
+    /// Ends every disturbance, and waits until the cleaner has finished its work.
     pub(crate) fn rest(&mut self) {
         let world = &self.world;
         world.slow_readers.store(false, Ordering::Relaxed);
@@ -110,15 +110,15 @@ impl Driver {
         ledger.set_capacity(world.setup.ample_bytes());
         world.cleaner.set_target(Target::NONE);
         world.cleaner.set_pacing(Pacing { step_micros: 200, cpu_percent: 100 });
-        // What was asked for before, and may evict, comes first.
+        // Earlier requested runs, which may evict, end before this one.
         self.clean();
     }
 
-    /// A requested run from its beginning to its end.
+    /// Requests a run and waits for its end.
     pub(crate) fn clean(&self) {
         let run = self.ask(Target::compact(97));
         while run.report().is_none() {
-            assert!(!crate::has_failed(), "the cleaner, or somebody else, has failed");
+            assert!(!crate::has_failed(), "the cleaner or another thread has failed");
             std::thread::park_timeout(Duration::from_millis(1));
         }
     }

@@ -1,16 +1,16 @@
-//! What may be seen of a key: the states its owner has begun, and from which one on.
+//! Which states of a key a read may return: those its owner has begun, from a certain one on.
 //!
 //! ```text
 //!  states   … 41 ──── 42 ──── 43 ──── 44        one owner begins them, one after the other
 //!                acknowledged┘         └begun
 //! ```
 //! R1. The owner appends a state before the operation that makes it, and acknowledges it after the operation.
-//! R2. A read shows a state not older than the one acknowledged before the read began, and one that was begun before the
-//!     read ended.
+//! R2. A read shows a state not older than the one acknowledged before the read began, and one that was begun before
+//!     the read ended.
 //! R3. What one reader sees of a key never goes back, not even from "gone" to the state that has gone.
 //!
-//! With one writer a key this is linearizability of a register (Gibbons and Korach, 1997). A reader keeps the earliest
-//! position that explains what it has seen, so it reports no failure that a later explanation would excuse.
+//! With one writer per key this is linearizability of a register (Gibbons and Korach, 1997). A reader keeps the
+//! earliest position that explains its sights, so it never reports a failure that another explanation would exclude.
 
 use crate::values::Origin;
 use ebb_engine::store::{Attributes, Item};
@@ -19,17 +19,17 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-/// States that a key remembers.
+/// Number of states kept per key.
 const REMEMBERED: usize = 48;
 
-/// A key that has an item.
+/// The item of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Content {
-    /// The sequence number that the value's pattern begins with.
+    /// The sequence number from which the value's pattern is computed.
     pub(crate) base: u64,
     pub(crate) len: usize,
     pub(crate) attributes: Attributes,
-    /// Declared stale; `None`: not judged.
+    /// Marked stale; `None`: not checked.
     pub(crate) stale: Option<bool>,
     /// `None` until the write is acknowledged.
     pub(crate) version: Option<u64>,
@@ -39,7 +39,7 @@ pub(crate) struct Content {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct State {
     pub(crate) seq: u64,
-    /// What the owner did.
+    /// The operation of the owner.
     pub(crate) operation: &'static str,
     pub(crate) at_ms: u64,
     /// `None`: no item.
@@ -47,7 +47,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Whether the item has gone for a caller at `now_ms`, whatever else happens.
+    /// Whether a caller at `now_ms` must miss the item.
     pub(crate) fn must_be_missed(&self, now_ms: u64) -> bool {
         self.content.is_none_or(|content| {
             let deadline = content.attributes.deadline_ms;
@@ -55,14 +55,14 @@ impl State {
         })
     }
 
-    /// Whether the item may have gone by `after_ms`, a reading of the clock after the call: the cleaner's own reading
+    /// Whether the item may be missing at `after_ms`, the time after the call: the cleaner's own reading of the clock
     /// was not later.
     pub(crate) fn may_be_missed(&self, after_ms: u64) -> bool {
         self.must_be_missed(after_ms)
     }
 
-    /// What is left once an answer says that there is no item. One whose deadline has passed may still be there, for
-    /// callers whose reading of the clock is older, and may still be declared stale.
+    /// The item that may remain after a miss. An expired item may still exist for callers with an older reading of the
+    /// clock, and may still be marked stale.
     pub(crate) fn left_when_missed(&self, after_ms: u64) -> Option<Content> {
         self.content.filter(|_| self.must_be_missed(after_ms))
     }
@@ -83,7 +83,8 @@ impl fmt::Display for State {
     }
 }
 
-/// How far a reader has come in the states of a key: twice the sequence number, plus 1 once that state has gone.
+/// The position of a reader in the states of a key: twice the sequence number, plus 1 after the item of that state is
+/// missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position(u64);
 
@@ -101,12 +102,12 @@ impl Position {
     }
 }
 
-/// What was seen of a key.
+/// The result of a read of a key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sight<'a> {
     /// The item, with its value.
     Item(&'a Item),
-    /// The item without its value, and how long that is.
+    /// The item without its value, and the length of the value.
     Outline(&'a Item, usize),
     /// No item.
     Miss,
@@ -115,26 +116,26 @@ pub(crate) enum Sight<'a> {
 /// A call, between two readings of the clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
-    /// The time that the store was given.
+    /// The time passed to the store.
     pub(crate) now_ms: u64,
-    /// The time after it answered.
+    /// The time after the answer.
     pub(crate) after_ms: u64,
     /// Items may be evicted: any miss is explained.
     pub(crate) lossy: bool,
 }
 
-/// What explains a sight.
+/// The verdict on a sight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// The earliest position that does.
+    /// The earliest position that explains it.
     Explained(Position),
-    /// The states that might have are forgotten.
+    /// The states that could explain it are forgotten.
     Forgotten,
-    /// Nothing does.
+    /// No state explains it.
     Wrong,
 }
 
-/// A key: who it is, and its states.
+/// A key and its states.
 #[derive(Debug)]
 pub(crate) struct Register {
     pub(crate) number: u32,
@@ -171,13 +172,13 @@ impl Register {
         self.log.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The position from which on a read that begins now may see.
+    /// The earliest position that a read beginning now may return.
     pub(crate) fn acknowledged(&self) -> Position {
         // Acquire pairs with the Release in `acknowledge`.
         Position::of(self.acknowledged.load(Ordering::Acquire))
     }
 
-    /// The last state. Between operations this is what the owner knows.
+    /// The last state. Between operations it is exact for the owner.
     pub(crate) fn current(&self) -> State {
         *self.log().states.back().expect("a key has a state")
     }
@@ -199,12 +200,12 @@ impl Register {
         state
     }
 
-    /// Replaces what the last state will be, before it can be seen.
+    /// Replaces the content of the last state, before a reader can see it.
     pub(crate) fn amend(&self, content: Option<Content>) {
         self.log().states.back_mut().expect("a key has a state").content = content;
     }
 
-    /// Says what has come of the last state that was begun.
+    /// Ends the last state with its actual content.
     pub(crate) fn acknowledge(&self, content: Option<Content>) {
         let mut log = self.log();
         log.highest_version = log.highest_version.max(content.and_then(|content| content.version).unwrap_or(0));

@@ -1,17 +1,18 @@
-//! The engine against what its writers know, under real threads.
+//! The engine compared with the exact knowledge of its writers, under real threads.
 //!
 //! ```text
-//!  writers ──every operation──► Store ◄──steps── Cleaner ◄──orders── driver
+//!  writers ──every operation──► Store ◄──steps── Cleaner ◄─targets── driver
 //!     │ begin, acknowledge        ▲                                    │ capacity, bytes in flight,
 //!     ▼                           │ get, scan                          │ mass deletes, spinning threads
 //!  registers ◄────judge──────── readers                                ▼
 //! ```
-//! Each key has one owner, so its states follow each other and everybody can judge what they see (see `history`). A run
-//! is a row of phases; each draws its options, disturbs for some seconds, comes to rest, and compares everything.
+//! Each key has one owner, so its states follow each other and every thread can judge what it sees (see `history`). A
+//! run is a sequence of phases; each draws its options, causes disturbances for some seconds, ends them, and compares
+//! everything.
 //!
-//! `EBB_DIFFERENTIAL_SECONDS` bounds the run (20), `EBB_DIFFERENTIAL_SEED` repeats its choices, not the order in which
-//! threads take turns. Hours of it: `EBB_DIFFERENTIAL_SECONDS=7200 cargo test -p ebb-engine --test differential --
-//! --nocapture`.
+//! `EBB_DIFFERENTIAL_SECONDS` sets the duration (default 20). `EBB_DIFFERENTIAL_SEED` repeats the choices of a run, but
+//! not the interleaving of its threads. A long run: `EBB_DIFFERENTIAL_SECONDS=7200 cargo test -p ebb-engine --test
+//! differential -- --nocapture`.
 
 mod driver;
 mod history;
@@ -36,7 +37,7 @@ use std::time::{Duration, Instant};
 use world::{MOST_WRITERS, Setup, World};
 use writer::{LONGEST_DEADLINE_MS, Writer};
 
-/// Set by the first panic of any thread, the cleaner's included: the others end too.
+/// Set by the first panic of any thread, including the cleaner's, so that the others end too.
 static FAILED: AtomicBool = AtomicBool::new(false);
 
 fn has_failed() -> bool {
@@ -48,7 +49,7 @@ fn number_from(variable: &str) -> Option<u64> {
 }
 
 #[test]
-fn every_answer_is_one_that_the_owners_of_the_keys_explain() {
+fn every_answer_fits_the_history_of_its_key() {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         FAILED.store(true, Ordering::Relaxed);
@@ -116,13 +117,13 @@ fn run_phase(world: World, time: Duration) {
     println!("  {:?}, {} evictions, {} copied bytes", world.counts, stats.evictions, stats.copied_bytes);
 }
 
-/// Waits for all; goes on with the first panic among them.
+/// Joins all threads, then resumes the first panic among them.
 fn join<T>(threads: Vec<JoinHandle<T>>) -> Vec<T> {
     let results: Vec<_> = threads.into_iter().map(JoinHandle::join).collect();
     results.into_iter().map(|result| result.unwrap_or_else(|panic| panic::resume_unwind(panic))).collect()
 }
 
-/// Takes a core from the others while it is on.
+/// Occupies a core while spinning is on.
 fn spin(world: &World) {
     let mut number = 0_u64;
     while !world.readers_stop.load(Ordering::Relaxed) && !has_failed() {
@@ -133,11 +134,11 @@ fn spin(world: &World) {
     }
 }
 
-/// How long after its deadline an item of a short time to live may stay, in milliseconds, until a run finds it.
+/// Maximum delay between the deadline of a short-lived item and its removal by a run, in milliseconds.
 const PATIENCE_MS: u64 = 1_000;
 
-/// Some time after every deadline has passed, one run finds all that has expired. Some deadlines are set late, in segments in which
-/// nothing else expires any more.
+/// Checks that one run drops all expired items, some time after every deadline has passed. Some deadlines are set late,
+/// in segments in which nothing else expires.
 fn expire(world: &World, driver: &Driver, writers: &mut [Writer]) {
     if world.setup.has_far_deadlines {
         return;
@@ -154,14 +155,14 @@ fn expire(world: &World, driver: &Driver, writers: &mut [Writer]) {
     wait_for_deadlines();
     writers.iter_mut().for_each(Writer::draw_deadlines_near);
     wait_for_deadlines();
-    // Reading makes sure of what was evicted.
+    // Reads detect evicted items.
     writers.iter_mut().for_each(|writer| drop(writer.compare()));
     let lasting: u64 = writers.iter().map(Writer::lasting_items).sum();
     let stats = world.store.stats();
     assert_eq!(stats.entries, lasting, "{world}\nitems without a deadline, after all others have expired: {stats:?}");
 }
 
-/// With the writers at rest everything is known exactly.
+/// Compares everything exactly, after the writers have stopped.
 fn compare(world: &Arc<World>, driver: &Driver, writers: &mut [Writer]) {
     expire(world, driver, writers);
     writers.iter_mut().for_each(Writer::settle);
@@ -176,7 +177,7 @@ fn compare(world: &Arc<World>, driver: &Driver, writers: &mut [Writer]) {
     let stats = world.store.stats();
     let (counted, known) = ((stats.entries, stats.live_bytes), (live.len() as u64, live_bytes));
     if counted != known {
-        let problem = format!("{counted:?} items and bytes are counted, {known:?} are known; one of those known:");
+        let problem = format!("{counted:?} items and bytes are counted, {known:?} expected; one expected item:");
         world.fail(live.iter().copied().min().unwrap_or(0), problem);
     }
     let mut in_use = vec![false; usize::from(world.namespaces())];
@@ -187,18 +188,18 @@ fn compare(world: &Arc<World>, driver: &Driver, writers: &mut [Writer]) {
     let entries = Reader::new(world.clone(), world.setup.readers).scan_all();
     let found: HashSet<_> = entries.iter().copied().collect();
     if let Some(key) = live.symmetric_difference(&found).next() {
-        world.fail(*key, format!("a scan at rest: {}, live: {}", found.contains(key), live.contains(key)));
+        world.fail(*key, format!("in a scan without writers: {}, live: {}", found.contains(key), live.contains(key)));
     }
-    assert_eq!(entries.len(), found.len(), "{world}: a scan at rest finds each key once");
+    assert_eq!(entries.len(), found.len(), "{world}: a scan without writers returns each key once");
     if !world.is_lossy() {
         let none = (stats.evictions, stats.refusals);
-        assert_eq!(none, (0, 0), "{world}\neverything fits, yet items were evicted or refused: {stats:?}");
+        assert_eq!(none, (0, 0), "{world}\nall items fit, yet some were evicted or refused: {stats:?}");
     }
 }
 
-/// After everything is deleted and cleaned nothing is left in segments.
+/// Checks that no bytes are left in segments after everything is deleted and cleaned.
 fn empty(world: &World, driver: &Driver, writers: &mut [Writer]) {
-    /// A segment that was handed over between two runs is found by the next.
+    /// More than one, because the next run frees a segment that was retired between two runs.
     const RUNS: usize = 5;
     writers.iter_mut().for_each(Writer::delete_all);
     let ledger = world.store.ledger();
@@ -211,5 +212,5 @@ fn empty(world: &World, driver: &Driver, writers: &mut [Writer]) {
     let stats = world.store.stats();
     let nothing = (stats.entries, stats.live_bytes, stats.item_bytes, stats.dead_bytes, ledger.used(Account::Segments));
     assert_eq!(nothing, (0, 0, 0, 0, 0), "{world}\nafter everything was deleted: {stats:?}");
-    assert_eq!(ledger.total(), ledger.used(Account::Index), "{world}\nthe ledger's sum is that of its accounts");
+    assert_eq!(ledger.total(), ledger.used(Account::Index), "{world}\nthe ledger's total is the sum of its accounts");
 }

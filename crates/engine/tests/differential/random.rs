@@ -1,4 +1,4 @@
-//! The source of every choice: a generator with a seed that a failure prints (SplitMix64: Steele et al., OOPSLA 2014).
+//! The random generator (SplitMix64: Steele et al., OOPSLA 2014). A failure prints its seed.
 
 /// A generator. Each thread has its own, derived from the seed of the run.
 #[derive(Clone, Debug)]

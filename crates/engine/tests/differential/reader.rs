@@ -75,7 +75,7 @@ impl Reader {
         }
     }
 
-    /// A whole scan of a namespace: every entry is judged, and so is every key that was not among them.
+    /// Scans a whole namespace, and judges every entry and every key without an entry.
     fn scan(&mut self) {
         let namespace = self.random.below(u64::from(self.world.namespaces())) as u16;
         self.scan_of(namespace);
@@ -94,7 +94,7 @@ impl Reader {
             let call = world.call(now_ms);
             for entry in &page.entries {
                 let Some(key) = world.find(entry.namespace, &entry.key) else {
-                    panic!("{world}\na scan found {:?}, which nobody has stored", entry.key);
+                    panic!("{world}\na scan found {:?}, which no writer has stored", entry.key);
                 };
                 let sight = match with_values {
                     true => Sight::Item(&entry.item),
@@ -113,7 +113,7 @@ impl Reader {
             }
         }
         count(&world.counts.scans);
-        // Who was there from the first page to the last must have been found.
+        // A scan must return every key that existed from the first page to the last.
         let call = world.call(began_ms);
         for (key, register) in world.registers.iter().enumerate() {
             if register.namespace == namespace
@@ -127,7 +127,7 @@ impl Reader {
         found
     }
 
-    /// All keys of all namespaces, as scans find them.
+    /// All keys of all namespaces, as returned by scans.
     pub(crate) fn scan_all(&mut self) -> Vec<usize> {
         (0..self.world.namespaces()).flat_map(|namespace| self.scan_of(namespace)).collect()
     }

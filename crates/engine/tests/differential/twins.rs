@@ -1,8 +1,8 @@
-//! Keys that share a place.
+//! Keys that share a `Place`, called twins.
 //!
-//! The index keeps 28 bits of a key's hash. Two keys that agree in them stand side by side with the same tag, and only the
-//! comparison of the whole keys tells them apart. Among some thousand keys there is hardly such a pair, so pairs are
-//! looked for among many: a page of a scan with a limit of one holds all items of one place.
+//! The index keeps 28 bits of a key's hash. Two keys with the same bits have slots in the same buckets with the same
+//! tag, and only the comparison of the whole keys distinguishes them. Some thousand keys rarely contain such a pair, so
+//! this module searches many keys: a page of a scan with a limit of one contains all items of one `Place`.
 
 use ebb_engine::store::{Attributes, Condition, Cursor, Key, Options, Places, Store};
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ fn name(writer: u32, number: u32) -> Vec<u8> {
     format!("w{writer}/t/{number}").into_bytes()
 }
 
-/// Names of keys of the default namespace that share their place with another, by writer.
+/// Names of keys of the default namespace that share their `Place` with another key, by writer.
 pub(crate) fn find(seed: [u64; 2], writers: u32) -> Vec<Vec<Vec<u8>>> {
     let options = Options { shards: Some(1), seed, most_bytes: Some(64 << 20), ..Options::new(64 << 20) };
     let store = Store::new(options).expect("address space for the search of twins");
@@ -37,8 +37,8 @@ pub(crate) fn find(seed: [u64; 2], writers: u32) -> Vec<Vec<Vec<u8>>> {
         }
         next = page.next;
     }
-    // A store that takes one twin for the other has fewer.
-    assert_eq!(seen, (writers * CANDIDATES) as usize, "keys that a scan finds, of those that were stored");
+    // A store that confused two twins would return fewer keys.
+    assert_eq!(seen, (writers * CANDIDATES) as usize, "a scan must return every stored key");
     let of = |writer: u32| {
         let prefix = format!("w{writer}/").into_bytes();
         found.iter().filter(|name| name.starts_with(&prefix)).cloned().collect()

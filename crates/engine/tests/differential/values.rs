@@ -1,4 +1,4 @@
-//! Values that show where they come from.
+//! Values that identify their write.
 //!
 //! ```text
 //!  word 0: writer, key · word 1: base, the sequence number of the write · then a pattern that key and base determine
@@ -8,7 +8,7 @@
 
 use crate::random::mix;
 
-/// Whose value it is.
+/// The write that a value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub(crate) writer: u32,
@@ -32,7 +32,7 @@ impl Origin {
         }
     }
 
-    /// The value of that length.
+    /// The value of this length.
     pub(crate) fn value(self, len: usize) -> Vec<u8> {
         let hash = self.hash();
         let mut value = Vec::with_capacity(len + 8);
@@ -43,7 +43,7 @@ impl Origin {
         value
     }
 
-    /// The first byte that is not this origin's.
+    /// Offset of the first word that differs from this origin's pattern.
     pub(crate) fn difference(self, value: &[u8]) -> Option<usize> {
         let hash = self.hash();
         value.chunks(8).enumerate().find_map(|(number, bytes)| {
@@ -53,7 +53,7 @@ impl Origin {
     }
 }
 
-/// What a value says of itself, for messages.
+/// A description of a value, for messages.
 pub(crate) fn describe(value: &[u8]) -> String {
     let word = |at: usize| value.get(at..at + 8).map(|bytes| u64::from_le_bytes(bytes.try_into().expect("8 bytes")));
     let (Some(first), Some(base)) = (word(0), word(8)) else { return format!("{value:?}") };

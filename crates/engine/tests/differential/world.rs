@@ -1,4 +1,4 @@
-//! What the threads of one phase share, and how a phase is drawn.
+//! The state that the threads of one phase share, and the random choice of a phase.
 
 use crate::history::{Call, Register, Sight};
 use crate::random::Random;
@@ -13,17 +13,17 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How much the capacity is for what is live, and what follows from it.
+/// The capacity relative to live bytes, and its consequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
-    /// 2.5 times. Writers wait while much of it is used, so that the cleaner keeps up whoever is preempted: nothing is
-    /// evicted.
+    /// 2.5 times. Writers wait while much of it is used, so that the cleaner keeps up even if it is preempted: nothing
+    /// is evicted.
     Ample,
     /// 2.5 times, and writers do not wait: nothing is evicted.
     Unpaced,
-    /// As before, at 1.3 times.
+    /// 1.3 times, and writers do not wait: nothing is evicted.
     Tight,
-    /// At times less than is live: items are evicted.
+    /// Sometimes less than the live bytes: items are evicted.
     Scarce,
 }
 
@@ -37,17 +37,17 @@ pub(crate) struct Setup {
     pub(crate) readers: usize,
     pub(crate) spinners: usize,
     pub(crate) keys_per_writer: usize,
-    /// What the items of one writer may take, in bytes of segments.
+    /// Maximum bytes of segments for the items of one writer.
     pub(crate) quota_bytes: usize,
     /// Keys of each writer whose values have about 300 KB.
     pub(crate) huge_keys: usize,
-    /// The longest of the other values.
+    /// Maximum length of the other values.
     pub(crate) largest_bytes: usize,
-    /// Values of up to 256 bytes in a hundred.
+    /// Share of values of up to 256 bytes.
     pub(crate) small_percent: u64,
-    /// Values with a deadline soon in a hundred.
+    /// Share of values with a near deadline.
     pub(crate) expiring_percent: u64,
-    /// Deadlines in some hours, too. Where there is none, everything that has expired is found at the end.
+    /// Whether some deadlines are hours away. If not, every item with a deadline has expired at the end.
     pub(crate) has_far_deadlines: bool,
     /// Bytes in flight never exceed this.
     pub(crate) in_flight_bytes: u64,
@@ -92,18 +92,18 @@ impl Setup {
         setup
     }
 
-    /// What the items of all writers may take.
+    /// Maximum bytes of segments for the items of all writers.
     pub(crate) fn live_bytes(&self) -> u64 {
         u64::from(self.writers) * self.quota_bytes as u64
     }
 
-    /// What is used besides: two banks of the index, the open segments, bytes in flight.
+    /// Bytes used otherwise: two banks of the index, the open segments, bytes in flight.
     fn fixed_bytes(&self) -> u64 {
         let index = u64::from(self.writers) * self.keys_per_writer as u64 * 40 + self.shards as u64 * 16_384;
         index + (self.shards * 4 * self.segment_bytes) as u64 + self.in_flight_bytes
     }
 
-    /// A capacity under which nothing has to be evicted.
+    /// A capacity with which nothing must be evicted.
     pub(crate) fn ample_bytes(&self) -> u64 {
         self.live_bytes() * 4 + self.fixed_bytes()
     }
@@ -113,28 +113,28 @@ impl Setup {
         self.room == Room::Scarce
     }
 
-    /// What an item takes of segments: one that has its pages to itself takes whole pages, and up to a quarter of a
-    /// segment is left over by the others.
+    /// Upper bound of the bytes of segments for an item: whole pages for an item in a segment of its own; shared
+    /// segments waste up to a quarter.
     pub(crate) fn footprint(&self, name_len: usize, len: usize) -> usize {
         let bytes = (8 + 4 * 8 + name_len + len).next_multiple_of(8);
         if bytes > self.segment_bytes / 4 { bytes.next_multiple_of(4096) } else { bytes * 4 / 3 }
     }
 }
 
-/// Writers of a phase.
+/// Maximum writers of a phase.
 pub(crate) const MOST_WRITERS: u32 = 4;
 
-/// Address space for the segments that a preempted reader keeps from being used again, in bytes.
+/// Address space for segments that a preempted reader keeps from being reused, in bytes.
 const MOST_BYTES: u64 = 256 << 20;
 
-/// What writers are about.
+/// What the writers do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Every operation.
     Mixed,
-    /// Delete whatever is there.
+    /// Delete keys.
     Delete,
-    /// Store small values under keys that have none.
+    /// Store small values under keys without one.
     Insert,
 }
 
@@ -142,14 +142,14 @@ impl Mode {
     pub(crate) const ALL: [Self; 3] = [Self::Mixed, Self::Delete, Self::Insert];
 }
 
-/// What is counted during a phase, for its report.
+/// Counts of a phase, for its report.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) operations: AtomicU64,
     pub(crate) reads: AtomicU64,
     pub(crate) misses: AtomicU64,
     pub(crate) scans: AtomicU64,
-    /// Sights whose states were forgotten by the time they were judged.
+    /// Sights that could not be judged, because their states were already forgotten.
     pub(crate) forgotten: AtomicU64,
     pub(crate) refusals: AtomicU64,
 }
@@ -159,7 +159,7 @@ pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// What the threads of a phase share.
+/// The state that the threads of a phase share.
 pub(crate) struct World {
     pub(crate) seed: u64,
     pub(crate) phase: u64,
@@ -167,12 +167,12 @@ pub(crate) struct World {
     pub(crate) store: Arc<Store>,
     pub(crate) cleaner: Cleaner,
     pub(crate) clock: Clock,
-    /// Writer by writer: the huge ones first, then those that share a place.
+    /// Grouped by writer: first the keys with huge values, then the keys that share a `Place`.
     pub(crate) registers: Vec<Register>,
     numbers: HashMap<(u16, Box<[u8]>), usize>,
     pub(crate) counts: Counts,
     mode: AtomicU8,
-    /// The run that waiting writers have asked for.
+    /// The run that waiting writers have requested.
     relief: Mutex<Option<Run>>,
     /// Readers read the huge values, one after the other.
     pub(crate) slow_readers: AtomicBool,
@@ -200,7 +200,7 @@ impl World {
             .enumerate()
             .map(|(at, key)| ((key.namespace, key.name.clone()), at))
             .collect::<HashMap<_, _>>();
-        assert_eq!(numbers.len(), registers.len(), "a name stands for one key");
+        assert_eq!(numbers.len(), registers.len(), "names are unique");
         Self {
             seed,
             phase,
@@ -220,17 +220,17 @@ impl World {
         }
     }
 
-    /// Whether any miss is explained.
+    /// Whether items may be evicted, so that any miss is explained.
     pub(crate) fn is_lossy(&self) -> bool {
         self.setup.is_lossy()
     }
 
-    /// What a call that was given `now_ms`, and has just been answered, may have seen.
+    /// The times of a call that was passed `now_ms` and has just returned.
     pub(crate) fn call(&self, now_ms: u64) -> Call {
         Call { now_ms, after_ms: self.clock.now_ms(), lossy: self.is_lossy() }
     }
 
-    /// Where nothing is to be evicted, waits until enough is free for every writer's next operation.
+    /// If nothing may be evicted, waits until enough memory is free for every writer's next operation.
     pub(crate) fn wait_for_room(&self) {
         while self.setup.room == Room::Ample
             && self.store.ledger().total() > self.setup.capacity_bytes * 6 / 10
@@ -251,7 +251,7 @@ impl World {
         first..self.registers.partition_point(|key| key.writer <= writer)
     }
 
-    /// The namespaces that keys are in.
+    /// Number of namespaces that contain keys.
     pub(crate) fn namespaces(&self) -> u16 {
         self.setup.writers as u16 + 1
     }
@@ -268,13 +268,13 @@ impl World {
         self.mode.store(mode as u8, Ordering::Relaxed);
     }
 
-    /// Ends the test: with the seed, the phase, and the key's history.
+    /// Fails the test with the seed, the phase and the key's history.
     pub(crate) fn fail(&self, key: usize, problem: impl fmt::Display) -> ! {
         assert!(!crate::has_failed(), "another thread has failed");
         panic!("{self}\n{problem}\n{}\n{:?}", self.registers[key].history(), self.store.stats());
     }
 
-    /// The same for what was seen of a key and nothing explains.
+    /// Fails the test because no state of the key explains a sight.
     pub(crate) fn fail_sight(&self, key: usize, who: &str, sight: Sight<'_>, from: impl fmt::Debug) -> ! {
         let seen = match sight {
             Sight::Miss => "no item".to_owned(),

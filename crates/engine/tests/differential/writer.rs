@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 const HOUR_MS: u64 = 3_600_000;
-/// The longest of the deadlines that are near.
+/// Maximum distance of a near deadline.
 pub(crate) const LONGEST_DEADLINE_MS: u64 = 300;
 
 pub(crate) struct Writer {
@@ -19,7 +19,7 @@ pub(crate) struct Writer {
     number: u32,
     keys: Range<usize>,
     random: Random,
-    /// What each key's last item may still take of segments, expired and invalidated ones included.
+    /// Upper bound of the bytes of segments of each key's last item, including expired and invalidated items.
     footprints: Vec<usize>,
     footprint: usize,
 }
@@ -78,7 +78,7 @@ impl Writer {
         call.lossy || state.may_be_missed(call.after_ms)
     }
 
-    // What is to be written.
+    // Values and attributes.
 
     fn length(&mut self, key: usize) -> usize {
         let setup = &self.world.setup;
@@ -113,7 +113,7 @@ impl Writer {
         Attributes { flags, deadline_ms, stale_at_ms, negative: false }
     }
 
-    /// Whether a value of that length is within the quota; otherwise something else goes.
+    /// Whether a value of this length is within the quota; if not, deletes another key.
     fn has_quota(&mut self, key: usize, len: usize) -> bool {
         let need = self.footprint_of(key, len);
         if self.footprint - self.footprints[key - self.keys.start] + need <= self.world.setup.quota_bytes {
@@ -133,8 +133,7 @@ impl Writer {
         self.footprint = self.footprint - before + bytes;
     }
 
-    /// Deletes what is under a key, also an item that nobody can see any more: one that has expired, or was invalidated,
-    /// and that the cleaner has not found yet.
+    /// Deletes the item of a key, even an invisible one: expired or invalidated, and not yet dropped by the cleaner.
     fn clear(&mut self, key: usize) {
         if self.footprints[key - self.keys.start] == 0 {
             return;
@@ -193,7 +192,7 @@ impl Writer {
         let register = &world.registers[key];
         let before = register.current();
         let now_ms = world.clock.now_ms();
-        // With a deadline that is near it cannot be known whether it was kept; nor with an item that may be evicted.
+        // Whether a near deadline is kept cannot be predicted, nor that of an item that may be evicted.
         let kept = before.content.filter(|content| {
             let deadline = content.attributes.deadline_ms;
             !world.is_lossy() && (deadline == 0 || deadline > now_ms + HOUR_MS / 2)
@@ -350,7 +349,7 @@ impl Writer {
         register.acknowledge(after);
     }
 
-    /// Appends to the value, replaces it by another of the same length (as an increment does), or leaves it.
+    /// Appends to the value, replaces it by one of the same length (like an increment), or keeps it.
     fn update(&mut self, key: usize) {
         let world = self.world.clone();
         let register = &world.registers[key];
@@ -364,7 +363,7 @@ impl Writer {
             return;
         }
         let mut begun: Option<State> = None;
-        // Under the shard's lock: the state is begun before it can be seen. It may be asked again.
+        // Runs under the shard's lock, so the state begins before a reader can see it. It may run again.
         let outcome = world.store.update(register.key(), now_ms, |item| {
             let call = world.call(now_ms);
             self.check(key, &before, item, call, kind);
@@ -380,7 +379,7 @@ impl Writer {
             };
             let fresh = |content: Content| Content {
                 attributes: Attributes { negative: false, ..content.attributes },
-                // A negative entry has no value that a new one could be made of.
+                // A negative entry has no stale value to compute from.
                 stale: if content.attributes.negative { Some(false) } else { content.stale },
                 version: None,
                 ..content
@@ -388,7 +387,7 @@ impl Writer {
             let made = |seq| if kind == "keep" { kept } else { content(seq).map(fresh) };
             match begun {
                 None => begun = Some(register.begin(kind, now_ms, made)),
-                // The item may have been evicted since it was asked first.
+                // The item may have been evicted since the first run.
                 Some(state) => register.amend(made(state.seq)),
             }
             let state = begun.expect("it was just begun");
@@ -416,7 +415,7 @@ impl Writer {
         register.acknowledge(after);
     }
 
-    /// Declares a prefix of the default namespace, or the writer's own namespace, void or stale.
+    /// Invalidates a prefix of the default namespace, or the writer's own namespace, or marks it stale.
     fn invalidate(&mut self) {
         let world = self.world.clone();
         let now_ms = world.clock.now_ms();
@@ -444,14 +443,14 @@ impl Writer {
         for (key, state) in &states {
             world.registers[*key].begin(operation, now_ms, |_| become_of(state));
         }
-        // Too many may wait for the cleaner; then nothing changes.
+        // If too many invalidations wait for the cleaner, it is refused and nothing changes.
         let is_done = world.store.invalidate(group, mark_stale).is_ok();
         for (key, state) in &states {
             world.registers[*key].acknowledge(if is_done { become_of(state) } else { state.content });
         }
     }
 
-    /// The owner reads its key: exactly the state it is in.
+    /// Reads a key of this owner, which must return exactly the current state.
     pub(crate) fn read(&mut self, key: usize) {
         let world = self.world.clone();
         let before = self.current(key);
@@ -483,7 +482,7 @@ impl Writer {
 
     // The end of a phase.
 
-    /// Takes every deadline away. Where it stood, another can be set without the item being written again.
+    /// Removes every deadline. The item keeps the word for it, so a new deadline needs no rewrite.
     pub(crate) fn take_deadlines_away(&mut self) {
         for key in self.keys.clone() {
             if self.current(key).content.is_some_and(|content| content.attributes.deadline_ms != 0) {
@@ -502,16 +501,16 @@ impl Writer {
         }
     }
 
-    /// How many items have no deadline.
+    /// Number of items without a deadline.
     pub(crate) fn lasting_items(&self) -> u64 {
         let contents = self.keys.clone().filter_map(|key| self.current(key).content);
         contents.filter(|content| content.attributes.deadline_ms == 0).count() as u64
     }
 
-    /// Removes whatever may still expire or be found by the cleaner, so that everything can be counted exactly.
+    /// Overwrites every item that may still expire or be dropped by the cleaner, so that counts are exact.
     pub(crate) fn settle(&mut self) {
         for key in self.keys.clone() {
-            // A write is refused while a reader that was preempted keeps too much of what was freed.
+            // A write is refused while a preempted reader keeps too much retired memory.
             while self.is_unsettled(key) && !crate::has_failed() {
                 self.set(key, 8, Attributes::default(), Condition::Always, "settle");
                 std::thread::yield_now();
@@ -526,7 +525,7 @@ impl Writer {
         }
     }
 
-    /// Reads every key; says which have an item, and how many bytes of keys and values that is.
+    /// Reads every key. Returns the keys with an item, and the bytes of their keys and values.
     pub(crate) fn compare(&mut self) -> (Vec<usize>, u64) {
         self.keys.clone().for_each(|key| self.read(key));
         let live: Vec<_> = self.keys.clone().filter(|key| self.current(*key).content.is_some()).collect();
