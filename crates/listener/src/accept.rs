@@ -1,4 +1,4 @@
-//! The accept loop, which survives errors of the system.
+//! The accept loop, which retries after system errors.
 
 use crate::RateLimit;
 use std::io;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// How long a listener waits after it failed to accept: most likely no file descriptor is left.
 const BACK_OFF: Duration = Duration::from_millis(50);
-/// How often failures are logged at most.
+/// Minimum interval between log lines about failures.
 const WARN_EVERY: Duration = Duration::from_secs(1);
 
 /// Accepts connections of one listener.
@@ -17,7 +17,7 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Of the listener with this name in log lines.
+    /// An acceptor that logs under this listener name.
     pub fn new(listener: &'static str) -> Self {
         Self { listener, failures: RateLimit::new(WARN_EVERY) }
     }

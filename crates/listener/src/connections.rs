@@ -1,9 +1,8 @@
 //! The connections of a listener, bounded in number and in memory.
 //!
-//! A new connection is never kept waiting by connections that do nothing: at either bound the longest-stalled
-//! connection is closed. Among clients, the address with the most connections loses one first, so one address cannot
-//! take the places of all others. For a moment after it was opened a connection is not closed for the number of others,
-//! or a burst would close probes that have not sent their request yet.
+//! Idle connections never block a new one: at either bound the longest-stalled connection is closed. The address with
+//! the most connections loses one first, so one address cannot displace all others. A new connection is exempt from the
+//! bound on their number for a moment; otherwise a burst would close probes that have not sent their request yet.
 
 use crate::RateLimit;
 use std::collections::BTreeMap;
@@ -14,15 +13,15 @@ use std::time::{Duration, Instant};
 use strum::{EnumCount, IntoStaticStr, VariantArray};
 use tokio::sync::Notify;
 
-/// Where the memory of connections is charged.
+/// The account to which the memory of connections is charged.
 pub trait Account: Send + Sync {
-    /// `bytes` more are in use.
+    /// Adds `bytes`.
     fn add(&self, bytes: u64);
-    /// `bytes` are in use no longer.
+    /// Removes `bytes`.
     fn remove(&self, bytes: u64);
 }
 
-/// No account beside the bound itself.
+/// An account that counts nothing.
 pub struct Unaccounted;
 
 impl Account for Unaccounted {
@@ -34,13 +33,13 @@ impl Account for Unaccounted {
 pub struct Bounds {
     /// The listener's name in log lines.
     pub listener: &'static str,
-    /// Connections open at a time; new ones may exceed it [`BURST`] times for [`GRACE`].
+    /// Maximum open connections; new ones may exceed it [`BURST`] times for [`GRACE`].
     pub connections: usize,
     /// Memory of a connection that has sent nothing yet, in bytes.
     pub silent_bytes: u64,
-    /// Memory of all connections with their requests and responses, in bytes.
+    /// Maximum memory of all connections with their requests and responses, in bytes.
     pub max_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
-    /// Where the memory is charged.
+    /// The account to which the memory is charged.
     pub account: Box<dyn Account>,
 }
 
@@ -50,12 +49,12 @@ pub struct Bounds {
 pub enum Closed {
     /// To make room for another connection or response.
     Displaced,
-    /// The client did not read, or did not send what it had begun.
+    /// The client did not read, or did not complete its request.
     Stalled,
 }
 
 impl Closed {
-    /// The stable name: a metric's label.
+    /// Name, as a metric's label.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -64,7 +63,7 @@ impl Closed {
 /// Counts of a listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Connections that are open.
+    /// Open connections.
     pub open: u64,
     /// Memory charged to connections, in bytes.
     pub bytes: u64,
@@ -109,14 +108,14 @@ struct Entry {
     close: Arc<Notify>,
 }
 
-/// How long a new connection is not closed for the number of others.
+/// How long a new connection is exempt from the bound on the number of connections.
 const GRACE: Duration = Duration::from_millis(500);
-/// How many times as many connections may be open while they are new.
+/// Factor by which new connections may exceed the bound on the number.
 const BURST: usize = 8;
 
 impl Bounds {
-    /// The connection to close now, if one must go, but never `spared`: of the address with the most connections, the
-    /// longest-stalled.
+    /// The connection to close if a bound is exceeded, but never `spared`: the longest-stalled one of the address with
+    /// the most connections.
     fn victim(&self, open: &BTreeMap<u64, Entry>, spared: u64, max_bytes: u64, now: Instant) -> Option<u64> {
         let staying = || open.iter().filter(|(_, entry)| !entry.is_closing);
         let (number, bytes) = staying().fold((0, 0), |(n, bytes), (_, entry)| (n + 1, bytes + entry.bytes));
@@ -134,11 +133,11 @@ impl Bounds {
     }
 }
 
-/// How often displaced and stalled connections are logged at most.
+/// Minimum interval between log lines about displaced and stalled connections.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
 impl Connections {
-    /// No connections yet.
+    /// An empty table of connections.
     pub fn new(bounds: Bounds) -> Arc<Self> {
         let (table, warning) = (Mutex::default(), Mutex::new(RateLimit::new(WARN_EVERY)));
         Arc::new(Self { bounds, table, closed: Default::default(), warning })
@@ -148,7 +147,7 @@ impl Connections {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a new connection, whatever others do.
+    /// Adds a new connection, and displaces others if a bound is exceeded.
     pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Arc<Connection> {
         let (now, close) = (Instant::now(), Arc::new(Notify::new()));
         let mut table = self.table();
@@ -207,7 +206,7 @@ impl Connections {
         }
     }
 
-    /// What is open and what was closed.
+    /// Counts of open and closed connections.
     pub fn counts(&self) -> Counts {
         let table = self.table();
         Counts {
@@ -218,7 +217,7 @@ impl Connections {
     }
 }
 
-/// A connection that is open; dropped when it ends.
+/// An open connection; dropped when it ends.
 pub struct Connection {
     id: u64,
     connections: Arc<Connections>,
@@ -227,12 +226,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Returns when the connection is to be closed to make room.
+    /// Returns when the connection must close to make room.
     pub async fn displaced(&self) {
         self.close.notified().await;
     }
 
-    /// The client has not been served anything since `since`.
+    /// Records that the client has not been served since `since`.
     pub fn stalled_since(&self, since: Instant) {
         if let Some(entry) = self.connections.table().open.get_mut(&self.id) {
             entry.stalled_since = since;
@@ -260,7 +259,7 @@ impl Drop for Connection {
     }
 }
 
-/// Bytes that are charged until this is dropped.
+/// A charge of bytes, removed on drop.
 pub struct Charge {
     connections: Arc<Connections>,
     id: u64,
@@ -306,9 +305,9 @@ mod tests {
         let victim = |rows: &[(u8, u64, u64)]| {
             bounds.victim(&table(start, rows), rows.len() as u64 - 1, u64::MAX, start + Duration::from_secs(60))
         };
-        assert_eq!(victim(&[(1, 0, 0), (2, 0, 9), (2, 0, 5), (3, 0, 7)]), None, "four may stay");
+        assert_eq!(victim(&[(1, 0, 0), (2, 0, 9), (2, 0, 5), (3, 0, 7)]), None, "four are within the bound");
         assert_eq!(victim(&[(1, 0, 0), (2, 0, 9), (2, 0, 5), (3, 0, 7), (4, 0, 8)]), Some(2), "the busiest address");
-        assert_eq!(victim(&[(1, 0, 3), (2, 0, 9), (5, 0, 5), (3, 0, 7), (4, 0, 0)]), Some(0), "the newcomer is spared");
+        assert_eq!(victim(&[(1, 0, 3), (2, 0, 9), (5, 0, 5), (3, 0, 7), (4, 0, 0)]), Some(0), "the newest is spared");
     }
 
     #[test]
@@ -319,7 +318,7 @@ mod tests {
         assert_eq!(bounds.victim(&crowd(4 * BURST), 0, u64::MAX, now), None);
         assert_eq!(bounds.victim(&crowd(4 * BURST + 1), 0, u64::MAX, now), Some(1));
         assert_eq!(bounds.victim(&crowd(5), 0, u64::MAX, now + GRACE), Some(1));
-        assert_eq!(bounds.victim(&crowd(3), 0, 29, now), Some(1), "memory has no grace");
+        assert_eq!(bounds.victim(&crowd(3), 0, 29, now), Some(1), "the bound on memory has no grace");
     }
 
     #[test]
@@ -329,11 +328,11 @@ mod tests {
         let held = one.charge(60);
         assert_eq!(all.counts(), Counts { open: 2, bytes: 80, closed: [0, 0] });
         let more = two.charge(30);
-        assert_eq!(all.counts().closed, [1, 0], "the other goes");
+        assert_eq!(all.counts().closed, [1, 0], "the other connection is displaced");
         drop((held, one));
         assert_eq!(all.counts(), Counts { open: 1, bytes: 40, closed: [1, 0] });
         let most = two.charge(1_000);
-        assert_eq!(all.counts().closed, [1, 0], "nobody else could use the room");
+        assert_eq!(all.counts().closed, [1, 0], "no other connection could be displaced");
         drop((two, more, most));
         assert_eq!(all.counts(), Counts { open: 0, bytes: 0, closed: [1, 0] });
     }

@@ -1,4 +1,4 @@
-//! What Ebb's listeners share: connections within bounds, and HTTP with probes and metrics.
+//! Code that Ebb's listeners share: bounded connections, and HTTP with probes and metrics.
 //!
 //! ```text
 //!  HTTP of the sidecar and of the injector ──► http ──┐

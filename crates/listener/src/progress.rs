@@ -1,4 +1,4 @@
-//! A stream that knows for how long its client has not read.
+//! A stream that measures how long its client has not read.
 
 use std::io;
 use std::pin::Pin;
@@ -7,16 +7,16 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What the writing side of a connection does.
+/// Progress of the writing side of a connection.
 #[derive(Debug, Default)]
 pub struct Progress(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Since when the client takes no more bytes.
+    /// Since when the client accepts no bytes.
     blocked_since: Option<Instant>,
     is_unflushed: bool,
-    /// When the last response had been handed to the kernel as a whole.
+    /// When the last response was completely written to the kernel.
     answered_at: Option<Instant>,
 }
 
@@ -25,12 +25,12 @@ impl Progress {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For how long the client has taken no bytes although there were some.
+    /// How long the client has accepted no bytes while some were waiting.
     pub fn blocked_for(&self) -> Duration {
         self.state().blocked_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// When a response was last handed to the kernel as a whole.
+    /// When the last response was completely written to the kernel.
     pub fn answered_at(&self) -> Option<Instant> {
         self.state().answered_at
     }

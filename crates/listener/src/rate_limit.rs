@@ -1,4 +1,4 @@
-//! A rate limit for a log line that a client could make repeat without end.
+//! A rate limit for log lines that a client could cause without bound.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// At most once in `every`.
+    /// A limit of one line per `every`.
     pub fn new(every: Duration) -> Self {
         Self { every, last: None, left_out: 0 }
     }
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_repeats_is_said_once_and_counted() {
+    fn repeated_lines_are_suppressed_and_counted() {
         let mut limit = RateLimit::new(Duration::from_secs(3600));
         assert_eq!((limit.due(), limit.due(), limit.due()), (Some(0), None, None));
         let mut always = RateLimit { every: Duration::ZERO, ..limit };

@@ -4,9 +4,8 @@
 //!  accept ──► Connections (cap, memory bound) ──► hyper (HTTP/1.1, bounded buffers) ──► routes ──► Charged body
 //!                  └── at a bound the longest-stalled connection is closed, so a probe is always answered
 //! ```
-//! The port is open to the whole cluster, so nothing a client sends or leaves unread may cost more than its share: the
-//! head of a request is bounded in size, fields and time, a body is refused, and a response that the client does not
-//! read ends with its connection.
+//! The port is open to the whole cluster, so the cost of each client is bounded: the head of a request is limited in
+//! size, fields and time, a body is refused, and a stalled reader loses its connection.
 
 mod negotiation;
 mod openmetrics;
@@ -32,32 +31,32 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tower_service::Service as _;
 
-/// Connections open at a time: the kubelet, a few scrapers, a few browsers.
+/// Maximum open connections: the kubelet, a few scrapers, a few browsers.
 const CONNECTIONS: usize = 64;
-/// The longest head of a request, in bytes: a browser may send 8 KiB of cookies that belong to other ports of the host.
+/// Maximum size of the head of a request, in bytes: a browser may send 8 KiB of cookies of other ports of the host.
 const HEAD_BYTES: usize = 16 << 10;
-/// The most header fields of a request.
+/// Maximum header fields of a request.
 const HEADER_FIELDS: usize = 64;
-/// The socket's buffers as set, in bytes; Linux doubles them, and a cgroup v2 is charged for what they hold.
+/// The requested sizes of the socket's buffers, in bytes. Linux doubles them, and cgroup v2 charges for their content.
 const SEND_BUFFER_BYTES: usize = 32 << 10;
 const RECEIVE_BUFFER_BYTES: usize = 8 << 10;
 /// Memory of a connection that has sent nothing yet, in bytes: its task and its socket.
 const SILENT_BYTES: u64 = 4 << 10;
-/// Memory of a connection that has, beside its responses, in bytes: hyper's read buffer may be twice the longest head, the
-/// kernel's buffers hold the rest (`tests/attacks.sh` measures it).
+/// Memory of a connection that has sent something, without its responses, in bytes: hyper's read buffer may be twice
+/// the longest head, the kernel's buffers are the rest (`tests/attacks.sh` measures it).
 const CONNECTION_BYTES: u64 = 64 << 10;
 /// Response bodies up to this size are part of [`CONNECTION_BYTES`].
 const SMALL_BYTES: usize = 1 << 10;
 /// Connections that wait to be accepted; the kernel may hold fewer (`net.core.somaxconn`).
 const BACKLOG: i32 = 1024;
-/// How long a client may take to send the head of a request, and how long a connection may wait for the next request.
+/// Timeout for the head of a request, and for the wait for the next request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client may read nothing while a response waits.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a connection's progress is checked.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// The bounds of an HTTP listener; `max_bytes` bounds the memory of all its connections.
+/// The connections of an HTTP listener; `max_bytes` bounds their memory.
 pub fn connections(
     max_bytes: impl Fn() -> u64 + Send + Sync + 'static,
     account: impl Account + 'static,
@@ -86,7 +85,7 @@ pub async fn serve(
     // Accepted sockets inherit both sizes.
     rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES)?;
     rustix::net::sockopt::set_socket_recv_buffer_size(&listener, RECEIVE_BUFFER_BYTES)?;
-    // Listening again changes the backlog alone: a client whose SYN is dropped would try again a second later.
+    // A second listen only changes the backlog. With a short one, a client whose SYN is dropped retries a second later.
     rustix::net::listen(&listener, BACKLOG)?;
     let readyz = move || {
         let ready = !*unready.borrow();
@@ -112,14 +111,14 @@ async fn accept(listener: TcpListener, router: Router, connections: Arc<Connecti
                 () = connection.displaced() => {}
             }
         });
-        // A request that has arrived is read before more connections ask for its place.
+        // Requests that have arrived are read before more connections are accepted that could displace them.
         tokio::task::yield_now().await;
     }
 }
 
 /// Serves one connection until it ends or its client stalls.
 async fn converse(stream: TcpStream, router: Router, connection: &Arc<Connection>) {
-    // No buffers for clients that send nothing.
+    // Allocate no buffers for clients that send nothing.
     let Ok(Ok(1)) = tokio::time::timeout(HEAD_TIMEOUT, stream.peek(&mut [0])).await else { return };
     connection.stalled_since(Instant::now());
     let _buffers = connection.charge(CONNECTION_BYTES);
@@ -136,7 +135,7 @@ async fn converse(stream: TcpStream, router: Router, connection: &Arc<Connection
     let mut checks = tokio::time::interval(CHECK_EVERY);
     loop {
         tokio::select! {
-            // Nobody waits for an answer any more, whatever ended it.
+            // The connection has ended, so an error needs no answer.
             _ = &mut served => return,
             _ = checks.tick() => {
                 if progress.blocked_for() >= WRITE_TIMEOUT {
@@ -164,7 +163,7 @@ async fn answer(
     Ok(response.map(|inner| Body::new(Charged { inner, connection })))
 }
 
-/// A response body whose bytes are charged until the kernel has taken them.
+/// A response body whose bytes are charged until they are written to the kernel.
 struct Charged {
     inner: Body,
     connection: Arc<Connection>,

@@ -1,22 +1,22 @@
 //! Content negotiation by `Accept` (RFC 9110, section 12.5.1).
 //!
-//! The offer with the highest weight wins. Of equal weights the more specific range wins, so that `*/*` never outranks a
-//! type that the client names; then the range that the client names first; then the first offer. Members that the grammar
-//! does not allow are ignored.
+//! The offer with the highest weight wins. With equal weights the more specific range wins, so that `*/*` never
+//! outranks a type that the client names; then the range that the client lists first; then the first offer. Malformed
+//! members are ignored.
 
 use std::cmp::Reverse;
 
-/// A media type that a resource can be sent as.
+/// A media type that a resource offers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Offer<'a> {
     pub(super) kind: &'a str,
     pub(super) subtype: &'a str,
     pub(super) parameters: &'a [(&'a str, &'a str)],
-    /// Parameters that may have any value, since they ask for nothing that the resource lacks.
+    /// Parameters that may have any value, because every value matches the resource.
     pub(super) any: &'a [&'a str],
 }
 
-/// Weight in thousandths, then how specific the range is that gave it, and how early it stands.
+/// Weight in thousandths, then the specificity of the range that gave it, then its position.
 type Rank = (u16, u16, Reverse<usize>);
 
 /// The number of the best offer for these `Accept` lines; `None` when the client accepts none of them. Without a line
@@ -29,7 +29,7 @@ pub(super) fn best(offers: &[Offer<'_>], lines: &[&[u8]]) -> Option<usize> {
     let rank = |offer: &Offer<'_>| -> Rank {
         let matching = ranges.iter().enumerate();
         let matching = matching.filter_map(|(at, range)| Some((range.specificity(offer)?, range.weight, Reverse(at))));
-        // The most specific range decides about an offer, even where it weighs less.
+        // The most specific range decides about an offer, even if its weight is lower.
         matching.max().map_or((0, 0, Reverse(0)), |(specificity, weight, at)| (weight, specificity, at))
     };
     let ranked = offers.iter().map(rank).enumerate().filter(|(_, (weight, ..))| *weight > 0);
@@ -117,7 +117,7 @@ fn unquoted(text: &[u8]) -> Option<String> {
     (!escaped).then(|| String::from_utf8_lossy(&value).into_owned())
 }
 
-/// The parts of `text` between separators that stand outside of quoted strings.
+/// The parts of `text` between separators outside of quoted strings.
 fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
     text.split(move |byte| {
