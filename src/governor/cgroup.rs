@@ -1,11 +1,11 @@
 //! Limits and usage of the container, read from cgroup files: v2, v1, and both at once.
 //!
-//! The memory controller belongs to one hierarchy. It is the one whose mount shows the limit's own file, in the process's
-//! group or an ancestor: what else is mounted, or named in /proc/self/cgroup, proves nothing. The limit that holds is the
-//! smallest of all ancestors that can be seen, and is held against what is used in the group it stands at; where a mount
-//! does not show the process's group under its name (a namespace, a bind mount of the own group), that is the group at the
-//! mount point. What counts as used is what the kernel cannot take back: anonymous and shared memory, sockets and kernel
-//! memory, less the slab it can reclaim. Page cache never counts: the kernel drops it before it kills.
+//! The memory controller belongs to one hierarchy: the one whose mount shows a limit file in the process's group or an
+//! ancestor. Other mounts, and the names in /proc/self/cgroup, prove nothing. The effective limit is the smallest one
+//! of all visible ancestors, and is compared with the usage of its own group. If the mount does not show the process's
+//! group under its name (a namespace, a bind mount of the own group), the group at the mount point counts as the
+//! process's own. Usage is the memory that the kernel cannot reclaim: anonymous and shared memory, sockets and kernel
+//! memory without reclaimable slab. Page cache never counts: the kernel drops it before it kills.
 
 use super::limit::LimitSource;
 use super::mounts::{self, Mount, Paths, Version};
@@ -17,60 +17,60 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
     version: Version,
-    /// From the process's own group to the root, those that exist.
+    /// The existing groups from the process's own to the root.
     groups: Vec<PathBuf>,
 }
 
-/// One reading.
+/// One reading of the controller's files.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
-    /// The smallest hard limit, and where it stands.
+    /// The smallest hard limit, and its source.
     pub limit: Option<(u64, LimitSource)>,
     /// The smallest `memory.high`.
     pub high: Option<u64>,
-    /// What counts against the limit, in bytes: what the group uses that it stands at.
+    /// Memory charged against the limit, in bytes: the usage of the group that has the limit.
     pub used: Option<u64>,
-    /// What the process's own group uses, in bytes.
+    /// Usage of the process's own group, in bytes.
     pub own_used: Option<u64>,
-    /// What the kernel counted.
+    /// Memory events counted by the kernel.
     pub events: Events,
-    /// How long somebody in the container waited for memory.
+    /// Memory pressure in the container.
     pub pressure: Pressure,
-    /// What is swapped out, in bytes.
+    /// Swapped-out memory, in bytes.
     pub swap_bytes: u64,
-    /// What is anonymous memory in huge pages, in bytes.
+    /// Anonymous memory in huge pages, in bytes.
     pub huge_bytes: u64,
 }
 
-/// What the kernel counted in the process's own group; v1 counts kills alone.
+/// Memory events of the process's own group, counted by the kernel; v1 counts only kills.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Events {
-    /// Reclaimed although the group was below `memory.low`.
+    /// Reclaims although the group was below `memory.low`.
     pub low: u64,
-    /// Held up at `memory.high`.
+    /// Throttled at `memory.high`.
     pub high: u64,
-    /// About to pass `memory.max`.
+    /// Usage was about to exceed `memory.max`.
     pub max: u64,
     /// Out of memory at the limit.
     pub oom: u64,
-    /// Killed for want of memory.
+    /// OOM kills.
     pub oom_kills: u64,
 }
 
-/// How long somebody waited for memory: the line `some` of a pressure file, zeros where there is none.
+/// Stalls on memory: the line `some` of a pressure file, zeros without such a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pressure {
-    /// The share of the last 10 s, in percent.
+    /// Share of the last 10 s, in percent.
     pub percent: f64,
-    /// Since the group exists, in microseconds.
+    /// Total since the creation of the group, in microseconds.
     pub total_micros: u64,
 }
 
-/// v1 writes a number of this size where there is no limit.
+/// v1 shows a number of at least this size if there is no limit.
 const NO_LIMIT: u64 = 1 << 60;
 
 impl Cgroup {
-    /// Finds the controller; `None` when there is none to be seen.
+    /// Finds the controller; `None` if none is visible.
     pub fn find(paths: &Paths) -> Option<Self> {
         let own = fs::read_to_string(&paths.own).unwrap_or_default();
         let group = |wanted: &str| {
@@ -88,14 +88,14 @@ impl Cgroup {
             };
             Candidate::new(&mount, group)
         });
-        // The first of the best.
+        // min_by_key returns the first of several equal candidates.
         candidates.min_by_key(|candidate| candidate.rank()).map(|candidate| candidate.cgroup)
     }
 
-    /// Reads everything once. What cannot be read is left out; a file that holds nonsense counts as unreadable.
+    /// Reads all files once. Skips files that are unreadable or malformed.
     ///
     /// # Errors
-    /// When the process has no descriptor left to read with: then what a file says is unknown.
+    /// If the process has no file descriptor left, so that the content of a file is unknown.
     pub fn read(&self) -> io::Result<Reading> {
         match self.version {
             Version::V1 => self.read_v1(),
@@ -133,7 +133,7 @@ impl Cgroup {
     fn read_v1(&self) -> io::Result<Reading> {
         let (own, limiting) = (self.own(), self.limiting()?);
         let stat = Fields::read(&own.join("memory.stat"))?;
-        // The kernel's own minimum over the hierarchy, and ours for trees where it is missing.
+        // The kernel's minimum over the hierarchy, and our own for trees without it.
         let hierarchical = Some(stat.get("hierarchical_memory_limit")).filter(|limit| *limit > 0 && *limit < NO_LIMIT);
         let limit = self.smallest("memory.limit_in_bytes")?.filter(|limit| *limit < NO_LIMIT);
         let smallest = limit.into_iter().chain(hierarchical).min();
@@ -160,13 +160,13 @@ impl Cgroup {
         })
     }
 
-    /// The nearest group that is accounted for: a group without the controller is charged to its ancestor.
+    /// The nearest group with the controller: a group without it is charged to its ancestor.
     fn own(&self) -> &Path {
         self.groups.iter().find(|group| group.join("memory.stat").exists()).unwrap_or(&self.groups[0])
     }
 
-    /// The group with the smallest limit; its usage includes that of sibling groups. The process's own without a limit that
-    /// can be seen (v1 may tell of one that an invisible ancestor has).
+    /// The group with the smallest limit; its usage includes sibling groups. Without a visible limit, the process's own
+    /// group (v1 may show the limit of an invisible ancestor).
     fn limiting(&self) -> io::Result<&Path> {
         let mut smallest = (NO_LIMIT, self.own());
         for group in self.groups.iter().filter(|group| group.join("memory.stat").exists()) {
@@ -180,23 +180,23 @@ impl Cgroup {
         Ok(smallest.1)
     }
 
-    /// The smallest number that a file holds in any of the groups.
+    /// The smallest number in this file over all groups.
     fn smallest(&self, file: &str) -> io::Result<Option<u64>> {
         let numbers = self.groups.iter().map(|group| number(&group.join(file)));
         Ok(numbers.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().min())
     }
 }
 
-/// A mount that may be the controller's.
+/// A mount that may belong to the controller.
 struct Candidate {
     cgroup: Cgroup,
-    /// The mount shows the process's group under the name that the process knows it by.
+    /// Whether the mount shows the process's group under the name in /proc/self/cgroup.
     is_named: bool,
     has_limits: bool,
 }
 
 impl Candidate {
-    /// `None` when the mount shows no memory file.
+    /// `None` if the mount shows no memory file.
     fn new(mount: &Mount, group: &str) -> Option<Self> {
         let version = mount.version;
         let below = mount.below(group);
@@ -215,10 +215,10 @@ impl Candidate {
     }
 }
 
-/// The text of a file; `None` when it cannot be read.
+/// The text of a file; `None` if it cannot be read.
 ///
 /// # Errors
-/// When there is no descriptor left to read it with.
+/// If the process has no file descriptor left.
 pub(super) fn text(path: &Path) -> io::Result<Option<String>> {
     use rustix::io::Errno;
     let text = fs::read_to_string(path);
@@ -229,12 +229,12 @@ pub(super) fn text(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// A file with one number; `max` is none.
+/// The number in a file; `None` for `max`.
 fn number(path: &Path) -> io::Result<Option<u64>> {
     Ok(text(path)?.and_then(|text| text.trim().parse().ok()))
 }
 
-/// A file of names and numbers, a pair a line.
+/// A file of names and numbers, one pair per line.
 #[derive(Debug, Default)]
 struct Fields {
     found: bool,

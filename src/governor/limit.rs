@@ -1,29 +1,29 @@
-//! Where a limit comes from.
+//! The sources of a memory limit.
 
-/// Where the limit that is obeyed comes from.
+/// The source of the effective memory limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LimitSource {
-    /// Nowhere: no limit was found.
+    /// No limit was found; the default applies.
     #[default]
     Default,
     /// The hard limit of cgroup v2.
     MemoryMax,
-    /// The threshold of cgroup v2 above which the kernel throttles.
+    /// `memory.high` of cgroup v2, above which the kernel throttles.
     MemoryHigh,
     /// The hard limit of cgroup v1.
     LimitInBytes,
-    /// The file of the downward API that holds the limit.
+    /// The downward API's file with the limit.
     LimitFile,
     /// The memory request, while the node is short of memory.
     Request,
     /// The configuration.
     MaxMemory,
-    /// The machine's memory: every limit that was found is larger.
+    /// The machine's memory, which is smaller than every limit found.
     Machine,
 }
 
 impl LimitSource {
-    /// The stable name, as in metrics.
+    /// Name in metrics and logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Default => "default_memory",
@@ -37,7 +37,7 @@ impl LimitSource {
         }
     }
 
-    /// Whether it holds for everything in the container, and not for this process alone.
+    /// Whether the limit applies to the whole container rather than to this process alone.
     pub fn is_of_container(self) -> bool {
         match self {
             Self::MemoryMax | Self::MemoryHigh | Self::LimitInBytes | Self::LimitFile | Self::Request => true,

@@ -1,11 +1,11 @@
-//! The governor: reads how much memory there is and how much is used, decides, and tells the cleaner.
+//! The governor: samples limit and use of memory, decides, and sets the cleaner's target.
 //!
 //! ```text
 //!  cgroup files ┐
-//!  limit file   ├─► Sample ─► ebb_engine::decide ─► budget ─► ledger        each tick, freshly read:
-//!  RSS, engine  ┘                     └───────────► order ──► cleaner        a limit that moves is followed
+//!  limit file   ├─► Sample ─► ebb_engine::decide ─► budget ─► ledger        read again at each tick,
+//!  RSS, engine  ┘                     └───────────► target ─► cleaner        so a changed limit is followed
 //! ```
-//! It is a thread of its own, not a task: a data plane that is busy must not delay the decision that keeps it alive.
+//! It is a thread, not a task: a busy data plane must not delay the decisions that prevent an OOM kill.
 
 mod cgroup;
 mod limit;

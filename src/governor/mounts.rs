@@ -1,12 +1,13 @@
-//! Where the memory controller's files are mounted, as `/proc/self/mountinfo` says (see proc_pid_mountinfo(5)).
+//! Where the memory controller's files are mounted, from `/proc/self/mountinfo` (see proc_pid_mountinfo(5)).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where the files are. A test points it at fixtures.
+/// Paths of the files. Tests use fixtures.
 #[derive(Clone, Debug)]
 pub struct Paths {
-    /// Where the hierarchies are mounted: `memory` (v1), the directory itself and `unified` (v2). `None`: as `mountinfo` says.
+    /// Directory of the mounted hierarchies: `memory` (v1), the directory itself and `unified` (v2). `None`: from
+    /// `mountinfo`.
     pub root: Option<PathBuf>,
     /// Usually `/proc/self/cgroup`.
     pub own: PathBuf,
@@ -15,13 +16,13 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// The machine's, with another root if one is given.
+    /// The paths of the machine, with another root if `root` is set.
     pub fn new(root: Option<PathBuf>) -> Self {
         Self { root, own: "/proc/self/cgroup".into(), mountinfo: "/proc/self/mountinfo".into() }
     }
 }
 
-/// The version of the controller.
+/// Version of the controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
     V1,
@@ -43,7 +44,7 @@ impl Version {
 pub(super) struct Mount {
     pub(super) version: Version,
     pub(super) point: PathBuf,
-    /// The group of the hierarchy that is seen at the mount point.
+    /// The group of the hierarchy that appears at the mount point.
     root: String,
 }
 
@@ -52,8 +53,8 @@ impl Mount {
         Self { version, point, root: "/".to_owned() }
     }
 
-    /// Where a group stands below the mount point; `None` when the mount does not show it: it shows another part of the
-    /// hierarchy, or the part that a cgroup namespace calls by another name.
+    /// Path of a group relative to the mount point. `None` if the mount does not show it: it shows another part of the
+    /// hierarchy, or a part that has another name in the cgroup namespace.
     pub(super) fn below(&self, group: &str) -> Option<PathBuf> {
         let relative = match self.root.as_str() {
             "/" => group,
@@ -77,7 +78,7 @@ pub(super) fn find(paths: &Paths) -> Vec<Mount> {
     }
 }
 
-/// The places below a directory that is given.
+/// The possible mounts below a directory.
 fn below(root: &Path) -> Vec<Mount> {
     vec![
         Mount::new(Version::V1, root.join("memory")),
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_other_file_systems_and_half_lines_are_passed_over() {
+    fn other_file_systems_and_incomplete_lines_are_skipped() {
         let v2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate";
         let v1 = "31 23 0:27 /docker/ab /cg\\040v1/mem ro,relatime - cgroup cgroup rw,cpu,memory";
         assert_eq!(parse(v2), Some(Mount::new(Version::V2, "/sys/fs/cgroup".into())));
@@ -125,14 +126,14 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_placed_below_what_the_mount_shows() {
+    fn the_path_of_a_group_is_relative_to_the_mount() {
         let mount = |root: &str| Mount { root: root.to_owned(), ..Mount::new(Version::V2, "/m".into()) };
         let below = |root: &str, group: &str| mount(root).below(group).map(|path| path.display().to_string());
         assert_eq!(below("/", "/pod/ebb").as_deref(), Some("pod/ebb"));
         assert_eq!(below("/pod", "/pod/ebb").as_deref(), Some("ebb"));
         assert_eq!(below("/pod", "/pod").as_deref(), Some(""));
         assert_eq!(below("/pod", "/pods/ebb"), None);
-        assert_eq!(below("/", "/../other"), None, "outside of the namespace");
+        assert_eq!(below("/", "/../other"), None, "outside the namespace");
         assert_eq!(below("/../..", "/"), None);
     }
 }

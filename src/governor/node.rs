@@ -1,14 +1,14 @@
-//! How much memory the node has, and whether it is short of it.
+//! Memory of the node, and whether the node is short of it.
 //!
-//! The kubelet evicts pods when `memory.available` falls under a threshold (100 MiB unless configured), first those that
-//! use more than they requested. A cache that keeps to its request is not among them, if it does so in time: hence a mark
-//! well above that threshold.
+//! The kubelet evicts pods when `memory.available` falls below a threshold (100 MiB by default), first pods that use
+//! more than they requested. A cache that shrinks to its request in time is not among them. So the threshold here is
+//! well above the kubelet's.
 
 use super::cgroup::text;
 use std::io;
 use std::path::Path;
 
-/// The node is short of memory from this share left on, in percent, and no longer above the second.
+/// The node becomes short of memory below the first share of available memory, and recovers at the second, in percent.
 const SHORT_PERCENT: u64 = 10;
 const EASED_PERCENT: u64 = 15;
 
@@ -20,10 +20,10 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// Reads `/proc/meminfo`; `None` when it says neither.
+    /// Reads `/proc/meminfo`; `None` if it lacks one of the two values.
     ///
     /// # Errors
-    /// When the process has no descriptor left to read with.
+    /// If the process has no file descriptor left.
     pub(super) fn read(meminfo: &Path) -> io::Result<Option<Self>> {
         let Some(text) = text(meminfo)? else { return Ok(None) };
         let bytes = |name: &str| {
@@ -34,19 +34,19 @@ impl Node {
         Ok(both.map(|(total_bytes, available_bytes)| Self { total_bytes, available_bytes }))
     }
 
-    /// Whether it is short of memory, given whether it was.
+    /// Whether the node is short of memory, given whether it was before (hysteresis).
     pub(super) fn is_short(self, was_short: bool) -> bool {
         let mark = if was_short { EASED_PERCENT } else { SHORT_PERCENT };
         self.available_bytes < self.total_bytes / 100 * mark
     }
 
-    /// Whether a limit is more than there is: it can never be reached.
+    /// Whether a limit exceeds the node's memory, so that it can never be reached.
     pub(super) fn lacks(self, limit_bytes: u64) -> bool {
         limit_bytes > self.total_bytes
     }
 
-    /// Whether a number from the downward API is no limit but what the kubelet writes where there is none: all that
-    /// the node can give to pods.
+    /// Whether a number from the downward API is not a limit, but the node's allocatable memory, which the kubelet
+    /// writes if the container has no limit.
     pub(super) fn is_whole(self, limit_bytes: u64) -> bool {
         limit_bytes >= self.total_bytes / 4 * 3
     }
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_machine_this_runs_on_has_memory_and_nonsense_has_none() {
+    fn meminfo_of_this_machine_is_read_and_malformed_is_not() {
         let node = Node::read(Path::new("/proc/meminfo")).unwrap().unwrap();
         assert!(node.total_bytes > 1 << 28 && node.available_bytes <= node.total_bytes, "{node:?}");
         let directory = tempfile::tempdir().unwrap();
@@ -69,18 +69,18 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_the_node_cannot_reach_is_none() {
+    fn limits_above_the_node_and_allocatable_memory_are_detected() {
         let node = Node { total_bytes: 1000, available_bytes: 500 };
-        assert!(!node.lacks(1000) && node.lacks(1001), "a cgroup's");
-        assert!(!node.is_whole(749) && node.is_whole(750), "the downward API's is less what the system keeps");
+        assert!(!node.lacks(1000) && node.lacks(1001), "for a limit of a cgroup");
+        assert!(!node.is_whole(749) && node.is_whole(750), "allocatable memory is less than the total");
     }
 
     #[test]
-    fn a_node_is_short_below_a_tenth_and_until_it_has_more_than_a_bit_more() {
+    fn a_node_is_short_below_10_until_it_has_15_percent() {
         let with = |available_bytes| Node { total_bytes: 1000, available_bytes };
         assert!(!with(100).is_short(false));
         assert!(with(99).is_short(false));
-        assert!(with(149).is_short(true), "between the marks it stays what it was");
+        assert!(with(149).is_short(true), "hysteresis between the two shares");
         assert!(!with(149).is_short(false));
         assert!(!with(150).is_short(true));
         assert!(with(1).is_whole(750) && !with(1).is_whole(749));

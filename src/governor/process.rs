@@ -1,4 +1,4 @@
-//! What can be said of the process itself, and of the machine.
+//! Memory of the process, and the limit file.
 
 use super::cgroup::text;
 use std::io;
@@ -13,12 +13,12 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Of this process.
+    /// A reader for this process.
     pub(super) fn own() -> Self {
         Self { system: System::new(), pid: Pid::from_u32(std::process::id()) }
     }
 
-    /// Resident set size, in bytes; 0 when /proc cannot be read.
+    /// Resident set size, in bytes; 0 if /proc cannot be read.
     pub(super) fn rss_bytes(&mut self) -> u64 {
         let memory = ProcessRefreshKind::nothing().with_memory();
         self.system.refresh_processes_specifics(ProcessesToUpdate::Some(&[self.pid]), false, memory);
@@ -26,10 +26,10 @@ impl Process {
     }
 }
 
-/// The limit as the downward API writes it to a file, in bytes. `None` when there is no such number.
+/// The number in a file of the downward API, in bytes. `None` if the file has no such number.
 ///
 /// # Errors
-/// When the process has no descriptor left to read with.
+/// If the process has no file descriptor left.
 pub(super) fn limit_file(path: &Path) -> io::Result<Option<u64>> {
     Ok(text(path)?.and_then(|text| text.trim().parse().ok()).filter(|limit| *limit > 0))
 }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_resident_set_is_what_proc_says() {
+    fn the_resident_set_size_matches_proc() {
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
         let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
         let rss = Process::own().rss_bytes();

@@ -1,4 +1,4 @@
-//! The governor's thread, and what it lets others see.
+//! The governor's thread, and the snapshot it publishes.
 
 use super::cgroup::{Cgroup, Reading};
 use super::limit::LimitSource;
@@ -17,88 +17,88 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 use strum::EnumCount as _;
 
-/// Where limits come from.
+/// The files and the default from which limits are read.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// The cgroup files.
     pub cgroup: Paths,
-    /// The file of the downward API that holds the limit, if there is one.
+    /// The downward API's file with the limit, if there is one.
     pub file: Option<PathBuf>,
-    /// The file of the downward API that holds the request, if there is one.
+    /// The downward API's file with the request, if there is one.
     pub request: Option<PathBuf>,
     /// Usually `/proc/meminfo`.
     pub meminfo: PathBuf,
-    /// The limit when none is found, in bytes.
+    /// The limit if none is found, in bytes.
     pub default_bytes: u64,
 }
 
-/// What can be changed while it runs.
+/// The governor's dynamic settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Setting {
     /// A limit from the configuration, in bytes.
     pub max_memory_bytes: Option<u64>,
-    /// How often it reads.
+    /// Interval between samples.
     pub tick: Duration,
     /// Whether the request is the limit while the node is short of memory.
     pub eviction_aware: bool,
-    /// The rules' numbers.
+    /// The thresholds of the rules.
     pub thresholds: Thresholds,
 }
 
-/// The last reading and what was made of it.
+/// The last sample and the decision about it.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// The limit that is obeyed, in bytes.
+    /// The effective limit, in bytes.
     pub limit_bytes: u64,
-    /// Where it comes from.
+    /// The source of the limit.
     pub limit_source: LimitSource,
-    /// The smallest limit that was found, in bytes, and where, if it is more than the machine has: the machine's memory is
-    /// the limit then.
+    /// The smallest limit found, in bytes, and its source, if it exceeds the machine's memory. The machine's memory is
+    /// then the limit.
     pub beyond_machine: Option<(u64, LimitSource)>,
-    /// The limit file shows less than the cgroup enforces: a resize waits for memory to be given back.
+    /// Whether the limit file shows less than the cgroup enforces: a resize waits until the usage falls.
     pub shrink_pending: bool,
-    /// What counts against the limit, in bytes.
+    /// Memory charged against the limit, in bytes.
     pub used_bytes: u64,
     /// Resident set size, in bytes.
     pub rss_bytes: u64,
-    /// What the memory is like.
+    /// The state of memory.
     pub regime: Regime,
-    /// Why the cleaner was last told something.
+    /// The reason of the cleaner's current target.
     pub reason: Reason,
-    /// What the engine may use, in bytes.
+    /// Memory that the engine may use, in bytes.
     pub budget_bytes: u64,
-    /// Kept free under the limit, in bytes.
+    /// Memory kept free under the limit, in bytes.
     pub reserve_bytes: u64,
-    /// The memory request of the container, in bytes, where it is known.
+    /// The memory request of the container, in bytes, if known.
     pub request_bytes: Option<u64>,
-    /// How often the regime has changed since the start.
+    /// Number of regime changes since the start.
     pub regime_changes: u64,
-    /// How long each regime has held so far, in milliseconds, in the order of [`Regime`].
+    /// Time spent in each regime, in milliseconds, in the order of [`Regime`].
     pub in_regime_ms: [u64; Regime::COUNT],
-    /// What the container's files say beside limit and usage.
+    /// The last reading of the container's files.
     pub container: Reading,
 }
 
-/// Shows the last snapshot. Clones show the same.
+/// Access to the last snapshot. Clones share it.
 #[derive(Clone, Debug)]
 pub struct View(Arc<Shown>);
 
 #[derive(Debug)]
 struct Shown {
     snapshot: ArcSwap<Snapshot>,
-    /// Of the snapshot, for each request: a load of it costs more.
+    /// A copy of the snapshot's limit: every request reads it, and loading the snapshot costs more.
     limit_bytes: AtomicU64,
 }
 
 impl Snapshot {
-    /// Whether no limit was found anywhere, so that the default is obeyed.
+    /// Whether no limit was found, so that the default applies.
     pub fn is_default_limit(&self) -> bool {
         self.limit_source == LimitSource::Default
     }
 }
 
 impl View {
-    /// Shows `first` until the governor has read.
+    /// A view that returns `first` until the governor's first sample.
     pub fn new(first: Snapshot) -> Self {
         let limit_bytes = AtomicU64::new(first.limit_bytes);
         Self(Arc::new(Shown { snapshot: ArcSwap::from_pointee(first), limit_bytes }))
@@ -114,15 +114,15 @@ impl View {
         self.0.snapshot.load_full()
     }
 
-    /// The limit in it, in bytes.
+    /// The limit of the last snapshot, in bytes.
     pub fn limit_bytes(&self) -> u64 {
         self.0.limit_bytes.load(Ordering::Relaxed)
     }
 
-    /// As the cleaner's receipts show it.
+    /// Memory of the process, for the cleaner's reports.
     pub fn process(&self) -> ProcessMemory {
         let now = self.0.snapshot.load();
-        // RSS is read afresh: a receipt compares two moments that may lie within one tick.
+        // Read RSS again: a report compares two moments that may be within one tick.
         ProcessMemory {
             limit_bytes: now.limit_bytes,
             used_bytes: now.used_bytes,
@@ -131,7 +131,7 @@ impl View {
     }
 }
 
-/// The governor.
+/// A handle to the governor's thread.
 #[derive(Debug)]
 pub struct Governor {
     shared: Arc<Shared>,
@@ -158,7 +158,7 @@ impl Governor {
     /// Starts the governor's thread.
     ///
     /// # Errors
-    /// When the system refuses a thread.
+    /// If the system cannot start a thread.
     pub fn spawn(
         limits: Limits,
         setting: Setting,
@@ -173,7 +173,7 @@ impl Governor {
         let mut in_regime_ms = [0; Regime::COUNT];
         let mut regime_changes = 0;
         let mut last_ms = clock.now_ms();
-        // Returns how long to wait for the next reading.
+        // Returns the delay until the next sample.
         let mut govern = move |setting: Setting| {
             let now_ms = clock.now_ms();
             let elapsed_ms = now_ms - std::mem::replace(&mut last_ms, now_ms);
@@ -189,7 +189,7 @@ impl Governor {
             view.show(snapshot);
             if regime.evicts() { (setting.tick / 4).max(SHORTEST_TICK).min(setting.tick) } else { setting.tick }
         };
-        let mut tick = govern(setting); // at once: nobody asks a server that has not read
+        let mut tick = govern(setting); // now, so that the first request already sees a sample
         let on_thread = shared.clone();
         let thread = std::thread::Builder::new().name("ebb-governor".to_owned()).spawn(move || {
             while let Some(setting) = on_thread.next(tick) {
@@ -199,7 +199,7 @@ impl Governor {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Changes the setting; it is followed at once.
+    /// Changes the settings, which take effect at once.
     pub fn set(&self, setting: Setting) {
         held(&self.shared.state).setting = setting;
         self.shared.bell.notify_one();
@@ -216,7 +216,7 @@ impl Governor {
 }
 
 impl Shared {
-    /// Waits for `tick`; `None` when the thread is to stop.
+    /// Waits for `tick` or a change of the settings; `None` if the thread must stop.
     fn next(&self, tick: Duration) -> Option<Setting> {
         let state = held(&self.state);
         let before = state.setting;
@@ -227,11 +227,11 @@ impl Shared {
     }
 }
 
-/// While memory is short it is read four times as often, but for this: what takes the last of a container takes it
-/// between two readings.
+/// Minimum interval between samples. While memory is short the governor samples four times as often, because a burst
+/// can exhaust the container between two samples.
 const SHORTEST_TICK: Duration = Duration::from_millis(20);
 
-/// Decides, and carries the decision to the ledger and the cleaner.
+/// Decides, and applies the decision to the ledger and the cleaner.
 fn act(sample: Sample, before: &Decision, thresholds: &Thresholds, store: &Store, cleaner: &Cleaner) -> Decision {
     let decision = decide(sample, before, thresholds);
     store.ledger().set_capacity(decision.budget_bytes);
@@ -240,7 +240,7 @@ fn act(sample: Sample, before: &Decision, thresholds: &Thresholds, store: &Store
         cleaner.set_target(decision.target);
     }
     if decision.regime != before.regime {
-        // The log of the server gathers changes; this has each of them.
+        // The server's log line summarizes changes; this debug line has each of them.
         tracing::debug!(
             from = before.regime.name(),
             to = decision.regime.name(),
@@ -256,18 +256,18 @@ fn act(sample: Sample, before: &Decision, thresholds: &Thresholds, store: &Store
     decision
 }
 
-/// Reads the limits once: for the size of the store at the start.
+/// Reads the limits once, to size the store at the start.
 pub fn sample_limits(limits: &Limits, setting: &Setting) -> Snapshot {
     Sampler::new(limits.clone()).limits(setting, 0).0
 }
 
-/// What the files say, the process's own aside.
+/// One reading of all files except the process's own.
 #[derive(Clone, Debug, Default)]
 struct Files {
     cgroup: Reading,
-    /// The limit of the downward API, in bytes.
+    /// The limit from the downward API, in bytes.
     limit: Option<u64>,
-    /// The request of the downward API, in bytes.
+    /// The request from the downward API, in bytes.
     request: Option<u64>,
     node: Option<Node>,
 }
@@ -284,8 +284,8 @@ impl Files {
     }
 }
 
-/// A value from a file that anybody may write: a change counts when two readings find it, since the first may have caught
-/// somebody writing. The kernel's own files need no such care.
+/// A value from an ordinary file. A change counts only after two equal readings, because the first may have caught the
+/// file half-written. The kernel's own files do not need this.
 #[derive(Debug)]
 struct Settled<T> {
     value: T,
@@ -297,7 +297,7 @@ impl<T: PartialEq + Copy> Settled<T> {
         Self { value, candidate: None }
     }
 
-    /// The value that counts after a reading.
+    /// Takes a reading and returns the value that counts.
     fn read(&mut self, now: T) -> T {
         match self.candidate == Some(now) || now == self.value {
             true => *self = Self::new(now),
@@ -307,19 +307,18 @@ impl<T: PartialEq + Copy> Settled<T> {
     }
 }
 
-/// Grace period before a limit that cannot be found any more is dropped, in milliseconds: files vanish for a moment when
-/// they are replaced.
+/// Grace period before a missing limit is dropped, in milliseconds: files vanish for a moment while they are replaced.
 const LASTS_MS: u64 = 5_000;
 
-/// A limit that does not end because it cannot be found for a moment.
+/// A limit that survives being missing for a moment.
 #[derive(Debug, Default)]
 struct Lasting<T> {
-    /// The last that was found, and when.
+    /// The last limit found, and when.
     found: Option<(T, u64)>,
 }
 
 impl<T: Copy> Lasting<T> {
-    /// The limit that counts after a reading.
+    /// Takes a reading and returns the limit that counts.
     fn read(&mut self, now: Option<T>, now_ms: u64) -> Option<T> {
         if let Some(limit) = now {
             self.found = Some((limit, now_ms));
@@ -329,7 +328,7 @@ impl<T: Copy> Lasting<T> {
     }
 }
 
-/// Reads everything.
+/// Takes the samples.
 struct Sampler {
     limits: Limits,
     cgroup: Option<Cgroup>,
@@ -373,7 +372,7 @@ impl Sampler {
                 let limit = lasting.file.read(limit, now_ms);
                 self.last = Files { limit, request, cgroup, ..now };
             }
-            // A limit does not end because it cannot be seen; what was used then says nothing about now.
+            // An unreadable limit stays valid, but an old usage says nothing about the present.
             Err(_) => (self.last.cgroup.used, self.last.cgroup.own_used) = (None, None),
         }
         let Files { cgroup, limit, request, node } = self.last.clone();
@@ -407,13 +406,12 @@ impl Sampler {
     }
 
     fn read(&mut self, setting: &Setting, store: &Store, now_ms: u64) -> (Snapshot, Sample) {
-        // Before the usage: what callers write between the two readings must not look like memory that the process has
-        // no use for.
+        // Read this before the usage: writes between the two readings then look like overhead, not like free memory.
         let engine_bytes = store.ledger().total();
         let (snapshot, reading) = self.limits(setting, now_ms);
         let rss_bytes = self.process.rss_bytes();
-        // A limit that only the configuration knows is held against this process alone; a container's usage may hold
-        // others, whose share is not ours to give back.
+        // A limit from the configuration is compared with this process alone: the container's usage may include other
+        // processes, whose memory the cleaner cannot free.
         let used = match snapshot.limit_source {
             LimitSource::LimitFile | LimitSource::Request => reading.own_used,
             source if source.is_of_container() => reading.used,

@@ -22,7 +22,7 @@ impl Tree {
         Cgroup::find(&self.paths()).map(|cgroup| cgroup.read().unwrap())
     }
 
-    /// What is found through a table of mounts, given as root, mount point and type with its options.
+    /// Reads through a table of mounts: root, mount point, and type with its options.
     fn mounted(&self, mounts: &[(&str, &str, &str)]) -> Option<Reading> {
         let directory = self.0.path().display();
         let line =
@@ -38,7 +38,7 @@ const MEMORY: &str = "cgroup cgroup rw,memory";
 const SYSTEMD: &str = "cgroup cgroup rw,xattr,name=systemd";
 const NONE: &str = "9223372036854771712\n";
 
-/// A real layout: /proc/self/cgroup, the mounts, the files, and what is to be found.
+/// A real layout: /proc/self/cgroup, the mounts, the files, and the expected reading.
 struct Layout {
     name: &'static str,
     own: &'static str,
@@ -237,14 +237,14 @@ fn the_limit_is_found_in_every_layout() {
 }
 
 #[test]
-fn without_a_table_of_mounts_the_usual_place_is_read() {
+fn without_mountinfo_sys_fs_cgroup_is_read() {
     let tree = Tree::new("0::/\n", &[]);
     let paths = Paths { root: None, mountinfo: "/does/not/exist".into(), ..tree.paths() };
     assert!(mounts::find(&paths).iter().any(|mount| mount.point == Path::new("/sys/fs/cgroup")));
 }
 
 #[test]
-fn v2_the_smallest_limit_of_all_ancestors_holds() {
+fn v2_the_smallest_limit_of_all_ancestors_applies() {
     let tree = Tree::new(
         "0::/pod/ebb\n",
         &[
@@ -276,7 +276,7 @@ fn v2_the_smallest_limit_of_all_ancestors_holds() {
 }
 
 #[test]
-fn the_limit_of_an_ancestor_is_held_against_what_all_below_it_use() {
+fn the_limit_of_an_ancestor_is_compared_with_its_usage() {
     let v2 = [
         ("pod/ebb/memory.max", "max\n"),
         ("pod/ebb/memory.stat", "anon 100\n"),
@@ -297,7 +297,7 @@ fn the_limit_of_an_ancestor_is_held_against_what_all_below_it_use() {
 }
 
 #[test]
-fn v2_inside_a_namespace_the_root_is_the_own_group() {
+fn v2_in_a_namespace_the_root_is_the_own_group() {
     let tree = Tree::new("0::/\n", &[("memory.max", "4096\n"), ("memory.stat", "anon 9\n")]);
     assert_eq!(tree.read().unwrap().limit, Some((4096, LimitSource::MemoryMax)));
     let outside = Tree::new("0::/../other\n", &[("memory.max", "4096\n"), ("memory.stat", "anon 9\n")]);
@@ -315,7 +315,7 @@ fn v1_no_limit_is_a_huge_number() {
 }
 
 #[test]
-fn v1_beside_an_empty_v2_tree_is_the_one_that_counts() {
+fn v1_is_used_next_to_an_empty_v2_tree() {
     let tree = Tree::new(
         "12:cpu,cpuacct:/x\n4:memory:/docker/ab\n0::/docker/ab\n",
         &[
@@ -327,12 +327,12 @@ fn v1_beside_an_empty_v2_tree_is_the_one_that_counts() {
         ],
     );
     let reading = tree.read().unwrap();
-    assert_eq!(reading.limit, Some((33_554_432, LimitSource::LimitInBytes)), "the hierarchy's");
+    assert_eq!(reading.limit, Some((33_554_432, LimitSource::LimitInBytes)), "the limit of the hierarchy");
     assert_eq!((reading.used, reading.events.oom_kills), (Some(1024), 3));
 }
 
 #[test]
-fn absent_unreadable_or_nonsense_is_none_and_never_a_panic() {
+fn absent_unreadable_or_malformed_files_cause_no_panic() {
     assert_eq!(Tree::new("", &[]).read(), None);
     assert_eq!(Tree::new("0::/a\n", &[]).read(), None);
     assert_eq!(Tree::new("garbage\n::\n", &[("memory.max", "1")]).read(), None);
@@ -341,7 +341,7 @@ fn absent_unreadable_or_nonsense_is_none_and_never_a_panic() {
 }
 
 #[test]
-fn the_machine_this_runs_on_can_be_read() {
+fn the_cgroup_of_this_machine_is_readable() {
     if let Some(cgroup) = Cgroup::find(&Paths::new(None)) {
         let reading = cgroup.read().unwrap();
         assert!(reading.used.is_some(), "{cgroup:?} {reading:?}");

@@ -40,7 +40,7 @@ fn setting(eviction_aware: bool) -> Setting {
     Setting { max_memory_bytes: None, tick, eviction_aware, thresholds: Thresholds::default() }
 }
 
-/// What holds once two readings have found the same.
+/// The snapshot after two equal readings.
 fn settled(sampler: &mut Sampler, setting: &Setting) -> Snapshot {
     sampler.limits(setting, 0);
     sampler.limits(setting, 0).0
@@ -52,7 +52,7 @@ fn limit(sampler: &mut Sampler, setting: &Setting) -> (u64, &'static str) {
 }
 
 #[test]
-fn a_cache_keeps_to_its_request_while_the_node_is_short_of_memory() {
+fn the_request_is_the_limit_while_the_node_is_short() {
     let pod = Pod::new();
     pod.write("memory-request", "67108864");
     let mut sampler = pod.sampler();
@@ -60,14 +60,14 @@ fn a_cache_keeps_to_its_request_while_the_node_is_short_of_memory() {
     assert_eq!(limit(&mut sampler, &aware), (256, "cgroup memory.max"));
     pod.node(300);
     assert_eq!(limit(&mut sampler, &aware), (64, "memory request"));
-    assert_eq!(limit(&mut sampler, &setting(false)), (256, "cgroup memory.max"), "only where it is asked for");
+    assert_eq!(limit(&mut sampler, &setting(false)), (256, "cgroup memory.max"), "only if eviction_aware is set");
     pod.node(500);
-    assert_eq!(limit(&mut sampler, &aware), (64, "memory request"), "not yet out of danger");
+    assert_eq!(limit(&mut sampler, &aware), (64, "memory request"), "hysteresis: the node has not recovered yet");
     pod.node(700);
     assert_eq!(limit(&mut sampler, &aware), (256, "cgroup memory.max"));
     pod.node(100);
     pod.write("memory-request", "0");
-    assert_eq!(limit(&mut sampler, &aware), (256, "cgroup memory.max"), "a pod without a request has none to keep");
+    assert_eq!(limit(&mut sampler, &aware), (256, "cgroup memory.max"), "without a request there is no such limit");
 }
 
 #[test]
@@ -79,11 +79,11 @@ fn a_limit_file_below_the_cgroup_is_a_pending_shrink() {
     let expected = (128, LimitSource::LimitFile, true);
     assert_eq!((found.limit_bytes / MIB, found.limit_source, found.shrink_pending), expected);
     pod.write("memory.max", "134217728\n");
-    assert!(!sampler.limits(&setting(false), 0).0.shrink_pending, "the kubelet has done it");
+    assert!(!sampler.limits(&setting(false), 0).0.shrink_pending, "the kubelet has applied the limit");
 }
 
 #[test]
-fn what_the_node_can_give_is_no_limit_of_the_container() {
+fn allocatable_memory_of_the_node_is_no_limit() {
     let pod = Pod::new();
     pod.write("memory.max", "max\n").write("memory-limit", &(3900 * MIB).to_string());
     let mut sampler = pod.sampler();
@@ -94,7 +94,7 @@ fn what_the_node_can_give_is_no_limit_of_the_container() {
 }
 
 #[test]
-fn a_limit_beyond_the_machine_is_the_machine() {
+fn a_limit_beyond_the_machine_becomes_the_machine_memory() {
     let pod = Pod::new();
     for (max, expected) in [
         ("4294967295\n", (4095, "cgroup memory.max", None)),
@@ -113,11 +113,11 @@ fn a_limit_beyond_the_machine_is_the_machine() {
     let beyond = Some((1 << 40, LimitSource::MaxMemory));
     assert_eq!((found.limit_bytes, found.limit_source, found.beyond_machine), (4 << 30, LimitSource::Machine, beyond));
     pod.write("memory.max", "268435456\n");
-    assert_eq!(limit(&mut pod.sampler(), &asked), (256, "cgroup memory.max"), "a limit below hides one beyond");
+    assert_eq!(limit(&mut pod.sampler(), &asked), (256, "cgroup memory.max"), "a smaller limit applies");
 }
 
 #[test]
-fn a_limit_file_caught_half_written_changes_nothing() {
+fn a_half_written_limit_file_changes_nothing() {
     let pod = Pod::new();
     pod.write("memory-limit", "134217728");
     let mut sampler = pod.sampler();
@@ -129,11 +129,11 @@ fn a_limit_file_caught_half_written_changes_nothing() {
         assert_eq!(now(&mut sampler), 128);
     }
     pod.write("memory-limit", "67108864");
-    assert_eq!((now(&mut sampler), now(&mut sampler)), (128, 64), "two readings agree");
+    assert_eq!((now(&mut sampler), now(&mut sampler)), (128, 64), "a change counts after two equal readings");
 }
 
 #[test]
-fn a_limit_that_cannot_be_found_for_a_moment_holds() {
+fn a_limit_that_is_missing_briefly_stays() {
     let pod = Pod::new();
     pod.write("memory-limit", "134217728");
     let mut sampler = pod.sampler();
@@ -146,7 +146,7 @@ fn a_limit_that_cannot_be_found_for_a_moment_holds() {
     for now_ms in [200, 300, 4_000, 5_000] {
         assert_eq!(now(&mut sampler, now_ms), (128, "limit file"));
     }
-    assert_eq!(now(&mut sampler, 5_300), (256, "cgroup memory.max"), "it is gone for good");
+    assert_eq!(now(&mut sampler, 5_300), (256, "cgroup memory.max"), "the grace period is over");
     fs::remove_file(pod.0.path().join("memory.max")).unwrap();
     assert_eq!(now(&mut sampler, 5_400), (256, "cgroup memory.max"));
     assert_eq!(now(&mut sampler, 10_400), (64, "default_memory"));
