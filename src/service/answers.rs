@@ -1,7 +1,7 @@
-//! The answers that a repeated request gets again.
+//! Remembered answers, which a repeated request gets again.
 //!
-//! A request is remembered by a keyed hash of 128 bits, never by its bytes: a slice of a request keeps the whole buffer it
-//! was decoded from. Of two requests in one memory, a false match has the odds of 1 in 2^100.
+//! A request is remembered by a keyed hash of 128 bits, never by its bytes: a slice of a request would keep the whole
+//! buffer it was decoded from. The probability of a false match is about 1 in 2^100.
 
 use ebb_engine::store::{Account, Ledger};
 use ebb_proto as proto;
@@ -11,22 +11,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How long a request id is remembered, in milliseconds.
 pub(super) const REMEMBERED_MS: u64 = 60_000;
-/// Requests that are remembered at the least, while they are younger than that.
+/// Minimum number of remembered requests within that time.
 #[cfg(test)]
 const LEAST_REMEMBERED: usize = 4_096;
-/// Parts with a lock of their own: requests with an id wait for each other only within one.
+/// Parts with a lock each: requests with an id wait for each other only within a part.
 const PARTS: usize = 16;
-/// Requests of one part; the oldest gives way. Twice its share of the least, so that an uneven spread forgets none of them.
+/// Maximum requests of one part, beyond which the oldest is forgotten. This is twice the part's share of the minimum,
+/// so that an uneven distribution does not forget requests too early.
 const MAX_REMEMBERED: usize = 512;
-/// What a place in the map and one in the queue take, in bytes; the map keeps a byte of its own for each.
+/// Memory of an entry in the map and in the queue, in bytes; the map adds one byte of metadata per entry.
 const MAP_BYTES: usize = size_of::<(Id, proto::IncrementResponse)>() + 1;
 const QUEUE_BYTES: usize = size_of::<(u64, Id)>();
 
-/// What a request is remembered by.
+/// The hash by which a request is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Id([u64; 2]);
 
-/// The answers of the last minute to requests that carried an id.
+/// The answers of the last minute to requests with an id.
 #[derive(Debug)]
 pub(super) struct Answers {
     hashers: [RandomState; 2],
@@ -39,27 +40,27 @@ impl Answers {
         Self { hashers: [RandomState::new(), RandomState::new()], parts: std::array::from_fn(part) }
     }
 
-    /// What a request of this id is remembered by.
+    /// The hash of a request with this id.
     pub(super) fn id(&self, namespace: &str, key: &[u8], request_id: &str) -> Id {
         let [a, b] = &self.hashers;
         let hash = |hasher: &RandomState| hasher.hash_one((namespace, key, request_id));
         Id([hash(a), hash(b)])
     }
 
-    /// The part that remembers an id. It is held until the request is answered: the same request twice at once is still
-    /// one request.
+    /// The part of an id, locked. The caller holds it until the request is answered, so that two concurrent copies of a
+    /// request are executed once.
     pub(super) fn part(&self, Id([hash, _]): Id) -> MutexGuard<'_, Part> {
         self.parts[hash as usize % PARTS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Some of the answers.
+/// A part of the answers.
 #[derive(Debug)]
 pub(super) struct Part {
     by_id: HashMap<Id, proto::IncrementResponse>,
     by_age: VecDeque<(u64, Id)>,
     ledger: Arc<Ledger>,
-    /// What the ledger holds for them, in bytes.
+    /// Bytes charged to the ledger for this part.
     counted_bytes: u64,
 }
 
@@ -72,7 +73,7 @@ impl Part {
         self.by_id.get(&id).copied()
     }
 
-    /// Forgets what is older than a minute.
+    /// Forgets answers older than a minute.
     pub(super) fn forget_old(&mut self, now_ms: u64) {
         let is_old = |at_ms: u64| at_ms.saturating_add(REMEMBERED_MS) <= now_ms;
         self.forget(|part| part.by_age.front().is_some_and(|(at_ms, _)| is_old(*at_ms)));
@@ -99,10 +100,10 @@ impl Part {
         }
     }
 
-    /// Brings the ledger up to what the tables take. They are bounded and small, and an answer that was given must be
-    /// remembered: so the bytes are counted whatever the capacity, and the engine makes room for them.
+    /// Updates the ledger to the size of the tables. They are small and bounded, and every answer must be remembered,
+    /// so the bytes are charged even beyond the capacity, and the engine makes room for them.
     fn count(&mut self) {
-        let buckets = self.by_id.capacity() * 8 / 7; // the map is never fuller than 7/8
+        let buckets = self.by_id.capacity() * 8 / 7; // the map fills at most 7/8 of its buckets
         let bytes = (buckets * MAP_BYTES + self.by_age.capacity() * QUEUE_BYTES) as u64;
         match bytes.checked_sub(self.counted_bytes) {
             Some(more) => self.ledger.force(Account::Tables, more),
@@ -127,7 +128,7 @@ mod tests {
         for i in 0..all {
             answers.part(id(i)).remember(id(i), answer(i as i64), 1_000);
         }
-        assert_eq!(get(0), None, "the oldest gave way");
+        assert_eq!(get(0), None, "the oldest is forgotten");
         assert!((all - LEAST_REMEMBERED..all).all(|i| get(i) == Some(answer(i as i64))));
         let full = ledger.used(Account::Tables);
         let of_each = MAP_BYTES + QUEUE_BYTES;
@@ -136,7 +137,7 @@ mod tests {
             part.lock().unwrap().forget_old(1_000 + REMEMBERED_MS);
         }
         assert_eq!(get(all - 1), None);
-        assert_eq!(ledger.used(Account::Tables), 0, "their memory is given back");
-        assert_ne!(answers.id("a", b"bc", ""), answers.id("ab", b"c", ""), "fields do not run into each other");
+        assert_eq!(ledger.used(Account::Tables), 0, "the memory is released");
+        assert_ne!(answers.id("a", b"bc", ""), answers.id("ab", b"c", ""), "the hash separates fields");
     }
 }

@@ -1,23 +1,23 @@
-//! Many keys in one call. Each item is carried out or refused on its own; only what concerns the whole batch (too many
+//! Many keys in one call. Each item is executed or refused separately. Only a problem of the whole batch (too many
 //! items, its namespace) refuses all of it.
 
 use super::{Cache, MAX_BATCH_ITEMS, Refusal, check_key};
 use ebb_engine::store::{Condition, Deletion, Key, Use};
 use ebb_proto as proto;
 
-/// Keys whose memory is asked for together: as many as a processor has misses under way, a few times over.
+/// Keys prefetched together: a few times the cache misses that a processor handles concurrently.
 const LOOK_AHEAD: usize = 32;
-/// What a result takes in the response beside its value, at most, in bytes.
+/// Maximum size of a result in the response without its value, in bytes.
 const RESULT_BYTES: u64 = 64;
-/// What the results of a batch of refusals take, at most: no response is too small for them.
+/// The results of a whole batch of refusals fit into any response.
 const _: () = assert!(RESULT_BYTES * MAX_BATCH_ITEMS as u64 <= 64 << 10);
 
 /// One result for each item, in the order of the request.
 pub type Results<T> = Vec<Result<T, Refusal>>;
 
 impl Cache {
-    /// Asks the processor for the memory of these keys, in order to look them up; returns how many there were. Nothing is
-    /// done in a cache that is so small that the processor's own caches hold it.
+    /// Prefetches the memory for lookups of these keys, and returns their number. Does nothing, and returns 0, if the
+    /// processor's caches hold the whole cache.
     pub fn look_ahead<'a>(&self, keys: impl Iterator<Item = (&'a str, &'a [u8])>) -> usize {
         if !self.store.outgrows_processor() {
             return 0;
@@ -31,7 +31,8 @@ impl Cache {
         number
     }
 
-    /// Reads many keys. `room` checks, before each value, whether a response with this many bytes of values may be built.
+    /// Reads many keys. `room` checks, before each value, whether a response with this many bytes of values may be
+    /// built.
     ///
     /// # Errors
     /// A [`Refusal`] of the whole batch, that of `room` included.
@@ -64,7 +65,7 @@ impl Cache {
             }
             let response = self.answer(lookup, request.max_stale_ms, None, now_ms);
             let value_bytes = response.value.len() as u64;
-            // The first value always goes: what could be stored can be read.
+            // The first value always fits: every stored value can be read.
             if bytes > 0 && value_bytes > 0 && bytes + value_bytes + RESULT_BYTES > max {
                 results.push(Err(Refusal::ResponseFull { max }));
                 continue;
@@ -87,7 +88,7 @@ impl Cache {
             false => Err(Refusal::Conflicting { field: "items.namespace", with: "namespace" }),
         };
         let conditions: Vec<_> = request.items.iter().map(check).collect();
-        // The namespace comes into being if any of the items may create an entry.
+        // The namespace is created if any of the items may create an entry.
         let creates = |condition: &&Condition| !matches!(condition, Condition::Present | Condition::Version(1..));
         let creating = conditions.iter().flatten().find(creates);
         let namespace = self.namespace_to_set(&request.namespace, *creating.unwrap_or(&Condition::Present))?;

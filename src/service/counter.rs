@@ -1,4 +1,4 @@
-//! Counters: values of decimal digits.
+//! Counters: values that are decimal numbers.
 
 use super::{Cache, MAX_REQUEST_ID_BYTES, Refusal, check_key, has_value};
 use ebb_engine::store::{Attributes, Item, Key, Update};

@@ -1,22 +1,22 @@
-//! Which keys are read most, from a sample of the reads.
+//! The most-read keys, from a sample of the reads.
 //!
-//! One read in 256, chosen at random, is counted in a table of 128 keys; a key that is not in it takes the place of the
-//! coldest one, and that one's count as its error (Space-Saving: Metwally, Agrawal and El Abbadi, 2005). A key's reads are
-//! therefore at least its count less its error: what is reported. Where reads are spread evenly, nearly all of every
-//! count is error, and nothing is hot. Counts are halved now and then, so that what was hot cools down.
+//! One read in 256, chosen at random, is counted in a table of 128 keys. A new key replaces the coldest one and
+//! inherits its count as error (Space-Saving: Metwally, Agrawal and El Abbadi, 2005). So a key's reads are at least its
+//! count minus its error, which is the reported number. If reads are evenly distributed, nearly all of every count is
+//! error, and no key is hot. Counts are halved periodically, so that hot keys cool down.
 
 use ebb_engine::store::Key;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// One read of so many is looked at.
+/// One read in this many is sampled.
 const SAMPLED: u32 = 256;
-/// Keys in the table: each that has more than one in 128 of the sampled reads is in it.
+/// Keys in the table. It contains every key with more than one in 128 of the sampled reads.
 const KEYS: usize = 128;
-/// Keys that can be listed.
+/// Maximum number of listed keys.
 pub(super) const LISTED: usize = 64;
 /// Samples after which all counts are halved.
 const HALVED_AFTER: u64 = 1 << 14;
-/// Certain reads below this are chance.
+/// Minimum certain reads of a hot key: fewer may be chance.
 const LEAST_CERTAIN: f64 = 4.0;
 
 /// A key and the sampled reads that are counted for it.
@@ -24,9 +24,9 @@ const LEAST_CERTAIN: f64 = 4.0;
 pub(super) struct Heat {
     pub(super) namespace: u16,
     pub(super) key: Box<[u8]>,
-    /// Reads that are certainly of this key.
+    /// Sampled reads that are certainly of this key.
     pub(super) certain: u64,
-    /// Reads that may be of this key or of those it displaced.
+    /// Sampled reads that may be of this key or of the keys it replaced.
     pub(super) error: u64,
 }
 
@@ -35,8 +35,8 @@ impl Heat {
         self.certain + self.error
     }
 
-    /// Whether the key stands out: more of its count is certain than not, and that is more than an even share of the
-    /// samples among the keys of the table, by three standard deviations.
+    /// Whether the key is hot: most of its count is certain, and the certain part exceeds an even share of the samples
+    /// per key of the table by three standard deviations.
     fn is_hot(&self, samples: u64) -> bool {
         let even = samples as f64 / KEYS as f64;
         self.certain > self.error && self.certain as f64 >= LEAST_CERTAIN.max(even + 3.0 * even.sqrt())
@@ -70,7 +70,7 @@ impl Hot {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The hot keys, the hottest first, and how many reads were sampled, older ones counting less.
+    /// The hot keys, hottest first, and the number of sampled reads, in which older ones count less.
     pub(super) fn hottest(&self, limit: usize) -> (Vec<Heat>, u64) {
         let table = self.table();
         let mut keys: Vec<_> = table.keys.iter().filter(|heat| heat.is_hot(table.samples)).cloned().collect();
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_what_is_read_much_among_many() {
+    fn finds_a_hot_key_among_many_cold_ones() {
         let mut table = Table::default();
         for i in 0..10_000_u32 {
             let cold = i.to_be_bytes();
@@ -120,14 +120,14 @@ mod tests {
         let (keys, samples) = hot.hottest(LISTED);
         assert_eq!((keys[0].namespace, &*keys[0].key), (7, b"hot".as_slice()));
         let share = keys[0].certain as f64 / samples as f64;
-        assert!((0.08..=0.1).contains(&share), "a tenth, and never more than that: {share}");
+        assert!((0.08..=0.1).contains(&share), "at most a tenth of the reads: {share}");
         assert_eq!(keys.len(), 1, "keys that were read once are not hot: {keys:?}");
         hot.forget(7);
         assert_eq!(hot.hottest(LISTED).0, []);
     }
 
     #[test]
-    fn nothing_is_hot_where_all_keys_are_read_alike() {
+    fn evenly_read_keys_are_not_hot() {
         let mut random = fastrand::Rng::with_seed(7);
         for keys in [300_u64, 2_000, 20_000] {
             let mut table = Table::default();
@@ -140,11 +140,14 @@ mod tests {
         let mut table = Table::default();
         (0..2_000_u64).for_each(|read| table.count(Key { namespace: 0, bytes: &(read % 10).to_be_bytes() }));
         let (keys, samples) = Hot(Mutex::new(table)).hottest(LISTED);
-        assert!(keys.len() == 10 && keys.iter().all(|heat| heat.certain == samples / 10), "a tenth each is much");
+        assert!(
+            keys.len() == 10 && keys.iter().all(|heat| heat.certain == samples / 10),
+            "keys with a tenth of the reads each are hot"
+        );
     }
 
     #[test]
-    fn what_was_hot_cools_down() {
+    fn hot_keys_cool_down() {
         let mut table = Table::default();
         (0..HALVED_AFTER).for_each(|_| table.count(Key { namespace: 0, bytes: b"yesterday" }));
         (0..HALVED_AFTER * 4).for_each(|_| table.count(Key { namespace: 0, bytes: b"today" }));

@@ -1,4 +1,4 @@
-//! Keys that stand out: those that are read most, and the largest.
+//! Hot keys and large keys.
 
 use super::{Cache, Refusal};
 use ebb_engine::store::{Cursor, Places};
@@ -7,17 +7,17 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::hash::BuildHasher;
 
-/// How many are listed when nothing is said, and at most.
+/// Default and maximum number of listed keys.
 const LISTED: (u32, u32) = (10, super::hot::LISTED as u32);
-/// Entries that are looked at when nothing is said, and at most.
+/// Default and maximum number of sampled entries.
 const SAMPLE: (u64, u64) = (100_000, 10_000_000);
-/// Entries of one portion.
+/// Entries per page of the scan.
 const PORTION: usize = 256;
 
 /// The largest entries so far: by size, with namespace and key.
 type Largest = BinaryHeap<Reverse<(u64, u16, Vec<u8>)>>;
 
-/// A look through a sample of the store, portion by portion, so that others have the thread in between.
+/// A scan of a sample of the store, page by page, so that other tasks can run in between.
 #[derive(Debug)]
 pub struct BigKeys {
     limit: usize,
@@ -37,7 +37,7 @@ fn limit_of(limit: u32) -> Result<usize, Refusal> {
 }
 
 impl Cache {
-    /// The keys that stand out by their reads.
+    /// Lists the most-read keys.
     ///
     /// # Errors
     /// A [`Refusal`].
@@ -52,14 +52,15 @@ impl Cache {
         Ok(proto::ListHotKeysResponse { keys: keys.into_iter().map(info).collect(), sampled_reads })
     }
 
-    /// Begins a look for the largest entries, anywhere in the store.
+    /// Begins a scan for the largest entries of the store.
     ///
     /// # Errors
     /// A [`Refusal`].
     pub fn big_keys(&self, request: &proto::ListBigKeysRequest) -> Result<BigKeys, Refusal> {
         Refusal::at_most("sample", request.sample, SAMPLE.1)?;
         let sample = if request.sample == 0 { SAMPLE.0 } else { request.sample };
-        // All of a small store from its beginning, so that nothing is seen twice; of a large one some, from anywhere.
+        // Scan a small store whole from its beginning, so that no entry is seen twice; sample a large one from a random
+        // shard.
         let is_sample = self.store.stats().entries > sample;
         let shard = if is_sample { fastrand::u32(..self.store.shards() as u32) } else { 0 };
         let began = Cursor { shard, place: 0 };
@@ -89,7 +90,7 @@ impl Cache {
 }
 
 impl BigKeys {
-    /// Looks at one more portion; the answer, once it has seen enough.
+    /// Scans one more page. Returns the answer once it has seen enough entries.
     pub fn look_on(&mut self, cache: &Cache) -> Option<proto::ListBigKeysResponse> {
         if let Some(from) = self.next.filter(|_| self.seen < self.sample) {
             let page = cache.store.scan(None, &[], from, PORTION, false, cache.clock.now_ms(), &mut self.places);

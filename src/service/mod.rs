@@ -1,7 +1,7 @@
-//! The cache: what the messages of `ebb.v1` mean, in terms of the store. No transport, no status codes.
+//! The cache: executes the messages of `ebb.v1` on the store. It knows neither transport nor status codes.
 //!
-//! A request is checked whole before anything is done; what cannot be done is a [`Refusal`] that names the field, the
-//! problem and the bound. Unary calls, batches and the pipe all end here, so they cannot differ.
+//! A request is checked completely before it has an effect. A request that cannot be executed gets a [`Refusal`] with
+//! the field, the problem and the bound. Unary calls, batches and the pipe all use this module, so they behave alike.
 
 mod answers;
 mod batch;
@@ -33,43 +33,43 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use usage::{Event, Usage};
 
-/// The most items of a batch.
+/// Maximum items of a batch.
 pub const MAX_BATCH_ITEMS: usize = 1_000;
-/// The most tags of an entry, and the longest of them in bytes.
+/// Maximum tags of an entry, and maximum length of a tag in bytes.
 pub const MAX_TAGS: (usize, usize) = (16, 128);
-/// The longest `request_id`, in bytes.
+/// Maximum length of a `request_id`, in bytes.
 pub const MAX_REQUEST_ID_BYTES: usize = 64;
-/// The largest jitter, in percent.
+/// Maximum jitter, in percent.
 pub const MAX_JITTER_PERCENT: u32 = 50;
-/// Entries of one portion of a scan.
+/// Maximum entries per page of a scan.
 const SCAN_PORTION: usize = 256;
-/// What a message that stores a value takes beside the value, at most: key, namespace, tags and numbers, in bytes.
+/// Maximum size of a Set message without its value: key, namespace, tags and numbers, in bytes.
 const ENVELOPE_BYTES: u64 = 4 << 10;
 const _: () = assert!(ENVELOPE_BYTES as usize > MAX_KEY_BYTES + MAX_NAME_BYTES + MAX_TAGS.0 * (MAX_TAGS.1 + 3) + 128);
 
-/// What the transport allows at present.
+/// The current limits of the transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transport {
-    /// The longest message, in bytes.
+    /// Maximum length of a message, in bytes.
     pub message_bytes: u64,
-    /// Connections at a time.
+    /// Maximum open connections.
     pub connections: u32,
-    /// Calls at a time on a connection that is opened now.
+    /// Maximum concurrent calls on a connection opened now.
     pub calls_per_connection: u32,
-    /// Bytes in flight of all connections together.
+    /// Maximum bytes in flight of all connections together.
     pub in_flight_bytes: u64,
-    /// Bytes in flight of one connection.
+    /// Maximum bytes in flight of one connection.
     pub in_flight_bytes_per_connection: u64,
-    /// The largest header list of a call, in bytes.
+    /// Maximum size of a call's header list, in bytes.
     pub header_bytes: u32,
-    /// Entries of a call's metadata.
+    /// Maximum entries of a call's metadata.
     pub header_entries: u32,
-    /// How long a message may stand still or wait for its turn, in milliseconds.
+    /// Maximum time a message may make no progress or wait for quota, in milliseconds.
     pub write_timeout_ms: u64,
 }
 
 impl Default for Transport {
-    /// No bounds.
+    /// No limits.
     fn default() -> Self {
         let (bytes, number) = (u64::MAX, u32::MAX);
         Self {
@@ -85,7 +85,7 @@ impl Default for Transport {
     }
 }
 
-/// Says what the transport allows, whenever it is asked: its bounds follow the memory limit.
+/// Returns the current limits of the transport, which follow the memory limit.
 struct AskTransport(Box<dyn Fn() -> Transport + Send + Sync>);
 
 impl std::fmt::Debug for AskTransport {
@@ -94,12 +94,12 @@ impl std::fmt::Debug for AskTransport {
     }
 }
 
-/// What a request leaves to the server.
+/// Defaults for fields that a request does not set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// Time to live of a value stored without one, in milliseconds. 0: none.
     pub ttl_ms: u64,
-    /// How long past its soft deadline a value is served, in milliseconds.
+    /// How long after its soft deadline a value is served, in milliseconds.
     pub max_stale_ms: u64,
 }
 
@@ -113,7 +113,7 @@ pub struct Cache {
     transport: AskTransport,
     hot: Hot,
     usage: Usage,
-    /// Makes what stands for a key where keys are not said.
+    /// Hashes keys for answers that do not contain keys in clear.
     stand_in: RandomState,
     default_ttl_ms: AtomicU64,
     default_max_stale_ms: AtomicU64,
@@ -136,20 +136,19 @@ impl Cache {
         }
     }
 
-    /// The cache behind a transport, whose bounds it keeps to and tells.
+    /// Sets the transport, whose limits the cache obeys and reports.
     #[must_use]
     pub fn behind(self, transport: impl Fn() -> Transport + Send + Sync + 'static) -> Self {
         Self { transport: AskTransport(Box::new(transport)), ..self }
     }
 
-    /// The largest value that can be stored at present, in bytes: with all that is stored beside it, it must fit into one
-    /// message.
+    /// Current maximum size of a value, in bytes: with key and attributes it must fit into one message.
     pub fn max_value_bytes(&self) -> usize {
         let message = self.transport.0().message_bytes.saturating_sub(ENVELOPE_BYTES);
         self.store.max_value_bytes().min(usize::try_from(message).unwrap_or(usize::MAX))
     }
 
-    /// Sets what requests leave to the server.
+    /// Sets the defaults for fields that a request does not set.
     pub fn set_defaults(&self, defaults: Defaults) {
         self.default_ttl_ms.store(defaults.ttl_ms, Ordering::Relaxed);
         self.default_max_stale_ms.store(defaults.max_stale_ms, Ordering::Relaxed);
@@ -181,7 +180,7 @@ impl Cache {
         Ok(self.answer(lookup, request.max_stale_ms, request.if_version_differs, now_ms))
     }
 
-    /// A read that counts as use.
+    /// Counts a read that is a use of the key.
     fn count(&self, key: Key<'_>, lookup: &Lookup) {
         if key.namespace != NOWHERE {
             self.hot.read(key);
@@ -190,7 +189,7 @@ impl Cache {
         self.usage.count(key.namespace, event);
     }
 
-    /// Hits, misses and values stored by namespace: of 32 namespaces by name, of all others as `None`.
+    /// Hits, misses and stored values by namespace: 32 namespaces by name, all others together as `None`.
     pub fn usage(&self) -> Vec<(Option<String>, Counts)> {
         let named = self.namespaces.all().into_iter().filter(|(number, _)| usize::from(*number) < usage::NAMED);
         let counts = named.map(|(number, name)| (Some(name), self.usage.of(number.into())));
@@ -236,8 +235,7 @@ impl Cache {
         self.set_checked(Key { namespace: namespace.number, bytes: &request.key }, request, condition)
     }
 
-    /// The namespace of a value that is stored under a condition. One that holds only where there is an entry creates no
-    /// namespace.
+    /// The namespace for a Set with this condition. A condition that requires an existing entry creates no namespace.
     fn namespace_to_set(&self, name: &str, condition: Condition) -> Result<Held, Refusal> {
         match condition {
             Condition::Always | Condition::Absent | Condition::Version(0) => self.namespace_to_fill(name),
@@ -254,7 +252,7 @@ impl Cache {
         self.namespaces.find_or_create(name, || self.store.namespaces_in_use(), forget)
     }
 
-    /// What can be refused without looking at the store.
+    /// Checks that need no access to the store.
     fn check_set(&self, request: &proto::SetRequest) -> Result<Condition, Refusal> {
         let (max, max_len) = MAX_TAGS;
         Refusal::too_many("tags", request.tags.len(), max)?;
@@ -282,7 +280,7 @@ impl Cache {
         }
     }
 
-    /// Refuses a value that can never be stored.
+    /// Refuses a value that is too large.
     fn check_value(&self, len: usize) -> Result<(), Refusal> {
         let max = self.max_value_bytes();
         if len <= max { Ok(()) } else { Err(Error::ValueTooLarge { len, max }.into()) }
@@ -300,7 +298,7 @@ impl Cache {
             0 => self.default_ttl_ms.load(Ordering::Relaxed),
             ttl_ms => ttl_ms,
         };
-        // One factor for both deadlines, so that a value does not turn stale after it has expired.
+        // One factor for both deadlines, so that a value does not become stale after it has expired.
         let spread = u64::from(request.jitter_percent);
         let permille = if spread == 0 { 1_000 } else { fastrand::u64(1_000 - spread * 10..=1_000 + spread * 10) };
         let jittered = |ttl_ms: u64| (u128::from(ttl_ms) * u128::from(permille) / 1_000).min(u64::MAX.into()) as u64;
@@ -399,10 +397,10 @@ impl Cache {
         Ok(proto::AppendResponse { found: version.is_some(), size: size?, version: version.unwrap_or(0) })
     }
 
-    /// Declares a group of keys void.
+    /// Invalidates a group of keys.
     ///
     /// # Errors
-    /// A [`Refusal`]; nothing is void then.
+    /// A [`Refusal`]; nothing is invalidated then.
     pub fn invalidate(&self, request: &proto::InvalidateRequest) -> Result<proto::InvalidateResponse, Refusal> {
         use proto::invalidate_request::Group as Wanted;
         let namespace = self.namespaces.find(&request.namespace)?;
@@ -422,7 +420,7 @@ impl Cache {
         Ok(proto::InvalidateResponse { generation })
     }
 
-    /// One portion of a scan, of at most `left` entries, and where to go on. `places` belong to the scan.
+    /// One page of a scan, of at most `left` entries, and where to continue. `places` belongs to the scan.
     ///
     /// # Errors
     /// A [`Refusal`].
@@ -453,10 +451,10 @@ impl Cache {
         Ok((proto::ScanResponse { entries: entries.collect(), next_page_token }, page.next))
     }
 
-    /// Where a page token says to go on.
+    /// The cursor of a page token.
     ///
     /// # Errors
-    /// A [`Refusal`] for a token that no scan has given out.
+    /// A [`Refusal`] for an invalid token.
     pub fn cursor(&self, token: &[u8]) -> Result<Cursor, Refusal> {
         match (token.len(), token.first_chunk::<4>(), token.last_chunk::<4>()) {
             (0, ..) => Ok(Cursor::default()),
@@ -506,7 +504,7 @@ impl Cache {
         }
     }
 
-    /// A deadline from now; 0 stays never. A time to live beyond all clocks is the last moment of the clock.
+    /// The deadline for a time to live from now; 0 means never. Saturates at the largest time.
     fn deadline(&self, ttl_ms: u64, now_ms: u64) -> u64 {
         if ttl_ms == 0 { 0 } else { now_ms.saturating_add(ttl_ms) }
     }
@@ -523,7 +521,7 @@ fn check_key(key: &[u8]) -> Result<(), Refusal> {
     Refusal::length("key", key.len(), 1, MAX_KEY_BYTES)
 }
 
-/// Whether an item is a value: a negative entry is none.
+/// Whether an item has a value: a negative entry has none.
 fn has_value(item: &Item) -> bool {
     !item.attributes.negative
 }

@@ -1,12 +1,12 @@
 //! Namespaces by number. Items carry the number; the default namespace is 0 and costs an item nothing.
 //!
-//! N1. Only a write that may create an entry gives a name a number. Everything else uses [`NOWHERE`] for an unknown name,
-//!     a number under which nothing is ever stored.
-//! N2. A number is reused only when no item carries it and no operation uses it. An operation holds the table in which it
-//!     looked its name up until it ends. To take numbers back, the writer first publishes a closed table and waits until
+//! N1. Only a write that may create an entry assigns a number to a name. Other operations use [`NOWHERE`] for an
+//!     unknown name, a number under which no item is ever stored.
+//! N2. A number is reused only when no item has it and no operation uses it. An operation holds the table in which it
+//!     looked up its name until it ends. To reclaim numbers, the writer first publishes a closed table and waits until
 //!     no operation holds an older one; only then it checks which numbers have items.
 //!
-//! Looking a name up writes to no memory that threads share.
+//! A lookup of a name writes no shared memory.
 
 use super::Refusal;
 use arc_swap::{ArcSwap, Guard};
@@ -14,31 +14,31 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The most namespaces at a time, the default one included.
+/// Maximum number of namespaces, including the default one.
 pub const MAX_NAMESPACES: usize = 1_024;
 /// The longest name, in bytes.
 pub const MAX_NAME_BYTES: usize = 128;
 /// The number that stands for every name without a number.
 pub(super) const NOWHERE: u16 = u16::MAX;
-/// What the empty name stands for.
+/// The namespace of the empty name.
 const DEFAULT: &str = "default";
 
-const _: () = assert!(MAX_NAMESPACES <= NOWHERE as usize, "no namespace has the number of none");
+const _: () = assert!(MAX_NAMESPACES <= NOWHERE as usize, "no namespace has the number NOWHERE");
 
 /// The names that have numbers.
 #[derive(Debug, Default)]
 pub(super) struct Namespaces {
     table: ArcSwap<Table>,
-    /// For whoever changes the table.
+    /// Locked by writers of the table.
     names: Mutex<Names>,
     default_invalidations: AtomicU64,
 }
 
-/// What operations look names up in. It never changes: another takes its place.
+/// The immutable table in which operations look up names. A change publishes a new one.
 #[derive(Clone, Debug, Default)]
 struct Table {
     by_name: HashMap<String, Arc<Named>>,
-    /// Numbers are being taken back: a lookup waits for the lock of the names.
+    /// Numbers are being reclaimed: a lookup waits for the lock of the names.
     is_closed: bool,
     /// See [`Names::least_invalidations`].
     least_invalidations: u64,
@@ -46,9 +46,9 @@ struct Table {
 
 #[derive(Debug, Default)]
 struct Names {
-    /// Numbers that were given out and taken back.
+    /// Reclaimed numbers.
     free: Vec<u16>,
-    /// No name that gets a number has seen fewer invalidations: a client never sees its number fall.
+    /// Initial invalidation count of a new name, so that a client never sees the count of a name decrease.
     least_invalidations: u64,
 }
 
@@ -58,11 +58,11 @@ struct Named {
     invalidations: AtomicU64,
 }
 
-/// A namespace whose number stays its own until this is dropped (N2). Never hold two.
+/// A namespace whose number is not reclaimed until this is dropped (N2). Never hold two.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) number: u16,
-    /// `None` for the default namespace, whose number is never taken back.
+    /// `None` for the default namespace, whose number is never reclaimed.
     table: Option<Guard<Arc<Table>>>,
 }
 
@@ -91,7 +91,7 @@ impl Namespaces {
         Ok(Held::in_table(name, self.open_table()))
     }
 
-    /// The table that is active. Whoever has it may use its numbers until it is dropped.
+    /// The current table. Its holder may use its numbers until it drops the table.
     fn open_table(&self) -> Guard<Arc<Table>> {
         let table = self.table.load();
         if !table.is_closed {
@@ -106,8 +106,8 @@ impl Namespaces {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a table active, and waits until nobody holds the one before. An operation holds one for as long as the
-    /// store takes, and waits for no lock of ours.
+    /// Publishes a table, and waits until no operation holds the previous one. An operation holds a table only during
+    /// its call of the store, and waits for no lock of this module meanwhile.
     fn put_in_force(&self, table: Table) {
         let mut before = self.table.swap(Arc::new(table));
         while Arc::get_mut(&mut before).is_none() {
@@ -115,11 +115,12 @@ impl Namespaces {
         }
     }
 
-    /// The namespace of an operation that may create an entry. When all numbers are taken, those of namespaces without
-    /// items are taken back: `in_use` says which hold some, and `forget` hears of each number before it is reused.
+    /// The namespace of an operation that may create an entry. If all numbers are assigned, it reclaims those of
+    /// namespaces without items: `in_use` returns which namespaces have items, and `forget` is called with each number
+    /// before its reuse.
     ///
     /// # Errors
-    /// [`Refusal::Length`], and [`Refusal::TooManyNamespaces`] when all of them hold items.
+    /// [`Refusal::Length`], and [`Refusal::TooManyNamespaces`] if all of them have items.
     pub(super) fn find_or_create(
         &self,
         name: &str,
@@ -137,12 +138,12 @@ impl Namespaces {
         if !table.by_name.contains_key(name) {
             let number = match names.next_number(&table) {
                 Some(number) => Some(number),
-                // Nobody waits for a table that is closed in vain.
+                // Do not close the table if no number can be reclaimed.
                 None if table.unused(&in_use()).next().is_none() => None,
                 None => {
                     self.put_in_force(Table { is_closed: true, ..table.clone() });
                     names.take_back(&mut table, &in_use()).into_iter().for_each(forget);
-                    // Without those names first, so that a number never has two.
+                    // First publish the table without these names, so that a number never has two names.
                     self.put_in_force(table.clone());
                     names.next_number(&table)
                 }
@@ -152,11 +153,11 @@ impl Namespaces {
             table.by_name.insert(name.to_owned(), Arc::new(Named { number, invalidations }));
             self.put_in_force(table);
         }
-        // With the lock of the names, so that nobody takes the number back before it is held.
+        // Under the lock of the names, so that the number cannot be reclaimed before it is held.
         Ok(Held::in_table(name, self.table.load()))
     }
 
-    /// The names and their numbers, by number, the default one included.
+    /// All names and numbers, including the default one, in the order of numbers.
     pub(super) fn all(&self) -> Vec<(u16, String)> {
         let table = self.table.load();
         let mut all: Vec<_> = table.by_name.iter().map(|(name, named)| (named.number, name.clone())).collect();
@@ -172,7 +173,7 @@ impl Namespaces {
         named.map_or(DEFAULT, |(name, _)| name).to_owned()
     }
 
-    /// Counts an invalidation, if the namespace is known; how many it has seen.
+    /// Counts an invalidation, if the namespace is known. Returns its count.
     pub(super) fn count_invalidation(&self, name: &str, held: &Held) -> u64 {
         let count = |invalidations: &AtomicU64| invalidations.fetch_add(1, Ordering::Relaxed) + 1;
         match &held.table {
@@ -193,7 +194,7 @@ impl Table {
 }
 
 impl Names {
-    /// Takes back the numbers that are not in use; returns them.
+    /// Reclaims and returns the numbers that are not in use.
     fn take_back(&mut self, table: &mut Table, in_use: &[bool]) -> Vec<u16> {
         let numbers: Vec<u16> = table.unused(in_use).map(|named| named.number).collect();
         let taken: Vec<_> = table.by_name.extract_if(|_, named| numbers.contains(&named.number)).collect();
@@ -250,12 +251,12 @@ mod tests {
         assert!(namespaces.find("n7").unwrap().is_unknown());
         assert_eq!(namespaces.name(7), "one more");
         let held = namespaces.find("one more").unwrap();
-        assert_eq!(namespaces.count_invalidation("one more", &held), 2, "a number that clients saw never falls");
+        assert_eq!(namespaces.count_invalidation("one more", &held), 2, "a count that clients saw never decreases");
         drop(held);
         assert_eq!(create(&namespaces, "another", &all), Err(full));
     }
 
-    /// Threads that store into, empty and look for a few names, while nearly all numbers are taken.
+    /// Threads fill, empty and look up a few names while nearly all numbers are assigned.
     #[test]
     fn a_number_is_never_reused_under_an_operation() {
         const CONTENDED: usize = 4;
@@ -263,7 +264,7 @@ mod tests {
         for i in 1..MAX_NAMESPACES - CONTENDED {
             create(&namespaces, &format!("n{i}"), &[]).unwrap();
         }
-        // The name whose item each number has.
+        // The name whose item is stored under each number.
         let items: Vec<Mutex<Option<String>>> = (0..MAX_NAMESPACES).map(|_| Mutex::new(None)).collect();
         let in_use = || {
             let is_used =

@@ -1,8 +1,8 @@
-//! Why a request is not carried out. Every sentence names the field, the problem and the bound.
+//! Refusals. Every message names the field, the problem and the bound.
 
 use ebb_engine::store;
 
-/// Why a request is not carried out.
+/// A refused request, which had no effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The store refuses.
@@ -25,9 +25,9 @@ pub enum Refusal {
     TooMany {
         /// The field.
         field: &'static str,
-        /// How many it has.
+        /// Its number of items.
         count: usize,
-        /// How many it may have.
+        /// The maximum.
         max: usize,
     },
     /// A number is too large or too small.
@@ -64,7 +64,7 @@ pub enum Refusal {
         /// The other one.
         with: &'static str,
     },
-    /// The contract has it, this server does not yet.
+    /// The contract defines the field, but this server does not support it.
     #[error("this server does not support `{field}`; GetCapabilities tells what it does")]
     Unsupported {
         /// The field.
@@ -76,56 +76,56 @@ pub enum Refusal {
         /// The value's length in bytes.
         len: usize,
     },
-    /// One more name would be one too many.
+    /// All namespaces are in use.
     #[error("`namespace` would be one too many: all {max} namespaces hold entries")]
     TooManyNamespaces {
-        /// How many there may be.
+        /// Maximum number of namespaces.
         max: usize,
     },
     /// The response to a batch has no room for the value of this item.
     #[error("the response is full ({max} bytes); ask for this key in another call")]
     ResponseFull {
-        /// What the response may hold, in bytes.
+        /// Maximum size of the response, in bytes.
         max: u64,
     },
-    /// The token is not one that a scan gave out.
+    /// The token does not come from a scan of this server.
     #[error("`page_token` is not one that a scan of this server gave out")]
     PageToken,
-    /// What may be in flight is in use, and did not become free in time.
+    /// The in-flight quota is exhausted and did not become free in time.
     #[error("in-flight quota of {whose} exceeded: {need} bytes requested, {used} of {max} in use")]
     InFlight {
         /// Bytes that the message needs.
         need: u64,
         /// Bytes in use.
         used: u64,
-        /// Bytes that may be in use.
+        /// The quota, in bytes.
         max: u64,
         /// Whose quota it is.
         whose: &'static str,
     },
-    /// The message is longer than any that is served.
+    /// The message is too long.
     #[error("message: {len} bytes are too many (at most {max})")]
     MessageTooLarge {
         /// Its length in bytes.
         len: u64,
-        /// The longest that is served.
+        /// Maximum length, in bytes.
         max: u64,
     },
-    /// The headers of the call are longer than any that are served.
+    /// The metadata of the call is too large.
     #[error("metadata: {len} bytes are too many (at most {max}, 32 of them for each entry)")]
     MetadataTooLarge {
         /// Their size in bytes, as HTTP/2 counts it.
         len: usize,
-        /// The largest size that is served.
+        /// Maximum size, in bytes.
         max: usize,
     },
     /// The message cannot be decoded.
     #[error("message: malformed: {0}")]
     Malformed(&'static str),
-    /// The request did not arrive.
+    /// The request did not arrive in time.
     #[error("request: no progress within {patience_ms} ms, or too little while other calls waited")]
     Stalled {
-        /// How long a request may stand still, in milliseconds.
+        /// Maximum time without progress, in milliseconds.
         patience_ms: u64,
     },
 }

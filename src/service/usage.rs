@@ -1,18 +1,18 @@
-//! Hits, misses and values stored by namespace: of the first 32, and of all others together.
+//! Hits, misses and stored values by namespace: for each of the first 32, and for all others together.
 //!
-//! Each thread counts on a stripe of its own, so that counting shares no cache line. A stripe is made when its thread first
-//! counts, and kept: a thread that comes later has the number of one that ended, and goes on with its counts.
+//! Each thread has its own stripe of counters, so that counting shares no cache line. A stripe is allocated at the
+//! first count and never freed: a later thread reuses the number of an ended one, and continues its counts.
 
 use ebb_engine::sync::thread_number;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Namespaces that are counted each for itself.
+/// Namespaces that are counted separately.
 pub(super) const NAMED: usize = 32;
-/// Threads that have a stripe of their own. All others share one.
+/// Threads with their own stripe. All others share one.
 const STRIPES: usize = 256;
 
-/// What is counted.
+/// A counted event.
 #[derive(Clone, Copy)]
 pub(super) enum Event {
     Hit,
@@ -25,7 +25,7 @@ pub(super) enum Event {
 pub struct Counts {
     /// Reads that found a value.
     pub hits: u64,
-    /// Reads that did not.
+    /// Reads that found no value.
     pub misses: u64,
     /// Values stored.
     pub sets: u64,
@@ -55,11 +55,11 @@ impl Default for Usage {
 }
 
 impl Usage {
-    /// Counts one.
+    /// Counts one event.
     pub(super) fn count(&self, namespace: u16, event: Event) {
         let own = thread_number().and_then(|number| self.own.get(number));
         let stripe = own.map_or(&self.shared, |own| own.get_or_init(Box::default));
-        // An exchange: the count may be forgotten meanwhile.
+        // An atomic addition: `forget` may reset the count meanwhile.
         stripe.0[usize::from(namespace).min(NAMED)][event as usize].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -67,7 +67,7 @@ impl Usage {
         self.own.iter().filter_map(OnceLock::get).map(Box::as_ref).chain([&self.shared])
     }
 
-    /// Adds what was counted for a namespace to that of all others, before another one gets its number.
+    /// Moves the counts of a namespace to those of all others, before its number is reused.
     pub(super) fn forget(&self, namespace: u16) {
         let number = usize::from(namespace);
         for Stripe(counts) in self.stripes().filter(|_| number < NAMED) {
@@ -77,7 +77,7 @@ impl Usage {
         }
     }
 
-    /// The counts of a namespace; of all that are not counted each for itself, at [`NAMED`].
+    /// The counts of a namespace; at [`NAMED`], of all that are not counted separately.
     pub(super) fn of(&self, namespace: usize) -> Counts {
         let sum = |event: Event| -> u64 {
             self.stripes().map(|stripe| stripe.0[namespace][event as usize].load(Ordering::Relaxed)).sum()
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_add_up_and_the_many_are_one() {
+    fn threads_add_up_and_further_namespaces_are_merged() {
         let usage = Usage::default();
         std::thread::scope(|scope| {
             for _ in 0..6 {
@@ -109,6 +109,6 @@ mod tests {
         usage.forget(31);
         usage.forget(900);
         assert_eq!(usage.of(31), Counts::default());
-        assert_eq!(usage.of(NAMED), Counts { sets: 12, misses: 6, ..Counts::default() }, "no total falls");
+        assert_eq!(usage.of(NAMED), Counts { sets: 12, misses: 6, ..Counts::default() }, "no total decreases");
     }
 }
