@@ -1,4 +1,4 @@
-//! `ebb.v1.AdminService`: the account, the cleaner by hand, and what is wrong.
+//! `ebb.v1.AdminService`: statistics, manual runs of the cleaner, and diagnostics.
 
 use crate::history::History;
 use crate::messages;
@@ -19,17 +19,17 @@ pub struct Admin {
     history: History,
 }
 
-/// How often a run's progress is looked at.
+/// Interval between checks of a run's progress.
 const PROGRESS: Duration = Duration::from_millis(50);
-/// How long ReleaseMemory tries when nothing is said, in milliseconds, and at most.
+/// Default and maximum timeout of ReleaseMemory, in milliseconds.
 const RELEASE_MS: (u64, u64) = (10_000, 600_000);
-/// How often stats are streamed when nothing is said, in milliseconds, and at most.
+/// Default and minimum interval of streamed stats, in milliseconds.
 const WATCH_MS: (u64, u64) = (1_000, 100);
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Admin {
-    /// Over what it shows.
+    /// A service that reports these sources.
     pub(crate) fn new(sources: Sources, history: History) -> Self {
         Self { sources, history }
     }
@@ -136,7 +136,7 @@ impl AdminService for Admin {
         };
         let deadline = tokio::time::Instant::now() + Duration::from_millis(timeout_ms);
         let mut last = None;
-        // What the engine used when a run found nothing to give back: until it uses more, another would find nothing, too.
+        // The engine's use when a run found nothing to free. Until it uses more, another run would find nothing either.
         let mut exhausted_at = None;
         loop {
             let used_bytes = self.sources.used_bytes();
@@ -165,12 +165,12 @@ impl AdminService for Admin {
                 exhausted_at = report.as_ref().filter(|report| report.is_idle()).map(|_| engine);
                 last = report.or(last);
             }
-            ticks.tick().await; // the allocator and the kernel give back with a delay of their own
+            ticks.tick().await; // the allocator and the kernel free memory with a delay
         }
     }
 }
 
-/// Both views are of one look, so that they agree.
+/// Both views come from one reading, so that they agree.
 fn memory_map(store: &Store) -> proto::GetMemoryMapResponse {
     let logs = store.logs();
     let mut occupancy = vec![0; 10];
@@ -212,11 +212,11 @@ impl Admin {
 }
 
 impl Sources {
-    /// What counts against the limit now, read afresh.
+    /// Current memory charged against the limit.
     fn used_bytes(&self) -> u64 {
         let memory = self.memory.get();
         let process = self.memory.process();
-        // The governor's reading is up to a tick old; RSS is of now, and moves as the usage does.
+        // The governor's sample is up to a tick old. RSS is current, and changes as the usage does.
         let unmapped_bytes = memory.used_bytes.saturating_sub(memory.rss_bytes);
         process.rss_bytes + unmapped_bytes
     }

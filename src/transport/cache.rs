@@ -1,4 +1,4 @@
-//! `ebb.v1.CacheService`: from calls to the cache, and nothing else.
+//! `ebb.v1.CacheService`: translates calls into calls of the cache.
 
 use super::quota::{CallQuota, Held};
 use super::status;
@@ -21,13 +21,13 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// Over a cache.
+    /// A service for a cache.
     pub(super) fn new(cache: Arc<Cache>) -> Self {
         Self { cache }
     }
 }
 
-/// The quota of a call; a request without a connection, as tests make them, has none.
+/// The quota of a call; `None` for a request without a connection, as in tests.
 pub(super) fn quota<T>(request: &Request<T>) -> Option<Arc<CallQuota>> {
     request.extensions().get::<Arc<CallQuota>>().cloned()
 }
@@ -35,9 +35,9 @@ pub(super) fn quota<T>(request: &Request<T>) -> Option<Arc<CallQuota>> {
 /// Checks whether a response with this many bytes of values may be built.
 type Room<'a> = &'a dyn Fn(u64) -> Result<(), Refusal>;
 
-/// A request that can let go of the buffer it was decoded from.
+/// A request that can release the buffer it was decoded from.
 trait Detach {
-    /// Copies what it has slices of; returns how many bytes they come to.
+    /// Replaces its slices by copies. Returns the copied bytes.
     fn detach(&mut self) -> u64;
 }
 
@@ -55,8 +55,8 @@ impl Detach for proto::BatchGetRequest {
     }
 }
 
-/// Waits for in-flight quota, then returns the response that `read` builds. Values are released while the call waits and
-/// read again afterwards; of the request no more is kept than its keys, which count as held.
+/// Waits for in-flight quota, then returns the response that `read` builds. While the call waits it releases the
+/// values, and reads them again afterwards; of the request it keeps only the keys, which are charged as held.
 async fn with_room<Q: Detach, T>(
     quota: Option<Arc<CallQuota>>,
     mut request: Q,
@@ -96,7 +96,7 @@ async fn with_room<Q: Detach, T>(
     }
 }
 
-/// The results of a batch as they are sent: a refused item carries its reason, and is counted by it.
+/// The results of a batch as sent. A refused item contains its reason, and is counted by it.
 fn each<T>(results: Results<T>, quota: Option<&CallQuota>, refused: impl Fn(proto::Refusal) -> T) -> Vec<T> {
     let result = |result: Result<T, Refusal>| {
         result.unwrap_or_else(|refusal| {
@@ -194,7 +194,7 @@ impl CacheService for Service {
         let mut request = request.into_inner();
         let next = Some(self.cache.cursor(&request.page_token)?);
         let left = if request.limit == 0 { u64::MAX } else { request.limit };
-        // Slices of the request keep the buffer it was decoded from, and a scan may go on for long.
+        // Slices of the request keep the buffer it was decoded from, and a scan may last long.
         request.prefix = Bytes::copy_from_slice(&request.prefix);
         request.page_token = Bytes::new();
         Ok(Response::new(Scan {
@@ -210,7 +210,7 @@ impl CacheService for Service {
     }
 
     async fn pipe(&self, _: Request<Streaming<proto::PipeRequest>>) -> Result<Response<Self::PipeStream>, Status> {
-        Err(Status::unimplemented("pipes are answered before their requests come to tonic"))
+        Err(Status::unimplemented("pipes are answered before their requests reach tonic"))
     }
 
     async fn get_capabilities(
@@ -221,10 +221,10 @@ impl CacheService for Service {
     }
 }
 
-/// Something that a stream waits for.
+/// A future that a stream waits for.
 pub(super) type Pause = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
 
-/// The portions of a scan, each made when the transport has room for it.
+/// The pages of a scan, each read when the transport has quota for it.
 pub(super) struct Scan {
     cache: Arc<Cache>,
     request: proto::ScanRequest,
@@ -233,7 +233,7 @@ pub(super) struct Scan {
     left: u64,
     pause: Option<Pause>,
     places: Places,
-    /// For the places.
+    /// The charge for the places.
     held: Option<Held>,
 }
 
@@ -262,7 +262,7 @@ impl Stream for Scan {
                 Err(refusal) => return self.end_with(refusal),
             };
             if response.entries.is_empty() && next.is_some() {
-                // Nothing of this namespace so far: others have the thread, and their sockets are looked at, first.
+                // The page is empty: yield, so that other tasks run and sockets are polled first.
                 self.next = next;
                 self.pause = Some(Box::pin(async {
                     tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! A call from its first header to the last byte of its answer: what a connection knows of it, and how it is counted.
+//! A call from its first header to the last byte of its answer: its state in the connection, and its counters.
 
 use super::drain::Stage;
 use super::status;
@@ -15,21 +15,21 @@ use tokio::sync::watch;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-/// Who hears of the calls of a connection.
+/// The observers of a connection's calls.
 #[derive(Clone, Debug)]
 pub(super) struct Watchers {
-    /// Counts them.
+    /// Counts calls.
     pub(super) lane: Arc<Lane>,
-    /// Traces those that are sampled.
+    /// Traces sampled calls.
     pub(super) tracer: Tracer,
-    /// Log lines about clients that are no gRPC clients of the listener.
+    /// Log lines about clients that are not gRPC clients of the listener.
     pub(super) complaints: Arc<Complaints>,
 }
 
-/// How often clients of one kind are complained about.
+/// Minimum interval between log lines about one kind of rejected clients.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// Rate limits of the log lines about rejected clients, one for each kind.
+/// Rate limits of the log lines about rejected clients, one per kind.
 #[derive(Debug)]
 pub(super) struct Complaints([Mutex<RateLimit>; Rejection::COUNT]);
 
@@ -48,7 +48,7 @@ impl Complaints {
     }
 }
 
-/// The calls of a connection. The pings of either side are none.
+/// The calls of a connection. Pings do not count as calls.
 #[derive(Debug)]
 pub(super) struct Calls {
     begun: AtomicU64,
@@ -58,24 +58,24 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// Of a new connection.
+    /// The calls of a new connection.
     pub(super) fn new(watchers: Watchers, drain: watch::Receiver<Stage>) -> Arc<Self> {
         watchers.lane.connection(Edge::Begun);
         Arc::new(Self { begun: AtomicU64::new(0), ended: AtomicU64::new(0), watchers, drain })
     }
 
-    /// How far the end of the server has come.
+    /// The stage of the server's shutdown.
     pub(super) fn drain(&self) -> &watch::Receiver<Stage> {
         &self.drain
     }
 
-    /// A call begins.
+    /// Begins a call.
     pub(super) fn begin<B>(self: &Arc<Self>, request: &Request<B>) -> Call {
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.watchers.lane.call(Edge::Begun);
         let path = request.uri().path();
         let sampled = self.watchers.tracer.begin(path, request.headers());
-        // What does work goes on for a while when the server drains; what waits for something to happen does not.
+        // When the server drains, calls that do work may continue for a while; calls that wait for an event end.
         let method = Method::of(path);
         let leaves_at = match (method, path.rsplit('/').next()) {
             (Method::Pipe, _) | (Method::Other, Some("Watch" | "WatchStats" | "ServerReflectionInfo")) => {
@@ -86,7 +86,7 @@ impl Calls {
         Call { calls: self.clone(), method, leaves_at, began: Instant::now(), sampled, ended: false }
     }
 
-    /// Counts what the transport ended.
+    /// Counts calls or connections that the transport rejected.
     pub(super) fn rejected(&self, rejection: Rejection, count: u64) {
         self.watchers.lane.rejected(rejection, count);
         if rejection.is_misdirected() {
@@ -94,12 +94,12 @@ impl Calls {
         }
     }
 
-    /// How many have begun.
+    /// Number of calls begun.
     pub(super) fn begun(&self) -> u64 {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Whether one has not ended.
+    /// Whether a call has not ended.
     pub(super) fn are_open(&self) -> bool {
         self.begun() != self.ended.load(Ordering::Relaxed)
     }
@@ -111,7 +111,7 @@ impl Drop for Calls {
     }
 }
 
-/// A call, until its response has been taken whole.
+/// A call, until its response is complete.
 #[derive(Debug)]
 pub(super) struct Call {
     calls: Arc<Calls>,
@@ -123,14 +123,14 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// The service has answered: with a status already, if it refuses, or with what it ends in its trailers.
+    /// Records the answer of the service: a refusal has its status in these headers, other answers in their trailers.
     pub(super) fn answered(&mut self, headers: &HeaderMap) {
         let took = self.began.elapsed();
         let outcome = self.end_with(headers).map_or(Outcome::Ok, Outcome::of);
         self.calls.watchers.lane.took(self.method, outcome, took);
     }
 
-    /// Counts the status, if it is among these headers or trailers, and says which it is.
+    /// Counts and returns the status, if these headers or trailers contain one.
     pub(super) fn end_with(&mut self, headers: &HeaderMap) -> Option<Code> {
         let status = headers.get(Status::GRPC_STATUS)?;
         if status == "0" {
@@ -145,7 +145,7 @@ impl Call {
         Some(status.code())
     }
 
-    /// Counts that it was refused after it had begun to answer.
+    /// Counts a refusal after the answer has begun.
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
         let (code, reason, _) = status::table(refusal);
         self.calls.watchers.lane.refused(reason);
@@ -157,12 +157,12 @@ impl Call {
         self.method.is_of_one_item()
     }
 
-    /// The stage of the server's end at which it has to end if it waits.
+    /// The stage of the shutdown at which the call must end if it waits.
     pub(super) fn leaves_at(&self) -> Stage {
         self.leaves_at
     }
 
-    /// Counts that it ended with the server.
+    /// Counts that the shutdown ended the call.
     pub(super) fn leave(&mut self) {
         self.end(Code::Unavailable);
     }

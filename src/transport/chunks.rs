@@ -1,4 +1,4 @@
-//! Bytes that came in several frames, read as one sequence without joining them.
+//! Bytes of several frames, read as one sequence without copying them together.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -51,7 +51,7 @@ impl Buf for Chunks {
         }
     }
 
-    /// A slice, if one chunk holds all of it; otherwise a copy.
+    /// A slice if one chunk contains all bytes; otherwise a copy.
     fn copy_to_bytes(&mut self, len: usize) -> Bytes {
         match self.chunks.front() {
             Some(first) if len <= first.len() => {

@@ -1,4 +1,4 @@
-//! The connections of a plane. At the cap the one that has been idle for longest makes room for a new one.
+//! The connections of a plane. At the cap the longest-idle connection is closed to make room for a new one.
 
 use super::call::Calls;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-/// A connection is not closed for another one before it has been idle for so long.
+/// Minimum idle time before a connection is closed for another one.
 const LEAST_IDLE: Duration = Duration::from_secs(1);
-/// How long to wait for a connection that was asked to close, before another one is.
+/// How long to wait for a connection to close before another one is closed.
 const CLOSING: Duration = Duration::from_millis(250);
 
 /// The connections of a plane, and its cap.
@@ -28,7 +28,7 @@ pub(super) struct Entry {
     calls: Arc<Calls>,
     progress: Progress,
     epoch: Instant,
-    /// The progress at the last look, and when it was last found to have grown.
+    /// The progress at the last check, and the time of the last check that found growth.
     seen: AtomicU64,
     active_at_ms: AtomicU64,
     is_closing: AtomicBool,
@@ -42,7 +42,7 @@ impl std::fmt::Debug for Entry {
 }
 
 impl Entry {
-    /// Looks whether the connection has done something since the last look; returns its idle time, in milliseconds.
+    /// Checks the progress of the connection. Returns its idle time, in milliseconds.
     pub(super) fn look(&self) -> u64 {
         let now_ms = self.epoch.elapsed().as_millis() as u64;
         let progress = (self.progress)();
@@ -52,14 +52,14 @@ impl Entry {
         now_ms.saturating_sub(self.active_at_ms.load(Ordering::Relaxed))
     }
 
-    /// Ready when the connection is to make room for another.
+    /// Ready when the connection must make room for another.
     pub(super) async fn closed(&self) {
         self.close.notified().await;
     }
 }
 
 impl Connections {
-    /// None, of at most `most`.
+    /// An empty table of at most `most` connections.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { permits: Arc::new(Semaphore::new(most)), open: Mutex::default(), epoch: Instant::now() })
     }
@@ -68,7 +68,7 @@ impl Connections {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place for a connection, and closes idle ones until there is one. `closed` is called for each of them.
+    /// Acquires a permit for a connection, and closes idle ones until one is free. Calls `closed` for each of them.
     pub(super) async fn place(&self, mut closed: impl FnMut()) -> OwnedSemaphorePermit {
         loop {
             let place = self.permits.clone().acquire_owned();
@@ -84,7 +84,7 @@ impl Connections {
         }
     }
 
-    /// Enters a connection with these calls.
+    /// Adds a connection with these calls.
     pub(super) fn enter(&self, calls: Arc<Calls>, progress: impl Fn() -> u64 + Send + Sync + 'static) -> Arc<Entry> {
         let entry = Arc::new(Entry {
             calls,
@@ -101,7 +101,7 @@ impl Connections {
         entry
     }
 
-    /// Closes the connection that has been idle for longest, one without open calls if there is any.
+    /// Closes the longest-idle connection, one without open calls if there is any. Returns whether there was one.
     fn close_longest_idle(&self) -> bool {
         let open = self.open();
         let entries = open.iter().filter_map(Weak::upgrade);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_longest_idle_makes_room_and_a_busy_one_never_does() {
+    async fn closes_the_longest_idle_connection_and_never_a_busy_one() {
         let connections = Connections::new(3);
         let worked = Arc::new(AtomicU64::new(0));
         let progress = worked.clone();
@@ -139,11 +139,11 @@ mod tests {
         tokio::time::advance(LEAST_IDLE * 3 / 4).await;
         let young = connections.enter(calls(), || 0);
         tokio::time::advance(LEAST_IDLE / 2).await;
-        // Nobody has called `look` since it was opened.
+        // `look` has not been called since it was opened.
         worked.store(1, Ordering::Relaxed);
         assert!(connections.close_longest_idle());
         assert!(old.is_closing.load(Ordering::Relaxed));
-        assert!(!connections.close_longest_idle(), "one has worked, and one is too young");
+        assert!(!connections.close_longest_idle(), "one was busy, and one is too young");
         tokio::time::advance(LEAST_IDLE / 2).await;
         worked.store(2, Ordering::Relaxed);
         assert!(connections.close_longest_idle());

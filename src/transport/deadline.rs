@@ -1,5 +1,5 @@
-//! The deadline that a client gives a call (`grpc-timeout`), kept by the server, too: work for a caller that has stopped
-//! waiting is ended.
+//! The deadline of a call (`grpc-timeout`), which the server enforces too: it ends work for a caller that no longer
+//! waits.
 
 use http::HeaderValue;
 use std::future::Future;
@@ -8,25 +8,25 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// When a call's time is over.
+/// The deadline of a call.
 #[derive(Debug, Default)]
 pub(super) struct Deadline {
     at: Option<Instant>,
-    /// Set when the call first has to wait: most never do.
+    /// Created when the call first has to wait; most calls never do.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadline {
-    /// The header that has it.
+    /// The header with the timeout.
     pub(super) const HEADER: &str = "grpc-timeout";
 
-    /// Of a call that begins now with this header. A timeout that makes no sense is none.
+    /// The deadline of a call that begins now with this header. An invalid timeout is ignored.
     pub(super) fn of(header: &HeaderValue) -> Self {
         let timeout = timeout(header.as_bytes());
         Self { at: timeout.and_then(|timeout| Instant::now().checked_add(timeout)), timer: None }
     }
 
-    /// When, if there is one.
+    /// Time of the deadline, if there is one.
     pub(super) fn at(&self) -> Option<Instant> {
         self.at
     }
@@ -38,7 +38,7 @@ impl Deadline {
     }
 }
 
-/// One to eight digits and a unit, as gRPC writes a timeout.
+/// Parses a gRPC timeout: one to eight digits and a unit.
 fn timeout(text: &[u8]) -> Option<Duration> {
     let (unit, digits) = text.split_last()?;
     if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {

@@ -1,7 +1,7 @@
 //! `grpc.health.v1`: whether the services of one listener are served.
 //!
-//! The statuses follow the [`Stage`] of the server alone: a service is SERVING until the server drains. Each listener
-//! knows its own services and no others.
+//! The statuses depend only on the [`Stage`] of the server: a service is SERVING until the server drains. Each listener
+//! reports only its own services.
 
 use super::drain::{Stage, reached};
 use ebb_proto::health::health_check_response::ServingStatus;

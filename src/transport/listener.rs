@@ -1,4 +1,4 @@
-//! Where connections come from: TCP and Unix sockets, bound before anything is announced.
+//! Listeners: TCP and Unix sockets, bound before the server reports that it is ready.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ pub enum Listener {
     Unix(std::os::unix::net::UnixListener, Arc<SocketFile>),
 }
 
-/// The file of a socket; removed at the end unless another has taken its place.
+/// The file of a socket; removed on drop unless another file has replaced it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -45,10 +45,10 @@ fn inode(path: &Path) -> io::Result<u64> {
 }
 
 impl Listener {
-    /// Binds.
+    /// Binds a listener.
     ///
     /// # Errors
-    /// A sentence that names the address and what is in its way.
+    /// A message with the address and the cause.
     pub fn bind(address: &Address) -> Result<Self, String> {
         match address {
             Address::Tcp(address) => {
@@ -64,7 +64,7 @@ impl Listener {
     /// Another handle of the same listener.
     ///
     /// # Errors
-    /// When there are too many descriptors.
+    /// If the process has no file descriptor left.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(match self {
             Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
@@ -72,7 +72,7 @@ impl Listener {
         })
     }
 
-    /// Whether no client can find it any more: the file of its socket was removed or replaced.
+    /// Whether clients can no longer find it, because the file of its socket was removed or replaced.
     pub fn has_lost_file(&self) -> bool {
         match self {
             Self::Tcp(_) => false,
@@ -80,7 +80,7 @@ impl Listener {
         }
     }
 
-    /// Where it listens, as a client would name it.
+    /// The address, in the form that clients use.
     pub fn name(&self) -> String {
         match self {
             Self::Tcp(listener) => listener.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string()),
@@ -95,7 +95,7 @@ fn bind_socket(path: &Path) -> Result<Listener, String> {
             return Err("the file there is not a socket; it was left alone".to_owned());
         }
         is_dead(path)?;
-        // Left behind by a server that died.
+        // A server that died has left this file.
         std::fs::remove_file(path).map_err(|error| format!("a dead socket is in the way: {error}"))?;
     }
     let listener = std::os::unix::net::UnixListener::bind(path).map_err(|error| error.to_string())?;
@@ -105,8 +105,8 @@ fn bind_socket(path: &Path) -> Result<Listener, String> {
     Ok(Listener::Unix(listener, Arc::new(SocketFile { path: path.to_owned(), inode })))
 }
 
-/// Whether nobody listens on the socket at a path. Asks without waiting: a live server may have no room for one more
-/// client, and then a connect that waits would wait for as long as it likes.
+/// Checks that no server listens on the socket at a path. It connects without blocking: if the backlog of a live server
+/// is full, a blocking connect would wait without bound.
 fn is_dead(path: &Path) -> Result<(), String> {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_live_socket_with_a_full_backlog_is_not_waited_for() {
+    fn a_live_socket_with_a_full_backlog_does_not_block() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ebb.sock");
         let live =
@@ -140,16 +140,16 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_of_another_kind_is_alive() {
+    fn a_live_datagram_socket_is_not_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("datagrams");
         let _live = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
         assert!(Listener::bind(&Address::Unix(path.clone())).unwrap_err().contains("a live server listens there"));
-        assert!(path.exists(), "it was left alone");
+        assert!(path.exists(), "the file is not removed");
     }
 
     #[test]
-    fn a_socket_whose_file_is_gone_knows_it() {
+    fn a_removed_or_replaced_socket_file_is_detected() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ebb.sock");
         let address = Address::Unix(path.clone());
@@ -158,13 +158,13 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         assert!(first.has_lost_file());
         let second = Listener::bind(&address).unwrap();
-        assert!(first.has_lost_file() && !second.has_lost_file(), "the file is another's now");
+        assert!(first.has_lost_file() && !second.has_lost_file(), "the file belongs to the second listener");
         drop(first);
-        assert!(path.exists(), "and stays");
+        assert!(path.exists(), "the first listener does not remove it");
     }
 
     #[test]
-    fn a_socket_path_is_taken_only_from_the_dead() {
+    fn only_a_dead_socket_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ebb.sock");
         let address = Address::Unix(path.clone());
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         assert!(Listener::bind(&address).unwrap_err().contains("a live server listens there"));
         drop(live);
-        assert!(!path.exists(), "removed at the end");
+        assert!(!path.exists(), "removed on drop");
 
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap()); // dead: its file stays
         let replaced = Listener::bind(&address).unwrap();
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_is_named() {
+    fn a_used_port_is_named_in_the_error() {
         let taken = Listener::bind(&Address::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
         let error = Listener::bind(&Address::Tcp(taken.name().parse().unwrap())).unwrap_err();
         assert!(error.contains(&taken.name()), "{error}");

@@ -1,7 +1,7 @@
-//! The messages of a streamed request, decoded out of the frames that brought them.
+//! The messages of a streamed request, decoded from the frames that contain them.
 //!
-//! tonic's own stream copies them into a buffer that it keeps for as long as the call is open: an idle pipe that had once
-//! carried a value of 200 KB kept 200 KB, in no account.
+//! tonic's own stream copies them into a buffer that it keeps while the call is open: an idle pipe that had once
+//! transported a value of 200 KB kept 200 KB, charged to no account.
 
 use super::chunks::Chunks;
 use super::request::{PREFIX_BYTES, RequestBody};
@@ -19,27 +19,27 @@ use tonic::Status;
 pub(super) struct Messages<T> {
     body: RequestBody,
     frames: Chunks,
-    /// Of the message that comes next, once it is known.
+    /// Length of the next message, once known.
     length: Option<usize>,
     _message: PhantomData<fn() -> T>,
 }
 
 impl<T: Message + Default> Messages<T> {
-    /// Those that `body` brings.
+    /// The messages of `body`.
     pub(super) fn new(body: RequestBody) -> Self {
         Self { body, frames: Chunks::default(), length: None, _message: PhantomData }
     }
 
-    /// The next message, or why there is none. After an error there is no other.
+    /// The next message, or an error. No message follows an error.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, Status>>> {
         loop {
             if let Some(message) = self.decode().transpose() {
                 return Poll::Ready(Some(message));
             }
             if !self.frames.has_remaining() {
-                self.frames = Chunks::default(); // it may be a while until more comes
+                self.frames = Chunks::default(); // free it: the next frame may come much later
             }
-            // Who asks for more has handled what came before: the body gives its room to others.
+            // The caller has handled the previous messages, so the body releases their quota.
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => frame.into_data().into_iter().for_each(|data| self.frames.push(data)),
                 Some(Err(status)) => return Poll::Ready(Some(Err(status))),
@@ -48,17 +48,17 @@ impl<T: Message + Default> Messages<T> {
         }
     }
 
-    /// The messages that come next, as far as they lie in one piece.
+    /// The next messages, as far as they are contiguous.
     pub(super) fn next_bytes(&self) -> &[u8] {
         if self.length.is_some() { &[] } else { self.frames.chunk() }
     }
 
-    /// Gives back the quota of messages that are not handled yet, while their reader waits for something else.
+    /// Releases the quota of messages that are not handled yet, while their reader waits for something else.
     pub(super) fn give_up_permit(&mut self) {
         self.body.give_up_permit();
     }
 
-    /// The message that has come whole.
+    /// Decodes the next message if it has arrived completely.
     fn decode(&mut self) -> Result<Option<T>, Status> {
         let length = match self.length {
             Some(length) => length,

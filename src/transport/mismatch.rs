@@ -1,4 +1,4 @@
-//! Requests that are no calls of a listener, refused before they cost a task.
+//! Requests that are not calls of a listener, refused before they cost a task.
 //!
 //! | request | HTTP status | gRPC status |
 //! |---|---|---|
@@ -6,7 +6,7 @@
 //! | no gRPC content type, several of them, or one of another encoding than protobuf | 415, with `accept` | INVALID_ARGUMENT |
 //! | a path that is no method of this listener | 200 | UNIMPLEMENTED |
 //!
-//! An HTTP client that is no gRPC client would take a 200 for success (gRPC over HTTP/2, "Content-Type").
+//! An HTTP client that does not speak gRPC would treat a 200 as success (gRPC over HTTP/2, "Content-Type").
 
 use super::measure::SHAPES;
 use super::services::Services;
@@ -18,7 +18,7 @@ use tonic::Status;
 /// The content types that are served; either may have parameters.
 const CONTENT_TYPES: [&str; 2] = ["application/grpc", "application/grpc+proto"];
 
-/// Why a request is no call of a listener.
+/// Why a request is not a call of a listener.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Mismatch {
     /// The HTTP method is not POST.
@@ -30,7 +30,7 @@ pub(super) enum Mismatch {
 }
 
 impl Mismatch {
-    /// Why `request` is no call of `services`, if it is none.
+    /// Why `request` is not a call of `services`; `None` if it is one.
     pub(super) fn of<B>(request: &Request<B>, services: &Services) -> Option<Self> {
         if request.method() != Method::POST {
             return Some(Self::HttpMethod(request.method().clone()));
@@ -46,7 +46,7 @@ impl Mismatch {
         (!is_known).then(|| Self::UnknownMethod(path.to_owned()))
     }
 
-    /// How it is counted.
+    /// The counter for it.
     pub(super) fn rejection(&self) -> Rejection {
         match self {
             Self::HttpMethod(_) => Rejection::HttpMethod,
@@ -55,7 +55,7 @@ impl Mismatch {
         }
     }
 
-    /// The answer: headers alone, which cost nothing while the client does not read.
+    /// The answer: headers only, which cost nothing while the client does not read.
     pub(super) fn response(&self) -> Response<()> {
         let [plain, named] = CONTENT_TYPES;
         let (code, status, header) = match self {
@@ -82,7 +82,7 @@ impl Mismatch {
     }
 }
 
-/// Whether the body is gRPC with messages in protobuf.
+/// Whether the content type is gRPC with protobuf messages.
 fn is_protobuf(headers: &HeaderMap) -> bool {
     let mut given = headers.get_all(CONTENT_TYPE).iter();
     let (Some(value), None) = (given.next(), given.next()) else { return false };
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_types_of_protobuf_alone_are_served() {
+    fn only_protobuf_content_types_are_served() {
         let cases: [(&[&str], bool); 15] = [
             (&["application/grpc"], true),
             (&["application/grpc+proto"], true),

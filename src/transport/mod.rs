@@ -43,26 +43,26 @@ pub use services::Services;
 
 use std::time::Duration;
 
-/// Entries of metadata that a call may have.
+/// Maximum entries of a call's metadata.
 pub const MAX_METADATA_ENTRIES: usize = 128;
 
-/// What a listener and its connections may use. Units are bytes where a name does not say otherwise.
+/// Limits of a listener and its connections, in bytes unless stated otherwise.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at a time; at the cap the longest idle one is closed.
+    /// Maximum connections; at the cap the longest-idle one is closed.
     pub connections: usize,
-    /// Calls at a time on one connection.
+    /// Maximum concurrent calls on one connection.
     pub streams: u32,
-    /// Flow-control window of one call, at most.
+    /// Maximum flow-control window of one call.
     pub stream_window: u32,
-    /// How long a client may take to say that it speaks HTTP/2.
+    /// Timeout for the HTTP/2 handshake.
     pub handshake_timeout: Duration,
-    /// How long a connection may do nothing.
+    /// How long a connection may be idle.
     pub idle_timeout: Duration,
-    /// How long bytes in flight may stand still.
+    /// How long bytes in flight may make no progress.
     pub write_timeout: Duration,
-    /// Headers of one call.
+    /// Maximum header list of one call.
     pub header_list: u32,
-    /// The largest message in either direction.
+    /// Maximum length of a message in either direction.
     pub message: usize,
 }

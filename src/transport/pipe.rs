@@ -1,11 +1,11 @@
 //! The pipe: many operations over one stream.
 //!
-//! No task, no channel, no queue of our own: the answer's body pulls an operation off the request, carries it out (the
-//! store never waits), and goes on collecting results into one frame while they are ready. What may pile up is bounded by
-//! HTTP/2's windows on both sides. Results happen to come in the order of the operations today; clients match by id.
+//! A pipe has no task, channel or queue of its own: the body of the answer takes an operation from the request,
+//! executes it (the store never blocks), and collects ready results into one frame. HTTP/2's windows bound the backlog
+//! on both sides. Results currently have the order of the operations, but clients must match them by id.
 //!
-//! A pipe may be open for days and be idle for most of them, so nothing here outlives the frame it was made for. That is
-//! why tonic's streams have no part in it: each keeps the buffer of the largest message it has seen.
+//! A pipe may be open for days and mostly idle, so no buffer here outlives its frame. That is why it does not use
+//! tonic's streams: each keeps the buffer of the largest message it has seen.
 
 use super::cache::Pause;
 use super::messages::Messages;
@@ -27,18 +27,18 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tonic::{Code, Status};
 
-/// Operations a client may have unanswered, announced with the first response. The server holds none of them: this is
-/// what a connection window full of small messages amounts to.
+/// Maximum unanswered operations of a client, announced with the first response. The server queues none of them: this
+/// is about the number of small messages in a connection window.
 pub(super) const WINDOW: u32 = 1_024;
 
 /// The method's path.
 pub(super) const PATH: &str = "/ebb.v1.CacheService/Pipe";
-/// Operations whose memory is asked for together: as many as a processor has misses under way, a few times over.
+/// Operations prefetched together: a few times the cache misses that a processor handles concurrently.
 const LOOK_AHEAD: usize = 32;
-/// A frame is sent when it holds this many bytes of results, or when no operation is ready.
+/// A frame is sent when it contains this many bytes of results, or when no operation is ready.
 const FRAME_BYTES: usize = 32 << 10;
 
-/// The answer to a call whose operations are in `request`.
+/// The answer to a call with the operations of `request`.
 pub(super) fn answer(
     cache: Arc<Cache>,
     request: Request<RequestBody>,
@@ -61,7 +61,7 @@ pub(super) fn answer(
 struct Results {
     pipe: Pipe,
     end: Option<Status>,
-    /// The length of the last frame: the next one is allocated with it.
+    /// The length of the last frame, which is the initial capacity of the next one.
     usual_bytes: usize,
 }
 
@@ -104,11 +104,11 @@ struct Pipe {
     operations: Messages<proto::PipeRequest>,
     quota: Arc<CallQuota>,
     announced: bool,
-    /// Operations so far, to time one of some.
+    /// Operations so far, to time a sample of them.
     operated: u32,
-    /// Operations to come whose memory has been asked for.
+    /// Next operations that are already prefetched.
     foreseen: usize,
-    /// An operation whose result waits for room.
+    /// An operation whose result waits for quota.
     waiting: Option<(proto::PipeRequest, Pause)>,
 }
 
@@ -146,19 +146,19 @@ impl Pipe {
         }
     }
 
-    /// Asks for the memory of the next operations together, when what was asked for is used up.
+    /// Prefetches the memory of the next operations, after the prefetched ones are executed.
     fn look_ahead(&mut self) {
         match self.foreseen.checked_sub(1) {
             Some(left) => self.foreseen = left,
             None => {
                 let soon = prefetch::keys(self.operations.next_bytes(), LOOK_AHEAD);
                 let number = self.cache.look_ahead(soon.map(|named| (named.namespace, named.key)));
-                self.foreseen = number.saturating_sub(1); // one of them is next
+                self.foreseen = number.saturating_sub(1); // the first of them is executed now
             }
         }
     }
 
-    /// Carries an operation out, times one of some, and counts the result.
+    /// Executes an operation, times a sample of them, and counts the result.
     fn operate(&mut self, request: proto::PipeRequest, has_room: bool) -> Option<proto::PipeResponse> {
         let began = self.operated.is_multiple_of(PIPE_TIMED).then(Instant::now);
         let result = self.carry_out(&request.operation);
@@ -167,7 +167,7 @@ impl Pipe {
         {
             let room = Box::pin(self.quota.clone().wait_for_room(found.value.len() as u64));
             self.waiting = Some((request, room));
-            self.operations.give_up_permit(); // or it would wait for itself
+            self.operations.give_up_permit(); // otherwise the operation would wait for its own quota
             return None;
         }
         Some(self.counted(request, began, result))

@@ -1,14 +1,14 @@
-//! The keys of the operations that come next on a pipe, read off the frame that holds them.
+//! The keys of the next operations of a pipe, read from the frame that contains them.
 //!
-//! This only says which memory will be needed soon. So it takes what lies in one piece and looks well formed, keeps
-//! nothing, and leaves every check to the decoder.
+//! They are only a prefetch hint. So this module reads only contiguous, well-formed messages, keeps nothing, and leaves
+//! every check to the decoder.
 
 use super::request::PREFIX_BYTES;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-/// The key of every operation, by number of its field.
+/// Field number of the key in every operation.
 const KEY: u32 = 1;
-/// That of `set` among the operations.
+/// Field number of `set` among the operations.
 const SET: u32 = 3;
 
 /// The namespace and the key of an operation.
@@ -18,7 +18,7 @@ pub(super) struct Named<'a> {
     pub(super) key: &'a [u8],
 }
 
-/// Those of the first messages in `frame`, `most` at most, up to one that is not whole or has no operation.
+/// The keys of the first messages in `frame`, at most `most`, up to a message that is incomplete or has no operation.
 pub(super) fn keys(mut frame: &[u8], most: usize) -> impl Iterator<Item = Named<'_>> {
     std::iter::from_fn(move || operation(message(&mut frame)?)).take(most)
 }
@@ -46,7 +46,7 @@ fn operation(message: &[u8]) -> Option<Named<'_>> {
     Some(named)
 }
 
-/// The fields of a message that have a length: their numbers and contents.
+/// Numbers and contents of a message's length-delimited fields.
 fn fields(mut message: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
     std::iter::from_fn(move || {
         loop {
@@ -119,14 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_or_malformed_ends_the_look() {
+    fn an_incomplete_or_malformed_message_ends_the_keys() {
         let frame = frame(&operations());
         let counts: Vec<_> = (0..=frame.len()).map(|len| keys(&frame[..len], 32).count()).collect();
         assert!(counts.is_sorted() && counts[0] == 0 && counts[frame.len()] == 5, "{counts:?}");
         for at in 0..frame.len() {
             let mut wrong = frame.clone();
             wrong[at] = 0xff;
-            assert!(keys(&wrong, 32).count() <= 5, "ends whatever the bytes are");
+            assert!(keys(&wrong, 32).count() <= 5, "ends for any bytes");
         }
         assert_eq!(keys(&[0, 0xff, 0xff, 0xff, 0xff, 1], 32).count(), 0);
     }

@@ -1,4 +1,4 @@
-//! A response's body: what leaves is in flight until its last byte has been written.
+//! The body of a response, whose bytes are in flight until the last one is written.
 
 use super::call::Call;
 use super::quota::{CallQuota, Outgoing, SMALL_BYTES};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tonic::Status;
 
-/// A response's body whose bytes are counted until the last reference to them is gone.
+/// A response body whose bytes are counted until the last reference to them is dropped.
 #[derive(Debug)]
 pub(super) struct ResponseBody {
     inner: tonic::body::Body,
@@ -20,22 +20,22 @@ pub(super) struct ResponseBody {
 }
 
 impl ResponseBody {
-    /// Counts what leaves against `quota`; `call` ends with it.
+    /// Counts the bytes of `inner` against `quota`; `call` ends with the body.
     pub(super) fn new(inner: tonic::body::Body, quota: Arc<CallQuota>, call: Call) -> Self {
         Self { inner, quota, call }
     }
 
-    /// The call ends with the status in these trailers.
+    /// Ends the call with the status in these trailers.
     pub(super) fn end_with(&mut self, trailers: &HeaderMap) {
         self.call.end_with(trailers);
     }
 
-    /// The call ends with the server.
+    /// Ends the call because the server shuts down.
     pub(super) fn leave(&mut self) {
         self.call.leave();
     }
 
-    /// The call is not carried on.
+    /// Ends the call with a refusal.
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
         self.call.refuse(refusal);
     }

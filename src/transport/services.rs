@@ -1,9 +1,9 @@
 //! The services of a listener: the generated tower services, the hot path's without a router, and pipes without tonic.
 //!
-//! | listener | its own | beside it |
+//! | listener | its own service | others |
 //! |---|---|---|
 //! | data | `ebb.v1.CacheService` | health, reflection v1 and v1alpha |
-//! | admin | `ebb.v1.AdminService` | the same, of this listener alone |
+//! | admin | `ebb.v1.AdminService` | the same, for this listener only |
 
 use super::admin::Admin;
 use super::drain::Stage;
@@ -62,7 +62,7 @@ impl Services {
         service.is_some_and(|service| self.names.contains(&service))
     }
 
-    /// Answers a request; `quota` is its call's.
+    /// Answers a request; `quota` belongs to its call.
     pub(super) fn call(&self, request: Request<RequestBody>, quota: Arc<CallQuota>) -> Answer {
         let path = request.uri().path();
         if let (Some(cache), pipe::PATH) = (&self.pipes, path) {
@@ -95,13 +95,13 @@ fn names(service: &'static str) -> [&'static str; 4] {
 fn standard(service: &'static str, descriptors: &'static [u8], drain: watch::Receiver<Stage>) -> Routes {
     let described = || {
         tonic_reflection::server::Builder::configure()
-            .include_reflection_service(false) // each version would describe itself alone
+            .include_reflection_service(false) // each version would describe only itself
             .register_encoded_file_descriptor_set(descriptors)
             .register_encoded_file_descriptor_set(proto::health::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
     };
     Routes::new(Health::of(service, drain))
-        .add_service(described().build_v1().expect("our descriptors are whole"))
-        .add_service(described().build_v1alpha().expect("our descriptors are whole"))
+        .add_service(described().build_v1().expect("the built-in descriptors are complete"))
+        .add_service(described().build_v1alpha().expect("the built-in descriptors are complete"))
 }
