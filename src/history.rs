@@ -12,8 +12,9 @@ use crate::wall_clock;
 use ebb_engine::cleaner::Report;
 use ebb_engine::decide::Regime;
 use ebb_engine::store::Stats;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use strum::VariantArray as _;
 
 /// Seconds from one point to the next.
@@ -78,7 +79,7 @@ struct Rings {
 
 impl History {
     fn rings(&self) -> MutexGuard<'_, Rings> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Looks at everything; called once a second.
@@ -254,8 +255,7 @@ mod tests {
     fn what_the_doctor_compares_is_in_a_point() {
         let stats = Stats { refusals: 1, appended_bytes: 2, copied_bytes: 3, ..Stats::default() };
         let mut totals = Totals::default();
-        let too_large = crate::traffic::REASONS.iter().position(|reason| *reason == "VALUE_TOO_LARGE").unwrap();
-        totals.refusals[too_large] = 4;
+        totals.refusals[crate::service::Reason::ValueTooLarge as usize] = 4;
         let Point { refusals, appended_bytes, copied_bytes, too_large, .. } = counted(&stats, &totals);
         assert_eq!([refusals, appended_bytes, copied_bytes, too_large], [1, 2, 3, 4]);
     }

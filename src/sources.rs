@@ -12,7 +12,8 @@ use ebb_engine::cleaner::Cleaner;
 use ebb_engine::clock::Clock;
 use ebb_engine::store::Store;
 use ebb_listener::Connections;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 
 /// Where the figures are. Clones read the same.
 #[derive(Clone, Debug)]
@@ -68,7 +69,7 @@ pub(crate) struct SocketFiles {
 
 impl Sockets {
     fn files(&self) -> MutexGuard<'_, SocketFiles> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// What there is to know.

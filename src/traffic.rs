@@ -8,8 +8,10 @@
 //! T1. A lane is written by one thread alone, so counting is a load and a store: no shared cache line, no locked
 //!     instruction, no lookup of a label.
 
+use crate::service::Reason;
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use strum::{EnumCount, IntoStaticStr, VariantArray};
 use tonic::Code;
@@ -171,30 +173,6 @@ impl Durations {
     }
 }
 
-/// Why requests are refused, as [`crate::transport::status::table`] names it.
-pub const REASONS: [&str; 20] = [
-    "KEY_LENGTH",
-    "VALUE_TOO_LARGE",
-    "NO_SPACE",
-    "TOO_MANY_INVALIDATIONS",
-    "FIELD_LENGTH",
-    "TOO_MANY_ITEMS",
-    "OUT_OF_RANGE",
-    "UNKNOWN_VALUE",
-    "FIELD_MISSING",
-    "CONFLICTING_FIELDS",
-    "NOT_SUPPORTED",
-    "NOT_A_COUNTER",
-    "TOO_MANY_NAMESPACES",
-    "RESPONSE_FULL",
-    "PAGE_TOKEN",
-    "TOO_MUCH_IN_FLIGHT",
-    "MESSAGE_TOO_LARGE",
-    "METADATA_TOO_LARGE",
-    "MALFORMED_MESSAGE",
-    "REQUEST_STALLED",
-];
-
 /// Why the transport ended a connection or a call before a service saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, VariantArray, IntoStaticStr)]
 #[repr(u8)]
@@ -247,8 +225,8 @@ pub struct Totals {
     pub ended: [[u64; CODES]; METHODS],
     /// By method and outcome; none for methods that are open-ended.
     pub durations: [[Durations; OUTCOMES]; METHODS],
-    /// By reason, in the order of [`REASONS`].
-    pub refusals: [u64; REASONS.len()],
+    /// By reason, in the order of [`Reason`].
+    pub refusals: [u64; Reason::COUNT],
     /// By kind.
     pub rejections: [u64; Rejection::COUNT],
     /// Calls that have begun and not ended.
@@ -262,8 +240,7 @@ pub struct Totals {
 impl Totals {
     /// Writes refused because the value can never be stored.
     pub(crate) fn too_large(&self) -> u64 {
-        let refused = REASONS.iter().zip(self.refusals);
-        refused.filter(|(reason, _)| **reason == "VALUE_TOO_LARGE").map(|(_, count)| count).sum()
+        self.refusals[Reason::ValueTooLarge as usize]
     }
 }
 
@@ -273,7 +250,7 @@ pub(crate) struct Lane {
     ended: [[AtomicU64; CODES]; METHODS],
     buckets: [[[AtomicU64; BUCKETS]; OUTCOMES]; METHODS],
     sum_nanos: [[AtomicU64; OUTCOMES]; METHODS],
-    refusals: [AtomicU64; REASONS.len()],
+    refusals: [AtomicU64; Reason::COUNT],
     rejections: [AtomicU64; Rejection::COUNT],
     calls: [AtomicU64; 2],
     connections: [AtomicU64; 2],
@@ -326,10 +303,8 @@ impl Lane {
     }
 
     /// Counts a refusal by its reason.
-    pub(crate) fn refused(&self, reason: &str) {
-        if let Some(at) = REASONS.iter().position(|known| *known == reason) {
-            add(&self.refusals[at], 1);
-        }
+    pub(crate) fn refused(&self, reason: Reason) {
+        add(&self.refusals[reason as usize], 1);
     }
 
     /// Counts connections or calls that the transport ended.
@@ -361,7 +336,7 @@ impl Traffic {
     }
 
     fn lanes(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Lane>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// What all lanes together have counted. Takes none of the writers' time, so figures may be a few calls apart.

@@ -17,7 +17,8 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// All that the engine may depend on: no runtime, no serialization.
-const OF_ENGINE: &[&str] = &["arc-swap", "bytes", "loom", "rustix", "shuttle", "siphasher", "strum", "thiserror"];
+const OF_ENGINE: &[&str] =
+    &["arc-swap", "bytes", "loom", "parking_lot", "rustix", "shuttle", "siphasher", "strum", "thiserror"];
 
 /// Which module of the sidecar may name which.
 const MODULES: &[(&str, &[&str])] = &[
@@ -27,11 +28,11 @@ const MODULES: &[(&str, &[&str])] = &[
     ("config_map", &[]),
     ("logging", &[]),
     ("pod_events", &["governor"]),
-    ("traffic", &[]),
+    ("traffic", &["service"]),
     ("settings", &["service", "governor"]),
     ("spans", &["wall_clock"]),
     ("sources", &["service", "governor", "pod_events", "spans", "traffic", "wall_clock"]),
-    ("history", &["governor", "sources", "traffic", "wall_clock"]),
+    ("history", &["governor", "service", "sources", "traffic", "wall_clock"]),
     ("receipts", &[]),
     ("regimes", &["governor"]),
     ("doctor", &["history", "governor", "sources", "wall_clock"]),

@@ -10,10 +10,11 @@ use ebb_engine::cleaner::{Cleaner, ProcessMemory, Reason};
 use ebb_engine::clock::Clock;
 use ebb_engine::decide::{Decision, Regime, Sample, Thresholds, decide, reserve};
 use ebb_engine::store::{Stats, Store};
+use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 use strum::EnumCount as _;
 
@@ -150,10 +151,6 @@ struct State {
     stopping: bool,
 }
 
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
 impl Governor {
     /// Starts the governor's thread.
     ///
@@ -201,13 +198,13 @@ impl Governor {
 
     /// Changes the settings, which take effect at once.
     pub fn set(&self, setting: Setting) {
-        held(&self.shared.state).setting = setting;
+        self.shared.state.lock().setting = setting;
         self.shared.bell.notify_one();
     }
 
     /// Stops the thread and waits for it.
     pub fn stop(&mut self) {
-        held(&self.shared.state).stopping = true;
+        self.shared.state.lock().stopping = true;
         self.shared.bell.notify_one();
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the governor does not panic");
@@ -218,11 +215,10 @@ impl Governor {
 impl Shared {
     /// Waits for `tick` or a change of the settings; `None` if the thread must stop.
     fn next(&self, tick: Duration) -> Option<Setting> {
-        let state = held(&self.state);
+        let mut state = self.state.lock();
         let before = state.setting;
         let idle = |state: &mut State| !state.stopping && state.setting == before;
-        let waited = self.bell.wait_timeout_while(state, tick, idle);
-        let (state, _) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.bell.wait_while_for(&mut state, idle, tick);
         (!state.stopping).then_some(state.setting)
     }
 }

@@ -1,8 +1,9 @@
 //! How many lines a dependency may write: a peer decides how often some of them are written.
 
 use super::is_own;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 use tracing::callsite::Identifier;
 use tracing::{Event, Metadata};
@@ -44,7 +45,7 @@ impl Quota {
     }
 
     fn windows(&self) -> MutexGuard<'_, HashMap<Identifier, Window>> {
-        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+        self.windows.lock()
     }
 
     /// Counts a line; whether it may be written.

@@ -2,11 +2,11 @@
 
 use super::quota::Quota;
 use ebb_terminal::write_all;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Bytes of lines that wait to be written, at most.
@@ -120,7 +120,7 @@ impl Queue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Takes a line if it has room for it.
@@ -143,14 +143,11 @@ impl Queue {
     /// Waits for lines, and takes them all; none when `tick` has passed.
     fn take(&self, tick: Option<Duration>) -> Vec<u8> {
         let is_empty = |state: &mut State| state.waiting.is_empty();
-        let state = self.state();
-        let mut state = match tick {
-            None => self.bell.wait_while(state, is_empty).unwrap_or_else(PoisonError::into_inner),
-            Some(tick) => {
-                let waited = self.bell.wait_timeout_while(state, tick, is_empty);
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
+        let mut state = self.state();
+        match tick {
+            None => self.bell.wait_while(&mut state, is_empty),
+            Some(tick) => drop(self.bell.wait_while_for(&mut state, is_empty, tick)),
+        }
         state.is_writing = !state.waiting.is_empty();
         std::mem::take(&mut state.waiting)
     }
@@ -163,7 +160,7 @@ impl Queue {
 
     fn flush(&self, patience: Duration) {
         let is_busy = |state: &mut State| state.is_writing || !state.waiting.is_empty();
-        drop(self.bell.wait_timeout_while(self.state(), patience, is_busy));
+        self.bell.wait_while_for(&mut self.state(), is_busy, patience);
     }
 }
 

@@ -3,7 +3,8 @@
 use super::reading::Reading;
 use super::{Series, Value};
 use crate::service::Counts;
-use crate::traffic::{CODES, Method, Outcome, REASONS, Rejection};
+use crate::service::Reason;
+use crate::traffic::{CODES, Method, Outcome, Rejection};
 use ebb_engine::cleaner::{Reason, Total};
 use ebb_engine::decide::Regime;
 use ebb_engine::store::Miss;
@@ -334,8 +335,8 @@ pub(super) static METRICS: &[Metric] = &[
     by(
         &["reason"],
         counter("refusals", None, "Refused calls, pipe operations and batch items, by reason", |r| {
-            let of = |(reason, count): (&&'static str, &u64)| (vec![(*reason).into()], Value::Whole(*count));
-            REASONS.iter().zip(&r.traffic.refusals).map(of).collect()
+            let of = |(reason, count): (&Reason, &u64)| (vec![reason.name().into()], Value::Whole(*count));
+            Reason::VARIANTS.iter().zip(&r.traffic.refusals).map(of).collect()
         }),
     ),
     by(

@@ -5,9 +5,10 @@
 
 use ebb_engine::store::{Account, Ledger};
 use ebb_proto as proto;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// How long a request id is remembered, in milliseconds.
 pub(super) const REMEMBERED_MS: u64 = 60_000;
@@ -50,7 +51,7 @@ impl Answers {
     /// The part of an id, locked. The caller holds it until the request is answered, so that two concurrent copies of a
     /// request are executed once.
     pub(super) fn part(&self, Id([hash, _]): Id) -> MutexGuard<'_, Part> {
-        self.parts[hash as usize % PARTS].lock().unwrap_or_else(PoisonError::into_inner)
+        self.parts[hash as usize % PARTS].lock()
     }
 }
 
@@ -134,7 +135,7 @@ mod tests {
         let of_each = MAP_BYTES + QUEUE_BYTES;
         assert!((LEAST_REMEMBERED * of_each..4 * LEAST_REMEMBERED * of_each).contains(&(full as usize)), "{full}");
         for part in &answers.parts {
-            part.lock().unwrap().forget_old(1_000 + REMEMBERED_MS);
+            part.lock().forget_old(1_000 + REMEMBERED_MS);
         }
         assert_eq!(get(all - 1), None);
         assert_eq!(ledger.used(Account::Tables), 0, "the memory is released");

@@ -6,7 +6,7 @@
 //! error, and no key is hot. Counts are halved periodically, so that hot keys cool down.
 
 use ebb_engine::store::Key;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
 
 /// One read in this many is sampled.
 const SAMPLED: u32 = 256;
@@ -67,7 +67,7 @@ impl Hot {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// The hot keys, hottest first, and the number of sampled reads, in which older ones count less.

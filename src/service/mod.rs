@@ -15,7 +15,7 @@ mod usage;
 pub use batch::Results;
 pub use keys::BigKeys;
 pub use namespaces::{MAX_NAME_BYTES, MAX_NAMESPACES};
-pub use refusal::Refusal;
+pub use refusal::{Reason, Refusal};
 pub use usage::Counts;
 
 use answers::Answers;

@@ -10,9 +10,10 @@
 
 use super::Refusal;
 use arc_swap::{ArcSwap, Guard};
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Maximum number of namespaces, including the default one.
 pub const MAX_NAMESPACES: usize = 1_024;
@@ -103,7 +104,7 @@ impl Namespaces {
     }
 
     fn lock(&self) -> MutexGuard<'_, Names> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+        self.names.lock()
     }
 
     /// Publishes a table, and waits until no operation holds the previous one. An operation holds a table only during

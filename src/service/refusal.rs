@@ -1,6 +1,7 @@
 //! Refusals. Every message names the field, the problem and the bound.
 
 use ebb_engine::store;
+use strum::{EnumCount, EnumString, IntoStaticStr, VariantArray};
 
 /// A refused request, which had no effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -153,5 +154,67 @@ impl Refusal {
     /// [`Refusal::OutOfRange`].
     pub fn at_most(field: &'static str, value: u64, max: u64) -> Result<(), Self> {
         if value <= max { Ok(()) } else { Err(Self::OutOfRange { field, value, min: 0, max }) }
+    }
+}
+
+/// The stable reasons, as clients and metrics see them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, EnumString, VariantArray, IntoStaticStr)]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
+#[expect(missing_docs, reason = "each is the reason of a variant of Refusal or of the store's error, which say it")]
+pub enum Reason {
+    KeyLength,
+    ValueTooLarge,
+    NoSpace,
+    TooManyInvalidations,
+    FieldLength,
+    TooManyItems,
+    OutOfRange,
+    UnknownValue,
+    FieldMissing,
+    ConflictingFields,
+    NotSupported,
+    NotACounter,
+    TooManyNamespaces,
+    ResponseFull,
+    PageToken,
+    TooMuchInFlight,
+    MessageTooLarge,
+    MetadataTooLarge,
+    MalformedMessage,
+    RequestStalled,
+}
+
+impl Reason {
+    /// The name, such as `VALUE_TOO_LARGE`.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+impl Refusal {
+    /// Its stable reason.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Store(store::Error::KeyLength { .. }) => Reason::KeyLength,
+            Self::Store(store::Error::ValueTooLarge { .. }) => Reason::ValueTooLarge,
+            Self::Store(store::Error::NoSpace { .. }) => Reason::NoSpace,
+            Self::Store(store::Error::TooManyInvalidations { .. }) => Reason::TooManyInvalidations,
+            Self::Length { .. } => Reason::FieldLength,
+            Self::TooMany { .. } => Reason::TooManyItems,
+            Self::OutOfRange { .. } => Reason::OutOfRange,
+            Self::UnknownValue { .. } => Reason::UnknownValue,
+            Self::Missing { .. } => Reason::FieldMissing,
+            Self::Conflicting { .. } => Reason::ConflictingFields,
+            Self::Unsupported { .. } => Reason::NotSupported,
+            Self::NotACounter { .. } => Reason::NotACounter,
+            Self::TooManyNamespaces { .. } => Reason::TooManyNamespaces,
+            Self::ResponseFull { .. } => Reason::ResponseFull,
+            Self::PageToken => Reason::PageToken,
+            Self::InFlight { .. } => Reason::TooMuchInFlight,
+            Self::MessageTooLarge { .. } => Reason::MessageTooLarge,
+            Self::MetadataTooLarge { .. } => Reason::MetadataTooLarge,
+            Self::Malformed(_) => Reason::MalformedMessage,
+            Self::Stalled { .. } => Reason::RequestStalled,
+        }
     }
 }

@@ -7,8 +7,7 @@ fn lanes_add_up() {
     one.ended(Method::Get, Code::Ok);
     two.ended(Method::Get, Code::Ok);
     two.ended(Method::Set, Code::ResourceExhausted);
-    two.refused("NO_SPACE");
-    two.refused("SOMEBODY_ELSES");
+    two.refused(Reason::NoSpace);
     one.connection(Edge::Begun);
     two.connection(Edge::Begun);
     two.connection(Edge::Ended);

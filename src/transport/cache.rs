@@ -100,9 +100,8 @@ async fn with_room<Q: Detach, T>(
 fn each<T>(results: Results<T>, quota: Option<&CallQuota>, refused: impl Fn(proto::Refusal) -> T) -> Vec<T> {
     let result = |result: Result<T, Refusal>| {
         result.unwrap_or_else(|refusal| {
-            let refusal = status::within(&refusal);
-            quota.into_iter().for_each(|quota| quota.connection().lane().refused(&refusal.reason));
-            refused(refusal)
+            quota.into_iter().for_each(|quota| quota.connection().lane().refused(refusal.reason()));
+            refused(status::within(&refusal))
         })
     };
     results.into_iter().map(result).collect()

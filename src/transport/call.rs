@@ -7,8 +7,9 @@ use crate::spans::{Sampled, Tracer};
 use crate::traffic::{Edge, Lane, Method, Outcome, Rejection};
 use ebb_listener::RateLimit;
 use http::{HeaderMap, Request};
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use strum::EnumCount as _;
 use tokio::sync::watch;
@@ -41,7 +42,7 @@ impl Default for Complaints {
 
 impl Complaints {
     fn complain(&self, rejection: Rejection) {
-        let due = self.0[rejection as usize].lock().unwrap_or_else(PoisonError::into_inner).due();
+        let due = self.0[rejection as usize].lock().due();
         if let Some(left_out) = due {
             tracing::warn!(kind = rejection.name(), left_out, "rejected a client with the wrong protocol or port");
         }
@@ -138,8 +139,8 @@ impl Call {
             return Some(Code::Ok);
         }
         let status = Status::from_header_map(headers).unwrap_or_else(|| Status::unknown(""));
-        if let Some(info) = status.get_details_error_info() {
-            self.calls.watchers.lane.refused(&info.reason);
+        if let Some(reason) = status.get_details_error_info().and_then(|info| info.reason.parse().ok()) {
+            self.calls.watchers.lane.refused(reason);
         }
         self.end(status.code());
         Some(status.code())
@@ -147,9 +148,8 @@ impl Call {
 
     /// Counts a refusal after the answer has begun.
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
-        let (code, reason, _) = status::table(refusal);
-        self.calls.watchers.lane.refused(reason);
-        self.end(code);
+        self.calls.watchers.lane.refused(refusal.reason());
+        self.end(status::code(refusal.reason()).0);
     }
 
     /// Whether the call reads or writes a single item.

@@ -1,8 +1,9 @@
 //! The connections of a plane. At the cap the longest-idle connection is closed to make room for a new one.
 
 use super::call::Calls;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
@@ -65,7 +66,7 @@ impl Connections {
     }
 
     fn open(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Entry>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 
     /// Acquires a permit for a connection, and closes idle ones until one is free. Calls `closed` for each of them.

@@ -189,9 +189,8 @@ impl Pipe {
             None => Method::Other,
         };
         let lane = self.quota.connection().lane();
-        let (code, reason) = result
-            .as_ref()
-            .map_or_else(|refusal| (status::table(refusal).0, Some(status::table(refusal).1)), |_| (Code::Ok, None));
+        let reason = result.as_ref().err().map(Refusal::reason);
+        let code = reason.map_or(Code::Ok, |reason| status::code(reason).0);
         lane.ended(method, code);
         reason.into_iter().for_each(|reason| lane.refused(reason));
         began.into_iter().for_each(|began| lane.took(method, Outcome::of(code), began.elapsed()));

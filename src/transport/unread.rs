@@ -12,9 +12,10 @@ use super::guard::Activity;
 use super::quota::{CallQuota, Held, Quota};
 use crate::service::Refusal;
 use h2::FlowControl;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// The unread requests of one connection.
@@ -89,7 +90,7 @@ impl Unread {
     }
 
     fn calls(&self) -> MutexGuard<'_, HashMap<u32, Entry>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        self.calls.lock()
     }
 
     /// Bytes that the requests of the connection, read or not, have brought so far.

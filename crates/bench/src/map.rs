@@ -7,10 +7,11 @@
 //! back what is free after a second. The protocol is there so that the same client drives it as drives the others; it
 //! knows what the benchmarks send and nothing else.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read as _, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -58,7 +59,7 @@ fn converse(socket: TcpStream, map: &Mutex<Map>) -> io::Result<()> {
     let mut output = BufWriter::with_capacity(64 << 10, socket);
     let mut words = Vec::new();
     while read(&mut input, &mut words)? {
-        answer(&words, &mut map.lock().unwrap_or_else(PoisonError::into_inner), &mut output)?;
+        answer(&words, &mut map.lock(), &mut output)?;
         // What was asked in one write is answered in one.
         if input.buffer().is_empty() {
             output.flush()?;

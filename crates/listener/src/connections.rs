@@ -5,10 +5,11 @@
 //! bound on their number for a moment; otherwise a burst would close probes that have not sent their request yet.
 
 use crate::RateLimit;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use strum::{EnumCount, IntoStaticStr, VariantArray};
 use tokio::sync::Notify;
@@ -144,7 +145,7 @@ impl Connections {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 
     /// Adds a new connection, and displaces others if a bound is exceeded.
@@ -195,7 +196,7 @@ impl Connections {
 
     fn count(&self, reason: Closed, peer: IpAddr) {
         self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
-        if let Some(left_out) = self.warning.lock().unwrap_or_else(PoisonError::into_inner).due() {
+        if let Some(left_out) = self.warning.lock().due() {
             tracing::warn!(
                 listener = self.bounds.listener,
                 reason = reason.name(),

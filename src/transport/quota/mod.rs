@@ -32,9 +32,10 @@ use crate::traffic::Lane;
 use ebb_engine::store::{Account, Ledger};
 use futures::task::AtomicWaker;
 use messages::{Class, Waiter};
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 /// What a connection takes, in bytes: its task, `h2`'s buffers and tables (18 KiB by `tests/call_memory.py`, more where its
 /// buffers have grown).
@@ -66,7 +67,7 @@ pub struct InFlight {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 impl InFlight {

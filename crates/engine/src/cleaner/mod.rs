@@ -25,10 +25,11 @@ pub use report::{Account, Cost, ProcessMemory, Reason, Report, Target, Total};
 
 use crate::clock::Clock;
 use crate::store::{Stats, Store};
+use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use strum::EnumCount as _;
 
 /// Limits on the cleaner's CPU use.
@@ -92,19 +93,15 @@ impl Run {
 
     /// The report, once the run has ended.
     pub fn report(&self) -> Option<Report> {
-        held(&self.0.report).clone()
+        self.0.report.lock().clone()
     }
 }
 
 impl std::fmt::Debug for Cleaner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let state = held(&self.0.state);
+        let state = self.0.state.lock();
         f.debug_struct("Cleaner").field("target", &state.target).field("pacing", &state.pacing).finish_non_exhaustive()
     }
-}
-
-fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Cleaner {
@@ -135,25 +132,25 @@ impl Cleaner {
         });
         let worker = thread::Worker::new(shared.clone(), clock);
         let handle = std::thread::Builder::new().name("ebb-cleaner".to_owned()).spawn(move || worker.run())?;
-        *held(&shared.joined) = Some(handle);
+        *shared.joined.lock() = Some(handle);
         Ok(Self(shared))
     }
 
     /// Sets the lasting target.
     pub fn set_target(&self, target: Target) {
-        held(&self.0.state).target = target;
+        self.0.state.lock().target = target;
         self.0.bell.notify_one();
     }
 
     /// Sets the limits on CPU use.
     pub fn set_pacing(&self, pacing: Pacing) {
-        held(&self.0.state).pacing = pacing;
+        self.0.state.lock().pacing = pacing;
     }
 
     /// Requests one run in addition to the lasting target. Requested runs are executed one after the other.
     pub fn run(&self, target: Target) -> Run {
         let progress = Arc::new(Progress::default());
-        held(&self.0.state).asked.push_back((target, progress.clone()));
+        self.0.state.lock().asked.push_back((target, progress.clone()));
         self.0.bell.notify_one();
         Run(progress)
     }
@@ -165,19 +162,19 @@ impl Cleaner {
 
     /// The last reports, newest first, at most 16.
     pub fn reports(&self) -> Vec<Report> {
-        held(&self.0.state).reports.iter().cloned().collect()
+        self.0.state.lock().reports.iter().cloned().collect()
     }
 
     /// Totals of all runs by reason, in the order of [`Reason`].
     pub fn totals(&self) -> [Total; Reason::COUNT] {
-        held(&self.0.state).totals
+        self.0.state.lock().totals
     }
 
     /// Stops the thread after its current step and waits for it. Requested runs end unfinished, with a report.
     pub fn stop(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
         self.0.bell.notify_one();
-        let handle = held(&self.0.joined).take();
+        let handle = self.0.joined.lock().take();
         if let Some(handle) = handle {
             handle.join().expect("the cleaner does not panic");
         }

@@ -2,7 +2,7 @@
 
 use super::plan;
 use super::steps::Steps;
-use super::{Cost, Pacing, Progress, REPORTS, Report, Shared, State, Target, held};
+use super::{Cost, Pacing, Progress, REPORTS, Report, Shared, State, Target};
 use crate::clock::{self, Clock};
 use crate::store::{Stats, Tally, Task};
 use std::cell::Cell;
@@ -95,7 +95,7 @@ impl Worker {
             }
         }
         self.end_open_run();
-        for (_, progress) in held(&self.shared.state).asked.drain(..) {
+        for (_, progress) in self.shared.state.lock().asked.drain(..) {
             finish(&progress, Report::default());
         }
     }
@@ -106,10 +106,9 @@ impl Worker {
 
     /// Waits for a tick or a wake-up; `None` if the thread must stop.
     fn next_target(&self) -> Option<(Target, Option<Arc<Progress>>)> {
-        let state = held(&self.shared.state);
+        let mut state = self.shared.state.lock();
         let idle = |state: &mut State| state.asked.is_empty() && !self.stopping();
-        let waited = self.shared.bell.wait_timeout_while(state, TICK, idle);
-        let (mut state, _) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.shared.bell.wait_while_for(&mut state, idle, TICK);
         if self.stopping() {
             return None;
         }
@@ -120,7 +119,7 @@ impl Worker {
     }
 
     fn pacing(&self) -> Pacing {
-        held(&self.shared.state).pacing
+        self.shared.state.lock().pacing
     }
 
     /// Executes a requested run.
@@ -223,7 +222,7 @@ impl Worker {
 
     /// Works on the lasting target first if the engine exceeds its bound. It has precedence over a requested run.
     fn free_what_is_too_much(&mut self, stats: &Stats) {
-        let lasting = held(&self.shared.state).target;
+        let lasting = self.shared.state.lock().target;
         if plan::is_over(stats, lasting) {
             self.keep_to(lasting, Some(TURN));
         }
@@ -231,7 +230,7 @@ impl Worker {
 
     /// Whether the lasting target has changed, or a run was requested and the current target is not urgent.
     fn has_other_work(&self, target: Target, urgent: bool) -> bool {
-        let state = held(&self.shared.state);
+        let state = self.shared.state.lock();
         state.target != target || !(urgent || state.asked.is_empty())
     }
 
@@ -294,8 +293,8 @@ impl Worker {
 
     /// Sleeps. Only a stop ends the rest early, a new target does not.
     fn rest(&self, rest: Duration) {
-        let state = held(&self.shared.state);
-        drop(self.shared.bell.wait_timeout_while(state, rest, |_: &mut State| !self.stopping()));
+        let mut state = self.shared.state.lock();
+        self.shared.bell.wait_while_for(&mut state, |_: &mut State| !self.stopping(), rest);
     }
 
     fn end_open_run(&mut self) {
@@ -316,7 +315,7 @@ impl Worker {
             ..report.cost
         };
         report.after = self.shared.account();
-        let mut state = held(&self.shared.state);
+        let mut state = self.shared.state.lock();
         report.id = state.totals.iter().map(|total| total.runs).sum::<u64>() + 1;
         state.totals[report.reason as usize].add(&report);
         state.reports.push_front(report.clone());
@@ -327,5 +326,5 @@ impl Worker {
 
 fn finish(progress: &Progress, report: Report) {
     progress.percent.store(100, Ordering::Relaxed);
-    *held(&progress.report) = Some(report);
+    *progress.report.lock() = Some(report);
 }

@@ -31,7 +31,7 @@ fn with_twin(
     least: usize,
     explore: impl Fn(Search) -> usize + std::panic::UnwindSafe + std::panic::RefUnwindSafe,
 ) {
-    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _turn = TURN.lock();
     plant(None);
     let executions = explore(Search::Model);
     println!("{fault:?}: held in {executions} executions");
@@ -427,7 +427,7 @@ mod whole_store {
 
     #[test]
     fn an_acknowledged_delete_is_never_undone_by_the_cleaner() {
-        let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _turn = TURN.lock();
         let executions = explore(Search::Model, || {
             let store = small();
             set(&store, b"k", &[1; 40]);

@@ -14,10 +14,10 @@
 
 use crate::values::Origin;
 use ebb_engine::store::{Attributes, Item};
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
 
 /// Number of states kept per key.
 const REMEMBERED: usize = 48;
@@ -169,7 +169,7 @@ impl Register {
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.log.lock()
     }
 
     /// The earliest position that a read beginning now may return.

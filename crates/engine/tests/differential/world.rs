@@ -6,11 +6,12 @@ use crate::values::describe;
 use ebb_engine::cleaner::{Cleaner, Pacing, ProcessMemory, Run, Target};
 use ebb_engine::clock::Clock;
 use ebb_engine::store::{MAX_KEY_BYTES, Options, Store};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The capacity relative to live bytes, and its consequences.
@@ -236,7 +237,7 @@ impl World {
             && self.store.ledger().total() > self.setup.capacity_bytes * 6 / 10
             && !self.writers_stop.load(Ordering::Relaxed)
         {
-            let mut relief = self.relief.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut relief = self.relief.lock();
             if relief.as_ref().is_none_or(|run| run.report().is_some()) {
                 *relief = Some(self.cleaner.run(Target::compact(90)));
             }
