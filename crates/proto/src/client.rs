@@ -1,4 +1,4 @@
-//! A client's connection: an address is `HOST:PORT` or `unix:/path`, and an error names it.
+//! Client connections. An address is `HOST:PORT` or `unix:/path`, and errors contain it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 
-/// Where a server listens.
+/// Address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// `HOST:PORT`.
@@ -39,21 +39,21 @@ impl fmt::Display for Address {
     }
 }
 
-/// Why there is no connection.
+/// Error of a connection attempt.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The address cannot be made a URI.
+    /// The address is not a valid URI.
     #[error("{at}: {error}")]
     Address {
-        /// The address as it was given.
+        /// The address as given.
         at: Address,
-        /// What is wrong with it.
+        /// The problem.
         error: tonic::transport::Error,
     },
-    /// Nobody answers there.
+    /// No server answers at the address.
     #[error("cannot reach {at}: {cause}; is `ebb serve` running there?")]
     Unreachable {
-        /// The address as it was given.
+        /// The address as given.
         at: Address,
         /// The system's reason, in lower case.
         cause: String,
@@ -109,13 +109,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_names_the_address_that_nobody_answers_at() {
+    async fn a_connection_error_names_the_address() {
         let Err(error) = connect(&Address::Tcp("127.0.0.1:1".into()), None).await else {
-            panic!("nobody listens on port 1")
+            panic!("port 1 must be closed")
         };
         assert_eq!(error.to_string(), "cannot reach 127.0.0.1:1: connection refused; is `ebb serve` running there?");
         let missing = Address::Unix("/nonexistent/ebb.sock".into());
-        let Err(error) = connect(&missing, None).await else { panic!("nobody listens there") };
+        let Err(error) = connect(&missing, None).await else { panic!("the socket must not exist") };
         let said = error.to_string();
         assert!(said.starts_with("cannot reach unix:/nonexistent/ebb.sock: no such file"), "{said}");
     }

@@ -1,5 +1,5 @@
-//! JSON as protobuf maps it: 64-bit numbers are strings, since many readers of JSON hold numbers in doubles; bytes that
-//! are not text are base64.
+//! The JSON mapping of protobuf: 64-bit numbers are strings, because many JSON parsers store numbers in doubles; bytes
+//! that are not text are base64.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 use std::fmt::Display;
 
-/// A 64-bit number.
+/// A 64-bit number as a JSON string.
 pub fn number(n: impl Display) -> Value {
     n.to_string().into()
 }
@@ -24,10 +24,10 @@ pub(crate) fn serialize_numbers<S: Serializer>(list: &[u64], serializer: S) -> R
 
 /// A message as JSON, with every field.
 pub fn of(message: &impl Serialize) -> Value {
-    serde_json::to_value(message).expect("messages have nothing that JSON lacks")
+    serde_json::to_value(message).expect("every message has a JSON form")
 }
 
-/// Adds bytes to an object: as `name` where they are UTF-8, else as `name_base64`.
+/// Adds bytes to an object: as `name` if they are UTF-8, else as `name_base64`.
 pub fn put_bytes(object: &mut Value, name: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => object[name] = text.into(),

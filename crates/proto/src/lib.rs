@@ -1,6 +1,6 @@
-//! The wire contract `ebb.v1` in Rust: what `proto/` becomes, and what both ends of a connection share.
+//! The wire contract `ebb.v1` in Rust: the code generated from `proto/`, and code shared by clients and servers.
 //!
-//! The messages and services are generated from the files of `proto/`, which document every one of them.
+//! The files of `proto/` document every generated message and service.
 
 #![warn(missing_docs)]
 
