@@ -5,13 +5,11 @@
 #   tests/attacks.sh            every attack
 #   tests/attacks.sh http_port  the attacks of tests/attacks/http_port.py
 set -eu
+. "$(dirname "$0")/lib.sh"
 cd "$(dirname "$0")/.."
-if ! command -v python3 >/dev/null; then
-  echo 'skipped: there is no python3'
-  exit 0
-fi
-export EBB_PROGRAM=${EBB_PROGRAM:-${CARGO_TARGET_DIR:-target}/debug/ebb}
-[ -x "$EBB_PROGRAM" ] || cargo build --locked
+command -v python3 >/dev/null || skip 'there is no python3'
+find_program
+export EBB_PROGRAM=$program
 failed=0
 names=("$@")
 if [ ${#names[@]} -eq 0 ]; then

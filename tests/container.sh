@@ -8,29 +8,19 @@
 #
 #   tests/container.sh PROGRAM
 set -eu
+. "$(dirname "$0")/lib.sh"
 program=$1
 cd "$(dirname "$0")/.."
-skip() { echo "skipped: $*"; exit 0; }
 [ "$(id -u)" = 0 ] || skip 'only root may run containers with limits here'
-needed=()
-for tool in buildah podman runc; do command -v "$tool" >/dev/null || needed+=("$tool"); done
-if [ ${#needed[@]} -gt 0 ]; then
-  command -v apt-get >/dev/null || skip "there is no ${needed[*]}, and no apt-get to install them with"
-  echo "installing ${needed[*]} from Debian's packages"
-  said=$(mktemp)
-  install() { DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${needed[@]}"; }
-  { install || { apt-get update && install; }; } >"$said" 2>&1 || { tail -n 3 "$said"; skip 'they cannot be installed'; }
-fi
+install_tools buildah podman runc || skip 'there is no buildah, podman or runc, and they cannot be installed'
 
-work=$(mktemp -d)
+make_work
 image=localhost/ebb-test-$$ cache=ebb-cache-$$ app=ebb-app-$$
-finish() {
+on_exit() {
   podman rm --force --ignore --time 1 "$app" "$cache" >/dev/null 2>&1 || true
   buildah manifest rm "$image-both" >/dev/null 2>&1 || true
   podman rmi --force "$image" "$image/ebb:0.1.0" "$image-both-amd64" "$image-both-arm64" >/dev/null 2>&1 || true
-  rm -rf "$work"
 }
-trap finish EXIT
 cat >"$work/containers.conf" <<CONF
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
@@ -70,16 +60,7 @@ storm() {
 }
 stats() { podman exec "$cache" /ebb stats --output json; }
 number() { stats | grep -oE "\"$1\": *\"?[0-9]+" | grep -oE '[0-9]+$' | head -n 1; }
-until_true() {
-  local what=$1 tries=150
-  shift
-  until "$@"; do
-    tries=$((tries - 1))
-    [ "$tries" -gt 0 ] || { echo "not within 30 s: $what"; stats; exit 1; }
-    read -rt 0.2 <> <(:) || :
-  done
-  echo "ok     $what"
-}
+diagnose() { stats; }
 limit_is() { [ "$(number limit_bytes)" = "$1" ]; }
 rss_below() { [ "$(number rss_bytes)" -lt "$1" ]; }
 used() { number used_bytes; }
@@ -88,7 +69,7 @@ resize() { podman update --memory "$1" --memory-swap "$1" "$cache" >/dev/null; }
 # What a kubelet does at every sync of a pod whose limit was lowered: it waits while more is used.
 kubelet_lowers_to() { [ "$(used)" -lt "$1" ] && resize "$1"; }
 
-until_true 'the limit is that of the container' limit_is $((64 << 20))
+check_within 30 'the limit is that of the container' limit_is $((64 << 20))
 [ "$(application incr visits)" = 1 ] && echo 'ok     the application calls through the shared socket'
 storm --seconds 5
 echo "       loaded: $(($(number rss_bytes) >> 20)) MiB resident"
@@ -96,7 +77,7 @@ is_running || { echo 'the cache was killed'; exit 1; }
 echo 'ok     nobody was killed'
 
 resize $((96 << 20))
-until_true 'a limit that is raised in place is followed' limit_is $((96 << 20))
+check_within 30 'a limit that is raised in place is followed' limit_is $((96 << 20))
 storm --seconds 5
 loaded=$(used)
 echo "       loaded again: $((loaded >> 20)) MiB used"
@@ -105,18 +86,18 @@ target=$((40 << 20))
 if kubelet_lowers_to $target; then echo 'a limit below what is used was not refused'; exit 1; fi
 echo 'ok     a kubelet would not lower the limit: more is used'
 project memory-limit=$target
-until_true 'the pending limit is obeyed' limit_is $target
-until_true 'what is above it is given back, and the kubelet lowers the limit' kubelet_lowers_to $target
+check_within 30 'the pending limit is obeyed' limit_is $target
+check_within 30 'what is above it is given back, and the kubelet lowers the limit' kubelet_lowers_to $target
 is_running || { echo 'the cache was killed'; exit 1; }
 storm --seconds 3
 is_running || { echo 'the cache was killed'; exit 1; }
 echo "ok     nobody was killed; $(($(used) >> 20)) MiB used"
 
 project 'ebb.yaml=maxMemory: 32Mi' memory-limit=$target
-until_true 'a swapped volume retunes it' limit_is $((32 << 20))
-until_true 'and it goes below' rss_below $((36 << 20))
+check_within 30 'a swapped volume retunes it' limit_is $((32 << 20))
+check_within 30 'and it goes below' rss_below $((36 << 20))
 podman exec "$cache" /ebb release --to 16Mi >/dev/null || :
-until_true 'what is asked for is given back' rss_below $((24 << 20))
+check_within 30 'what is asked for is given back' rss_below $((24 << 20))
 echo "       released: $(($(number rss_bytes) >> 20)) MiB resident"
 
 # One name for two architectures. The program for the other one is a copy whose ELF header says so, and its tools do nothing:

@@ -8,16 +8,12 @@
 # (rustup target add aarch64-unknown-linux-gnu) and a linker (on Debian gcc-aarch64-linux-gnu and libc6-dev-arm64-cross). Only
 # an emulator can run it here (qemu-user-static): without one it is taken on the word of its ELF header.
 set -eu
+. "$(dirname "$0")/lib.sh"
 cd "$(dirname "$0")/.."
 version=$(sed -nE 's/^version = "(.*)"/\1/p' Cargo.toml | head -n 1)
 name=${1:-ebb:$version}
-if ! command -v buildah >/dev/null; then
-  echo 'there is no buildah; install it with your package manager' >&2
-  exit 1
-fi
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-die() { echo "$*" >&2; exit 1; }
+command -v buildah >/dev/null || die 'there is no buildah; install it with your package manager'
+make_work
 
 # As the kernel and Rust call an architecture, and its number in an ELF header.
 machine_of() { case $1 in amd64) echo x86_64 ;; arm64) echo aarch64 ;; esac; }

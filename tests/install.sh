@@ -45,17 +45,17 @@ nothing_is_left() { rest=$(left) && [ -z "$rest" ]; }
 uninstall() {
   if nothing_is_left; then echo 'the release cannot be told from what else is there'; exit 1; fi
   helm uninstall ebb --namespace ebb-system --wait --timeout 90s >/dev/null
-  until_true 'helm uninstall leaves nothing' nothing_is_left
+  check_within 60 'helm uninstall leaves nothing' nothing_is_left
 }
 
-until_true 'controllers have made an account' kubectl get serviceaccount default
+check_within 60 'controllers have made an account' kubectl get serviceaccount default
 SECONDS=0
 release install --create-namespace
 echo "ok     helm install --wait: the webhook is ready after $SECONDS s"
 kubectl create namespace shop >/dev/null
 kubectl label namespace shop ebb-cache.io/inject=enabled >/dev/null
 deploy shop web 3
-until_true 'each pod of a Deployment runs with a cache' each_has_one shop web 3
+check_within 60 'each pod of a Deployment runs with a cache' each_has_one shop web 3
 one=$(running shop web '{.items[0].metadata.name}')
 [ "$(kubectl exec --namespace shop "$one" --container ebb -- /ebb incr visits)" = 1 ]
 echo 'ok     and the cache answers'
@@ -67,8 +67,8 @@ echo 'ok     and from outside'
 before=$(leader)
 kubectl delete pod --namespace ebb-system "${before%%_*}" --grace-period 0 --force >/dev/null 2>&1
 deploy shop meanwhile 3
-until_true 'while the replica that leads is killed, pods get their caches' each_has_one shop meanwhile 3
-until_true 'another leads' leads_another_than "$before"
+check_within 60 'while the replica that leads is killed, pods get their caches' each_has_one shop meanwhile 3
+check_within 60 'another leads' leads_another_than "$before"
 
 # Pods come and go all the while.
 touch "$work/restarting"
@@ -86,10 +86,10 @@ echo "ok     helm upgrade: $(grep -c restarted "$work/restarting.log") rollouts 
 
 kubectl create namespace late >/dev/null
 deploy late web 3
-until_true 'a Deployment runs without caches, where nobody asked for them' ready late web
+check_within 60 'a Deployment runs without caches, where nobody asked for them' ready late web
 [ "$(caches late web)" = 0 ]
 kubectl label namespace late ebb-cache.io/inject=enabled >/dev/null
-until_true 'the watchdog has its pods come again, with caches' each_has_one late web 3
+check_within 60 'the watchdog has its pods come again, with caches' each_has_one late web 3
 [ "$(restarts)" = 0 ] || { echo 'a container has restarted'; kubectl get pods --all-namespaces; exit 1; }
 echo 'ok     no container has restarted'
 
@@ -99,10 +99,10 @@ echo 'ok     but the caches of pods that run'
 
 release install --set injector.mode=policy
 echo 'ok     helm install --wait: the policy, without a webhook'
-until_true 'ebb check says when the API server has taken it up' "$program" check --namespace shop
+check_within 60 'ebb check says when the API server has taken it up' "$program" check --namespace shop
 kubectl annotate namespace shop config.ebb-cache.io/unix-socket-path=/srv/cache/ebb.sock >/dev/null
 deploy shop alone 2
-until_true 'each pod of a Deployment runs with a cache' each_has_one shop alone 2
+check_within 60 'each pod of a Deployment runs with a cache' each_has_one shop alone 2
 one=$(running shop alone '{.items[0].metadata.name}')
 [ "$(running shop alone '{.items[0].spec.containers[0].env[0].value}')" = unix:/srv/cache/ebb.sock ]
 [ "$(kubectl exec --namespace shop "$one" --container ebb -- /ebb incr visits)" = 1 ]
@@ -122,18 +122,17 @@ page=$(tests/block.sh charts/ebb/README.md 'helm install')
 as_it_stands "${page//REGISTRY\/ebb/$image}"
 echo "ok     the chart's page: installed, a namespace asks, helm test is content"
 kubectl run shop-0 --namespace shop --image "$idle:1" >/dev/null
-until_true 'a pod runs' kubectl wait --namespace shop --for=condition=Ready pod/shop-0 --timeout=1s
+check_within 60 'a pod runs' kubectl wait --namespace shop --for=condition=Ready pod/shop-0 --timeout=1s
 kubectl config set-context --current --namespace shop >/dev/null
 mkdir "$work/bin"
 cat >"$work/bin/ebb" <<EBB
 #!/usr/bin/env bash
-# A person waits until ports are forwarded, and has a terminal.
-for _ in \$(seq 150); do
-  (: <>/dev/tcp/127.0.0.1/7071 && : <>/dev/tcp/127.0.0.1/7072) 2>/dev/null && break
-  read -rt 0.2 <> <(:) || :
-done
+# A person waits until ports are forwarded and until there is something to see, and has a terminal.
+. '$PWD/tests/lib.sh'
+forwarded() { (: <>/dev/tcp/127.0.0.1/7071 && : <>/dev/tcp/127.0.0.1/7072); }
+wait_for 30 'both ports are forwarded' forwarded
 case \$1 in
-  top) { read -rt 2 <> <(:) || :; printf q; } | script --quiet --return --command 'stty rows 40 columns 120; $program top' /dev/null ;;
+  top) { wait_for 30 'ebb top shows a regime' grep calm '$work/page.log'; printf q; } | script --quiet --return --command 'stty rows 40 columns 120; $program top' /dev/null ;;
   *) exec '$program' "\$@" ;;
 esac
 EBB

@@ -46,29 +46,29 @@ unharmed() {
 }
 
 create shop Always '[storm, --seconds, "900"]' "$writer"
-until_true 'the pod runs, its application writes through the shared socket' \
+check_within 60 'the pod runs, its application writes through the shared socket' \
   kubectl wait --for=condition=Ready pod/shop --timeout=1s
 began=$(date --date "$(of shop '.status.initContainerStatuses[0].state.running.startedAt')" +%s)
 then=$(date --date "$(of shop '.status.containerStatuses[0].state.running.startedAt')" +%s)
 [ "$then" -ge "$began" ] || { echo 'the application started before its cache'; exit 1; }
 echo "ok     the cache started first, the application $((then - began)) s later (by whole seconds)"
-until_true 'the limit is that of the pod' limit_is 128
-until_true 'the application has filled it' uses_more_than 90
+check_within 60 'the limit is that of the pod' limit_is 128
+check_within 60 'the application has filled it' uses_more_than 90
 resize 192Mi
-until_true 'a limit that is raised in place is followed' limit_is 192
-until_true 'and used' uses_more_than 140
+check_within 60 'a limit that is raised in place is followed' limit_is 192
+check_within 60 'and used' uses_more_than 140
 unharmed
 SECONDS=0
 resize 64Mi
-until_true 'the kubelet refuses to lower it: more is used' refused
-until_true 'the cache gives memory back, and the kubelet lowers it' enforces 64
+check_within 60 'the kubelet refuses to lower it: more is used' refused
+check_within 60 'the cache gives memory back, and the kubelet lowers it' enforces 64
 unharmed
-until_true 'the pod says so' says .status.initContainerStatuses[0].resources.limits.memory shop 64Mi
+check_within 60 'the pod says so' says .status.initContainerStatuses[0].resources.limits.memory shop 64Mi
 echo "       $SECONDS s after it was asked for; $(metric ebb_memory_used_bytes) bytes used of $((64 << 20))"
 kubectl create configmap ebb-config --from-literal='ebb.yaml=maxMemory: 48Mi' >/dev/null
-until_true 'a ConfigMap retunes it' limit_is 48
+check_within 60 'a ConfigMap retunes it' limit_is 48
 kubectl annotate pod shop config.ebb-cache.io/max-memory=40Mi >/dev/null
-until_true 'an annotation of the pod wins' limit_is 40
+check_within 60 'an annotation of the pod wins' limit_is 40
 unharmed
 create once Never '[set, key, value]' "$image"
-until_true 'a pod whose application has ended ends, with its cache' says .status.phase once Succeeded
+check_within 60 'a pod whose application has ended ends, with its cache' says .status.phase once Succeeded

@@ -6,8 +6,9 @@
 #   tests/mutants.sh .cache --shard 0/8       an eighth of them
 #   tests/mutants.sh .cache -f crates/engine/src/store/slot.rs
 set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+cache=$(folder "${1:?usage: tests/mutants.sh CACHE [OPTION]...}")
 cd "$(dirname "$0")/.."
-cache=$(realpath "${1:?usage: tests/mutants.sh CACHE [OPTION]...}")
 shift
 version=27.1.0
 tool=$cache/mutants-$version

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # A node of this machine, to be sourced by a script of this folder: a real API server, containerd with runc, and a kubelet, in
 # a network of their own, so that nothing they do reaches the machine's. Needs root and memory cgroups; installs what is
 # missing from Debian's packages, and builds Kubernetes from its Go modules once.
@@ -5,78 +6,46 @@
 #   source tests/node.sh CACHE_DIR PROGRAM [whole]
 #
 # PROGRAM is a static build. whole: a cluster that carries out Deployments and Services, with kube-controller-manager,
-# kube-scheduler and kube-proxy. What there is then: kubectl, helm (those of tests/chart.sh), until_true, $node, $work for
+# kube-scheduler and kube-proxy. What there is then: kubectl, helm (those of tests/chart.sh), tests/lib.sh, $node, $work for
 # files, and two images: $image:1 with the program, $idle:1 that waits for its end; and
 # $writer:1 with `ebb-bench`, if that lies beside the program.
-[ "$(id -u)" = 0 ] || { echo 'skipped: only root may be a node'; exit 0; }
-cache=$(mkdir -p "$1" && cd "$1" && pwd)
+. "$(dirname "$0")/lib.sh"
+[ "$(id -u)" = 0 ] || skip 'only root may be a node'
+cache=$(folder "$1")
 program=$(realpath "$2")
 whole=${3:-}
 tools=$cache/chart/helm4
 if [ -z "${EBB_NODE_ASSETS:-}" ]; then
-  [ -x "$tools/kubectl" ] || { echo "there is no $tools/kubectl: tests/chart.sh installs it"; exit 1; }
-  needed=()
-  for package in buildah containerd runc nftables:nft; do
-    command -v "${package#*:}" >/dev/null || needed+=("${package%:*}")
-  done
-  [ -x /usr/lib/cni/ptp ] || needed+=(containernetworking-plugins)
-  if [ ${#needed[@]} -gt 0 ]; then
-    echo "installing ${needed[*]} from Debian's packages"
-    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${needed[@]}" >/dev/null
-  fi
+  [ -x "$tools/kubectl" ] || die "there is no $tools/kubectl: tests/chart.sh installs it"
+  install_tools buildah containerd runc nft:nftables /usr/lib/cni/ptp:containernetworking-plugins
   EBB_NODE_ASSETS=$("$(dirname "$0")/cluster/build.sh" "$cache" kubelet ${whole:+kube-controller-manager kube-scheduler kube-proxy})
   export EBB_NODE_ASSETS
   exec unshare --net "$0" "$cache" "$program"
 fi
 assets=$EBB_NODE_ASSETS
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 kubectl() { "$tools/kubectl" "$@"; }
 helm() { "$tools/helm" "$@"; }
 
-# A socket's path has room for some hundred bytes.
-work=$(mktemp -d /tmp/ebb-node.XXXXXX)
+make_work
 export KUBECONFIG=$work/kubeconfig # from here on nothing that is asked or deleted is anybody else's
 network=ebb-$$ node=ebb-test image=localhost/ebb-$$ idle=localhost/idle-$$ writer=localhost/writer-$$
 address=10.222.1.1 services=10.0.0.0/24 pods=10.222.0.0/24
-processes=()
-finish() {
+no_pods() { [ -z "$(kubectl get pods --all-namespaces --output=name)" ]; }
+on_exit() {
   kubectl delete deployments,pods --all --all-namespaces --wait=false >/dev/null 2>&1 || true
-  for _ in $(seq 100); do
-    [ -n "$(kubectl get pods --all-namespaces --output=name 2>/dev/null)" ] || break
-    read -rt 0.2 <> <(:) || :
-  done
-  for ((at = ${#processes[@]} - 1; at >= 0; at--)); do
-    kill "${processes[at]}" 2>/dev/null || true
-    wait "${processes[at]}" 2>/dev/null || true
-  done
+  wait_for 20 'every pod is gone' no_pods || true
+  stop_all
   # Shims outlive their containerd.
   pkill -f "containerd-shim.* -address $work/containerd.sock" 2>/dev/null || true
-  for at in $(awk -v root="$work/" 'index($2, root) == 1 { print $2 }' /proc/mounts | sort -r); do umount "$at" || true; done
+  awk -v root="$work/" 'index($2, root) == 1 { print $2 }' /proc/mounts | sort -r | while read -r at; do umount "$at" || true; done
   find /sys/fs/cgroup/*/kubepods -depth -type d -exec rmdir {} + 2>/dev/null || true
-  rm -rf "$work" "/var/lib/cni/networks/$network"
+  rm -rf "/var/lib/cni/networks/$network"
 }
-trap finish EXIT
-start() {
-  local name=$1
-  shift
-  "$@" >"$work/$name.log" 2>&1 &
-  processes+=($!)
-}
-until_true() {
-  local what=$1 tries=300
-  shift
-  until "$@" >/dev/null 2>&1; do
-    tries=$((tries - 1))
-    if [ "$tries" -le 0 ]; then
-      echo "not within 60 s: $what"
-      kubectl get pods --all-namespaces --output=wide
-      kubectl get events --all-namespaces | tail -n 12
-      kubectl logs --all-containers --prefix --tail 30 --namespace ebb-system --selector app.kubernetes.io/instance=ebb
-      exit 1
-    fi
-    read -rt 0.2 <> <(:) || :
-  done
-  echo "ok     $what"
+diagnose() {
+  kubectl get pods --all-namespaces --output=wide
+  kubectl get events --all-namespaces | tail -n 12
+  kubectl logs --all-containers --prefix --tail 30 --namespace ebb-system --selector app.kubernetes.io/instance=ebb
 }
 
 ip link set lo up
@@ -101,7 +70,7 @@ users: [{name: u, user: {token: a-node-of-this-test}}]
 contexts: [{name: c, context: {cluster: c, user: u}}]
 current-context: c
 CONFIG
-until_true 'the API server is ready' kubectl get --raw /readyz
+check_within 60 'the API server is ready' kubectl get --raw /readyz
 
 # The image that waits for its end also holds the namespaces of pods.
 mkdir "$work/idle" "$work/cni"
@@ -148,7 +117,7 @@ cat >"$work/cni/10-$network.conflist" <<CONFIG
 CONFIG
 start containerd containerd --config "$work/containerd.toml"
 ctr() { command ctr --address "$work/containerd.sock" --namespace k8s.io "$@"; }
-until_true 'containerd is ready' ctr version
+check_within 60 'containerd is ready' ctr version
 for name in "${images[@]}"; do ctr images import "$work/${name#*/}.tar" >/dev/null; done
 cat >"$work/kubelet.yaml" <<CONFIG
 apiVersion: kubelet.config.k8s.io/v1beta1
@@ -184,4 +153,4 @@ if [ -n "$whole" ]; then
     --conntrack-tcp-timeout-close-wait 0s
 fi
 kubectl version --output=yaml | sed -n 's/^ *gitVersion: /       Kubernetes /p' | tail -n 1
-until_true 'the node is ready' kubectl wait --for=condition=Ready "node/$node" --timeout=1s
+check_within 60 'the node is ready' kubectl wait --for=condition=Ready "node/$node" --timeout=1s

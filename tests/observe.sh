@@ -6,22 +6,19 @@
 #   tests/observe.sh CACHE_DIR            check
 #   tests/observe.sh CACHE_DIR --bless    rewrite the dashboards
 set -eu
-cache=$(mkdir -p "$1" && cd "$1" && pwd)/observe
+. "$(dirname "$0")/lib.sh"
+cache=$(folder "$1/observe")
 cd "$(dirname "$0")/.."
-skip() { echo "skipped: $*"; exit 0; }
 command -v python3 >/dev/null || skip 'there is no python3'
-mkdir -p "$cache"
 if command -v promtool >/dev/null && command -v prometheus >/dev/null; then
   tools=$(dirname "$(command -v promtool)")
 else
   tools=$cache/usr/bin
   if [ ! -x "$tools/promtool" ]; then
-    command -v apt-get >/dev/null || skip 'there is no promtool, and no apt-get to fetch one with'
     echo "unpacking prometheus from Debian's package into $cache"
-    (cd "$cache" && { apt-get download prometheus || { apt-get update && apt-get download prometheus; }; } >log 2>&1 && dpkg -x prometheus_*.deb .) ||
-      { tail -n 3 "$cache/log"; skip 'prometheus cannot be fetched'; }
+    (cd "$cache" && run_apt apt-get download prometheus && dpkg -x prometheus_*.deb .) ||
+      skip 'there is no promtool, and Prometheus cannot be fetched'
   fi
 fi
-program=${EBB_PROGRAM:-${CARGO_TARGET_DIR:-target}/debug/ebb}
-[ -x "$program" ] || cargo build --locked
+find_program
 exec python3 -B tests/observe/check.py "$program" "$tools" "${2:-}"

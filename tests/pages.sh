@@ -4,14 +4,11 @@
 # emulator cannot show is such a kernel's own madvise. A command of its own, of some minutes; needs root on Debian once, to
 # install the emulator and a cross linker, and adds the Rust target.
 set -euo pipefail
+. "$(dirname "$0")/lib.sh"
 cd "$(dirname "$0")/.."
 target=aarch64-unknown-linux-gnu
-packages=()
-command -v qemu-aarch64-static >/dev/null || packages+=(qemu-user-static)
-command -v aarch64-linux-gnu-gcc >/dev/null || packages+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
-if [ ${#packages[@]} -gt 0 ]; then
-  apt-get install -y "${packages[@]}" >/dev/null
-fi
+install_tools qemu-aarch64-static:qemu-user-static aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu \
+  /usr/aarch64-linux-gnu/lib/libc.a:libc6-dev-arm64-cross
 rustup target add "$target" 2>/dev/null
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/pages CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export RUSTFLAGS='-C target-feature=+crt-static'

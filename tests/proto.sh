@@ -2,23 +2,18 @@
 # Lints the wire contract with buf, installed from npm into the cache folder given, and checks that nothing that was
 # there before has gone: against the newest tag, if there is one.
 set -eu
-cache=$1
-version=1.75.0
-if ! command -v npm >/dev/null; then
-  echo 'skipped: there is no npm to install buf with'
-  exit 0
-fi
-if [ ! -x "$cache/buf/node_modules/.bin/buf" ]; then
-  echo "installing @bufbuild/buf $version from npm into $cache/buf"
-  npm install --silent --no-fund --no-audit --prefix "$cache/buf" "@bufbuild/buf@$version"
-fi
+. "$(dirname "$0")/lib.sh"
+cache=$(folder "$1")
+cd "$(dirname "$0")/.."
+command -v npm >/dev/null || skip 'there is no npm to install buf with'
+npm_packages "$cache/buf" @bufbuild/buf@1.75.0
 buf=$cache/buf/node_modules/.bin/buf
 "$buf" lint proto
 echo 'buf lint: clean'
 tag=$(git describe --tags --abbrev=0 2>/dev/null || true)
 if [ -n "$tag" ]; then
-  before=$(mktemp -d)
-  git archive "$tag" proto | tar -x -C "$before"
-  "$buf" breaking proto --against "$before/proto"
+  make_work
+  git archive "$tag" proto | tar -x -C "$work"
+  "$buf" breaking proto --against "$work/proto"
   echo "buf breaking: nothing lost since $tag"
 fi

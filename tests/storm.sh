@@ -4,9 +4,11 @@
 #
 #   EBB_STORM_SECONDS=30 tests/storm.sh
 set -eu
+. "$(dirname "$0")/lib.sh"
 seconds=${EBB_STORM_SECONDS:-5}
-. tests/lib/server.sh
-[ -x "$bench" ] || { echo "there is no $bench: cargo build --workspace makes it"; exit 1; }
+cd "$(dirname "$0")/.."
+find_program
+[ -x "$bench" ] || die "there is no $bench: cargo build --workspace makes it"
 
 if [ -w /sys/fs/cgroup/memory ]; then # v1
   parent=/sys/fs/cgroup/memory$(sed -n 's/^[0-9]*:memory://p' /proc/self/cgroup)
@@ -15,39 +17,32 @@ elif [ -w /sys/fs/cgroup ] && grep -qw memory /sys/fs/cgroup/cgroup.subtree_cont
   parent=/sys/fs/cgroup
   limit_file=memory.max
 else
-  echo 'skipped: no memory cgroup can be made here (not root, or no controller)'
-  exit 0
+  skip 'no memory cgroup can be made here (not root, or no controller)'
 fi
 
-work=$(mktemp -d)
-server=0 group=''
-finish() {
-  [ "$server" = 0 ] || kill -9 "$server" 2>/dev/null || true
-  wait 2>/dev/null || true
-  [ -z "$group" ] || rmdir "$group" 2>/dev/null || true
-  rm -rf "$work"
+make_work
+server_group=''
+on_exit() {
+  stop_all
+  [ -z "$server_group" ] || rmdir "$server_group" 2>/dev/null || true
 }
-trap finish EXIT
 
 for mib in 64 128 256; do
-  group=$parent/ebb-storm-$$-$mib
-  mkdir "$group"
-  echo $((mib << 20)) >"$group/$limit_file"
-  # shellcheck disable=SC2016 # the inner shell enters the cgroup
-  server_command=(sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' sh "$group")
-  server_start "$work"
-  data=$(server_address "$work" data)
-  admin=$(server_address "$work" admin)
+  server_group=$parent/ebb-storm-$$-$mib
+  mkdir "$server_group"
+  echo $((mib << 20)) >"$server_group/$limit_file"
+  # shellcheck disable=SC2119 # without options
+  start_server
+  data=$(server_address data)
+  admin=$(server_address admin)
   said=$("$bench" storm --addr "$data" --seconds "$seconds")
   kill -0 "$server" || { echo "killed at $mib MiB"; dmesg 2>/dev/null | tail -3; exit 1; }
-  kills=$(cat "$group"/memory.oom_control "$group"/memory.events 2>/dev/null | sed -n 's/^oom_kill //p')
-  peak=$(cat "$group"/memory.max_usage_in_bytes "$group"/memory.peak 2>/dev/null | head -1)
+  kills=$(cat "$server_group"/memory.oom_control "$server_group"/memory.events 2>/dev/null | sed -n 's/^oom_kill //p')
+  peak=$(cat "$server_group"/memory.max_usage_in_bytes "$server_group"/memory.peak 2>/dev/null | head -1)
   echo "$mib MiB: $said; peak $((peak >> 20)) MiB; oom kills $kills"
   [ "${kills:-0}" = 0 ]
   "$program" stats --admin-addr "$admin" >"$work/stats"
-  kill "$server"
-  wait "$server" || true
-  server=0
-  rmdir "$group"
-  group=''
+  stop "$server"
+  rmdir "$server_group"
+  server_group=''
 done

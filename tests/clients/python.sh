@@ -2,24 +2,17 @@
 # A stock Python client (grpcio) against the server, over TCP and over a Unix socket, whose path C-core clients send as
 # :authority: first what README.md says, as it stands there, then more. Installs grpcio into the cache folder given.
 set -eu
-cache=$(mkdir -p "$1" && cd "$1" && pwd)
+. "$(dirname "$0")/../lib.sh"
+cache=$(folder "$1")
 version=1.85.1
 here=$(cd "$(dirname "$0")" && pwd)
-if ! command -v python3 >/dev/null; then
-  echo 'skipped: there is no python3'
-  exit 0
-fi
-if [ ! -x "$cache/python/bin/python" ]; then
-  echo "installing grpcio and grpcio-tools $version from PyPI into $cache/python"
-  python3 -m venv "$cache/python"
-  "$cache/python/bin/pip" install --quiet "grpcio==$version" "grpcio-tools==$version"
-fi
-work=$(mktemp -d)
-server=0
-trap '[ "$server" = 0 ] || kill "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
-. tests/lib/server.sh
-server_start "$work" --socket "$work/ebb.sock"
-data=$(server_address "$work" data)
+cd "$here/../.."
+command -v python3 >/dev/null || skip 'there is no python3'
+python_packages "$cache/python" "grpcio==$version" "grpcio-tools==$version"
+make_work
+find_program
+start_server --socket "$work/ebb.sock"
+data=$(server_address data)
 
 # As somebody would in a folder of their own, with the contract in it.
 export PATH=$cache/python/bin:$PATH

