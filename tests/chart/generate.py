@@ -1,0 +1,113 @@
+"""Generates what the chart repeats: settings in its schema, the table of values, manifests/.
+
+    generate.py TOOLS    rewrites the files; see tests/chart.sh
+"""
+
+import functools
+import json
+import pathlib
+import re
+import sys
+
+import yaml
+
+from helm import CHART, VERSIONS, Helm
+
+MANIFESTS = pathlib.Path("manifests")
+SCHEMA = CHART / "values.schema.json"
+README = CHART / "README.md"
+# Settings that the chart derives from its own values.
+OWN = {"listen", "socket", "adminListen", "adminSocket", "httpListen", "limitFile", "cgroupRoot", "pod"}
+
+
+def ebb_settings():
+    """Ebb's own schema, by setting."""
+    return json.loads(pathlib.Path("docs/configuration.schema.json").read_text())["properties"]
+
+
+def reference_page():
+    """The page on settings in two parts: those followed live, and those read at the start."""
+    return pathlib.Path("docs/configuration.md").read_text().split("## Read at the start")
+
+
+def settings(schema):
+    """A part of Ebb's schema in the draft that both Helm majors read; it refuses unknown keys at every level."""
+    kept = ("type", "description", "properties", "enum", "const", "oneOf", "pattern", "minimum", "maximum")
+    out = {key: value for key, value in schema.items() if key in kept}
+    if "oneOf" in out:
+        out = {
+            "enum": [choice["const"] for choice in out["oneOf"]],
+            "description": out["description"],
+            "type": "string",
+        }
+    if "properties" in out:
+        out["properties"] = {key: settings(value) for key, value in out["properties"].items()}
+        out["additionalProperties"] = False
+    return out
+
+
+def schema(_helm):
+    out, ours = json.loads(SCHEMA.read_text()), ebb_settings()
+    for part, text in zip(("live", "boot"), reference_page(), strict=True):
+        keys = sorted({key.split(".")[0] for key in re.findall(r"^\| `([\w.]+)` \|", text, re.M)} - OWN)
+        out["definitions"][part] = settings({"type": "object", "properties": {key: ours[key] for key in keys}})
+    return json.dumps(out, indent=2, ensure_ascii=False) + "\n"
+
+
+def commented_values():
+    """The keys of values.yaml with a comment of their own, as (path, comment); and those without."""
+    found, without, stack, comment = [], [], [], None
+    for line in (CHART / "values.yaml").read_text().splitlines():
+        if matched := re.match(r" *# -- (.*)", line):
+            comment = matched[1]
+        elif comment is not None and (matched := re.match(r" *# (.*)", line)):
+            comment = f"{comment} {matched[1]}"
+        elif matched := re.match(r"( *)([\w]+):(.*)", line):
+            depth, key, rest = len(matched[1]) // 2, matched[2], matched[3].strip()
+            stack[depth:] = [(key, comment is not None)]
+            path = ".".join(key for key, _ in stack)
+            if comment is not None:
+                found.append((path, comment))
+            elif rest and not any(has for _, has in stack):
+                without.append(path)
+            comment = None
+    return found, without
+
+
+def readme(_helm):
+    before, rest = README.read_text().split("<!-- values: generated -->\n")
+    _, after = rest.split("<!-- end of values -->\n")
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    rows = ["| value | default | meaning |", "|---|---|---|"]
+    for path, comment in commented_values()[0]:
+        default = functools.reduce(lambda at, key: at[key], path.split("."), values)
+        rows.append(f"| `{path}` | `{json.dumps(default)}` | {comment} |")
+    table = "\n".join(rows) + "\n"
+    return f"{before}<!-- values: generated -->\n{table}<!-- end of values -->\n{after}"
+
+
+def manifest(given, namespace, helm):
+    result = helm.template_anew("helm4", VERSIONS[-1], "--set", f"tests.enabled=false,{given}")
+    assert result.code == 0, result.why
+    # Nobody manages these with Helm.
+    marks = re.compile(r"managed-by: Helm$|helm\.sh/chart: |^# Source: ")
+    text = "\n".join(line for line in result.text.splitlines() if not marks.search(line))
+    first = "---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: ebb-system\n" if namespace else ""
+    header = "# Rendered from charts/ebb by `tests/chart.sh CACHE_DIR --bless`; do not edit.\n"
+    return header + first + text.strip() + "\n"
+
+
+# By path, the function that makes the text. In this order: manifests are rendered with the schema.
+FILES = {
+    SCHEMA: schema,
+    README: readme,
+    MANIFESTS / "webhook.yaml": functools.partial(manifest, "injector.mode=webhook", True),
+    MANIFESTS / "policy.yaml": functools.partial(manifest, "injector.mode=policy", False),
+    MANIFESTS / "standalone.yaml": functools.partial(manifest, "injector.mode=none,standalone.enabled=true", True),
+    MANIFESTS / "sidecar.yaml": functools.partial(manifest, "injector.mode=none,sidecar.example=true", True),
+}
+
+if __name__ == "__main__":
+    for path, make in FILES.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(make(Helm(pathlib.Path(sys.argv[1]))))

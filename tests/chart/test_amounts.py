@@ -1,0 +1,105 @@
+"""Amounts in every form: what Kubernetes parses and what Ebb parses."""
+
+import json
+
+import pytest
+
+from helm import HELMS, VERSIONS, objects, of_kind, only
+
+MEMORY = ("0.5Gi", "129e6", "1.29E8", "128974848000m", ".5Gi", "+64Mi", "1.5Gi", "1Ti", "1e9", "0.001Ti", "2E", "16777216")
+LENGTHS = ("90s", "1m30s", "1.5h", "2h", "1h 30m", "90000ms")
+
+majors = pytest.mark.parametrize("major", HELMS)
+
+
+@pytest.fixture
+def render(helm, major, tmp_path):
+    """Renders the chart with values, as text for --set or as the content of a values file."""
+
+    def render(given):
+        if isinstance(given, str):
+            return helm.template(major, VERSIONS[-1], "--set", given)
+        path = tmp_path / "values.yaml"
+        path.write_text(json.dumps(given))
+        return helm.template_anew(major, VERSIONS[-1], "--values", path)
+
+    return render
+
+
+@pytest.fixture
+def rendered(render):
+    def rendered(given):
+        result = render(given)
+        assert result.code == 0, result.why
+        return objects(result.text)
+
+    return rendered
+
+
+def sidecar_memory(documents):
+    container = only(documents, "PodTemplate")["template"]["spec"]["initContainers"][0]
+    return container["resources"]["limits"]["memory"]
+
+
+@majors
+@pytest.mark.parametrize("size", MEMORY)
+def test_takes_a_memory_limit_as_it_is_written(rendered, size):
+    documents = rendered(f"sidecar.resources.limits.memory={size},injector.mode=none,sidecar.example=true")
+    assert str(sidecar_memory(documents)) == size
+
+
+@majors
+@pytest.mark.parametrize("mode", ["webhook", "policy"])
+@pytest.mark.parametrize("size", MEMORY)
+def test_takes_memory_of_sidecar_and_standalone_cache(rendered, mode, size):
+    assert rendered(
+        f"injector.mode={mode},sidecar.resources.requests.memory={size},standalone.resources.limits.memory={size}"
+    )
+
+
+@majors
+@pytest.mark.parametrize("number", [129e6, 67108864, 1e9])
+def test_takes_memory_as_a_number(rendered, number):
+    # Helm reads the numbers of a values file as floats.
+    sidecar = {"example": True, "resources": {"limits": {"memory": number}}}
+    assert float(sidecar_memory(rendered({"injector": {"mode": "none"}, "sidecar": sidecar}))) == float(number)
+
+
+@majors
+@pytest.mark.parametrize("argument", ["leaf", "watchdog-interval"])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_takes_a_length_of_time_as_it_is_written(rendered, argument, length):
+    documents = rendered(
+        f"injector.tls.rotate={length},injector.watchdog.enabled=true,injector.watchdog.interval={length}"
+    )
+    arguments = of_kind(documents, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert f"--{argument}={length}" in arguments
+
+
+@majors
+@pytest.mark.parametrize("given", [
+    "monitoring.sidecars.enabled=true,monitoring.sidecars.interval=1m30s",
+    "injector.tls.source=cert-manager,injector.tls.certificate.duration=2160h0m0s",
+    "sidecar.resources.limits.cpu=15e-1,sidecar.resources.requests.cpu=.25",
+    "sidecar.resources.requests.cpu=250000u",
+])
+def test_takes_amounts_of_kubernetes(rendered, given):
+    assert rendered(given)
+
+
+WATERMARKS = (80, 80.0, "80.0%", "+80", "080 %")
+
+
+@majors
+@pytest.mark.parametrize("low", WATERMARKS)
+def test_takes_a_low_watermark_below_the_high_one(render, low):
+    result = render({"sidecar": {"config": {"watermarks": {"low": low, "high": "94%"}}}})
+    assert result.code == 0, result.why
+
+
+@majors
+@pytest.mark.parametrize("high", WATERMARKS)
+def test_refuses_a_high_watermark_below_the_low_one(render, high):
+    result = render({"sidecar": {"config": {"watermarks": {"low": "95%", "high": high}}}})
+    assert result.code != 0
+    assert "(95%) must be below" in result.why

@@ -1,0 +1,117 @@
+"""The schema of the chart's values: complete, closed, and it refuses bad values by name."""
+
+import json
+
+import pytest
+import yaml
+
+from generate import SCHEMA
+from helm import CHART, HELMS, VERSIONS
+
+SCHEMA_OF_VALUES = json.loads(SCHEMA.read_text())
+# A bad value, and the key that the refusal names.
+BAD = {
+    "injector.mode=webhooks": "mode",
+    "injector.failurePolicy=Maybe": "failurePolicy",
+    "injector.replicas=0": "replicas",
+    "injector.replica=2": "replica",
+    "injector.timeoutSeconds=60": "timeoutSeconds",
+    "injector.port=443": "port",
+    "injector.watchdog.maxPerMinute=0": "maxPerMinute",
+    "injector.watchdog.interval=often": "interval",
+    "injector.rbac.create=true": "rbac",
+    "injector.listenAddress=localhost": "listenAddress",
+    "injector.hostNetwork=maybe": "hostNetwork",
+    "injector.pdb.maxUnavailable=half": "maxUnavailable",
+    "injector.podLabels.app\\.kubernetes\\.io/name=mine": "app.kubernetes.io/name",
+    "injector.namespaceSelector.matchLabels.a=b": "matchLabels",
+    "injector.objectSelector.matchExpressions[0].operator=Is": "operator",
+    "injector.networkPolicy.egressTo[0].cidr=10.0.0.1/32": "cidr",
+    "injector.tls.source=openssl": "source",
+    "injector.tls.caBundle=none": "caBundle",
+    "injector.tls.rotate=daily": "rotate",
+    "injector.tls.certificate.duration=90d": "duration",
+    "sidecars.address=tcp": "sidecars",
+    "sidecar.address=udp": "address",
+    "sidecar.ports.data=70000": "data",
+    "sidecar.ports.grpc=1": "grpc",
+    "sidecar.resources.limits.memory=256MB": "memory",
+    "sidecar.resources.limits.memory=null": "memory",
+    "sidecar.resources.limits.memory=64mi": "memory",
+    "sidecar.resources.limits.memory=0e6": "memory",
+    "sidecar.resources.requests.memory=1..5Gi": "memory",
+    "injector.resources.limits.memory=0.0Gi": "memory",
+    "standalone.resources.limits.memory=1e": "memory",
+    "sidecar.config.watermarks.high=101%": "high",
+    "sidecar.config.defaults.ttl=5": "ttl",
+    "sidecar.boot.drainTimeout=1500": "drainTimeout",
+    "injector.tls.rotate=0s": "rotate",
+    "injector.watchdog.interval=5": "interval",
+    "monitoring.injector.interval=1.5m": "interval",
+    "sidecar.resources.requests.cpu=50 m": "cpu",
+    "sidecar.resources.limits.gpu=1": "gpu",
+    "sidecar.config.watermark.low=1": "watermark",
+    "sidecar.config.watermarks.lowest=1": "lowest",
+    "sidecar.config.watermarks.low=half": "low",
+    "sidecar.config.logLevel=loud": "logLevel",
+    "sidecar.boot.listen=0.0.0.0:1": "listen",
+    "sidecar.boot.logFormat=xml": "logFormat",
+    "sidecar.configMapName=Ebb_Config": "configMapName",
+    "sidecar.httpAddress=localhost": "httpAddress",
+    "sidecar.runAsUser=0": "runAsUser",
+    "sidecar.startupProbe.httpGet=x": "httpGet",
+    "standalone.replicas=-1": "replicas",
+    "standalone.service.type=ExternalName": "type",
+    "standalone.pdb.maxUnavailable=one": "maxUnavailable",
+    "standalone.topologySpread.whenUnsatisfiable=Never": "whenUnsatisfiable",
+    "image.digest=sha256:abc": "digest",
+    "image.pullPolicy=Sometimes": "pullPolicy",
+    "monitoring.sidecars.interval=soon": "interval",
+    "monitoring.injector.kind=Probe": "kind",
+    "monitoring.annotation.enabled=true": "annotation",
+    "tests.enabled=maybe": "enabled",
+}
+
+
+def open_objects(schema, path):
+    """Objects of the schema that take keys it does not know; `global` is shared with other charts."""
+    if isinstance(schema, list):
+        return [found for part in schema for found in open_objects(part, path)]
+    if not isinstance(schema, dict):
+        return []
+    is_shared = path == "values.properties.global"
+    is_open = "properties" in schema and schema.get("additionalProperties") is not False and not is_shared
+    inner = [found for key, part in schema.items() for found in open_objects(part, f"{path}.{key}")]
+    return [path] * is_open + inner
+
+
+def unlike(schema, values, definitions, path):
+    """Keys that only one of schema and values.yaml has. What is inside a free map does not count."""
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].split("/")[-1]]
+    is_whole = path in ("sidecar.config", "standalone.config") or path.endswith(("Probe", ".resources"))
+    if not isinstance(values, dict) or "properties" not in schema or not values or is_whole:
+        return set()
+    at = lambda key: f"{path}.{key}".strip(".")
+    out = {at(key) for key in schema["properties"].keys() ^ values.keys()}
+    for key in schema["properties"].keys() & values.keys():
+        out |= unlike(schema["properties"][key], values[key], definitions, at(key))
+    return out
+
+
+def test_lets_no_unknown_key_through():
+    assert open_objects(SCHEMA_OF_VALUES, "values") == []
+
+
+def test_has_the_keys_of_the_values():
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert unlike(SCHEMA_OF_VALUES, values, SCHEMA_OF_VALUES["definitions"], "") == set()
+
+
+@pytest.mark.parametrize("major", HELMS)
+@pytest.mark.parametrize("given, key", BAD.items(), ids=BAD)
+def test_refuses_a_bad_value(helm, major, given, key):
+    result = helm.template(major, VERSIONS[-1], "--set", given)
+    assert result.code != 0
+    assert "schema" in result.why
+    assert key in result.why

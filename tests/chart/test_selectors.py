@@ -1,0 +1,23 @@
+"""A user's selectors add to those that exclude the system's namespaces and the injector's own."""
+
+import pytest
+
+from helm import of_kind
+
+EXCLUDED = ["kube-system", "kube-public", "kube-node-lease", "ebb-system"]
+OURS = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": EXCLUDED}
+THEIRS = {"key": "environment", "operator": "NotIn", "values": ["test", "build"]}
+BATCH = {"key": "batch", "operator": "DoesNotExist"}
+
+
+@pytest.mark.parametrize("name", ["selectors", "selectors-policy"])
+def test_selectors_add_to_ours(helm, name):
+    documents = helm.ci(name)
+    places = [webhook for document in documents for webhook in document.get("webhooks", [])]
+    bindings = of_kind(documents, "MutatingAdmissionPolicyBinding")
+    bindings = [binding for binding in bindings if not binding["metadata"]["name"].startswith("test.")]
+    places += [binding["spec"]["matchResources"] for binding in bindings]
+    assert len(places) == 2
+    for place in places:
+        assert place["namespaceSelector"]["matchExpressions"] == [OURS, THEIRS]
+        assert BATCH in place["objectSelector"]["matchExpressions"]
