@@ -3,11 +3,13 @@
 # asked of a real Prometheus that has scraped a real server. Unpacks Prometheus from Debian's package into the cache folder
 # given, where there is none.
 #
-#   tests/observe.sh CACHE_DIR            check
-#   tests/observe.sh CACHE_DIR --bless    rewrite the dashboards
+#   tests/observe.sh CACHE_DIR              check
+#   tests/observe.sh CACHE_DIR --bless      rewrite the dashboards
+#   tests/observe.sh CACHE_DIR -k alert     check with options of pytest
 set -eu
 . "$(dirname "$0")/lib.sh"
 cache=$(folder "$1/observe")
+shift
 cd "$(dirname "$0")/.."
 command -v python3 >/dev/null || skip 'there is no python3'
 if command -v promtool >/dev/null && command -v prometheus >/dev/null; then
@@ -20,5 +22,10 @@ else
       skip 'there is no promtool, and Prometheus cannot be fetched'
   fi
 fi
+python_packages "$cache/python" pytest==9.1.1
 find_program
-exec python3 -B tests/observe/check.py "$program" "$tools" "${2:-}"
+if [ "${1:-}" = --bless ]; then
+  shift
+  "$cache/python/bin/python" -B tests/observe/dashboards.py charts/ebb/files/dashboards
+fi
+exec "$cache/python/bin/python" -B -m pytest tests/observe --program "$program" --tools "$tools" "$@"
