@@ -335,7 +335,7 @@ impl Traffic {
         lane
     }
 
-    fn lanes(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Lane>>> {
+    fn lanes(&self) -> parking_lot::MutexGuard<'_, Vec<Arc<Lane>>> {
         self.0.lock()
     }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What Prometheus and Grafana make of Ebb: the format, the alerts and their stories, and every query of the dashboards
+# What Prometheus and Grafana make of Ebb: the format, the alerts and their scenarios, and every query of the dashboards
 # asked of a real Prometheus that has scraped a real server. Unpacks Prometheus from Debian's package into the cache folder
 # given, where there is none.
 #

@@ -2,8 +2,8 @@
 
 use super::reading::Reading;
 use super::{Series, Value};
+use crate::service;
 use crate::service::Counts;
-use crate::service::Reason;
 use crate::traffic::{CODES, Method, Outcome, Rejection};
 use ebb_engine::cleaner::{Reason, Total};
 use ebb_engine::decide::Regime;
@@ -335,8 +335,8 @@ pub(super) static METRICS: &[Metric] = &[
     by(
         &["reason"],
         counter("refusals", None, "Refused calls, pipe operations and batch items, by reason", |r| {
-            let of = |(reason, count): (&Reason, &u64)| (vec![reason.name().into()], Value::Whole(*count));
-            Reason::VARIANTS.iter().zip(&r.traffic.refusals).map(of).collect()
+            let of = |(reason, count): (&service::Reason, &u64)| (vec![reason.name().into()], Value::Whole(*count));
+            service::Reason::VARIANTS.iter().zip(&r.traffic.refusals).map(of).collect()
         }),
     ),
     by(

@@ -268,8 +268,7 @@ mod tests {
         // The name whose item is stored under each number.
         let items: Vec<Mutex<Option<String>>> = (0..MAX_NAMESPACES).map(|_| Mutex::new(None)).collect();
         let in_use = || {
-            let is_used =
-                |number: usize| number < MAX_NAMESPACES - CONTENDED || items[number].lock().unwrap().is_some();
+            let is_used = |number: usize| number < MAX_NAMESPACES - CONTENDED || items[number].lock().is_some();
             (0..MAX_NAMESPACES).map(is_used).collect::<Vec<_>>()
         };
         let work = |thread: usize| {
@@ -277,7 +276,7 @@ mod tests {
                 let name = format!("contended {}", (i * 5 + thread * 3) % (CONTENDED + 3));
                 let Ok(held) = namespaces.find_or_create(&name, in_use, |_| {}) else { continue };
                 std::thread::yield_now();
-                let mut item = items[usize::from(held.number)].lock().unwrap();
+                let mut item = items[usize::from(held.number)].lock();
                 assert!(item.as_ref().is_none_or(|of| *of == name), "{name} has the number of {item:?}");
                 *item = (i % 3 == 0).then(|| name.clone());
             }

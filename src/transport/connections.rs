@@ -65,7 +65,7 @@ impl Connections {
         Arc::new(Self { permits: Arc::new(Semaphore::new(most)), open: Mutex::default(), epoch: Instant::now() })
     }
 
-    fn open(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Entry>>> {
+    fn open(&self) -> parking_lot::MutexGuard<'_, Vec<Weak<Entry>>> {
         self.open.lock()
     }
 

@@ -93,7 +93,7 @@ mod tests {
         );
         assert_eq!(never.get_details_error_info().map(|info| info.reason), Some("FIELD_LENGTH".to_owned()));
         assert!(never.get_details_retry_info().is_none());
-        let later = of(&Refusal::Store(Error::NoSpace { need: 1, used: 2, capacity: 2 }));
+        let later = of(&Refusal::Store(ebb_engine::store::Error::NoSpace { need: 1, used: 2, capacity: 2 }));
         assert_eq!(later.code(), Code::ResourceExhausted);
         assert_eq!(later.metadata().get("grpc-retry-pushback-ms").unwrap(), "100");
         let delay = later.get_details_retry_info().and_then(|info| info.retry_delay);

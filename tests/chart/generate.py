@@ -27,7 +27,7 @@ def ebb_settings():
 
 def reference_page():
     """The page on settings in two parts: those followed live, and those read at the start."""
-    return pathlib.Path("docs/configuration.md").read_text().split("## Read at the start")
+    return pathlib.Path("docs/configuration.md").read_text().split("## Static settings")
 
 
 def settings(schema):
@@ -48,7 +48,7 @@ def settings(schema):
 
 def schema(_helm):
     out, ours = json.loads(SCHEMA.read_text()), ebb_settings()
-    for part, text in zip(("live", "boot"), reference_page(), strict=True):
+    for part, text in zip(("live", "static"), reference_page(), strict=True):
         keys = sorted({key.split(".")[0] for key in re.findall(r"^\| `([\w.]+)` \|", text, re.M)} - OWN)
         out["definitions"][part] = settings({"type": "object", "properties": {key: ours[key] for key in keys}})
     return json.dumps(out, indent=2, ensure_ascii=False) + "\n"

@@ -70,7 +70,7 @@ def test_takes_memory_as_a_number(rendered, number):
 @pytest.mark.parametrize("length", LENGTHS)
 def test_takes_a_length_of_time_as_it_is_written(rendered, argument, length):
     documents = rendered(
-        f"injector.tls.rotate={length},injector.watchdog.enabled=true,injector.watchdog.interval={length}"
+        f"injector.tls.certificateLifetime={length},injector.watchdog.enabled=true,injector.watchdog.interval={length}"
     )
     arguments = of_kind(documents, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"]
     assert f"--{argument}={length}" in arguments

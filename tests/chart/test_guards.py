@@ -22,8 +22,8 @@ GUARDS = (
     ("1.37.0", "sidecar.resources.limits.memory=0.015Gi", "(0.015Gi) must be at least 16Mi"),
     ("1.37.0", "injector.resources.limits.memory=48Mi", "injector.resources.limits.memory (48Mi) must be at least 64Mi"),
     ("1.37.0", "injector.resources.limits.memory=0.05Gi", "injector.resources.limits.memory (0.05Gi) must be at least"),
-    ("1.37.0", "injector.tls.rotate=2s999ms", "injector.tls.rotate (2s999ms) must be 3s to 2920h: a certificate ends"),
-    ("1.37.0", "injector.tls.rotate=18w", "injector.tls.rotate (18w) must be 3s to 2920h: a certificate ends"),
+    ("1.37.0", "injector.tls.certificateLifetime=2s999ms", "injector.tls.certificateLifetime (2s999ms) must be 3s to 2920h: a certificate ends"),
+    ("1.37.0", "injector.tls.certificateLifetime=18w", "injector.tls.certificateLifetime (18w) must be 3s to 2920h: a certificate ends"),
     ("1.37.0", "injector.watchdog.interval=0.05s", "injector.watchdog.interval (0.05s) must be at least 100ms."),
     (
         "1.37.0",

@@ -1,4 +1,4 @@
-//! An API server without nodes, for one story: etcd and kube-apiserver on free ports, which end with it.
+//! An API server without nodes, for one scenario: etcd and kube-apiserver on free ports, which end with it.
 
 use crate::common::within;
 use crate::process::Process;
@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 use std::{env, fs};
 
-/// Who the story is: it may do everything.
+/// The account of the scenario, which may do everything.
 const TOKEN: &str = "an-operator-of-this-test";
 /// How long an API server may take to be ready, on a machine with other work.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -198,7 +198,7 @@ impl Cluster {
     pub async fn namespace(&self, name: &str, labels: Value) {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let params = PatchParams::apply("a-story").force();
+        let params = PatchParams::apply("a-scenario").force();
         namespaces.patch(name, &params, &Patch::Apply(namespace)).await.unwrap();
     }
 

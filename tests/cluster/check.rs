@@ -52,7 +52,7 @@ fn late() -> CertificateParams {
     params
 }
 
-/// So many namespaces that those of the story are not on the first page.
+/// So many namespaces that those of the scenario are not on the first page.
 async fn crowd(cluster: &Cluster) {
     let names = (0..500).map(|n| format!("crowd-{n}"));
     let made = futures::stream::iter(names).map(async |name| cluster.namespace(&name, json!({})).await);

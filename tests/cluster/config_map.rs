@@ -29,7 +29,7 @@ async fn a_cache_follows_its_config_map_and_keeps_the_last_good_one() {
         let config_map = json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "tuning"}, "data": {"ebb.yaml": text},
         });
-        config_maps.patch("tuning", &PatchParams::apply("a-story"), &Patch::Apply(config_map)).await.unwrap();
+        config_maps.patch("tuning", &PatchParams::apply("a-scenario"), &Patch::Apply(config_map)).await.unwrap();
     };
     put("maxMemory: 100Mi\n").await;
     let account = json!({

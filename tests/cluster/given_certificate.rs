@@ -25,7 +25,7 @@ pub async fn renew(cluster: &Cluster, mut params: CertificateParams) -> String {
         "stringData": {"tls.crt": serving.signed_by(&key, &issuer).unwrap().pem(), "tls.key": key.serialize_pem()},
     });
     let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), NAMESPACE);
-    secrets.patch(GIVEN, &PatchParams::apply("a-story").force(), &Patch::Apply(secret)).await.unwrap();
+    secrets.patch(GIVEN, &PatchParams::apply("a-scenario").force(), &Patch::Apply(secret)).await.unwrap();
     ca
 }
 

@@ -1,4 +1,4 @@
-//! Processes of a story: none outlives it, and none is waited for without end.
+//! Processes of a scenario: none outlives it, and none is waited for without end.
 
 use std::io::{Read as _, Seek as _};
 use std::process::{Child, Command, Stdio};

@@ -154,7 +154,7 @@ impl Replica {
             "ports": [{"name": "webhook", "port": self.address.port(), "protocol": "TCP"}],
             "endpoints": [{"addresses": [self.address.ip()], "conditions": {"ready": true}}],
         });
-        let params = PatchParams::apply("a-story").force();
+        let params = PatchParams::apply("a-scenario").force();
         slices(cluster).patch(&format!("{INJECTOR}-{name}"), &params, &Patch::Apply(slice)).await.unwrap();
     }
 }

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// Whoever cannot be asked refuses the pod: a story that forgets a moment fails.
+/// Whoever cannot be asked refuses the pod: a scenario that forgets a moment fails.
 const WEBHOOK: &str = "injector.mode=webhook,injector.failurePolicy=Fail";
 
 /// A cluster with the chart, and whether a webhook can be reached in it.

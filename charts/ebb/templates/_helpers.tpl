@@ -265,7 +265,7 @@ env:
   {{- if $sidecar.events }}
   {{- include "ebb.eventsEnv" . | nindent 2 }}
   {{- end }}
-  {{- with include "ebb.settings" (dict "settings" (merge (deepCopy $sidecar.boot) (dict "logFormat" "json")) "prefix" "EBB") }}
+  {{- with include "ebb.settings" (dict "settings" (merge (deepCopy $sidecar.static) (dict "logFormat" "json")) "prefix" "EBB") }}
   {{- . | trim | nindent 2 }}
   {{- end }}
   {{- with include "ebb.settings" (dict "settings" $sidecar.config "prefix" "EBB") }}

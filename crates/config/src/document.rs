@@ -34,7 +34,7 @@ pub fn reference() -> String {
          doctor name. A change that is wrong is left out as a whole. `ebb config check FILE` says what\n\
          is wrong with a file, `ebb config print` what is active and where it comes from.\n",
     );
-    let sections = [("Followed while the server runs", false), ("Read at the start", true)];
+    let sections = [("Dynamic settings", false), ("Static settings", true)];
     for (title, wanted) in sections {
         let _ = write!(page, "\n## {title}\n\n| key | default | environment | meaning |\n|---|---|---|---|\n");
         for (key, value) in leaves(&defaults) {

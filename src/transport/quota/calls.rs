@@ -1,6 +1,6 @@
 //! Open calls: how many may run, and how many may wait to run.
 
-use super::{InFlight, Quota, lock};
+use super::{InFlight, Quota};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -44,12 +44,12 @@ impl InFlight {
     }
 
     fn connections(&self) -> u64 {
-        lock(&self.connections).len() as u64
+        self.connections.lock().len() as u64
     }
 
     /// Wakes one connection with calls that wait to run.
     fn wake_a_queue(&self) {
-        let mut queues = lock(&self.queues);
+        let mut queues = self.queues.lock();
         while let Some(quota) = queues.pop_front() {
             if let Some(quota) = quota.upgrade().filter(|quota| quota.queued.load(Ordering::Relaxed) > 0) {
                 quota.waker.wake();
@@ -60,7 +60,7 @@ impl InFlight {
 
     /// The connection with the most bytes of calls that wait to run.
     fn largest_queue(&self) -> Option<Arc<Quota>> {
-        let connections = lock(&self.connections);
+        let connections = self.connections.lock();
         connections.iter().filter_map(Weak::upgrade).max_by_key(|quota| quota.queued.load(Ordering::Relaxed))
     }
 }
@@ -114,7 +114,7 @@ impl Quota {
 
     /// Wakes the connection's task when a call of another connection ends.
     pub(in crate::transport) fn wake_when_a_call_ends(self: &Arc<Self>) {
-        let mut queues = lock(&self.all.queues);
+        let mut queues = self.all.queues.lock();
         if !queues.iter().any(|other| std::ptr::eq(other.as_ptr(), Arc::as_ptr(self))) {
             queues.push_back(Arc::downgrade(self));
         }

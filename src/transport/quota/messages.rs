@@ -1,6 +1,6 @@
 //! Messages: each reserves its whole size when its turn comes, and charges the bytes that have arrived.
 
-use super::{InFlight, Quota, lock};
+use super::{InFlight, Quota};
 use crate::service::Refusal;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -82,7 +82,7 @@ impl InFlight {
         }
         let mut granted = Vec::new();
         {
-            let mut waiters = lock(&self.waiters);
+            let mut waiters = self.waiters.lock();
             let mut full = [false; 2];
             let mut full_connections: Vec<(*const Quota, Class)> = Vec::new();
             let mut at = 0;
@@ -162,7 +162,7 @@ impl Quota {
     ) -> Result<Permit, Refusal> {
         let (grant, granted) = oneshot::channel();
         {
-            let mut waiters = lock(&self.all.waiters);
+            let mut waiters = self.all.waiters.lock();
             waiters.push_back(Waiter { quota: self.clone(), need: bytes, grant });
             self.all.count(&waiters);
         }

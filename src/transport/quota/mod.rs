@@ -32,7 +32,7 @@ use crate::traffic::Lane;
 use ebb_engine::store::{Account, Ledger};
 use futures::task::AtomicWaker;
 use messages::{Class, Waiter};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -64,10 +64,6 @@ pub struct InFlight {
     connections: Mutex<Vec<Weak<Quota>>>,
     /// Connections with calls that wait to run.
     queues: Mutex<VecDeque<Weak<Quota>>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }
 
 impl InFlight {
@@ -176,7 +172,7 @@ impl Quota {
             refused: zero(),
             waker: AtomicWaker::new(),
         });
-        let mut connections = lock(&quota.all.connections);
+        let mut connections = quota.all.connections.lock();
         connections.retain(|other| other.strong_count() > 0);
         connections.push(Arc::downgrade(&quota));
         drop(connections);

@@ -1,11 +1,12 @@
 //! Responses: room for one is reserved before its values are read, and kept until its last byte is written.
 
+use super::Quota;
 use super::calls::Charge;
 use super::messages::{Permit, SMALL_BYTES};
-use super::{Quota, lock};
 use crate::service::Refusal;
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What a running call takes: its charge, given back when nobody holds any part of the call, what it has taken of its
@@ -94,7 +95,7 @@ impl CallQuota {
 
     fn keep(&self, mut permit: Permit) {
         permit.charge(permit.reserved);
-        let mut response = lock(&self.response);
+        let mut response = self.response.lock();
         match &mut *response {
             Some(kept) if kept.class == permit.class => {
                 kept.reserve(kept.reserved + permit.reserved);
@@ -106,7 +107,7 @@ impl CallQuota {
 
     /// The permit of `len` encoded bytes: out of the room that was taken for the response, the rest of which is free.
     pub(in crate::transport) fn encoded(&self, len: u64) -> Outgoing {
-        let permit = match lock(&self.response).take() {
+        let permit = match self.response.lock().take() {
             Some(mut kept) if kept.reserved >= len => kept.split(len),
             kept => {
                 drop(kept);
