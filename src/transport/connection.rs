@@ -1,8 +1,7 @@
-//! One connection: HTTP/2 by h2, our services called directly, and a watch on its progress.
+//! One connection: HTTP/2 by h2, direct calls of the services, and a check of its progress.
 //!
-//! h2 bounds neither how long a connection may do nothing nor what it may pin. The watch does, once a second: a
-//! handshake that does not come, a connection without calls, and one whose bytes in flight do not move are ended. Only
-//! connections with a real problem pay for it.
+//! h2 bounds neither the idle time of a connection nor the memory it may pin. A check once a second does: it ends
+//! connections without a handshake, idle connections, and connections whose bytes in flight make no progress.
 
 use super::Limits;
 use super::call::{Calls, Watchers};
@@ -20,14 +19,14 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, interval_at, timeout};
 
-/// The window that HTTP/2 gives a new connection, and the largest there is, in bytes (RFC 9113, section 6.9).
+/// HTTP/2's initial and maximum window of a connection, in bytes (RFC 9113, section 6.9).
 const DEFAULT_WINDOW: u32 = 65_535;
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 
-/// The client's preface and an empty SETTINGS frame: less is no handshake.
+/// Minimum bytes of a handshake: the client's preface and an empty SETTINGS frame.
 const HANDSHAKE_BYTES: u64 = 24 + 9;
 
-/// What every connection of a plane is served with.
+/// The context shared by all connections of a plane.
 #[derive(Clone)]
 pub(super) struct Served {
     pub(super) services: Services,
@@ -38,8 +37,8 @@ pub(super) struct Served {
     pub(super) drain: watch::Receiver<Stage>,
 }
 
-/// Serves a connection until either side ends it. A Unix socket's authorities are made acceptable; only TCP connections
-/// are pinged, since the end of a local peer is always seen.
+/// Serves a connection until either side ends it. It rewrites authorities of Unix sockets, and pings only TCP
+/// connections, because the end of a local peer is always detected.
 pub(super) async fn serve<S>(mut stream: S, served: Served, is_local: bool)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -51,7 +50,7 @@ where
     let calls = Calls::new(watchers, drain.clone());
     let progress = {
         let (activity, quota, calls) = (activity.clone(), quota.clone(), calls.clone());
-        // Other bytes of the socket are no progress.
+        // Other bytes of the socket do not count as progress.
         move || activity.data_bytes() + quota.written() + calls.begun()
     };
     let entry = connections.enter(calls.clone(), progress);
@@ -74,13 +73,14 @@ where
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(streams)
-        // A client whose deadline ends gives up all its calls at once, those that wait to be accepted among them.
+        // A client whose deadline ends resets all its calls at once, including those that wait to be accepted.
         .max_pending_accept_reset_streams(streams as usize)
         .max_concurrent_reset_streams(KEPT_REFUSED_CALLS)
         .initial_window_size(window)
         .initial_connection_window_size(window.saturating_mul(streams).clamp(DEFAULT_WINDOW, MAX_WINDOW))
         .data_frame_budget(SMALL_FRAMES * SMALL_FRAME_BYTES)
-        // Longer than what is served, so that a call with too much metadata gets an answer and its connection lives.
+        // Larger than the served limit, so that a call with too much metadata gets an answer and its connection
+        // survives.
         .max_header_list_size(MAX_HEADER_LIST_BYTES as u32)
         .max_send_buffer_size(SEND_BUFFER_BYTES);
     let guarded = Guarded::new(stream, &first, is_local, activity.clone(), HeaderBlock::new(quota.clone()));
@@ -105,25 +105,25 @@ where
     }
 }
 
-/// Responses of which fewer bytes are written in the write timeout stand still.
+/// Minimum bytes of responses to write within the write timeout; fewer count as no progress.
 const PROGRESS_BYTES: u64 = 16 << 10;
 
-/// How long a connection without open calls moves nothing before its end, when the server drains.
+/// During a drain, a connection without open calls ends after this long without traffic.
 const QUIET: Duration = Duration::from_millis(40);
 
-/// What h2 takes for one stream before it waits for the client, in bytes.
+/// Bytes that h2 buffers for one stream before it waits for the client.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 
-/// Small frames that a connection may have unread: far beyond what a pipe announces.
+/// Maximum unread small frames of a connection: far above the window of a pipe.
 const SMALL_FRAMES: usize = 32 << 10;
-/// What h2 counts for a small frame, in bytes.
+/// Bytes that h2 counts for a small frame.
 const SMALL_FRAME_BYTES: usize = 256;
 
-/// How long a connection may be silent before it is asked whether it is there, and how long for an answer.
+/// Interval between pings, and timeout for their answer.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PONG_WITHIN: Duration = Duration::from_secs(10);
 
-/// Pings now and then; returns when no answer comes.
+/// Pings periodically; returns if no answer arrives in time.
 async fn ping(pings: Option<h2::PingPong>) {
     let Some(mut pings) = pings else { return std::future::pending().await };
     let mut ticks = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
@@ -133,7 +133,7 @@ async fn ping(pings: Option<h2::PingPong>) {
     }
 }
 
-/// What the watch looks at.
+/// The state that the check reads.
 struct Watched {
     opened: Instant,
     activity: Arc<Activity>,
@@ -161,7 +161,7 @@ async fn watch_over<S: AsyncRead + AsyncWrite + Unpin>(
                 drains_since = Some((Instant::now(), activity.total_bytes()));
                 connection.drain();
             }
-            // A client that does not answer keeps nobody waiting: once nothing is open and nothing moves, it is over.
+            // Do not wait for a client that does not answer: without open calls and traffic, the connection ends.
             now = looks.tick(), if drains_since.is_some() => {
                 let (since, before) = drains_since.get_or_insert((now, activity.total_bytes()));
                 if calls.are_open() || activity.total_bytes() != *before {
@@ -174,7 +174,7 @@ async fn watch_over<S: AsyncRead + AsyncWrite + Unpin>(
                 }
             }
             now = ticks.tick() => {
-                // Each request watches its own progress.
+                // Each request checks its own progress.
                 if quota.outgoing() == 0 || quota.written() >= last.0 + PROGRESS_BYTES {
                     last = (quota.written(), now);
                 }
@@ -184,14 +184,14 @@ async fn watch_over<S: AsyncRead + AsyncWrite + Unpin>(
                     activity.read_bytes() < HANDSHAKE_BYTES && now.duration_since(*opened) >= limits.handshake_timeout;
                 let stands_still = still >= limits.write_timeout;
                 if unshaken || stands_still {
-                    return; // dropping the connection closes it and gives back what it held
+                    return; // dropping the connection closes it and releases its quotas
                 }
                 if calls.are_open() || calls.begun() != last_call.0 {
                     last_call = (calls.begun(), now);
                 }
                 let idle = now.duration_since(last_call.1);
                 if idle >= limits.idle_timeout.saturating_add(limits.write_timeout) {
-                    return; // it was asked to end, and does not answer
+                    return; // the client was asked to close, and does not answer
                 }
                 if idle >= limits.idle_timeout {
                     connection.drain();

@@ -1,9 +1,9 @@
-//! HTTP/2 by h2: calls are accepted, their requests come in, their answers go out.
+//! HTTP/2 by h2: accepts calls, receives their requests and sends their answers.
 //!
 //! ```text
 //!  h2 ─accept─► headers checked and charged ─┬─► here, or in a task: request ─► service ─► answer ─► h2
-//!                                            ├─► queue: waits to run
-//!                                            └─► REFUSED_STREAM: the client may try again at once
+//!                                            ├─► queue: the call waits to run
+//!                                            └─► REFUSED_STREAM: the client may retry at once
 //! ```
 
 use super::MAX_METADATA_ENTRIES;
@@ -36,24 +36,24 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
-/// Calls that a connection accepts in one turn; also the queued calls that it starts in one turn.
+/// Maximum calls that a connection accepts in one turn, and maximum queued calls that it starts in one turn.
 const TURN_CALLS: usize = 32;
-/// How often a connection lets others work before it reads on, while calls that wait to run fill their room.
+/// Turns that a crowded connection yields before it reads again.
 const CROWDED_TURNS: u32 = 16;
-/// What it reads then, in bytes, and how many calls it takes over.
+/// Maximum bytes that it reads then, and maximum calls that it accepts.
 const CROWDED_READ_BYTES: u64 = 1 << 10;
 const CROWDED_CALLS: usize = 16;
-/// The path prefix of health and reflection, and the longest message they take, in bytes: their messages are names.
+/// The path prefix of health and reflection, and their maximum message length, in bytes: their messages are names.
 const STANDARD: &str = "/grpc.";
 const MAX_STANDARD_BYTES: u64 = 4 << 10;
-/// The path prefix of reflection, and the memory of one call, in bytes: its answers of 34 KB wait in channels and buffers.
+/// The path prefix of reflection, and the memory of one call, in bytes: answers of 34 KB wait in channels and buffers.
 const REFLECTION: &str = "/grpc.reflection.";
 const REFLECTION_BYTES: u64 = 128 << 10;
-/// Delay before a connection is closed for a flood of control frames. Its client reconnects as soon as it is closed, and
-/// new connections cost others more than an unread one.
+/// Delay before a connection is closed for a flood of control frames. Its client reconnects as soon as it is closed,
+/// and a new connection costs more than one that is not read.
 const FLOOD_PAUSE: Duration = Duration::from_secs(1);
 
-/// A connection that accepts calls, until either side ends it.
+/// A connection that accepts calls until either side ends it.
 pub(super) struct Accepting<S> {
     h2: Connection<Guarded<S>, Bytes>,
     dispatch: Arc<Dispatch>,
@@ -81,7 +81,7 @@ struct Queued {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
-    /// Hands the calls of `h2` to `dispatch`; `activity` is the connection's.
+    /// Passes the calls of `h2` to `dispatch`; `activity` belongs to the connection.
     pub(super) fn new(h2: Connection<Guarded<S>, Bytes>, dispatch: Dispatch, activity: Arc<Activity>) -> Self {
         Self {
             h2,
@@ -93,12 +93,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
         }
     }
 
-    /// Takes no more calls, and ends when those that are open have ended.
+    /// Stops accepting calls, and ends the connection when all open calls have ended.
     pub(super) fn drain(&mut self) {
         self.h2.graceful_shutdown();
     }
 
-    /// Runs calls that waited, as far as there is room, and gives up those that are too much.
+    /// Runs queued calls within the quota, and drops those that exceed it.
     fn run_queued(&mut self, cx: &mut Context<'_>) {
         while let Some(mut last) = self.queue.pop_back() {
             if !self.dispatch.quota.take_excess(last.charge.bytes()) {
@@ -130,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
         }
     }
 
-    /// Takes a call over from h2.
+    /// Accepts a call from h2: runs, queues or refuses it.
     fn take(&mut self, cx: &mut Context<'_>, mut request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         if let Some(mismatch) = Mismatch::of(&request, &self.dispatch.services) {
             return self.dispatch.reject(&request, &mut respond, &mismatch);
@@ -167,8 +167,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
         self.dispatch.quota.wake_when_a_call_ends();
     }
 
-    /// Allows reading until the next turn, and returns how many calls may be taken over: few while calls wait to run, and
-    /// none before others have worked.
+    /// Sets the bytes to read in this turn, and returns the maximum number of calls to accept. A crowded connection
+    /// accepts few calls, and none until other tasks have run.
     fn turn(&mut self) -> usize {
         if !self.dispatch.quota.is_crowded() {
             self.crowded_turns = 0;
@@ -185,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
         CROWDED_CALLS
     }
 
-    /// Reads and writes frames as far as the socket goes; the next call, if one may be taken over.
+    /// Reads and writes frames until the socket blocks. Returns the next call, if `may_take` is set.
     fn poll_next(&mut self, cx: &mut Context<'_>, may_take: bool) -> Poll<Next> {
         let next = if may_take {
             self.h2.poll_accept(cx).map(|call| match call {
@@ -205,7 +205,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
         next
     }
 
-    /// Closes a connection that the guard has refused.
+    /// Closes a connection that the guard has rejected.
     fn poll_refused(&mut self, cx: &mut Context<'_>, rejection: Rejection) {
         if let Closing::No = self.closing {
             self.dispatch.calls.rejected(rejection, 1);
@@ -222,17 +222,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Accepting<S> {
     }
 }
 
-/// What comes of a connection.
-#[expect(clippy::large_enum_variant, reason = "it is made once a call, and taken apart at once")]
+/// The next event of a connection.
+#[expect(clippy::large_enum_variant, reason = "created once per call and matched at once")]
 enum Next {
     Call(Request<RecvStream>, SendResponse<Bytes>),
     End,
 }
 
-/// What the headers of a call say about it.
+/// Properties of a call's headers.
 struct Headers {
     fields: usize,
-    /// As HTTP/2 counts them.
+    /// Size as HTTP/2 counts it.
     list_bytes: usize,
     deadline: Deadline,
 }
@@ -270,7 +270,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Accepting<S> {
         for (request, respond) in calls {
             this.take(cx, request, respond);
         }
-        this.dispatch.unread.look(); // with the calls that wait from now on
+        this.dispatch.unread.look(); // after queueing, so that it includes the new calls
         if is_over {
             return Poll::Ready(());
         }
@@ -278,23 +278,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Accepting<S> {
             return yield_now(cx); // to other connections
         }
         this.activity.headers_taken();
-        // `h2` wakes this task when a call is answered. The answers are written in the next turn, after the other ready
-        // connections have read: one write for each answer wakes the client each time, which costs both sides more.
+        // `h2` wakes this task when a call is answered. The next turn writes the answers, after the other ready
+        // connections have read. One write per answer would wake the client each time, which costs both sides more.
         Poll::Pending
     }
 }
 
-/// Sends requests to their service, with the bytes they bring and take accounted for.
+/// Calls the service of each request, and accounts for its bytes.
 pub(super) struct Dispatch {
     pub(super) services: Services,
     pub(super) quota: Arc<Quota>,
     pub(super) calls: Arc<Calls>,
     pub(super) unread: Arc<Unread>,
-    /// The longest message, in bytes.
+    /// Maximum length of a message, in bytes.
     pub(super) max_message: u64,
-    /// The longest header list that is served, in bytes.
+    /// Maximum size of a header list, in bytes.
     pub(super) max_header_list: usize,
-    /// How long a message may stand still, or wait for its turn.
+    /// Maximum time a message may make no progress or wait for its turn.
     pub(super) patience: Duration,
 }
 
@@ -308,19 +308,19 @@ impl Dispatch {
         let _ = respond.send_response(answer, true); // a client that is gone needs no answer
     }
 
-    /// Answers a request that is no call of this listener, without a task.
+    /// Answers a request that is not a call of this listener, without a task.
     fn reject(&self, request: &Request<RecvStream>, respond: &mut SendResponse<Bytes>, mismatch: &Mismatch) {
         self.quota.refused_a_call();
         self.calls.rejected(mismatch.rejection(), 1);
         let answer = mismatch.response();
         if let Mismatch::UnknownMethod(_) = mismatch {
-            self.calls.begin(request).answered(answer.headers()); // a call, though of nothing that is served
+            self.calls.begin(request).answered(answer.headers()); // a call of an unknown method counts as a call
         }
         let _ = respond.send_response(answer, true); // a client that is gone needs no answer
     }
 
-    /// Runs a call. A call of one item is polled once in this task, which finishes most of them; a call that has to wait,
-    /// and any other call, runs in a task of its own.
+    /// Runs a call. A single-item call is polled once in this task, which finishes most of them. A call that has to
+    /// wait, and any other call, runs in its own task.
     fn run(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
@@ -343,7 +343,7 @@ impl Dispatch {
         let answer = self.services.call(Request::from_parts(head, body), quota.clone());
         let mut call = Running { dispatch: self.clone(), call, quota, waiting, respond, deadline };
         if !is_short {
-            let _ = call.waiting.poll_refused(cx); // until it is polled
+            let _ = call.waiting.poll_refused(cx); // its request is unread until the task polls it
         }
         let mut call = Box::pin(call.answer(answer));
         if !is_short || call.as_mut().poll(cx).is_pending() {
@@ -393,7 +393,7 @@ impl Running {
     }
 }
 
-/// An answer that goes out.
+/// An answer that is being sent.
 struct Outgoing<'a> {
     body: ResponseBody,
     stream: SendStream<Bytes>,
@@ -402,7 +402,7 @@ struct Outgoing<'a> {
     leave: Leave<'a>,
 }
 
-/// The stream takes no more.
+/// The client has closed the stream.
 struct Gone;
 
 impl From<h2::Error> for Gone {
@@ -411,7 +411,7 @@ impl From<h2::Error> for Gone {
     }
 }
 
-/// Why an answer does not go on.
+/// Why sending an answer stopped.
 enum Stop {
     Gone,
     Refused(Refusal),
@@ -442,7 +442,8 @@ impl Outgoing<'_> {
             if self.leave.is_late() {
                 return Err(Stop::Drain);
             }
-            // The body first: room that is reserved for what may never come is taken from the connection's other calls.
+            // Poll the body before reserving capacity: capacity reserved for data that may never come is missing for
+            // the connection's other calls.
             let frame = poll_fn(|cx| {
                 if self.stream.poll_reset(cx).is_ready() {
                     return Poll::Ready(Err(Stop::Gone));
@@ -450,7 +451,8 @@ impl Outgoing<'_> {
                 match Pin::new(&mut self.body).poll_frame(cx) {
                     Poll::Ready(frame) => Poll::Ready(Ok(frame)),
                     Poll::Pending => match ready!(self.poll_stop(cx)) {
-                        // The drain may have begun since the body was asked, and what it says about that goes out first.
+                        // The drain may have begun after the body was polled, and the body may have a final frame for
+                        // it.
                         Stop::Drain => match Pin::new(&mut self.body).poll_frame(cx) {
                             Poll::Ready(frame) => Poll::Ready(Ok(frame)),
                             Poll::Pending => Poll::Ready(Err(Stop::Drain)),
@@ -486,7 +488,8 @@ impl Outgoing<'_> {
         }
     }
 
-    /// For an answer that waits: ready when the time of the call, or of the server, is over, or its request too large.
+    /// For a waiting answer: ready when the deadline has passed, the server shuts down, or the unread request exceeds
+    /// its quota.
     fn poll_stop(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
         if let Poll::Ready(refusal) = self.waiting.poll_refused(cx) {
             return Poll::Ready(Stop::Refused(refusal));
@@ -506,7 +509,7 @@ impl Outgoing<'_> {
         Ok(self.stream.send_trailers(trailers)?)
     }
 
-    /// Waits until the client has room for something.
+    /// Waits until the client's window has room.
     async fn room(&mut self) -> Result<(), Stop> {
         self.stream.reserve_capacity(1);
         poll_fn(|cx| {

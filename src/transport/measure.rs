@@ -1,9 +1,9 @@
-//! What a message costs once it is decoded, known before it is: its wire form is walked without allocating.
+//! The memory of a decoded message, computed before decoding by a walk over its wire form that allocates nothing.
 //!
-//! Two bytes on the wire can become an empty item of 200 bytes in memory, so the length of a message says little about
+//! Two bytes on the wire can become an empty item of 200 bytes in memory, so the length of a message does not predict
 //! its cost. The walk follows the descriptors of the contract, counts the elements of every repeated field against a
-//! bound, and adds up what the decoded message will take. It finds everything that makes decoding fail, so that a message
-//! that passes decodes.
+//! bound, and sums up the memory of the decoded message. It detects everything that makes decoding fail, so every
+//! message that passes can be decoded.
 
 use crate::service::{MAX_BATCH_ITEMS, MAX_TAGS, Refusal};
 use bytes::Buf;
@@ -14,12 +14,12 @@ use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// The longest text field, in bytes: names, tags and ids have bounds of their own far below it.
+/// Maximum length of a text field, in bytes: names, tags and ids have much smaller bounds of their own.
 const MAX_TEXT_BYTES: usize = 4 << 10;
-/// Messages within messages, as prost takes them.
+/// Maximum nesting of messages, as in prost.
 const MAX_DEPTH: usize = 100;
 
-/// The messages of every method that is served.
+/// The request messages of all served methods.
 pub(super) static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
     Shapes::new(&[
         ebb_proto::CACHE_DESCRIPTORS,
@@ -30,18 +30,18 @@ pub(super) static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
     ])
 });
 
-/// The messages that methods take.
+/// The request messages of methods.
 #[derive(Debug)]
 pub(super) struct Shapes {
     messages: Vec<Shape>,
-    /// By path what a call sends: few enough that going over them costs less than a hash.
+    /// Methods by path: few enough that a linear search costs less than a hash.
     methods: Vec<(String, Method)>,
 }
 
 #[derive(Debug, Default)]
 struct Shape {
     fields: Vec<Field>,
-    /// The decoded message without what its fields point to, in bytes.
+    /// Size of the decoded message without memory that its fields point to, in bytes.
     bytes: usize,
 }
 
@@ -64,8 +64,9 @@ enum Kind {
     Message(usize),
 }
 
-/// The most elements of a repeated field in a message, and in the items of a list together. These bound what a walk and a
-/// decoded message cost; an item or an operation of a pipe that has some too many is refused on its own, once decoded.
+/// Maximum elements of a repeated field in one message, and in all items of a list together. These bounds limit the
+/// cost of a walk and of a decoded message. An item, or an operation of a pipe, with too many elements is refused
+/// separately after decoding.
 fn max_elements(field: &str) -> [usize; 2] {
     match field {
         "tags" => [MAX_BATCH_ITEMS, MAX_BATCH_ITEMS * MAX_TAGS.0],
@@ -77,10 +78,10 @@ impl Shapes {
     /// The messages of these descriptor sets.
     ///
     /// # Panics
-    /// When a set cannot be decoded: they are compiled into the program.
+    /// If a set cannot be decoded; the sets are compiled into the program.
     fn new(sets: &[&[u8]]) -> Self {
         let files: Vec<_> =
-            sets.iter().flat_map(|set| FileDescriptorSet::decode(*set).expect("our descriptors decode").file).collect();
+            sets.iter().flat_map(|set| FileDescriptorSet::decode(*set).expect("valid descriptors").file).collect();
         let mut named = Vec::new();
         for file in &files {
             collect(&format!(".{}", file.package()), &file.message_type, &mut named);
@@ -103,19 +104,19 @@ impl Shapes {
         shapes
     }
 
-    /// What a call of `path` sends.
+    /// The request of method `path`.
     pub(super) fn request(&'static self, path: &str) -> Option<Request> {
         let (_, method) = self.methods.iter().find(|(known, _)| known == path)?;
         Some(Request { shapes: self, method: *method })
     }
 
-    /// The size of a message's Rust struct, from above.
+    /// Upper bound of the size of a message's Rust struct.
     fn struct_bytes(&self, at: usize, depth: usize) -> usize {
         let field = |field: &Field| match field.kind {
             _ if field.is_repeated => 24,
             Kind::Varint | Kind::Fixed32 | Kind::Fixed64 => 16,
             Kind::Bytes | Kind::Text => 32,
-            // A message that holds its own kind is boxed.
+            // A recursive message is boxed.
             Kind::Message(_) if depth > 3 => 8,
             Kind::Message(at) => 8 + self.struct_bytes(at, depth + 1),
         };
@@ -134,7 +135,7 @@ fn collect<'a>(scope: &str, messages: &'a [DescriptorProto], into: &mut Vec<(Str
 fn shape(message: &DescriptorProto, numbers: &HashMap<String, usize>) -> Shape {
     let field = |field: &FieldDescriptorProto| Field {
         number: field.number() as u32,
-        // Names live as long as the program, as the errors that carry them do.
+        // Leak the names: errors contain them as `&'static str`.
         name: Box::leak(field.name().to_owned().into_boxed_str()),
         kind: match field.r#type() {
             Type::Fixed32 | Type::Sfixed32 | Type::Float => Kind::Fixed32,
@@ -152,12 +153,12 @@ fn shape(message: &DescriptorProto, numbers: &HashMap<String, usize>) -> Shape {
 
 #[derive(Clone, Copy, Debug)]
 struct Method {
-    /// The message it takes.
+    /// The number of its request message.
     at: usize,
     is_stream: bool,
 }
 
-/// What a method takes: a message, or a stream of them.
+/// The request of a method: a message, or a stream of messages.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request {
     shapes: &'static Shapes,
@@ -165,15 +166,15 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// Whether the client may leave the request open for as long as it likes between two messages.
+    /// Whether the request is a stream, which may stay open between two messages without bound.
     pub(super) fn is_stream(self) -> bool {
         self.method.is_stream
     }
 
-    /// What the message in `wire` takes once it is decoded, beside the bytes it is decoded from.
+    /// Memory of the message in `wire` after decoding, without the bytes it is decoded from.
     ///
     /// # Errors
-    /// [`Refusal::TooMany`] or [`Refusal::Length`] with the field and its bound; [`Refusal::Malformed`] when it cannot be
+    /// [`Refusal::TooMany`] or [`Refusal::Length`] with the field and its bound; [`Refusal::Malformed`] if it cannot be
     /// decoded.
     pub(super) fn decoded_bytes(self, wire: &mut impl Buf) -> Result<u64, Refusal> {
         let mut walk = Walk { shapes: self.shapes, elements: Vec::new(), in_items: 0, bytes: 0 };
@@ -184,15 +185,15 @@ impl Request {
 
 struct Walk<'a> {
     shapes: &'a Shapes,
-    /// Elements by the message and the field they are of.
+    /// Number of elements by message and field.
     elements: Vec<((usize, u32), usize)>,
-    /// Elements of lists that the walk is within.
+    /// Nesting depth of list elements.
     in_items: usize,
     bytes: usize,
 }
 
 impl Walk<'_> {
-    /// Walks over `wire` until `end` bytes are left in it.
+    /// Walks over `wire` until `end` bytes are left.
     fn message(&mut self, at: usize, wire: &mut impl Buf, end: usize, depth: usize) -> Result<(), Refusal> {
         let malformed = Refusal::Malformed;
         if depth > MAX_DEPTH {
@@ -259,7 +260,7 @@ impl Walk<'_> {
             Kind::Text => {
                 Refusal::length(field.name, len, 0, MAX_TEXT_BYTES)?;
                 check_text(wire, len)?;
-                // Where a field may stand once, a second value replaces the first.
+                // For a singular field, a second value replaces the first.
                 self.bytes += if field.is_repeated { len } else { 0 };
                 self.element(at, field, 24)
             }
@@ -267,7 +268,7 @@ impl Walk<'_> {
                 wire.advance(len);
                 self.element(at, field, 32)
             }
-            // Numbers packed into one field: at least a byte each.
+            // Packed numbers: at least one byte each.
             Kind::Varint | Kind::Fixed32 | Kind::Fixed64 if field.is_repeated => {
                 let smallest = match kind {
                     Kind::Fixed32 => 4,
@@ -284,7 +285,7 @@ impl Walk<'_> {
         }
     }
 
-    /// One more element of `field`, of `bytes`; a field that is not repeated is part of its message.
+    /// Counts an element of `field`, of `bytes`. A singular field is already included in its message.
     fn element(&mut self, at: usize, field: &Field, bytes: usize) -> Result<(), Refusal> {
         if !field.is_repeated {
             return Ok(());
@@ -306,7 +307,7 @@ impl Walk<'_> {
     }
 }
 
-/// Takes `len` bytes that must be UTF-8, from wherever they lie.
+/// Skips `len` bytes, which must be UTF-8 and may span chunks.
 fn check_text(wire: &mut impl Buf, len: usize) -> Result<(), Refusal> {
     let not_text = |_| Refusal::Malformed("a text is not UTF-8");
     if let Some(text) = wire.chunk().get(..len) {
@@ -326,7 +327,7 @@ mod tests {
     use ebb_proto::{BatchSetRequest, IncrementRequest, PipeRequest, SetRequest, pipe_request, set_request};
 
     fn measure(path: &str, wire: &[u8]) -> Result<u64, Refusal> {
-        let request = SHAPES.request(path).expect("the contract has it");
+        let request = SHAPES.request(path).expect("the contract has the method");
         let whole = request.decoded_bytes(&mut &wire[..]);
         for cut in [1, 3, wire.len() / 2] {
             let (first, rest) = wire.split_at(cut.min(wire.len()));
@@ -363,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn the_measure_is_at_least_what_decoding_takes() {
+    fn the_measure_is_an_upper_bound_of_decoded_memory() {
         let item = SetRequest { key: Bytes::from_static(b"k"), tags: vec![String::new(); 16], ..Default::default() };
         let batch = BatchSetRequest { items: vec![item; 1_000], namespace: String::new() };
         let decoded = 1_000 * (size_of::<SetRequest>() + 16 * size_of::<String>()) as u64;
@@ -372,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_passes_decodes_and_one_that_decodes_passes() {
+    fn a_message_passes_exactly_if_it_decodes() {
         let set = SetRequest {
             key: "key".into(),
             value: vec![7; 20].into(),

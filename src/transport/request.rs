@@ -1,11 +1,11 @@
-//! A request's body, message by message: what has arrived of a message is kept here until it is whole, so that its cost
-//! is known before it is decoded.
+//! The body of a request, message by message. It collects each message until it is complete, so that its cost is known
+//! before it is decoded.
 //!
 //! ```text
-//!  frames ──► prefix: how long ──► reserved: is it its turn? ──► whole ──► measured, charged ──► tonic decodes it
+//!  frames ──► prefix: length ──► reserved: wait for the turn ──► complete ──► measured, charged ──► tonic decodes it
 //! ```
-//! A message is charged for what has arrived of it and a step. Only its own data is progress: a message that stands still
-//! is refused, sooner while others wait for their turn.
+//! A message is charged for its arrived bytes plus one step. Only its own data counts as progress: a message without
+//! progress is refused, sooner while others wait for their turn.
 
 use super::chunks::Chunks;
 use super::measure;
@@ -25,26 +25,26 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
-/// What is charged beyond what has arrived of a message, in bytes.
+/// Bytes charged in addition to the arrived bytes of a message.
 const STEP_BYTES: u64 = 64 << 10;
-/// A message that others wait for must bring so much in a second, or the other calls of its connection must, in bytes.
+/// Minimum progress per second, in bytes, of a message for which others wait, or of the other calls of its connection.
 const PROGRESS_BYTES: u64 = 64 << 10;
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-/// What stands before each message: a flag and a length.
+/// Prefix of each message, in bytes: a flag and a length.
 pub(super) const PREFIX_BYTES: usize = 5;
-/// What is allocated at a time for a message that is not whole, in bytes.
+/// Size of an allocation for an incomplete message, in bytes.
 const BLOCK_BYTES: usize = 32 << 10;
-/// A frame of at least this size is kept, not copied: it fills about half of its read buffer or more, in bytes.
+/// Minimum size of a frame to keep instead of copying, in bytes: it fills about half of its read buffer or more.
 const FULL_FRAME_BYTES: usize = 15 << 10;
 
-/// What a request may be.
+/// Bounds of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
-    /// Its messages, if the contract describes them.
+    /// The shape of its messages, if the contract describes them.
     pub(super) shape: Option<measure::Request>,
-    /// The longest of them, in bytes.
+    /// Maximum length of a message, in bytes.
     pub(super) max_message: u64,
-    /// How long a message may stand still.
+    /// Maximum time without progress of a message.
     pub(super) patience: Duration,
 }
 
@@ -55,20 +55,20 @@ pub(super) struct RequestBody {
     expected: Expected,
     unread: Arc<Unread>,
     prefix: Prefix,
-    /// Bytes taken from `inner` whose flow-control capacity has not been released.
+    /// Bytes taken from `inner` whose flow-control capacity is not released yet.
     unreleased: usize,
-    /// The first bytes of a message that is not whole. Those of small frames are copied: a frame keeps the buffer it was
-    /// read into.
+    /// The first bytes of an incomplete message. Small frames are copied, because a frame pins the buffer it was read
+    /// into.
     partial: VecDeque<Bytes>,
     partial_tail: BytesMut,
     partial_bytes: u64,
-    /// Frames of whole messages.
+    /// Frames of complete messages.
     whole: VecDeque<Bytes>,
-    /// Whether the only message has come.
+    /// Whether the only message is complete.
     is_all: bool,
-    /// Whether whole messages have been handed on since the permit was taken.
+    /// Whether complete messages have been passed on since the permit was acquired.
     handed_on: bool,
-    /// For the message that arrives or is being handled.
+    /// The quota of the message that arrives or is being handled.
     permit: Option<Permit>,
     turn: Option<Box<Turn>>,
     progress: Progress,
@@ -77,29 +77,29 @@ pub(super) struct RequestBody {
 /// A message that waits for its turn.
 struct Turn {
     granted: Pin<Box<dyn Future<Output = Result<Permit, Refusal>> + Send>>,
-    /// Bytes to charge when it comes.
+    /// Bytes to charge at its turn.
     charge: u64,
-    /// For what has arrived of it.
+    /// The charge of its arrived bytes.
     _held: Held,
 }
 
-/// How a request that is not whole gets on.
+/// Progress of an incomplete request.
 #[derive(Default)]
 struct Progress {
     timer: Option<Pin<Box<Sleep>>>,
     arrived_bytes: u64,
-    /// Bytes that had arrived when the timer was set, and when the request was last seen to get on.
+    /// Arrived bytes when the timer was set, and at the last progress.
     at_tick: u64,
     connection_at_tick: u64,
     at_progress: u64,
     still: Duration,
 }
 
-/// A request that brings less in its patience stands still, in bytes.
+/// Minimum bytes within `patience`; fewer count as no progress.
 const STILL_BYTES: u64 = 16 << 10;
 
 impl RequestBody {
-    /// The body that `inner` brings, of which `expected` is known.
+    /// The body of `inner`, within the bounds of `expected`.
     pub(super) fn new(inner: RecvStream, call: Arc<CallQuota>, expected: Expected, unread: Arc<Unread>) -> Self {
         Self {
             inner,
@@ -120,12 +120,12 @@ impl RequestBody {
         }
     }
 
-    /// Whether the call has one message, which is handled when the body has ended.
+    /// Whether the call has a single message, which is handled at the end of the body.
     fn is_unary(&self) -> bool {
         self.expected.shape.is_some_and(|shape| !shape.is_stream())
     }
 
-    /// Takes a frame's data.
+    /// Accepts the data of a frame.
     fn accept(&mut self, mut data: Bytes) -> Result<(), Refusal> {
         self.progress.arrived_bytes += data.len() as u64;
         let (mut whole_to, mut need) = (0, 0);
@@ -166,7 +166,7 @@ impl RequestBody {
         if need > SMALL_BYTES { self.take_turn(need, need) } else { Ok(()) }
     }
 
-    /// Keeps bytes of a message that is not whole.
+    /// Keeps bytes of an incomplete message.
     fn keep(&mut self, mut bytes: Bytes) {
         self.partial_bytes += bytes.len() as u64;
         while !bytes.is_empty() {
@@ -185,10 +185,10 @@ impl RequestBody {
         }
     }
 
-    /// What a whole message of `len` bytes takes while it is decoded.
+    /// Memory of a complete message of `len` bytes during decoding.
     fn cost(&self, len: u64, message: &mut impl Buf) -> Result<u64, Refusal> {
         message.advance(PREFIX_BYTES);
-        // The decoder refuses a compressed message.
+        // The decoder rejects a compressed message.
         let decoded = match self.expected.shape {
             Some(shape) if !self.prefix.is_compressed => shape.decoded_bytes(message)?,
             _ => 0,
@@ -197,7 +197,7 @@ impl RequestBody {
         Ok(wire + decoded)
     }
 
-    /// Reserves `need` bytes and charges `charge` of them, or waits for it.
+    /// Reserves `need` bytes and charges `charge` of them, or starts to wait for the turn.
     fn take_turn(&mut self, need: u64, charge: u64) -> Result<(), Refusal> {
         if let Some(permit) = &mut self.permit
             && permit.try_grow(need)
@@ -214,7 +214,7 @@ impl RequestBody {
             }
             Err(_) => {
                 let here = self.partial_bytes + self.whole.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
-                let here = here.saturating_sub(self.unreleased as u64); // those count as unread
+                let here = here.saturating_sub(self.unreleased as u64); // unreleased bytes count as unread
                 quota.may_hold(here)?;
                 self.turn = Some(Box::new(Turn {
                     granted: Box::pin(quota.clone().wait_for(need, self.call.patience())),
@@ -226,19 +226,19 @@ impl RequestBody {
         Ok(())
     }
 
-    /// Ready when the turn has come, if the body waits for it.
+    /// Ready unless the body still waits for its turn.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
         let Some(turn) = &mut self.turn else { return Poll::Ready(Ok(())) };
         let mut permit = ready!(turn.granted.as_mut().poll(cx))?;
         permit.charge(turn.charge);
         self.permit = Some(permit);
         self.turn = None;
-        self.progress.timer = None; // the client could not send meanwhile
+        self.progress.timer = None; // restart it, because the client could not send during the wait
         Poll::Ready(Ok(()))
     }
 
-    /// Releases the flow-control capacity of what has been taken. Not while a message waits for its turn: otherwise each
-    /// waiting message would hold more than a window.
+    /// Releases the flow-control capacity of the taken bytes. Not called while a message waits for its turn: otherwise
+    /// each waiting message would hold more than a window.
     fn release(&mut self) -> Result<(), Status> {
         match std::mem::take(&mut self.unreleased) {
             0 => Ok(()),
@@ -249,12 +249,12 @@ impl RequestBody {
         }
     }
 
-    /// Gives back the quota of the messages that were handed on. What has not been handled of them counts as unread.
+    /// Releases the quota of the messages that were passed on. Their unhandled bytes count as unread.
     pub(super) fn give_up_permit(&mut self) {
         self.permit = None;
     }
 
-    /// Ready when the request stands still for too long.
+    /// Ready when the request has made no progress for too long.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Refusal> {
         if self.prefix.is_between_messages() && self.expected.shape.is_some_and(measure::Request::is_stream) {
             self.progress.timer = None;
@@ -274,7 +274,7 @@ impl RequestBody {
             if progress.arrived_bytes >= progress.at_progress + STILL_BYTES {
                 (progress.at_progress, progress.still) = (progress.arrived_bytes, Duration::ZERO);
             }
-            // A client that sends for other calls, or a server that is too busy to read, is no reason to give up this one.
+            // Do not refuse this request if the client sends data of other calls, or the server is too busy to read.
             let is_slow = progress.arrived_bytes < progress.at_tick + PROGRESS_BYTES
                 && self.unread.arrived_bytes() < progress.connection_at_tick + PROGRESS_BYTES;
             let is_in_the_way = is_slow && self.permit.is_some() && self.call.connection().others_wait();
@@ -304,7 +304,7 @@ impl Body for RequestBody {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             if std::mem::take(&mut this.handed_on) && !this.is_unary() {
-                // Who asks for more has handled what came before. It may be a while until more comes.
+                // The caller has handled the previous messages, and the next one may come much later.
                 this.give_up_permit();
                 this.whole = VecDeque::new();
                 if this.partial.is_empty() {
@@ -337,7 +337,7 @@ impl Body for RequestBody {
                         return refused(refusal);
                     }
                 }
-                // The client wants no more than the answer.
+                // The client has stopped sending and only waits for the answer.
                 Poll::Ready(Some(Err(error))) if error.reason() == Some(Reason::NO_ERROR) => return Poll::Ready(None),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
                 Poll::Ready(None) if !this.prefix.is_between_messages() => {
@@ -363,13 +363,13 @@ impl Body for RequestBody {
     }
 }
 
-/// Follows the five-byte prefixes (a flag and a length) between which gRPC messages stand.
+/// Follows the five-byte prefixes (a flag and a length) of gRPC messages.
 #[derive(Debug, Default)]
 struct Prefix {
     bytes: [u8; PREFIX_BYTES],
     have: usize,
     len: u64,
-    /// Bytes of the message that have not come.
+    /// Bytes of the message that have not arrived.
     left: u64,
     is_compressed: bool,
 }
@@ -379,12 +379,13 @@ impl Prefix {
         self.have == 0
     }
 
-    /// The length of the message that arrives, in bytes; 0 while it is not known.
+    /// The length of the current message, in bytes; 0 if unknown.
     fn announced(&self) -> u64 {
         if self.have == PREFIX_BYTES { self.len } else { 0 }
     }
 
-    /// Goes over `data` as far as one message reaches; returns how far that is, and the message's length if it ends there.
+    /// Consumes `data` up to the end of one message. Returns the consumed bytes, and the message's length if it ends
+    /// there.
     fn advance(&mut self, data: &[u8]) -> (usize, Option<u64>) {
         let mut taken = 0;
         if self.have < PREFIX_BYTES {

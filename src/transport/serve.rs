@@ -1,4 +1,4 @@
-//! The data plane: threads that accept.
+//! The data plane: threads that accept connections.
 
 use super::Limits;
 use super::call::{Complaints, Watchers};
@@ -18,35 +18,35 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// What the accept loops of a plane share.
+/// State shared by the accept loops of a plane.
 #[derive(Clone, Debug)]
 pub struct Plane {
     /// The listener's name in log lines.
     pub name: &'static str,
-    /// What is served.
+    /// The services.
     pub services: Services,
-    /// What it may use.
+    /// The limits of the plane.
     pub limits: Limits,
     /// The account of bytes in flight.
     pub in_flight: Arc<InFlight>,
-    /// Who counts what comes.
+    /// Counters of requests.
     pub traffic: Traffic,
-    /// Who is told about sampled calls.
+    /// Traces sampled calls.
     pub tracer: Tracer,
-    /// Its connections, up to the cap.
+    /// The open connections, up to the cap.
     pub connections: Arc<Connections>,
-    /// What is accepted from; a socket whose file was made again takes the place of the one before.
+    /// The listeners. A socket whose file was recreated replaces the previous one.
     pub listeners: watch::Receiver<Arc<Vec<Listener>>>,
-    /// How far the end of the server has come.
+    /// The stage of the server's shutdown.
     pub drain: watch::Receiver<Stage>,
 }
 
-/// Data-plane threads that run.
+/// The running data-plane threads.
 #[derive(Debug)]
 pub struct Running(Vec<std::thread::JoinHandle<()>>);
 
 impl Running {
-    /// Waits for the threads, which end when draining has ended.
+    /// Waits for the threads, which end after the drain.
     pub fn join(self) {
         for thread in self.0 {
             thread.join().expect("a data-plane thread does not panic");
@@ -58,10 +58,10 @@ impl Running {
 const TURNS_BETWEEN_LOOKS: u32 = 32;
 
 impl Plane {
-    /// Starts `threads` threads, each with a runtime of its own, that all accept from the same listeners.
+    /// Starts `threads` threads, each with its own runtime, which all accept from the same listeners.
     ///
     /// # Errors
-    /// When the system refuses a thread, a runtime or a socket.
+    /// If the system cannot create a thread, a runtime or a socket.
     pub fn spawn(self, threads: usize, drain: Duration) -> io::Result<Running> {
         let thread = |number: usize| {
             let sockets = self.sockets()?;
@@ -74,7 +74,7 @@ impl Plane {
         (0..threads.max(1)).map(thread).collect::<io::Result<_>>().map(Running)
     }
 
-    /// Accepts on the runtime of the caller until the server has drained.
+    /// Accepts on the caller's runtime until the server has drained.
     ///
     /// # Errors
     /// When a socket cannot be registered.
@@ -115,7 +115,7 @@ impl Plane {
             }
         }
         accepting.shutdown().await;
-        // What does not end by itself ends with the runtime.
+        // Connections that do not end in time end with the runtime.
         let _ = tokio::time::timeout(drain, async { while connections.join_next().await.is_some() {} }).await;
     }
 
@@ -125,7 +125,7 @@ impl Plane {
         let mut at_the_cap = RateLimit::new(Duration::from_secs(60));
         loop {
             let stream = acceptor.next(|| socket.accept()).await;
-            // After accepting: a loop that waits for a client must not keep a place from the other loops.
+            // Acquire the permit after accepting: a loop that waits for a client must not block the other loops.
             let place = self.connections.place(|| {
                 lane.rejected(Rejection::ConnectionCap, 1);
                 if let Some(left_out) = at_the_cap.due() {
@@ -152,7 +152,7 @@ impl Plane {
             if opened.send(connection).is_err() {
                 return;
             }
-            tokio::task::yield_now().await; // many new connections do not delay the open ones
+            tokio::task::yield_now().await; // so that many new connections do not delay the open ones
         }
     }
 }
@@ -190,7 +190,7 @@ impl Socket {
                 if registered.get().is_none() {
                     let _ = registered.set(tokio::net::TcpListener::from_std(socket.try_clone()?)?);
                 }
-                let (stream, _) = registered.get().expect("it was just registered").accept().await?;
+                let (stream, _) = registered.get().expect("the socket was just registered").accept().await?;
                 stream.set_nodelay(true)?;
                 Ok(Stream::Tcp(stream))
             }
@@ -198,7 +198,7 @@ impl Socket {
                 if registered.get().is_none() {
                     let _ = registered.set(tokio::net::UnixListener::from_std(socket.try_clone()?)?);
                 }
-                let (stream, _) = registered.get().expect("it was just registered").accept().await?;
+                let (stream, _) = registered.get().expect("the socket was just registered").accept().await?;
                 Ok(Stream::Unix(stream))
             }
         }

@@ -1,7 +1,7 @@
 //! The status of a refusal: one table, without a `_` arm, so that a new reason does not compile without a code.
 //!
-//! Every status carries an ErrorInfo (AIP-193). What may succeed later also carries a RetryInfo, which people read, and
-//! the trailer `grpc-retry-pushback-ms`, which retry policies obey (gRFC A6).
+//! Every status contains an ErrorInfo (AIP-193). A status whose request may succeed later also contains a RetryInfo,
+//! for people, and the trailer `grpc-retry-pushback-ms`, which retry policies obey (gRFC A6).
 
 use crate::service::{Reason, Refusal};
 use ebb_proto as proto;
@@ -14,10 +14,10 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// The domain of every ErrorInfo.
 pub const DOMAIN: &str = "ebb-cache.io";
 
-/// How soon to come again, in milliseconds; 0: not at all, it can never succeed.
+/// Retry delay in milliseconds of a request that can never succeed: do not retry.
 const NEVER: u64 = 0;
 
-/// Code of a reason, and how soon to come again, in milliseconds.
+/// Code of a reason, and retry delay in milliseconds.
 pub(super) fn code(reason: Reason) -> (Code, u64) {
     match reason {
         Reason::KeyLength => (Code::InvalidArgument, NEVER),
@@ -67,7 +67,7 @@ pub(super) fn deadline_exceeded() -> Status {
     Status::deadline_exceeded("the deadline of the call has passed")
 }
 
-/// A refusal within a response that goes on: of an operation of a pipe, or of an item of a batch.
+/// A refusal within a response: of an operation of a pipe, or of an item of a batch.
 pub(super) fn within(refusal: &Refusal) -> proto::Refusal {
     let (code, retry_after_ms) = code(refusal.reason());
     let reason = refusal.reason().name().to_owned();
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_never_succeed_is_not_retried_and_what_can_says_when() {
+    fn only_refusals_that_may_succeed_later_have_a_retry_delay() {
         let never = of(&Refusal::Length { field: "key", len: 0, min: 1, max: 1024 });
         assert_eq!(
             (never.code(), never.message()),

@@ -1,12 +1,11 @@
-//! Requests that nobody reads at the moment: of calls that wait to run, for their turn, for room, or for a client that
-//! takes no answers.
+//! Unread requests: those of calls that wait to run, for their turn, for quota, or for a stalled reader.
 //!
-//! What the client goes on sending piles up in `h2`'s buffers, a window for each call. It is in flight as well: it is
-//! charged as it comes, and when such calls of a connection hold more than is free for them, the largest of them are ended
-//! until they do not.
+//! Their data accumulates in `h2`'s buffers, up to a window per call. It is in flight as well: it is charged as it
+//! arrives. If the unread requests of a connection exceed their quota, the largest of them are ended until the rest
+//! fits.
 //!
-//! A frame keeps the whole buffer that it was read into. So what came beside small frames while an unread request grew is
-//! charged to it, too: 60,000 frames of one byte, each followed by 8 KB of something else, would pin 470 MB.
+//! A frame pins the whole buffer that it was read into. So other bytes that arrived together with its small frames are
+//! charged to an unread request, too: 60,000 frames of one byte, each followed by 8 KB of other data, would pin 470 MB.
 
 use super::guard::Activity;
 use super::quota::{CallQuota, Held, Quota};
@@ -24,26 +23,26 @@ pub(super) struct Unread {
     quota: Arc<Quota>,
     activity: Arc<Activity>,
     calls: Mutex<HashMap<u32, Entry>>,
-    /// Bytes, and small frames, read from the connection at the last look.
+    /// Bytes and small frames read from the connection up to the last check.
     looked_at: [AtomicU64; 2],
 }
 
 #[derive(Debug)]
 struct Entry {
     flow: FlowControl,
-    /// None while the call waits to run.
+    /// `None` while the call waits to run.
     call: Option<Arc<CallQuota>>,
     held: Held,
-    /// Bytes that had arrived at the last look.
+    /// Bytes arrived up to the last check.
     arrived: u64,
     has_grown: bool,
-    /// What came beside the request, the older part and the newer one.
+    /// Other bytes pinned by the request, the older and the newer part.
     beside: [Beside; 2],
     waker: Waker,
     refused: Option<Refusal>,
 }
 
-/// Bytes that are charged until the call has taken `until_taken` bytes of its request.
+/// Pinned bytes, charged until the call has taken `until_taken` bytes of its request.
 #[derive(Clone, Copy, Debug, Default)]
 struct Beside {
     bytes: u64,
@@ -55,7 +54,7 @@ impl Entry {
         self.call.as_ref().map_or(0, |call| call.taken())
     }
 
-    /// Bytes that have arrived since the last look.
+    /// Bytes arrived since the last check.
     fn look(&mut self) -> u64 {
         let taken = self.taken();
         if taken >= self.beside[0].until_taken {
@@ -76,15 +75,15 @@ impl Entry {
     }
 }
 
-/// So much must have come before it is worth another look, in bytes.
+/// Bytes that must arrive before the next check.
 const LOOK_EVERY_BYTES: u64 = 16 << 10;
-/// A frame that does not fit into the rest of a buffer is read into a new one, so up to half of a buffer stays empty.
+/// A frame that does not fit into the rest of a buffer is read into a new one, so up to half of a buffer may be empty.
 const BUFFERS_PER_BYTE: u64 = 2;
-/// The largest read buffer that a small frame can keep, in bytes.
+/// Size of the largest read buffer that a small frame can pin, in bytes.
 const BUFFER_BYTES: u64 = 32 << 10;
 
 impl Unread {
-    /// Of a new connection.
+    /// The unread requests of a new connection.
     pub(super) fn new(quota: Arc<Quota>, activity: Arc<Activity>) -> Arc<Self> {
         Arc::new(Self { quota, activity, calls: Mutex::default(), looked_at: [const { AtomicU64::new(0) }; 2] })
     }
@@ -93,12 +92,12 @@ impl Unread {
         self.calls.lock()
     }
 
-    /// Bytes that the requests of the connection, read or not, have brought so far.
+    /// Bytes of all requests of the connection, read or not, that have arrived so far.
     pub(super) fn arrived_bytes(&self) -> u64 {
         self.activity.data_bytes()
     }
 
-    /// Charges what is unread, and ends calls while it is too much.
+    /// Charges unread bytes, and ends calls while they exceed the quota.
     pub(super) fn look(&self) {
         let read = self.activity.read_bytes();
         if read < self.looked_at[0].load(Ordering::Relaxed) + LOOK_EVERY_BYTES {
@@ -119,14 +118,14 @@ impl Unread {
             let Err(refusal) = self.quota.may_hold(0) else { return };
             let unread = calls.values_mut().filter(|call| call.held.bytes() > 0);
             let Some(largest) = unread.max_by_key(|call| call.held.bytes()) else { return };
-            largest.held.resize(0); // it ends as soon as its task runs
+            largest.held.resize(0); // the call ends as soon as its task runs
             largest.refused = Some(refusal);
             largest.waker.wake_by_ref();
         }
     }
 }
 
-/// The request of a call, which counts as unread from the first time that the call waits until this is dropped.
+/// The request of a call. It counts as unread from the first wait of the call until this is dropped.
 #[derive(Debug)]
 pub(super) struct Waiting {
     unread: Arc<Unread>,
@@ -136,12 +135,12 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Of the call with this request.
+    /// The request with this flow control.
     pub(super) fn new(unread: Arc<Unread>, flow: FlowControl) -> Self {
         Self { unread, flow, call: None, is_counted: false }
     }
 
-    /// The call runs from now on, with this quota.
+    /// Records that the call runs from now on, with this quota.
     pub(super) fn runs(&mut self, call: Arc<CallQuota>) {
         if self.is_counted
             && let Some(entry) = self.unread.calls().get_mut(&self.flow.stream_id().as_u32())
@@ -151,7 +150,7 @@ impl Waiting {
         self.call = Some(call);
     }
 
-    /// For a call that waits: ready when it is to end, with the reason.
+    /// For a waiting call: ready, with the reason, when the call must end.
     pub(super) fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<Refusal> {
         self.is_counted = true;
         let unread = self.flow.used_capacity() as u64;
@@ -163,7 +162,7 @@ impl Waiting {
             Entry { flow, call, held, arrived, has_grown: false, beside, waker, refused: None }
         });
         if unread == 0 {
-            call.beside = Default::default(); // it waits for more
+            call.beside = Default::default(); // nothing is unread
             call.held.resize(0);
         }
         call.waker.clone_from(cx.waker());

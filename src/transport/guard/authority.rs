@@ -1,40 +1,40 @@
-//! Replaces an authority that `h2` refuses by one that it accepts.
+//! Replaces an authority that `h2` rejects by one that it accepts.
 //!
-//! A replacement has as many characters as the original and as many encoded octets, so that frames keep their lengths and
-//! the HPACK tables of both ends stay alike. In plain every character takes an octet. In Huffman code a character that no
-//! authority may have can be longer than any that it may have (`#` takes 12 bits, `é` 49); the bits that are missing then
-//! are made up for by longer codes for other characters.
+//! A replacement has as many characters and as many encoded octets as the original, so that frames keep their lengths
+//! and the HPACK tables of both ends stay equal. In plain text every character takes one octet. In Huffman code, the
+//! code of a forbidden character can be longer than any code of a permitted one (`#` takes 12 bits, `é` 49). Longer
+//! codes for other characters then make up for the missing bits.
 
 use super::huffman;
 
-/// Characters that stand in for others: one of each length that the code of a permitted character has, longest first.
+/// Replacement characters: one for each code length of permitted characters, longest first.
 const STAND_INS: &[u8; 7] = b"$'!&x-0";
-/// The most bits of padding at the end of a Huffman-coded string (RFC 7541, section 5.2).
+/// Maximum bits of padding at the end of a Huffman-coded string (RFC 7541, section 5.2).
 const MAX_PADDING_BITS: usize = 7;
 
-/// Whether an authority may have `byte` anywhere. Colons and brackets have places of their own in an authority, and a
-/// percent sign is none for `h2`.
+/// Whether `byte` is permitted anywhere in an authority. Colons and brackets are permitted only at certain positions,
+/// and `h2` rejects a percent sign.
 pub(super) fn is_permitted(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
 }
 
-/// The character that stands in for another in plain.
+/// The replacement character in plain text.
 pub(super) const PLAIN_STAND_IN: u8 = b'-';
 
 fn bits(byte: u8) -> usize {
     huffman::length(byte).into()
 }
 
-/// The stand-in with the longest code of at most `most` bits.
+/// The replacement character with the longest code of at most `most` bits.
 fn stand_in(most: usize) -> u8 {
     STAND_INS.iter().copied().find(|byte| bits(*byte) <= most).unwrap_or(b'0')
 }
 
-/// Permitted characters whose codes fill as many octets as those of `text`, which takes `octets`. `None` when `text` is
-/// so full of long codes that there are none.
+/// Permitted characters whose codes fill as many octets as those of `text`, which takes `octets`. `None` if `text` has
+/// too many long codes.
 pub(super) fn replacement(text: &[u8], octets: usize) -> Option<Vec<u8>> {
     let mut replaced = Vec::with_capacity(text.len());
-    // How many bits the original is ahead.
+    // Bits by which the original is longer so far.
     let mut missing = 0;
     for byte in text {
         let room = bits(*byte) + missing;
@@ -89,13 +89,13 @@ mod tests {
         assert_eq!(
             replacement(b"localhost", octets(b"localhost")).as_deref(),
             Some(&b"localhost"[..]),
-            "a permitted one stays"
+            "a permitted authority does not change"
         );
         assert_eq!(replacement(b"run%2Febb", octets(b"run%2Febb")).as_deref(), Some(&b"run-2Febb"[..]));
     }
 
     #[test]
-    fn what_is_not_replaced_has_too_many_long_codes() {
+    fn only_text_with_too_many_long_codes_has_no_replacement() {
         let longest = bits(STAND_INS[0]);
         let (mut replaced, mut refused) = (0, 0);
         let mut seed = 1_u64;

@@ -1,10 +1,10 @@
-//! The frames of a connection, counted as they pass (RFC 9113, section 4).
+//! Counters of the frames of a connection (RFC 9113, section 4).
 
 use super::hpack::{ENTRY_BYTES, Size, Skimmer};
 use super::{FIELD_BYTES, MAX_HEADER_LIST_BYTES};
 use std::time::Instant;
 
-/// What a client says before its first frame.
+/// The bytes that a client sends before its first frame.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADER_BYTES: usize = 9;
 
@@ -16,37 +16,37 @@ const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 
-/// Control frames that a connection may send before it has done anything else, and the most it may save up.
+/// Initial and maximum budget of control frames.
 const CONTROL_BURST: u64 = 4_096;
-/// Control frames that a connection may send each second, whatever else it does.
+/// Control frames allowed per second, independently of other frames.
 const CONTROL_PER_SECOND: u64 = 256;
-/// Control frames that come with a call: it may be given up, and each side of it has a window.
+/// Control frames allowed per call: it may be reset, and each of its sides has a window.
 const CONTROL_PER_CALL: u64 = 8;
-/// Control frames that come with a frame of data.
+/// Control frames allowed per frame of data.
 const CONTROL_PER_DATA: u64 = 2;
-/// Control frames without a call or data between them after which a connection is suspect.
+/// Consecutive control frames, without a call or data, after which a connection is suspect.
 const SUSPECT_FRAMES: u64 = 32;
-/// One control frame is allowed for so many bytes written: a client opens its windows again as it reads.
+/// Written bytes that allow one control frame: a client updates its windows as it reads.
 const WRITTEN_BYTES_PER_CONTROL: u64 = 64;
 
-/// The first bytes of a DATA payload cost as much as those of other frames: each frame costs, however short it is.
+/// The first bytes of a DATA payload count as costly, in bytes, because each frame has a cost, however short it is.
 const COSTLY_DATA_BYTES: usize = 512;
 
 /// A DATA frame smaller than this may share its read buffer with other frames, in bytes.
 const SMALL_DATA_BYTES: usize = 15 << 10;
 
-/// What went by since the last look.
+/// Counts since the last call of [`Frames::take_passed`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Passed {
     /// Bytes of DATA frames.
     pub(super) data_bytes: u64,
-    /// Of these, the bytes that cost little more than their copying.
+    /// Those of these bytes that cost little more than a copy.
     pub(super) cheap_bytes: u64,
     /// Small DATA frames.
     pub(super) small_data_frames: u64,
-    /// What the header blocks that ended decode to.
+    /// Decoded size of finished header blocks.
     pub(super) headers: Size,
-    /// Header blocks beyond the longest list that is decoded.
+    /// Header blocks that exceed the maximum decoded list.
     pub(super) oversized_headers: u64,
 }
 
@@ -68,8 +68,8 @@ enum State {
         have: usize,
         bytes: [u8; HEADER_BYTES],
     },
-    /// The fields before a header block: the length of the padding, if that is still to come, and a priority of
-    /// `priority` bytes. `left` bytes of the frame are left.
+    /// The fields before a header block: the length of the padding, if it has not arrived, and a priority of `priority`
+    /// bytes. `left` bytes of the frame are left.
     BeforeBlock {
         padded: bool,
         padding: usize,
@@ -82,7 +82,7 @@ enum State {
         padding: usize,
         ends: bool,
     },
-    /// Nothing to look at: `costly` bytes that cost, then `cheap` ones.
+    /// Bytes to skip: first `costly`, then `cheap` ones.
     Skip {
         costly: usize,
         cheap: usize,
@@ -90,7 +90,7 @@ enum State {
 }
 
 impl Frames {
-    /// Of a new connection. Authorities are rewritten if `rewrite`.
+    /// The frames of a new connection. Authorities are rewritten if `rewrite`.
     pub(super) fn new(rewrite: bool, now: Instant) -> Self {
         Self {
             state: State::Preface { have: 0 },
@@ -100,23 +100,24 @@ impl Frames {
         }
     }
 
-    /// What went by since the last call.
+    /// Counts since the last call.
     pub(super) fn take_passed(&mut self) -> Passed {
         std::mem::take(&mut self.passed)
     }
 
-    /// Whether the connection has sent more control frames than its work explains. `written` bytes have gone out to it.
+    /// Whether the connection has sent more control frames than its budget. `written` bytes were sent to it.
     pub(super) fn is_flood(&mut self, written: u64, now: impl FnOnce() -> Instant) -> bool {
         self.budget.is_spent(written, now)
     }
 
-    /// Whether the last frames were control frames alone. A new connection counts as one that sends only those.
+    /// Whether the last frames were only control frames. A new connection counts as suspect.
     pub(super) fn is_suspect(&self) -> bool {
         self.budget.since_work > SUSPECT_FRAMES
     }
 
-    /// Bytes that `h2` keeps for header blocks: the decoded fields of an unfinished block, its encoded rest and a copy, up
-    /// to the longest header list; and the frames that entries of the dynamic table pin. `u64::MAX` for an abusive block.
+    /// Bytes that `h2` keeps for header blocks: the decoded fields of an unfinished block, its encoded rest and a copy,
+    /// up to the maximum header list; and the frames that entries of the dynamic table pin. `u64::MAX` for an abusive
+    /// block.
     pub(super) fn kept_bytes(&self) -> u64 {
         if self.skimmer.is_abusive() {
             return u64::MAX;
@@ -126,7 +127,7 @@ impl Frames {
         (3 * most + fields.min(most / ENTRY_BYTES) * FIELD_BYTES + self.skimmer.kept_frame_bytes()) as u64
     }
 
-    /// How many of the next bytes cost little more than their copying.
+    /// How many of the next bytes cost little more than a copy.
     pub(super) fn cheap_left(&self) -> usize {
         match self.state {
             State::Skip { costly: 0, cheap } => cheap,
@@ -139,7 +140,7 @@ impl Frames {
         self.skimmer.unsettled()
     }
 
-    /// Goes over `stream[from..]`; `stream` begins at byte `at` of the connection.
+    /// Processes `stream[from..]`; `stream` begins at byte `at` of the connection.
     pub(super) fn pass(&mut self, stream: &mut [u8], from: usize, at: u64) {
         let mut i = from;
         while i < stream.len() {
@@ -230,7 +231,7 @@ impl Frames {
 
     fn before_block(&mut self, padding: usize, priority: usize, left: usize, ends: bool) -> State {
         match priority {
-            // More padding than payload: h2 ends the connection.
+            // The padding exceeds the payload: h2 ends the connection.
             0 if padding > left => Self::skip(left),
             0 => self.block(left - padding, padding, ends),
             _ => State::BeforeBlock { padded: false, padding, priority, left, ends },
@@ -262,12 +263,12 @@ impl Frames {
     }
 }
 
-/// Control frames (PING, SETTINGS, WINDOW_UPDATE, PRIORITY, RST_STREAM, unknown ones) that a connection may send: a few
-/// for each frame that does work, and some each second.
+/// The budget of control frames (PING, SETTINGS, WINDOW_UPDATE, PRIORITY, RST_STREAM, unknown ones): a few for each
+/// frame that does work, and some per second.
 #[derive(Debug)]
 struct Budget {
     left: u64,
-    /// Spent since the last frame that did work.
+    /// Frames spent since the last frame that did work.
     since_work: u64,
     is_spent: bool,
     written: u64,
@@ -283,7 +284,7 @@ impl Budget {
         self.left = (self.left + frames).min(CONTROL_BURST);
     }
 
-    /// A frame did work, which `frames` control frames may come with.
+    /// Records a frame that did work, which allows `frames` control frames.
     fn work(&mut self, frames: u64) {
         self.since_work = 0;
         self.earn(frames);
@@ -297,7 +298,7 @@ impl Budget {
         }
     }
 
-    /// Whether more was spent than there was. The clock is read only when little is left.
+    /// Whether the budget is exceeded. Reads the clock only if little is left.
     fn is_spent(&mut self, written: u64, now: impl FnOnce() -> Instant) -> bool {
         let frames = written.saturating_sub(self.written) / WRITTEN_BYTES_PER_CONTROL;
         self.written += frames * WRITTEN_BYTES_PER_CONTROL;
@@ -373,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn control_frames_that_come_with_work_are_none() {
+    fn control_frames_within_the_budget_of_work_are_no_flood() {
         let start = Instant::now();
         let mut frames = Frames::new(false, start);
         pass(&mut frames, PREFACE);

@@ -1,24 +1,24 @@
-//! The header blocks of a connection, skimmed as they pass (RFC 7541): how much they decode to, and every `:authority`
-//! made acceptable.
+//! A skimmer of the header blocks of a connection (RFC 7541): computes their decoded size, and rewrites every
+//! `:authority` that `h2` rejects.
 //!
-//! Stock clients name a Unix socket by its percent-encoded path in `:authority`, and `h2` ends every such call with
+//! Stock clients send the percent-encoded path of a Unix socket as `:authority`, and `h2` ends every such call with
 //! PROTOCOL_ERROR. Such an authority is replaced by one with as many octets and as many characters ([`authority`]). In
-//! plain that is done octet by octet; a Huffman-coded authority is replaced at its end, and its octets are kept back until
-//! then. One that has no replacement stays, and `h2` refuses that call.
+//! plain text this happens octet by octet. A Huffman-coded authority is replaced at its end, and its octets are held
+//! back until then. An authority without a replacement stays, and `h2` rejects the call.
 //!
-//! The skimmer keeps what it needs of the dynamic table: lengths, and which names are `:authority`.
+//! Of the dynamic table, the skimmer keeps only lengths, and which names are `:authority`.
 
 use super::{authority, huffman};
 use std::collections::VecDeque;
 
-/// The dynamic table's size that a server starts with and `h2` never raises, in bytes.
+/// HTTP/2's initial size of the dynamic table, which `h2` never raises, in bytes.
 const MAX_TABLE_BYTES: usize = 4096;
-/// What an entry of a table or of a header list counts beside its name and value, in bytes.
+/// Overhead of an entry of a table or of a header list in addition to its name and value, in bytes.
 pub(super) const ENTRY_BYTES: usize = 32;
-/// Changes of the table's size that a block may begin with.
+/// Maximum table size updates at the beginning of a block.
 const MAX_RESIZES: usize = 2;
 const AUTHORITY: &[u8] = b":authority";
-/// The longest Huffman-coded authority that is replaced, in octets. The path of a socket has at most 108 bytes, which
+/// Maximum length of a Huffman-coded authority to replace, in octets. The path of a socket has at most 108 bytes, which
 /// percent-encoding triples.
 const MAX_REPLACED_OCTETS: usize = 512;
 
@@ -34,7 +34,7 @@ struct Name {
 pub(super) struct Size {
     /// Fields.
     pub(super) fields: usize,
-    /// Bytes of names and values, and 32 for each field, as HTTP/2 counts a header list.
+    /// Bytes of names and values, plus 32 per field, as HTTP/2 counts a header list.
     pub(super) list_bytes: usize,
 }
 
@@ -47,17 +47,17 @@ pub(super) struct Skimmer {
     block: Size,
     /// Length of the current frame.
     frame_bytes: usize,
-    /// Changes of the table's size in this block.
+    /// Table size updates in this block.
     resizes: usize,
     authority: Octets,
 }
 
-/// The octets of a Huffman-coded authority, until its end.
+/// The octets of an unfinished Huffman-coded authority.
 #[derive(Debug, Default)]
 struct Octets {
-    /// The first of them in the stream.
+    /// Position of the first octet in the stream.
     first: u64,
-    /// Each of them, by its distance from the first: frames may end between them.
+    /// Offset of each octet from the first: frame headers may be between them.
     offsets: Vec<u32>,
     /// Whether the authority has to be replaced.
     is_refused: bool,
@@ -67,17 +67,17 @@ struct Octets {
 enum State {
     /// The next byte begins a field.
     Field,
-    /// An integer goes on.
+    /// The next byte continues an integer.
     Integer { value: usize, shift: u32, next: Next },
     /// The next byte begins the length of a string.
     Length { of: Text },
-    /// A string of `len` encoded bytes, of which `left` are to come.
+    /// A string of `len` encoded bytes, of which `left` have not arrived.
     Text { of: Text, huffman: bool, len: usize, left: usize, decoded: usize, decoder: huffman::Decoder },
-    /// The block makes no sense. `h2` ends the connection when it decodes it.
+    /// The block is malformed. `h2` ends the connection when it decodes it.
     Broken,
 }
 
-/// What an integer is.
+/// The meaning of an integer.
 #[derive(Clone, Copy, Debug)]
 enum Next {
     Indexed,
@@ -86,7 +86,7 @@ enum Next {
     Length { of: Text, huffman: bool },
 }
 
-/// What a string is.
+/// The meaning of a string.
 #[derive(Clone, Copy, Debug)]
 enum Text {
     /// A name; `matches` while it may be `:authority`.
@@ -101,7 +101,7 @@ enum Text {
 }
 
 impl Skimmer {
-    /// For a new connection. Authorities are rewritten if `rewrite`.
+    /// The skimmer of a new connection. Authorities are rewritten if `rewrite`.
     pub(super) fn new(rewrite: bool) -> Self {
         Self {
             rewrite,
@@ -125,7 +125,7 @@ impl Skimmer {
         std::mem::take(&mut self.block)
     }
 
-    /// A frame of `bytes` begins.
+    /// Begins a frame of `bytes`.
     pub(super) fn begin_frame(&mut self, bytes: usize) {
         self.frame_bytes = bytes;
     }
@@ -161,8 +161,8 @@ impl Skimmer {
         self.rewrite && matches!(text, Text::Value { name: Name { is_authority: true, .. }, .. })
     }
 
-    /// Goes over `stream[from..to]`, bytes of a header block; `stream` begins at byte `at` of the connection and may hold
-    /// earlier bytes that are still to be handed on.
+    /// Processes `stream[from..to]`, bytes of a header block. `stream` begins at byte `at` of the connection and may
+    /// contain earlier bytes that are not passed on yet.
     pub(super) fn skim(&mut self, stream: &mut [u8], from: usize, to: usize, at: u64) {
         let mut i = from;
         while i < to {
@@ -252,7 +252,7 @@ impl Skimmer {
         }
     }
 
-    /// Bytes of a string in plain.
+    /// Processes bytes of a plain string.
     fn plain(&mut self, of: Text, decoded: usize, bytes: &mut [u8]) -> Text {
         match of {
             Text::Name { indexing, matches } => {
@@ -269,7 +269,7 @@ impl Skimmer {
         }
     }
 
-    /// One byte of a string in Huffman code.
+    /// Processes one byte of a Huffman-coded string.
     fn huffman_byte(&mut self, stream: &mut [u8], i: usize, at: u64) -> State {
         let State::Text { mut of, len, left, mut decoded, mut decoder, .. } = self.state else { return State::Broken };
         let rewrites = self.rewrites(of) && len <= MAX_REPLACED_OCTETS;
@@ -327,7 +327,8 @@ impl Skimmer {
 }
 
 impl Octets {
-    /// Replaces the authority in `stream`, which begins at byte `at` of the connection, unless some of it is gone already.
+    /// Replaces the authority in `stream`, which begins at byte `at` of the connection, unless a part of it was already
+    /// passed on.
     fn replace(&self, stream: &mut [u8], at: u64) {
         let Some(first) = self.first.checked_sub(at) else { return };
         let places = || self.offsets.iter().map(|offset| first as usize + *offset as usize);
@@ -349,7 +350,7 @@ impl Octets {
     }
 }
 
-/// The static table (RFC 7541, appendix A): names with the lengths of their values. `:authority` is the first.
+/// The static table (RFC 7541, appendix A): names and the lengths of their values. `:authority` is the first.
 const STATIC: [(&str, usize); 61] = [
     (":authority", 0),
     (":method", 3),
@@ -414,7 +415,7 @@ const STATIC: [(&str, usize); 61] = [
     ("www-authenticate", 0),
 ];
 
-/// An entry of the dynamic table, and the length of the frame it came in.
+/// An entry of the dynamic table, with the length of its frame.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     name: Name,
@@ -436,7 +437,7 @@ impl Table {
         Self { entries: VecDeque::new(), bytes: 0, frame_bytes: 0, max_bytes: MAX_TABLE_BYTES }
     }
 
-    /// The name, and the length of the value, at an index of both tables.
+    /// Name and length of the value at an index of the combined tables.
     fn get(&self, index: usize) -> Option<(Name, usize)> {
         let at = index.checked_sub(1)?;
         match STATIC.get(at) {
@@ -448,7 +449,7 @@ impl Table {
     fn insert(&mut self, name: Name, value_len: usize, frame_bytes: usize) {
         let bytes = name.len + value_len + ENTRY_BYTES;
         self.shrink_to(self.max_bytes.saturating_sub(bytes));
-        // One larger than the table empties it (section 4.4).
+        // An entry larger than the table empties it (section 4.4).
         if bytes <= self.max_bytes {
             self.entries.push_front(Entry { name, value_len, frame_bytes });
             self.bytes += bytes;

@@ -1,6 +1,6 @@
 //! The Huffman code of HPACK (RFC 7541, appendix B), decoded bit by bit across any split of the bytes.
 //!
-//! The code is canonical: the lengths of its codes are the whole table.
+//! The code is canonical, so the lengths of the codes determine it.
 
 /// The length of each byte's code, in bits.
 #[rustfmt::skip]
@@ -19,11 +19,11 @@ const LONGEST: usize = 30;
 /// The codes of one length.
 #[derive(Clone, Copy)]
 struct Codes {
-    /// The first of them.
+    /// The first code.
     first: u32,
-    /// How many there are.
+    /// Number of codes.
     count: u32,
-    /// Where their bytes start in [`BYTES`].
+    /// Index of their bytes in [`BYTES`].
     at: usize,
 }
 
@@ -86,17 +86,17 @@ pub(super) struct Decoder {
     have: u8,
 }
 
-/// The code is none: the encoder is broken, or it sent the end-of-string code.
+/// The code is invalid: the encoder is broken, or it sent the end-of-string code.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Invalid;
 
 impl Decoder {
-    /// Whether what is left is the padding at the end of a string: less than an octet, all ones.
+    /// Whether the remaining bits are valid padding at the end of a string: less than an octet, all ones.
     pub(super) fn is_padding(self) -> bool {
         self.have < 8 && self.bits == (1 << self.have) - 1
     }
 
-    /// Takes one bit; returns the byte that it completes.
+    /// Decodes one bit. Returns the byte that it completes.
     pub(super) fn bit(&mut self, bit: bool) -> Result<Option<u8>, Invalid> {
         self.bits = self.bits << 1 | u32::from(bit);
         self.have += 1;

@@ -1,5 +1,6 @@
-//! Lingering close. A kernel that finds unread bytes when a socket is closed resets the connection, and the client loses the
-//! answers that it has not read yet. So the socket is shut down for writing first, then read and discarded for a moment.
+//! Lingering close. If a socket is closed with unread bytes, the kernel resets the connection, and the client loses
+//! answers that it has not read yet. So the socket is first shut down for writing, then read and discarded for a
+//! moment.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -35,7 +36,7 @@ impl Linger {
         Self { over: Box::pin(sleep_until(Instant::now() + LINGER)), left: LINGER_BYTES, is_shut: false }
     }
 
-    /// Ready when nothing more will be written, and the client has closed its side or has had its time.
+    /// Ready when writing is shut down, and the client has closed its side or exhausted its time or bytes.
     pub(super) fn poll_close<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         stream: &mut S,
@@ -82,25 +83,25 @@ mod tests {
         let close = tokio::spawn(async move { close(&mut server).await });
         client.write_all(&[7; 1_000]).await.unwrap();
         let mut answer = Vec::new();
-        client.read_to_end(&mut answer).await.expect("no reset");
+        client.read_to_end(&mut answer).await.expect("the connection is not reset");
         assert_eq!(answer, b"the end");
         drop(client);
         close.await.unwrap().unwrap();
     }
 
     #[tokio::test]
-    async fn a_client_that_sends_without_end_is_not_read_for_long() {
+    async fn a_client_that_never_stops_sending_is_cut_off() {
         let (mut client, mut server) = connected().await;
         let sends = tokio::spawn(async move { while client.write_all(&[7; 4 << 10]).await.is_ok() {} });
         let mut linger = Linger::new();
         poll_fn(|cx| linger.poll_close(&mut server, cx)).await.unwrap();
-        assert_eq!(linger.left, 0, "its bytes ended it, not its time");
+        assert_eq!(linger.left, 0, "ended by bytes, not by time");
         drop(server);
         sends.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_says_nothing_is_not_waited_for_long() {
+    async fn a_silent_client_is_cut_off() {
         let (client, mut server) = connected().await;
         let began = Instant::now();
         close(&mut server).await.unwrap();

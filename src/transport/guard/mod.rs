@@ -1,15 +1,16 @@
-//! What stands between a socket and `h2`, and looks at the frames that pass.
+//! A guard between a socket and `h2` that inspects the frames.
 //!
 //! ```text
-//!  socket ──► Guarded: frames ─┬─ header blocks: what they decode to; `:authority` made acceptable   ──► h2
-//!                              ├─ DATA: what counts as progress
+//!  socket ──► Guarded: frames ─┬─ header blocks: their decoded size; `:authority` rewritten          ──► h2
+//!                              ├─ DATA: progress
 //!                              └─ control frames: a budget
 //! ```
-//! `h2` decodes whatever has arrived before it hands out the first call. So the guard lets it read little at a time, and
-//! no more header blocks than a bound before the calls they belong to have been taken over and accounted for. A block that
-//! has not ended is charged as it grows. A connection reads so much in a turn, and then the others of its thread work.
+//! `h2` decodes everything that has arrived before it returns the first call. So the guard passes only a little at a
+//! time, and bounds the header blocks whose calls are not accepted and accounted for yet. An unfinished block is
+//! charged as it grows. A connection reads a bounded number of bytes per turn, and then the other connections of its
+//! thread run.
 //!
-//! Bytes are inspected, and changed, where the socket put them; only an unfinished Huffman-coded authority is kept back.
+//! Bytes are inspected and changed in place; only an unfinished Huffman-coded authority is held back.
 
 mod authority;
 mod frames;
@@ -31,30 +32,30 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-/// Bytes that `h2` may read at a time: one byte of a header block can name a field of the HPACK tables, which decodes to
-/// some 150 bytes.
+/// Maximum bytes that `h2` reads at a time: one byte of a header block can refer to a field of the HPACK tables, which
+/// decodes to about 150 bytes.
 const READ_BYTES: usize = 8 << 10;
-/// The same within the payload of a frame, which is what most bytes of a large value are.
+/// Maximum bytes that `h2` reads at a time within the payload of a frame, such as most of a large value.
 const LARGE_READ_BYTES: usize = 16 << 10;
-/// Bytes that a connection reads before others work.
+/// Bytes that a connection reads per turn.
 const TURN_BYTES: u64 = 32 << 10;
-/// Of these, costly bytes: everything except what follows the first 512 bytes of a DATA payload.
+/// Costly bytes among these: all except those after the first 512 bytes of a DATA payload.
 const TURN_FRAME_BYTES: u64 = 8 << 10;
-/// The same on a connection that sends control frames alone.
+/// Costly bytes per turn of a connection that sends only control frames.
 const SUSPECT_TURN_FRAME_BYTES: u64 = 1 << 10;
-/// Decoded headers that may wait to be taken over before reading pauses, in bytes.
+/// Decoded headers of calls that are not accepted yet, above which reading pauses, in bytes.
 const WAITING_HEADER_BYTES: u64 = 128 << 10;
-/// What a decoded field takes beside its name and value, in bytes: its place in a header map (`tests/call_memory.py`).
+/// Memory of a decoded field without its name and value, in bytes: its slot in a header map (`tests/call_memory.py`).
 pub(super) const FIELD_BYTES: usize = 128;
-/// The longest header list that `h2` decodes, as HTTP/2 counts it, in bytes; it answers a longer one with 431.
+/// Maximum header list that `h2` decodes, as HTTP/2 counts it, in bytes; it answers a larger one with 431.
 pub(super) const MAX_HEADER_LIST_BYTES: usize = 64 << 10;
-/// Bytes that may be read before the connection takes calls: the handshake has been read already.
+/// Bytes that may be read before the connection accepts calls: the handshake has already been read.
 const HANDSHAKE_BYTES: u64 = 256;
-/// Bytes kept back at most. Only an authority cut into many tiny frames comes to this; it stays as it is then.
+/// Maximum bytes held back. Only an authority cut into many tiny frames reaches this; it is then passed unchanged.
 const MAX_HELD_BYTES: usize = 1 << 10;
 
-/// What has passed on a connection. The connection's task alone writes it, so nothing here is added to atomically; the
-/// tasks of its calls read it.
+/// Counters of a connection. Only the connection's task writes them, so additions need not be atomic; the tasks of its
+/// calls read them.
 #[derive(Debug)]
 pub(super) struct Activity {
     read: AtomicU64,
@@ -63,7 +64,7 @@ pub(super) struct Activity {
     small_data_frames: AtomicU64,
     waiting_headers: AtomicU64,
     oversized_headers: AtomicU64,
-    /// Costly bytes, and bytes in all, that may be read in this turn.
+    /// Costly bytes, and total bytes, that may still be read in this turn.
     turn_frames: AtomicU64,
     turn: AtomicU64,
     is_suspect: AtomicBool,
@@ -88,7 +89,7 @@ impl Default for Activity {
     }
 }
 
-/// Adds to a counter that nobody else writes.
+/// Adds to a counter that only this task writes.
 fn add(counter: &AtomicU64, more: u64) {
     counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }
@@ -114,7 +115,7 @@ impl Activity {
         self.small_data_frames.load(Ordering::Relaxed)
     }
 
-    /// Counts bytes that were read in this turn, `cheap` ones among them.
+    /// Counts bytes read in this turn, of which `cheap` are cheap.
     fn take_turn(&self, read: u64, cheap: u64) {
         let less =
             |left: &AtomicU64, bytes| left.store(left.load(Ordering::Relaxed).saturating_sub(bytes), Ordering::Relaxed);
@@ -122,7 +123,7 @@ impl Activity {
         less(&self.turn_frames, read.saturating_sub(cheap));
     }
 
-    /// Header blocks since the last call that `h2` refuses for their size.
+    /// Number of header blocks since the last call that `h2` rejects for their size.
     pub(super) fn take_oversized_headers(&self) -> u64 {
         match self.oversized_headers.load(Ordering::Relaxed) {
             0 => 0,
@@ -140,35 +141,35 @@ impl Activity {
         self.turn.store(TURN_BYTES, Ordering::Relaxed);
     }
 
-    /// Every call that was decoded has been taken over.
+    /// Records that every decoded call has been accepted.
     pub(super) fn headers_taken(&self) {
         self.waiting_headers.store(0, Ordering::Relaxed);
     }
 
-    /// Why the connection is to be closed, if it is. Nothing more is read then.
+    /// Why the connection must be closed, if it must. Nothing more is read then.
     pub(super) fn refused(&self) -> Option<Rejection> {
         self.refused.get().copied()
     }
 }
 
-/// A socket whose frames are looked at.
+/// A socket whose frames are inspected.
 #[derive(Debug)]
 pub(super) struct Guarded<S> {
     stream: S,
     activity: Arc<Activity>,
     frames: Frames,
     block: HeaderBlock,
-    /// Bytes that were read and not handed on: first `free` bytes that may be, then an unfinished authority.
+    /// Bytes that were read but not passed on: first `free` bytes that may be passed, then an unfinished authority.
     held: Vec<u8>,
     free: usize,
-    /// The connection's byte that comes after the held ones.
+    /// Offset in the connection of the byte after the held ones.
     position: u64,
     closing: Option<Linger>,
 }
 
 impl<S> Guarded<S> {
-    /// Guards `stream`, of which `first` was read already. Authorities are rewritten if `rewrite`; `block` is charged for
-    /// what `h2` keeps of header blocks.
+    /// Guards `stream`, of which `first` has already been read. It rewrites authorities if `rewrite`, and charges to
+    /// `block` the memory that `h2` keeps for header blocks.
     pub(super) fn new(stream: S, first: &[u8], rewrite: bool, activity: Arc<Activity>, block: HeaderBlock) -> Self {
         let mut frames = Frames::new(rewrite, Instant::now());
         let mut held = first.to_vec();
@@ -177,8 +178,8 @@ impl<S> Guarded<S> {
         Self { stream, activity, frames, block, free: held.len(), position: held.len() as u64, held, closing: None }
     }
 
-    /// Bytes that may be read now. A payload holds no headers, so running calls receive theirs even while the connection
-    /// may read no other frame, unless decoded headers wait to be taken over.
+    /// Bytes that may be read now. A payload contains no headers, so running calls receive theirs even while the
+    /// connection may read no other frame, unless decoded headers wait to be accepted.
     fn may_read(&self) -> usize {
         if self.activity.waiting_headers.load(Ordering::Relaxed) > WAITING_HEADER_BYTES {
             return 0;
@@ -191,7 +192,8 @@ impl<S> Guarded<S> {
         }
     }
 
-    /// Looks at bytes that were read to the end of `buffer`, which begins with the held ones; returns how many may go on.
+    /// Inspects bytes that were read to the end of `buffer`, which begins with the held ones. Returns how many may be
+    /// passed on.
     fn look(&mut self, buffer: &mut [u8], held: usize) -> usize {
         let at = self.position - held as u64;
         let read = (buffer.len() - held) as u64;
@@ -216,7 +218,7 @@ impl<S> Guarded<S> {
             let _ = self.activity.refused.set(Rejection::HeaderList);
         }
         match self.frames.unsettled() {
-            _ if self.activity.refused().is_some() => 0, // `h2` does not decode what there is no room for
+            _ if self.activity.refused().is_some() => 0, // `h2` must not decode bytes of a rejected connection
             Some(first) if self.position - first <= MAX_HELD_BYTES as u64 => first.saturating_sub(at) as usize,
             _ => buffer.len(),
         }
@@ -235,18 +237,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
                 return Poll::Ready(Ok(()));
             }
             if this.activity.refused().is_some() {
-                return Poll::Pending; // for ever: the connection is being closed
+                return Poll::Pending; // no wake-up: the connection is being closed
             }
             let most = this.may_read();
             if most == 0 {
-                return yield_now(cx); // after the calls that wait have been taken over, and others have worked
+                return yield_now(cx); // continue after waiting calls are accepted and other tasks have run
             }
             if !this.held.is_empty() {
                 let mut space = [0; 1024];
                 let mut buffer = ReadBuf::new(&mut space);
                 ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer))?;
                 if buffer.filled().is_empty() {
-                    this.free = this.held.len(); // the end: what was kept back stays as it is
+                    this.free = this.held.len(); // end of the stream: pass the held bytes unchanged
                     continue;
                 }
                 let mut held = std::mem::take(&mut this.held);
@@ -319,14 +321,14 @@ impl<S> Guarded<S> {
     }
 }
 
-/// Pending: the task runs again after others of its thread, and after what has come for them was seen. (A task that wakes
-/// itself runs again before the thread looks at its sockets.)
+/// Returns pending. The task runs again after the other tasks of its thread and after the sockets were polled. (A task
+/// that wakes itself runs again before the thread polls its sockets.)
 pub(super) fn yield_now<T>(cx: &mut Context<'_>) -> Poll<T> {
     let _ = pin!(tokio::task::yield_now()).poll(cx);
     Poll::Pending
 }
 
-/// What a client speaks.
+/// The protocol of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
     /// HTTP/2 with prior knowledge: gRPC without TLS.
@@ -337,12 +339,12 @@ pub(super) enum Protocol {
     Tls,
     /// The Redis protocol.
     Redis,
-    /// None of them.
+    /// Another protocol.
     Unknown,
 }
 
 impl Protocol {
-    /// What the first bytes of a connection say; `None` while they may still be HTTP/2.
+    /// The protocol given by the first bytes of a connection; `None` while it is undecided.
     fn of(first: &[u8]) -> Option<Self> {
         let common = first.iter().zip(PREFACE).take_while(|(byte, expected)| byte == expected).count();
         if common == first.len() {
@@ -362,7 +364,7 @@ impl Protocol {
         })
     }
 
-    /// How it is counted, unless it is served.
+    /// The counter for a rejected protocol; `None` if it is served.
     pub(super) fn rejection(self) -> Option<Rejection> {
         match self {
             Self::Http2 => None,
@@ -373,7 +375,7 @@ impl Protocol {
         }
     }
 
-    /// What is sent to a client that speaks it.
+    /// The answer to a client of this protocol.
     pub(super) fn refusal(self) -> &'static [u8] {
         match self {
             Self::Http2 => b"",
@@ -392,10 +394,10 @@ impl Protocol {
 const HTTP1_METHODS: [&[u8]; 9] =
     [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTIONS ", b"TRACE ", b"PATCH "];
 
-/// Reads until the client's protocol is known, and returns what was read. `None` when the client says nothing more.
+/// Reads until the client's protocol is known, and returns the bytes read. `None` if the client closes its side before.
 ///
 /// # Errors
-/// When the socket fails.
+/// If the socket fails.
 pub(super) async fn first_bytes<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Option<(Protocol, Vec<u8>)>> {
     let mut first = Vec::with_capacity(PREFACE.len());
     loop {

@@ -4,12 +4,12 @@ use super::*;
 use futures::FutureExt as _;
 use hpack::Skimmer;
 
-/// A client's header encoder: literals in plain or in Huffman code, names by index or in full, and its dynamic table.
+/// A client's header encoder: literals in plain text or Huffman code, names by index or in full, and its dynamic table.
 struct Encoder {
     table: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// A decoder of header blocks that shares nothing with the skimmer: whole blocks, no state but the table.
+/// A decoder of header blocks that shares no code with the skimmer: it decodes whole blocks and keeps only the table.
 struct Decoder {
     table: Vec<(Vec<u8>, Vec<u8>)>,
 }
@@ -54,7 +54,7 @@ fn string(text: &[u8], huffman: bool, into: &mut Vec<u8>) {
 }
 
 impl Encoder {
-    /// A block with one field; `form` chooses how it is written.
+    /// A block with one field; `form` chooses its encoding.
     fn field(&mut self, name: &[u8], value: &[u8], form: u64, into: &mut Vec<u8>) {
         let huffman = form & 1 != 0;
         let at = self.table.iter().position(|(other, _)| other == name).map(|at| at + 62);
@@ -148,8 +148,8 @@ impl Decoder {
     }
 }
 
-/// The bytes as h2 would read them through the guard, from a socket that gives `cut` bytes at a time, up to those at which
-/// the connection is refused. `max` bytes may be in flight.
+/// The bytes that h2 would read through the guard, from a socket that returns `cut` bytes at a time, until the
+/// connection is rejected. `max` bytes may be in flight.
 fn through(bytes: &[u8], cut: usize, max: u64) -> (Vec<u8>, Option<Rejection>) {
     let chunks = Chunks(bytes.chunks(cut).map(<[u8]>::to_vec).collect());
     let activity = Arc::new(Activity::default());
@@ -162,13 +162,13 @@ fn through(bytes: &[u8], cut: usize, max: u64) -> (Vec<u8>, Option<Rejection>) {
         match guarded.read(&mut space).now_or_never() {
             Some(Ok(0)) => break,
             Some(read) => out.extend_from_slice(&space[..read.expect("memory does not fail")]),
-            None => {} // the turn is over
+            None => {} // end of the turn
         }
     }
     (out, activity.refused())
 }
 
-/// Of a connection where `max` bytes may be in flight.
+/// The header block of a connection, with `max` bytes in flight.
 fn header_block(max: u64) -> HeaderBlock {
     let ledger = Arc::new(ebb_engine::store::Ledger::new(1 << 30));
     let all = crate::transport::quota::InFlight::new(ledger, move || max, max, || {});
@@ -176,7 +176,7 @@ fn header_block(max: u64) -> HeaderBlock {
 }
 
 #[test]
-fn frames_that_h2_keeps_for_an_entry_of_its_table_are_counted() {
+fn frames_pinned_by_the_dynamic_table_are_counted() {
     let now = Instant::now();
     // `:path: /x` enters the table; the rest of the frame is a long value that does not.
     let block = [&[0x44, 2, b'/', b'x', 0x10, 1, b'a', 0x7f, 0xff, 0x74][..], &[b'a'; 15_102]].concat();
@@ -186,7 +186,7 @@ fn frames_that_h2_keeps_for_an_entry_of_its_table_are_counted() {
         frames.pass(&mut frame(1, 4, &block), 0, 0);
         assert_eq!(frames.kept_bytes(), calls * block.len() as u64);
     }
-    // An empty table keeps none.
+    // An empty table pins no frames.
     frames.pass(&mut frame(1, 4, &[0x20]), 0, 0);
     assert_eq!(frames.kept_bytes(), 0);
     frames.pass(&mut frame(1, 0, &[0x20, 0x20]), 0, 0);
@@ -196,27 +196,27 @@ fn frames_that_h2_keeps_for_an_entry_of_its_table_are_counted() {
 }
 
 #[test]
-fn a_client_that_pushes_is_refused_before_its_block_is_decoded() {
+fn push_promise_is_rejected_before_its_block_is_decoded() {
     let mut frames = Frames::new(false, Instant::now());
     frames.pass(&mut [PREFACE, &frame(5, 0, &[0x20; 100])].concat(), 0, 0);
     assert!(frames.is_flood(0, Instant::now));
 }
 
 #[test]
-fn a_header_block_that_never_ends_is_not_handed_on_beyond_its_room() {
-    // A literal field, then the same again and again by one byte of HPACK.
+fn an_unfinished_header_block_is_passed_only_up_to_its_quota() {
+    // A literal field, then repeated references to it of one byte each.
     let fields = [&[0x40, 1, b'a', 1, b'b'][..], &[0xbe; 900]].concat();
     let text = [&[0x40, 1, b'a', 0x7f, 0xff, 0x7f][..], &[b'a'; 15_000]].concat();
     for block in [fields, text] {
         let stream = [PREFACE, &frame(1, 0, &block)].concat();
         assert_eq!(through(&stream, 100, 16 << 20), (stream.clone(), None));
         let (handed_on, refused) = through(&stream, 100, 64 << 10);
-        assert!(handed_on.len() < stream.len(), "{} bytes were handed on", handed_on.len());
+        assert!(handed_on.len() < stream.len(), "{} bytes were passed on", handed_on.len());
         assert_eq!(refused, Some(Rejection::HeaderList));
     }
 }
 
-/// A socket that gives one chunk for each read.
+/// A socket that returns one chunk per read.
 struct Chunks(std::collections::VecDeque<Vec<u8>>);
 
 impl AsyncRead for Chunks {
@@ -236,7 +236,7 @@ fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
     [&(payload.len() as u32).to_be_bytes()[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
 }
 
-/// A header block as HEADERS and CONTINUATION frames, cut, padded and with a priority as `form` says.
+/// A header block as HEADERS and CONTINUATION frames; `form` chooses cuts, padding and priority.
 fn framed(block: &[u8], form: u64) -> Vec<u8> {
     let first = if form & 1 == 0 { block.len() } else { block.len() / 2 };
     let second = if form & 2 == 0 { block.len() } else { first + (block.len() - first) / 2 };
@@ -303,13 +303,13 @@ fn is_allowed(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
 }
 
-/// Whether no authority that is permitted has as many characters and octets, if `text` comes in Huffman code.
+/// Whether no permitted authority has as many characters and octets as `text` in Huffman code.
 fn is_beyond_replacement(text: &[u8]) -> bool {
     let bits: usize = text.iter().map(|byte| usize::from(huffman::length(*byte))).sum();
     text.len() * 13 + 7 < bits.div_ceil(8) * 8
 }
 
-/// An authority: a path with some bytes that may be any.
+/// An authority: a path with some arbitrary bytes.
 fn any_authority(random: &mut Random) -> Vec<u8> {
     let odd = random.next(8);
     (0..random.next(60))
@@ -319,7 +319,7 @@ fn any_authority(random: &mut Random) -> Vec<u8> {
 
 /// A client that repeats calls with other deadlines, as both ends of the guard decode it.
 #[test]
-fn both_ends_decode_the_same_but_for_authorities() {
+fn both_ends_decode_the_same_except_authorities() {
     let paths: [&[u8]; 5] = [b"run%2Febb%2Febb.sock", b"/run/ebb.sock", b"localhost", b"a b?c@d\"e", b""];
     for seed in 0..60 {
         let mut random = Random(seed);
@@ -353,7 +353,7 @@ fn both_ends_decode_the_same_but_for_authorities() {
         }
         let cut = [1, 2, 3, 7, 50, 3_000, 100_000][seed as usize % 7];
         let (received, _) = through(&stream, cut, 16 << 20);
-        assert_eq!(received.len(), stream.len(), "no byte is added or lost");
+        assert_eq!(received.len(), stream.len(), "the length of the stream does not change");
         let (mut client, mut server) = (Decoder { table: Vec::new() }, Decoder { table: Vec::new() });
         let both = blocks(&stream).into_iter().zip(blocks(&received));
         for ((of_client, of_server), fields) in both.zip(&sent) {
@@ -375,7 +375,7 @@ fn both_ends_decode_the_same_but_for_authorities() {
             }
             let sizes =
                 |table: &[Field]| table.iter().map(|(name, value)| (name.len(), value.len())).collect::<Vec<_>>();
-            assert_eq!(sizes(&client.table), sizes(&server.table), "the tables stay alike");
+            assert_eq!(sizes(&client.table), sizes(&server.table), "both tables stay equal");
         }
     }
 }
@@ -386,7 +386,7 @@ fn random_bytes_pass_without_loss_or_panic() {
     for round in 0..2_000 {
         let mut bytes = PREFACE.to_vec();
         for _ in 0..random.next(200) {
-            // Mostly what a frame header or a header block may be.
+            // Mostly bytes of a frame header or a header block.
             bytes.push(match random.next(4) {
                 0 => 0,
                 1 => 1,
@@ -417,7 +417,7 @@ fn the_skimmer_keeps_its_state_small() {
 }
 
 #[tokio::test]
-async fn a_connection_is_known_by_its_first_bytes() {
+async fn the_first_bytes_determine_the_protocol() {
     let cases: [(&[u8], Option<Protocol>); 12] = [
         (PREFACE, Some(Protocol::Http2)),
         (b"GET / HTTP/1.1\r\n\r\n", Some(Protocol::Http1)),

@@ -1,41 +1,41 @@
-//! Open calls: how many may run, and how many may wait to run.
+//! Quotas of open calls: running calls and queued calls.
 
 use super::{InFlight, Quota};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-/// What a call that runs takes beside its messages, in bytes: its task, `h2`'s stream, its buffers, usual headers (7.3 KiB by
-/// `tests/call_memory.py`).
+/// Memory of a running call without its messages, in bytes: its task, `h2`'s stream, its buffers, usual headers (7.3
+/// KiB by `tests/call_memory.py`).
 pub(in crate::transport) const CALL_BYTES: u64 = 8 << 10;
-/// What a call that waits to run takes, in bytes: `h2`'s stream, usual headers (2 to 2.5 KiB).
+/// Memory of a queued call, in bytes: `h2`'s stream, usual headers (2 to 2.5 KiB).
 pub(super) const QUEUED_CALL_BYTES: u64 = 3 << 10;
-/// Headers that are part of what a call costs, in bytes.
+/// Headers included in the cost of a call, in bytes.
 const USUAL_HEADER_BYTES: u64 = 2 << 10;
-/// The largest flow-control window of a call, in bytes, unless all calls of a connection fit into a quarter of the bytes in
-/// flight with a larger one. A message of 64 KiB takes one round trip.
+/// Maximum flow-control window of a call, in bytes, unless the windows of all calls of a connection fit into a quarter
+/// of the bytes in flight. With it, a message of 64 KiB takes one round trip.
 const USUAL_WINDOW_BYTES: u64 = 64 << 10;
 /// Windows are multiples of the largest frame that HTTP/2 allows by default, in bytes (RFC 9113, section 4.2).
 const FRAME_BYTES: u64 = 16 << 10;
-/// Calls that every connection may have open, and the number of connections up to which all have the same share.
+/// Minimum open calls of every connection, and the number of connections up to which all have the same share.
 pub(super) const FEWEST_STREAMS: u32 = 8;
 const FEW_CONNECTIONS: u64 = 16;
 
 impl InFlight {
-    /// What calls that wait to run may take, in bytes.
+    /// Maximum bytes of queued calls.
     fn max_queued(&self) -> u64 {
         self.max() + self.max() / 2
     }
 
-    /// Calls that a new connection may have open, at most `most`: its share of the queue in which calls wait to run. A
-    /// client that does not know the bound yet assumes 100.
+    /// Maximum open calls of a new connection, up to `most`: its share of the queue. A client that does not know the
+    /// bound yet assumes 100.
     pub fn streams(&self, most: u32) -> u32 {
         let share = self.max_queued() / QUEUED_CALL_BYTES / self.connections().max(FEW_CONNECTIONS);
         u32::try_from(share).unwrap_or(u32::MAX).clamp(FEWEST_STREAMS.min(most), most)
     }
 
-    /// The flow-control window of a call, in bytes, of at most `most`, on a connection with `streams` of them. What the
-    /// client may send while all of them wait is less than what a connection that is alone may hold, so that none is
-    /// ended for it.
+    /// The flow-control window of a call, in bytes, up to `most`, on a connection with `streams` calls. The data that
+    /// the client may send while all calls wait is less than a single connection may hold, so that no call is ended for
+    /// it.
     pub(in crate::transport) fn window(&self, streams: u32, most: u32) -> u32 {
         let (max, streams) = (self.max(), u64::from(streams.max(1)));
         let window = (max / 5 * 4 / streams).min(USUAL_WINDOW_BYTES).max(max / 4 / streams);
@@ -47,7 +47,7 @@ impl InFlight {
         self.connections.lock().len() as u64
     }
 
-    /// Wakes one connection with calls that wait to run.
+    /// Wakes one connection with queued calls.
     fn wake_a_queue(&self) {
         let mut queues = self.queues.lock();
         while let Some(quota) = queues.pop_front() {
@@ -58,7 +58,7 @@ impl InFlight {
         }
     }
 
-    /// The connection with the most bytes of calls that wait to run.
+    /// The connection with the most bytes of queued calls.
     fn largest_queue(&self) -> Option<Arc<Quota>> {
         let connections = self.connections.lock();
         connections.iter().filter_map(Weak::upgrade).max_by_key(|quota| quota.queued.load(Ordering::Relaxed))
@@ -66,8 +66,8 @@ impl InFlight {
 }
 
 impl Quota {
-    /// Whether the connection should let others work before it reads more: calls that wait to run fill half of their room,
-    /// and this connection has more of them than its share.
+    /// Whether the connection should yield before it reads more: queued calls use half of their quota, and this
+    /// connection has more of them than its share.
     pub(in crate::transport) fn is_crowded(&self) -> bool {
         let half = self.all.max_queued() / 2;
         self.all.queued.load(Ordering::Relaxed) > half
@@ -86,8 +86,8 @@ impl Quota {
         (own + cost <= share).then(|| Charge::new(self, Stage::Running, cost))
     }
 
-    /// Takes a call with headers of `headers` bytes that waits to run. `None` when it does not fit and this connection
-    /// is the one with the most of them.
+    /// Queues a call with headers of `headers` bytes. `None` if it does not fit and this connection has the most queued
+    /// calls.
     pub(in crate::transport) fn try_queue(self: &Arc<Self>, headers: u64) -> Option<Charge> {
         let cost = QUEUED_CALL_BYTES + headers.saturating_sub(USUAL_HEADER_BYTES);
         if self.all.queued.load(Ordering::Relaxed) + cost > self.all.max_queued() {
@@ -103,7 +103,7 @@ impl Quota {
         Some(Charge::new(self, Stage::Queued, cost))
     }
 
-    /// Whether the connection should give up one of its waiting calls, of `bytes`.
+    /// Whether the connection must drop one of its queued calls, of `bytes`.
     pub(in crate::transport) fn take_excess(&self, bytes: u64) -> bool {
         let excess = self.excess.load(Ordering::Relaxed);
         if excess > 0 {
@@ -121,14 +121,14 @@ impl Quota {
     }
 }
 
-/// Where a call stands.
+/// The stage of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Queued,
     Running,
 }
 
-/// What a call costs beside its messages; given back when it is dropped.
+/// The charge of a call without its messages; released on drop.
 #[derive(Debug)]
 pub(in crate::transport) struct Charge {
     quota: Arc<Quota>,
@@ -153,7 +153,7 @@ impl Charge {
         }
     }
 
-    /// How many bytes.
+    /// The charged bytes.
     pub(in crate::transport) fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -4,9 +4,9 @@ use super::{InFlight, Quota};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Blocks up to this size are part of what a connection costs, in bytes.
+/// Blocks up to this size are included in the cost of a connection, in bytes.
 pub(super) const SMALL_BLOCK_BYTES: u64 = 4 << 10;
-/// A connection may use a sixteenth of the free quota, and as much as a header list of 16 KiB in 128 fields takes.
+/// A connection may use a sixteenth of the free quota, and always the cost of a header list of 16 KiB in 128 fields.
 const PART: u64 = 16;
 const SERVED_BLOCK_BYTES: u64 = 64 << 10;
 
@@ -25,7 +25,7 @@ pub(in crate::transport) struct HeaderBlock {
 }
 
 impl HeaderBlock {
-    /// For a new connection.
+    /// The block of a new connection.
     pub(in crate::transport) fn new(quota: Arc<Quota>) -> Self {
         Self { quota, bytes: 0 }
     }
@@ -36,8 +36,8 @@ impl HeaderBlock {
         self.bytes
     }
 
-    /// Sets the charged bytes. Returns false, and changes nothing, when they would exceed the connection's share: clients
-    /// that never finish their blocks leave quota for others.
+    /// Sets the charged bytes. Returns false, and changes nothing, if they would exceed the connection's share, so that
+    /// clients that never finish their blocks leave quota for others.
     #[must_use]
     pub(in crate::transport) fn resize(&mut self, bytes: u64) -> bool {
         let bytes = if bytes <= SMALL_BLOCK_BYTES { 0 } else { bytes };

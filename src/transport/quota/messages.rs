@@ -1,4 +1,4 @@
-//! Messages: each reserves its whole size when its turn comes, and charges the bytes that have arrived.
+//! Quotas of messages: each reserves its whole size when its turn comes, and charges its arrived bytes.
 
 use super::{InFlight, Quota};
 use crate::service::Refusal;
@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Messages and frames up to this size are part of what a call costs, in bytes.
+/// Messages and frames up to this size are included in the cost of a call, in bytes.
 pub(in crate::transport) const SMALL_BYTES: u64 = 1024;
-/// Messages above this size are large: a quarter of the bytes in flight is closed to them.
+/// Messages above this size are large, in bytes: they may not use a quarter of the bytes in flight.
 const LARGE_BYTES: u64 = 32 << 10;
 
-/// How large a message is.
+/// The size class of a message.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     Small,
@@ -33,7 +33,7 @@ pub(super) struct Waiter {
     grant: oneshot::Sender<Permit>,
 }
 
-/// Whose bound a message exceeds.
+/// The quota that a message exceeds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Whose {
     Connection,
@@ -41,7 +41,7 @@ enum Whose {
 }
 
 impl InFlight {
-    /// Whether `need` more bytes fit into what may be in flight.
+    /// Whether `need` more bytes fit into the quotas.
     fn fits(&self, quota: &Quota, need: u64) -> Result<(), (Whose, Refusal)> {
         let class = Class::of(need);
         let max = self.max();
@@ -57,7 +57,7 @@ impl InFlight {
             };
             Err((whose, Refusal::InFlight { need, used, max, whose: whose_text }))
         };
-        // The connection's own bound first: who waits for its own messages must not hold up others.
+        // Check the connection's own quota first: a connection that waits for its own messages must not block others.
         let used = quota.reserved[class as usize].load(Ordering::Relaxed);
         let share = match used {
             0 => u64::MAX,
@@ -66,15 +66,15 @@ impl InFlight {
         if used.saturating_add(need) > share {
             return refusal(Whose::Connection, used, share);
         }
-        // A large message that comes alone may have any size, or large values would never fit small limits.
+        // A large message that is alone may have any size; otherwise large values would never fit small limits.
         if sum > max && !(class == Class::Large && all == 0) {
             return refusal(Whose::All, all, max);
         }
         Ok(())
     }
 
-    /// Gives freed bytes to the messages that wait, in order. One that waits for its connection does not hold up others.
-    /// What a small message gives back is of no use to large ones.
+    /// Grants freed bytes to the waiting messages, in order. A message that waits for its own connection does not block
+    /// others. Bytes freed by a small message are of no use to large ones.
     fn grant(&self, freed: Class) {
         let is_awaited = |class: Class| self.waiting[class as usize].load(Ordering::Relaxed) > 0;
         if !is_awaited(Class::Small) && (freed == Class::Small || !is_awaited(Class::Large)) {
@@ -99,7 +99,7 @@ impl InFlight {
                 };
                 match fits {
                     Ok(()) => {
-                        let waiter = waiters.remove(at).expect("it is there");
+                        let waiter = waiters.remove(at).expect("`at` is below the length");
                         if !waiter.grant.is_closed() {
                             granted.push((waiter.grant, waiter.quota.reserve(waiter.need)));
                         }
@@ -113,13 +113,13 @@ impl InFlight {
             }
             self.count(&waiters);
         }
-        // ProcessMemory the lock: a permit that nobody takes any more comes back here.
+        // Outside the lock, because dropping a permit that is no longer wanted calls this function again.
         for (grant, permit) in granted {
             let _ = grant.send(permit);
         }
     }
 
-    /// Counts the messages that wait.
+    /// Updates the counts of waiting messages.
     fn count(&self, waiters: &VecDeque<Waiter>) {
         let large = waiters.iter().filter(|waiter| Class::of(waiter.need) == Class::Large).count();
         self.waiting[Class::Large as usize].store(large, Ordering::Relaxed);
@@ -151,10 +151,10 @@ impl Quota {
         Ok(self.reserve(bytes))
     }
 
-    /// Reserves `bytes` when it is their turn, within `limit`.
+    /// Waits for the turn of `bytes`, at most `limit`, and reserves them.
     ///
     /// # Errors
-    /// [`Refusal::InFlight`] when the time is over.
+    /// [`Refusal::InFlight`] if the time is over.
     pub(in crate::transport) async fn wait_for(
         self: Arc<Self>,
         bytes: u64,
@@ -177,15 +177,16 @@ impl Quota {
         }
     }
 
-    /// What a message of `len` bytes takes while it arrives and is handed on: it is there twice for a moment. One that
-    /// comes alone may have all there is.
+    /// Memory of a message of `len` bytes while it arrives and is decoded: for a moment it exists twice. It is bounded,
+    /// so that a message that is alone always fits.
     pub(in crate::transport) fn twice(&self, len: u64) -> u64 {
         let max = self.all.max();
         len.saturating_mul(2).min((max - max / 4).max(len))
     }
 
-    /// Whether this connection may hold `more` bytes of requests that wait or are not read: with what it holds at most eight
-    /// times what is free for such requests, so that others can always wait, too. One that is alone may hold eight ninths.
+    /// Whether this connection may hold `more` bytes of waiting or unread requests: in total at most eight times the
+    /// free bytes for such requests, so that other connections can always wait, too. A single connection may hold eight
+    /// ninths.
     ///
     /// # Errors
     /// [`Refusal::InFlight`].
@@ -196,7 +197,7 @@ impl Quota {
         if used <= max { Ok(()) } else { Err(Refusal::InFlight { need: more, used, max, whose }) }
     }
 
-    /// Charges bytes of a request that waits or is not read.
+    /// Charges bytes of a waiting or unread request.
     pub(in crate::transport) fn hold(self: &Arc<Self>, bytes: u64) -> Held {
         let mut held = Held { quota: self.clone(), bytes: 0 };
         held.resize(bytes);
@@ -209,7 +210,7 @@ impl Quota {
         permit
     }
 
-    /// Reserves and charges bytes that are there already.
+    /// Reserves and charges bytes that already exist, regardless of the quotas.
     pub(in crate::transport) fn force(self: &Arc<Self>, bytes: u64) -> Permit {
         let mut permit = self.reserve(bytes);
         permit.charge(bytes);
@@ -217,7 +218,7 @@ impl Quota {
     }
 }
 
-/// Bytes of a message; given back when it is dropped.
+/// Quota of a message; released on drop.
 #[derive(Debug)]
 pub(in crate::transport) struct Permit {
     pub(super) quota: Arc<Quota>,
@@ -248,7 +249,7 @@ impl Permit {
         }
     }
 
-    /// Reserves up to `bytes` in all, if the difference fits.
+    /// Raises the reservation to `bytes`, if the difference fits.
     pub(in crate::transport) fn try_grow(&mut self, bytes: u64) -> bool {
         let more = bytes.saturating_sub(self.reserved);
         let fits = more == 0 || self.quota.all.fits(&self.quota, more).is_ok();
@@ -258,19 +259,19 @@ impl Permit {
         fits
     }
 
-    /// Sets the bytes that are in the ledger.
+    /// Sets the charged bytes.
     pub(in crate::transport) fn charge(&mut self, bytes: u64) {
         self.quota.all.recharge(self.charged, bytes);
         self.charged = bytes;
     }
 
-    /// Sets both.
+    /// Sets the reserved and the charged bytes.
     pub(in crate::transport) fn resize(&mut self, bytes: u64) {
         self.charge(bytes);
         self.reserve(bytes);
     }
 
-    /// Takes `bytes` of it, or what is left, into a permit of its own.
+    /// Splits off a permit of `bytes`, or of the remaining ones.
     pub(super) fn split(&mut self, bytes: u64) -> Self {
         let (reserved, charged) = (bytes.min(self.reserved), bytes.min(self.charged));
         self.reserved -= reserved;
@@ -285,7 +286,7 @@ impl Drop for Permit {
     }
 }
 
-/// Bytes of a request that waits or is not read; given back when it is dropped.
+/// The charge of a waiting or unread request; released on drop.
 #[derive(Debug)]
 pub(in crate::transport) struct Held {
     quota: Arc<Quota>,
@@ -293,12 +294,12 @@ pub(in crate::transport) struct Held {
 }
 
 impl Held {
-    /// How many.
+    /// The charged bytes.
     pub(in crate::transport) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Sets how many there are now.
+    /// Sets the charged bytes.
     pub(in crate::transport) fn resize(&mut self, bytes: u64) {
         for counter in [&self.quota.held, &self.quota.all.held] {
             match bytes.checked_sub(self.bytes) {

@@ -1,22 +1,22 @@
-//! Requests, responses and open calls are memory too: they are in the ledger before their pages are touched, and a
+//! Quotas of requests, responses and open calls. They are charged to the ledger before their pages are touched, and a
 //! message that does not fit waits for its turn.
 //!
 //! ```text
 //!  bytes in flight of all connections: at most `max`, which follows the memory limit
 //!  ┌──────────────── large messages ────────────────┐┌── only small ones ──┐
 //!  └──────────────────── 3/4 ───────────────────────┘└──────── 1/4 ────────┘
-//!  requests of calls that wait, or whose client reads no answers: as much as `max` besides
+//!  requests of waiting calls and of stalled readers: another `max`
 //!  running calls: half of `max`; queued calls: one and a half times `max`; unfinished header blocks: half of `max`
 //! ```
-//! Of the bytes in flight a connection may hold at most twice what is free, so clients that stop reading never hold all:
-//! dynamic thresholds, as A. K. Choudhury and E. L. Hahne gave the queues of a switch in "Dynamic Queue Length Thresholds
-//! for Shared-Memory Packet Switches" (IEEE/ACM Transactions on Networking 6(2), 1998). When calls that wait to run do not
-//! fit, the connection with most of them gives one up (longest queue drop, the same field).
+//! The quota of a connection is twice the free bytes in flight, so that stalled readers never exhaust the total:
+//! dynamic thresholds (A. K. Choudhury and E. L. Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet
+//! Switches", IEEE/ACM Transactions on Networking 6(2), 1998). If the queued calls do not fit, the connection with most
+//! of them drops one (longest queue drop, from the same field).
 //!
-//! A message *reserves* its whole size, which decides whose turn it is, and *charges* to the ledger what is there of it:
-//! who announces 3 MiB and sends 100 bytes takes a place in the queue, not memory. While a message waits, its client may
-//! send one flow-control window of it. The windows of all calls of a connection fit into four fifths of `max`, and the
-//! window of the connection is their sum, so calls that wait never keep the one that does not from its data.
+//! A message *reserves* its whole size, which determines its turn, but *charges* only its arrived bytes to the ledger:
+//! a client that announces 3 MiB and sends 100 bytes occupies the queue, not memory. While a message waits, its client
+//! may send one flow-control window of it. The windows of all calls of a connection fit into four fifths of `max`, and
+//! the window of the connection is their sum, so waiting calls never block the data of a running one.
 
 mod calls;
 mod headers;
@@ -37,14 +37,15 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-/// What a connection takes, in bytes: its task, `h2`'s buffers and tables (18 KiB by `tests/call_memory.py`, more where its
+/// Memory of a connection, in bytes: its task, `h2`'s buffers and tables (18 KiB by `tests/call_memory.py`, more if its
 /// buffers have grown).
 const CONNECTION_BYTES: u64 = 24 << 10;
-/// What `h2` keeps for a while of a call that was refused, in bytes, and of how many calls of a connection at most.
+/// Memory that `h2` keeps for a while for a refused call, in bytes, and the maximum number of such calls per
+/// connection.
 const REFUSED_CALL_BYTES: u64 = 1 << 10;
 pub(super) const KEPT_REFUSED_CALLS: usize = 50;
 
-/// What all connections together have in flight.
+/// The bytes in flight of all connections.
 pub struct InFlight {
     ledger: Arc<Ledger>,
     max: Box<dyn Fn() -> u64 + Send + Sync>,
@@ -52,14 +53,14 @@ pub struct InFlight {
     make_room: Box<dyn Fn() + Send + Sync>,
     /// Reserved for messages: small and large.
     reserved: [AtomicU64; 2],
-    /// Charged for messages that wait for their turn and for requests that nobody reads.
+    /// Charged for messages that wait for their turn and for unread requests.
     held: AtomicU64,
     /// Charged for header blocks that have not ended.
     headers: AtomicU64,
     running: AtomicU64,
     queued: AtomicU64,
     waiters: Mutex<VecDeque<Waiter>>,
-    /// How many of them are small, and large.
+    /// Number of small and of large waiters.
     waiting: [AtomicUsize; 2],
     connections: Mutex<Vec<Weak<Quota>>>,
     /// Connections with calls that wait to run.
@@ -67,8 +68,8 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// At most as many bytes as `max` returns at the time, and `max_per_connection` for one connection. When the ledger
-    /// is full, `make_room` is called.
+    /// Allows as many bytes as `max` currently returns, and `max_per_connection` for one connection. It calls
+    /// `make_room` if the ledger is full.
     pub fn new(
         ledger: Arc<Ledger>,
         max: impl Fn() -> u64 + Send + Sync + 'static,
@@ -93,7 +94,7 @@ impl InFlight {
         })
     }
 
-    /// Bytes of all messages together, at most, at present.
+    /// Current maximum bytes of all messages together.
     pub fn max(&self) -> u64 {
         (self.max)()
     }
@@ -102,7 +103,7 @@ impl InFlight {
         self.reserved[class as usize].load(Ordering::Relaxed)
     }
 
-    /// Counts `now` bytes in the ledger where `before` were counted.
+    /// Changes a charge in the ledger from `before` to `now` bytes.
     fn recharge(&self, before: u64, now: u64) {
         match now.checked_sub(before) {
             Some(more) => self.charge(more),
@@ -110,13 +111,13 @@ impl InFlight {
         }
     }
 
-    /// Counts `bytes` in the ledger, before their pages are touched.
+    /// Charges `bytes` to the ledger, before their pages are touched.
     fn charge(&self, bytes: u64) {
         self.ledger.take_off(bytes);
         self.make_room_if_full();
     }
 
-    /// The same for what a connection takes as long as it is open.
+    /// Charges `bytes` of a connection, for as long as it is open.
     fn charge_connection(&self, bytes: u64) {
         self.ledger.force(Account::Connections, bytes);
         self.make_room_if_full();
@@ -135,21 +136,21 @@ impl std::fmt::Debug for InFlight {
     }
 }
 
-/// What one connection has in flight.
+/// The bytes in flight of one connection.
 #[derive(Debug)]
 pub(super) struct Quota {
     all: Arc<InFlight>,
     lane: Arc<Lane>,
     reserved: [AtomicU64; 2],
     held: AtomicU64,
-    /// Bytes of responses that have not been written, and bytes that have, since the connection opened.
+    /// Unwritten bytes of responses, and bytes written since the connection opened.
     outgoing: AtomicU64,
     written: AtomicU64,
     running: AtomicU64,
     queued: AtomicU64,
-    /// Bytes of waiting calls that this connection is to give up.
+    /// Bytes of queued calls that this connection must drop.
     excess: AtomicU64,
-    /// Calls that were refused, up to as many as `h2` keeps.
+    /// Refused calls, up to the number that `h2` keeps.
     refused: AtomicU64,
     waker: AtomicWaker,
 }
@@ -179,11 +180,11 @@ impl Quota {
         quota
     }
 
-    /// Charges the stream that `h2` keeps of a refused call.
+    /// Charges the stream that `h2` keeps for a refused call.
     pub(super) fn refused_a_call(&self) {
         let refused = self.refused.load(Ordering::Relaxed);
         if refused < KEPT_REFUSED_CALLS as u64 {
-            self.refused.store(refused + 1, Ordering::Relaxed); // by the connection's task alone
+            self.refused.store(refused + 1, Ordering::Relaxed); // only the connection's task writes it
             self.all.charge_connection(REFUSED_CALL_BYTES);
         }
     }
@@ -198,17 +199,17 @@ impl Quota {
         self.reserved.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum()
     }
 
-    /// Bytes of responses that have not been written.
+    /// Unwritten bytes of responses.
     pub(super) fn outgoing(&self) -> u64 {
         self.outgoing.load(Ordering::Relaxed)
     }
 
-    /// Bytes of responses that have been written, since the connection opened.
+    /// Bytes of responses written since the connection opened.
     pub(super) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Where the waker of the connection's task is kept: it is woken when a call ends.
+    /// The waker of the connection's task, which is woken when a call ends.
     pub(super) fn waker(&self) -> &AtomicWaker {
         &self.waker
     }

@@ -1,4 +1,4 @@
-//! Responses: room for one is reserved before its values are read, and kept until its last byte is written.
+//! Quotas of responses: reserved before the values are read, and held until the last byte is written.
 
 use super::Quota;
 use super::calls::Charge;
@@ -9,22 +9,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What a running call takes: its charge, given back when nobody holds any part of the call, what it has taken of its
-/// request, and room for responses.
+/// The quota of a running call: its charge, which is released with the last reference to the call, the consumed bytes
+/// of its request, and the reservation for responses.
 #[derive(Debug)]
 pub(in crate::transport) struct CallQuota {
     quota: Arc<Quota>,
     patience: Duration,
     deadline: Option<tokio::time::Instant>,
-    /// Bytes of the request that are not `h2`'s any more.
+    /// Bytes of the request that were taken from `h2`.
     taken: AtomicU64,
-    /// Reserved for responses that have not been encoded.
+    /// Reserved for responses that are not encoded yet.
     response: Mutex<Option<Permit>>,
     _charge: Charge,
 }
 
 impl CallQuota {
-    /// Of one call, which waits for room for at most `patience` and never beyond its deadline.
+    /// The quota of a call, which waits for room at most `patience` and never beyond its deadline.
     pub(in crate::transport) fn new(
         quota: Arc<Quota>,
         patience: Duration,
@@ -35,28 +35,28 @@ impl CallQuota {
         Arc::new(Self { quota, patience, deadline, taken, response: Mutex::default(), _charge: charge })
     }
 
-    /// Bytes of the request that have been taken from `h2`, whose buffers are free of them.
+    /// Bytes of the request that were taken from `h2`, and no longer occupy its buffers.
     pub(in crate::transport) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Counts more of them.
+    /// Counts bytes taken from `h2`.
     pub(in crate::transport) fn take(&self, bytes: u64) {
-        self.taken.store(self.taken() + bytes, Ordering::Relaxed); // by the call's task alone
+        self.taken.store(self.taken() + bytes, Ordering::Relaxed); // only the call's task writes it
     }
 
-    /// The connection's.
+    /// The connection's quota.
     pub(in crate::transport) fn connection(&self) -> &Arc<Quota> {
         &self.quota
     }
 
-    /// How long the call may wait for room from now.
+    /// Maximum time the call may wait for room from now.
     pub(in crate::transport) fn patience(&self) -> Duration {
         let left = self.deadline.map(|deadline| deadline.saturating_duration_since(tokio::time::Instant::now()));
         left.map_or(self.patience, |left| left.min(self.patience))
     }
 
-    /// Whether there is room for a response with `len` bytes of values now.
+    /// Checks that there is room for a response with `len` bytes of values now.
     ///
     /// # Errors
     /// [`Refusal::InFlight`].
@@ -65,13 +65,13 @@ impl CallQuota {
         if len <= SMALL_BYTES { Ok(()) } else { self.quota.fits_now(need) }
     }
 
-    /// The refusal of a response with `len` bytes of values that has less room.
+    /// The refusal of a response with `len` bytes of values that exceeds its reservation.
     pub(in crate::transport) fn no_room(&self, len: u64) -> Refusal {
         let (used, max) = (self.quota.used(), self.quota.all.max());
         Refusal::InFlight { need: self.quota.twice(len), used, max, whose: "this connection" }
     }
 
-    /// Takes room for a response with `len` bytes of values, if there is some now: the values and their encoding.
+    /// Reserves room for a response with `len` bytes of values, for the values and their encoding, if it is free now.
     ///
     /// # Errors
     /// [`Refusal::InFlight`].
@@ -85,7 +85,7 @@ impl CallQuota {
     /// Waits for room for a response with `len` bytes of values.
     ///
     /// # Errors
-    /// [`Refusal::InFlight`] when it does not come in time.
+    /// [`Refusal::InFlight`] if it does not become free in time.
     pub(in crate::transport) async fn wait_for_room(self: Arc<Self>, len: u64) -> Result<(), Refusal> {
         let need = self.quota.twice(len);
         let permit = self.quota.clone().wait_for(need, self.patience()).await?;
@@ -105,7 +105,8 @@ impl CallQuota {
         }
     }
 
-    /// The permit of `len` encoded bytes: out of the room that was taken for the response, the rest of which is free.
+    /// The permit of `len` encoded bytes, from the reservation of the response. The rest of the reservation is
+    /// released.
     pub(in crate::transport) fn encoded(&self, len: u64) -> Outgoing {
         let permit = match self.response.lock().take() {
             Some(mut kept) if kept.reserved >= len => kept.split(len),
@@ -119,7 +120,7 @@ impl CallQuota {
     }
 }
 
-/// Bytes of a response, until they are written or given up.
+/// Bytes of a response, until they are written or dropped.
 #[derive(Debug)]
 pub(in crate::transport) struct Outgoing {
     permit: Permit,

@@ -1,4 +1,4 @@
-//! What may be in flight, and whose turn it is.
+//! Quotas of bytes in flight, and the order of waiting messages.
 
 use super::calls::{CALL_BYTES, FEWEST_STREAMS, QUEUED_CALL_BYTES};
 use super::*;
@@ -17,7 +17,7 @@ fn connection(all: &Arc<InFlight>) -> Arc<Quota> {
 const MIB: u64 = 1 << 20;
 
 #[test]
-fn clients_that_do_not_read_leave_room_for_others() {
+fn stalled_readers_leave_quota_for_others() {
     let (_, all) = in_flight(16 * MIB, 16 * MIB);
     let held: Vec<_> = (0..4)
         .map(|_| {
@@ -27,22 +27,22 @@ fn clients_that_do_not_read_leave_room_for_others() {
         })
         .collect();
     let shares: Vec<_> = held.iter().map(|(used, _)| used * 100 / (12 * MIB)).collect();
-    assert_eq!(shares, [66, 21, 7, 2], "of what large messages may take, in percent");
+    assert_eq!(shares, [66, 21, 7, 2], "percent of the quota of large messages");
     let writer = connection(&all);
-    assert!(writer.try_reserve(64 << 10).is_ok(), "some is always left");
+    assert!(writer.try_reserve(64 << 10).is_ok(), "there is always free quota");
 }
 
 #[test]
-fn large_messages_never_fill_the_part_of_small_ones() {
+fn large_messages_never_use_the_quota_of_small_ones() {
     let (_, all) = in_flight(4 * MIB, 8 * MIB);
     let large: Vec<_> = (0..100).filter_map(|_| connection(&all).try_reserve(MIB).ok()).collect();
     assert_eq!(large.len(), 3);
     let small: Vec<_> = (0..100).filter_map(|_| connection(&all).try_reserve(8 << 10).ok()).collect();
-    assert_eq!(small.len(), 100, "a quarter is left for them");
+    assert_eq!(small.len(), 100, "a quarter is reserved for small messages");
 }
 
 #[test]
-fn a_large_message_that_comes_alone_may_have_any_size() {
+fn a_large_message_that_is_alone_may_have_any_size() {
     let (_, all) = in_flight(MIB, MIB);
     let quota = connection(&all);
     let only = quota.try_reserve(4 * MIB).unwrap();
@@ -83,7 +83,7 @@ async fn messages_that_wait_are_served_in_order() {
         });
         tokio::task::yield_now().await;
     }
-    assert!(served.try_recv().is_err(), "nobody is served before there is room");
+    assert!(served.try_recv().is_err(), "no message is served before there is room");
     drop(first);
     tasks.join_all().await;
     let order: Vec<_> = std::iter::from_fn(|| served.try_recv().ok()).collect();
@@ -92,7 +92,7 @@ async fn messages_that_wait_are_served_in_order() {
 }
 
 #[tokio::test]
-async fn a_connection_that_waits_for_itself_holds_up_nobody() {
+async fn a_connection_waiting_for_its_own_quota_blocks_no_other() {
     let (_, all) = in_flight(16 * MIB, 8 * MIB);
     let (slow, honest) = (connection(&all), connection(&all));
     let held: Vec<_> = std::iter::from_fn(|| slow.try_reserve(2 * MIB).ok()).collect();
@@ -100,7 +100,7 @@ async fn a_connection_that_waits_for_itself_holds_up_nobody() {
     tokio::task::yield_now().await;
     let mut others = Vec::new();
     for _ in 0..20 {
-        // With what others hold, the slow one would not fit into the whole either.
+        // With the bytes of the others, the slow message would not fit into the total either.
         others.push(connection(&all).try_reserve(MIB / 2));
         let permit = honest.clone().wait_for(MIB / 2, Duration::from_secs(60)).await.unwrap();
         drop(permit);
@@ -112,14 +112,14 @@ async fn a_connection_that_waits_for_itself_holds_up_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_waits_no_longer_than_its_time() {
+async fn a_waiting_message_times_out() {
     let (_, all) = in_flight(4 * MIB, 8 * MIB);
     let quota = connection(&all);
     let first = quota.try_reserve(2 * MIB).unwrap();
     let refused = quota.clone().wait_for(2 * MIB, Duration::from_secs(5)).await.unwrap_err();
     assert!(matches!(refused, Refusal::InFlight { .. }), "{refused}");
     drop(first);
-    assert!(quota.try_reserve(2 * MIB).is_ok(), "who has given up is not in the way");
+    assert!(quota.try_reserve(2 * MIB).is_ok(), "a message that gave up does not block others");
 }
 
 #[test]
@@ -127,14 +127,14 @@ fn every_connection_may_run_a_call() {
     let (_, all) = in_flight(MIB, MIB);
     let crowd: Vec<_> = (0..300).map(|_| connection(&all)).collect();
     let running: Vec<_> = crowd.iter().map(|quota| quota.try_run(0).expect("its first")).collect();
-    assert!(crowd.iter().all(|quota| quota.try_run(0).is_none()), "and no other while all are busy");
+    assert!(crowd.iter().all(|quota| quota.try_run(0).is_none()), "no second call while all are busy");
     drop(running);
     let alone: Vec<_> = std::iter::from_fn(|| crowd[0].try_run(0)).collect();
-    assert!(alone.len() as u64 * CALL_BYTES > MIB / 4, "one that is alone may run many");
+    assert!(alone.len() as u64 * CALL_BYTES > MIB / 4, "a single connection may run many calls");
 }
 
 #[test]
-fn the_longest_queue_gives_way_to_others() {
+fn the_longest_queue_drops_a_call_for_others() {
     let (_, all) = in_flight(MIB, MIB);
     let (greedy, honest) = (connection(&all), connection(&all));
     let mut queue: Vec<_> = std::iter::from_fn(|| greedy.try_queue(0)).collect();
@@ -152,7 +152,7 @@ fn the_longest_queue_gives_way_to_others() {
 }
 
 #[test]
-fn the_calls_of_all_connections_fit_what_may_wait() {
+fn the_calls_of_all_connections_fit_the_queue() {
     let (_, all) = in_flight(4 * MIB, MIB);
     let mut open = Vec::new();
     let mut streams = Vec::new();
@@ -188,7 +188,7 @@ fn a_client_alone_may_fill_the_windows_of_all_its_calls() {
 }
 
 #[test]
-fn who_holds_unread_requests_leaves_room_for_others() {
+fn holders_of_unread_requests_leave_quota_for_others() {
     let (_, all) = in_flight(9 * MIB, 9 * MIB);
     let (first, second) = (connection(&all), connection(&all));
     assert!(first.may_hold(8 * MIB).is_ok() && first.may_hold(8 * MIB + 1).is_err());
@@ -200,7 +200,7 @@ fn who_holds_unread_requests_leaves_room_for_others() {
 }
 
 #[test]
-fn only_who_fills_the_queue_has_to_let_others_work() {
+fn only_a_connection_that_fills_the_queue_yields() {
     let (_, all) = in_flight(4 * MIB, MIB);
     let (greedy, honest) = (connection(&all), connection(&all));
     let _own: Vec<_> = (0..8).map(|_| honest.try_queue(0).expect("its place")).collect();
@@ -211,18 +211,18 @@ fn only_who_fills_the_queue_has_to_let_others_work() {
 }
 
 #[test]
-fn header_blocks_that_never_end_leave_room_for_those_of_others() {
+fn unfinished_header_blocks_leave_quota_for_others() {
     let (ledger, all) = in_flight(16 * MIB, 16 * MIB);
     let mut crowd: Vec<_> = (0..250).map(|_| HeaderBlock::new(connection(&all))).collect();
     let held = crowd.iter_mut().filter_map(|block| block.resize(200 << 10).then_some(())).count();
     assert!((15..40).contains(&held), "{held} blocks of 200 KiB");
     assert!(ledger.in_flight() <= 8 * MIB, "{} bytes", ledger.in_flight());
     let mut usual = HeaderBlock::new(connection(&all));
-    assert!(usual.resize(48 << 10), "one that is served fits still");
-    assert!(usual.resize(600), "and costs nothing when it is short");
+    assert!(usual.resize(48 << 10), "a normal block still fits");
+    assert!(usual.resize(600), "a short block costs nothing");
     crowd.retain(|block| block.bytes() > 0);
     assert!(crowd[0].resize(190 << 10), "a block that shrinks is never refused");
     crowd.clear();
     assert_eq!(ledger.in_flight(), 0);
-    assert!(usual.resize(500 << 10), "the longest fits where there is no crowd");
+    assert!(usual.resize(500 << 10), "the longest block fits without a crowd");
 }
