@@ -63,17 +63,17 @@ pub struct Swap<T>(#[cfg(not(any(loom, shuttle)))] arc_swap::ArcSwap<T>, #[cfg(a
 
 #[cfg(not(any(loom, shuttle)))]
 impl<T> Swap<T> {
-    /// Points at `value`.
+    /// A pointer to `value`.
     pub fn new(value: T) -> Self {
         Self(arc_swap::ArcSwap::from_pointee(value))
     }
 
-    /// What it points at; kept alive while the guard lives.
+    /// The current value; kept alive while the guard lives.
     pub fn load(&self) -> arc_swap::Guard<Arc<T>> {
         self.0.load()
     }
 
-    /// Points at `value` from now on, and returns what it pointed at.
+    /// Stores `value` and returns the previous one.
     pub fn swap(&self, value: Arc<T>) -> Arc<T> {
         self.0.swap(value)
     }
@@ -81,17 +81,17 @@ impl<T> Swap<T> {
 
 #[cfg(any(loom, shuttle))]
 impl<T> Swap<T> {
-    /// Points at `value`.
+    /// A pointer to `value`.
     pub fn new(value: T) -> Self {
         Self(Mutex::new(Arc::new(value)))
     }
 
-    /// What it points at; kept alive while the guard lives.
+    /// The current value; kept alive while the guard lives.
     pub fn load(&self) -> Arc<T> {
         lock(&self.0).clone()
     }
 
-    /// Points at `value` from now on, and returns what it pointed at.
+    /// Stores `value` and returns the previous one.
     pub fn swap(&self, value: Arc<T>) -> Arc<T> {
         std::mem::replace(&mut *lock(&self.0), value)
     }
