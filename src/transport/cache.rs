@@ -209,7 +209,7 @@ impl CacheService for Service {
     }
 
     async fn pipe(&self, _: Request<Streaming<proto::PipeRequest>>) -> Result<Response<Self::PipeStream>, Status> {
-        Err(Status::unimplemented("pipes are answered before their requests reach tonic"))
+        Err(Status::unimplemented("pipes are answered before their requests come to tonic"))
     }
 
     async fn get_capabilities(
