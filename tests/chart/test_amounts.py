@@ -66,7 +66,7 @@ def test_takes_memory_as_a_number(rendered, number):
 
 
 @majors
-@pytest.mark.parametrize("argument", ["leaf", "watchdog-interval"])
+@pytest.mark.parametrize("argument", ["certificate-lifetime", "watchdog-interval"])
 @pytest.mark.parametrize("length", LENGTHS)
 def test_takes_a_length_of_time_as_it_is_written(rendered, argument, length):
     documents = rendered(
