@@ -6,6 +6,7 @@ use crate::sources::Sources;
 use crate::wall_clock;
 use ebb_engine::cleaner::{Account, Reason, Report};
 use ebb_proto as proto;
+use ebb_terminal::Finding;
 
 /// Counters, regime and memory account, without receipts.
 pub(crate) fn stats(sources: &Sources, history: &History) -> proto::GetStatsResponse {
@@ -90,12 +91,12 @@ pub(crate) fn dry_run(sources: &Sources) -> proto::Receipt {
 
 /// The findings of the doctor, worst first.
 pub(crate) fn findings(sources: &Sources, history: &History) -> proto::DiagnoseResponse {
-    let finding = |finding: doctor::Finding| proto::diagnose_response::Finding {
-        code: finding.code.to_owned(),
-        severity: finding.severity.name().to_owned(),
-        link: finding.link(),
-        evidence: finding.evidence,
-        remedy: finding.remedy.to_owned(),
+    let finding = |Finding { code, severity, evidence, remedy }| proto::diagnose_response::Finding {
+        code: code.to_owned(),
+        severity: severity.name().to_owned(),
+        evidence,
+        remedy,
+        link: doctor::link(code),
     };
     proto::DiagnoseResponse { findings: doctor::examine(sources, history).into_iter().map(finding).collect() }
 }

@@ -1,5 +1,7 @@
 //! What the compiler cannot express about the structure: which crate may depend on which, which module of the sidecar may
-//! name which, and where unsafe code may stand.
+//! name which, where unsafe code may stand, and which words nobody reads.
+
+mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +14,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("terminal", &[]),
     ("listener", &[]),
     ("config", &["engine"]),
-    ("injector", &["config", "listener"]),
+    ("injector", &["config", "listener", "terminal"]),
     ("bench", &["config", "engine", "proto", "terminal"]),
 ];
 
@@ -197,4 +199,90 @@ fn the_engine_has_no_files_and_no_wall_clock() {
             assert!(!code.into_iter().any(|line| line.contains(foreign)), "{path} names {foreign}");
         }
     }
+}
+
+/// The words that the glossary forbids in every sense.
+fn forbidden_words() -> Vec<String> {
+    let glossary = fs::read_to_string("docs/glossary.md").unwrap();
+    let rows = glossary.lines().filter(|line| line.starts_with("| ") && !line.contains("do not use"));
+    let columns = rows.filter_map(|line| line.trim_end_matches('|').rsplit('|').next());
+    let words = columns.flat_map(|column| column.split([',', ';']).map(str::trim));
+    words.filter(|word| !word.is_empty() && !word.contains(['*', '-', '('])).map(str::to_owned).collect()
+}
+
+/// A text without code: what stands in backticks names things of other programs, too.
+fn without_code(text: &str) -> String {
+    text.split('`').step_by(2).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether a text holds these words, as whole words, in whatever case.
+fn holds(text: &str, words: &str) -> bool {
+    let lower = text.to_lowercase();
+    let is_letter = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    lower.match_indices(words).any(|(at, found)| {
+        !is_letter(lower[..at].chars().next_back()) && !is_letter(lower[at + found.len()..].chars().next())
+    })
+}
+
+/// The help of a command and of those below it, each with its name.
+fn help(words: &[String], into: &mut Vec<(String, String)>) {
+    let output = common::program().args(words).arg("--help").output().unwrap();
+    assert!(output.status.success(), "{words:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let commands = text.split("Commands:\n").nth(1).unwrap_or_default().split("\n\n").next().unwrap();
+    let names = commands.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next());
+    for name in names.filter(|name| *name != "help" && commands.contains(&format!("  {name} "))) {
+        help(&[words, &[name.to_owned()]].concat(), into);
+    }
+    into.push((format!("ebb {} --help", words.join(" ")), text));
+}
+
+/// The messages of log lines in the sources: the last string of each call of a macro of `tracing`.
+fn log_messages(into: &mut Vec<(String, String)>) {
+    let mut files = Vec::new();
+    sources(Path::new("src"), &mut files);
+    sources(Path::new("crates"), &mut files);
+    for (path, text) in files {
+        for level in ["trace!(", "debug!(", "info!(", "warn!(", "error!("] {
+            let calls = text.split(level).skip(1).filter_map(|rest| rest.split(");").next());
+            into.extend(
+                calls.filter_map(|call| Some((format!("a log line of {path}"), call.rsplit('"').nth(1)?.to_owned()))),
+            );
+        }
+    }
+}
+
+#[test]
+fn what_people_read_uses_the_words_of_the_glossary() {
+    let mut texts = Vec::new();
+    help(&[], &mut texts);
+    assert!(texts.len() > 20, "{} commands", texts.len());
+    log_messages(&mut texts);
+    assert!(texts.len() > 80, "{} texts", texts.len());
+    let documents =
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "RELIABILITY.md", "SECURITY.md", "charts/ebb/README.md"];
+    let mut paths: Vec<_> = documents.map(std::path::PathBuf::from).to_vec();
+    paths.extend(
+        ["charts/ebb/values.yaml", "charts/ebb/files/rules.yaml", "charts/ebb/templates/NOTES.txt"].map(Into::into),
+    );
+    let docs = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path());
+    // The record of measurements quotes subjects of old commits and figures of old programs.
+    paths.extend(docs.filter(|path| {
+        path.extension().is_some_and(|extension| extension == "md")
+            && !path.ends_with("glossary.md")
+            && !path.ends_with("measurements.md")
+    }));
+    for path in paths {
+        texts.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+    }
+    let forbidden = forbidden_words();
+    assert!(forbidden.len() > 15 && forbidden.iter().any(|word| word == "knob"), "{forbidden:?}");
+    let found: Vec<String> = texts
+        .iter()
+        .flat_map(|(name, text)| {
+            let text = without_code(text);
+            forbidden.iter().filter(move |word| holds(&text, word)).map(move |word| format!("{name}: {word:?}"))
+        })
+        .collect();
+    assert!(found.is_empty(), "words that docs/glossary.md replaces:\n{}", found.join("\n"));
 }

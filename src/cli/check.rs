@@ -43,16 +43,17 @@ pub(crate) async fn run(args: CheckArgs) -> Outcome {
         How::Text => {
             let mut category = "";
             for finding in &findings {
-                if finding.category != category {
-                    category = finding.category;
+                if finding.code != category {
+                    category = finding.code;
                     output::line(category)?;
                 }
                 let mark = match finding.severity {
                     Severity::Ok => "√",
+                    Severity::Info => "i",
                     Severity::Warning => "‼",
                     Severity::Error => "×",
                 };
-                output::line(&format!("  {mark} {}", finding.found))?;
+                output::line(&format!("  {mark} {}", finding.evidence))?;
                 if !finding.remedy.is_empty() {
                     output::line(&format!("      {}", finding.remedy))?;
                 }

@@ -13,7 +13,7 @@ use ebb_config::units::one_or_many;
 use ebb_config::{Compaction, InForce};
 use ebb_engine::decide::Regime;
 use ebb_engine::store::Stats;
-use strum::IntoStaticStr;
+use ebb_terminal::{Finding, Severity};
 
 use std::fmt;
 
@@ -56,41 +56,9 @@ pub(crate) struct Recent {
     pub(crate) evictions: u64,
 }
 
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, IntoStaticStr)]
-#[strum(serialize_all = "snake_case")]
-pub(crate) enum Severity {
-    /// Something does not work.
-    Error,
-    /// Something will not, or costs too much.
-    Warning,
-    /// Good to know.
-    Info,
-}
-
-impl Severity {
-    /// The stable name.
-    pub(crate) fn name(self) -> &'static str {
-        self.into()
-    }
-}
-
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Finding {
-    pub(crate) severity: Severity,
-    pub(crate) code: &'static str,
-    /// What was seen, with numbers.
-    pub(crate) evidence: String,
-    /// What to do.
-    pub(crate) remedy: &'static str,
-}
-
-impl Finding {
-    /// Where it is explained.
-    pub(crate) fn link(&self) -> String {
-        format!("docs/operations.md#{}", self.code)
-    }
+/// Where the finding with this code is explained.
+pub(crate) fn link(code: &str) -> String {
+    format!("docs/operations.md#{code}")
 }
 
 const MIB: u64 = 1 << 20;
@@ -428,7 +396,7 @@ pub(crate) fn examine(sources: &Sources, history: &History) -> Vec<Finding> {
 /// What is wrong, worst first.
 pub(crate) fn diagnose(facts: &Facts<'_>) -> Vec<Finding> {
     let finding = |(severity, code, rule, remedy): &(Severity, &'static str, Rule, &'static str)| {
-        rule(facts).map(|evidence| Finding { severity: *severity, code, evidence, remedy })
+        rule(facts).map(|evidence| Finding { severity: *severity, code, evidence, remedy: (*remedy).to_owned() })
     };
     RULES.iter().filter_map(finding).collect()
 }

@@ -29,7 +29,7 @@ fn findings(kubeconfig: &Path) -> (Option<i32>, Found) {
     let found: Value = serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
     let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
     let found = list(&found).filter(|finding| finding["severity"] != "ok");
-    (ended.code, found.map(|finding| (text(finding, "category"), text(finding, "found"))).collect())
+    (ended.code, found.map(|finding| (text(finding, "code"), text(finding, "evidence"))).collect())
 }
 
 /// Each of these categories and words, and nothing else.

@@ -10,33 +10,8 @@ mod judge;
 pub use gather::gather;
 pub use judge::judge;
 
-use serde::Serialize;
+pub use ebb_terminal::{Finding, Severity};
 use serde_json::Value;
-
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// As it should be.
-    Ok,
-    /// It works, but not as well as it could; or it could not be looked at.
-    Warning,
-    /// It does not work.
-    Error,
-}
-
-/// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// What it belongs to.
-    pub category: &'static str,
-    /// How bad it is.
-    pub severity: Severity,
-    /// What was found, in a sentence.
-    pub found: String,
-    /// What to do about it; empty if it is well.
-    pub remedy: String,
-}
 
 /// What an API server said: the object, or the sentence with which it refused.
 pub type Said = Result<Value, String>;

@@ -35,11 +35,11 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
 }
 
 fn ok(all: &mut Vec<Finding>, category: &'static str, found: impl Into<String>) {
-    all.push(Finding { category, severity: Severity::Ok, found: found.into(), remedy: String::new() });
+    all.push(Finding { code: category, severity: Severity::Ok, evidence: found.into(), remedy: String::new() });
 }
 
 fn bad(all: &mut Vec<Finding>, category: &'static str, severity: Severity, found: impl Into<String>, remedy: &str) {
-    all.push(Finding { category, severity, found: found.into(), remedy: remedy.to_owned() });
+    all.push(Finding { code: category, severity, evidence: found.into(), remedy: remedy.to_owned() });
 }
 
 /// The items of a list, or a warning that it could not be looked at.

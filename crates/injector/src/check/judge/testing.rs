@@ -26,7 +26,7 @@ pub(super) fn troubles(facts: &Facts) -> Vec<(&'static str, Severity, String)> {
     found
         .map(|finding| {
             assert!(!finding.remedy.is_empty(), "{finding:?}");
-            (finding.category, finding.severity, finding.found)
+            (finding.code, finding.severity, finding.evidence)
         })
         .collect()
 }
