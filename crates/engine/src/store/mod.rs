@@ -6,8 +6,8 @@
 //!    └─ Ground: one arena (index banks, segments), the pool of segments, the ledger
 //! ```
 //! Read the files in this order: [`types`](self), `arena` (the memory), `slot`, `item`, `index`, `segment`, `ledger`,
-//! `readers`, then `shard` (what readers see, and the rules that keep them safe), `write`, `append`, `migrate`, and
-//! `clean` with `policy` (what is worth keeping).
+//! `readers`, then `shard` (what readers see, and the rules that keep them safe), `write`, `append`, `migrate`, `clean`
+//! with `policy` (what is worth keeping), and `room` (what a write does when it finds none).
 //!
 //! The store starts no threads and does no I/O. The caller passes the current time, in milliseconds.
 
@@ -23,12 +23,15 @@ mod index;
 mod invalidation;
 mod item;
 mod job;
+mod layout;
 mod ledger;
 mod log;
 mod migrate;
+mod options;
 mod policy;
 mod readers;
 mod relocate;
+mod room;
 mod scan;
 mod segment;
 mod shard;
@@ -39,96 +42,24 @@ mod write;
 
 pub use clean::Task;
 pub use job::Tally;
+pub use layout::Reservation;
 pub use ledger::{Account, Ledger};
+pub use options::{MAX_VALUE_BYTES, Options, first_version};
 pub use scan::Places;
 pub use stats::{LogOccupancy, Stats};
 pub use types::*;
 
-use crate::sync::atomic::{AtomicU64, Ordering};
-use append::Way;
-use arena::{Arena, WORD_BYTES, page_bytes};
+use crate::sync::atomic::AtomicU64;
+use arena::Arena;
 use bank::BANKS;
 use clean::Step;
-use counts::Counts;
 use ground::Ground;
 use hash::{Hash, Hasher};
+use layout::{HEADROOM_BYTES, Layout};
+use options::VERSIONS_LEFT;
 use segment::Pool;
-use shard::{Locked, Shard};
+use shard::Shard;
 use std::io;
-
-/// Options for [`Store::new`].
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Maximum bytes of segments, index and bytes in flight together. The ledger can change it later.
-    pub capacity_bytes: u64,
-    /// Maximum capacity that may ever be set, in bytes: the store reserves address space for it. `None`: the memory of
-    /// the machine.
-    pub most_bytes: Option<u64>,
-    /// Maximum size of a value, in bytes; at most [`MAX_VALUE_BYTES`].
-    pub max_value_bytes: usize,
-    /// Seed of the keyed hash.
-    pub seed: [u64; 2],
-    /// Every version is larger than this, and at most [`MAX_VERSION`]. [`first_version`] derives it from the start
-    /// time, so that versions also grow across restarts.
-    pub first_version: u64,
-    /// Number of shards, a power of two up to 256. `None`: one per 16 MiB of capacity, at most 64, because each shard
-    /// keeps a few pages of its own.
-    pub shards: Option<usize>,
-    /// Size of a segment in bytes, a power of two from a page to 2 MiB. `None`: 1/128 of a shard, at least 64 KiB; it
-    /// grows when the capacity is raised.
-    pub segment_bytes: Option<usize>,
-}
-
-/// Upper bound of [`Options::max_value_bytes`], in bytes.
-pub const MAX_VALUE_BYTES: usize = (item::MAX_ITEM_WORDS - 256) * WORD_BYTES;
-
-/// Versions that remain for writes even if the clock is wrong.
-const VERSIONS_LEFT: u64 = 1 << 49;
-
-/// The version that a store started at this time counts up from. A shard writes fewer than 2,048 times per millisecond,
-/// so a restart never reuses a version. The clock reaches the bound in the year 2100; a clock that is wrong by
-/// centuries still leaves [`VERSIONS_LEFT`] versions.
-pub fn first_version(unix_ms: u64) -> u64 {
-    const WRITES_PER_MS_BITS: u32 = 11;
-    unix_ms.min((MAX_VERSION - VERSIONS_LEFT) >> WRITES_PER_MS_BITS) << WRITES_PER_MS_BITS
-}
-
-impl Options {
-    /// Options derived from the capacity, with a random seed and versions that start at 1.
-    pub fn new(capacity_bytes: u64) -> Self {
-        use std::hash::{BuildHasher, RandomState};
-        // The standard library derives its random state from the operating system's randomness.
-        let random = || RandomState::new().hash_one(0_u8);
-        Self {
-            capacity_bytes,
-            most_bytes: None,
-            max_value_bytes: 1 << 20,
-            seed: [random(), random()],
-            first_version: 0,
-            shards: None,
-            segment_bytes: None,
-        }
-    }
-
-    fn shard_count(&self) -> usize {
-        const SHARD_BYTES: u64 = 16 << 20;
-        let wanted = self.capacity_bytes.div_ceil(SHARD_BYTES).clamp(1, 64) as usize;
-        self.shards.unwrap_or(wanted).next_power_of_two().min(256)
-    }
-
-    fn segment_size(&self) -> usize {
-        let wanted = || segment::bytes_for(self.capacity_bytes / self.shard_count() as u64);
-        self.segment_bytes.unwrap_or_else(wanted).next_power_of_two().clamp(page_bytes(), segment::MAX_BYTES)
-    }
-
-    fn most(&self) -> u64 {
-        let machine = || {
-            let info = rustix::system::sysinfo();
-            info.totalram as u64 * u64::from(info.mem_unit)
-        };
-        self.most_bytes.unwrap_or_else(machine).max(self.capacity_bytes).next_multiple_of(page_bytes() as u64)
-    }
-}
 
 /// A sharded, in-memory key-value store with a bounded size.
 #[derive(Debug)]
@@ -140,74 +71,6 @@ pub struct Store {
     refusals: AtomicU64,
 }
 
-/// The address space that a store has reserved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reservation {
-    /// Maximum capacity that may be set, in bytes.
-    pub most_bytes: u64,
-    /// Reserved address space, in bytes.
-    pub reserved_bytes: u64,
-    /// Larger reservations that the system refused, in bytes, in the order of the attempts.
-    pub tried: Vec<u64>,
-}
-
-/// How the reserved address space is divided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Layout {
-    /// Maximum capacity that may be set, in bytes.
-    most: u64,
-    /// Words of each bank of an index.
-    bank_words: usize,
-    shards: usize,
-    /// Number of segments.
-    numbers: u32,
-    segment_bytes: usize,
-}
-
-/// Address space that must remain for everything else: thread stacks and the heap.
-const HEADROOM_BYTES: usize = 96 << 20;
-/// Minimum capacity of a store, in bytes.
-const LEAST_BYTES: u64 = 8 << 20;
-
-impl Layout {
-    /// A layout for a capacity of up to `most` bytes, in `spread` times as much address space.
-    fn new(most: u64, spread: u64, shards: usize, segment_bytes: usize) -> Self {
-        let (most_numbers, segment) = ((1 << slot::SEGMENT_BITS) - 1, segment_bytes as u64);
-        let most = most.min((most_numbers - 2) * segment / 2);
-        let numbers = (most * spread / segment + 2).min(most_numbers) as u32;
-        // An index needs at most 8 bytes per item, and an item has at least 16 bytes: half of all memory is plenty.
-        let bank_bytes = (most / shards as u64 / 2).min(u64::from(index::MAX_BUCKETS) * index::BUCKET_BYTES);
-        let bank_words = bank_bytes.next_multiple_of(page_bytes() as u64) as usize / WORD_BYTES;
-        Self { most, bank_words, shards, numbers, segment_bytes }
-    }
-
-    fn bytes(&self) -> usize {
-        self.bank_words * BANKS * self.shards * WORD_BYTES + self.numbers as usize * self.segment_bytes
-    }
-
-    /// The layouts to try, in this order. The first ones give up room to grow, the next ones the spread that leaves
-    /// free neighbours for runs of segments (large values), the last ones a part of the capacity.
-    fn to_try(capacity: u64, most: u64, shards: usize, segment_bytes: usize) -> Vec<Self> {
-        let halves = |from: u64, least: u64| {
-            std::iter::successors(Some(from), move |most| Some((most / 2).max(least)).filter(|next| next < most))
-        };
-        let roomy = halves(most, capacity).map(|most| (most, 4));
-        let tight = halves(capacity, LEAST_BYTES.min(capacity)).map(|most| (most, 2));
-        let mut layouts: Vec<_> =
-            roomy.chain(tight).map(|(most, spread)| Self::new(most, spread, shards, segment_bytes)).collect();
-        layouts.dedup(); // layouts that reach the maximum number of segments are equal
-        layouts
-    }
-}
-
-/// Segments that a write compacts before it evicts, and evicts from before it is refused, in addition to those that its
-/// size requires. After a quarter of the evictions, reads no longer protect an item.
-const MAX_CLEANED: usize = 64;
-/// Maximum number of times a write yields while readers announce retired segments, before it frees more.
-#[cfg(not(any(loom, shuttle)))]
-const MAX_WAITS: usize = 64;
-#[cfg(any(loom, shuttle))]
-const MAX_WAITS: usize = 2;
 /// Bytes returned to the kernel in one step. Such a step takes about as long as the other steps of the cleaner.
 const COOL_BYTES: u64 = 256 << 10;
 /// A few times the size of a processor's second-level cache, in bytes.
@@ -489,126 +352,6 @@ impl Store {
         let hash = self.ground.hasher.hash(key);
         Ok((&self.shards[hash.shard(self.shards.len())], hash))
     }
-
-    /// Runs a write. If there is no room, makes room and tries again.
-    fn with_room<T>(
-        &self,
-        hash: Hash,
-        now_ms: u64,
-        mut write: impl FnMut(&mut Locked<'_>) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let number = hash.shard(self.shards.len());
-        let shard = &self.shards[number];
-        let mut effort = Effort::default();
-        let mut grows_index = true;
-        loop {
-            // Cleaning takes the locks of shards, so this one must be free by then.
-            let result = {
-                let mut locked = shard.lock(&self.ground);
-                locked.grows_index = grows_index;
-                write(&mut locked)
-            };
-            let Err(Error::NoSpace { need, .. }) = result else { return result };
-            if self.ledger().could_hold(need) && self.make_some_room(shard, need, &mut effort, now_ms) {
-                continue;
-            }
-            // Perhaps only a larger index lacked room, and the old index still has a slot for the item.
-            if std::mem::replace(&mut grows_index, false) {
-                continue;
-            }
-            self.refusals.fetch_add(1, Ordering::Relaxed);
-            return result;
-        }
-    }
-
-    /// Cleans segments while usage exceeds the capacity. Bytes in flight can cause that, because the ledger never
-    /// refuses them. Cleans some tens of segments at most, and none if index, tables, connections and bytes in flight
-    /// alone exceed the capacity.
-    pub fn make_room(&self, now_ms: u64) {
-        let ledger = self.ledger();
-        let is_needed = || ledger.total() > ledger.capacity() + self.retired_bytes() && ledger.could_hold(0);
-        let mut effort = Effort::default();
-        while is_needed() && self.make_some_room(self.fullest(), 0, &mut effort, now_ms) {
-            while self.cool(0).is_some() {}
-        }
-    }
-
-    /// Makes about one segment of room for a write of `need` bytes to a shard: first from retired segments that readers
-    /// are about to leave, then by compaction while all live bytes fit, and only then by eviction. `false` if nothing
-    /// more can be freed.
-    fn make_some_room(&self, shard: &Shard, need: u64, effort: &mut Effort, now_ms: u64) -> bool {
-        if need > 0 && self.retired_bytes() >= need && effort.waits < MAX_WAITS {
-            effort.waits += 1;
-            self.let_readers_go_on();
-            return true;
-        }
-        let of_size = need as usize / self.segment_bytes();
-        let clean = |shard: &Shard, way| shard.lock(&self.ground).clean_one_now(way, now_ms);
-        // A compaction frees a small part of a segment.
-        let most_compacted = MAX_CLEANED + 16 * of_size;
-        if effort.compacted < most_compacted && self.live_fits(need) {
-            effort.compacted += 1;
-            if self.sparsest_first().into_iter().any(|shard| clean(shard, Way::Compact)) {
-                return true;
-            }
-            effort.compacted = most_compacted; // all segments are full
-        }
-        let most = MAX_CLEANED + 2 * of_size;
-        if effort.evicted >= most {
-            return false;
-        }
-        effort.evicted += 1;
-        let way = Way::Evict { spares_read: effort.evicted <= most / 4 };
-        clean(shard, way) || clean(self.fullest(), way)
-    }
-
-    /// Whether `need` more bytes fit without an eviction.
-    fn live_fits(&self, need: u64) -> bool {
-        let live_words = |counts: &Counts| {
-            counts.live_words.load(Ordering::Relaxed).saturating_sub(counts.expired_words.load(Ordering::Relaxed))
-        };
-        self.sum(live_words) * WORD_BYTES as u64 + self.ledger().fixed() + need <= self.ledger().low()
-    }
-
-    /// Bytes of retired segments, which become free as soon as no reader announces them.
-    fn retired_bytes(&self) -> u64 {
-        self.sum(|counts| counts.retired_bytes.load(Ordering::Relaxed))
-    }
-
-    fn sum(&self, of: impl Fn(&Counts) -> u64) -> u64 {
-        self.shards.iter().map(|shard| of(&shard.counts)).sum()
-    }
-
-    /// Yields to the threads that read retired segments, then frees those that no thread reads any more.
-    fn let_readers_go_on(&self) {
-        crate::sync::yield_now();
-        for shard in self.shards.iter().filter(|shard| shard.counts.retired_bytes.load(Ordering::Relaxed) > 0) {
-            shard.lock(&self.ground).reclaim();
-        }
-    }
-
-    /// The shard with the most bytes written.
-    fn fullest(&self) -> &Shard {
-        let written = |shard: &&Shard| shard.counts.written_words.load(Ordering::Relaxed);
-        self.shards.iter().max_by_key(written).expect("there is a shard")
-    }
-
-    /// All shards, the one with the most dead bytes first.
-    fn sparsest_first(&self) -> Vec<&Shard> {
-        let mut shards: Vec<_> = self.shards.iter().map(|shard| (shard.counts.dead_words(), shard)).collect();
-        shards.sort_unstable_by_key(|(dead_words, _)| std::cmp::Reverse(*dead_words));
-        shards.into_iter().map(|(_, shard)| shard).collect()
-    }
-}
-
-/// The work done so far to make room for one write.
-#[derive(Clone, Copy, Debug, Default)]
-struct Effort {
-    /// Number of yields to readers.
-    waits: usize,
-    /// Segments compacted, and segments evicted from.
-    compacted: usize,
-    evicted: usize,
 }
 
 #[cfg(all(test, not(loom), not(shuttle)))]

@@ -1,6 +1,7 @@
 //! Dead bytes, steps of the cleaner, and the cost of a run.
 
 use super::*;
+use crate::store::arena::page_bytes;
 
 #[test]
 fn memory_falls_with_the_live_bytes_after_a_mass_delete() {

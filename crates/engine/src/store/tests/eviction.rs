@@ -1,6 +1,8 @@
 //! Which items are evicted to make room.
 
 use super::*;
+use crate::store::append::Way;
+use crate::store::room::{Effort, MAX_CLEANED};
 
 #[test]
 fn recently_evicted_keys_have_ghosts() {
