@@ -1,4 +1,5 @@
-//! The hash of a key. It is keyed, so that a client cannot choose keys that collide in one bucket.
+//! The hashes of keys and of segment numbers. That of a key is keyed, so that a client cannot choose keys that collide in
+//! one bucket.
 //!
 //! SipHash-1-3 (Aumasson and Bernstein) with a seed of the process.
 
@@ -39,5 +40,21 @@ impl Hash {
     /// Position within the shard.
     pub(super) fn place(self) -> Place {
         Place((self.0 & ((1 << Place::BITS) - 1)) as u32)
+    }
+}
+
+/// A cheap hash of segment numbers. They come from Ebb itself, so it need not resist chosen keys.
+#[derive(Default)]
+pub(super) struct IdHasher(u64);
+
+impl std::hash::Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+    fn write_u32(&mut self, id: u32) {
+        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }

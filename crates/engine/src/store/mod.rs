@@ -25,6 +25,7 @@ mod item;
 mod job;
 mod layout;
 mod ledger;
+mod lock;
 mod log;
 mod migrate;
 mod options;

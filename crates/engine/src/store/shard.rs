@@ -46,12 +46,13 @@
 use super::bank::{BANKS, Bank, Migration};
 use super::counts::{Counts, add, sub};
 use super::ground::Ground;
-use super::hash::Hash;
+use super::hash::{Hash, IdHasher};
 use super::index::{Index, Position};
 use super::invalidation::{Invalidation, judge};
 use super::item::{Facts, Header, Read};
 use super::job::{Job, Sweep};
 use super::ledger::Account;
+use super::lock::Lock;
 use super::log::Tail;
 use super::policy::Share;
 use super::readers::Reader;
@@ -59,7 +60,7 @@ use super::segment::{Extent, Segment};
 use super::slot::{Location, RemovalCause};
 use super::types::{Item, Key, Lookup, MAX_VERSION, Miss, Use};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
-use crate::sync::{Arc, Fault, Mutex, MutexGuard, Stopwatch, Swap, lock, planted, try_lock};
+use crate::sync::{Arc, Fault, MutexGuard, Swap, planted};
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
@@ -83,11 +84,7 @@ pub(super) struct Shard {
     version: AtomicU64,
     /// Odd while a slot moves between the buckets of its key.
     moves: AtomicU64,
-    writer: Mutex<Writer>,
-    /// Threads that wait for the lock.
-    waiting: AtomicU64,
-    /// The longest wait since the last call of `take_longest_wait_us`, in microseconds.
-    longest_wait_us: AtomicU64,
+    writer: Lock<Writer>,
     pub(super) counts: Counts,
 }
 
@@ -123,27 +120,6 @@ pub(super) struct Writer {
     pub(super) by_namespace: Vec<u32>,
 }
 
-/// A cheap hash of segment numbers. They come from Ebb itself, so it need not resist chosen keys.
-#[derive(Default)]
-pub(super) struct IdHasher(u64);
-
-impl std::hash::Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
-    }
-    fn write_u32(&mut self, id: u32) {
-        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
-/// How long a writer spins for the lock before it sleeps, in microseconds: several times as long as the cleaner holds
-/// the lock. A writer that sleeps may then wait 3 to 4 ms for a processor, until the time slice of another thread ends.
-const SPIN_US: u64 = 50;
-/// Spin-loop hints between two attempts to lock: some hundred nanoseconds.
-const PAUSE: usize = 8;
 /// Lock-free attempts of a read before it takes the lock: writers to one key cannot starve its readers.
 const TRIES: usize = 16;
 
@@ -182,56 +158,29 @@ impl Shard {
             generation: AtomicU64::new(0),
             version: AtomicU64::new(first_version),
             moves: AtomicU64::new(0),
-            writer: Mutex::new(writer),
-            waiting: AtomicU64::new(0),
-            longest_wait_us: AtomicU64::new(0),
+            writer: Lock::new(writer),
             counts: Counts::default(),
         }
     }
 
     /// Takes the shard's lock.
     pub(super) fn lock<'a>(&'a self, ground: &'a Ground) -> Locked<'a> {
-        let writer = try_lock(&self.writer).unwrap_or_else(|| self.wait_for_lock());
-        Locked { ground, shard: self, writer, grows_index: true }
+        Locked { ground, shard: self, writer: self.writer.take(), grows_index: true }
     }
 
-    /// Takes the lock for the cleaner, whose wait delays no caller: it neither spins nor counts as waiting.
+    /// Takes the shard's lock for the cleaner.
     pub(super) fn lock_as_cleaner<'a>(&'a self, ground: &'a Ground) -> Locked<'a> {
-        Locked { ground, shard: self, writer: lock(&self.writer), grows_index: true }
-    }
-
-    /// Takes the lock if it becomes free within [`SPIN_US`].
-    fn spin_for_lock(&self, waited: &Stopwatch) -> Option<MutexGuard<'_, Writer>> {
-        while waited.is_within(SPIN_US) {
-            if let Some(writer) = try_lock(&self.writer) {
-                return Some(writer);
-            }
-            // Without a pause the spinning writer would keep the lock's cache line from its holder.
-            (0..PAUSE).for_each(|_| std::hint::spin_loop());
-        }
-        None
-    }
-
-    /// Waits for the lock. The cleaner sees `waiting` and releases the lock early.
-    #[cold]
-    fn wait_for_lock(&self) -> MutexGuard<'_, Writer> {
-        // Relaxed: the cleaner may see it a little later, and then it only yields a little later.
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let waited = Stopwatch::start();
-        let writer = self.spin_for_lock(&waited).unwrap_or_else(|| lock(&self.writer));
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.longest_wait_us.fetch_max(waited.micros(), Ordering::Relaxed);
-        writer
+        Locked { ground, shard: self, writer: self.writer.take_as_cleaner(), grows_index: true }
     }
 
     /// Whether a writer waits for the lock.
     pub(super) fn is_waited_for(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+        self.writer.is_waited_for()
     }
 
     /// The longest wait for the lock since the last call, in microseconds.
     pub(super) fn take_longest_wait_us(&self) -> u64 {
-        self.longest_wait_us.swap(0, Ordering::Relaxed)
+        self.writer.take_longest_wait_us()
     }
 
     /// Reads a key, without the lock unless too many attempts fail.
