@@ -1,4 +1,8 @@
+use super::readers::{Readers, Roomy};
+use super::runs::Awaited;
+use super::waits::{Waits, medians};
 use super::*;
+use std::time::Duration;
 
 fn args(words: &[&str]) -> Result<StallArgs, String> {
     match crate::parsed(&[&["stall"], words].concat())? {

@@ -1,0 +1,80 @@
+//! `ebb-bench stall`: what threads that are off their core, and a cleaner at work, cost writers.
+//!
+//! ```text
+//!   readers   a full store, readers of one large value, a writer        items evicted per set, without and with readers
+//!   roomy     the same readers beside a store with room for everything  keys lost
+//!   waits     busy threads, a writer at a fixed rate                    the longest Sets, with and without a cleaner
+//!   run       a requested run beside a writer at full speed             seconds until it ends
+//!   target    an evicting target set during  such a run                 seconds until it is carried out
+//! ```
+//! T1. Each part has stores of its own. What is compared is measured in the same run, alternating where it is repeated.
+//! T2. A reader takes no lock, but a thread that loses its core in the middle of a read keeps what it reads alive until
+//!     it runs again. More readers than cores make that happen all the time.
+//! T3. In `readers` there is no cleaner, so that every eviction during a set is the set's own. One that finds the index
+//!     too small evicts for a larger one as well, also without readers: compare the two rows.
+
+mod options;
+mod readers;
+mod report;
+mod runs;
+mod threads;
+mod waits;
+
+pub(crate) use options::StallArgs;
+
+use ebb_terminal::{Failure, Outcome, Output, output};
+use options::Part;
+use readers::{fill_full, fill_roomy};
+use report::{Results, as_json, as_text};
+use runs::{RUN_BOUND, TARGET_BOUND, await_run, await_target};
+use waits::wait_for_sets;
+
+pub(super) fn run(args: StallArgs) -> Outcome {
+    if args.keys > args.roomy.0 / 1_000 {
+        let (keys, most) = (args.keys, args.roomy.0 / 1_000);
+        return Err(Failure::Usage(format!("--keys {keys}: must be at most {most} with --roomy {}", args.roomy)));
+    }
+    let results = measure(&args)?;
+    match args.output {
+        Output::Json => output::json(&as_json(&args, &results)),
+        Output::Text => output::line(as_text(&args, &results).trim_end()),
+    }
+}
+
+fn measure(args: &StallArgs) -> Result<Results, String> {
+    let mut results = Results::default();
+    let is_wanted = |part| args.parts.is_empty() || args.parts.contains(&part);
+    let note = |text: &dyn std::fmt::Display| output::note(format_args!("stall: {text}"));
+    if is_wanted(Part::Readers) {
+        for readers in [0, args.readers] {
+            note(&format_args!("a full store beside {readers} readers for {} s", args.seconds));
+            results.readers.push(fill_full(args, readers)?);
+        }
+    }
+    if is_wanted(Part::Roomy) {
+        for cleaner in [false, true] {
+            note(&format_args!("{} keys into a roomy store", args.keys));
+            results.roomy.push(fill_roomy(args, cleaner)?);
+        }
+    }
+    if is_wanted(Part::Waits) {
+        note(&format_args!("{} rounds of {} s without and with a cleaner", args.rounds, args.seconds));
+        for _ in 0..args.rounds {
+            for cleaner in [true, false] {
+                results.waits.push(wait_for_sets(args, cleaner)?);
+            }
+        }
+    }
+    if is_wanted(Part::Run) {
+        note(&format_args!("a requested run for at most {} s", RUN_BOUND.as_secs()));
+        results.run = Some(await_run(args)?);
+    }
+    if is_wanted(Part::Target) {
+        note(&format_args!("a new target during a run for at most {} s", TARGET_BOUND.as_secs()));
+        results.target = Some(await_target(args)?);
+    }
+    Ok(results)
+}
+
+#[cfg(test)]
+mod tests;

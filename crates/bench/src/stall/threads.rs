@@ -1,0 +1,34 @@
+//! Threads that work until they are stopped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+/// Threads that do something until they are stopped, also when this value is dropped early.
+pub(super) struct Threads<T> {
+    stopping: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<T>>,
+}
+
+impl<T: Send + 'static> Threads<T> {
+    pub(super) fn start(number: u64, work: impl Fn(&AtomicBool) -> T + Clone + Send + 'static) -> Self {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let start = |_| {
+            let (work, stopping) = (work.clone(), stopping.clone());
+            std::thread::spawn(move || work(&stopping))
+        };
+        Self { threads: (0..number).map(start).collect(), stopping }
+    }
+
+    pub(super) fn stop(mut self) -> Result<Vec<T>, String> {
+        self.stopping.store(true, Ordering::Relaxed);
+        let threads = self.threads.drain(..);
+        threads.map(|thread| thread.join().map_err(|_| "a thread panicked".to_owned())).collect()
+    }
+}
+
+impl<T> Drop for Threads<T> {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+}
