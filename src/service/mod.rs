@@ -8,12 +8,15 @@ mod batch;
 mod counter;
 mod hot;
 mod keys;
+mod limits;
 mod namespaces;
 mod refusal;
+mod scan;
 mod usage;
 
 pub use batch::Results;
 pub use keys::BigKeys;
+pub use limits::{MAX_BATCH_ITEMS, MAX_JITTER_PERCENT, MAX_REQUEST_ID_BYTES, MAX_TAGS, Transport};
 pub use namespaces::{MAX_NAME_BYTES, MAX_NAMESPACES};
 pub use refusal::{Reason, Refusal};
 pub use usage::Counts;
@@ -22,77 +25,17 @@ use answers::Answers;
 use bytes::Bytes;
 use ebb_engine::clock::Clock;
 use ebb_engine::store::{
-    Attributes, Condition, Cursor, DeleteOutcome, Deletion, Error, Group, Item, Key, Lookup, MAX_KEY_BYTES,
-    MAX_VERSION, Miss, Places, SetOutcome, Store, Update, Use,
+    Attributes, Condition, DeleteOutcome, Deletion, Error, Group, Item, Key, Lookup, MAX_KEY_BYTES, Miss, SetOutcome,
+    Store, Update, Use,
 };
 use ebb_proto::{self as proto, get_response, set_request::Condition as Wanted};
 use hot::Hot;
+use limits::AskTransport;
 use namespaces::{Held, NOWHERE, Namespaces};
 use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use usage::{Event, Usage};
-
-/// Maximum items of a batch.
-pub const MAX_BATCH_ITEMS: usize = 1_000;
-/// Maximum tags of an entry, and maximum length of a tag in bytes.
-pub const MAX_TAGS: (usize, usize) = (16, 128);
-/// Maximum length of a `request_id`, in bytes.
-pub const MAX_REQUEST_ID_BYTES: usize = 64;
-/// Maximum jitter, in percent.
-pub const MAX_JITTER_PERCENT: u32 = 50;
-/// Maximum entries per page of a scan.
-const SCAN_PORTION: usize = 256;
-/// Maximum size of a Set message without its value: key, namespace, tags and numbers, in bytes.
-const ENVELOPE_BYTES: u64 = 4 << 10;
-const _: () = assert!(ENVELOPE_BYTES as usize > MAX_KEY_BYTES + MAX_NAME_BYTES + MAX_TAGS.0 * (MAX_TAGS.1 + 3) + 128);
-
-/// The current limits of the transport.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transport {
-    /// Maximum length of a message, in bytes.
-    pub message_bytes: u64,
-    /// Maximum open connections.
-    pub connections: u32,
-    /// Maximum concurrent calls on a connection opened now.
-    pub calls_per_connection: u32,
-    /// Maximum bytes in flight of all connections together.
-    pub in_flight_bytes: u64,
-    /// Maximum bytes in flight of one connection.
-    pub in_flight_bytes_per_connection: u64,
-    /// Maximum size of a call's header list, in bytes.
-    pub header_bytes: u32,
-    /// Maximum entries of a call's metadata.
-    pub header_entries: u32,
-    /// Maximum time a message may make no progress or wait for quota, in milliseconds.
-    pub write_timeout_ms: u64,
-}
-
-impl Default for Transport {
-    /// No limits.
-    fn default() -> Self {
-        let (bytes, number) = (u64::MAX, u32::MAX);
-        Self {
-            message_bytes: bytes,
-            connections: number,
-            calls_per_connection: number,
-            in_flight_bytes: bytes,
-            in_flight_bytes_per_connection: bytes,
-            header_bytes: number,
-            header_entries: number,
-            write_timeout_ms: bytes,
-        }
-    }
-}
-
-/// Returns the current limits of the transport, which follow the memory limit.
-struct AskTransport(Box<dyn Fn() -> Transport + Send + Sync>);
-
-impl std::fmt::Debug for AskTransport {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0().fmt(f)
-    }
-}
 
 /// Defaults for fields that a request does not set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,12 +83,6 @@ impl Cache {
     #[must_use]
     pub fn behind(self, transport: impl Fn() -> Transport + Send + Sync + 'static) -> Self {
         Self { transport: AskTransport(Box::new(transport)), ..self }
-    }
-
-    /// Current maximum size of a value, in bytes: with key and attributes it must fit into one message.
-    pub fn max_value_bytes(&self) -> usize {
-        let message = self.transport.0().message_bytes.saturating_sub(ENVELOPE_BYTES);
-        self.store.max_value_bytes().min(usize::try_from(message).unwrap_or(usize::MAX))
     }
 
     /// Sets the defaults for fields that a request does not set.
@@ -420,90 +357,6 @@ impl Cache {
         Ok(proto::InvalidateResponse { generation })
     }
 
-    /// One page of a scan, of at most `left` entries, and where to continue. `places` belongs to the scan.
-    ///
-    /// # Errors
-    /// A [`Refusal`].
-    pub fn scan(
-        &self,
-        request: &proto::ScanRequest,
-        from: Cursor,
-        left: u64,
-        places: &mut Places,
-    ) -> Result<(proto::ScanResponse, Option<Cursor>), Refusal> {
-        Refusal::length("prefix", request.prefix.len(), 0, MAX_KEY_BYTES)?;
-        let namespace = self.namespaces.find(&request.namespace)?;
-        if namespace.is_unknown() {
-            return Ok((proto::ScanResponse::default(), None));
-        }
-        let now_ms = self.clock.now_ms();
-        let limit = left.min(SCAN_PORTION as u64) as usize;
-        let (namespace, prefix, values) = (Some(namespace.number), &request.prefix, request.with_values);
-        let page = self.store.scan(namespace, prefix, from, limit, values, now_ms, places);
-        let entries = page.entries.into_iter().map(|entry| proto::scan_response::Entry {
-            key: entry.key,
-            value: entry.item.value,
-            version: entry.item.version,
-            ttl_ms: entry.item.attributes.deadline_ms.saturating_sub(now_ms),
-            size: entry.value_bytes as u64,
-        });
-        let next_page_token = page.next.map_or(Bytes::new(), page_token);
-        Ok((proto::ScanResponse { entries: entries.collect(), next_page_token }, page.next))
-    }
-
-    /// The cursor of a page token.
-    ///
-    /// # Errors
-    /// A [`Refusal`] for an invalid token.
-    pub fn cursor(&self, token: &[u8]) -> Result<Cursor, Refusal> {
-        match (token.len(), token.first_chunk::<4>(), token.last_chunk::<4>()) {
-            (0, ..) => Ok(Cursor::default()),
-            (8, Some(shard), Some(place)) if u32::from_be_bytes(*shard) < self.store.shards() as u32 => {
-                Ok(Cursor { shard: u32::from_be_bytes(*shard), place: u32::from_be_bytes(*place) })
-            }
-            _ => Err(Refusal::PageToken),
-        }
-    }
-
-    /// Limits and features.
-    pub fn capabilities(&self) -> proto::GetCapabilitiesResponse {
-        let Transport {
-            message_bytes,
-            connections,
-            calls_per_connection,
-            in_flight_bytes,
-            in_flight_bytes_per_connection,
-            header_bytes,
-            header_entries,
-            write_timeout_ms,
-        } = self.transport.0();
-        proto::GetCapabilitiesResponse {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            max_key_bytes: MAX_KEY_BYTES as u32,
-            max_value_bytes: self.max_value_bytes() as u64,
-            max_streamed_value_bytes: self.max_value_bytes() as u64,
-            max_batch_items: MAX_BATCH_ITEMS as u32,
-            max_batch_bytes: message_bytes,
-            max_namespaces: MAX_NAMESPACES as u32,
-            max_namespace_bytes: MAX_NAME_BYTES as u32,
-            max_tags: MAX_TAGS.0 as u32,
-            max_tag_bytes: MAX_TAGS.1 as u32,
-            max_request_id_bytes: MAX_REQUEST_ID_BYTES as u32,
-            max_jitter_percent: MAX_JITTER_PERCENT,
-            features: ["invalidate_namespace", "invalidate_prefix", "negative", "pipe", "scan", "soft_ttl"]
-                .map(str::to_owned)
-                .into(),
-            max_connections: connections,
-            max_calls_per_connection: calls_per_connection,
-            max_in_flight_bytes: in_flight_bytes,
-            max_in_flight_bytes_per_connection: in_flight_bytes_per_connection,
-            max_header_bytes: header_bytes,
-            max_header_entries: header_entries,
-            write_timeout_ms,
-            max_version: MAX_VERSION,
-        }
-    }
-
     /// The deadline for a time to live from now; 0 means never. Saturates at the largest time.
     fn deadline(&self, ttl_ms: u64, now_ms: u64) -> u64 {
         if ttl_ms == 0 { 0 } else { now_ms.saturating_add(ttl_ms) }
@@ -524,10 +377,6 @@ fn check_key(key: &[u8]) -> Result<(), Refusal> {
 /// Whether an item has a value: a negative entry has none.
 fn has_value(item: &Item) -> bool {
     !item.attributes.negative
-}
-
-fn page_token(cursor: Cursor) -> Bytes {
-    [cursor.shard.to_be_bytes(), cursor.place.to_be_bytes()].concat().into()
 }
 
 fn with_deadline(lookup: Lookup, deadline_ms: u64) -> Lookup {
