@@ -1,28 +1,32 @@
 //! The server: builds the parts, announces its addresses, waits, drains.
 
-use crate::governor::{self, Governor, Paths, View, sample_limits};
+mod announce;
+mod limits;
+mod listeners;
+
+use crate::governor::{self, Governor, View, sample_limits};
 use crate::history::History;
 use crate::metrics::Metrics;
 use crate::page;
 use crate::pod_events::{Fates, PodEvents};
-use crate::receipts::{Line, Receipts};
-use crate::regimes::{Change, Regimes};
-use crate::service::{Cache, Transport};
+use crate::receipts::Receipts;
+use crate::regimes::Regimes;
+use crate::service::Cache;
 use crate::settings;
 use crate::sources::{Sockets, Sources};
 use crate::spans::Tracer;
 use crate::traffic::Traffic;
-use crate::transport::{
-    Address, Admin, Connections, InFlight, Limits, Listener, MAX_METADATA_ENTRIES, Plane, Services, Stage,
-};
+use crate::transport::{Address, Admin, Connections, InFlight, Listener, Plane, Services, Stage};
 use crate::wall_clock;
+use announce::{announce_receipts, announce_regime, follow};
 use arc_swap::ArcSwap;
-use ebb_config::{Compaction, DynamicSettings, Live, LogLevel, Reload, StaticSettings};
+use ebb_config::{Compaction, Live, LogLevel, Reload, StaticSettings};
 use ebb_engine::cleaner::{Cleaner, Target};
 use ebb_engine::clock::Clock;
 use ebb_engine::store::{Options, Reservation, Store, first_version};
 use ebb_listener::http;
-use std::path::PathBuf;
+use limits::{limits, memory_limits, transport};
+use listeners::{Listeners, tcp};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -34,11 +38,6 @@ const LEAST_LIMIT: u64 = 16 << 20;
 const LAST_WORDS: Duration = Duration::from_millis(250);
 /// How often the configuration file and the files of sockets are looked at.
 const LOOK: Duration = Duration::from_secs(1);
-/// What a batch may take beside its values, in bytes.
-const MESSAGE_MARGIN: u64 = 64 << 10;
-/// The largest batch, in bytes: what stock clients receive at most.
-const BATCH_BYTES: u64 = 4 << 20;
-
 /// The most memory that connections of the HTTP listener use together, in bytes; under a small limit a sixteenth of it.
 const HTTP_BYTES: u64 = 8 << 20;
 
@@ -365,168 +364,5 @@ impl Server {
         announce_regime(regimes.rest(sources.clock.now_ms(), &memory), &memory);
         tracing::info!(uptime_ms = sources.clock.now_ms(), "stopped");
         Ok(())
-    }
-}
-
-/// The Unix socket and the TCP address of a plane, whose threads accept from what is announced last.
-#[derive(Debug)]
-struct Listeners {
-    announced: watch::Sender<Arc<Vec<Listener>>>,
-    /// The address of the socket, if there is one.
-    socket: Option<Address>,
-    is_complained: bool,
-}
-
-impl Listeners {
-    fn new(listeners: Vec<Listener>, socket: &str) -> Self {
-        let socket = Some(socket).filter(|path| !path.is_empty()).map(|path| Address::Unix(path.into()));
-        Self { announced: watch::channel(Arc::new(listeners)).0, socket, is_complained: false }
-    }
-
-    fn subscribe(&self) -> watch::Receiver<Arc<Vec<Listener>>> {
-        self.announced.subscribe()
-    }
-
-    /// Listens no more.
-    fn close(&self) {
-        self.announced.send_replace(Arc::default());
-    }
-
-    /// Makes the file of the socket again if somebody removed it: clients find a socket by its file alone.
-    fn repair(&mut self, sockets: &Sockets, now_ms: u64) {
-        let Some(address) = &self.socket else { return };
-        if !self.announced.borrow().iter().any(Listener::has_lost_file) {
-            if std::mem::take(&mut self.is_complained) {
-                sockets.found();
-            }
-            return;
-        }
-        match Listener::bind(address) {
-            Ok(listener) => {
-                let socket = listener.name();
-                let listeners = self.announced.borrow().clone();
-                let kept = listeners.iter().filter(|listener| !listener.has_lost_file()).map(Listener::try_clone);
-                let kept: std::io::Result<Vec<_>> = kept.chain([Ok(listener)]).collect();
-                let Ok(all) = kept else { return };
-                self.announced.send_replace(Arc::new(all));
-                sockets.made_again(now_ms);
-                self.is_complained = false;
-                tracing::warn!(socket, "socket file was removed; recreated it");
-            }
-            Err(why) => {
-                sockets.lost(&why);
-                if !std::mem::replace(&mut self.is_complained, true) {
-                    tracing::warn!(why, "socket file was removed; cannot recreate it");
-                }
-            }
-        }
-    }
-}
-
-fn tcp(key: &str, text: &str) -> Result<Address, String> {
-    let address = text.parse().map(Address::Tcp);
-    address.map_err(|_| format!("{key} ({text:?}) is not an address; write it like 127.0.0.1:7070"))
-}
-
-fn memory_limits(boot: &StaticSettings) -> governor::Limits {
-    let path = |text: &String| Some(text).filter(|text| !text.is_empty()).map(PathBuf::from);
-    governor::Limits {
-        cgroup: Paths::new(path(&boot.cgroup_root)),
-        file: path(&boot.limit_file),
-        request: path(&boot.request_file),
-        meminfo: PathBuf::from("/proc/meminfo"),
-        default_bytes: boot.default_memory.0,
-    }
-}
-
-/// Logs that the regime changed.
-fn announce_regime(change: Option<Change>, memory: &governor::Snapshot) {
-    let Some(Change { from, to, changes, held_ms }) = change else { return };
-    let [calm_ms, drift_ms, high_ms, critical_ms] = held_ms;
-    tracing::info!(
-        from = from.name(),
-        to = to.name(),
-        changes,
-        reason = memory.reason.name(),
-        calm_ms,
-        drift_ms,
-        high_ms,
-        critical_ms,
-        limit_bytes = memory.limit_bytes,
-        used_bytes = memory.used_bytes,
-        rss_bytes = memory.rss_bytes,
-        budget_bytes = memory.budget_bytes,
-        "memory regime changed"
-    );
-}
-
-/// Logs what the cleaner has done.
-fn announce_receipts(lines: &[Line]) {
-    for Line { runs, sum, missed } in lines {
-        tracing::info!(
-            id = sum.id,
-            runs,
-            reason = sum.reason.name(),
-            moved_bytes = sum.done.moved_bytes,
-            evicted_items = sum.done.evicted_items,
-            expired_items = sum.done.expired_items,
-            freed_segments = sum.done.freed_segments,
-            rss_before_bytes = sum.before.process.rss_bytes,
-            rss_after_bytes = sum.after.process.rss_bytes,
-            cpu_micros = sum.cost.cpu_us,
-            longest_step_micros = sum.cost.longest_step_us,
-            missed = Some(missed).filter(|missed| **missed > 0),
-            "cleaner run finished",
-        );
-    }
-}
-
-fn limits(boot: &StaticSettings) -> Limits {
-    Limits {
-        connections: boot.connections as usize,
-        streams: boot.streams,
-        stream_window: boot.stream_window.0 as u32,
-        handshake_timeout: boot.handshake_timeout.duration(),
-        idle_timeout: boot.idle_timeout.duration(),
-        write_timeout: boot.write_timeout.duration(),
-        header_list: boot.header_list.0 as u32,
-        message: boot.max_value.0.max(BATCH_BYTES).saturating_add(MESSAGE_MARGIN) as usize,
-    }
-}
-
-/// What the data listeners allow: of the bytes in flight, large messages leave a quarter to small ones.
-fn transport(boot: &StaticSettings, in_flight: Arc<InFlight>) -> impl Fn() -> Transport + Send + Sync + use<> {
-    let limits = limits(boot);
-    let per_connection = boot.in_flight_per_connection.0;
-    move || {
-        let in_flight_bytes = in_flight.max();
-        let in_flight_bytes_per_connection = per_connection.min(in_flight_bytes);
-        Transport {
-            message_bytes: (limits.message as u64).min(in_flight_bytes_per_connection / 4 * 3),
-            connections: limits.connections as u32,
-            calls_per_connection: in_flight.streams(limits.streams),
-            in_flight_bytes,
-            in_flight_bytes_per_connection,
-            header_bytes: limits.header_list,
-            header_entries: MAX_METADATA_ENTRIES as u32,
-            write_timeout_ms: limits.write_timeout.as_millis() as u64,
-        }
-    }
-}
-
-/// Logs what a look at the file has found; the tuning, if there is a new one.
-fn follow(found: Reload, live: &Live) -> Option<DynamicSettings> {
-    match found {
-        Reload::Unchanged => None,
-        Reload::Rejected(why) => {
-            tracing::error!(why, "configuration rejected; the last good one stays active");
-            None
-        }
-        Reload::Applied { changes, warnings } => {
-            changes.iter().for_each(|change| tracing::info!(change, "configuration changed"));
-            warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration warning"));
-            crate::logging::set_level(live.dynamic().log_level);
-            Some(live.dynamic().clone())
-        }
     }
 }

@@ -1,0 +1,60 @@
+//! The limits that follow from the settings: of memory, of the listeners, and of the transport as the cache reports them.
+
+use crate::governor::{self, Paths};
+use crate::service::Transport;
+use crate::transport::{InFlight, Limits, MAX_METADATA_ENTRIES};
+use ebb_config::StaticSettings;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What a batch may take beside its values, in bytes.
+const MESSAGE_MARGIN: u64 = 64 << 10;
+/// The largest batch, in bytes: what stock clients receive at most.
+const BATCH_BYTES: u64 = 4 << 20;
+
+pub(super) fn memory_limits(boot: &StaticSettings) -> governor::Limits {
+    let path = |text: &String| Some(text).filter(|text| !text.is_empty()).map(PathBuf::from);
+    governor::Limits {
+        cgroup: Paths::new(path(&boot.cgroup_root)),
+        file: path(&boot.limit_file),
+        request: path(&boot.request_file),
+        meminfo: PathBuf::from("/proc/meminfo"),
+        default_bytes: boot.default_memory.0,
+    }
+}
+
+pub(super) fn limits(boot: &StaticSettings) -> Limits {
+    Limits {
+        connections: boot.connections as usize,
+        streams: boot.streams,
+        stream_window: boot.stream_window.0 as u32,
+        handshake_timeout: boot.handshake_timeout.duration(),
+        idle_timeout: boot.idle_timeout.duration(),
+        write_timeout: boot.write_timeout.duration(),
+        header_list: boot.header_list.0 as u32,
+        message: boot.max_value.0.max(BATCH_BYTES).saturating_add(MESSAGE_MARGIN) as usize,
+    }
+}
+
+/// What the data listeners allow: of the bytes in flight, large messages leave a quarter to small ones.
+pub(super) fn transport(
+    boot: &StaticSettings,
+    in_flight: Arc<InFlight>,
+) -> impl Fn() -> Transport + Send + Sync + use<> {
+    let limits = limits(boot);
+    let per_connection = boot.in_flight_per_connection.0;
+    move || {
+        let in_flight_bytes = in_flight.max();
+        let in_flight_bytes_per_connection = per_connection.min(in_flight_bytes);
+        Transport {
+            message_bytes: (limits.message as u64).min(in_flight_bytes_per_connection / 4 * 3),
+            connections: limits.connections as u32,
+            calls_per_connection: in_flight.streams(limits.streams),
+            in_flight_bytes,
+            in_flight_bytes_per_connection,
+            header_bytes: limits.header_list,
+            header_entries: MAX_METADATA_ENTRIES as u32,
+            write_timeout_ms: limits.write_timeout.as_millis() as u64,
+        }
+    }
+}

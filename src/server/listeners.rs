@@ -1,0 +1,66 @@
+//! The listeners of a plane: their addresses, and a socket file that is made again.
+
+use crate::sources::Sockets;
+use crate::transport::{Address, Listener};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// The Unix socket and the TCP address of a plane, whose threads accept from what is announced last.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    announced: watch::Sender<Arc<Vec<Listener>>>,
+    /// The address of the socket, if there is one.
+    socket: Option<Address>,
+    is_complained: bool,
+}
+
+impl Listeners {
+    pub(super) fn new(listeners: Vec<Listener>, socket: &str) -> Self {
+        let socket = Some(socket).filter(|path| !path.is_empty()).map(|path| Address::Unix(path.into()));
+        Self { announced: watch::channel(Arc::new(listeners)).0, socket, is_complained: false }
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Arc<Vec<Listener>>> {
+        self.announced.subscribe()
+    }
+
+    /// Listens no more.
+    pub(super) fn close(&self) {
+        self.announced.send_replace(Arc::default());
+    }
+
+    /// Makes the file of the socket again if somebody removed it: clients find a socket by its file alone.
+    pub(super) fn repair(&mut self, sockets: &Sockets, now_ms: u64) {
+        let Some(address) = &self.socket else { return };
+        if !self.announced.borrow().iter().any(Listener::has_lost_file) {
+            if std::mem::take(&mut self.is_complained) {
+                sockets.found();
+            }
+            return;
+        }
+        match Listener::bind(address) {
+            Ok(listener) => {
+                let socket = listener.name();
+                let listeners = self.announced.borrow().clone();
+                let kept = listeners.iter().filter(|listener| !listener.has_lost_file()).map(Listener::try_clone);
+                let kept: std::io::Result<Vec<_>> = kept.chain([Ok(listener)]).collect();
+                let Ok(all) = kept else { return };
+                self.announced.send_replace(Arc::new(all));
+                sockets.made_again(now_ms);
+                self.is_complained = false;
+                tracing::warn!(socket, "socket file was removed; recreated it");
+            }
+            Err(why) => {
+                sockets.lost(&why);
+                if !std::mem::replace(&mut self.is_complained, true) {
+                    tracing::warn!(why, "socket file was removed; cannot recreate it");
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn tcp(key: &str, text: &str) -> Result<Address, String> {
+    let address = text.parse().map(Address::Tcp);
+    address.map_err(|_| format!("{key} ({text:?}) is not an address; write it like 127.0.0.1:7070"))
+}
