@@ -6,9 +6,10 @@
 use super::Limits;
 use super::call::{Calls, Watchers};
 use super::connections::{Connections, Entry};
+use super::dispatch::Dispatch;
 use super::drain::{Stage, reached};
 use super::guard::{Activity, Guarded, MAX_HEADER_LIST_BYTES, first_bytes, linger};
-use super::http2::{Accepting, Dispatch};
+use super::http2::Accepting;
 use super::quota::{HeaderBlock, InFlight, KEPT_REFUSED_CALLS, Quota};
 use super::services::Services;
 use super::unread::Unread;

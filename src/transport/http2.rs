@@ -1,40 +1,32 @@
-//! HTTP/2 by h2: accepts calls, receives their requests and sends their answers.
+//! HTTP/2 by h2: a connection accepts calls, and runs, queues or refuses them.
 //!
 //! ```text
-//!  h2 ─accept─► headers checked and charged ─┬─► here, or in a task: request ─► service ─► answer ─► h2
-//!                                            ├─► queue: the call waits to run
-//!                                            └─► REFUSED_STREAM: the client may retry at once
+//!  h2 ─accept─► headers checked and charged ─┬─► dispatch, here or in a task: request ─► service ─► outgoing ─► h2
+//!                                            ├─► queue: waits to run
+//!                                            └─► REFUSED_STREAM: the client may try again at once
 //! ```
 
 use super::MAX_METADATA_ENTRIES;
-use super::call::{Call, Calls};
 use super::deadline::Deadline;
-use super::drain::{self, Leave, Stage};
+use super::dispatch::Dispatch;
 use super::guard::{Activity, FIELD_BYTES, Guarded, yield_now};
-use super::measure::SHAPES;
 use super::mismatch::Mismatch;
-use super::quota::{CallQuota, Charge, Quota};
-use super::request::{Expected, RequestBody};
-use super::response::ResponseBody;
-use super::services::{self, Services};
-use super::status;
-use super::unread::{Unread, Waiting};
+use super::quota::Charge;
+use super::unread::Waiting;
 use crate::service::Refusal;
 use crate::traffic::Rejection;
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
-use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Request, Response};
-use http_body::Body;
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, Request};
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tonic::Status;
 
 /// Maximum calls that a connection accepts in one turn, and maximum queued calls that it starts in one turn.
 const TURN_CALLS: usize = 32;
@@ -43,10 +35,7 @@ const CROWDED_TURNS: u32 = 16;
 /// Maximum bytes that it reads then, and maximum calls that it accepts.
 const CROWDED_READ_BYTES: u64 = 1 << 10;
 const CROWDED_CALLS: usize = 16;
-/// The path prefix of health and reflection, and their maximum message length, in bytes: their messages are names.
-const STANDARD: &str = "/grpc.";
-const MAX_STANDARD_BYTES: u64 = 4 << 10;
-/// The path prefix of reflection, and the memory of one call, in bytes: answers of 34 KB wait in channels and buffers.
+/// The path prefix of reflection, and the memory of one call, in bytes: its answers of 34 KB wait in channels and buffers.
 const REFLECTION: &str = "/grpc.reflection.";
 const REFLECTION_BYTES: u64 = 128 << 10;
 /// Delay before a connection is closed for a flood of control frames. Its client reconnects as soon as it is closed,
@@ -281,247 +270,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Accepting<S> {
         // `h2` wakes this task when a call is answered. The next turn writes the answers, after the other ready
         // connections have read. One write per answer would wake the client each time, which costs both sides more.
         Poll::Pending
-    }
-}
-
-/// Calls the service of each request, and accounts for its bytes.
-pub(super) struct Dispatch {
-    pub(super) services: Services,
-    pub(super) quota: Arc<Quota>,
-    pub(super) calls: Arc<Calls>,
-    pub(super) unread: Arc<Unread>,
-    /// Maximum length of a message, in bytes.
-    pub(super) max_message: u64,
-    /// Maximum size of a header list, in bytes.
-    pub(super) max_header_list: usize,
-    /// Maximum time a message may make no progress or wait for its turn.
-    pub(super) patience: Duration,
-}
-
-impl Dispatch {
-    /// Answers a call with a refusal, without a task.
-    fn refuse(&self, request: &Request<RecvStream>, respond: &mut SendResponse<Bytes>, refusal: &Refusal) {
-        self.quota.refused_a_call();
-        let mut call = self.calls.begin(request);
-        let answer = status::of(refusal).into_http::<()>();
-        call.answered(answer.headers());
-        let _ = respond.send_response(answer, true); // a client that is gone needs no answer
-    }
-
-    /// Answers a request that is not a call of this listener, without a task.
-    fn reject(&self, request: &Request<RecvStream>, respond: &mut SendResponse<Bytes>, mismatch: &Mismatch) {
-        self.quota.refused_a_call();
-        self.calls.rejected(mismatch.rejection(), 1);
-        let answer = mismatch.response();
-        if let Mismatch::UnknownMethod(_) = mismatch {
-            self.calls.begin(request).answered(answer.headers()); // a call of an unknown method counts as a call
-        }
-        let _ = respond.send_response(answer, true); // a client that is gone needs no answer
-    }
-
-    /// Runs a call. A single-item call is polled once in this task, which finishes most of them. A call that has to
-    /// wait, and any other call, runs in its own task.
-    fn run(
-        self: &Arc<Self>,
-        cx: &mut Context<'_>,
-        request: Request<RecvStream>,
-        respond: SendResponse<Bytes>,
-        deadline: Deadline,
-        charge: Charge,
-        mut waiting: Waiting,
-    ) {
-        let call = self.calls.begin(&request);
-        let is_short = call.is_of_one_item();
-        let (head, stream) = request.into_parts();
-        let path = head.uri.path();
-        let shape = SHAPES.request(path);
-        let max_message = if path.starts_with(STANDARD) { MAX_STANDARD_BYTES } else { self.max_message };
-        let expected = Expected { shape, max_message, patience: self.patience };
-        let quota = CallQuota::new(self.quota.clone(), self.patience, deadline.at(), charge);
-        waiting.runs(quota.clone());
-        let body = RequestBody::new(stream, quota.clone(), expected, self.unread.clone());
-        let answer = self.services.call(Request::from_parts(head, body), quota.clone());
-        let mut call = Running { dispatch: self.clone(), call, quota, waiting, respond, deadline };
-        if !is_short {
-            let _ = call.waiting.poll_refused(cx); // its request is unread until the task polls it
-        }
-        let mut call = Box::pin(call.answer(answer));
-        if !is_short || call.as_mut().poll(cx).is_pending() {
-            tokio::spawn(call);
-        }
-    }
-}
-
-/// A running call.
-struct Running {
-    dispatch: Arc<Dispatch>,
-    call: Call,
-    quota: Arc<CallQuota>,
-    waiting: Waiting,
-    respond: SendResponse<Bytes>,
-    deadline: Deadline,
-}
-
-impl Running {
-    async fn answer(mut self, mut answer: services::Answer) {
-        let drain = self.dispatch.calls.drain();
-        let mut leave = Leave::new(drain, Stage::Ending);
-        let answered = poll_fn(|cx| match answer.as_mut().poll(cx) {
-            Poll::Ready(Ok(response)) => Poll::Ready(Some(response)),
-            Poll::Ready(Err(never)) => match never {},
-            Poll::Pending if self.deadline.poll_passed(cx).is_ready() => {
-                Poll::Ready(Some(status::deadline_exceeded().into_http()))
-            }
-            Poll::Pending if leave.poll(cx).is_ready() => Poll::Ready(Some(drain::status().into_http())),
-            Poll::Pending => match self.waiting.poll_refused(cx) {
-                Poll::Ready(refusal) => Poll::Ready(Some(status::of(&refusal).into_http())),
-                Poll::Pending => self.respond.poll_reset(cx).map(|_| None),
-            },
-        });
-        let Some(response) = answered.await else { return };
-        drop(answer);
-        self.call.answered(response.headers());
-        let leave = Leave::new(drain, self.call.leaves_at());
-        let (head, body) = response.map(|body| ResponseBody::new(body, self.quota, self.call)).into_parts();
-        let is_all = body.is_end_stream();
-        let Ok(stream) = self.respond.send_response(Response::from_parts(head, ()), is_all) else { return };
-        if !is_all {
-            let (waiting, deadline) = (self.waiting, self.deadline);
-            // A client that is gone needs no answer.
-            let _ = Outgoing { body, stream, waiting, deadline, leave }.send().await;
-        }
-    }
-}
-
-/// An answer that is being sent.
-struct Outgoing<'a> {
-    body: ResponseBody,
-    stream: SendStream<Bytes>,
-    waiting: Waiting,
-    deadline: Deadline,
-    leave: Leave<'a>,
-}
-
-/// The client has closed the stream.
-struct Gone;
-
-impl From<h2::Error> for Gone {
-    fn from(_: h2::Error) -> Self {
-        Self
-    }
-}
-
-/// Why sending an answer stopped.
-enum Stop {
-    Gone,
-    Refused(Refusal),
-    Deadline,
-    Drain,
-}
-
-impl Outgoing<'_> {
-    async fn send(&mut self) -> Result<(), Gone> {
-        match self.send_frames().await {
-            Ok(()) => Ok(()),
-            Err(Stop::Gone) => Err(Gone),
-            Err(Stop::Refused(refusal)) => {
-                self.body.refuse(&refusal);
-                self.stream.send_reset(Reason::ENHANCE_YOUR_CALM);
-                Err(Gone)
-            }
-            Err(Stop::Deadline) => self.end_with(&status::deadline_exceeded()),
-            Err(Stop::Drain) => {
-                self.body.leave();
-                self.end_with(&drain::status())
-            }
-        }
-    }
-
-    async fn send_frames(&mut self) -> Result<(), Stop> {
-        loop {
-            if self.leave.is_late() {
-                return Err(Stop::Drain);
-            }
-            // Poll the body before reserving capacity: capacity reserved for data that may never come is missing for
-            // the connection's other calls.
-            let frame = poll_fn(|cx| {
-                if self.stream.poll_reset(cx).is_ready() {
-                    return Poll::Ready(Err(Stop::Gone));
-                }
-                match Pin::new(&mut self.body).poll_frame(cx) {
-                    Poll::Ready(frame) => Poll::Ready(Ok(frame)),
-                    Poll::Pending => match ready!(self.poll_stop(cx)) {
-                        // The drain may have begun after the body was polled, and the body may have a final frame for
-                        // it.
-                        Stop::Drain => match Pin::new(&mut self.body).poll_frame(cx) {
-                            Poll::Ready(frame) => Poll::Ready(Ok(frame)),
-                            Poll::Pending => Poll::Ready(Err(Stop::Drain)),
-                        },
-                        stop => Poll::Ready(Err(stop)),
-                    },
-                }
-            });
-            match frame.await? {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(bytes) => {
-                        let is_all = self.body.is_end_stream();
-                        if !bytes.is_empty() {
-                            self.room().await?;
-                        }
-                        self.stream.send_data(bytes, is_all).map_err(|_| Stop::Gone)?;
-                        if is_all {
-                            return Ok(());
-                        }
-                    }
-                    Err(frame) => {
-                        self.stream.reserve_capacity(0);
-                        let trailers = frame.into_trailers().unwrap_or_else(|_| HeaderMap::new());
-                        return self.stream.send_trailers(trailers).map_err(|_| Stop::Gone);
-                    }
-                },
-                Some(Err(_)) => {
-                    self.stream.send_reset(Reason::INTERNAL_ERROR);
-                    return Ok(());
-                }
-                None => return self.stream.send_data(Bytes::new(), true).map_err(|_| Stop::Gone),
-            }
-        }
-    }
-
-    /// For a waiting answer: ready when the deadline has passed, the server shuts down, or the unread request exceeds
-    /// its quota.
-    fn poll_stop(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
-        if let Poll::Ready(refusal) = self.waiting.poll_refused(cx) {
-            return Poll::Ready(Stop::Refused(refusal));
-        }
-        if self.deadline.poll_passed(cx).is_ready() {
-            return Poll::Ready(Stop::Deadline);
-        }
-        self.leave.poll(cx).map(|()| Stop::Drain)
-    }
-
-    /// Ends the answer with a status.
-    fn end_with(&mut self, status: &Status) -> Result<(), Gone> {
-        self.stream.reserve_capacity(0);
-        let mut trailers = HeaderMap::new();
-        status.add_header(&mut trailers).map_err(|_| Gone)?;
-        self.body.end_with(&trailers);
-        Ok(self.stream.send_trailers(trailers)?)
-    }
-
-    /// Waits until the client's window has room.
-    async fn room(&mut self) -> Result<(), Stop> {
-        self.stream.reserve_capacity(1);
-        poll_fn(|cx| {
-            while self.stream.capacity() == 0 {
-                match self.stream.poll_capacity(cx) {
-                    Poll::Ready(Some(Ok(_))) => {}
-                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(Stop::Gone)),
-                    Poll::Pending => return self.poll_stop(cx).map(Err),
-                }
-            }
-            Poll::Ready(Ok(()))
-        })
-        .await
     }
 }
