@@ -1,7 +1,11 @@
 //! The rules, each on its own and as what an operator is told over an hour.
 
+use super::rules::MIB;
 use super::*;
-use crate::governor::{Events, LimitSource, Pressure, Reading};
+use crate::governor::{Events, LimitSource, Pressure, Reading, Snapshot};
+use crate::sources::SocketFiles;
+use ebb_config::{Compaction, InForce};
+use ebb_engine::store::Stats;
 
 fn healthy() -> (Snapshot, Stats, InForce) {
     let memory = Snapshot {
