@@ -175,7 +175,7 @@ impl Governor {
             let now_ms = clock.now_ms();
             let elapsed_ms = now_ms - std::mem::replace(&mut last_ms, now_ms);
             in_regime_ms[decision.regime as usize] += elapsed_ms;
-            store.ledger().let_go(elapsed_ms);
+            store.ledger().decay_in_flight(elapsed_ms);
             let (snapshot, sample) = sampler.read(&setting, &store, now_ms);
             let before = decision.regime;
             decision = act(sample, &decision, &setting.thresholds, &store, &cleaner);
@@ -424,7 +424,7 @@ impl Sampler {
             live_bytes: item_bytes + index_bytes + table_bytes + in_flight_bytes,
             item_bytes,
             dead_bytes,
-            changed_bytes: stats.appended_bytes + stats.buried_bytes,
+            changed_bytes: stats.appended_bytes + stats.died_bytes,
             pressure_percent: reading.pressure.percent,
         };
         (Snapshot { used_bytes, rss_bytes, ..snapshot }, sample)

@@ -49,14 +49,14 @@ struct HttpAccount {
 
 impl ebb_listener::Account for HttpAccount {
     fn add(&self, bytes: u64) {
-        self.store.ledger().take_off(bytes);
+        self.store.ledger().add_in_flight(bytes);
         if !self.store.ledger().has_room(0) {
             self.store.make_room(self.clock.now_ms());
         }
     }
 
     fn remove(&self, bytes: u64) {
-        self.store.ledger().land(bytes);
+        self.store.ledger().remove_in_flight(bytes);
     }
 }
 

@@ -94,7 +94,7 @@ fn govern(store: &Store, cleaner: &Cleaner, clock: &Clock, stopping: &AtomicBool
 /// A reading as the server's governor makes it, of a process that holds nothing but the engine.
 fn sample(store: &Store, now_ms: u64, limit_bytes: u64) -> Sample {
     let engine_bytes = store.ledger().total();
-    let Stats { item_bytes, dead_bytes, index_bytes, appended_bytes, buried_bytes, .. } = store.stats();
+    let Stats { item_bytes, dead_bytes, index_bytes, appended_bytes, died_bytes, .. } = store.stats();
     Sample {
         now_ms,
         limit_bytes,
@@ -103,7 +103,7 @@ fn sample(store: &Store, now_ms: u64, limit_bytes: u64) -> Sample {
         live_bytes: item_bytes + index_bytes,
         item_bytes,
         dead_bytes,
-        changed_bytes: appended_bytes + buried_bytes,
+        changed_bytes: appended_bytes + died_bytes,
         ..Sample::default()
     }
 }

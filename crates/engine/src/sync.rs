@@ -187,7 +187,7 @@ pub enum Fault {
     /// A read is counted by storing the slot instead of exchanging it.
     CountByStore = 9,
     /// The charge for bytes in flight decays without a check for bytes added meanwhile.
-    LetGoUnlooked = 10,
+    DecayUnlooked = 10,
     /// A reader does not announce the segment it reads.
     ReadUnannounced = 11,
     /// A reader does not check the slot again after its announcement.

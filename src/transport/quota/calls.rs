@@ -164,7 +164,7 @@ impl Drop for Charge {
         for counter in self.counters() {
             counter.fetch_sub(self.bytes, Ordering::Relaxed);
         }
-        self.quota.all.ledger.land(self.bytes);
+        self.quota.all.ledger.remove_in_flight(self.bytes);
         if self.stage == Stage::Running {
             if self.quota.queued.load(Ordering::Relaxed) > 0 {
                 self.quota.waker.wake();

@@ -107,13 +107,13 @@ impl InFlight {
     fn recharge(&self, before: u64, now: u64) {
         match now.checked_sub(before) {
             Some(more) => self.charge(more),
-            None => self.ledger.land(before - now),
+            None => self.ledger.remove_in_flight(before - now),
         }
     }
 
     /// Charges `bytes` to the ledger, before their pages are touched.
     fn charge(&self, bytes: u64) {
-        self.ledger.take_off(bytes);
+        self.ledger.add_in_flight(bytes);
         self.make_room_if_full();
     }
 

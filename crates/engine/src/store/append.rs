@@ -37,14 +37,14 @@ impl Locked<'_> {
             }
             // First return free memory of other segment sizes or shards to the kernel, which costs no live item.
             self.reclaim();
-            if self.ground.cool(0, u64::MAX).is_none() && !self.clean_bank(u64::MAX) {
+            if self.shared.cool(0, u64::MAX).is_none() && !self.clean_bank(u64::MAX) {
                 return Err(self.no_room((words * WORD_BYTES) as u64));
             }
         }
     }
 
     pub(super) fn no_room(&self, need: u64) -> Error {
-        let ledger = &self.ground.ledger;
+        let ledger = &self.shared.ledger;
         Error::NoSpace { need, used: ledger.total(), capacity: ledger.capacity() }
     }
 
@@ -96,12 +96,12 @@ impl Locked<'_> {
 
     /// Ends appending to a segment, and returns the pages behind its tail, left from its last use, to the kernel.
     fn seal(&mut self, id: u32) -> bool {
-        let worth_bytes = (self.ground.pool.segment_bytes() / 16).clamp(page_bytes(), 4 * page_bytes());
-        let (ground, writer) = (self.ground, &mut *self.writer);
+        let worth_bytes = (self.shared.pool.segment_bytes() / 16).clamp(page_bytes(), 4 * page_bytes());
+        let (shared, writer) = (self.shared, &mut *self.writer);
         writer.segments.get_mut(&id).is_some_and(|segment| {
             segment.sealed = true;
             if segment.extent.resident_bytes as usize >= segment.tail_words * WORD_BYTES + worth_bytes {
-                ground.trim(&mut segment.extent, segment.tail_words);
+                shared.trim(&mut segment.extent, segment.tail_words);
             }
             true
         })
@@ -110,7 +110,7 @@ impl Locked<'_> {
     /// Appends room for an item of `words` without cleaning anything; `None` if there is none. With `force`, for the
     /// cleaner, it may exceed the ledger's capacity.
     pub(super) fn append(&mut self, tail: Tail, words: usize, force: bool) -> Option<Location> {
-        if self.ground.pool.is_alone(words) {
+        if self.shared.pool.is_alone(words) {
             return self.append_alone(tail, words, force);
         }
         let number = tail.number();
@@ -123,7 +123,7 @@ impl Locked<'_> {
         let id = match self.writer.open[number] {
             Some(id) => id,
             None => {
-                let units = self.ground.segment_units();
+                let units = self.shared.segment_units();
                 let id = self.open_segment(tail, units, force).or_else(|| self.open_segment(tail, 1, force))?;
                 self.writer.open[number] = Some(id);
                 id
@@ -139,19 +139,19 @@ impl Locked<'_> {
 
     /// Unused words of a segment.
     fn room_words(&self, segment: &Segment) -> usize {
-        self.ground.pool.words(segment.extent).len() - segment.tail_words
+        self.shared.pool.words(segment.extent).len() - segment.tail_words
     }
 
     /// Maximum words of one batch: the rest of the open segment if the first item, of `first_words`, fits there.
     pub(super) fn room_for_many(&self, tail: Tail, first_words: usize) -> usize {
-        let most = self.ground.pool.most_shared_words();
+        let most = self.shared.pool.most_shared_words();
         let left = self.writer.open[tail.number()].map_or(0, |id| self.room_words(&self.writer.segments[&id]));
         if left < first_words { most } else { left.min(most) }
     }
 
     /// Appends an item that gets a segment of its own.
     fn append_alone(&mut self, tail: Tail, words: usize, force: bool) -> Option<Location> {
-        let units = (words * WORD_BYTES).div_ceil(self.ground.pool.segment_bytes()) as u32;
+        let units = (words * WORD_BYTES).div_ceil(self.shared.pool.segment_bytes()) as u32;
         let id = self.open_segment(tail, units, force)?;
         let location = self.extend(id, words, force);
         match location {
@@ -163,10 +163,10 @@ impl Locked<'_> {
 
     fn open_segment(&mut self, tail: Tail, units: u32, force: bool) -> Option<u32> {
         // Beyond its capacity the ledger grants nothing (L1), not even memory that is already resident.
-        if !force && !self.ground.ledger.has_room(0) {
+        if !force && !self.shared.ledger.has_room(0) {
             return None;
         }
-        let extent = self.ground.pool.take(units)?;
+        let extent = self.shared.pool.take(units)?;
         self.writer.next_age += 1;
         self.writer.opened += 1;
         let segment = Segment::open(extent, tail.log, self.writer.next_age, self.writer.opened);
@@ -186,11 +186,11 @@ impl Locked<'_> {
     }
 
     fn extend(&mut self, id: u32, words: usize, force: bool) -> Option<Location> {
-        let whole = self.ground.pool.words(self.writer.segments[&id].extent).len() * WORD_BYTES;
-        let step = self.reservation_step(self.ground.pool.is_alone(words), whole);
+        let whole = self.shared.pool.words(self.writer.segments[&id].extent).len() * WORD_BYTES;
+        let step = self.reservation_step(self.shared.pool.is_alone(words), whole);
         let segment = self.writer.segments.get_mut(&id).expect("an open segment is known");
         let (at, end) = (segment.tail_words, segment.tail_words + words);
-        if !reserve_up_to(&mut segment.extent, end, whole, step, &self.ground.ledger, force) {
+        if !reserve_up_to(&mut segment.extent, end, whole, step, &self.shared.ledger, force) {
             return None;
         }
         segment.tail_words = end;
@@ -202,7 +202,7 @@ impl Locked<'_> {
     fn give_back_unused(&mut self, id: u32) {
         let segment = self.writer.segments.remove(&id).expect("it was just opened");
         debug_assert_eq!(segment.tail_words, 0);
-        self.ground.pool.put_back(segment.extent);
+        self.shared.pool.put_back(segment.extent);
     }
 
     /// Removes segments without a live item from the shard, and retires them (see `shard`, M2).

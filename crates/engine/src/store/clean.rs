@@ -71,10 +71,10 @@ const STRIDE_BUCKETS: u32 = 128;
 const STRIDE_BYTES: u64 = 64 << 10;
 
 impl Locked<'_> {
-    /// Cleans until `stop` returns true. A running job continues only if [`Ground::look_ahead`] has read its next items
+    /// Cleans until `stop` returns true. A running job continues only if [`Shared::look_ahead`] has read its next items
     /// (`looked`); otherwise this returns [`Step::LookAhead`].
     ///
-    /// [`Ground::look_ahead`]: super::ground::Ground::look_ahead
+    /// [`Shared::look_ahead`]: super::shared::Shared::look_ahead
     pub(super) fn clean(
         &mut self,
         task: Task,
@@ -175,12 +175,12 @@ impl Locked<'_> {
 
     /// Returns the pages behind the tail of open segments without an append since the last call to the kernel.
     fn trim_open_segments(&mut self) -> bool {
-        let (ground, writer) = (self.ground, &mut *self.writer);
+        let (shared, writer) = (self.shared, &mut *self.writer);
         let mut trimmed = false;
         for id in writer.open.iter().flatten() {
             let segment = writer.segments.get_mut(id).expect("an open segment is known");
             if std::mem::replace(&mut segment.tail_words_seen, segment.tail_words) == segment.tail_words {
-                trimmed |= ground.trim(&mut segment.extent, segment.tail_words);
+                trimmed |= shared.trim(&mut segment.extent, segment.tail_words);
             }
         }
         trimmed
@@ -270,7 +270,7 @@ impl Locked<'_> {
     /// Visits one item: keeps, moves or drops it.
     fn look_at(&mut self, job: &mut Job, log: Log, now_ms: u64, tally: &mut Tally) {
         let location = Location::new(job.segment, job.cursor_words as u32);
-        let view = self.ground.view(location);
+        let view = self.shared.view(location);
         let header = view.header();
         assert!(header.words() > 0, "items follow each other without a gap (S1)");
         job.cursor_words += header.words();
@@ -312,30 +312,30 @@ impl Locked<'_> {
         let facts = view.facts(header, self.version());
         let mut key = std::mem::take(&mut self.writer.scratch);
         view.copy_key(header, &mut key);
-        let hash = self.ground.hasher.hash(Key { namespace: facts.namespace, bytes: &key });
+        let hash = self.shared.hasher.hash(Key { namespace: facts.namespace, bytes: &key });
         let invalidations =
             self.writer.invalidations.iter().filter(|invalidation| invalidation.means(header, &facts, &key));
         let invalidated = invalidations.map(|invalidation| invalidation.mark_stale).min();
         self.writer.scratch = key;
         let named = match header.is_dead() && planted(Fault::MoveWhatDied) {
             false => location,
-            true => self.writer.index.candidates(&self.ground.arena, hash.place()).find_map(|(_, s)| s.location())?,
+            true => self.writer.index.candidates(&self.shared.arena, hash.place()).find_map(|(_, s)| s.location())?,
         };
-        let (at, slot) = self.writer.index.position_of(&self.ground.arena, hash.place(), named)?;
+        let (at, slot) = self.writer.index.position_of(&self.shared.arena, hash.place(), named)?;
         Some((Found { at, slot, location, header, facts }, hash, invalidated))
     }
 
     fn move_item(&mut self, found: &Found, hash: Hash, log: Log, reads: u8, tally: &mut Tally) {
         let words = found.header.words();
-        if self.ground.pool.is_alone(words) {
+        if self.shared.pool.is_alone(words) {
             return self.keep_alone(found, log, reads);
         }
         let Some(to) = self.append(Tail { log, moved: true }, words, true) else {
             // The address space is used up: for a cache, dropping the item is better than stopping.
             return self.drop_item(found, hash, RemovalCause::Evicted, tally);
         };
-        let view = self.ground.view(found.location);
-        view.copy_to(view.header(), self.ground.arena.words(self.ground.range(to, words)));
+        let view = self.shared.view(found.location);
+        view.copy_to(view.header(), self.shared.arena.words(self.shared.range(to, words)));
         self.replace_slot(found.at, hash.place(), found.location, found.slot.with_location(to).with_reads(reads));
         let mut moved = Moved::default();
         moved.add(words, &found.facts);
@@ -359,7 +359,7 @@ impl Locked<'_> {
     fn recount(&self, at: Position, slot: Slot, reads: u8) {
         if slot.reads() != reads {
             // The exchange covers the whole word, so a read that is counted meanwhile wins.
-            let word = self.writer.index.slot(&self.ground.arena, at);
+            let word = self.writer.index.slot(&self.shared.arena, at);
             let fewer = slot.with_reads(reads).bits();
             let _ = word.compare_exchange(slot.bits(), fewer, Ordering::Relaxed, Ordering::Relaxed);
         }
@@ -371,7 +371,7 @@ impl Locked<'_> {
         self.writer.main_removals += u64::from(log == Log::Main);
         let ghost = Slot::ghost(hash.place().tag(), why, log, self.ghost_time());
         self.remove_slot(found.at, hash.place(), found.location, ghost);
-        self.bury(found.location);
+        self.mark_dead(found.location);
         let counts = &self.shard.counts;
         match why {
             RemovalCause::Evicted => {
@@ -390,9 +390,9 @@ impl Locked<'_> {
 
     /// Drops the item whose slot is at a position of the index.
     pub(super) fn drop_at(&mut self, at: Position) {
-        let slot = self.writer.index.load(&self.ground.arena, at);
+        let slot = self.writer.index.load(&self.shared.arena, at);
         let Some(location) = slot.location() else { return };
-        if let Some((found, hash, _)) = self.identify(location, self.ground.view(location)) {
+        if let Some((found, hash, _)) = self.identify(location, self.shared.view(location)) {
             self.drop_item(&found, hash, RemovalCause::Evicted, &mut Tally::default());
         }
     }

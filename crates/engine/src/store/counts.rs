@@ -12,7 +12,7 @@ pub(super) struct Counts {
     pub(super) invalidated: AtomicU64,
     pub(super) appended_bytes: AtomicU64,
     pub(super) copied_bytes: AtomicU64,
-    pub(super) buried_bytes: AtomicU64,
+    pub(super) died_bytes: AtomicU64,
     pub(super) entries: AtomicU64,
     pub(super) live_bytes: AtomicU64,
     /// Words of live items and words written, of all segments together.

@@ -152,9 +152,9 @@ impl Ledger {
     }
 
     /// Adds the `bytes` of a request or a response to the bytes in flight, even beyond the capacity.
-    pub fn take_off(&self, bytes: u64) {
-        // Sequentially consistent, as in `let_go`: either `let_go` sees these bytes in flight, or the load below sees
-        // the value that `let_go` lowered. So this call usually writes only one shared word.
+    pub fn add_in_flight(&self, bytes: u64) {
+        // Sequentially consistent, as in `decay_in_flight`: either `decay_in_flight` sees these bytes in flight, or the load below sees
+        // the value that `decay_in_flight` lowered. So this call usually writes only one shared word.
         let in_flight = self.in_flight.fetch_add(bytes, Ordering::SeqCst) + bytes;
         // loom treats a sequentially consistent access as one that only acquires and releases.
         #[cfg(loom)]
@@ -164,14 +164,14 @@ impl Ledger {
         }
     }
 
-    /// Removes the `bytes` of a finished request or response. The charge stays until it [decays](Self::let_go).
-    pub fn land(&self, bytes: u64) {
+    /// Removes the `bytes` of a finished request or response. The charge stays until it [decays](Self::decay_in_flight).
+    pub fn remove_in_flight(&self, bytes: u64) {
         let before = self.in_flight.fetch_sub(bytes, Ordering::Relaxed);
         assert!(before >= bytes, "{bytes} bytes removed of the {before} in flight (L2)");
     }
 
     /// Decays the charge towards the bytes in flight, `elapsed_ms` after the last call.
-    pub fn let_go(&self, elapsed_ms: u64) {
+    pub fn decay_in_flight(&self, elapsed_ms: u64) {
         let kept = self.in_flight_kept();
         let above = kept.saturating_sub(self.in_flight());
         let step = if above <= KEPT_BYTES { above } else { above * elapsed_ms.min(KEPT_MS) / KEPT_MS };
@@ -182,7 +182,7 @@ impl Ledger {
         // A request that was added meanwhile may have seen the old, larger charge. This load sees its bytes in flight.
         #[cfg(loom)]
         fence(Ordering::SeqCst);
-        if !planted(Fault::LetGoUnlooked) {
+        if !planted(Fault::DecayUnlooked) {
             self.keep(self.in_flight.load(Ordering::SeqCst));
         }
     }
@@ -195,7 +195,7 @@ impl Ledger {
             if more == 0 {
                 return;
             }
-            // The total first: when `let_go` subtracts the charge, the total must already contain it.
+            // The total first: when `decay_in_flight` subtracts the charge, the total must already contain it.
             self.total.fetch_add(more, Ordering::Relaxed);
             let exchanged =
                 self.in_flight_kept.compare_exchange(kept, kept + more, Ordering::AcqRel, Ordering::Relaxed);
@@ -250,18 +250,18 @@ mod tests {
     #[test]
     fn the_charge_for_bytes_in_flight_decays_and_is_reused() {
         let ledger = Ledger::new(4 << 20);
-        ledger.take_off(1 << 20);
-        ledger.land(1 << 20);
+        ledger.add_in_flight(1 << 20);
+        ledger.remove_in_flight(1 << 20);
         assert_eq!((ledger.in_flight(), ledger.in_flight_kept(), ledger.total()), (0, 1 << 20, 1 << 20));
         assert!(!ledger.reserve(Account::Segments, (3 << 20) + 1), "the allocator may still keep the pages");
-        ledger.take_off(1 << 19);
+        ledger.add_in_flight(1 << 19);
         assert_eq!(ledger.total(), 1 << 20, "the next request reuses the charge");
-        ledger.let_go(250);
+        ledger.decay_in_flight(250);
         assert_eq!(ledger.total(), (1 << 20) - (1 << 18), "half of the excess decays");
-        ledger.let_go(60_000);
+        ledger.decay_in_flight(60_000);
         assert_eq!((ledger.in_flight_kept(), ledger.total()), (1 << 19, 1 << 19));
-        ledger.land(1 << 19);
-        (0..100).for_each(|_| ledger.let_go(100));
+        ledger.remove_in_flight(1 << 19);
+        (0..100).for_each(|_| ledger.decay_in_flight(100));
         assert_eq!((ledger.in_flight_kept(), ledger.total()), (0, 0), "the charge decays to zero");
     }
 

@@ -16,10 +16,10 @@
 
 use super::arena::WORD_BYTES;
 use super::bank::{BANKS, Bank, Migration, Piece};
-use super::ground::Ground;
 use super::index::{BUCKET_SLOTS, Index, MIN_BUCKETS, Position};
 use super::ledger::Account;
 use super::shard::Locked;
+use super::shared::Shared;
 use super::slot::{Location, Place, Slot};
 use super::types::Error;
 use crate::sync::atomic::Ordering;
@@ -39,7 +39,7 @@ const GHOST_PERCENT: u64 = 100;
 /// Buckets that each write copies to the new index.
 const HELP_BUCKETS: u32 = 8;
 
-impl Ground {
+impl Shared {
     /// Returns a piece of a bank to the kernel. Needs no lock: no thread uses the bank meanwhile.
     pub(super) fn give_back(&self, piece: &Piece) {
         self.arena.release(piece.first..piece.first + piece.bytes as usize / WORD_BYTES);
@@ -65,7 +65,7 @@ impl Locked<'_> {
 
     /// The number of buckets that fit a bank.
     fn most_buckets(&self) -> u32 {
-        (self.ground.bank_words / BUCKET_SLOTS) as u32
+        (self.shared.bank_words / BUCKET_SLOTS) as u32
     }
 
     /// The number of buckets to which a full index grows; `None` if the bank has no room for more.
@@ -84,7 +84,7 @@ impl Locked<'_> {
             self.migrate_some(HELP_BUCKETS);
         } else if self.wanted_slots() * 100 > self.writer.index.slots() * FULL_PERCENT {
             let Some(buckets) = self.larger() else { return Ok(()) };
-            let (ledger, bytes) = (&self.ground.ledger, Index { base: 0, buckets }.resident_bytes());
+            let (ledger, bytes) = (&self.shared.ledger, Index { base: 0, buckets }.resident_bytes());
             // A full index evicts one item per insertion, which is better than refusing writes.
             if !ledger.could_hold(bytes) || self.begin_migration_with_room(buckets) {
                 return Ok(());
@@ -100,9 +100,9 @@ impl Locked<'_> {
     fn begin_migration_with_room(&mut self, buckets: u32) -> bool {
         let bytes = Index { base: 0, buckets }.resident_bytes();
         self.reclaim();
-        let gives_back = |this: &mut Self| this.clean_bank(u64::MAX) || this.ground.cool(0, u64::MAX).is_some();
-        while !self.ground.ledger.has_room(bytes) && gives_back(self) {}
-        self.ground.ledger.has_room(bytes) && self.begin_migration(buckets)
+        let gives_back = |this: &mut Self| this.clean_bank(u64::MAX) || this.shared.cool(0, u64::MAX).is_some();
+        while !self.shared.ledger.has_room(bytes) && gives_back(self) {}
+        self.shared.ledger.has_room(bytes) && self.begin_migration(buckets)
     }
 
     /// Starts a migration to a smaller index if few slots are wanted (while `busy`: very few). Returns whether it did.
@@ -124,14 +124,14 @@ impl Locked<'_> {
         self.writer.banks[bank] = Bank::InUse;
         let next = Index { base: self.bank_base(bank), buckets };
         // Forced: callers that can wait have made room for it. An insertion into two full buckets cannot wait.
-        self.ground.ledger.force(Account::Index, next.resident_bytes());
+        self.shared.ledger.force(Account::Index, next.resident_bytes());
         self.writer.migration = Some(Migration { next, cursor: 0 });
         true
     }
 
     /// The first word of a bank.
     fn bank_base(&self, bank: usize) -> usize {
-        (self.shard.number as usize * BANKS + bank) * self.ground.bank_words
+        (self.shard.number as usize * BANKS + bank) * self.shared.bank_words
     }
 
     /// Copies some buckets to the new index, and publishes it after the last one. Returns whether a migration was
@@ -141,7 +141,7 @@ impl Locked<'_> {
         let index = self.writer.index;
         let end = index.buckets.min(cursor.saturating_add(buckets));
         for bucket in cursor..end {
-            for (at, slot) in index.occupied(&self.ground.arena, bucket..bucket + 1) {
+            for (at, slot) in index.occupied(&self.shared.arena, bucket..bucket + 1) {
                 let place = index.place_of(bucket, slot);
                 if slot.location().is_none() {
                     self.carry_ghost(next, place, slot);
@@ -161,7 +161,7 @@ impl Locked<'_> {
     /// Inserts an item into the new index, which no reader sees yet; `false` if no slot can be freed in its two
     /// buckets.
     fn carry_over(&self, next: Index, place: Place, slot: Slot) -> bool {
-        let arena = &self.ground.arena;
+        let arena = &self.shared.arena;
         let time = self.ghost_time();
         let vacancy = || next.vacancy(arena, place, |when| time.wrapping_sub(when));
         let made = || {
@@ -178,7 +178,7 @@ impl Locked<'_> {
     }
 
     fn carry_ghost(&mut self, next: Index, place: Place, slot: Slot) {
-        let arena = &self.ground.arena;
+        let arena = &self.shared.arena;
         if self.is_fresh(slot)
             && let Some((at, other)) = next.vacancy(arena, place, |_| 0)
             && next.load(arena, at).is_empty()
@@ -199,7 +199,7 @@ impl Locked<'_> {
 
     fn end_migration(&mut self, next: Index) {
         let old = self.writer.index;
-        let bank = old.base / self.ground.bank_words % BANKS;
+        let bank = old.base / self.shared.bank_words % BANKS;
         self.writer.index = next;
         self.writer.banks[bank] = Bank::Held(old.resident_bytes());
         self.writer.migration = None;
@@ -214,7 +214,7 @@ impl Locked<'_> {
         };
         let Some((bank, bytes)) = self.writer.banks.iter().enumerate().find_map(resident) else { return false };
         let left_bytes = bytes.saturating_sub(most);
-        self.ground.give_back(&self.piece(bank, left_bytes, bytes));
+        self.shared.give_back(&self.piece(bank, left_bytes, bytes));
         let state = &mut self.writer.banks[bank];
         *state = match (*state, left_bytes) {
             (Bank::Leaving(_), _) => Bank::Leaving(left_bytes),
@@ -224,7 +224,7 @@ impl Locked<'_> {
         true
     }
 
-    /// Takes up to `most` bytes of an old bank, to be [returned to the kernel](Ground::give_back) without the lock. The
+    /// Takes up to `most` bytes of an old bank, to be [returned to the kernel](Shared::give_back) without the lock. The
     /// bank is not clean until [`Self::end_piece`], so this requires another clean bank: the index must be able to grow
     /// meanwhile.
     pub(super) fn take_piece(&mut self, most: u64) -> Option<Piece> {
@@ -263,7 +263,7 @@ impl Locked<'_> {
 
     /// Replaces the slot of the item at location `from`.
     pub(super) fn replace_slot(&mut self, at: Position, place: Place, from: Location, slot: Slot) {
-        let arena = &self.ground.arena;
+        let arena = &self.shared.arena;
         if let Some(next) = self.mirror(at)
             && let Some((at, there)) = next.position_of(arena, place, from)
         {
@@ -275,7 +275,7 @@ impl Locked<'_> {
 
     /// Removes the slot of the item at location `from`, and stores `instead` (empty or a ghost).
     pub(super) fn remove_slot(&mut self, at: Position, place: Place, from: Location, instead: Slot) {
-        let arena = &self.ground.arena;
+        let arena = &self.shared.arena;
         if let Some(next) = self.mirror(at)
             && let Some((at, there)) = next.position_of(arena, place, from)
         {
@@ -291,7 +291,7 @@ impl Locked<'_> {
     pub(super) fn insert_slot(&mut self, place: Place, location: Location, reads: u8) {
         let slot = Slot::item(place.tag(), location).with_reads(reads);
         loop {
-            let (arena, index, time) = (&self.ground.arena, self.writer.index, self.ghost_time());
+            let (arena, index, time) = (&self.shared.arena, self.writer.index, self.ghost_time());
             if let Some((at, other)) = index.vacancy(arena, place, |when| time.wrapping_sub(when)) {
                 match self.mirror(at) {
                     Some(next) if !self.carry_over(next, place, slot) => self.migrate_some(u32::MAX),
@@ -306,7 +306,7 @@ impl Locked<'_> {
             let moves = index.displacement(arena, place);
             if !moves.is_empty() {
                 for (from, to) in moves {
-                    self.displace(|this| index.move_to_other(&this.ground.arena, from, to));
+                    self.displace(|this| index.move_to_other(&this.shared.arena, from, to));
                 }
             } else if self.larger().is_some_and(|buckets| self.begin_migration(buckets)) {
                 self.migrate_some(u32::MAX);

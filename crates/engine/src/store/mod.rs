@@ -3,7 +3,7 @@
 //! ```text
 //!  Store ── hash ──► Shard ─┬─ ArcSwap<ShardMap> ─► index: slots ─► items in segments     lock-free readers
 //!                           └─ lock ─► Writer: logs of segments, migration, job      one writer or cleaner per shard
-//!    └─ Ground: one arena (index banks, segments), the pool of segments, the ledger
+//!    └─ Shared: one arena (index banks, segments), the pool of segments, the ledger
 //! ```
 //! Read the files in this order: [`types`](self), `arena` (the memory), `slot`, `item`, `index`, `segment`, `ledger`,
 //! `readers`, then `shard` (what readers see, and the rules that keep them safe), `write`, `append`, `migrate`, `clean`
@@ -17,7 +17,6 @@ mod bank;
 mod clean;
 mod counts;
 mod expiry;
-mod ground;
 mod hash;
 mod index;
 mod invalidation;
@@ -36,6 +35,7 @@ mod room;
 mod scan;
 mod segment;
 mod shard;
+mod shared;
 mod slot;
 mod stats;
 mod types;
@@ -54,18 +54,18 @@ use crate::sync::atomic::AtomicU64;
 use arena::Arena;
 use bank::BANKS;
 use clean::Step;
-use ground::Ground;
 use hash::{Hash, Hasher};
 use layout::{HEADROOM_BYTES, Layout};
 use options::VERSIONS_LEFT;
 use segment::Pool;
 use shard::Shard;
+use shared::Shared;
 use std::io;
 
 /// A sharded, in-memory key-value store with a bounded size.
 #[derive(Debug)]
 pub struct Store {
-    ground: Ground,
+    shared: Shared,
     shards: Box<[Shard]>,
     max_value_bytes: usize,
     reservation: Reservation,
@@ -110,7 +110,7 @@ impl Store {
 
     fn with_layout(options: Options, arena: Arena, layout: Layout, tried: Vec<u64>) -> Self {
         let Layout { bank_words, numbers, most, shards, segment_bytes } = layout;
-        let ground = Ground {
+        let shared = Shared {
             arena,
             pool: Pool::new(bank_words * BANKS * shards, segment_bytes, numbers),
             ledger: std::sync::Arc::new(Ledger::up_to(options.capacity_bytes, most)),
@@ -122,9 +122,9 @@ impl Store {
         };
         let reservation = Reservation { most_bytes: most, reserved_bytes: layout.bytes() as u64, tried };
         let first_version = options.first_version.min(MAX_VERSION - VERSIONS_LEFT);
-        let shards = (0..shards as u32).map(|number| Shard::new(&ground, number, first_version)).collect();
+        let shards = (0..shards as u32).map(|number| Shard::new(&shared, number, first_version)).collect();
         let max_value_bytes = options.max_value_bytes.min(MAX_VALUE_BYTES);
-        Self { ground, shards, max_value_bytes, reservation, refusals: AtomicU64::new(0) }
+        Self { shared, shards, max_value_bytes, reservation, refusals: AtomicU64::new(0) }
     }
 
     /// The reserved address space.
@@ -134,7 +134,7 @@ impl Store {
 
     /// The ledger in which all memory that can grow is reserved.
     pub fn ledger(&self) -> &std::sync::Arc<Ledger> {
-        &self.ground.ledger
+        &self.shared.ledger
     }
 
     /// Maximum size of a value, in bytes.
@@ -144,12 +144,12 @@ impl Store {
 
     /// Size of the smallest segment, in bytes. Counts of freed segments use this unit.
     pub fn segment_bytes(&self) -> usize {
-        self.ground.pool.segment_bytes()
+        self.shared.pool.segment_bytes()
     }
 
     /// Size of a segment that is opened now, in bytes: a multiple of the smallest size after the capacity was raised.
     pub fn new_segment_bytes(&self) -> usize {
-        self.ground.segment_units() as usize * self.segment_bytes()
+        self.shared.segment_units() as usize * self.segment_bytes()
     }
 
     /// Reads a key without a lock. It locks the shard only if the key keeps changing during the read, or if more than
@@ -159,7 +159,7 @@ impl Store {
     /// [`Error::KeyLength`].
     pub fn get(&self, key: Key<'_>, now_ms: u64, usage: Use) -> Result<Lookup, Error> {
         let (shard, hash) = self.shard_of(key)?;
-        Ok(shard.get(&self.ground, key, hash, now_ms, usage))
+        Ok(shard.get(&self.shared, key, hash, now_ms, usage))
     }
 
     /// Stores a value under a condition. With `keep_deadline`, an existing item keeps its deadline.
@@ -196,7 +196,7 @@ impl Store {
         now_ms: u64,
     ) -> Result<DeleteOutcome, Error> {
         let (shard, hash) = self.shard_of(key)?;
-        Ok(shard.lock(&self.ground).delete(key, hash, if_version, deletion, now_ms))
+        Ok(shard.lock(&self.shared).delete(key, hash, if_version, deletion, now_ms))
     }
 
     /// Sets a new deadline (0: never) and returns the unchanged version; `None` if there is no item.
@@ -232,10 +232,10 @@ impl Store {
     /// [`Error::TooManyInvalidations`] if too many invalidations wait for the cleaner.
     pub fn invalidate(&self, group: Group<'_>, mark_stale: bool) -> Result<(), Error> {
         for shard in &self.shards {
-            shard.lock(&self.ground).can_invalidate()?;
+            shard.lock(&self.shared).can_invalidate()?;
         }
         for shard in &self.shards {
-            shard.lock(&self.ground).invalidate(group, mark_stale);
+            shard.lock(&self.shared).invalidate(group, mark_stale);
         }
         Ok(())
     }
@@ -245,7 +245,7 @@ impl Store {
     pub fn namespaces_in_use(&self) -> Vec<bool> {
         let mut in_use = Vec::new();
         for shard in &self.shards {
-            let shard = shard.lock(&self.ground);
+            let shard = shard.lock(&self.shared);
             let counts = &shard.writer.by_namespace;
             in_use.resize(in_use.len().max(counts.len()), false);
             in_use.iter_mut().zip(counts).for_each(|(in_use, count)| *in_use |= *count > 0);
@@ -274,7 +274,7 @@ impl Store {
         let mut batches = Vec::new();
         loop {
             let step = {
-                let mut locked = shard.lock_as_cleaner(&self.ground);
+                let mut locked = shard.lock_as_cleaner(&self.shared);
                 batches.drain(..).for_each(|batch| locked.commit(&batch, now_ms, tally));
                 locked.clean(task, now_ms, tally, looked, &mut stop)
             };
@@ -283,14 +283,14 @@ impl Store {
                 Step::Done => return true,
                 Step::LookAhead(_) if looked && stop() => return true,
                 Step::LookAhead(ahead) => {
-                    let items = self.ground.look_ahead(&ahead, clean::STRIDE, now_ms);
-                    batches = shard.lock_as_cleaner(&self.ground).reserve(&ahead, items);
-                    batches.iter().for_each(|batch| self.ground.copy(batch));
+                    let items = self.shared.look_ahead(&ahead, clean::STRIDE, now_ms);
+                    batches = shard.lock_as_cleaner(&self.shared).reserve(&ahead, items);
+                    batches.iter().for_each(|batch| self.shared.copy(batch));
                     (did, looked) = (true, true);
                 }
                 Step::GiveBack(piece) => {
-                    self.ground.give_back(&piece);
-                    shard.lock_as_cleaner(&self.ground).end_piece(&piece);
+                    self.shared.give_back(&piece);
+                    shard.lock_as_cleaner(&self.shared).end_piece(&piece);
                     if stop() {
                         return true;
                     }
@@ -312,17 +312,17 @@ impl Store {
 
     /// Number of segments that a shard has opened since the start; see [`Task::opened_before`].
     pub fn opened(&self, shard: usize) -> u64 {
-        self.shards[shard].lock_as_cleaner(&self.ground).writer.opened
+        self.shards[shard].lock_as_cleaner(&self.shared).writer.opened
     }
 
     /// Frees the retired segments and maps of a shard that no reader holds any more, for reuse or [`Store::cool`].
     pub fn reclaim(&self, shard: usize) {
-        self.shards[shard].lock_as_cleaner(&self.ground).reclaim();
+        self.shards[shard].lock_as_cleaner(&self.shared).reclaim();
     }
 
     /// Whether the stored data exceeds the cache of a processor, so that a [prefetch](Self::look_ahead) pays off.
     pub fn outgrows_processor(&self) -> bool {
-        self.ground.ledger.total() > PROCESSOR_BYTES
+        self.shared.ledger.total() > PROCESSOR_BYTES
     }
 
     /// Prefetches the memory that lookups of these keys will read, so that their cache misses overlap. It is only a
@@ -331,11 +331,11 @@ impl Store {
         let hashes: Vec<_> = keys.filter_map(|key| self.shard_of(key).ok()).collect();
         let indexes: Vec<_> = hashes.iter().map(|(shard, hash)| (shard.index(), hash.place())).collect();
         for (index, place) in &indexes {
-            index.prefetch(&self.ground.arena, *place);
+            index.prefetch(&self.shared.arena, *place);
         }
         for (index, place) in &indexes {
-            if let Some(location) = index.candidates(&self.ground.arena, *place).find_map(|(_, slot)| slot.location()) {
-                self.ground.prefetch(location);
+            if let Some(location) = index.candidates(&self.shared.arena, *place).find_map(|(_, slot)| slot.location()) {
+                self.shared.prefetch(location);
             }
         }
     }
@@ -343,14 +343,14 @@ impl Store {
     /// Returns pages of one freed segment to the kernel, up to the bytes of one step, if more than `keep` segments wait
     /// for reuse. Returns the number of bytes.
     pub fn cool(&self, keep: usize) -> Option<u64> {
-        self.ground.cool(keep, COOL_BYTES)
+        self.shared.cool(keep, COOL_BYTES)
     }
 
     fn shard_of(&self, key: Key<'_>) -> Result<(&Shard, Hash), Error> {
         if !(1..=MAX_KEY_BYTES).contains(&key.bytes.len()) {
             return Err(Error::KeyLength { len: key.bytes.len(), max: MAX_KEY_BYTES });
         }
-        let hash = self.ground.hasher.hash(key);
+        let hash = self.shared.hasher.hash(key);
         Ok((&self.shards[hash.shard(self.shards.len())], hash))
     }
 }

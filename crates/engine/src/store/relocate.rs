@@ -18,13 +18,13 @@
 
 use super::arena::WORD_BYTES;
 use super::counts::add;
-use super::ground::Ground;
 use super::index::{Index, Position};
 use super::item::{self, Facts, Header};
 use super::job::Tally;
 use super::log::{Log, Tail};
 use super::segment::{MAX_BYTES, Moved};
 use super::shard::Locked;
+use super::shared::Shared;
 use super::slot::{Location, Place, Slot};
 use super::types::Key;
 use crate::sync::{Fault, planted};
@@ -77,7 +77,7 @@ impl Batch {
     }
 }
 
-impl Ground {
+impl Shared {
     /// Reads up to `most_items` of a job's next items and returns those that can be moved. Prefetches their memory and
     /// their buckets, so that the next hold of the lock is short.
     pub(super) fn look_ahead(&self, ahead: &Ahead, most_items: usize, now_ms: u64) -> Vec<Seen> {
@@ -139,7 +139,7 @@ impl Locked<'_> {
                 (count, words) = (count + 1, words + item.header.words());
             }
             let Some(to) = self.append(tail, words, true) else { return batches };
-            item::fill(self.ground.arena.words(self.ground.range(to, words)));
+            item::fill(self.shared.arena.words(self.shared.range(to, words)));
             self.segment_mut(to).pins += 1;
             let rest = items.split_off(count);
             batches.push(Batch { items: std::mem::replace(&mut items, rest), from: *ahead, to });
@@ -155,7 +155,7 @@ impl Locked<'_> {
         for (item, to) in batch.places() {
             match may_commit.then(|| self.commit_one(item, to, &batch.from.index, now_ms)).flatten() {
                 Some(facts) => moved.add(item.header.words(), &facts),
-                None => item::fill(self.ground.arena.words(self.ground.range(to, item.header.words()))),
+                None => item::fill(self.shared.arena.words(self.shared.range(to, item.header.words()))),
             }
         }
         if moved.items > 0 {
@@ -172,7 +172,7 @@ impl Locked<'_> {
     /// Points the index at the copy of an item and returns the item's facts; `None` if the item has changed.
     fn commit_one(&mut self, item: &Seen, to: Location, index: &Index, now_ms: u64) -> Option<Facts> {
         let Seen { at, header, place, position } = *item;
-        let view = self.ground.view(at);
+        let view = self.shared.view(at);
         if view.header() != header && !planted(Fault::CommitUnlooked) && !planted(Fault::MoveWhatDied) {
             return None;
         }
@@ -180,12 +180,12 @@ impl Locked<'_> {
         if is_expired(facts.attributes.deadline_ms, now_ms) {
             return None;
         }
-        let arena = &self.ground.arena;
+        let arena = &self.shared.arena;
         let there = (self.writer.index == *index).then(|| (position, index.load(arena, position)));
         let is_named = |slot: &Slot| slot.location() == Some(at) || planted(Fault::MoveWhatDied);
         let named = there.filter(|(_, slot)| is_named(slot));
         let (position, slot) = named.or_else(|| self.writer.index.position_of(arena, place, at))?;
-        view.copy_head(header, arena.words(self.ground.range(to, header.words())));
+        view.copy_head(header, arena.words(self.shared.range(to, header.words())));
         self.replace_slot(position, place, at, slot.with_location(to));
         view.mark_dead();
         Some(facts)
@@ -244,7 +244,7 @@ mod tests {
         for n in (0..KEYS).filter(|n| n.is_multiple_of(3)) {
             store.delete(key(&name(n)), None, Deletion::Remove, NOW_MS).unwrap();
         }
-        store.shards[0].lock(&store.ground).seal_all();
+        store.shards[0].lock(&store.shared).seal_all();
         store
     }
 
@@ -252,16 +252,16 @@ mod tests {
     fn begin(store: &Store) -> Batch {
         let shard = &store.shards[0];
         let ahead = {
-            let mut locked = shard.lock(&store.ground);
+            let mut locked = shard.lock(&store.shared);
             let segment = *locked.writer.segments.keys().next().unwrap();
             locked.begin_job(segment, Purpose::Compact);
             locked.ahead().unwrap()
         };
-        let items = store.ground.look_ahead(&ahead, 30, NOW_MS);
+        let items = store.shared.look_ahead(&ahead, 30, NOW_MS);
         assert_eq!(items.len(), 20, "every third of 30 is dead");
-        let mut batches = shard.lock(&store.ground).reserve(&ahead, items);
+        let mut batches = shard.lock(&store.shared).reserve(&ahead, items);
         assert_eq!(batches.len(), 1, "the items fit into one segment");
-        store.ground.copy(&batches[0]);
+        store.shared.copy(&batches[0]);
         batches.remove(0)
     }
 
@@ -311,7 +311,7 @@ mod tests {
         ("an index that grows", |store| (1_000..9_000).for_each(|n| put(store, n, &[7; 10])), NOW_MS, 20),
         (
             "a writer that cleans the segment",
-            |store| assert!(store.shards[0].lock(&store.ground).clean_one_now(Way::Compact, NOW_MS)),
+            |store| assert!(store.shards[0].lock(&store.shared).clean_one_now(Way::Compact, NOW_MS)),
             NOW_MS,
             0,
         ),
@@ -319,7 +319,7 @@ mod tests {
             "a writer that cleans everything, and another segment in its place",
             |store| {
                 let way = Way::Evict { spares_read: false };
-                while store.shards[0].lock(&store.ground).clean_one_now(way, NOW_MS) {}
+                while store.shards[0].lock(&store.shared).clean_one_now(way, NOW_MS) {}
                 (0..KEYS).for_each(|n| put(store, n, &[n as u8; 100]));
             },
             NOW_MS,
@@ -335,7 +335,7 @@ mod tests {
             meanwhile(&store);
             let before = answers(&store, *now_ms);
             let mut tally = Tally::default();
-            store.shards[0].lock(&store.ground).commit(&batch, *now_ms, &mut tally);
+            store.shards[0].lock(&store.shared).commit(&batch, *now_ms, &mut tally);
             assert_eq!(tally.moved_items, *counting, "{name}");
             assert!(answers(&store, *now_ms) == before, "{name}: after the commit");
             let thorough = Task { below_percent: 97, thorough: true, ..Task::CHEAP };
@@ -358,7 +358,7 @@ mod tests {
     fn reserved_room_is_neither_retired_nor_cleaned() {
         let store = sparse_segment();
         let batch = begin(&store);
-        let mut locked = store.shards[0].lock(&store.ground);
+        let mut locked = store.shards[0].lock(&store.shared);
         assert!(
             !locked.retire_dead(true, &mut Tally::default()),
             "the reserved segment has no live item yet, but is pinned"
@@ -367,7 +367,7 @@ mod tests {
         while locked.clean_one_now(everything, NOW_MS) {}
         let ids: Vec<_> = locked.writer.segments.keys().copied().collect();
         assert_eq!(ids, [batch.to.segment()], "only the pinned segment is left");
-        assert!(locked.ground.view(batch.to).header().is_dead());
+        assert!(locked.shared.view(batch.to).header().is_dead());
         locked.commit(&batch, NOW_MS, &mut Tally::default());
         while locked.clean_one_now(everything, NOW_MS) {}
         assert!(locked.writer.segments.is_empty(), "after the commit it is cleaned as well");
@@ -377,7 +377,7 @@ mod tests {
     fn a_batch_from_a_recycled_segment_is_not_committed() {
         let store = sparse_segment();
         let batch = begin(&store);
-        let mut locked = store.shards[0].lock(&store.ground);
+        let mut locked = store.shards[0].lock(&store.shared);
         assert!(locked.may_commit(&batch.from));
         while locked.clean_one_now(Way::Evict { spares_read: false }, NOW_MS) {}
         assert!(!locked.may_commit(&batch.from), "the segment is retired");
@@ -391,13 +391,13 @@ mod tests {
     fn a_batch_fills_the_open_segment_before_it_begins_another() {
         let store = sparse_segment();
         let tail = Tail { log: Log::Nursery, moved: true };
-        let mut locked = store.shards[0].lock(&store.ground);
-        let most = locked.ground.pool.most_shared_words();
+        let mut locked = store.shards[0].lock(&store.shared);
+        let most = locked.shared.pool.most_shared_words();
         assert_eq!(locked.room_for_many(tail, 20), most);
-        let whole = locked.ground.pool.segment_bytes() / WORD_BYTES;
+        let whole = locked.shared.pool.segment_bytes() / WORD_BYTES;
         for words in [most, most, most, most - 30] {
             let to = locked.append(tail, words, true).unwrap();
-            item::fill(locked.ground.arena.words(locked.ground.range(to, words)));
+            item::fill(locked.shared.arena.words(locked.shared.range(to, words)));
         }
         assert_eq!(whole, 4 * most);
         assert_eq!(locked.room_for_many(tail, 20), 30, "the first item fits the rest of the segment");
@@ -408,7 +408,7 @@ mod tests {
             locked.begin_job(segment, Purpose::Compact);
             locked.ahead().unwrap()
         };
-        let items = store.ground.look_ahead(&ahead, 30, NOW_MS);
+        let items = store.shared.look_ahead(&ahead, 30, NOW_MS);
         let words = items[0].header.words();
         let batches = locked.reserve(&ahead, items);
         let counts: Vec<_> = batches.iter().map(|batch| batch.items.len()).collect();

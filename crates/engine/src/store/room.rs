@@ -46,7 +46,7 @@ impl Store {
         loop {
             // Cleaning takes the locks of shards, so this one must be free by then.
             let result = {
-                let mut locked = shard.lock(&self.ground);
+                let mut locked = shard.lock(&self.shared);
                 locked.grows_index = grows_index;
                 write(&mut locked)
             };
@@ -85,7 +85,7 @@ impl Store {
             return true;
         }
         let of_size = need as usize / self.segment_bytes();
-        let clean = |shard: &Shard, way| shard.lock(&self.ground).clean_one_now(way, now_ms);
+        let clean = |shard: &Shard, way| shard.lock(&self.shared).clean_one_now(way, now_ms);
         // A compaction frees a small part of a segment.
         let most_compacted = MAX_CLEANED + 16 * of_size;
         if effort.compacted < most_compacted && self.live_fits(need) {
@@ -125,7 +125,7 @@ impl Store {
     fn let_readers_go_on(&self) {
         crate::sync::yield_now();
         for shard in self.shards.iter().filter(|shard| shard.counts.retired_bytes.load(Ordering::Relaxed) > 0) {
-            shard.lock(&self.ground).reclaim();
+            shard.lock(&self.shared).reclaim();
         }
     }
 

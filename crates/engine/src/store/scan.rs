@@ -80,12 +80,12 @@ impl Store {
                 break;
             };
             if places.from(cursor).is_none() {
-                places.collect(cursor, &shard.lock(&self.ground));
+                places.collect(cursor, &shard.lock(&self.shared));
                 places.places.sort_unstable();
                 places.places.dedup();
             }
             let left = places.from(cursor).unwrap_or_default();
-            let visited = shard.lock(&self.ground).visit(wanted, &left[..left.len().min(visits)], &mut page.entries);
+            let visited = shard.lock(&self.shared).visit(wanted, &left[..left.len().min(visits)], &mut page.entries);
             visits -= visited.max(1);
             page.next = match left.get(visited) {
                 Some(place) => Some(Cursor { shard: cursor.shard, place: *place }),
@@ -104,7 +104,7 @@ impl Locked<'_> {
     /// Adds the places of all items from place `from` on.
     fn collect_places(&self, from: u32, into: &mut Vec<u32>) {
         let index = self.writer.index;
-        let items = index.occupied(&self.ground.arena, 0..index.buckets).filter(|(_, slot)| slot.location().is_some());
+        let items = index.occupied(&self.shared.arena, 0..index.buckets).filter(|(_, slot)| slot.location().is_some());
         let places = items.map(|(at, slot)| index.place_of(super::index::Index::bucket(at), slot).0);
         into.extend(places.filter(|place| *place >= from));
     }
@@ -117,7 +117,7 @@ impl Locked<'_> {
             if into.len() >= wanted.limit || bytes >= PAGE_VALUE_BYTES {
                 return visited;
             }
-            for (_, slot) in index.candidates(&self.ground.arena, Place(*place)) {
+            for (_, slot) in index.candidates(&self.shared.arena, Place(*place)) {
                 if let Some(entry) = slot.location().and_then(|location| self.entry(wanted, location)) {
                     bytes += entry.item.value.len();
                     into.push(entry);
@@ -128,7 +128,7 @@ impl Locked<'_> {
     }
 
     fn entry(&self, wanted: Wanted<'_>, location: Location) -> Option<Entry> {
-        let view = self.ground.view(location);
+        let view = self.shared.view(location);
         let header = view.header();
         let namespace = view.namespace(header);
         if wanted.namespace.is_some_and(|wanted| wanted != namespace) {
@@ -139,7 +139,7 @@ impl Locked<'_> {
         if !key.starts_with(wanted.prefix) {
             return None;
         }
-        let hash = self.ground.hasher.hash(Key { namespace, bytes: &key });
+        let hash = self.shared.hasher.hash(Key { namespace, bytes: &key });
         let (found, stale) = self.find_servable(Key { namespace, bytes: &key }, hash, wanted.now_ms).ok()?;
         let item = if wanted.with_values { self.item(&found, stale) } else { found.without_value(stale) };
         let value_bytes = found.header.value_len();

@@ -45,7 +45,6 @@
 
 use super::bank::{BANKS, Bank, Migration};
 use super::counts::{Counts, add, sub};
-use super::ground::Ground;
 use super::hash::{Hash, IdHasher};
 use super::index::{Index, Position};
 use super::invalidation::{Invalidation, judge};
@@ -57,6 +56,7 @@ use super::log::Tail;
 use super::policy::Share;
 use super::readers::Reader;
 use super::segment::{Extent, Segment};
+use super::shared::Shared;
 use super::slot::{Location, RemovalCause};
 use super::types::{Item, Key, Lookup, MAX_VERSION, Miss, Use};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
@@ -125,10 +125,10 @@ const TRIES: usize = 16;
 
 impl Shard {
     /// An empty shard. All its versions are larger than `first_version`.
-    pub(super) fn new(ground: &Ground, number: u32, first_version: u64) -> Self {
+    pub(super) fn new(shared: &Shared, number: u32, first_version: u64) -> Self {
         let bank = number as usize * BANKS;
-        let index = Index { base: bank * ground.bank_words, buckets: super::index::MIN_BUCKETS };
-        ground.ledger.force(Account::Index, index.resident_bytes());
+        let index = Index { base: bank * shared.bank_words, buckets: super::index::MIN_BUCKETS };
+        shared.ledger.force(Account::Index, index.resident_bytes());
         let map = ShardMap { shard: number, generation: 0, index, invalidations: std::sync::Arc::from([]) };
         let mut banks = [Bank::Clean; BANKS];
         banks[0] = Bank::InUse;
@@ -164,13 +164,13 @@ impl Shard {
     }
 
     /// Takes the shard's lock.
-    pub(super) fn lock<'a>(&'a self, ground: &'a Ground) -> Locked<'a> {
-        Locked { ground, shard: self, writer: self.writer.take(), grows_index: true }
+    pub(super) fn lock<'a>(&'a self, shared: &'a Shared) -> Locked<'a> {
+        Locked { shared, shard: self, writer: self.writer.take(), grows_index: true }
     }
 
     /// Takes the shard's lock for the cleaner.
-    pub(super) fn lock_as_cleaner<'a>(&'a self, ground: &'a Ground) -> Locked<'a> {
-        Locked { ground, shard: self, writer: self.writer.take_as_cleaner(), grows_index: true }
+    pub(super) fn lock_as_cleaner<'a>(&'a self, shared: &'a Shared) -> Locked<'a> {
+        Locked { shared, shard: self, writer: self.writer.take_as_cleaner(), grows_index: true }
     }
 
     /// Whether a writer waits for the lock.
@@ -184,10 +184,10 @@ impl Shard {
     }
 
     /// Reads a key, without the lock unless too many attempts fail.
-    pub(super) fn get(&self, ground: &Ground, key: Key<'_>, hash: Hash, now_ms: u64, usage: Use) -> Lookup {
-        let reader = ground.readers.own();
-        let try_get = |reader| (0..TRIES).find_map(|_| self.try_get(ground, reader, key, hash, now_ms, usage));
-        let lookup = reader.and_then(try_get).unwrap_or_else(|| self.lock(ground).get(key, hash, now_ms, usage));
+    pub(super) fn get(&self, shared: &Shared, key: Key<'_>, hash: Hash, now_ms: u64, usage: Use) -> Lookup {
+        let reader = shared.readers.own();
+        let try_get = |reader| (0..TRIES).find_map(|_| self.try_get(shared, reader, key, hash, now_ms, usage));
+        let lookup = reader.and_then(try_get).unwrap_or_else(|| self.lock(shared).get(key, hash, now_ms, usage));
         if usage == Use::Read {
             let miss = match &lookup {
                 Lookup::Found(_) => None,
@@ -195,7 +195,7 @@ impl Shard {
             };
             match reader {
                 Some(reader) => reader.count(miss),
-                None => ground.readers.count_other(miss),
+                None => shared.readers.count_other(miss),
             }
         }
         lookup
@@ -204,7 +204,7 @@ impl Shard {
     /// One attempt; `None`: try again.
     fn try_get(
         &self,
-        ground: &Ground,
+        shared: &Shared,
         reader: &Reader,
         key: Key<'_>,
         hash: Hash,
@@ -216,16 +216,16 @@ impl Shard {
         // Acquire pairs with the Release that ends a move (see `Locked::displace`).
         let moves = self.moves.load(Ordering::Acquire);
         let mut miss = Miss::Unknown;
-        for (at, slot) in map.index.candidates(&ground.arena, hash.place()) {
+        for (at, slot) in map.index.candidates(&shared.arena, hash.place()) {
             let Some(location) = slot.location() else {
                 miss = slot.removal().map_or(miss, |(why, _)| reason(why));
                 continue;
             };
             // Prefetch before the announcement, which delays the loads that follow it.
-            ground.prefetch(location);
+            shared.prefetch(location);
             let announcement = reader.announce(location.segment());
-            let is_current = || self.is_current(ground, &map, at, location);
-            let opened = match ground.view(location).open(key.namespace, key.bytes, || self.version(), is_current) {
+            let is_current = || self.is_current(shared, &map, at, location);
+            let opened = match shared.view(location).open(key.namespace, key.bytes, || self.version(), is_current) {
                 Read::Mine(opened) => opened,
                 Read::Another => continue,
                 Read::Again => return None,
@@ -235,14 +235,14 @@ impl Shard {
                 Err(miss) => return Some(Lookup::Miss(miss)),
             };
             if usage == Use::Read {
-                map.index.count_read(&ground.arena, at, slot);
+                map.index.count_read(&shared.arena, at, slot);
             }
             drop(map); // copying may take long (M3)
             let value = opened.value();
             // The model checks the rule itself, because a read that breaks it goes unnoticed in only one of 2^24 cases:
             // in all others the header differs.
             #[cfg(shuttle)]
-            assert!(!ground.pool.is_free(location.segment()), "a segment that is announced is not free (M2)");
+            assert!(!shared.pool.is_free(location.segment()), "a segment that is announced is not free (M2)");
             drop(announcement);
             return value.map(|value| Lookup::Found(item(value, opened.facts, marked_stale)));
         }
@@ -254,12 +254,12 @@ impl Shard {
     }
 
     /// Whether an announced item may be read: the slot still names it, and the map is the newest one (R1, M5).
-    fn is_current(&self, ground: &Ground, map: &ShardMap, at: Position, location: Location) -> bool {
+    fn is_current(&self, shared: &Shared, map: &ShardMap, at: Position, location: Location) -> bool {
         if planted(Fault::AnnouncedUnlooked) {
             return true;
         }
         let is_newest = || planted(Fault::JudgedByOldMap) || self.generation.load(Ordering::SeqCst) == map.generation;
-        map.index.load_after_announcement(&ground.arena, at).location() == Some(location) && is_newest()
+        map.index.load_after_announcement(&shared.arena, at).location() == Some(location) && is_newest()
     }
 
     /// The index of the current map.
@@ -289,7 +289,7 @@ fn reason(why: RemovalCause) -> Miss {
 
 /// A shard whose lock is held. All changes of a shard are methods of this type.
 pub(super) struct Locked<'a> {
-    pub(super) ground: &'a Ground,
+    pub(super) shared: &'a Shared,
     pub(super) shard: &'a Shard,
     pub(super) writer: MutexGuard<'a, Writer>,
     /// Whether a write may demand room for a larger index.
@@ -316,9 +316,9 @@ impl Found {
 impl Locked<'_> {
     /// The item of a key, whether it may be served or not.
     pub(super) fn find(&self, key: Key<'_>, hash: Hash) -> Option<Found> {
-        self.writer.index.candidates(&self.ground.arena, hash.place()).find_map(|(at, slot)| {
+        self.writer.index.candidates(&self.shared.arena, hash.place()).find_map(|(at, slot)| {
             let location = slot.location()?;
-            let view = self.ground.view(location);
+            let view = self.shared.view(location);
             let header = view.header();
             view.is(header, key.namespace, key.bytes).then(|| {
                 let facts = view.facts(header, self.version());
@@ -339,7 +339,7 @@ impl Locked<'_> {
         match self.find_servable(key, hash, now_ms) {
             Ok((found, stale)) => {
                 if usage == Use::Read {
-                    self.writer.index.count_read(&self.ground.arena, found.at, found.slot);
+                    self.writer.index.count_read(&self.shared.arena, found.at, found.slot);
                 }
                 Lookup::Found(self.item(&found, stale))
             }
@@ -349,7 +349,7 @@ impl Locked<'_> {
 
     /// A copy of an item that was found.
     pub(super) fn item(&self, found: &Found, marked_stale: bool) -> Item {
-        item(self.ground.view(found.location).copy_value(found.header), found.facts, marked_stale)
+        item(self.shared.view(found.location).copy_value(found.header), found.facts, marked_stale)
     }
 
     /// The shard's write count.
@@ -425,14 +425,14 @@ impl Locked<'_> {
         if self.writer.retired.is_empty() {
             return false;
         }
-        let (ground, counts) = (self.ground, &self.shard.counts);
-        let announced = if planted(Fault::FreeUnderReaders) { Vec::new() } else { ground.readers.announced() };
+        let (shared, counts) = (self.shared, &self.shard.counts);
+        let announced = if planted(Fault::FreeUnderReaders) { Vec::new() } else { shared.readers.announced() };
         let before = self.writer.retired.len();
         self.writer.retired.retain(|extent| {
             let is_read = announced.contains(&extent.id);
             if !is_read {
                 sub(&counts.retired_bytes, extent.resident_bytes as usize);
-                ground.pool.put_back(*extent);
+                shared.pool.put_back(*extent);
             }
             is_read
         });
@@ -452,7 +452,7 @@ impl Locked<'_> {
         }
         let first = self.shard.number as usize * BANKS;
         for (number, bank) in writer.banks.iter_mut().enumerate() {
-            let base = (first + number) * self.ground.bank_words;
+            let base = (first + number) * self.shared.bank_words;
             let is_held = writer.retired_maps.iter().any(|map| map.index.base == base);
             if let Bank::Held(bytes) = *bank
                 && (!is_held || planted(Fault::BankUnderReaders))

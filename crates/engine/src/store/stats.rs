@@ -59,7 +59,7 @@ pub struct Stats {
     /// Bytes of items copied by the cleaner.
     pub copied_bytes: u64,
     /// Bytes of items that were deleted, replaced or dropped.
-    pub buried_bytes: u64,
+    pub died_bytes: u64,
 }
 
 /// The occupancy of one log of one shard.
@@ -82,8 +82,8 @@ impl Store {
         let sum = |of: fn(&Counts) -> &AtomicU64| -> u64 {
             self.shards.iter().map(|shard| of(&shard.counts).load(Ordering::Relaxed)).sum()
         };
-        let (hits, misses_by) = self.ground.readers.counts();
-        let ledger = &self.ground.ledger;
+        let (hits, misses_by) = self.shared.readers.counts();
+        let ledger = &self.shared.ledger;
         let words = WORD_BYTES as u64;
         let item_bytes = sum(|c| &c.live_words) * words;
         Stats {
@@ -109,7 +109,7 @@ impl Store {
             refusals: self.refusals.load(Ordering::Relaxed),
             appended_bytes: sum(|c| &c.appended_bytes),
             copied_bytes: sum(|c| &c.copied_bytes),
-            buried_bytes: sum(|c| &c.buried_bytes),
+            died_bytes: sum(|c| &c.died_bytes),
         }
     }
 
@@ -117,7 +117,7 @@ impl Store {
     pub fn occupancy(&self) -> [u64; 10] {
         let mut histogram = [0; 10];
         for shard in &self.shards {
-            for segment in shard.lock(&self.ground).writer.segments.values() {
+            for segment in shard.lock(&self.shared).writer.segments.values() {
                 histogram[(segment.occupancy_percent(WITH_EXPIRED) / 10).min(9)] += 1;
             }
         }
@@ -130,7 +130,7 @@ impl Store {
             let of =
                 |segment: &Segment| (segment.log, segment.age, segment.occupancy_percent(WITH_EXPIRED).min(100) as u8);
             // Hold the lock only for the copy.
-            let mut segments: Vec<_> = each.lock(&self.ground).writer.segments.values().map(of).collect();
+            let mut segments: Vec<_> = each.lock(&self.shared).writer.segments.values().map(of).collect();
             segments.sort_unstable_by_key(|(_, age, _)| *age);
             [Log::Nursery, Log::Main].map(|log| LogOccupancy {
                 shard,

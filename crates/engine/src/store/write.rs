@@ -100,11 +100,11 @@ impl Locked<'_> {
         match deletion {
             Deletion::Remove => {
                 self.remove_slot(found.at, hash.place(), found.location, Slot::EMPTY);
-                self.bury(found.location);
+                self.mark_dead(found.location);
                 DeleteOutcome::Deleted(0)
             }
             Deletion::MarkStale => {
-                self.ground.view(found.location).mark_stale();
+                self.shared.view(found.location).mark_stale();
                 DeleteOutcome::Deleted(found.facts.version)
             }
         }
@@ -120,7 +120,7 @@ impl Locked<'_> {
     ) -> Result<Option<u64>, Error> {
         let Ok((found, stale)) = self.find_servable(key, hash, now_ms) else { return Ok(None) };
         let facts = with_deadline(found.facts, deadline_ms, now_ms);
-        if self.ground.view(found.location).set_deadline(deadline_ms, facts.ttl_octave) {
+        if self.shared.view(found.location).set_deadline(deadline_ms, facts.ttl_octave) {
             let segment = self.segment_mut(found.location);
             segment.dismiss(found.header.words(), &found.facts);
             segment.admit(found.header.words(), &facts);
@@ -160,17 +160,17 @@ impl Locked<'_> {
             false => Draft { facts: Facts { version: self.next_version(), ..facts }, ..draft },
         };
         if !planted(Fault::SlotBeforeBytes) {
-            draft.write(self.ground.arena.words(self.ground.range(location, words)));
+            draft.write(self.shared.arena.words(self.shared.range(location, words)));
         }
         match self.find(key, hash).filter(|_| !planted(Fault::InsertUnlooked)) {
             Some(old) => {
                 self.replace_slot(old.at, place, old.location, old.slot.with_location(location));
-                self.bury(old.location);
+                self.mark_dead(old.location);
             }
             None => self.insert_slot(place, location, 0),
         }
         if planted(Fault::SlotBeforeBytes) {
-            draft.write(self.ground.arena.words(self.ground.range(location, words)));
+            draft.write(self.shared.arena.words(self.shared.range(location, words)));
         }
         self.count_live(location, &facts, words, key.bytes.len() + value.len());
         let counts = &self.shard.counts;
@@ -187,13 +187,13 @@ impl Locked<'_> {
     /// Whether an overwrite in place would waste pages for good: an item in a segment of its own is never compacted, so
     /// the rest that a shorter value leaves is never freed.
     fn wastes_pages(&self, found: &Found, words: usize) -> bool {
-        words < found.header.words() && self.ground.pool.is_alone(found.header.words())
+        words < found.header.words() && self.shared.pool.is_alone(found.header.words())
     }
 
     fn overwrite(&mut self, found: &Found, draft: Draft<'_>) -> u64 {
         let version = self.next_version();
         let draft = Draft { facts: Facts { version, ..draft.facts }, ..draft };
-        draft.overwrite(self.ground.arena.words(self.ground.range(found.location, found.header.words())));
+        draft.overwrite(self.shared.arena.words(self.shared.range(found.location, found.header.words())));
         let (words, payload) = (draft.words(), draft.key.len() + draft.value.len());
         let cut_off = found.header.words() - words;
         let segment = self.segment_mut(found.location);
@@ -203,7 +203,7 @@ impl Locked<'_> {
         add(&counts.live_bytes, payload);
         sub(&counts.live_bytes, found.header.payload_bytes());
         sub(&counts.live_words, cut_off);
-        add(&counts.buried_bytes, cut_off * super::arena::WORD_BYTES);
+        add(&counts.died_bytes, cut_off * super::arena::WORD_BYTES);
         add(&counts.appended_bytes, words * super::arena::WORD_BYTES);
         add(&counts.sets, 1);
         version
@@ -215,7 +215,7 @@ impl Locked<'_> {
         if let Some(found) = self.find(key, hash) {
             return self.writer.segments[&found.location.segment()].log;
         }
-        let mut slots = self.writer.index.candidates(&self.ground.arena, hash.place());
+        let mut slots = self.writer.index.candidates(&self.shared.arena, hash.place());
         let evicted = |slot: Slot| matches!(slot.removal(), Some((RemovalCause::Evicted, _)));
         let Some((_, ghost)) = slots.find(|(_, slot)| evicted(*slot) && self.is_fresh(*slot)) else {
             return Log::Nursery;
@@ -247,8 +247,8 @@ impl Locked<'_> {
 
     /// Marks an item dead whose slot was just removed, and subtracts it from the counts. Only this function does, so
     /// each item is subtracted once.
-    pub(super) fn bury(&mut self, at: Location) {
-        let view = self.ground.view(at);
+    pub(super) fn mark_dead(&mut self, at: Location) {
+        let view = self.shared.view(at);
         let header = view.header();
         let facts = view.facts(header, self.version());
         let namespace = usize::from(facts.namespace);
@@ -261,7 +261,7 @@ impl Locked<'_> {
         sub(&counts.entries, 1);
         sub(&counts.live_bytes, header.payload_bytes());
         sub(&counts.live_words, header.words());
-        add(&counts.buried_bytes, header.words() * super::arena::WORD_BYTES);
+        add(&counts.died_bytes, header.words() * super::arena::WORD_BYTES);
     }
 
     /// See [`super::Store::invalidate`]. The caller has checked [`Locked::can_invalidate`] for every shard.

@@ -86,12 +86,12 @@ impl Driver {
     fn change_in_flight(&mut self) {
         let ledger = self.world.store.ledger();
         let more = self.random.below(1 + self.world.setup.in_flight_bytes - self.in_flight_bytes);
-        ledger.take_off(more);
+        ledger.add_in_flight(more);
         self.in_flight_bytes += more;
         let less = self.random.below(1 + self.in_flight_bytes);
-        ledger.land(less);
+        ledger.remove_in_flight(less);
         self.in_flight_bytes -= less;
-        ledger.let_go(self.random.below(500));
+        ledger.decay_in_flight(self.random.below(500));
         if self.world.setup.is_lossy() {
             self.world.store.make_room(self.world.clock.now_ms());
         }
@@ -103,9 +103,9 @@ impl Driver {
         world.slow_readers.store(false, Ordering::Relaxed);
         world.spinning.store(false, Ordering::Relaxed);
         let ledger = world.store.ledger();
-        ledger.land(std::mem::take(&mut self.in_flight_bytes));
+        ledger.remove_in_flight(std::mem::take(&mut self.in_flight_bytes));
         while ledger.in_flight_kept() > 0 {
-            ledger.let_go(500);
+            ledger.decay_in_flight(500);
         }
         ledger.set_capacity(world.setup.ample_bytes());
         world.cleaner.set_target(Target::NONE);

@@ -14,11 +14,11 @@
 //! not the interleaving of its threads. A long run: `EBB_DIFFERENTIAL_SECONDS=7200 cargo test -p ebb-engine --test
 //! differential -- --nocapture`.
 
+mod collisions;
 mod driver;
 mod history;
 mod random;
 mod reader;
-mod twins;
 mod values;
 mod world;
 mod writer;
@@ -60,15 +60,15 @@ fn every_answer_fits_the_history_of_its_key() {
     println!("EBB_DIFFERENTIAL_SEED={seed}");
     let mut random = Random::new(seed);
     let hash_seed = [random.next(), random.next()];
-    let twins = twins::find(hash_seed, MOST_WRITERS);
-    println!("{} keys share a place with another", twins.iter().map(Vec::len).sum::<usize>());
+    let collisions = collisions::find(hash_seed, MOST_WRITERS);
+    println!("{} keys share a place with another", collisions.iter().map(Vec::len).sum::<usize>());
     let end = Instant::now() + time;
     let mut phase = 0;
     while phase == 0 || Instant::now() < end {
         let setup = Setup::draw(&mut Random::of(seed, phase));
         let left = end.saturating_duration_since(Instant::now());
         let share = Duration::from_millis(1_000 + random.below(2_000)).min(left);
-        run_phase(World::new(seed, phase, setup, hash_seed, &twins), share);
+        run_phase(World::new(seed, phase, setup, hash_seed, &collisions), share);
         phase += 1;
     }
 }

@@ -183,7 +183,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, phase: u64, setup: Setup, hash_seed: [u64; 2], twins: &[Vec<Vec<u8>>]) -> Self {
+    pub(crate) fn new(seed: u64, phase: u64, setup: Setup, hash_seed: [u64; 2], collisions: &[Vec<Vec<u8>>]) -> Self {
         let options = Options {
             most_bytes: Some(setup.ample_bytes().max(MOST_BYTES)),
             seed: hash_seed,
@@ -195,7 +195,7 @@ impl World {
         let clock = Clock::monotonic();
         let pacing = Pacing { step_micros: 50, cpu_percent: 100 };
         let cleaner = Cleaner::spawn(store.clone(), clock.clone(), pacing, ProcessMemory::default).expect("a thread");
-        let registers = registers(&setup, twins, &mut Random::of(seed, phase << 8 | 1));
+        let registers = registers(&setup, collisions, &mut Random::of(seed, phase << 8 | 1));
         let numbers = registers
             .iter()
             .enumerate()
@@ -301,7 +301,7 @@ impl fmt::Display for World {
 
 /// The keys of a phase. Half of them are in the default namespace under a prefix of their writer, the others in a
 /// namespace of their writer.
-fn registers(setup: &Setup, twins: &[Vec<Vec<u8>>], random: &mut Random) -> Vec<Register> {
+fn registers(setup: &Setup, collisions: &[Vec<Vec<u8>>], random: &mut Random) -> Vec<Register> {
     let mut registers = Vec::new();
     for writer in 0..setup.writers {
         let drawn: Vec<_> = (0..setup.keys_per_writer + setup.huge_keys)
@@ -318,8 +318,8 @@ fn registers(setup: &Setup, twins: &[Vec<Vec<u8>>], random: &mut Random) -> Vec<
             })
             .collect();
         let (huge, others) = drawn.split_at(setup.huge_keys);
-        let twins = twins[writer as usize].iter().map(|name| (0, name.clone()));
-        for (namespace, name) in huge.iter().cloned().chain(twins).chain(others.iter().cloned()) {
+        let collisions = collisions[writer as usize].iter().map(|name| (0, name.clone()));
+        for (namespace, name) in huge.iter().cloned().chain(collisions).chain(others.iter().cloned()) {
             registers.push(Register::new(registers.len() as u32, writer, namespace, name));
         }
     }

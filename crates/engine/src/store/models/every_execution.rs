@@ -30,7 +30,7 @@ fn explore(model: impl Fn() + Send + Sync + 'static) -> usize {
 #[test]
 fn a_published_item_is_whole() {
     for fault in [Fault::SlotBeforeBytes, Fault::SlotRelaxed] {
-        with_twin(fault, 2, |_| {
+        with_mutant(fault, 2, |_| {
             explore(|| {
                 // One bucket, followed by the item.
                 let arena = Arc::new(Arena::reserve(12 * 8).unwrap());
@@ -65,7 +65,7 @@ fn a_published_item_is_whole() {
 
 #[test]
 fn an_overwrite_in_place_is_seen_whole_or_not_at_all() {
-    with_twin(Fault::OverwriteUnannounced, 10, |_| {
+    with_mutant(Fault::OverwriteUnannounced, 10, |_| {
         explore(|| {
             let words: Arc<Vec<AtomicU64>> = Arc::new((0..4).map(|_| AtomicU64::new(0)).collect());
             let old = Draft { key: b"keykeyke", value: &[1; 16], facts: facts(1), versioned: false };
@@ -93,7 +93,7 @@ fn an_overwrite_in_place_is_seen_whole_or_not_at_all() {
 #[test]
 fn an_announced_segment_is_not_freed() {
     for fault in [Fault::ReadUnannounced, Fault::AnnouncedUnlooked] {
-        with_twin(fault, 10, |_| {
+        with_mutant(fault, 10, |_| {
             explore(|| {
                 let (segment, slot) = (7, Arc::new(AtomicU64::new(7)));
                 let readers = Arc::new(Readers::new());
@@ -122,16 +122,16 @@ fn an_announced_segment_is_not_freed() {
 
 #[test]
 fn bytes_added_during_the_decay_stay_charged() {
-    with_twin(Fault::LetGoUnlooked, 10, |_| {
+    with_mutant(Fault::DecayUnlooked, 10, |_| {
         explore(|| {
             let ledger = Arc::new(Ledger::new(1 << 20));
-            ledger.take_off(64 << 10);
-            ledger.land(64 << 10);
+            ledger.add_in_flight(64 << 10);
+            ledger.remove_in_flight(64 << 10);
             let caller = {
                 let ledger = ledger.clone();
-                thread::spawn(move || ledger.take_off(48 << 10))
+                thread::spawn(move || ledger.add_in_flight(48 << 10))
             };
-            ledger.let_go(u64::MAX);
+            ledger.decay_in_flight(u64::MAX);
             caller.join().unwrap();
             assert!(ledger.in_flight_kept() >= ledger.in_flight(), "{ledger:?}");
             assert_eq!(ledger.total(), ledger.in_flight_kept());

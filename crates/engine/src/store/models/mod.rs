@@ -31,7 +31,7 @@ enum Search {
 }
 
 /// Runs a model, which must hold, and then its mutant, which must fail. `explore` returns the number of executions.
-fn with_twin(
+fn with_mutant(
     fault: Fault,
     least: usize,
     explore: impl Fn(Search) -> usize + std::panic::UnwindSafe + std::panic::RefUnwindSafe,

@@ -82,7 +82,7 @@ fn is_uniform(value: &[u8]) -> bool {
 
 #[test]
 fn a_published_item_is_whole() {
-    with_twin(Fault::SlotBeforeBytes, EXECUTIONS, |search| {
+    with_mutant(Fault::SlotBeforeBytes, EXECUTIONS, |search| {
         explore(search, || {
             let store = small();
             let writer = {
@@ -100,7 +100,7 @@ fn a_published_item_is_whole() {
 
 #[test]
 fn an_overwrite_in_place_is_seen_whole_or_not_at_all() {
-    with_twin(Fault::OverwriteUnannounced, EXECUTIONS, |search| {
+    with_mutant(Fault::OverwriteUnannounced, EXECUTIONS, |search| {
         explore(search, || {
             let store = small();
             set(&store, b"k", &[1; 24]);
@@ -121,7 +121,7 @@ fn an_overwrite_in_place_is_seen_whole_or_not_at_all() {
 
 #[test]
 fn memory_is_reused_only_when_the_last_reader_has_left() {
-    with_twin(Fault::FreeUnderReaders, EXECUTIONS, |search| {
+    with_mutant(Fault::FreeUnderReaders, EXECUTIONS, |search| {
         explore(search, || {
             let store = one_item_among_dead_bytes();
             let cleaner = {
@@ -142,7 +142,7 @@ fn memory_is_reused_only_when_the_last_reader_has_left() {
 #[test]
 fn a_read_without_announcement_or_recheck_fails() {
     for fault in [Fault::ReadUnannounced, Fault::AnnouncedUnlooked] {
-        with_twin(fault, EXECUTIONS, |search| explore(search, segments_are_reused_beside_a_reader));
+        with_mutant(fault, EXECUTIONS, |search| explore(search, segments_are_reused_beside_a_reader));
     }
 }
 
@@ -168,7 +168,7 @@ fn segments_are_reused_beside_a_reader() {
 
 #[test]
 fn a_bank_is_reused_only_when_no_map_refers_to_it() {
-    with_twin(Fault::BankUnderReaders, 300, |search| {
+    with_mutant(Fault::BankUnderReaders, 300, |search| {
         // The bug needs a reader that stops once while all migrations run; random schedules almost never do that.
         let executions = match search {
             Search::Model => 300,
@@ -186,8 +186,8 @@ fn a_bank_is_reused_only_when_no_map_refers_to_it() {
                     thread::spawn(move || {
                         for buckets in [80, 96, 112, 80] {
                             let shard = &store.shards[0];
-                            if shard.lock(&store.ground).begin_migration(buckets) {
-                                while shard.lock(&store.ground).migrate_some(u32::MAX) {}
+                            if shard.lock(&store.shared).begin_migration(buckets) {
+                                while shard.lock(&store.shared).migrate_some(u32::MAX) {}
                             }
                         }
                     })
@@ -205,7 +205,7 @@ fn a_bank_is_reused_only_when_no_map_refers_to_it() {
 
 #[test]
 fn a_write_after_a_sweep_is_not_invalidated_by_it() {
-    with_twin(Fault::JudgedByOldMap, EXECUTIONS, |search| {
+    with_mutant(Fault::JudgedByOldMap, EXECUTIONS, |search| {
         explore(search, || {
             let store = small();
             set(&store, b"a", &[1; 8]);
@@ -227,7 +227,7 @@ fn a_write_after_a_sweep_is_not_invalidated_by_it() {
 
 #[test]
 fn an_item_that_moves_between_its_buckets_is_never_missed() {
-    with_twin(Fault::MoveUncounted, EXECUTIONS, |search| {
+    with_mutant(Fault::MoveUncounted, EXECUTIONS, |search| {
         explore(search, || {
             let store = small();
             set(&store, b"k", &[1; 8]);
@@ -235,14 +235,14 @@ fn an_item_that_moves_between_its_buckets_is_never_missed() {
                 let store = store.clone();
                 thread::spawn(move || {
                     let shard = &store.shards[0];
-                    let hash = store.ground.hasher.hash(key(b"k"));
+                    let hash = store.shared.hasher.hash(key(b"k"));
                     for _ in 0..2 {
-                        let mut locked = shard.lock(&store.ground);
+                        let mut locked = shard.lock(&store.shared);
                         let from = locked.find(key(b"k"), hash).unwrap().at;
                         let index = locked.writer.index;
                         // The other bucket is empty, so any position in it is free.
                         let to = index.other_positions(from, locked.find(key(b"k"), hash).unwrap().slot).start;
-                        locked.displace(|this| index.move_to_other(&this.ground.arena, from, to));
+                        locked.displace(|this| index.move_to_other(&this.shared.arena, from, to));
                     }
                 })
             };
@@ -254,7 +254,7 @@ fn an_item_that_moves_between_its_buckets_is_never_missed() {
 
 #[test]
 fn a_write_during_a_migration_is_in_the_new_index() {
-    with_twin(Fault::WriteOneSide, 300, |search| {
+    with_mutant(Fault::WriteOneSide, 300, |search| {
         let count = std::sync::Arc::new(Count::new(0));
         let counted = count.clone();
         shuttle::check_random(
@@ -265,8 +265,8 @@ fn a_write_during_a_migration_is_in_the_new_index() {
                 let migration = {
                     let store = store.clone();
                     thread::spawn(move || {
-                        assert!(store.shards[0].lock(&store.ground).begin_migration(80));
-                        while store.shards[0].lock(&store.ground).migrate_some(16) {}
+                        assert!(store.shards[0].lock(&store.shared).begin_migration(80));
+                        while store.shards[0].lock(&store.shared).migrate_some(16) {}
                     })
                 };
                 // A value of another size is written to a new location, so its slot changes.
@@ -287,7 +287,7 @@ fn a_write_during_a_migration_is_in_the_new_index() {
 
 #[test]
 fn a_write_after_an_invalidation_survives_its_sweep() {
-    with_twin(Fault::SweepUnversioned, EXECUTIONS, |search| {
+    with_mutant(Fault::SweepUnversioned, EXECUTIONS, |search| {
         explore(search, || {
             let store = small();
             set(&store, b"a-old", &[1; 8]);
@@ -308,7 +308,7 @@ fn a_write_after_an_invalidation_survives_its_sweep() {
 
 #[test]
 fn an_update_is_not_lost_to_the_cleaner() {
-    with_twin(Fault::MoveWhatDied, EXECUTIONS, |search| {
+    with_mutant(Fault::MoveWhatDied, EXECUTIONS, |search| {
         explore(search, || {
             let store = small();
             set(&store, b"k", &[1; 40]);
@@ -329,7 +329,7 @@ fn an_update_is_not_lost_to_the_cleaner() {
 
 #[test]
 fn an_overwrite_in_place_is_not_lost_to_an_unlocked_copy() {
-    with_twin(Fault::CommitUnlooked, EXECUTIONS, |search| {
+    with_mutant(Fault::CommitUnlooked, EXECUTIONS, |search| {
         explore(search, || {
             let store = one_item_among_dead_bytes();
             let cleaner = {
@@ -346,7 +346,7 @@ fn an_overwrite_in_place_is_not_lost_to_an_unlocked_copy() {
 
 #[test]
 fn two_writers_of_one_key_make_one_entry() {
-    with_twin(Fault::InsertUnlooked, EXECUTIONS, |search| {
+    with_mutant(Fault::InsertUnlooked, EXECUTIONS, |search| {
         explore(search, || {
             let store = small();
             let other = {
@@ -364,7 +364,7 @@ fn two_writers_of_one_key_make_one_entry() {
 
 #[test]
 fn counting_a_read_undoes_no_write() {
-    with_twin(Fault::CountByStore, EXECUTIONS, |search| {
+    with_mutant(Fault::CountByStore, EXECUTIONS, |search| {
         explore(search, || {
             let store = small();
             set(&store, b"k", &[1; 24]);

@@ -41,10 +41,10 @@ fn a_descheduled_reader_pins_only_one_segment() {
     // As if a thread stopped while it held every map and announced a segment.
     let maps: Vec<_> = store.shards.iter().map(|shard| shard.map.load()).collect();
     let announced = {
-        let shard = store.shards[0].lock(&store.ground);
+        let shard = store.shards[0].lock(&store.shared);
         super::super::policy::eviction_victim(shard.writer.segments.values(), shard.writer.nursery).unwrap()
     };
-    let announcement = store.ground.readers.own().unwrap().announce(announced);
+    let announcement = store.shared.readers.own().unwrap().announce(announced);
     let beside = std::thread::scope(|scope| scope.spawn(|| evicted_by_5_000(&store, keys + 5_000)).join().unwrap());
     let of_two_segments = 2 * store.segment_bytes() as u64 / 200;
     assert!(

@@ -102,11 +102,11 @@ fn each_step_copies_its_items_before_it_takes_the_lock() {
         store.delete(key(&i.to_le_bytes()), None, Deletion::Remove, 1).unwrap();
     });
     for _ in 0..20 {
-        let next = store.shards[0].lock(&store.ground).ahead();
+        let next = store.shards[0].lock(&store.shared).ahead();
         let mut tally = Tally::default();
         store.clean(0, THOROUGH, 1, &mut tally, &mut || true);
         let Some(next) = next.filter(|next| next.from_words < next.end_words) else { continue };
-        let view = store.ground.view(slot::Location::new(next.segment, next.from_words as u32));
+        let view = store.shared.view(slot::Location::new(next.segment, next.from_words as u32));
         assert!(tally.moved_items > 0 && view.header().is_dead(), "a copy that was committed leaves a dead item");
     }
 }

@@ -103,14 +103,14 @@ fn eviction_prefers_unread_items() {
 fn requeued_items_lose_a_read() {
     let (store, items) = read_segments(4);
     let reads = || {
-        let shard = store.shards[0].lock(&store.ground);
-        let find = |i: u32| shard.find(key(&i.to_le_bytes()), store.ground.hasher.hash(key(&i.to_le_bytes())));
+        let shard = store.shards[0].lock(&store.shared);
+        let find = |i: u32| shard.find(key(&i.to_le_bytes()), store.shared.hasher.hash(key(&i.to_le_bytes())));
         (0..4 * items).map(|i| find(i).expect("no item is evicted").slot.reads()).collect::<Vec<_>>()
     };
     assert!(reads().iter().all(|reads| *reads == 3));
     for _ in 0..4 {
         let way = Way::Evict { spares_read: true };
-        assert!(store.shards[0].lock(&store.ground).clean_one_now(way, 1));
+        assert!(store.shards[0].lock(&store.shared).clean_one_now(way, 1));
     }
     assert!(reads().iter().all(|reads| *reads < 3), "{:?}", reads());
     assert_eq!(store.stats().evictions, 0);
@@ -120,7 +120,7 @@ fn requeued_items_lose_a_read() {
 fn compacted_items_keep_their_age() {
     let (store, items) = read_segments(4);
     let oldest = || {
-        let shard = store.shards[0].lock(&store.ground);
+        let shard = store.shards[0].lock(&store.shared);
         shard.writer.segments.values().map(|segment| segment.age).min().unwrap()
     };
     let before = oldest();

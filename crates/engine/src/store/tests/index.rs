@@ -38,7 +38,7 @@ fn a_migration_continues_until_stop_returns_true() {
     for n in 100..30_000_u32 {
         store.delete(key(&n.to_le_bytes()), None, Deletion::Remove, 1).unwrap();
     }
-    let is_migrating = || store.shards[0].lock(&store.ground).writer.migration.is_some();
+    let is_migrating = || store.shards[0].lock(&store.shared).writer.migration.is_some();
     let mut tally = Tally::default();
     while !is_migrating() {
         assert!(store.clean(0, THOROUGH, 1, &mut tally, &mut || true), "the index must shrink");
@@ -54,13 +54,13 @@ fn writers_use_the_memory_of_an_old_index_while_it_is_released() {
     let store = Store::new(Options { shards: Some(1), ..options(16 << 20) }).unwrap();
     (0..30_000).for_each(|n| put(&store, n, &[7; 8]));
     store.reclaim(0);
-    let piece = store.shards[0].lock(&store.ground).take_piece(4 << 10).expect("the index has grown");
+    let piece = store.shards[0].lock(&store.shared).take_piece(4 << 10).expect("the index has grown");
     store.ledger().set_capacity(store.ledger().total());
     put(&store, 30_000, &[7; 3_000]);
     put(&store, 30_001, &[7; 3_000]);
     assert_eq!((store.stats().evictions, store.stats().copied_bytes), (0, 0));
-    store.ground.give_back(&piece);
-    let mut locked = store.shards[0].lock(&store.ground);
+    store.shared.give_back(&piece);
+    let mut locked = store.shards[0].lock(&store.shared);
     locked.end_piece(&piece);
     while locked.clean_bank(u64::MAX) {}
     let clean = locked.writer.banks.iter().filter(|bank| **bank == bank::Bank::Clean).count();

@@ -88,6 +88,6 @@ fn read_segments(count: u32) -> (Store, u32) {
     for i in 0..count * items + 1 {
         (0..3).for_each(|_| drop(value_of(&store, &i.to_le_bytes(), 1)));
     }
-    store.shards[0].lock(&store.ground).seal_all();
+    store.shards[0].lock(&store.shared).seal_all();
     (store, items)
 }

@@ -37,11 +37,11 @@ fn makes_room_for_bytes_in_flight_unless_that_is_impossible() {
     }
     let ledger = store.ledger();
     let full = ledger.total();
-    ledger.take_off(1 << 20);
+    ledger.add_in_flight(1 << 20);
     store.make_room(1);
     assert!(ledger.has_room(0) && ledger.total() >= full - (64 << 10), "evicts no more than needed: {ledger:?}");
     let entries = store.stats().entries;
-    ledger.take_off(4 << 20);
+    ledger.add_in_flight(4 << 20);
     store.make_room(1);
     assert_eq!(store.stats().entries, entries, "nothing is evicted for bytes that would not fit an empty store");
 }
@@ -116,7 +116,7 @@ fn segments_grow_when_the_capacity_is_raised() {
         put(&raised, n, &[7; 400]);
         n += 1;
     }
-    let segments = raised.shards.iter().map(|shard| shard.lock(&raised.ground).writer.segments.len()).sum::<usize>();
+    let segments = raised.shards.iter().map(|shard| shard.lock(&raised.shared).writer.segments.len()).sum::<usize>();
     let stats = raised.stats();
     assert!((segments as u64) < stats.segment_bytes / small / 8, "{segments} segments for {stats:?}");
     assert_eq!((shards, stats.evictions), (1, 0));

@@ -1,4 +1,4 @@
-//! Keys that share a `Place`, called twins.
+//! Keys that share a `Place`: collisions.
 //!
 //! The index keeps 28 bits of a key's hash. Two keys with the same bits have slots in the same buckets with the same
 //! tag, and only the comparison of the whole keys distinguishes them. Some thousand keys rarely contain such a pair, so
@@ -17,7 +17,7 @@ fn name(writer: u32, number: u32) -> Vec<u8> {
 /// Names of keys of the default namespace that share their `Place` with another key, by writer.
 pub(crate) fn find(seed: [u64; 2], writers: u32) -> Vec<Vec<Vec<u8>>> {
     let options = Options { shards: Some(1), seed, most_bytes: Some(64 << 20), ..Options::new(64 << 20) };
-    let store = Store::new(options).expect("address space for the search of twins");
+    let store = Store::new(options).expect("address space for the search of collisions");
     for writer in 0..writers {
         for number in 0..CANDIDATES {
             let name = name(writer, number);
@@ -37,7 +37,7 @@ pub(crate) fn find(seed: [u64; 2], writers: u32) -> Vec<Vec<Vec<u8>>> {
         }
         next = page.next;
     }
-    // A store that confused two twins would return fewer keys.
+    // A store that confused two colliding keys would return fewer keys.
     assert_eq!(seen, (writers * CANDIDATES) as usize, "a scan must return every stored key");
     let of = |writer: u32| {
         let prefix = format!("w{writer}/").into_bytes();

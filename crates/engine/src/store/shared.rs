@@ -10,7 +10,7 @@ use super::slot::Location;
 
 /// The state that all shards share.
 #[derive(Debug)]
-pub(super) struct Ground {
+pub(super) struct Shared {
     pub(super) arena: Arena,
     pub(super) pool: Pool,
     pub(super) ledger: std::sync::Arc<Ledger>,
@@ -24,7 +24,7 @@ pub(super) struct Ground {
     pub(super) readers: Readers,
 }
 
-impl Ground {
+impl Shared {
     /// Number of consecutive segment numbers of a new segment.
     pub(super) fn segment_units(&self) -> u32 {
         if !self.segments_follow {
