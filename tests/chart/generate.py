@@ -1,4 +1,4 @@
-"""Generates what the chart repeats: settings in its schema, the table of values, manifests/.
+"""Generates parts of the chart: settings in its schema, the table of values, and manifests/.
 
     generate.py TOOLS    rewrites the files; see tests/chart.sh
 """
@@ -26,12 +26,12 @@ def ebb_settings():
 
 
 def reference_page():
-    """The page on settings in two parts: those followed live, and those read at the start."""
+    """docs/configuration.md in two parts: dynamic and static settings."""
     return pathlib.Path("docs/configuration.md").read_text().split("## Static settings")
 
 
 def settings(schema):
-    """A part of Ebb's schema in the draft that both Helm majors read; it refuses unknown keys at every level."""
+    """Converts a part of Ebb's schema to the draft of both Helm majors, and refuses unknown keys at every level."""
     kept = ("type", "description", "properties", "enum", "const", "oneOf", "pattern", "minimum", "maximum")
     out = {key: value for key, value in schema.items() if key in kept}
     if "oneOf" in out:
@@ -55,7 +55,7 @@ def schema(_helm):
 
 
 def commented_values():
-    """The keys of values.yaml with a comment of their own, as (path, comment); and those without."""
+    """Keys of values.yaml with their own comment, as (path, comment), and keys without one."""
     found, without, stack, comment = [], [], [], None
     for line in (CHART / "values.yaml").read_text().splitlines():
         if matched := re.match(r" *# -- (.*)", line):
@@ -89,7 +89,7 @@ def readme(_helm):
 def manifest(given, namespace, helm):
     result = helm.template_anew("helm4", VERSIONS[-1], "--set", f"tests.enabled=false,{given}")
     assert result.code == 0, result.why
-    # Nobody manages these with Helm.
+    # These manifests are not managed by Helm.
     marks = re.compile(r"managed-by: Helm$|helm\.sh/chart: |^# Source: ")
     text = "\n".join(line for line in result.text.splitlines() if not marks.search(line))
     first = "---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: ebb-system\n" if namespace else ""
@@ -97,7 +97,7 @@ def manifest(given, namespace, helm):
     return header + first + text.strip() + "\n"
 
 
-# By path, the function that makes the text. In this order: manifests are rendered with the schema.
+# Functions that generate each file. The order matters: manifests are rendered with the schema.
 FILES = {
     SCHEMA: schema,
     README: readme,

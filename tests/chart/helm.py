@@ -11,10 +11,10 @@ import yaml
 CHART = pathlib.Path("charts/ebb")
 CI = sorted(CHART.glob("ci/*-values.yaml"))
 HELMS = ("helm3", "helm4")
-# A policy needs 1.36; all else works from 1.31 on.
+# A policy needs 1.36; everything else works with 1.31 or newer.
 VERSIONS = tuple(f"1.{minor}.0" for minor in range(31, 38))
 POLICY_VERSIONS = ("1.36.0", "1.37.0")
-# Kinds that Kubernetes has no schema for, by group, and the npm package with their schemas.
+# Foreign kinds by API group, with the npm package of their schemas.
 FOREIGN = {"monitoring.coreos.com/v1": "prometheus-operator", "cert-manager.io/v1": "cert-manager"}
 
 
@@ -37,7 +37,7 @@ class Helm:
         return Result(done.returncode, done.stdout, done.stderr)
 
     def template_anew(self, major, version, *arguments, known=tuple(FOREIGN), chart=CHART):
-        """What the chart renders for a cluster of that version that has the known foreign kinds."""
+        """Renders the chart for a cluster with this version and the known foreign kinds."""
         has = [argument for group in known for argument in ("--api-versions", group)]
         release = ("template", "ebb", chart, "--namespace", "ebb-system", "--kube-version", version)
         return self.run(major, *release, *has, *arguments)
@@ -54,7 +54,7 @@ class Helm:
 
 
 class Strict(yaml.SafeLoader):
-    """YAML in which a key may stand once."""
+    """YAML loader that refuses duplicate keys."""
 
 
 def mapping_without_duplicates(loader, node):
@@ -86,7 +86,7 @@ def only(documents, kind):
 
 
 def pods(documents):
-    """Pairs of a label and a pod's spec. Of a PodTemplate the sidecar is ours, and the application is not."""
+    """Yields labels and pod specs. For a PodTemplate, the spec contains only the sidecar."""
     for document in documents:
         if document["kind"] == "Deployment":
             yield label(document), document["spec"]["template"]["spec"]

@@ -1,5 +1,4 @@
-"""The Pod Security Standard "restricted", as far as it speaks of Linux: a pure function of a pod's spec. It is that of
-Kubernetes 1.37."""
+"""Checks a pod's spec against the Pod Security Standard "restricted" for Linux, as of Kubernetes 1.37."""
 
 VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 SYSCTLS = {
@@ -20,7 +19,7 @@ SELINUX = {None, "", "container_t", "container_init_t", "container_kvm_t", "cont
 
 
 def problems(spec):
-    """What the standard forbids in a pod, as sentences; none if it may run."""
+    """Violations of the standard, as messages; empty if the pod complies."""
     own, said = spec.get("securityContext", {}), []
     for field in ("hostNetwork", "hostPID", "hostIPC"):
         if spec.get(field):
@@ -57,7 +56,7 @@ def of_container(container, pod):
 
 
 def profiles(context, who):
-    """AppArmor and SELinux, which pods and containers have alike."""
+    """Violations in AppArmor and SELinux options, which pods and containers share."""
     selinux = context.get("seLinuxOptions", {})
     facts = {
         "AppArmor": context.get("appArmorProfile", {}).get("type", "RuntimeDefault") not in ("RuntimeDefault", "Localhost"),

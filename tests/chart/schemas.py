@@ -12,7 +12,7 @@ from helm import FOREIGN, label
 
 
 def problems(documents, version):
-    """What the schemas of a Kubernetes version find; it has none of foreign kinds."""
+    """Violations of the schemas of a Kubernetes version, without foreign kinds."""
     found = []
     for document in documents:
         if document["apiVersion"] in FOREIGN:
@@ -27,7 +27,7 @@ def problems(documents, version):
 
 
 def foreign_problem(kinds, group, documents):
-    """What the schemas of a foreign group in the folder `kinds` find, as text; empty if nothing."""
+    """Violations of the schemas of a foreign group in the folder `kinds`, as text; empty if there are none."""
     package = kinds / FOREIGN[group] / "node_modules/@kubernetes-models" / FOREIGN[group]
     command = ["node", "tests/chart/kinds.mjs", package]
     done = subprocess.run(command, input=json.dumps(documents), capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Monitors, alerts and dashboards arrive in the cluster as they are tested."""
+"""The chart renders monitors, alerts and dashboards unchanged."""
 
 import json
 

@@ -9,15 +9,15 @@ from helm import CHART, FOREIGN, HELMS, VERSIONS, objects
 
 TEST = "helm test ebb --namespace ebb-system"
 KNOWN = tuple(FOREIGN)
-# Values, the groups of foreign kinds that the cluster has, and words that the notes have or (with -) have not.
+# Values, the foreign API groups of the cluster, and text that the notes contain or (with -) do not contain.
 NOTES = (
     ("image.tag=v1", KNOWN, ("kubectl label namespace NAME ebb-cache.io/inject=enabled", "ebb check", TEST, "-Warning")),
     ("injector.mode=policy", KNOWN, ("kubectl label namespace NAME", TEST, "-Warning")),
-    ("injector.mode=none", KNOWN, ("injector.mode is none: nothing is injected.", "-helm test", "-Warning")),
+    ("injector.mode=none", KNOWN, ("injector.mode is none: sidecars are not injected.", "-helm test", "-Warning")),
     ("injector.excludedNamespaces={kube-system,default}", KNOWN, ("kube-system, default, ebb-system.", "-helm test")),
-    ("injector.replicas=1", KNOWN, ("Warning: there is one pod of the webhook.",)),
+    ("injector.replicas=1", KNOWN, ("Warning: the webhook has one replica.",)),
     ("standalone.enabled=true", KNOWN, ("The shared cache is at ebb.ebb-system:7070", "configmap ebb-standalone")),
-    ("sidecar.address=tcp", KNOWN, ("EBB_ADDR says: 127.0.0.1:7070",)),
+    ("sidecar.address=tcp", KNOWN, ("EBB_ADDR: 127.0.0.1:7070",)),
     ("monitoring.rules.enabled=true", KNOWN, ("-Warning",)),
     ("monitoring.rules.enabled=true", (), ("Warning: monitoring is enabled",)),
 )
@@ -25,7 +25,7 @@ NOTES = (
 
 @pytest.fixture(scope="module")
 def chart_of_notes(tmp_path_factory):
-    """A chart that renders its notes as the text of an object: Helm 3 shows notes to a cluster only."""
+    """A chart that renders its notes as an object, since `helm template` of Helm 3 does not print notes."""
     copy = pathlib.Path(shutil.copytree(CHART, tmp_path_factory.mktemp("notes") / "ebb"))
     (copy / "templates/NOTES.txt").rename(copy / "NOTES.txt")
     (copy / "templates/notes.yaml").write_text(
@@ -37,7 +37,7 @@ def chart_of_notes(tmp_path_factory):
 
 @pytest.mark.parametrize("major", HELMS)
 @pytest.mark.parametrize("given, known, words", NOTES, ids=[given for given, _, _ in NOTES])
-def test_notes_say(helm, chart_of_notes, major, given, known, words):
+def test_notes_contain(helm, chart_of_notes, major, given, known, words):
     arguments = ("--set", given, "--show-only", "templates/notes.yaml")
     result = helm.template(major, VERSIONS[-1], *arguments, known=known, chart=chart_of_notes)
     assert result.code == 0, result.why

@@ -1,4 +1,4 @@
-"""Values that are good: ci/*-values.yaml are rendered by both majors of Helm and fit the schemas of the kinds."""
+"""Both majors of Helm render ci/*-values.yaml, and the objects fit the schemas of their kinds."""
 
 import pathlib
 
@@ -19,7 +19,7 @@ FOREIGN_KINDS = (
 
 
 def versions(path):
-    """The Kubernetes versions that values are for."""
+    """Kubernetes versions for the values."""
     given = yaml.safe_load(path.read_text()) or {}
     return POLICY_VERSIONS if given.get("injector", {}).get("mode") == "policy" else VERSIONS
 
@@ -48,7 +48,7 @@ def test_renders_the_same_each_time_and_for_each_version(helm, path, major):
 
 @ci
 def test_both_majors_render_the_same_objects(helm, path):
-    # Kinds that one major has no place for come in another order.
+    # The majors order foreign kinds differently.
     three, four = (
         sorted(objects(helm.template(major, versions(path)[-1], "--values", path).text), key=label) for major in HELMS
     )
@@ -86,7 +86,7 @@ def kinds(tools):
 
 @pytest.fixture(scope="module")
 def foreign_objects(helm):
-    """Every object of a foreign kind that ci/ leads to."""
+    """All rendered objects of foreign kinds."""
     rendered = [document for path in CI for document in helm.objects("--values", path)]
     return [document for document in rendered if document["apiVersion"] in FOREIGN]
 

@@ -1,4 +1,4 @@
-"""A feature that needs a right is off by default and brings the right along when it is on."""
+"""A feature that needs RBAC rights is off by default; enabling it adds the rights."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The schema of the chart's values: complete, closed, and it refuses bad values by name."""
+"""The schema of the chart's values is complete and closed, and names each refused key."""
 
 import json
 
@@ -9,7 +9,7 @@ from generate import SCHEMA
 from helm import CHART, HELMS, VERSIONS
 
 SCHEMA_OF_VALUES = json.loads(SCHEMA.read_text())
-# A bad value, and the key that the refusal names.
+# An invalid value, and the key in the message.
 BAD = {
     "injector.mode=webhooks": "mode",
     "injector.failurePolicy=Maybe": "failurePolicy",
@@ -74,7 +74,7 @@ BAD = {
 
 
 def open_objects(schema, path):
-    """Objects of the schema that take keys it does not know; `global` is shared with other charts."""
+    """Objects of the schema that accept unknown keys; `global` is shared with other charts."""
     if isinstance(schema, list):
         return [found for part in schema for found in open_objects(part, path)]
     if not isinstance(schema, dict):
@@ -86,7 +86,7 @@ def open_objects(schema, path):
 
 
 def unlike(schema, values, definitions, path):
-    """Keys that only one of schema and values.yaml has. What is inside a free map does not count."""
+    """Keys that are in only one of schema and values.yaml, except inside free maps."""
     if "$ref" in schema:
         schema = definitions[schema["$ref"].split("/")[-1]]
     is_whole = path in ("sidecar.config", "standalone.config") or path.endswith(("Probe", ".resources"))

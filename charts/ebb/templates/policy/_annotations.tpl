@@ -3,19 +3,19 @@
 {{ tpl (.Files.Get "files/annotations.yaml") . }}
 {{- end }}
 
-{{/* A CEL expression of `value` and `read`, with the variables of an annotation for them. */}}
+{{/* Replaces `value` and `read` in a CEL .expression by the variables of the annotation .name. */}}
 {{- define "ebb.celOf" -}}
 {{- $variable := printf "variables.%s" (replace "-" "_" .name) }}
 {{- regexReplaceAll "\\bread\\b" (regexReplaceAll "\\bvalue\\b" .expression $variable) (printf "%s_read" $variable) }}
 {{- end }}
 
-{{/* Whether an annotation is there, at the pod or its namespace. */}}
+{{/* Whether the pod or its namespace has an annotation. */}}
 {{- define "ebb.celIsAsked" -}}
 ("config.ebb-cache.io/{{ . }}" in variables.annotations || "config.ebb-cache.io/{{ . }}" in variables.inherited)
 {{- end }}
 
-{{/* The variables of a policy that say what is asked for: memory_limit is the text of the annotation, memory_limit_read its
-meaning, memory_limit_fits whether it counts. */}}
+{{/* The policy's variables for each annotation: memory_limit is the text, memory_limit_read the parsed value,
+memory_limit_fits whether it is valid. */}}
 {{- define "ebb.policyVariables" -}}
 - name: annotations
   expression: >-
@@ -44,7 +44,7 @@ meaning, memory_limit_fits whether it counts. */}}
 {{- end }}
 {{- end }}
 
-{{/* What an annotation says if it fits, or else .default; both as CEL. .as is a CEL expression of `value` and `read`. */}}
+{{/* The annotation's value if it is valid, else .default; both as CEL. .as is a CEL expression of `value` and `read`. */}}
 {{- define "ebb.celAsked" -}}
 variables.{{ replace "-" "_" .name }}_fits ? {{ include "ebb.celOf" (dict "name" .name "expression" (.as | default "value")) }} : {{ .default }}
 {{- end }}
@@ -54,10 +54,10 @@ variables.{{ replace "-" "_" .name }}_fits ? {{ include "ebb.celOf" (dict "name"
 {{- printf "cel:%s" (include "ebb.celAsked" .) }}
 {{- end }}
 
-{{/* The most containers of a pod that gets a sidecar: the webhook has the same bound. */}}
+{{/* Maximum number of containers of an injected pod; the webhook has the same bound. */}}
 {{- define "ebb.mostContainers" -}}500{{- end }}
 
-{{/* Who injects, as the pod's annotation says it. */}}
+{{/* Value of the pod's annotation that names the injector. */}}
 {{- define "ebb.injectedBy" -}}
 {{- printf "policy %s" (include "ebb.clusterName" .) }}
 {{- end }}

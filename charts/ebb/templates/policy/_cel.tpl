@@ -1,6 +1,6 @@
 {{/* A value as a CEL literal: .value of an object or a list, .type the CEL type at that place (Object.spec.volumes).
-Strings that begin with "cel:" are expressions already. Quantities and labels are maps with free keys, all else has a
-type, because a CEL map may not mix kinds of values. */}}
+Strings that begin with "cel:" are expressions already. Quantities and labels are maps with free keys. All other values
+have a type, because a CEL map may not mix types. */}}
 {{- define "ebb.cel" -}}
 {{- $type := .type }}
 {{- if kindIs "map" .value }}
@@ -30,13 +30,13 @@ type, because a CEL map may not mix kinds of values. */}}
 {{- end }}
 {{- end }}
 
-{{/* JSON's escapes are CEL's too, but for the three that Go adds for HTML. */}}
+{{/* A CEL string. CEL has the escapes of JSON, except the three that Go adds for HTML. */}}
 {{- define "ebb.celString" -}}
 {{- toRawJson . }}
 {{- end }}
 
-{{/* The sidecar's resources depend on the pod: variables.limits and variables.requests have them, as lists of name and
-amount, since a map that is written down has all its keys. */}}
+{{/* The sidecar's resources depend on the pod. variables.limits and variables.requests are lists of name and amount, since
+a CEL map literal always has all its keys. */}}
 {{- define "ebb.celResources" -}}
 Object.spec.initContainers.resources{
   limits: size(variables.limits) == 2

@@ -1,6 +1,6 @@
-{{/* Operations that add to a container which the pod declares what it leaves open, as `ebb inject` does: fields, fields of
-objects, and the entries of lists that go by a name. .value is what there should be, of the CEL type .type; .there the CEL
-expression of what there is, .path that of where it is. */}}
+{{/* JSON patch operations that complete a container declared in the pod, as `ebb inject` does: missing fields, missing fields
+of objects, and missing entries of lists with names. .value is the desired value, .type its CEL type, .there the CEL
+expression of the declared value, .path that of its path. */}}
 {{- define "ebb.celComplete" -}}
 {{- $parts := list }}
 {{- range $key, $value := omit .value "name" "resources" }}
@@ -24,7 +24,7 @@ expression of what there is, .path that of where it is. */}}
 {{- join " +\n" $parts }}
 {{- end }}
 
-{{/* The same for its requests and limits, which are expressions. */}}
+{{/* The same for requests and limits, which are expressions. */}}
 {{- define "ebb.celCompleteResources" -}}
 {{- $parts := list }}
 {{- $own := "variables.own.?resources" }}

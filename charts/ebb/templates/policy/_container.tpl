@@ -1,5 +1,5 @@
-{{/* The sidecar as the policy puts it into a pod. What depends on annotations is CEL, marked with "cel:"; a field whose name
-begins with "?" is an optional. */}}
+{{/* The sidecar as the policy injects it. Values that depend on annotations are CEL, marked with "cel:"; a field whose name
+begins with "?" is optional. */}}
 {{- define "ebb.policyContainer" -}}
 {{- $container := include "ebb.sidecar" . | fromYaml }}
 {{- range $field, $annotation := dict "image" "image" "imagePullPolicy" "image-pull-policy" }}
@@ -47,7 +47,7 @@ begins with "?" is an optional. */}}
 {{- toYaml $container }}
 {{- end }}
 
-{{/* Environment variables as CEL, with those that an annotation asks for by their names. */}}
+{{/* Environment variables as CEL. Those of the annotation override the chart's by name. */}}
 {{- define "ebb.celEnvironment" -}}
 {{- $type := "Object.spec.initContainers.env" }}
 {{- $names := list }}
@@ -58,15 +58,15 @@ begins with "?" is an optional. */}}
 variables.more.filter(m, !(m.name in {{ toRawJson $names }})).map(m, {{ $type }}{name: m.name, value: m.value})
 {{- end }}
 
-{{/* What an application container gets, as the policy gives it. */}}
+{{/* Environment variables of an application container, with the address as CEL. */}}
 {{- define "ebb.policyAppEnv" -}}
 {{- $variables := include "ebb.appEnv" . | fromYamlArray }}
 {{- $_ := set (first $variables) "value" "cel:variables.address" }}
 {{- toYaml $variables }}
 {{- end }}
 
-{{/* The annotation that says what of a pod is Ebb's: the same text as `ebb inject` writes, which is JSON with its keys in
-the alphabet's order. The address is the one thing in it that depends on the pod. */}}
+{{/* The annotation that lists the injected parts of a pod: JSON with sorted keys, the same text as `ebb inject` writes. Only
+the address in it depends on the pod. */}}
 {{- define "ebb.celStatus" -}}
 {{- $more := "" }}
 {{- range .Values.sidecar.appEnv }}{{ $more = printf "%s,%s" $more (toRawJson .) }}{{ end }}
