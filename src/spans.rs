@@ -4,8 +4,9 @@
 //!  call ends ── try_send ──► queue of 2,048 ──► task on the control runtime ── batches ──► collector
 //!                  └─ full: dropped, counted              └─ refused, away, late: dropped, counted
 //! ```
-//! A caller that sends a W3C `traceparent` decides whether its call is sampled; calls without one are sampled by a share.
-//! Nothing here ever waits: a collector that is away costs spans, not calls. Switched off, a call asks one `Option`.
+//! A caller that sends a W3C `traceparent` decides whether its call is sampled; calls without one are sampled by a
+//! share. Nothing here ever waits: a collector that is away costs spans, not calls. Switched off, a call asks one
+//! `Option`.
 
 use crate::wall_clock;
 use ebb_listener::RateLimit;
@@ -113,7 +114,8 @@ impl Tracer {
             return Ok(Self::default());
         }
         let uri: Option<Uri> = endpoint.parse().ok().filter(|uri: &Uri| uri.scheme_str() == Some("http"));
-        let uri = uri.ok_or_else(|| format!("otlpEndpoint ({endpoint:?}) is not like http://localhost:4317"))?;
+        let uri = uri
+            .ok_or_else(|| format!("otlpEndpoint: {endpoint:?} is not an http:// URL such as http://localhost:4317"))?;
         let channel = Endpoint::from(uri).connect_timeout(TIMEOUT).timeout(TIMEOUT).connect_lazy();
         let (queue, spans) = mpsc::channel(QUEUE);
         let sample_percent = AtomicU8::new(sample_percent);

@@ -37,13 +37,13 @@ fn every_problem_of_a_file_is_named_at_once() {
     );
     assert_eq!(code, 64);
     for sentence in [
-        "watermarks.low (95) must be below watermarks.high (90)",
+        "watermarks.low: 95% must be below watermarks.high (90%)",
         "maxMemory (",
         "\"64 bananas\" is not a size",
         "pacing.cpu (",
-        "cores is 0; it must be 1 to 64",
+        "cores: 0 is out of range (1 to 64)",
         "tick (",
-        "otlpEndpoint (\"https://collector:4317\") is not like http://localhost:4317",
+        "otlpEndpoint: \"https://collector:4317\" is not an http:// URL such as http://localhost:4317",
     ] {
         assert!(said.contains(sentence), "{sentence:?} is missing in {said}");
     }
@@ -55,9 +55,9 @@ fn unknown_keys_half_files_and_files_of_something_else_are_refused() {
     assert_eq!(code, 64);
     assert!(said.contains("watermarks.hihg is not a setting; did you mean watermarks.high?"), "{said}");
     assert!(check("watermarks: { low: 5").1.contains("not YAML"));
-    assert!(check("- a\n- b\n").1.contains("the file must hold keys and values"));
+    assert!(check("- a\n- b\n").1.contains("the file must be a mapping of keys to values"));
     let (code, said) = check("watermarks: { critical: 100% }\n");
-    assert!(code == 64 && said.contains("watermarks.critical (percent) is 100; it must be 2 to 99"), "{said}");
+    assert!(code == 64 && said.contains("watermarks.critical: 100 is out of range (2 to 99 percent)"), "{said}");
     assert_eq!(check("").0, 0, "an empty file changes nothing");
     assert_eq!(check("watermarks:\n  low: 80%\nmaxMemory: 128Mi\n").0, 0);
 }
@@ -95,7 +95,7 @@ fn null_and_empty_sections_are_not_given() {
     );
     let (code, said) = check("watermarks: 90\n");
     assert_eq!(code, 64);
-    assert!(said.contains("watermarks (") && said.contains("it may hold critical, high, low"), "{said}");
+    assert!(said.contains("watermarks (") && said.contains("is not a section (keys: critical, high, low)"), "{said}");
 }
 
 #[test]
@@ -129,11 +129,11 @@ fn booleans_and_numbers_are_taken_where_they_are_meant() {
     for (text, expected) in [
         (
             "logLevel: false\n",
-            "false is a boolean, as on, off, yes and no become in some YAML: quote it if it is a word",
+            "false is a boolean (some YAML parsers read on, off, yes and no as booleans); quote it if you mean the word",
         ),
         ("logLevel: off\n", "expected one of `error`, `warn`, `info`, `debug`, `trace`"),
         ("pod: { name: true }\n", "true is a boolean"),
-        ("maxMemory: true\n", "expected a size like 64Mi"),
+        ("maxMemory: true\n", "expected a size such as 64Mi"),
         ("evictionAware: maybe\n", "expected a boolean"),
     ] {
         let (code, said) = check(text);
@@ -234,8 +234,8 @@ fn a_file_caught_half_written_changes_nothing() {
     fs::write(&path, "maxMemory: 6").unwrap();
     assert_eq!(live.poll(), Reload::Unchanged);
     fs::write(&path, "maxMemory: 64Mi\n").unwrap();
-    assert_eq!(live.poll(), Reload::Unchanged, "another text than the look before");
-    let Reload::Applied { changes, .. } = live.poll() else { panic!("two looks found the same") };
+    assert_eq!(live.poll(), Reload::Unchanged, "the text differs from the previous poll");
+    let Reload::Applied { changes, .. } = live.poll() else { panic!("two polls read the same text") };
     assert!(changes.contains(&"maxMemory: 128Mi → 64Mi".to_owned()), "{changes:?}");
 }
 
@@ -345,7 +345,7 @@ fn a_configmap_that_is_deleted_stays_in_force_until_it_is_back() {
     until("the ConfigMap is active", || limit(&ebb) == 100 << 20);
     volume.swap(&[("annotations", "config.ebb-cache.io/log-level=\"debug\"\n")]);
     until("its end is a problem", || metric(&ebb, "ebb_config_good ") == 0);
-    until("and is said", || ebb.logged("ebb.yaml is gone") == 1);
+    until("and is said", || ebb.logged("ebb.yaml is missing") == 1);
     assert_eq!(limit(&ebb), 100 << 20, "the last good stays");
     volume.swap(&[("ebb.yaml", "")]);
     until("an empty one takes it back", || limit(&ebb) != 100 << 20);

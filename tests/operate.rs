@@ -66,7 +66,7 @@ async fn doctor_names_each_trouble_that_was_planted() {
     let (text, well) = run(&["doctor", "--admin-addr", &ebb.admin]);
     assert!(!well, "an error among the findings is an exit code of 1");
     assert!(
-        text.contains("tick (ms) is 1; it must be 10 to 2000")
+        text.contains("tick: 1 is out of range (10 to 2000 ms)")
             && text.contains("more    ebb doctor --explain oom_killed\n"),
         "{text}"
     );
@@ -325,7 +325,8 @@ async fn the_memory_map_has_every_segment_by_shard_and_log() {
         let items = keys(batch).map(|key| set(key, 500)).collect();
         client.batch_set(BatchSetRequest { items, ..Default::default() }).await.unwrap();
     }
-    // Of what was written first one of twenty stays: the oldest segments of each shard are nearly empty, and none is free.
+    // Of what was written first one of twenty stays: the oldest segments of each shard are nearly empty, and none is
+    // free.
     for batch in (0..10_000).step_by(500) {
         let deleted = keys(batch).enumerate().filter(|(i, _)| i % 20 > 0).map(|(_, key)| key.into()).collect();
         let request = BatchDeleteRequest { keys: deleted, ..Default::default() };

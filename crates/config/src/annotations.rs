@@ -1,12 +1,12 @@
-//! The pod annotations by which one pod is tuned while it runs.
+//! The pod annotations that set dynamic settings of one pod.
 //!
-//! The downward API writes all annotations of a pod into one file, a line each: `key="value"`, the value quoted as Go
-//! quotes strings.
+//! The downward API writes all annotations of a pod into one file, one per line: `key="value"`. The value is quoted
+//! like a Go string.
 
-/// What stands before the name.
+/// Prefix of the names.
 pub const PREFIX: &str = "config.ebb-cache.io/";
 
-/// An annotation's name to the setting it sets. An annotation wins over the ConfigMap.
+/// Names of annotations and the settings they set. An annotation overrides the ConfigMap.
 pub const SETTINGS: &[(&str, &str)] = &[
     ("compaction", "compaction"),
     ("default-ttl", "defaults.ttl"),
@@ -19,7 +19,7 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("memory-low", "watermarks.low"),
 ];
 
-/// The annotations of the file that are settings: setting and value.
+/// Parses the file; returns settings and values of the annotations that set one.
 pub(super) fn parse(text: &str) -> Vec<(String, String)> {
     let pairs = text.lines().filter_map(|line| line.strip_prefix(PREFIX)?.split_once('='));
     let setting =
@@ -33,8 +33,8 @@ pub(super) fn name(key: &str) -> String {
     format!("annotation {PREFIX}{name}")
 }
 
-/// A string without Go's quotes. No setting's value needs more than the simple escapes; what has others stays as it is, and
-/// is then refused for what it is.
+/// Removes Go's quotes. Values of settings need the simple escapes only. Other escapes are kept, and the value is
+/// refused as invalid.
 fn unquoted(text: &str) -> String {
     let text = text.trim();
     let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);

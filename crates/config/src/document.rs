@@ -1,4 +1,4 @@
-//! The schema and the reference page, printed from the structs.
+//! Generates the schema and the reference page from the structs.
 
 use super::Config;
 use super::layers::{leaves, plain, variable};
@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 /// The JSON schema of the file.
 pub fn schema() -> Value {
-    // Sections inline: the page below reads them where they are.
+    // Subschemas are inlined, so that `describe` can follow a path.
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     let mut schema = settings.into_generator().into_root_schema_for::<Config>().to_value();
     schema["title"] = "Ebb configuration".into();
@@ -24,15 +24,16 @@ pub fn reference() -> String {
     let mut page = String::from(
         "# Configuration\n\n\
          Printed from the code by `EBB_BLESS=1 cargo test --test config`; do not edit.\n\n\
-         A value comes from, later ones winning: the default, the environment, the file (`--config`, YAML), in a pod its\n\
-         annotations, a flag. `--config` may also name the directory of a pod's projected volume; each file in it is\n\
-         optional, and one that goes away stays active until the next start.\n\
-         Sizes are quantities of Kubernetes (`64Mi`, `0.5Gi`, `129e6`) or `64MiB`, `64MB`; shares are whole percents (`85%`);\n\
-         lengths of time are those of Go, and days and weeks (`250ms`, `1h30m`, `7d`). Every layer takes them. A key that is null\n\
-         and a section without keys are not given. A plain file takes hold when two looks, a second apart, find the same bytes.\n\
-         A file that is wrong stops the start; in a volume each wrong key is left out, and is a problem that metrics and the\n\
-         doctor name. A change that is wrong is left out as a whole. `ebb config check FILE` says what\n\
-         is wrong with a file, `ebb config print` what is active and where it comes from.\n",
+         Sources of a value, in ascending precedence: default, environment, file (`--config`, YAML), pod annotations, flag.\n\
+         `--config` may also name the directory of a pod's projected volume. Each file in it is optional; if a file\n\
+         disappears, its values stay active until the next start.\n\n\
+         Sizes are Kubernetes quantities (`64Mi`, `0.5Gi`, `129e6`) or `64MiB`, `64MB`. Shares are whole percentages (`85%`).\n\
+         Durations have the syntax of Go, plus days and weeks (`250ms`, `1h30m`, `7d`). All sources accept these forms. A\n\
+         null value and an empty section count as not set.\n\n\
+         Ebb reads the file about once a second. It applies a change of a plain file once two consecutive reads return the\n\
+         same bytes. An invalid file stops Ebb from starting. In a volume, Ebb starts without the invalid keys and reports\n\
+         them in metrics and `ebb doctor`. A change with an invalid value is rejected as a whole. `ebb config check FILE`\n\
+         lists the problems of a file; `ebb config print` lists the active values with their sources.\n",
     );
     let sections = [("Dynamic settings", false), ("Static settings", true)];
     for (title, wanted) in sections {
@@ -50,15 +51,8 @@ pub fn reference() -> String {
     page
 }
 
-/// The doc comments along a path.
+/// The doc comment of a setting.
 fn describe(schema: &Value, key: &str) -> String {
-    let mut at = schema;
-    let mut words = Vec::new();
-    for part in key.split('.') {
-        at = &at["properties"][part];
-        if let Some(text) = at["description"].as_str() {
-            words.push(text.replace('\n', " "));
-        }
-    }
-    words.join(" ")
+    let setting = key.split('.').fold(schema, |at, part| &at["properties"][part]);
+    setting["description"].as_str().unwrap_or_default().replace('\n', " ")
 }

@@ -1,15 +1,15 @@
-//! The variables `EBB_…`: which ones are given, which ones nobody reads.
+//! Reads the environment variables `EBB_…`.
 //!
-//! E1. The environment belongs to others as well: whatever it holds, only what begins with `EBB_` is looked at.
-//! E2. An empty variable is not given: templates leave them behind.
-//! E3. A variable that nothing reads is a warning with a guess, unless Kubernetes made it of a Service called `ebb…`.
+//! E1. Variables without the prefix `EBB_` are ignored.
+//! E2. An empty variable counts as not set: templates render empty variables.
+//! E3. An unknown variable produces a warning with a suggestion, unless Kubernetes set it for a Service called `ebb…`.
 
 use super::layers::{setting_paths, variable};
 use super::{LogFormat, Problems, Source};
 use std::ffi::OsString;
 use strsim::levenshtein;
 
-/// Variables that the command line reads, beside those of the settings.
+/// Variables of command-line flags, in addition to those of the settings.
 pub const OF_COMMANDS: [&str; 27] = [
     "EBB_ADDR",
     "EBB_ADMIN_ADDR",
@@ -43,14 +43,14 @@ pub const OF_COMMANDS: [&str; 27] = [
 /// The variables of a process that begin with `EBB_`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
-    /// Name and value of each that is given.
+    /// Name and value of each known variable that is set.
     pub variables: Vec<(String, String)>,
-    /// What nobody reads, in sentences.
+    /// Warnings about unknown variables.
     pub warnings: Vec<String>,
 }
 
 impl Environment {
-    /// Of this process.
+    /// Reads the environment of this process.
     ///
     /// # Errors
     /// Every setting whose variable is not text.
@@ -58,7 +58,7 @@ impl Environment {
         Self::read(std::env::vars_os())
     }
 
-    /// Of these variables.
+    /// Reads the given variables.
     ///
     /// # Errors
     /// Every setting whose variable is not text.
@@ -90,8 +90,7 @@ impl Environment {
         self.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// The format of the log as far as it can be told before the configuration is checked: what refuses a configuration
-    /// is logged, too.
+    /// The log format before the configuration is validated, since its problems are logged, too.
     pub fn log_format(&self, source: &Source) -> LogFormat {
         let texts = source.read().unwrap_or_default();
         let tree: Option<serde_json::Value> = texts.file.and_then(|(_, text)| serde_yaml_ng::from_str(&text).ok());
@@ -101,12 +100,12 @@ impl Environment {
     }
 }
 
-/// The format of the log before anything is read, from the variable `name` alone.
+/// The log format before anything else is read, from the variable `name`.
 pub fn first_log_format(name: &str) -> LogFormat {
     if std::env::var_os(name).is_some_and(|value| value == "json") { LogFormat::Json } else { LogFormat::Text }
 }
 
-/// Whether Kubernetes sets this variable in the pods of a namespace that has a Service called `ebb` or `ebb-…`.
+/// Whether Kubernetes sets this variable for a Service called `ebb` or `ebb-…`.
 fn is_of_a_service(name: &str, value: &str) -> bool {
     let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -128,12 +127,12 @@ fn is_of_a_service(name: &str, value: &str) -> bool {
 
 fn unknown(name: &str, known: &[String]) -> String {
     let nearest = known.iter().min_by_key(|known| levenshtein(known, name)).expect("there are settings");
-    // A third of the name may be wrong.
+    // Suggest a name if at most a third of the characters differ.
     let hint = match levenshtein(nearest, name) <= (name.len() - "EBB_".len()).div_ceil(3) {
         true => format!("; did you mean {nearest}?"),
         false => String::new(),
     };
-    format!("environment: {name} is not a variable that Ebb reads{hint}")
+    format!("environment: {name} is not a variable of Ebb{hint}")
 }
 
 #[cfg(test)]

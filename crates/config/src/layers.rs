@@ -1,4 +1,4 @@
-//! Where values come from: defaults, environment, file, flags; and what is wrong with them, all at once.
+//! Merges defaults, environment, file, annotations and flags, and collects all their problems.
 
 use super::source::Texts;
 use super::{Config, Source, annotations};
@@ -8,35 +8,35 @@ use std::fmt;
 use std::path::Path;
 use strsim::levenshtein;
 
-/// A setting's path, such as `watermarks.high`, to its value.
+/// Values of settings by path, such as `watermarks.high`.
 type Leaves = BTreeMap<String, Value>;
 
 /// Values from the command line, by path.
 pub type Flags = BTreeMap<String, (String, &'static str)>;
 
-/// A setting as it is active.
+/// An active setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// Its path.
     pub key: String,
     /// Its value.
     pub value: String,
-    /// Where that comes from.
+    /// The source of the value.
     pub source: String,
 }
 
-/// A configuration with where each value came from.
+/// A configuration with the source of each value.
 #[derive(Clone, Debug)]
 pub struct Effective {
     /// The values.
     pub config: Config,
-    /// The same, one by one.
+    /// The values as rows.
     pub rows: Vec<Row>,
-    /// What was passed over, in sentences.
+    /// Warnings about ignored keys.
     pub warnings: Vec<String>,
 }
 
-/// Everything that is wrong, in sentences.
+/// All problems of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems(pub Vec<String>);
 
@@ -46,7 +46,7 @@ impl fmt::Display for Problems {
     }
 }
 
-/// Everything that is wrong with one file. An unknown key, which a running server passes over, is a problem too.
+/// Checks a file. An unknown key is a problem here, although a running server ignores it.
 ///
 /// # Errors
 /// Every problem of the file.
@@ -54,7 +54,7 @@ pub fn check(file: &Path) -> Result<(), Problems> {
     strictly(&Source::File(file.to_owned()).read().map_err(|why| Problems(vec![why]))?)
 }
 
-/// The same of a text.
+/// Checks a text.
 ///
 /// # Errors
 /// Every problem of the text.
@@ -67,7 +67,7 @@ fn strictly(texts: &Texts) -> Result<(), Problems> {
     if effective.warnings.is_empty() { Ok(()) } else { Err(Problems(effective.warnings)) }
 }
 
-/// Puts all layers one on the other. Unknown keys of the file are warnings; see [`check`].
+/// Merges all layers. Unknown keys of the file are warnings; see [`check`].
 ///
 /// # Errors
 /// Every problem of every layer.
@@ -81,9 +81,9 @@ pub(super) fn merge(texts: &Texts, environment: &[(String, String)], flags: &Fla
     }
 }
 
-/// The same for layers that must not keep the process from starting: each key of the file and each annotation that is
-/// wrong, alone or beside the others, is left out; with what is active comes every problem, those of a text that cannot
-/// be read included.
+/// Merges layers that must not stop the process from starting. Each key of the file and each annotation that is
+/// invalid, alone or in combination, is skipped. Returns the active configuration with all problems, including those of
+/// an unreadable text.
 ///
 /// # Errors
 /// Every problem of environment and flags.
@@ -106,7 +106,7 @@ pub(super) fn merge_leniently(
             }
             Err(across) => across,
         };
-        // Of the keys that may go, the one without which least is wrong.
+        // Skip the optional key whose absence leaves the fewest problems.
         let without = |key: &String| {
             let mut fewer = layers.clone();
             fewer.leave_out(key);
@@ -117,7 +117,7 @@ pub(super) fn merge_leniently(
             return Err(Problems(across));
         };
         let source = layers.overrides[&key].source.clone();
-        problems.push(format!("{key} ({source}) is left out: {}", across.join("; ")));
+        problems.push(format!("{key} ({source}) is skipped: {}", across.join("; ")));
         layers.leave_out(&key);
     }
 }
@@ -127,13 +127,13 @@ pub(super) fn merge_leniently(
 struct Override {
     value: Value,
     source: String,
-    /// From a layer that must not keep the process from starting.
+    /// Whether the value is from a layer that must not stop the process from starting.
     may_go: bool,
-    /// What stands here without it.
+    /// The value of the layer below.
     beneath: Option<Box<Override>>,
 }
 
-/// The layers, one on the other: by path, the value on top.
+/// The merged layers: by path, the value of the highest layer.
 #[derive(Clone, Debug)]
 struct Layers {
     defaults: Value,
@@ -142,7 +142,7 @@ struct Layers {
 }
 
 impl Layers {
-    /// Reads every layer; what is wrong with the file as a whole comes beside them.
+    /// Reads every layer; also returns problems of the file as a whole.
     fn read(texts: &Texts, environment: &[(String, String)], flags: &Flags) -> (Self, Vec<String>) {
         let defaults = defaults();
         let known = leaves(&defaults);
@@ -169,14 +169,14 @@ impl Layers {
                         let keys: Vec<_> = known.keys().filter_map(|known| known.strip_prefix(&in_section)).collect();
                         match () {
                             () if known.contains_key(&key) => match value {
-                                Value::Null => {} // not given
+                                Value::Null => {} // not set
                                 value => layers.put(&key, value, name.clone(), true),
                             },
-                            // A section without keys is not given.
+                            // An empty section counts as not set.
                             () if !keys.is_empty() && is_empty(&value) => {}
                             () if !keys.is_empty() => {
                                 let keys = keys.join(", ");
-                                problems.push(format!("{key} ({name}): {value} is no section; it may hold {keys}"));
+                                problems.push(format!("{key} ({name}): {value} is not a section (keys: {keys})"));
                             }
                             () => layers.warnings.push(unknown(&key, &known, name)),
                         }
@@ -199,14 +199,14 @@ impl Layers {
         self.overrides.insert(key.to_owned(), Override { value, source, may_go, beneath });
     }
 
-    /// Takes the value on top of a key away.
+    /// Removes the highest layer's value of a key.
     fn leave_out(&mut self, key: &str) {
         if let Some(Override { beneath: Some(beneath), .. }) = self.overrides.remove(key) {
             self.overrides.insert(key.to_owned(), *beneath);
         }
     }
 
-    /// The values that are wrong by themselves, by path, and why. Of a key only the value on top counts.
+    /// Values of the highest layers that are invalid on their own, by path, with the reason.
     fn wrong(&self) -> BTreeMap<String, String> {
         let wrong = self.overrides.iter().filter_map(|(key, Override { value, source, .. })| {
             let error = with(&self.defaults, key, value.clone()).err()?;
@@ -215,10 +215,10 @@ impl Layers {
         wrong.collect()
     }
 
-    /// The configuration, without the values that are wrong by themselves.
+    /// The configuration without the values that are invalid on their own.
     ///
     /// # Errors
-    /// What is wrong with the values beside each other.
+    /// Conflicts between values.
     fn config(&self) -> Result<Config, Vec<String>> {
         let mut tree = self.defaults.clone();
         for (key, Override { value, .. }) in &self.overrides {
@@ -247,22 +247,23 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// What serde says of a value that is of another type than the setting.
+/// Extends serde's message if YAML has read a word as a boolean.
 fn explained(error: &str, value: &Value) -> String {
     match value {
         Value::Bool(_) => {
             format!(
-                "{error}; {value} is a boolean, as on, off, yes and no become in some YAML: quote it if it is a word"
+                "{error}; {value} is a boolean (some YAML parsers read on, off, yes and no as booleans); \
+                 quote it if you mean the word"
             )
         }
         _ => error.to_owned(),
     }
 }
 
-/// Checks one value of a setting, all others at their defaults.
+/// Checks one value of a setting, with all others at their defaults.
 ///
 /// # Errors
-/// A sentence that says what is wrong with the value.
+/// Why the value is invalid.
 pub fn check_value(key: &str, text: &str) -> Result<(), String> {
     let defaults = defaults();
     with(&defaults, key, meant(&defaults, key, text.into())).map(drop).map_err(|error| error.to_string())
@@ -296,7 +297,7 @@ pub(super) fn variable(key: &str) -> String {
     name
 }
 
-/// Reads YAML. Through YAML's own tree, which refuses duplicate keys.
+/// Parses YAML, via the YAML crate's tree, which refuses duplicate keys.
 fn parse(text: &str) -> Result<Value, String> {
     let tree = serde_yaml_ng::from_str::<serde_yaml_ng::Value>(text).map_err(|error| format!("not YAML: {error}"))?;
     match tree {
@@ -304,12 +305,12 @@ fn parse(text: &str) -> Result<Value, String> {
         serde_yaml_ng::Value::Mapping(_) => {
             serde_json::to_value(tree).map_err(|error| format!("keys must be text: {error}"))
         }
-        _ => Err("the file must hold keys and values".to_owned()),
+        _ => Err("the file must be a mapping of keys to values".to_owned()),
     }
 }
 
-/// The value that is meant, where it is written in another type than the setting's: a number or a switch as text, a switch
-/// for a word (`off` is a boolean in YAML 1.1), a number for a text (a pod may be called 7).
+/// Converts a value of another type than the setting's: a number or boolean in quotes, a boolean for a word (`off` is a
+/// boolean in YAML 1.1), a number for a text (a pod may be called 7).
 fn meant(defaults: &Value, key: &str, value: Value) -> Value {
     let fits = |value: &Value| with(defaults, key, value.clone()).is_ok();
     let words = |words: &[&str]| words.iter().map(|word| Value::from(*word)).collect();
@@ -328,7 +329,7 @@ fn meant(defaults: &Value, key: &str, value: Value) -> Value {
     readings.into_iter().find(fits).unwrap_or(value)
 }
 
-/// Whether a setting takes one of a few words, and not any text.
+/// Whether a setting accepts only certain words.
 fn is_word(defaults: &Value, key: &str) -> bool {
     with(defaults, key, "\u{0}".into()).is_err()
 }
@@ -359,7 +360,7 @@ pub(super) fn leaves(tree: &Value) -> Leaves {
     into
 }
 
-/// Puts a value where its path leads; every section is there in the defaults.
+/// Sets the value at a path. The defaults contain every section.
 fn place(tree: &mut Value, key: &str, value: Value) {
     let mut at = tree;
     for part in key.split('.') {

@@ -1,10 +1,10 @@
-//! The configuration: every setting once, with its meaning, unit and default.
+//! The configuration: defines every setting, with its meaning, unit and default.
 //!
 //! ```text
-//!  built-in ◄ environment EBB_… ◄ file (YAML, the shape a ConfigMap mounts) ◄ pod annotations ◄ flags        later ones win
+//!  defaults ◄ environment EBB_… ◄ file (YAML, as in a ConfigMap) ◄ pod annotations ◄ flags      later sources override
 //! ```
-//! [`StaticSettings`] is read once, when the process starts; [`DynamicSettings`] again whenever the file changes. The schema and
-//! `docs/configuration.md` are printed from these structs, and a test says when they are stale.
+//! [`StaticSettings`] are read once, at start; [`DynamicSettings`] are read again whenever the file changes. The schema
+//! and `docs/configuration.md` are generated from these structs; a test fails if they are stale.
 
 use strum::IntoStaticStr;
 
@@ -32,93 +32,93 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Config {
-    /// Read once.
+    /// Settings read at start.
     #[serde(flatten)]
     pub static_settings: StaticSettings,
-    /// Read again on change.
+    /// Settings followed while the process runs.
     #[serde(flatten)]
     pub dynamic: DynamicSettings,
 }
 
-/// What is read once, when the process starts.
+/// Settings read once, at start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct StaticSettings {
-    /// Address of the data listener; port 0 takes a free one.
+    /// Address of the data listener; port 0 selects a free port.
     pub listen: String,
-    /// Path of a Unix socket for data; none if empty.
+    /// Path of a Unix socket for data calls; disabled if empty.
     pub socket: String,
     /// Address of the admin listener.
     pub admin_listen: String,
-    /// Path of a Unix socket for admin calls, instead of the address; none if empty.
+    /// Path of a Unix socket for admin calls; if set, it replaces `adminListen`.
     pub admin_socket: String,
-    /// Where traces are sent by OTLP over gRPC, such as `http://localhost:4317`; nowhere if empty.
+    /// OTLP/gRPC endpoint for traces, such as `http://localhost:4317`; tracing is disabled if empty.
     pub otlp_endpoint: String,
     /// Address of the HTTP listener: the live page, `/livez`, `/readyz`, `/metrics`.
     pub http_listen: String,
-    /// Data-plane threads. One serves several hundred thousand piped reads a second.
+    /// Number of data-plane threads. One thread serves several hundred thousand pipelined reads per second.
     pub cores: u8,
-    /// The limit when no other is found.
+    /// Memory limit if no other limit is found.
     pub default_memory: ByteSize,
-    /// The largest value; at most 3584Ki, which stock clients can receive.
+    /// Maximum size of a value; at most 3584Ki, which gRPC clients receive with default settings.
     pub max_value: ByteSize,
-    /// Connections at a time; at the cap the longest idle one is closed.
+    /// Maximum number of connections; a new one beyond it closes the longest idle one.
     pub connections: u32,
-    /// Calls at a time on one connection.
+    /// Maximum number of concurrent calls per connection.
     pub streams: u32,
-    /// Flow-control window of one call, at most: less under a small limit, but 32 KiB at least.
+    /// Maximum flow-control window of a call. A small memory limit reduces it, to no less than 32 KiB.
     pub stream_window: ByteSize,
-    /// How long a client may take to say that it speaks HTTP/2.
+    /// Timeout for the HTTP/2 preface of a new connection.
     pub handshake_timeout: Span,
-    /// How long a connection may do nothing.
+    /// Time after which an idle connection is closed.
     pub idle_timeout: Span,
-    /// How long bytes in flight may stand still before their connection is closed.
+    /// Time without progress of bytes in flight after which their connection is closed.
     pub write_timeout: Span,
-    /// Headers of one call.
+    /// Maximum size of the headers of a call.
     pub header_list: ByteSize,
-    /// Bytes in flight of all connections together, at most; never more than 1/16 of the limit. A message that arrives
-    /// counts twice, as its buffer doubles while it grows.
+    /// Maximum bytes in flight of all connections; capped at 1/16 of the limit. An incoming message counts twice,
+    /// because its buffer doubles while it grows.
     pub in_flight: ByteSize,
-    /// Bytes in flight of one connection, at most; never more than twice what all connections together leave free.
+    /// Maximum bytes in flight per connection; capped at twice the free part of `inFlight`.
     pub in_flight_per_connection: ByteSize,
-    /// How long calls may go on after SIGTERM.
+    /// Time for calls to finish after SIGTERM.
     pub drain_timeout: Span,
-    /// File with the container's memory limit in bytes, as the downward API writes it; none if empty.
+    /// File with the container's memory limit in bytes, as the downward API writes it; not used if empty.
     pub limit_file: String,
-    /// File with the container's memory request in bytes, as the downward API writes it; none if empty.
+    /// File with the container's memory request in bytes, as the downward API writes it; not used if empty.
     pub request_file: String,
-    /// Directory under which the cgroup file systems are mounted: v1 at `memory`, v2 there or at `unified`. If empty, they
-    /// are found in `/proc/self/mountinfo`.
+    /// Directory of the cgroup mounts: v1 at `memory`, v2 at the directory itself or at `unified`. If empty,
+    /// `/proc/self/mountinfo` is searched.
     pub cgroup_root: String,
-    /// `text` for people, `json` for machines.
+    /// Format of log lines: `text` or `json`.
     pub log_format: LogFormat,
-    /// The pod it runs in, and what is told about it.
+    /// The pod of this process, and Events on it.
     pub pod: Pod,
 }
 
-/// The pod it runs in, and what is told about it.
+/// The pod of this process, and Events on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Pod {
-    /// Whether Events are written on the pod when its memory, its limit or its configuration change for better or worse.
-    /// Its account must be allowed to create and patch `events` of `events.k8s.io`.
+    /// Write Events on the pod when memory pressure, the limit or the validity of the configuration changes. The pod's
+    /// account needs the rights to create and patch `events` of `events.k8s.io`.
     pub events: bool,
-    /// Its name, as the downward API gives it.
+    /// Name of the pod, from the downward API.
     pub name: String,
-    /// Its namespace.
+    /// Namespace of the pod, from the downward API.
     pub namespace: String,
-    /// Its uid.
+    /// UID of the pod, from the downward API.
     pub uid: String,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// For machines.
+    /// One JSON object per line.
     Json,
 }
 
@@ -153,54 +153,56 @@ impl Default for StaticSettings {
     }
 }
 
-/// What is followed while the process runs.
+/// Settings followed while the process runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct DynamicSettings {
-    /// A limit of its own, beside the container's; 0: none.
+    /// Additional memory limit for Ebb; the smaller of this and the container's applies. 0 disables it.
     pub max_memory: ByteSize,
-    /// What is kept free under the limit.
+    /// Memory kept free under the limit.
     pub reserve: Reserve,
-    /// When eviction starts and stops, as shares of what the cache may use.
+    /// Shares of the budget at which eviction starts and stops.
     pub watermarks: Watermarks,
-    /// When compaction starts, and how far it goes.
+    /// When compaction starts, and how densely it packs segments.
     pub drift: Drift,
-    /// Whether compaction starts by itself: `auto` or `off`; `now` is `auto` with one run at once.
+    /// When compaction runs: `auto` (when dead bytes reach `drift.dead`), `off` (on request only, or to make room), or
+    /// `now` (`auto` with one immediate run).
     pub compaction: Compaction,
-    /// Whether the cache keeps to the container's memory request while the node is short of memory: the kubelet evicts
-    /// first what uses more than it asked for.
+    /// Stay within the container's memory request while the node is short of memory, because the kubelet first evicts
+    /// pods that exceed their requests.
     pub eviction_aware: bool,
-    /// How hard the cleaner may work.
+    /// CPU use of the cleaner.
     pub pacing: PacingSettings,
-    /// What a request leaves to the server.
+    /// Defaults for requests that leave these fields open.
     pub defaults: DefaultSettings,
-    /// How often memory is read.
+    /// Interval between samples of memory use.
     pub tick: Span,
-    /// How far growth is followed into the future.
+    /// How far ahead memory growth is extrapolated.
     pub look_ahead: Span,
-    /// From this share of the last ten seconds spent waiting for memory on, the container is short of it.
+    /// Share of the last ten seconds stalled on memory (PSI `some avg10`) from which the container counts as short of
+    /// memory.
     pub pressure: Percent,
-    /// The share of calls that is traced where the caller does not say (by `traceparent`) whether it should be.
+    /// Share of calls to trace if the caller sends no `traceparent`.
     pub trace_sample: Percent,
-    /// What is logged: `error`, `warn`, `info`, `debug` or `trace`.
+    /// Log level: `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: LogLevel,
 }
 
-/// Whether compaction starts by itself.
+/// When compaction runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Compaction {
-    /// When there is enough to win.
+    /// When dead bytes reach `drift.dead`.
     #[default]
     #[serde(alias = "on")]
     Auto,
-    /// Only when somebody asks for it, or to make room.
+    /// Only on request, or to make room.
     Off,
-    /// As `auto`, and one run as soon as this is read.
+    /// As `auto`, with one immediate run.
     Now,
 }
 
-/// What is logged.
+/// Log level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "the names say it")]
@@ -221,57 +223,57 @@ impl LogLevel {
     }
 }
 
-/// What is kept free under the limit.
+/// Memory kept free under the limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Reserve {
-    /// Of the limit.
+    /// Share of the limit kept free.
     pub share: Percent,
-    /// At the least.
+    /// Minimum kept free, in bytes.
     pub least: ByteSize,
 }
 
-/// When eviction starts and stops, as shares of what the cache may use.
+/// Shares of the budget at which eviction starts and stops.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Watermarks {
-    /// Eviction stops once use is at or below this.
+    /// Eviction stops once use is at or below this share of the budget.
     pub low: Percent,
-    /// Eviction starts once use reaches this. Must be above `low`.
+    /// Eviction starts once use reaches this share of the budget. Must be above `low`.
     pub high: Percent,
-    /// Eviction is urgent. Must be above `high`, and at most 99%.
+    /// Eviction becomes urgent once use reaches this share of the budget. Must be above `high`, and at most 99%.
     pub critical: Percent,
 }
 
-/// When compaction starts, and how far it goes.
+/// When compaction starts, and how densely it packs segments.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Drift {
-    /// Dead bytes, as a share of live ones, at which compaction starts.
+    /// Compaction starts once dead bytes reach this share of live bytes.
     pub dead: Percent,
-    /// How full of live bytes segments are made while callers write much: fuller costs more copying.
+    /// Target segment occupancy under heavy writes. A higher target means more copying. Must be below `idleOccupancy`.
     pub busy_occupancy: Percent,
-    /// How full they are made while callers do not.
+    /// Target segment occupancy otherwise.
     pub idle_occupancy: Percent,
 }
 
-/// How hard the cleaner may work.
+/// CPU use of the cleaner.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct PacingSettings {
-    /// The longest step, in microseconds of CPU; 10 to 1,000.
+    /// Maximum length of one step of the cleaner, in microseconds of CPU; 10 to 1,000.
     pub step_micros: u32,
-    /// Of one core.
+    /// Maximum CPU use of the cleaner, in percent of one core.
     pub cpu: Percent,
 }
 
-/// What a request leaves to the server.
+/// Defaults for requests that leave these fields open.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct DefaultSettings {
-    /// Time to live of a value stored without one; 0: none.
+    /// Time to live of a value stored without one; 0: unlimited.
     pub ttl: Span,
-    /// How long past its soft deadline a value is served.
+    /// Time for which a value is served after its soft deadline.
     pub max_stale: Span,
 }
 
@@ -335,52 +337,53 @@ impl Default for DefaultSettings {
 }
 
 impl Config {
-    /// What the types cannot say: every problem, in sentences.
+    /// Every violation of a bound that the types cannot express.
     fn problems(&self) -> Vec<String> {
         let Watermarks { low, high, critical } = &self.dynamic.watermarks;
         let Drift { busy_occupancy, idle_occupancy, .. } = &self.dynamic.drift;
         let mut problems = Vec::new();
         let mut below = |a: &str, a_value: &Percent, b: &str, b_value: &Percent| {
             if a_value >= b_value {
-                problems.push(format!("{a} ({}) must be below {b} ({})", a_value.0, b_value.0));
+                problems.push(format!("{a}: {a_value} must be below {b} ({b_value})"));
             }
         };
         below("watermarks.low", low, "watermarks.high", high);
         below("watermarks.high", high, "watermarks.critical", critical);
         below("drift.busyOccupancy", busy_occupancy, "drift.idleOccupancy", idle_occupancy);
-        let mut within = |name: &str, value: u64, min: u64, max: u64| {
+        let mut within = |name: &str, value: u64, min: u64, max: u64, unit: &str| {
             if !(min..=max).contains(&value) {
-                problems.push(format!("{name} is {value}; it must be {min} to {max}"));
+                problems.push(format!("{name}: {value} is out of range ({min} to {max}{unit})"));
             }
         };
-        // Use does not go beyond what the cache may use, so that at all of it nothing would ever be urgent.
-        within("watermarks.critical (percent)", critical.0.into(), 2, 99);
-        within("cores", self.static_settings.cores.into(), 1, 64);
-        within("connections", self.static_settings.connections.into(), 1, 65_536);
-        within("streams", self.static_settings.streams.into(), 1, 65_536);
-        within("maxValue (bytes)", self.static_settings.max_value.0, 1, 3_584 << 10);
-        within("streamWindow (bytes)", self.static_settings.stream_window.0, 32 << 10, (1 << 31) - 1);
-        within("headerList (bytes)", self.static_settings.header_list.0, 1 << 10, 1 << 20);
-        within("defaultMemory (bytes)", self.static_settings.default_memory.0, 16 << 20, 1 << 44);
-        within("pacing.stepMicros", self.dynamic.pacing.step_micros.into(), 10, 1_000);
-        within("pacing.cpu", self.dynamic.pacing.cpu.0.into(), 1, 100);
-        within("tick (ms)", self.dynamic.tick.0, 10, 2_000);
-        within("drift.busyOccupancy", busy_occupancy.0.into(), 50, 99);
-        within("traceSample", self.dynamic.trace_sample.0.into(), 0, 100);
+        // Use never exceeds the budget, so a critical watermark of 100% would never be passed.
+        within("watermarks.critical", critical.0.into(), 2, 99, " percent");
+        within("cores", self.static_settings.cores.into(), 1, 64, "");
+        within("connections", self.static_settings.connections.into(), 1, 65_536, "");
+        within("streams", self.static_settings.streams.into(), 1, 65_536, "");
+        within("maxValue", self.static_settings.max_value.0, 1, 3_584 << 10, " bytes");
+        within("streamWindow", self.static_settings.stream_window.0, 32 << 10, (1 << 31) - 1, " bytes");
+        within("headerList", self.static_settings.header_list.0, 1 << 10, 1 << 20, " bytes");
+        within("defaultMemory", self.static_settings.default_memory.0, 16 << 20, 1 << 44, " bytes");
+        within("pacing.stepMicros", self.dynamic.pacing.step_micros.into(), 10, 1_000, " microseconds");
+        within("pacing.cpu", self.dynamic.pacing.cpu.0.into(), 1, 100, " percent");
+        within("tick", self.dynamic.tick.0, 10, 2_000, " ms");
+        within("drift.busyOccupancy", busy_occupancy.0.into(), 50, 99, " percent");
+        within("traceSample", self.dynamic.trace_sample.0.into(), 0, 100, " percent");
         let Pod { events, name, namespace, uid } = &self.static_settings.pod;
         for (key, value) in [("name", name), ("namespace", namespace), ("uid", uid)] {
             if *events && value.is_empty() {
-                problems.push(format!("pod.events is true and pod.{key} is empty; the downward API gives it"));
+                problems
+                    .push(format!("pod.{key}: must not be empty if pod.events is true; set it from the downward API"));
             }
         }
         let collector = &self.static_settings.otlp_endpoint;
         let is_http = |uri: http::Uri| uri.scheme_str() == Some("http");
         if !collector.is_empty() && !collector.parse().is_ok_and(is_http) {
-            problems.push(format!("otlpEndpoint ({collector:?}) is not like http://localhost:4317"));
+            problems.push(format!("otlpEndpoint: {collector:?} is not an http:// URL such as http://localhost:4317"));
         }
         let max_memory = self.dynamic.max_memory.0;
         if max_memory != 0 && max_memory < 16 << 20 {
-            problems.push(format!("maxMemory ({max_memory} bytes) must be 0 or at least 16Mi"));
+            problems.push(format!("maxMemory: {max_memory} bytes are too few (0 or at least 16Mi)"));
         }
         problems
     }

@@ -1,24 +1,24 @@
-//! The configuration while the process runs: the file is looked at again, and what is good in it takes hold.
+//! The configuration while the process runs: polls the source and applies valid changes.
 //!
-//! Its layers are read and compared whole, about once a second. They are small, and that notices every way in which they
-//! can change: an edit in place, a rename, and the `..data` link by which Kubernetes swaps a whole directory (where a
-//! file watch would go on watching the old one).
+//! All texts are read and compared about once a second. They are small, and polling detects every kind of change: an
+//! edit in place, a rename, and the `..data` link by which Kubernetes swaps a whole directory. A file watch would keep
+//! watching the old directory.
 
 use super::layers::{self, Flags, Problems};
 use super::source::{Source, Texts};
 use super::{Compaction, Config, DynamicSettings, Effective, Row};
 use std::time::SystemTime;
 
-/// The active configuration, and how it is looked at again.
+/// The active configuration and its source.
 #[derive(Debug)]
 pub struct Live {
     source: Source,
     environment: Vec<(String, String)>,
     flags: Flags,
     seen: Result<Texts, String>,
-    /// What the last look found, if it may have caught somebody writing.
+    /// The result of the last poll, if a file may have been read half-written.
     unsettled: Option<Result<Texts, String>>,
-    /// Name and text of the file that is active.
+    /// Name and text of the active file.
     file: Option<(String, String)>,
     effective: Effective,
     problem: Option<String>,
@@ -26,34 +26,34 @@ pub struct Live {
     applied_at_ms: u64,
 }
 
-/// The configuration as those who watch see it.
+/// The active configuration as published to other threads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InForce {
-    /// Every setting, and where its value comes from.
+    /// All settings with their sources.
     pub rows: Vec<Row>,
-    /// Whether compaction starts by itself.
+    /// When compaction runs.
     pub compaction: Compaction,
-    /// Why what is on disk is not active, if so.
+    /// Why the configuration on disk is not active, if it is not.
     pub problem: Option<String>,
-    /// Counts up from 1 each time another one takes hold.
+    /// Number of applied configurations, from 1.
     pub generation: u64,
-    /// When this one took hold, in Unix milliseconds.
+    /// When this configuration was applied, in Unix milliseconds.
     pub applied_at_ms: u64,
 }
 
-/// What a look has found.
+/// Result of a poll.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reload {
-    /// The same as last time.
+    /// No change.
     Unchanged,
-    /// It took hold: each change as `key: old → new`, and what was passed over.
+    /// The change was applied.
     Applied {
-        /// What changed active.
+        /// Changed settings, as `key: old → new`.
         changes: Vec<String>,
-        /// Unknown keys, and settings that are read only at the start.
+        /// Unknown keys and changed static settings.
         warnings: Vec<String>,
     },
-    /// It is wrong; what was active stays. One sentence.
+    /// The change is invalid; the active configuration stays. Holds the reason.
     Rejected(String),
 }
 
@@ -61,7 +61,7 @@ impl Live {
     /// The configuration at the start.
     ///
     /// # Errors
-    /// Every problem of every layer. What is wrong in a volume is passed over instead; see [`Self::problem`].
+    /// Every problem of every layer. Invalid keys in a volume are skipped instead; see [`Self::problem`].
     pub fn start(source: Source, environment: Vec<(String, String)>, flags: Flags) -> Result<Self, Problems> {
         let seen = source.read();
         let (effective, problem) = match (&seen, source.is_lenient()) {
@@ -89,22 +89,22 @@ impl Live {
         })
     }
 
-    /// What is wrong with the layers as they are now; what was good last is active.
+    /// Why the current source is invalid, if it is; the last valid configuration stays active.
     pub fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }
 
-    /// What is active.
+    /// The active configuration.
     pub fn config(&self) -> &Config {
         &self.effective.config
     }
 
-    /// What is active, with where each value came from.
+    /// The active configuration with sources.
     pub fn effective(&self) -> &Effective {
         &self.effective
     }
 
-    /// What those who watch see of it.
+    /// The active configuration, for publishing.
     pub fn in_force(&self) -> InForce {
         let Self { effective, problem, generation, applied_at_ms, .. } = self;
         let (generation, applied_at_ms) = (*generation, *applied_at_ms);
@@ -117,19 +117,19 @@ impl Live {
         }
     }
 
-    /// The active tuning.
+    /// The active dynamic settings.
     pub fn dynamic(&self) -> &DynamicSettings {
         &self.effective.config.dynamic
     }
 
-    /// Looks at the layers again.
+    /// Reads the source again and applies a valid change.
     pub fn poll(&mut self) -> Reload {
         let now = self.source.read();
         if now == self.seen {
             self.unsettled = None;
             return Reload::Unchanged;
         }
-        // A plain file may be caught half written: it takes hold when two looks find the same bytes.
+        // A plain file may be read half-written: a change is applied once two polls read the same bytes.
         if !self.source.is_atomic() && self.unsettled.as_ref() != Some(&now) {
             self.unsettled = Some(now);
             return Reload::Unchanged;
@@ -155,18 +155,20 @@ impl Live {
         }
     }
 
-    /// A file that is gone from a volume is no order to forget: a ConfigMap may be deleted only to be created again.
+    /// Keeps the last file if it disappears from a volume: a ConfigMap may be deleted and created again.
     fn with_last_file(&self, texts: Texts) -> (Texts, Option<String>) {
         match &self.file {
             Some((name, text)) if texts.file.is_none() => {
-                let gone = format!("{name} is gone; what it said last stays until the next start, or until it is back");
+                let gone = format!(
+                    "{name} is missing; its last values stay active until the next start or until the file returns"
+                );
                 (Texts { file: Some((name.clone(), text.clone())), ..texts }, Some(gone))
             }
             _ => (texts, None),
         }
     }
 
-    /// Takes the dynamic settings of `next`; its static settings wait for the next start.
+    /// Applies the dynamic settings of `next`. Its static settings apply at the next start.
     fn apply(&mut self, next: Effective) -> Reload {
         let mut warnings = next.warnings.clone();
         let mut changes = Vec::new();
@@ -176,7 +178,7 @@ impl Live {
         for (old, new) in self.effective.rows.iter().zip(&next.rows).filter(|(old, new)| old.value != new.value) {
             let change = format!("{}: {} → {}", old.key, old.value, new.value);
             match is_static(&old.key) {
-                true => warnings.push(format!("{change} takes hold at the next start")),
+                true => warnings.push(format!("{change} applies at the next start")),
                 false => changes.push(change),
             }
         }
@@ -191,7 +193,7 @@ impl Live {
 }
 
 /// Unix time in milliseconds.
-#[expect(clippy::disallowed_methods, reason = "people are shown when a configuration took effect")]
+#[expect(clippy::disallowed_methods, reason = "the time of the last change is shown to people")]
 fn unix_ms() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -1,12 +1,12 @@
-//! Where the layers stand that are followed while the process runs.
+//! Sources that are followed while the process runs.
 //!
 //! ```text
-//!  a file          ebb.yaml
-//!  a volume        DIR/ebb.yaml  DIR/annotations  DIR/memory-limit  DIR/memory-request     as Kubernetes projects them
-//!  a watched text  what somebody else reads from an API server
+//!  file          ebb.yaml
+//!  volume        DIR/ebb.yaml  DIR/annotations  DIR/memory-limit  DIR/memory-request     as Kubernetes projects them
+//!  watched text  a ConfigMap, read from an API server by the caller
 //! ```
-//! A file that was named must be there. In a volume everything is optional, and nothing in it keeps the process from
-//! starting: a ConfigMap that somebody broke must not keep the pods of a whole namespace from starting.
+//! A named file must exist. In a volume every file is optional, and an invalid one does not stop the process from
+//! starting: a broken ConfigMap must not stop all new pods of a namespace.
 
 use super::annotations;
 use arc_swap::ArcSwapOption;
@@ -15,19 +15,19 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The layers that are followed.
+/// A source that is followed.
 #[derive(Clone, Debug, Default)]
 pub enum Source {
-    /// There are none.
+    /// No source.
     #[default]
     Nothing,
-    /// One file, in YAML.
+    /// A YAML file.
     File(PathBuf),
     /// The directory of a projected volume.
     Volume(PathBuf),
-    /// A text that somebody else watches; `None` while there is none.
+    /// A text that the caller watches; `None` while it does not exist.
     Watched {
-        /// What it is, for people.
+        /// Its name in messages.
         name: String,
         /// The text, in YAML.
         text: Arc<ArcSwapOption<String>>,
@@ -46,18 +46,18 @@ impl fmt::Display for Source {
 }
 
 impl Source {
-    /// A directory is a volume, everything else a file.
+    /// A directory is a volume; any other path is a file.
     pub fn at(path: PathBuf) -> Self {
         if path.is_dir() { Self::Volume(path) } else { Self::File(path) }
     }
 
-    /// Whether the process starts although there is something wrong with it.
+    /// Whether the process starts even if the source is invalid.
     pub(super) fn is_lenient(&self) -> bool {
         matches!(self, Self::Volume(_))
     }
 
-    /// Whether a change shows up whole: the kubelet swaps a volume by its link `..data`, and a watched text is never seen in
-    /// part.
+    /// Whether changes are atomic. The kubelet swaps a volume by its link `..data`; a watched text is replaced as a
+    /// whole.
     pub(super) fn is_atomic(&self) -> bool {
         match self {
             Self::Nothing | Self::Watched { .. } => true,
@@ -66,7 +66,7 @@ impl Source {
         }
     }
 
-    /// What can be read, where one of several files cannot be.
+    /// Reads all readable files and skips the others.
     pub(super) fn readable(&self) -> Texts {
         let Self::Volume(directory) = self else { return self.read().unwrap_or_default() };
         let named = |name: &str| {
@@ -77,16 +77,16 @@ impl Source {
         Texts { volume: Some(directory.clone()), file: named("ebb.yaml"), annotations }
     }
 
-    /// Reads everything once.
+    /// Reads all files.
     ///
     /// # Errors
-    /// A sentence that names what cannot be read.
+    /// A message that names the unreadable file.
     pub(super) fn read(&self) -> Result<Texts, String> {
         match self {
             Self::Nothing => Ok(Texts::default()),
             Self::File(path) => match text(path)? {
                 Some(text) => Ok(Texts { file: Some((path.display().to_string(), text)), ..Texts::default() }),
-                None => Err(format!("cannot read {}: there is no such file", path.display())),
+                None => Err(format!("cannot read {}: file not found", path.display())),
             },
             Self::Volume(directory) => {
                 let named = |name: &str| -> Result<_, String> {
@@ -104,18 +104,18 @@ impl Source {
     }
 }
 
-/// What the layers say, not yet looked into.
+/// The texts of a source, not yet parsed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Texts {
-    /// The volume they stand in, if they stand in one.
+    /// The directory, if the source is a volume.
     pub(super) volume: Option<PathBuf>,
     /// Name and text of the file.
     pub(super) file: Option<(String, String)>,
-    /// The annotations that are settings, and their values.
+    /// Settings from annotations, with their values.
     pub(super) annotations: Vec<(String, String)>,
 }
 
-/// The text of a file; `None` when there is no such file.
+/// Reads a file; `None` if it does not exist.
 fn text(path: &Path) -> Result<Option<String>, String> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),

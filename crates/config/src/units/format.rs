@@ -1,4 +1,4 @@
-//! Sizes, counts and lengths of time as people read them. What they type is parsed in [`crate::units`].
+//! Formats sizes, counts and durations for people. [`crate::units`] parses them.
 
 use super::one_or_many;
 
@@ -32,7 +32,7 @@ pub fn counted(n: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(n), one_or_many(n, one, many))
 }
 
-/// `1m 30s`: the two largest parts.
+/// `1m 30s`: the two largest units.
 pub fn duration(ms: u64) -> String {
     let (days, hours, minutes) = (ms / 86_400_000, ms / 3_600_000 % 24, ms / 60_000 % 60);
     match (days, hours, minutes) {

@@ -1,6 +1,5 @@
-//! Sizes, shares and spans of time: the one parser for file, environment, flags, annotations and command line. It takes
-//! what Kubernetes and Go take, computes exactly, prints the shortest exact form, and refuses with a sentence. And the
-//! words for one thing and for several.
+//! Parsers for sizes, shares and durations in the file, environment, flags, annotations and on the command line. They
+//! accept the syntax of Kubernetes and Go, compute exactly and print the shortest exact form. Also pluralization.
 
 pub mod format;
 
@@ -11,8 +10,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// An amount of memory in bytes: a quantity of Kubernetes (`64Mi`, `0.5Gi`, `129e6`, `128974848000m`), or one with a `B`
-/// (`64MiB`, `64MB`). A fraction of a byte is rounded up, as Kubernetes does.
+/// An amount of memory in bytes: a Kubernetes quantity (`64Mi`, `0.5Gi`, `129e6`, `128974848000m`), or a size with a
+/// `B` (`64MiB`, `64MB`). A fraction of a byte is rounded up, as in Kubernetes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
@@ -20,12 +19,12 @@ pub struct ByteSize(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent(pub u8);
 
-/// A length of time, to the millisecond: `250ms`, `5s`, `1h30m`, `7d`. A fraction of a millisecond is rounded up.
+/// A duration in milliseconds: `250ms`, `5s`, `1h30m`, `7d`. A fraction of a millisecond is rounded up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub u64);
 
-/// An amount as Kubernetes writes it in resources, in billionths of its unit (bytes, cores): nothing that a pod may ask
-/// for is finer.
+/// A quantity in Kubernetes resources, in billionths of its unit (bytes, cores), the finest amount that a pod may
+/// request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Quantity(i128);
 
@@ -69,7 +68,7 @@ const SPANS: &Units = &[
 ];
 
 impl Span {
-    /// As the standard library's.
+    /// Converts to a standard-library duration.
     pub fn duration(self) -> Duration {
         Duration::from_millis(self.0)
     }
@@ -82,11 +81,11 @@ struct Decimal {
     scale: u32,
 }
 
-/// More decimals than this cannot change a result.
+/// Maximum number of decimals; more could not change a result.
 const MAX_DECIMALS: usize = 18;
 
 impl Decimal {
-    /// The number at the beginning of a text, and what follows it.
+    /// Reads the number at the beginning of a text; returns it with the rest.
     fn read(text: &str) -> Option<(Self, &str)> {
         let (sign, unsigned) = match text.strip_prefix('-') {
             Some(rest) => (-1, rest),
@@ -105,13 +104,13 @@ impl Decimal {
         Some((Self { digits: sign * digits, scale: fraction.len() as u32 }, rest))
     }
 
-    /// This many units of `nanos` each, in nanounits; a fraction is rounded away from zero.
+    /// Multiplies by a unit of `nanos` nanounits. A fraction is rounded away from zero.
     fn times(self, nanos: i128) -> Option<i128> {
         let (product, scale) = (self.digits.checked_mul(nanos)?, 10_i128.pow(self.scale));
         Some(product / scale + (product % scale).signum())
     }
 
-    /// The whole number it is, if it is one.
+    /// The integer value; `None` for a number with a fraction.
     fn whole(self) -> Option<i128> {
         let scale = 10_i128.pow(self.scale);
         (self.digits % scale == 0).then_some(self.digits / scale)
@@ -122,7 +121,7 @@ fn nanos_of(units: &Units, unit: &str) -> Option<i128> {
     units.iter().find(|(name, _)| *name == unit).map(|(_, nanos)| *nanos)
 }
 
-/// A power of ten as Kubernetes writes it: `e6`, `E-3`.
+/// A decimal exponent in Kubernetes' syntax: `e6`, `E-3`.
 fn power_of_ten(suffix: &str) -> Option<i128> {
     match suffix.strip_prefix(['e', 'E'])?.parse().ok()? {
         exponent @ -9..=18_i32 => Some(10_i128.pow((exponent + 9) as u32)),
@@ -131,21 +130,20 @@ fn power_of_ten(suffix: &str) -> Option<i128> {
 }
 
 impl Quantity {
-    /// Nothing.
+    /// Zero.
     pub const ZERO: Self = Self(0);
 
-    /// Reads what Kubernetes takes, and nothing else; `None` when it is not a quantity.
+    /// Parses exactly the syntax of Kubernetes; `None` if the text is not a quantity.
     pub fn parse(text: &str) -> Option<Self> {
         let (number, suffix) = Decimal::read(text)?;
         let nanos = nanos_of(QUANTITIES, suffix).or_else(|| power_of_ten(suffix))?;
         number.times(nanos).map(Self)
     }
 
-    /// A size in any of the forms that [`ByteSize`] takes, spelled as Kubernetes does: `64M` for `64MB`; `None` when it
-    /// is no size.
+    /// Converts any form of [`ByteSize`] to Kubernetes' syntax: `64M` for `64MB`; `None` if the text is not a size.
     pub fn spelled(text: &str) -> Option<String> {
         text.parse::<ByteSize>().ok()?;
-        // At most one suffix with at most one B is left in a size; `k` is Kubernetes' only lower-case multiple.
+        // A size has at most one suffix with at most one B; `k` is the only lower-case multiple of Kubernetes.
         let spelled = text.trim().replace([' ', 'B'], "").replace('K', "k").replace("ki", "Ki");
         Self::parse(&spelled).map(|_| spelled)
     }
@@ -156,7 +154,7 @@ fn whole(nanos: i128) -> Option<u64> {
     u64::try_from((nanos + (NANO - 1)).div_euclid(NANO)).ok()
 }
 
-/// The suffix that was meant, where only its case is wrong or the byte has none.
+/// The probable suffix, if only its case or a trailing `b` is wrong.
 fn meant(suffix: &str) -> Option<&'static str> {
     let bare = suffix.strip_suffix(['b', 'B']).unwrap_or(suffix);
     let mut units = QUANTITIES.iter().map(|(name, _)| *name).filter(|name| !["", "m", "u", "n"].contains(name));
@@ -167,7 +165,8 @@ impl FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refuse = |why: &str| format!("{text:?} is not a size{why}; write it like 64Mi, 0.5Gi, 64MB or 1048576");
+        let refuse =
+            |why: &str| format!("{text:?} is not a size{why}; use a form such as 64Mi, 0.5Gi, 64MB or 1048576");
         let (number, suffix) = Decimal::read(text.trim()).ok_or_else(|| refuse(""))?;
         let suffix = suffix.trim_start_matches(' ');
         let with_b = |suffix: &str| {
@@ -191,7 +190,7 @@ impl FromStr for Percent {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refuse = || format!("{text:?} is not a share; it must be 0 to 100 percent, whole, such as 85 or 85%");
+        let refuse = || format!("{text:?} is not a share (a whole percentage from 0 to 100, such as 85 or 85%)");
         let number = text.trim();
         let (number, rest) = Decimal::read(number.strip_suffix('%').unwrap_or(number).trim_end()).ok_or_else(refuse)?;
         let whole = number.whole().filter(|n| rest.is_empty() && (0..=100).contains(n)).ok_or_else(refuse)?;
@@ -203,7 +202,7 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refuse = |why: &str| format!("{text:?} is not a length of time{why}; write it like 250ms, 5s, 1h30m or 7d");
+        let refuse = |why: &str| format!("{text:?} is not a duration{why}; use a form such as 250ms, 5s, 1h30m or 7d");
         let mut rest = text.trim();
         if rest == "0" {
             return Ok(Self(0));
@@ -232,7 +231,7 @@ impl FromStr for Span {
     }
 }
 
-/// The words for so many: those for one thing, or those for several and for none.
+/// Selects singular or plural.
 pub fn one_or_many<'a>(n: u64, one: &'a str, many: &'a str) -> &'a str {
     if n == 1 { one } else { many }
 }
@@ -263,7 +262,7 @@ impl fmt::Display for Span {
     }
 }
 
-/// Serde as text, with numbers accepted where they are exact, and a schema that accepts what the parser accepts.
+/// Implements serde as text, accepting numbers where they are exact, and a schema that accepts the parser's syntax.
 macro_rules! as_text {
     ($type:ident, $pattern:literal, $examples:literal, $number:tt) => {
         impl Serialize for $type {
@@ -314,19 +313,19 @@ macro_rules! as_text {
 as_text!(
     ByteSize,
     "^\\+?([0-9]+\\.?[0-9]*|\\.[0-9]+) *([KMGTPE]iB?|[kKMGTPE]B|[numkMGTPEB]|[eE][+-]?[0-9]+)?$",
-    "a size like 64Mi",
+    "a size such as 64Mi",
     { "type": ["string", "number"], "minimum": 0 }
 );
 as_text!(
     Percent,
     "^\\+?0*(100|[0-9]{1,2})(\\.0*)? *%?$",
-    "a share like 85 or 85%",
+    "a share such as 85 or 85%",
     { "type": ["string", "integer"], "minimum": 0, "maximum": 100 }
 );
 as_text!(
     Span,
     "^\\+?(([0-9]+\\.?[0-9]*|\\.[0-9]+) *(ns|us|\u{b5}s|\u{3bc}s|ms|s|m|h|d|w) *)+$|^0$",
-    "a length of time like 250ms or 5s",
+    "a duration such as 250ms or 5s",
     { "type": ["string", "integer"], "minimum": 0, "maximum": 0 } // a number has no unit
 );
 

@@ -92,7 +92,7 @@ fn wrong_sizes_and_spans_are_refused_with_what_would_do() {
     assert!("-64Mi".parse::<ByteSize>().unwrap_err().contains("negative"));
     for text in ["5", "", "s", "-1s", "1..2s", "1e3s", "1h30", "1h-30m", "1y", "99999999999999999w", "1h,30m"] {
         let error = text.parse::<Span>().unwrap_err();
-        assert!(error.contains(&format!("{text:?} is not a length of time")) && error.contains("250ms"), "{error}");
+        assert!(error.contains(&format!("{text:?} is not a duration")) && error.contains("250ms"), "{error}");
     }
     assert!("5".parse::<Span>().unwrap_err().contains("it has no unit"));
 }
@@ -150,7 +150,7 @@ fn schemas_take_the_numbers_that_the_parsers_take() {
 fn numbers_of_yaml_are_taken_where_they_are_exact() {
     let size = |yaml: &str| serde_yaml_ng::from_str::<ByteSize>(yaml).map(|size| size.0).map_err(|e| e.to_string());
     assert_eq!((size("129e6"), size("67108864"), size("0.5Gi")), (Ok(129_000_000), Ok(64 * MI), Ok(512 * MI)));
-    assert!(size("-5").unwrap_err().contains("negative") && size("true").unwrap_err().contains("a size like 64Mi"));
+    assert!(size("-5").unwrap_err().contains("negative") && size("true").unwrap_err().contains("a size such as 64Mi"));
     let share = serde_yaml_ng::from_str::<Percent>("0.85").unwrap_err().to_string();
     assert!(share.contains("0 to 100 percent"), "{share}");
 }

@@ -247,11 +247,11 @@ fn the_configuration_stands_below_with_what_was_set_first_and_is_scrolled() {
 fn what_is_not_in_force_is_told_what_is_too_long_is_cut_and_an_old_server_says_nothing() {
     let mut app = app();
     app.part = Part::Configuration;
-    let problem = "ebb.yaml: tick (ms) is 1; it must be 10 to 2000; and so on, until the line is too long for it";
+    let problem = "ebb.yaml: tick: 1 is out of range (10 to 2000 ms); and so on, until the line is too long for it";
     app.sidecars[0].look.as_mut().unwrap().config.as_mut().unwrap().problem = problem.into();
     shows(
         &screen(&app, 80, 24),
-        &["│configuration on disk rejected: ebb.yaml: tick (ms) is 1;", "1 to 10 of 24", "for it"],
+        &["│configuration on disk rejected: ebb.yaml: tick: 1 is out", "1 to 10 of 24", "for it"],
     );
     let settings = vec![Setting { key: "k".repeat(1 << 17), value: "v".repeat(1 << 17), source: "default".into() }];
     let config = Some(proto::GetConfigResponse { settings, ..Default::default() });
