@@ -1,26 +1,26 @@
-//! The annotations that are read when the sidecar is put into a pod: one table, from which the reference page and the
-//! policy of the chart are generated, and what each does to the sidecar.
+//! The table of annotations that are read at injection, and their effects. The reference page and the chart's policy
+//! are generated from it.
 
 use super::values::{address, boolean, enough, id, is_name, names, one_of, quantity, size, startup_timeout};
 use super::wish::Wishes;
 use ebb_config::annotations::SETTINGS;
 use std::fmt::Write as _;
 
-/// The longest value of an annotation, in bytes.
+/// Maximum length of a value, in bytes.
 pub(super) const VALUE_BYTES: usize = 4 << 10;
 /// An annotation that is read at injection.
 pub(super) struct Annotation {
-    /// Its name after the prefix.
+    /// Name without the prefix.
     pub(super) name: &'static str,
-    /// What it may hold.
+    /// Allowed values.
     pub(super) value: Kind,
-    /// What it does.
+    /// Description for the reference page.
     pub(super) meaning: &'static str,
-    /// Does it; `None` if the value is not of its kind.
+    /// Applies the value; `None` if it is invalid.
     pub(super) set: fn(&mut Wishes, &str) -> Option<()>,
 }
 
-/// The kinds of values.
+/// Kinds of values.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Address,
@@ -40,7 +40,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// What a value must be, to complete the sentence "it must be"; as Markdown.
+    /// The allowed values, as Markdown; completes the sentence "it must be".
     pub(super) fn bound(self) -> String {
         let text = match self {
             Self::Address => "an IP address",
@@ -67,8 +67,8 @@ impl Kind {
         text.to_owned()
     }
 
-    /// The same check for the policy, as CEL: whether `value` fits, and what is `read` from it if that is not itself. Helm
-    /// fills in what stands in braces.
+    /// The check for the policy, as CEL: whether `value` is valid, and the expression for `read`, if it is parsed
+    /// first. Helm renders the parts in braces.
     fn policy(self) -> (String, Option<&'static str>) {
         const READ_SIZE: &str = r#"value.trim().matches({{ include "ebb.sizePattern" . | include "ebb.celString" }}) ? value.trim().replace(" ", "").replace("B", "").replace("K", "k").replace("ki", "Ki") : """#;
         const READ_SPAN: &str = r#"value.trim().matches("^[0-9]{1,10}$") ? int(value.trim()) * 1000 : value.trim().matches({{ include "ebb.spanPattern" . | include "ebb.celString" }}) ? int([3600001.0, value.findAll("[0-9.]+ *[a-zµμ]+").map(part, double(part.find("[0-9.]+")) * {{ include "ebb.spanUnits" . }}[part.find("[a-zµμ]+")]).sum()].min() + 0.999999) : 0"#;
@@ -103,60 +103,60 @@ impl Kind {
     }
 }
 
-/// Every annotation that is read at injection, by name.
+/// All annotations that are read at injection, sorted by name.
 pub(super) const ANNOTATIONS: &[Annotation] = &[
     Annotation {
         name: "additional-env",
         value: Kind::Environment,
-        meaning: "More environment variables of the sidecar.",
+        meaning: "Additional environment variables of the sidecar.",
         set: |wishes, value| wishes.add_env(value),
     },
     Annotation {
         name: "admin-port",
         value: Kind::Port,
-        meaning: "Port for operators, on loopback.",
+        meaning: "Admin port, on loopback.",
         set: |wishes, value| wishes.set_port(value, &["EBB_ADMIN_LISTEN", "EBB_ADMIN_ADDR"]),
     },
     Annotation {
         name: "app-containers",
         value: Kind::Names,
-        meaning: "The containers that get `EBB_ADDR` and the socket; all if it is not there.",
+        meaning: "Containers that get `EBB_ADDR` and the socket; all by default.",
         set: |wishes, value| Some(names(value)).map(|names| wishes.only = Some(names)),
     },
     Annotation {
         name: "bind-address",
         value: Kind::Address,
-        meaning: "Address that the port for applications listens on, `127.0.0.1` unless the values say another.",
+        meaning: "Listen address of the data port; `127.0.0.1` unless the chart's values set another.",
         set: |wishes, value| address(value).map(|address| wishes.set_bind_address(address)),
     },
     Annotation {
         name: "config-map",
         value: Kind::ConfigMap,
-        meaning: "The ConfigMap whose `ebb.yaml` is followed.",
+        meaning: "ConfigMap with dynamic settings in `ebb.yaml`.",
         set: |wishes, value| is_name(value).then(|| wishes.set_config_map(value)),
     },
     Annotation {
         name: "cpu-limit",
         value: Kind::Quantity,
-        meaning: "The sidecar's CPU limit.",
+        meaning: "CPU limit of the sidecar.",
         set: |wishes, value| quantity(value).map(|value| wishes.cpu_limit = Some(value)),
     },
     Annotation {
         name: "cpu-request",
         value: Kind::Quantity,
-        meaning: "The sidecar's CPU request.",
+        meaning: "CPU request of the sidecar.",
         set: |wishes, value| quantity(value).map(|value| wishes.cpu_request = Some(value)),
     },
     Annotation {
         name: "gid",
         value: Kind::Id,
-        meaning: "Group of the process, and of the socket.",
+        meaning: "Group ID of the process and of the socket.",
         set: |wishes, value| id(value).map(|id| wishes.set_group(id)),
     },
     Annotation {
         name: "grpc-port",
         value: Kind::Port,
-        meaning: "Port for applications, on `bind-address`.",
+        meaning: "Data port, on `bind-address`.",
         set: |wishes, value| wishes.set_port(value, &["EBB_LISTEN", "EBB_ADDR"]),
     },
     Annotation {
@@ -168,7 +168,7 @@ pub(super) const ANNOTATIONS: &[Annotation] = &[
     Annotation {
         name: "image",
         value: Kind::Image,
-        meaning: "The sidecar's image.",
+        meaning: "Image of the sidecar.",
         set: |wishes, value| {
             let is_image = !value.is_empty() && !value.contains(char::is_whitespace);
             is_image.then(|| wishes.container["image"] = value.into())
@@ -177,7 +177,7 @@ pub(super) const ANNOTATIONS: &[Annotation] = &[
     Annotation {
         name: "image-pull-policy",
         value: Kind::OneOf(PULL_POLICIES),
-        meaning: "When the image is pulled.",
+        meaning: "Image pull policy.",
         set: |wishes, value| {
             one_of(PULL_POLICIES, value).map(|policy| wishes.container["imagePullPolicy"] = policy.into())
         },
@@ -193,55 +193,55 @@ pub(super) const ANNOTATIONS: &[Annotation] = &[
     Annotation {
         name: "memory-limit",
         value: Kind::Memory,
-        meaning: "The sidecar's memory limit, and its request if `memory-request` is not there.",
+        meaning: "Memory limit of the sidecar, and its request unless `memory-request` is set.",
         set: |wishes, value| enough(value).map(|value| wishes.memory_limit = Some(value)),
     },
     Annotation {
         name: "memory-request",
         value: Kind::Size,
-        meaning: "The sidecar's memory request; at most its limit.",
+        meaning: "Memory request of the sidecar; at most its limit.",
         set: |wishes, value| size(value).map(|value| wishes.memory_request = Some(value)),
     },
     Annotation {
         name: "metrics-enabled",
         value: Kind::Boolean,
-        meaning: "`false` labels the pod `ebb-cache.io/metrics: disabled`, and the chart's PodMonitor leaves it alone.",
+        meaning: "`false` labels the pod `ebb-cache.io/metrics: disabled`, which excludes it from the chart's PodMonitor.",
         set: |wishes, value| boolean(value).map(|wanted| wishes.is_scraped = wanted),
     },
     Annotation {
         name: "position",
         value: Kind::OneOf(POSITIONS),
-        meaning: "Where among the init containers the sidecar stands; `last` starts it after them.",
+        meaning: "Position among the init containers; `last` starts the sidecar after them.",
         set: |wishes, value| one_of(POSITIONS, value).map(|position| wishes.is_last = position == "last"),
     },
     Annotation {
         name: "readiness-gate",
         value: Kind::Boolean,
-        meaning: "Whether the pod is unready while the cache is.",
+        meaning: "Whether an unready cache makes the pod unready.",
         set: |wishes, value| boolean(value).map(|wanted| wishes.set_readiness(wanted)),
     },
     Annotation {
         name: "skip-containers",
         value: Kind::Names,
-        meaning: "The containers that do not get `EBB_ADDR` and the socket.",
+        meaning: "Containers that do not get `EBB_ADDR` and the socket.",
         set: |wishes, value| Some(names(value)).map(|names| wishes.never = names),
     },
     Annotation {
         name: "startup-timeout",
         value: Kind::StartupTimeout,
-        meaning: "How long the sidecar may take to start.",
+        meaning: "Startup timeout of the sidecar.",
         set: |wishes, value| startup_timeout(value).map(|timeout| wishes.set_startup_timeout(timeout)),
     },
     Annotation {
         name: "uid",
         value: Kind::Id,
-        meaning: "User of the process.",
+        meaning: "User ID of the process.",
         set: |wishes, value| id(value).map(|id| wishes.container["securityContext"]["runAsUser"] = id.into()),
     },
     Annotation {
         name: "unix-socket-path",
         value: Kind::Socket,
-        meaning: "Where the socket is, in the sidecar and in applications; the shared volume is mounted as its folder.",
+        meaning: "Path of the socket in the sidecar and in applications; the shared volume is mounted at its directory.",
         set: |wishes, value| wishes.set_socket(value),
     },
 ];
@@ -249,11 +249,11 @@ const LOG_FORMATS: &[&str] = &["text", "json"];
 const POSITIONS: &[&str] = &["first", "last"];
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 
-/// `charts/ebb/files/annotations.yaml`: what the policy of the chart checks. It is a template of Helm.
+/// Generates `charts/ebb/files/annotations.yaml`, the checks of the chart's policy. The file is a Helm template.
 pub fn chart_file() -> String {
     let mut file = String::from(
-        "# Generated by `EBB_BLESS=1 cargo test --test inject`; do not edit. A template: what is in braces is filled in.\n\n\
-         # The longest value, in bytes.\n",
+        "# Generated by `EBB_BLESS=1 cargo test --test inject`; do not edit. A Helm template.\n\n\
+         # Maximum length of a value, in bytes.\n",
     );
     let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
     let _ = write!(file, "valueBytes: {VALUE_BYTES}\n\n");
@@ -269,7 +269,7 @@ pub fn chart_file() -> String {
         }
         let _ = writeln!(file, "    fits: {}\n    must: {}", quoted(&fits), quoted(&value.bound().replace('`', "")));
     }
-    file.push_str("\n# Followed by the sidecar, which checks them itself.\nfollowed:\n");
+    file.push_str("\n# The sidecar follows and checks these annotations.\nfollowed:\n");
     SETTINGS.iter().for_each(|(name, _)| file.push_str(&format!("  - {name}\n")));
     file
 }

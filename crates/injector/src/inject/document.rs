@@ -1,4 +1,4 @@
-//! The reference page, printed from the tables.
+//! Generates the reference page from the tables.
 
 use super::annotations::{ANNOTATIONS, Annotation};
 use super::skip::SkipReason;
@@ -10,23 +10,27 @@ const OPENING: &str = "\
 
 Printed from the code by `EBB_BLESS=1 cargo test --test inject`; do not edit.
 
-The sidecar is described once, by the PodTemplate that the chart renders, and put into pods in one of three ways: by the
-webhook (`ebb injector`), by the API server itself (a MutatingAdmissionPolicy, Kubernetes 1.36 and newer), or in files by
-`ebb inject`. All read the same annotations and give the same pod. A container `ebb` that a pod declares among its init
-containers is completed: what it says itself stays.
+The chart renders a PodTemplate with the sidecar. There are three ways to inject it: the webhook (`ebb injector`), the
+API server (a MutatingAdmissionPolicy, Kubernetes 1.36 or newer), or `ebb inject` for files. All read the same
+annotations and give the same pod. If a pod declares an init container `ebb`, injection adds the missing fields and
+keeps the others.
 
-A pod asks for a cache by the label `ebb-cache.io/inject: enabled`, or is in a namespace with that label; the pod's own
-word wins, and `disabled` declines. What was injected has the label `ebb-cache.io/injected: \"true\"` and the annotations
-`ebb-cache.io/injected-by`, `ebb-cache.io/version` and `ebb-cache.io/status`: what of the pod is Ebb's, as JSON.
+To request a sidecar, set the label `ebb-cache.io/inject: enabled` on the pod or its namespace; `disabled` declines it.
+The pod's label overrides the namespace's. An injected pod has the label `ebb-cache.io/injected: \"true\"` and the
+annotations `ebb-cache.io/injected-by`, `ebb-cache.io/version` and `ebb-cache.io/status`, which lists the injected parts
+as JSON.
 
-## What a pod gets
+## Changes to a pod
 
-- The native sidecar `ebb`, first among the init containers: it is ready before the application starts and ends after it.
-- The volumes `ebb-config` (a ConfigMap, the pod's annotations, its own limit and request) and `ebb-socket`.
-- In application containers `EBB_ADDR` and the socket's directory, unless they say something else about them themselves.
-- Its quality-of-service class stays. A pod with a total of its own (`spec.resources`) is asked for nothing on top.
+- The native sidecar `ebb`, first among the init containers: it is ready before the application starts and ends after
+  it.
+- The volumes `ebb-config` (a ConfigMap, the pod's annotations, the sidecar's memory limit and request) and
+  `ebb-socket`.
+- `EBB_ADDR` and a mount of the socket's directory in application containers, unless they define these themselves.
+- The quality-of-service class stays the same. A pod with pod-level resources (`spec.resources`) gets no additional
+  requests.
 
-Nothing else is changed, and nothing is removed.
+Nothing else changes, and nothing is removed.
 ";
 
 /// `docs/injection.md`.
@@ -34,7 +38,7 @@ pub fn reference() -> String {
     let mut page = String::from(OPENING);
     page.push_str(
         "\n## Annotations read at injection\n\n\
-         The pod's, or else its namespace's. One that makes no sense is ignored, with a warning that names it.\n\n\
+         Annotations of the pod override those of its namespace. An invalid value is ignored, with a warning.\n\n\
          | annotation | value | meaning |\n|---|---|---|\n",
     );
     for Annotation { name, value, meaning, .. } in ANNOTATIONS {
@@ -42,13 +46,13 @@ pub fn reference() -> String {
     }
     page.push_str(
         "\n## Annotations followed while the pod runs\n\n\
-         `kubectl annotate pod` tunes one pod, within about a minute. They win over the ConfigMap.\n\n\
+         `kubectl annotate pod` changes settings of one pod within about a minute. They override the ConfigMap.\n\n\
          | annotation | setting (docs/configuration.md) |\n|---|---|\n",
     );
     for (name, setting) in SETTINGS {
         let _ = writeln!(page, "| `{PREFIX}{name}` | `{setting}` |");
     }
-    page.push_str("\n## Pods that are left alone\n\n| reason | meaning |\n|---|---|\n");
+    page.push_str("\n## Skipped pods\n\n| reason | meaning |\n|---|---|\n");
     for reason in SkipReason::ALL {
         let _ = writeln!(page, "| `{}` | {} |", reason.label(), reason.meaning());
     }

@@ -1,14 +1,14 @@
-//! A sidecar for a pod: a pure function of the pod's raw JSON, its namespace and the template.
+//! Adds a sidecar to a pod: a pure function of the pod's raw JSON, its namespace and the template.
 //!
 //! ```text
 //!  pod ──► wish (annotations) ──► skip? ──► resources ──► patch: operations that only add
 //! ```
-//! J1. Nothing of the pod is replaced or removed, but for what a null stood for.
-//! J2. What was injected is left alone: a second round adds nothing.
+//! J1. Injection only adds: no field of the pod is replaced or removed, except null values.
+//! J2. Injection is idempotent: an injected pod is not changed again.
 //! J3. The pod keeps its quality-of-service class.
-//! J4. An annotation that makes no sense is a warning, never a refusal.
+//! J4. An invalid annotation produces a warning and never rejects a pod.
 //!
-//! The chart's MutatingAdmissionPolicy does the same in the API server; the tests with an API server compare the two.
+//! The chart's MutatingAdmissionPolicy implements the same in the API server; tests with an API server compare both.
 
 mod annotations;
 mod document;
@@ -34,65 +34,65 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use wish::Wishes;
 
-/// The namespace of a pod, as far as it is known.
+/// The namespace of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Namespace {
     /// Its name.
     pub name: String,
-    /// Its labels; `ebb-cache.io/inject` counts.
+    /// Its labels; only `ebb-cache.io/inject` matters.
     pub labels: BTreeMap<String, String>,
     /// Its annotations, which its pods inherit.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Where a pod is, and who asks.
+/// Context of an injection.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     /// The pod's namespace.
     pub namespace: &'a Namespace,
-    /// The injector's own namespace, where nothing is injected.
+    /// The injector's own namespace, whose pods are skipped.
     pub own_namespace: Option<&'a str>,
-    /// Whether a pod without a label of its own, in a namespace without one, is left alone.
+    /// Whether pods are skipped if neither they nor their namespaces have the label.
     pub needs_label: bool,
-    /// Who injects, as the pod's annotation says it.
+    /// The injector's name, for the annotation `injected-by`.
     pub by: &'a str,
 }
 
-/// What becomes of a pod.
+/// Result of an injection.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// What to add, or why nothing is.
+    /// The patch, or the reason for skipping the pod.
     pub verdict: Verdict,
-    /// Annotations that were ignored, in sentences.
+    /// Warnings about ignored annotations.
     pub warnings: Vec<String>,
 }
 
-/// What to add, or why nothing is.
+/// The patch, or the reason for skipping the pod.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// The operations, in order.
+    /// Patch operations, in order.
     Inject(Vec<Operation>),
-    /// The reason, and what was found.
+    /// The reason, with details.
     Skip(SkipReason, String),
 }
 
-/// What becomes of a pod, given as the API server shows it: `metadata` and `spec`.
+/// Injects the sidecar into a pod, given as JSON with `metadata` and `spec`.
 pub fn inject(pod: &Value, context: &Context<'_>, template: &Template) -> Outcome {
     let mut wishes = Wishes::read(pod, context, template);
     let warnings = std::mem::take(&mut wishes.warnings);
     if let Some((reason, detail)) = skip::skip(pod, context, &wishes) {
-        // Who gets no cache is not bothered with how it would have looked.
+        // Warnings about annotations are irrelevant for a skipped pod.
         return Outcome { verdict: Verdict::Skip(reason, detail), warnings: Vec::new() };
     }
     let mut patch = Patch::new(pod);
     mark(&mut patch, context, &wishes, template);
     add_sidecar(&mut patch, pod, &wishes);
     add_volumes(&mut patch, &wishes);
-    tell_applications(&mut patch, &wishes);
+    add_to_applications(&mut patch, &wishes);
     Outcome { verdict: Verdict::Inject(patch.finish()), warnings }
 }
 
-/// Says on the pod that it was injected, by whom, and what there is of ours in it.
+/// Adds the label and annotations that mark an injected pod.
 fn mark(patch: &mut Patch, context: &Context<'_>, wishes: &Wishes, template: &Template) {
     patch.object_at("/metadata");
     patch.object_at("/metadata/labels");
@@ -103,12 +103,12 @@ fn mark(patch: &mut Patch, context: &Context<'_>, wishes: &Wishes, template: &Te
     }
     patch.add("/metadata/annotations/ebb-cache.io~1injected-by", json!(context.by));
     let volumes: Vec<&Value> = wishes.volumes.iter().map(|volume| &volume["name"]).collect();
-    // Keys in the alphabet's order: the policy writes the same text.
+    // Keys are sorted: the policy writes the same text.
     let status =
         json!({"containers": ["ebb"], "env": wishes.env, "version": template.version, "volumes": volumes}).to_string();
     patch.add("/metadata/annotations/ebb-cache.io~1status", status.into());
     patch.add("/metadata/annotations/ebb-cache.io~1version", json!(template.version));
-    // People mean their application when they ask for logs.
+    // Makes `kubectl logs` show the application's logs.
     let first = patch.object()["spec"]["containers"][0]["name"].clone();
     patch.unless("/metadata/annotations/kubectl.kubernetes.io~1default-container", first);
 }
@@ -128,8 +128,8 @@ fn add_sidecar(patch: &mut Patch, pod: &Value, wishes: &Wishes) {
     }
 }
 
-/// Adds to a container that the pod declares what it leaves open: fields, fields of objects, and the entries of lists
-/// that go by a name.
+/// Completes a declared container: adds missing fields, missing fields of objects, and missing entries of lists with
+/// names.
 fn complete(patch: &mut Patch, at: &str, with: &Value) {
     for (key, value) in with.as_object().into_iter().flatten() {
         let path = format!("{at}/{}", escaped(key));
@@ -151,7 +151,7 @@ fn complete(patch: &mut Patch, at: &str, with: &Value) {
     }
 }
 
-/// A probe has one way of probing: that of the pod stays as it is.
+/// Whether a field is kept as a whole. A probe must have exactly one handler, so a declared probe is not completed.
 fn is_one_of_a_kind(key: &str) -> bool {
     key.ends_with("Probe")
 }
@@ -174,8 +174,8 @@ fn add_volumes(patch: &mut Patch, wishes: &Wishes) {
     }
 }
 
-/// Tells the application containers where the cache is. What they say themselves stays.
-fn tell_applications(patch: &mut Patch, wishes: &Wishes) {
+/// Adds the environment variables and mounts to the application containers. Existing ones are kept.
+fn add_to_applications(patch: &mut Patch, wishes: &Wishes) {
     let containers: Vec<Value> = list(&patch.object()["spec"]["containers"]).cloned().collect();
     for (at, container) in containers.iter().enumerate().filter(|(_, container)| wishes.wants(container)) {
         let is_mounted = |mount: &Value| {
@@ -187,7 +187,7 @@ fn tell_applications(patch: &mut Patch, wishes: &Wishes) {
             patch.add(&format!("/spec/containers/{at}/volumeMounts/-"), mount.clone());
         }
         let is_set = |variable: &Value| list(&container["env"]).any(|there| there["name"] == variable["name"]);
-        // Each before the others, the last one first: they are in their order then, and those that are the container's own
+        // Each variable is inserted at the front, in reverse. This keeps their order, and the container's own variables
         // can refer to them.
         for variable in wishes.env.iter().rev().filter(|variable| !is_set(variable)) {
             patch.array_at(&format!("/spec/containers/{at}/env"));

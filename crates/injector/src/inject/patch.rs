@@ -1,7 +1,6 @@
-//! Operations that only add (RFC 6902), tried out on a copy while they are collected.
+//! Collects `add` operations (RFC 6902) and applies each to a copy of the object.
 //!
-//! The copy is the raw JSON of the object, so a field that nobody here knows is never touched, and each operation is known
-//! to apply in its turn.
+//! The copy is raw JSON, so unknown fields are kept, and every operation is known to apply.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -10,13 +9,13 @@ use serde_json::{Value, json};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Operation {
     op: &'static str,
-    /// Where, as a JSON pointer.
+    /// JSON pointer to the target.
     pub path: String,
-    /// What.
+    /// The value.
     pub value: Value,
 }
 
-/// Operations, and the object as they leave it.
+/// Operations, and the object after them.
 #[derive(Clone, Debug)]
 pub(super) struct Patch {
     object: Value,
@@ -28,12 +27,12 @@ impl Patch {
         Self { object: object.clone(), operations: Vec::new() }
     }
 
-    /// The object as it is by now.
+    /// The object after all operations so far.
     pub(super) fn object(&self) -> &Value {
         &self.object
     }
 
-    /// Adds a value. An index of an array moves the others; `-` is its end.
+    /// Adds a value. An array index inserts before that element; `-` appends.
     pub(super) fn add(&mut self, path: &str, value: Value) {
         let (parent, last) = path.rsplit_once('/').expect("a pointer has a slash");
         match self.object.pointer_mut(parent) {
@@ -47,17 +46,17 @@ impl Patch {
         self.operations.push(Operation { op: "add", path: path.to_owned(), value });
     }
 
-    /// Adds an empty object where there is none.
+    /// Adds an empty object if the path is missing or null.
     pub(super) fn object_at(&mut self, path: &str) {
         self.unless(path, json!({}));
     }
 
-    /// Adds an empty array where there is none.
+    /// Adds an empty array if the path is missing or null.
     pub(super) fn array_at(&mut self, path: &str) {
         self.unless(path, json!([]));
     }
 
-    /// Adds a value where there is none; null is none.
+    /// Adds a value if the path is missing or null.
     pub(super) fn unless(&mut self, path: &str, value: Value) {
         if self.object.pointer(path).is_none_or(Value::is_null) {
             self.add(path, value);
@@ -69,7 +68,7 @@ impl Patch {
     }
 }
 
-/// A key as a part of a pointer.
+/// Escapes a key for a pointer.
 pub(super) fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }

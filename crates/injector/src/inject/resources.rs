@@ -1,19 +1,19 @@
-//! The sidecar's resources, which depend on the pod's.
+//! The sidecar's resources. They depend on the pod's.
 //!
 //! | the pod | limits | requests |
 //! |---|---|---|
-//! | has a total of its own (`spec.resources`) | memory, within the total | zero of what the total covers: it was asked for already |
+//! | has pod-level resources (`spec.resources`) | memory, within the pod's limit | zero for resources with a pod-level limit or request |
 //! | is Guaranteed | CPU and memory | the same: it stays Guaranteed |
-//! | every other | memory, CPU if asked for | CPU and memory |
+//! | any other | memory, CPU if requested | CPU and memory |
 //!
-//! A request that is left out becomes the limit, so "nothing" has to be written as zero.
+//! A missing request defaults to the limit, so no request must be written as zero.
 
 use super::pod::{all_containers, text};
 use super::wish::Wishes;
 use ebb_config::units::Quantity;
 use serde_json::{Value, json};
 
-/// What a CPU request is where neither annotation nor template says.
+/// CPU request if neither annotation nor template sets one.
 const CPU: &str = "50m";
 
 pub(super) fn resources(pod: &Value, wishes: &Wishes) -> Value {
@@ -43,7 +43,7 @@ pub(super) fn resources(pod: &Value, wishes: &Wishes) -> Value {
     resources
 }
 
-/// Every container has limits for CPU and memory, and requests no less.
+/// Whether every container has limits for CPU and memory, with requests equal to them.
 fn is_guaranteed(spec: &Value) -> bool {
     all_containers(spec).filter(|container| container["name"] != "ebb").all(|container| {
         ["cpu", "memory"].iter().all(|resource| {

@@ -1,4 +1,4 @@
-//! Which pods are left alone, and why.
+//! Which pods are skipped, and why.
 
 use super::Context;
 use super::pod::{LEAST, SOCKET_VOLUME, all_containers, list, text};
@@ -6,32 +6,32 @@ use super::wish::Wishes;
 use ebb_config::units::Quantity;
 use serde_json::Value;
 
-/// What the namespaces of the system itself are called.
+/// System namespaces.
 pub const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
-/// The volumes that the sidecar brings along.
+/// Volumes of the sidecar.
 const VOLUMES: [&str; 2] = ["ebb-config", SOCKET_VOLUME];
 
-/// Each container gets operations of its own, so a pod with more is left alone.
+/// Maximum number of containers. The patch grows with each container, so a pod with more is skipped.
 const MOST_CONTAINERS: usize = 500;
 
 macro_rules! reasons {
     ($($variant:ident $label:literal $meaning:literal)+) => {
-        /// Why a pod is left alone.
+        /// Why a pod is skipped.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum SkipReason {
             $(#[doc = $meaning] $variant,)+
         }
 
         impl SkipReason {
-            /// Every reason, in the order in which they are looked for.
+            /// Every reason, in the order of the checks.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// The stable name: a metric's label, an Event's word.
+            /// The stable name, for metric labels and Events.
             pub fn label(self) -> &'static str {
                 match self { $(Self::$variant => $label),+ }
             }
 
-            /// A sentence for people.
+            /// Description for the reference page.
             pub fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => $meaning),+ }
             }
@@ -40,23 +40,23 @@ macro_rules! reasons {
 }
 
 reasons! {
-    Malformed "malformed" "It has no list of containers, or a list where an object belongs."
-    TooLarge "too-large" "It has more than 500 containers; or, with the webhook, the fields that injection reads take more than 2 MiB."
-    AlreadyInjected "already-injected" "It has its sidecar."
-    Disabled "disabled" "The pod's label, or the namespace's and none of the pod, says `disabled`."
-    NotLabelled "not-labelled" "Neither the pod nor its namespace asks for a cache."
-    SystemNamespace "system-namespace" "It is in a namespace of the system, or in the injector's own."
-    MirrorPod "mirror-pod" "The kubelet runs it from a file; what the API server shows is a mirror."
-    HostNetwork "host-network" "It uses the node's network, where the ports of two caches would collide."
-    Windows "windows" "It is for nodes with Windows; there is no such image."
-    VirtualKubelet "virtual-kubelet" "It is for a node that is not one."
+    Malformed "malformed" "The pod has no list of containers, or a list instead of an object."
+    TooLarge "too-large" "The pod has more than 500 containers; or, with the webhook, the fields that injection reads exceed 2 MiB."
+    AlreadyInjected "already-injected" "The pod already has the sidecar."
+    Disabled "disabled" "The label of the pod is `disabled`, or that of the namespace if the pod has none."
+    NotLabelled "not-labelled" "Neither the pod nor its namespace has the label."
+    SystemNamespace "system-namespace" "The pod is in a system namespace, or in the injector's own."
+    MirrorPod "mirror-pod" "The pod is the mirror of a static pod, which the kubelet runs from a file."
+    HostNetwork "host-network" "The pod uses the host's network, where the ports of two caches would collide."
+    Windows "windows" "The pod is for Windows nodes; there is no Windows image."
+    VirtualKubelet "virtual-kubelet" "The pod is scheduled to a virtual kubelet."
     NameConflict "name-conflict" "An application container is called `ebb`."
     VolumeConflict "volume-conflict" "A volume is called `ebb-config` or `ebb-socket`."
     PortConflict "port-conflict" "A container uses a TCP port that the sidecar needs."
-    PodLimitTooSmall "pod-limit-too-small" "The pod's own memory limit (`spec.resources`), or that of a container `ebb` it declares, is below 16Mi."
+    PodLimitTooSmall "pod-limit-too-small" "The memory limit of the pod (`spec.resources`), or of its declared container `ebb`, is below 16Mi."
 }
 
-/// The reason to leave the pod alone, with the detail that people look for.
+/// The reason to skip the pod, if any, with the detail for messages.
 pub(super) fn skip(pod: &Value, context: &Context<'_>, wishes: &Wishes) -> Option<(SkipReason, String)> {
     let found = |reason: SkipReason, detail: String| Some((reason, detail));
     let (meta, spec) = (&pod["metadata"], &pod["spec"]);
@@ -66,7 +66,7 @@ pub(super) fn skip(pod: &Value, context: &Context<'_>, wishes: &Wishes) -> Optio
     let containers = || all_containers(spec);
     let number = containers().count();
     if number > MOST_CONTAINERS {
-        return found(SkipReason::TooLarge, format!("it has {number} containers"));
+        return found(SkipReason::TooLarge, format!("the pod has {number} containers (at most {MOST_CONTAINERS})"));
     }
     let has_sidecar = containers().any(|container| container["name"] == "ebb");
     if has_sidecar && meta["labels"]["ebb-cache.io/injected"] == "true" {
@@ -78,30 +78,30 @@ pub(super) fn skip(pod: &Value, context: &Context<'_>, wishes: &Wishes) -> Optio
         Some("disabled") => return found(SkipReason::Disabled, "ebb-cache.io/inject is disabled".to_owned()),
         Some("enabled") => {}
         _ if !context.needs_label => {}
-        _ => return found(SkipReason::NotLabelled, "ebb-cache.io/inject: enabled is not there".to_owned()),
+        _ => return found(SkipReason::NotLabelled, "no label ebb-cache.io/inject: enabled".to_owned()),
     }
     let namespace = context.namespace.name.as_str();
     if SYSTEM_NAMESPACES.contains(&namespace) || context.own_namespace == Some(namespace) {
         return found(SkipReason::SystemNamespace, namespace.to_owned());
     }
     if !meta["annotations"]["kubernetes.io/config.mirror"].is_null() {
-        return found(SkipReason::MirrorPod, "it has the annotation kubernetes.io/config.mirror".to_owned());
+        return found(SkipReason::MirrorPod, "the pod has the annotation kubernetes.io/config.mirror".to_owned());
     }
     if spec["hostNetwork"] == true {
         return found(SkipReason::HostNetwork, "spec.hostNetwork is true".to_owned());
     }
     if spec["os"]["name"] == "windows" || spec["nodeSelector"]["kubernetes.io/os"] == "windows" {
-        return found(SkipReason::Windows, "spec.os or its nodeSelector says windows".to_owned());
+        return found(SkipReason::Windows, "spec.os or the nodeSelector is windows".to_owned());
     }
     if spec["nodeSelector"]["type"] == "virtual-kubelet" {
-        return found(SkipReason::VirtualKubelet, "its nodeSelector says virtual-kubelet".to_owned());
+        return found(SkipReason::VirtualKubelet, "the nodeSelector is virtual-kubelet".to_owned());
     }
     if list(&spec["containers"]).any(|container| container["name"] == "ebb") {
-        return found(SkipReason::NameConflict, "spec.containers has one of the name ebb".to_owned());
+        return found(SkipReason::NameConflict, "spec.containers has a container ebb".to_owned());
     }
     let taken = list(&spec["volumes"]).filter_map(|volume| volume["name"].as_str()).find(|name| VOLUMES.contains(name));
     if let Some(name) = taken {
-        return found(SkipReason::VolumeConflict, format!("there is a volume {name}"));
+        return found(SkipReason::VolumeConflict, format!("the pod has a volume {name}"));
     }
     let ports = wishes.ports();
     for container in containers().filter(|container| container["name"] != "ebb") {
@@ -125,7 +125,7 @@ pub(super) fn skip(pod: &Value, context: &Context<'_>, wishes: &Wishes) -> Optio
     None
 }
 
-/// What makes it no pod that operations could be applied to.
+/// Why a patch cannot be applied to the pod, if it cannot.
 fn malformed(pod: &Value) -> Option<String> {
     let is =
         |path: &str, fits: fn(&Value) -> bool| pod.pointer(path).is_none_or(|value| value.is_null() || fits(value));

@@ -1,20 +1,20 @@
-//! The way back: takes out of a pod what `inject` has put in.
+//! Reverses `inject`: removes the sidecar from a pod.
 
 use super::pod::{SOCKET_VOLUME, list};
 use serde_json::{Value, json};
 
-/// What was found in a pod.
+/// Result of removing the sidecar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TakeOut {
-    /// The sidecar was taken out.
+    /// The sidecar was removed.
     Done,
-    /// Nobody had put one in.
+    /// The pod was not injected.
     NotInjected,
-    /// The pod declares the container `ebb` itself, and what was added to it cannot be told from what was there.
+    /// The pod declares the container `ebb` itself, so injected fields cannot be distinguished from its own.
     Declared,
 }
 
-/// Takes the sidecar out. Lists and objects that are empty afterwards go, too: whether they were there before is not known.
+/// Removes the sidecar. Empty lists and objects are removed, too, since their presence before injection is unknown.
 pub fn take_out(pod: &mut Value) -> TakeOut {
     let annotations = &pod["metadata"]["annotations"];
     if annotations["ebb-cache.io/injected-by"].is_null() {

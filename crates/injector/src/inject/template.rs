@@ -1,44 +1,44 @@
-//! What is put into a pod, described once: the PodTemplate that the chart renders (`ebb.sidecar`).
+//! The template of the sidecar: the PodTemplate that the chart renders (`ebb.sidecar`).
 //!
-//! It shows the sidecar beside one application container, so what applications get stands there as it will look.
+//! It contains the sidecar and one application container with the additions for applications.
 
 use serde_json::Value;
 
-/// The sidecar, and what it brings along.
+/// The sidecar and its additions to the pod.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Template {
     /// The container.
     pub(super) container: Value,
     /// Its volumes.
     pub(super) volumes: Vec<Value>,
-    /// What an application container gets: how to connect.
+    /// Environment variables of an application container.
     pub(super) env: Vec<Value>,
-    /// What an application container gets: where the socket is.
+    /// Mounts of an application container.
     pub(super) mounts: Vec<Value>,
-    /// The group that may open the socket.
+    /// Groups that may open the socket.
     pub(super) groups: Vec<Value>,
     /// Ebb's version.
     pub(super) version: String,
 }
 
-/// The chart's template with the chart's defaults.
+/// The chart's template with default values.
 const BUILT_IN: &str = include_str!("../../../../manifests/sidecar.yaml");
 
 impl Template {
-    /// The chart's, with the chart's values as they come.
+    /// The chart's template with default values.
     pub fn built_in() -> Self {
         Self::parse(BUILT_IN).expect("a test parses it")
     }
 
-    /// The names of the variables that an application container gets.
+    /// Names of the environment variables for application containers.
     pub fn variables(&self) -> Vec<String> {
         self.env.iter().filter_map(|variable| variable["name"].as_str().map(str::to_owned)).collect()
     }
 
-    /// Reads the PodTemplate among the documents of a YAML text.
+    /// Finds and parses the PodTemplate in a YAML text.
     ///
     /// # Errors
-    /// A sentence that says what is missing.
+    /// The missing or invalid field.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut found = None;
         for document in serde_yaml_ng::Deserializer::from_str(text) {
@@ -48,7 +48,7 @@ impl Template {
                 found = Some(value);
             }
         }
-        let object = found.ok_or("the template holds no PodTemplate (apiVersion v1)")?;
+        let object = found.ok_or("the template contains no PodTemplate (apiVersion v1)")?;
         let spec = &object["template"]["spec"];
         let list = |at: &Value| at.as_array().cloned().unwrap_or_default();
         let (sidecars, applications) = (list(&spec["initContainers"]), list(&spec["containers"]));
@@ -66,7 +66,7 @@ impl Template {
         if container["resources"]["limits"]["memory"].is_null() {
             return Err("the template's initContainer must have resources.limits.memory".to_owned());
         }
-        // What annotations change must be there to be changed.
+        // Annotations change these fields, so they must exist.
         let shapes = [
             ("env, a list", "/env", Value::is_array as fn(&Value) -> bool),
             ("ports, a list with the port of probes", "/ports/0", Value::is_object),

@@ -1,4 +1,4 @@
-//! Values of annotations: what they may hold, and what they mean.
+//! Parses values of annotations.
 
 use super::pod::LEAST;
 use ebb_config::units::{Quantity, Span};
@@ -8,7 +8,7 @@ pub(super) fn is_socket(address: &str) -> bool {
     address.starts_with("unix:")
 }
 
-/// The parts of an address, unless it is a socket's.
+/// Host and port of an address; `None` for a Unix socket.
 pub(super) fn host_and_port(address: &str) -> Option<(&str, &str)> {
     address.rsplit_once(':').filter(|_| !is_socket(address))
 }
@@ -32,12 +32,12 @@ pub(super) fn size(text: &str) -> Option<String> {
     Quantity::spelled(text).and_then(|text| quantity(&text))
 }
 
-/// As much memory as a cache starts with.
+/// A size of at least the minimum memory limit, as a quantity.
 pub(super) fn enough(text: &str) -> Option<String> {
     size(text).filter(|text| Quantity::parse(text) >= Quantity::parse(LEAST))
 }
 
-/// One second to an hour.
+/// A duration of 1 s to 1 h.
 pub(super) fn startup_timeout(text: &str) -> Option<Span> {
     let seconds = digits(text.trim()).map(|seconds| Span(seconds * 1000));
     seconds.or_else(|| text.parse().ok()).filter(|timeout| (1_000..=3_600_000).contains(&timeout.0))
@@ -47,19 +47,19 @@ pub(super) fn id(text: &str) -> Option<u64> {
     digits(text).filter(|id| (1..=0x7fff_ffff).contains(id))
 }
 
-/// A number of at most ten digits, without a sign: what the policy can read, too.
+/// A number of at most ten digits, without a sign: the policy accepts the same.
 pub(super) fn digits(text: &str) -> Option<u64> {
     let is_number = (1..=10).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().expect("ten digits fit"))
 }
 
-/// An address as Kubernetes takes it.
+/// An IP address in Kubernetes' syntax.
 pub(super) fn address(text: &str) -> Option<IpAddr> {
     let is_mapped = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
     text.parse().ok().filter(|address| !is_mapped(address))
 }
 
-/// Whether it can be the name of a ConfigMap: a DNS subdomain.
+/// Whether the text is a valid name of a ConfigMap: a DNS subdomain.
 pub(super) fn is_name(text: &str) -> bool {
     let is_label = |label: &str| {
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -68,7 +68,7 @@ pub(super) fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
 }
 
-/// One of a few words.
+/// Returns the word that equals the text, if any.
 pub(super) fn one_of<'a>(words: &[&'a str], text: &str) -> Option<&'a str> {
     words.iter().find(|word| **word == text).copied()
 }

@@ -1,7 +1,7 @@
-//! What a pod wishes for by annotations, the namespace's standing in for those the pod does not have.
+//! Applies annotations to the sidecar. Annotations of the pod override those of its namespace.
 //!
-//! A wish that makes no sense never blocks the pod: the default holds, and a warning names the annotation, its value and
-//! what it must be.
+//! An invalid annotation never rejects the pod: the default applies, and a warning names the annotation, its value and
+//! the allowed values.
 
 use super::Context;
 use super::annotations::{ANNOTATIONS, VALUE_BYTES};
@@ -14,12 +14,12 @@ use ebb_config::units::Span;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Variables of one `additional-env`: the API server bounds what a policy may compute.
+/// Maximum number of variables in `additional-env`; the API server limits the cost of a policy.
 const MOST_VARIABLES: usize = 100;
-/// Warnings about one pod; one more says that there are others.
+/// Maximum number of warnings about one pod; an additional one says that more annotations are ignored.
 const MOST_WARNINGS: usize = 20;
 
-/// The sidecar as this pod gets it, but for its resources.
+/// The sidecar for one pod, without its resources.
 #[derive(Debug)]
 pub(super) struct Wishes {
     pub(super) container: Value,
@@ -62,7 +62,7 @@ impl Wishes {
             all.extend(texts);
         }
         let read = all.iter().filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value)));
-        // A variable that is asked for by its name has the last word.
+        // `additional-env` is applied last, so that it overrides variables set by other annotations.
         let (variables, others): (Vec<_>, Vec<_>) = read.partition(|(name, _)| *name == "additional-env");
         for (name, value) in others.into_iter().chain(variables) {
             if let Err(must) = wishes.take(name, value) {
@@ -80,7 +80,7 @@ impl Wishes {
         wishes
     }
 
-    /// What a container that the pod declares says of its resources wins over annotations: it will stand there.
+    /// Resources of a declared container override annotations, since they stay in the pod.
     fn take_declared(&mut self, pod: &Value) {
         let Some(declared) = list(&pod["spec"]["initContainers"]).find(|container| container["name"] == "ebb") else {
             return;
@@ -96,13 +96,13 @@ impl Wishes {
         }
     }
 
-    /// Takes one wish in.
+    /// Applies one annotation.
     fn take(&mut self, name: &str, value: &str) -> Result<(), String> {
         if value.len() > VALUE_BYTES {
             return Err(format!("it must have at most {VALUE_BYTES} bytes"));
         }
         if let Some((_, setting)) = SETTINGS.iter().find(|(live, _)| *live == name) {
-            return check_value(setting, value); // the sidecar itself reads it, while it runs
+            return check_value(setting, value); // the running sidecar reads it
         }
         let Some(annotation) = ANNOTATIONS.iter().find(|known| known.name == name) else {
             return Err("there is no such annotation".to_owned());
@@ -118,7 +118,7 @@ impl Wishes {
         listening.filter_map(|variable| variable["value"].as_str()?.rsplit_once(':')?.1.parse().ok()).collect()
     }
 
-    /// Whether an application container is told where the cache is.
+    /// Whether an application container gets the environment variables and mounts.
     pub(super) fn wants(&self, container: &Value) -> bool {
         let Some(name) = container["name"].as_str() else { return false };
         let is_in = |names: &[String]| names.iter().any(|wanted| wanted == name);
@@ -148,7 +148,7 @@ impl Wishes {
         Some(())
     }
 
-    /// Changes the value of a variable, for the sidecar and for applications, where it has one and `moved` has another.
+    /// Changes an address variable of the sidecar and of applications, if it is set and `moved` returns a new value.
     fn move_address(&mut self, name: &str, moved: impl Fn(&str) -> Option<String>) {
         let own = self.container["env"].as_array_mut().expect("the template's container has an environment");
         for variable in own.iter_mut().chain(&mut self.env).filter(|variable| variable["name"] == name) {
@@ -158,7 +158,7 @@ impl Wishes {
         }
     }
 
-    /// Puts a port into the addresses of these variables, as far as they have ports.
+    /// Sets the port in the addresses of these variables; Unix sockets are unchanged.
     pub(super) fn set_port(&mut self, text: &str, variables: &[&str]) -> Option<()> {
         let port = digits(text).filter(|port| (1024..=65535).contains(port))?;
         for name in variables {
@@ -170,7 +170,7 @@ impl Wishes {
         Some(())
     }
 
-    /// Applications stay with loopback where the address stands for all of them.
+    /// Sets the listen address. For an unspecified address, applications connect to loopback.
     pub(super) fn set_bind_address(&mut self, address: IpAddr) {
         let near = match address {
             IpAddr::V4(every) if every.is_unspecified() => IpAddr::from(Ipv4Addr::LOCALHOST),
@@ -185,7 +185,7 @@ impl Wishes {
         }
     }
 
-    /// The volume is mounted as the socket's folder, wherever it was mounted.
+    /// Sets the socket's path and moves the volume's mounts to its directory.
     pub(super) fn set_socket(&mut self, path: &str) -> Option<()> {
         let is_part = |part: &str| {
             !part.is_empty()
@@ -207,7 +207,7 @@ impl Wishes {
 
     pub(super) fn set_config_map(&mut self, name: &str) {
         for volume in &mut self.volumes {
-            // By pointer: an index would put what is looked for into volumes of other kinds, and no pod may have that.
+            // By pointer, since indexing would insert the key into volumes of other kinds, which makes the pod invalid.
             let sources = volume.pointer_mut("/projected/sources").and_then(Value::as_array_mut);
             for source in sources.into_iter().flatten().filter(|source| source["configMap"].is_object()) {
                 source["configMap"]["name"] = name.into();
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
     use crate::inject::Namespace;
 
-    /// The sidecar of a pod with one annotation, and the warnings.
+    /// Reads a pod with one annotation.
     fn read(name: &str, value: &str) -> Wishes {
         let namespace = Namespace::default();
         let context = Context { namespace: &namespace, own_namespace: None, needs_label: false, by: "a test" };
