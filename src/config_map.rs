@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) fn follow(reference: &str) -> Result<Source, String> {
     let parts: Vec<&str> = reference.split('/').collect();
     let [namespace, name] = parts.as_slice() else {
-        return Err(format!("--config-map is {reference:?}; it must be like NAMESPACE/NAME"));
+        return Err(format!("--config-map: {reference:?} is not NAMESPACE/NAME"));
     };
     let (namespace, name) = ((*namespace).to_owned(), (*name).to_owned());
     let source = format!("ConfigMap {reference}");

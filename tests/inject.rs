@@ -92,7 +92,7 @@ fn every_pod_of_the_corpus_becomes_what_it_should() {
         let found = match (&outcome.verdict, outcome.warnings.len()) {
             (Verdict::Inject(_), 0) => "injected".to_owned(),
             (Verdict::Inject(_), warnings) => format!("injected, {warnings} warnings"),
-            (Verdict::Skip(reason, _), _) => format!("left alone: {}", reason.label()),
+            (Verdict::Skip(reason, _), _) => format!("skipped: {}", reason.label()),
         };
         if found != case.expected {
             wrong.push(format!("{}: {found} instead of {}: {:#?}", case.name, case.expected, outcome.warnings));
@@ -382,7 +382,7 @@ fn workloads_of_every_kind_get_a_sidecar_and_everything_else_passes() {
     for line in [
         "Deployment/web: injected",
         "CronJob/night: injected",
-        "Pod/x-*: left alone (host-network): spec.hostNetwork is true",
+        "Pod/x-*: skipped (host-network): spec.hostNetwork is true",
         "StatefulSet/db: injected",
     ] {
         assert!(said.contains(line), "{line:?} is missing in {said}");
@@ -394,7 +394,7 @@ fn workloads_of_every_kind_get_a_sidecar_and_everything_else_passes() {
     let (_, again, said) = run(&["inject", "-f", "-"], &printed);
     assert_eq!(again, printed, "a second round adds nothing: {said}");
     let (code, back, said) = run(&["uninject", "-f", "-"], &printed);
-    assert_eq!((code, said.matches("the sidecar is out").count()), (0, 3), "{said}");
+    assert_eq!((code, said.matches("sidecar removed").count()), (0, 3), "{said}");
     let values = |text: &str| -> Vec<Value> {
         let documents = serde_yaml_ng::Deserializer::from_str(text);
         documents.map(|document| pruned(&serde::Deserialize::deserialize(document).unwrap())).collect()
@@ -413,7 +413,7 @@ fn annotations_can_be_given_and_json_can_be_printed() {
     let warning = "annotation config.ebb-cache.io/uid (\"root\") is ignored: it must be 1 to 2147483647";
     assert!(said.contains(warning), "{said}");
     let (_, printed, said) = run(&["inject", "-f", "-", "--labelled"], pod);
-    assert!(!printed.contains("initContainers") && said.contains("left alone (not-labelled)"), "{said}");
+    assert!(!printed.contains("initContainers") && said.contains("skipped (not-labelled)"), "{said}");
 }
 
 #[test]
@@ -423,7 +423,7 @@ fn what_cannot_be_read_is_said_and_nothing_is_printed() {
         (&["inject", "-f", "-"], "a: b\n---\na: [", "standard input, document 2: not YAML"),
         (&["inject", "-f", "-"], "kind: Deployment\nmetadata: {name: web}\n", "Deployment/web has no spec.template"),
         (&["inject", "-f", "-", "--template", "Cargo.toml"], "", "Cargo.toml: the template"),
-        (&["inject", "-f", "src"], "", "src holds no .yaml, .yml or .json"),
+        (&["inject", "-f", "src"], "", "src contains no .yaml, .yml or .json"),
     ] {
         let (code, printed, said) = run(words, input);
         assert_eq!((code, printed.as_str()), (1, ""), "{words:?}: {said}");

@@ -344,7 +344,7 @@ async fn the_memory_map_has_every_segment_by_shard_and_log() {
         assert!(first < 30 && last > 90, "the oldest stands first: {log}");
     }
     let (text, _) = run(&["memory-map", "--admin-addr", &ebb.admin]);
-    assert!(text.contains("a cell is a segment;") && text.contains("shard 0    nursery  ·"), "{text}");
+    assert!(text.contains("one cell per segment;") && text.contains("shard 0    nursery  ·"), "{text}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `ebb check`: whether an installation in a cluster is well.
+//! `ebb check`: checks an installation in a cluster.
 
 use super::{Failure, Outcome, output};
 use clap::Args;
@@ -7,10 +7,10 @@ use ebb_injector::check::{Severity, gather, judge};
 /// Check an installation in a cluster and suggest fixes.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-It finds the cluster as kubectl does. Nothing is changed: the pod that is tried is never created.
-The Secret that the webhook's certificate is in is read if the account may; of it, only the certificate is kept.
+It uses the same cluster as kubectl and changes nothing: the test pod is a dry run. It reads the Secret of the webhook's
+certificate if permitted, and keeps only the certificate.
 
-Exit codes: 0 all is well, or nothing worse than a warning; 1 there is an error.
+Exit codes: 0 no errors, 1 at least one error.
 
 Examples:
   ebb check
@@ -24,17 +24,17 @@ pub(crate) struct CheckArgs {
     output: How,
 }
 
-/// How findings are printed.
+/// Output formats of findings.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
 enum How {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// For machines.
+    /// JSON for programs.
     Json,
 }
 
-/// Checks.
+/// Checks the installation and prints the findings.
 pub(crate) async fn run(args: CheckArgs) -> Outcome {
     let client = kube::Client::try_default().await.map_err(|error| format!("cannot reach the API server: {error}"))?;
     let findings = judge(&gather(&client, &args.namespace).await);

@@ -1,4 +1,4 @@
-//! `ebb compact` and `ebb release`: memory given back now, and the receipt.
+//! `ebb compact` and `ebb release`: return memory now and print the receipt.
 
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ Examples:
   ebb compact --dry-run                only say what it would do
   ebb compact --target-occupancy 80    stop when segments are 80 % full")]
 pub(crate) struct CompactArgs {
-    /// Occupancy to reach, in percent; 0: as high as possible.
+    /// Target occupancy, in percent; 0 for the highest possible.
     #[arg(long, value_name = "PERCENT", default_value = "0")]
     target_occupancy: Percent,
-    /// Print what would be done, and do nothing.
+    /// Print the plan without compacting.
     #[arg(long)]
     dry_run: bool,
     /// Output format.
@@ -33,7 +33,7 @@ pub(crate) struct CompactArgs {
     at: AdminAt,
 }
 
-/// Compacts, shows progress, prints the receipt.
+/// Compacts, shows the progress and prints the receipt.
 pub(super) async fn compact(args: CompactArgs) -> Outcome {
     let refuse = |s: tonic::Status| refused("compact", &args.at.admin_addr, &s);
     let request =
@@ -62,10 +62,10 @@ pub(super) async fn compact(args: CompactArgs) -> Outcome {
 Examples:
   ebb release --to 64Mi                exits with 1 when it could not be reached")]
 pub(crate) struct ReleaseArgs {
-    /// Memory use to reach, such as 64Mi.
+    /// Target memory use, such as 64Mi.
     #[arg(long, value_name = "SIZE")]
     to: ByteSize,
-    /// Time after which to give up.
+    /// Maximum duration.
     #[arg(long, default_value = "10s")]
     timeout: Span,
     /// Output format.

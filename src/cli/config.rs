@@ -1,33 +1,33 @@
-//! `ebb config`: check a file before it is mounted, and see which value came from where.
+//! `ebb config`: check a file, and print active values with their sources.
 
 use super::{Failure, Outcome, output};
 use clap::{Args, Subcommand};
 use ebb_config::Row;
 use std::path::PathBuf;
 
-/// Check a configuration file, or print the values in effect and where each came from.
+/// Check a configuration file, or print the active values with their sources.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   ebb config check ebb.yaml
   ebb config print --config ebb.yaml")]
 pub(crate) struct ConfigArgs {
-    /// What to do with it.
+    /// The subcommand.
     #[command(subcommand)]
     command: ConfigCommand,
 }
 
-/// What to do with the configuration.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Report every problem of a file, and exit with 64 if there is one.
+    /// Report all problems of a file; exit with 64 if there are any.
     Check {
         /// The file.
         file: PathBuf,
     },
-    /// Print every value in effect and where it came from.
+    /// Print all active values with their sources.
     Print {
-        /// As for `ebb serve`.
+        /// Arguments of `ebb serve`.
         #[command(flatten)]
         serve: super::serve::ServeArgs,
     },
@@ -40,7 +40,7 @@ pub(crate) fn run(args: ConfigArgs) -> Outcome {
     match args.command {
         ConfigCommand::Check { file } => {
             ebb_config::check(&file).map_err(|problems| Failure::Config(problems.0.join("\n")))?;
-            output::line(&format!("{} is good", file.display()))
+            output::line(&format!("{} is valid", file.display()))
         }
         ConfigCommand::Print { serve } => {
             let loaded = serve.load()?;

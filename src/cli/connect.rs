@@ -1,4 +1,4 @@
-//! The arguments by which a command reaches a server, and sentences for refusals.
+//! Arguments for connecting to a server, and messages for failed calls.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use ebb_proto::cache_service_client::CacheServiceClient;
 use ebb_proto::client::{self, Address, ConnectError};
 use ebb_terminal::Failure;
 
-/// The listener of applications.
+/// Arguments for the data listener.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DataAt {
     /// Address of the server: HOST:PORT or unix:/path.
@@ -22,7 +22,7 @@ pub(crate) struct DataAt {
     pub(crate) timeout: ebb_config::units::Span,
 }
 
-/// The listener of operators.
+/// Arguments for the admin listener.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AdminAt {
     /// Address of the admin listener: HOST:PORT or unix:/path.
@@ -37,7 +37,7 @@ impl DataAt {
     }
 }
 
-/// A server answers an operator at once, or not at all.
+/// Timeout of admin calls, which a healthy server answers at once.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(10);
 
 impl AdminAt {
@@ -45,7 +45,7 @@ impl AdminAt {
         self.connect_for(Duration::ZERO).await
     }
 
-    /// For calls that work so long before they are answered.
+    /// Extends the timeout for calls that run this long before they are answered.
     pub(crate) async fn connect_for(&self, work: Duration) -> Result<AdminServiceClient<Channel>, Failure> {
         Ok(AdminServiceClient::new(channel(&self.admin_addr, Some(ADMIN_PATIENCE + work)).await?))
     }
@@ -63,14 +63,14 @@ fn failure(error: ConnectError) -> Failure {
     }
 }
 
-/// A refusal in one sentence: what was refused, where, and when to try again.
+/// The message for a failed call: the call, the server, the reason and the retry delay.
 pub(crate) fn refused(what: &str, at: &Address, status: &Status) -> Failure {
     let code = match status.code() {
         Code::Unavailable => "unavailable",
         Code::DeadlineExceeded | Code::Cancelled => "timed out",
         Code::ResourceExhausted => "no room",
         Code::InvalidArgument => "refused",
-        Code::Unimplemented => "not known there (applications call port 7070, operators 7071)",
+        Code::Unimplemented => "unknown to this server (data calls use port 7070, admin calls 7071)",
         _ => "failed",
     };
     let retry = status.metadata().get("grpc-retry-pushback-ms").and_then(|ms| ms.to_str().ok());

@@ -1,7 +1,7 @@
-//! The data commands: what an application calls, by hand.
+//! The data commands: calls of the data API.
 //!
-//! Keys and values are bytes: `get` prints the value as it is stored, without a newline, and `set` reads it from
-//! standard input when it is `-`.
+//! Keys and values are bytes. `get` prints the stored value without a newline; `set` reads the value `-` from standard
+//! input.
 
 use std::io::{Read, Write as _};
 
@@ -14,15 +14,15 @@ use ebb_proto as proto;
 use ebb_proto::json;
 use ebb_terminal::{Failure, Outcome, Output, output};
 
-/// What names one key.
+/// Arguments of commands on one key.
 #[derive(Args, Debug)]
 pub(crate) struct KeyArgs {
     /// The key.
     pub(crate) key: String,
-    /// The namespace; empty: the server's default one.
+    /// The namespace; empty for the server's default.
     #[arg(long, short, env = "EBB_NAMESPACE", default_value = "", hide_default_value = true)]
     pub(crate) namespace: String,
-    /// Where the server is.
+    /// The server.
     #[command(flatten)]
     pub(crate) at: DataAt,
 }
@@ -93,7 +93,7 @@ pub(super) async fn get(args: GetArgs) -> Outcome {
         Found::Hit => Ok(()),
         Found::Stale => said_if(args.output, "the value is stale", Ok(())),
         Found::Unchanged => said_if(args.output, "unchanged", Ok(())),
-        Found::Negative => said_if(args.output, "stored as having no value", Err(Failure::Said)),
+        Found::Negative => said_if(args.output, "negative entry: the source has no value", Err(Failure::Said)),
         Found::Miss | Found::Refused | Found::Unspecified => {
             let reason = short(answer.miss_reason().as_str_name(), "MISS_REASON_").replace('_', " ");
             said_if(args.output, &format!("no value: {reason}"), Err(Failure::Said))
@@ -156,7 +156,7 @@ pub(super) async fn set(args: SetArgs) -> Outcome {
     let value = match args.value.as_deref() {
         Some("-") => {
             let limits = client.get_capabilities(proto::GetCapabilitiesRequest {}).await;
-            // A server that does not tell refuses the value itself.
+            // A server without this call refuses a large value itself.
             let told = limits.map_or(0, |limits| limits.into_inner().max_value_bytes);
             let max = if told == 0 { ebb_engine::store::MAX_VALUE_BYTES as u64 } else { told };
             value_from(std::io::stdin().lock(), max)?
@@ -201,7 +201,7 @@ pub(super) async fn set(args: SetArgs) -> Outcome {
     }
 }
 
-/// Reads a value, and no more than one byte beyond the largest.
+/// Reads a value, up to one byte beyond the maximum.
 fn value_from(input: impl Read, max: u64) -> Result<Bytes, Failure> {
     let mut value = Vec::new();
     input.take(max + 1).read_to_end(&mut value).map_err(|error| format!("cannot read standard input: {error}"))?;
@@ -223,7 +223,7 @@ pub(crate) struct DelArgs {
     /// The keys.
     #[arg(required = true)]
     keys: Vec<String>,
-    /// The namespace; empty: the server's default one.
+    /// The namespace; empty for the server's default.
     #[arg(long, short, env = "EBB_NAMESPACE", default_value = "", hide_default_value = true)]
     namespace: String,
     /// Act only if the stored version is this one.
@@ -236,7 +236,7 @@ pub(crate) struct DelArgs {
     at: DataAt,
 }
 
-/// Deletes keys, and prints how many there were.
+/// Deletes keys and prints the number of deleted entries.
 pub(super) async fn del(args: DelArgs) -> Outcome {
     use proto::delete_request::Mode;
     use proto::delete_response::Outcome as Deleted;
@@ -273,12 +273,12 @@ Examples:
 pub(crate) struct TouchArgs {
     #[command(flatten)]
     key: KeyArgs,
-    /// Time to live from now; the entry never expires if not given.
+    /// Time to live from now [default: unlimited].
     #[arg(long)]
     ttl: Option<Span>,
 }
 
-/// Gives a key a new time to live.
+/// Sets the time to live of a key.
 pub(super) async fn touch(args: TouchArgs) -> Outcome {
     let request = proto::TouchRequest {
         key: args.key.key(),
@@ -312,7 +312,7 @@ pub(crate) struct IncrArgs {
     /// Time to live of a new counter.
     #[arg(long)]
     ttl: Option<Span>,
-    /// Id of the request; calls with the same id within a minute add once.
+    /// ID of the request; calls with the same ID within a minute count once.
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     request_id: String,
 }
@@ -346,13 +346,13 @@ pub(crate) struct ScanArgs {
     /// List only keys with this prefix.
     #[arg(default_value = "", hide_default_value = true)]
     prefix: String,
-    /// The namespace; empty: the server's default one.
+    /// The namespace; empty for the server's default.
     #[arg(long, short, env = "EBB_NAMESPACE", default_value = "", hide_default_value = true)]
     namespace: String,
-    /// Maximum number of keys; 0: no bound.
+    /// Maximum number of keys; 0 for unlimited.
     #[arg(long, default_value_t = 0)]
     limit: u64,
-    /// Print values as well.
+    /// Also print values.
     #[arg(long)]
     values: bool,
     /// Output format; JSON is one object per line.
@@ -402,7 +402,7 @@ fn short(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_lowercase()
 }
 
-/// In text the sentence goes to standard error; in JSON the object has said it already.
+/// Prints the message to standard error for text output; JSON output already contains it.
 fn said_if(output: Output, sentence: &str, outcome: Outcome) -> Outcome {
     if output == Output::Text {
         output::note(format_args!("ebb: {sentence}"));
@@ -418,9 +418,11 @@ mod tests {
 
     #[test]
     fn a_value_is_read_no_further_than_the_largest() {
-        let Ok(value) = value_from(&b"four"[..], 4) else { panic!("it fits") };
+        let Ok(value) = value_from(&b"four"[..], 4) else { panic!("the value has the maximum size") };
         assert_eq!(value, "four");
-        let Err(Failure::Failed(sentence)) = value_from(std::io::repeat(7), 1 << 20) else { panic!("it has no end") };
+        let Err(Failure::Failed(sentence)) = value_from(std::io::repeat(7), 1 << 20) else {
+            panic!("the input is endless")
+        };
         assert_eq!(sentence, "value: standard input is too large (at most 1048576 bytes)");
     }
 
@@ -448,6 +450,6 @@ mod tests {
         did(&server, &["set", "k", "v"]).await.unwrap();
         did(&server, &["get", "k", "--output", "json"]).await.unwrap();
         let Err(Failure::Failed(said)) = did(&server, &["incr", "k"]).await else { panic!("not implemented there") };
-        assert!(said.starts_with("incr at 127.0.0.1:") && said.contains("not known there"), "{said}");
+        assert!(said.starts_with("incr at 127.0.0.1:") && said.contains("unknown to this server"), "{said}");
     }
 }

@@ -1,4 +1,4 @@
-//! `ebb diagnostics`: all that an Ebb says about itself, in one document for who looks into it later, or somewhere else.
+//! `ebb diagnostics`: writes a support bundle, for later analysis or for others.
 
 use clap::Args;
 use ebb_proto::json;
@@ -9,17 +9,17 @@ use super::connect::AdminAt;
 use super::{Outcome, keys, output};
 use ebb_proto as proto;
 
-/// Keys of each kind.
+/// Number of hot keys and of large entries.
 const KEYS: u32 = 64;
-/// Entries that are looked at for the largest.
+/// Entries sampled for the largest ones.
 const SAMPLE: u64 = 100_000;
 
 /// Write a support bundle as JSON.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The document holds the memory account and the last receipts, the findings, the configuration with
-where each value comes from, how full the segments are, and the keys that stand out, hashed. It
-holds no key and no value. What the server does not tell, it says in its place.
+The bundle contains memory use and recent receipts, findings, the configuration with sources, the
+occupancy of segments, and the hashes of hot keys and large entries. It contains no keys and no
+values. Fields that the server does not report contain the reason instead.
 
 Examples:
   ebb diagnostics > ebb.json
@@ -29,7 +29,7 @@ pub(crate) struct DiagnosticsArgs {
     at: AdminAt,
 }
 
-/// Prints the document.
+/// Prints the bundle.
 pub(super) async fn run(args: DiagnosticsArgs) -> Outcome {
     let mut client = args.at.connect().await?;
     let hot = proto::ListHotKeysRequest { limit: KEYS, clear: false };
@@ -46,7 +46,7 @@ pub(super) async fn run(args: DiagnosticsArgs) -> Outcome {
     }))
 }
 
-/// An answer, or in its place why there is none: an older server does not know every question.
+/// The answer, or the reason if the call failed: an older server does not know every call.
 fn told<T>(answer: Result<Response<T>, Status>, show: impl Fn(T) -> Value) -> Value {
     match answer {
         Ok(answer) => show(answer.into_inner()),

@@ -1,4 +1,4 @@
-//! `ebb doctor`: what is wrong, with evidence and a remedy for each finding, and the runbook of any.
+//! `ebb doctor`: prints findings with evidence and remedy, or a runbook.
 
 use clap::Args;
 
@@ -28,7 +28,7 @@ pub(crate) struct DoctorArgs {
     at: AdminAt,
 }
 
-/// Prints the findings, worst first, or what one means.
+/// Prints the findings, worst first, or a runbook.
 pub(super) async fn run(args: DoctorArgs) -> Outcome {
     if let Some(asked) = &args.explain {
         let text = asked.as_ref().map_or_else(explain::list, |code| explain::explain(code));

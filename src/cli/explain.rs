@@ -1,7 +1,7 @@
-//! `ebb doctor --explain`: the runbooks of `docs/operations.md`, which the program carries with it.
+//! `ebb doctor --explain`: the runbooks of `docs/operations.md`, embedded in the program.
 //!
-//! A runbook is what stands there under a heading of the third level, be it a finding's or an alert's. Where it leads to
-//! another one, that one follows.
+//! A runbook is the section under a third-level heading with the name of a finding or alert. Runbooks that it links to
+//! are appended.
 
 use clap::builder::PossibleValuesParser;
 
@@ -16,7 +16,7 @@ struct Runbook {
 }
 
 impl Runbook {
-    /// How another one leads to it.
+    /// The link by which another runbook refers to it.
     fn link(&self) -> String {
         format!("[{}](#{})", self.name, self.name.to_lowercase())
     }
@@ -30,12 +30,12 @@ fn runbooks() -> impl Iterator<Item = Runbook> {
     })
 }
 
-/// Takes the name of a runbook, in small letters or large; what is none is refused with those that there are.
+/// Parser for the name of a runbook, ignoring case. Unknown names are rejected with the list of valid ones.
 pub(super) fn parser() -> PossibleValuesParser {
     PossibleValuesParser::new(runbooks().map(|runbook| runbook.name))
 }
 
-/// The runbook of this name, in small letters or large, and those it leads to.
+/// The runbook of this name, ignoring case, and the runbooks it links to.
 pub(super) fn explain(name: &str) -> String {
     let mut told: Vec<Runbook> = runbooks().filter(|runbook| runbook.name.eq_ignore_ascii_case(name)).collect();
     let mut texts = Vec::new();
@@ -52,7 +52,7 @@ pub(super) fn explain(name: &str) -> String {
     texts.join("\n")
 }
 
-/// The names of all, under their headings.
+/// All names, under their headings.
 pub(super) fn list() -> String {
     let mut lines = vec![];
     for Runbook { kind, name, .. } in runbooks() {
@@ -73,7 +73,7 @@ mod tests {
         let alerts = include_str!("../../charts/ebb/files/rules.yaml");
         let alerts: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
         let named = |kind: &str| runbooks().filter(|r| r.kind == kind).map(|r| r.name).collect::<Vec<_>>();
-        // One that can be more or less bad has its rules under one heading.
+        // Rules of one alert with different severities share a heading.
         let mut findings: Vec<&str> = Vec::new();
         for (_, code, ..) in crate::doctor::RULES {
             if !findings.contains(code) {
@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(named("Alerts"), alerts);
         for Runbook { name, text, .. } in runbooks() {
             assert!(text.len() > 20 && !text.contains("\n#"), "{name}: {text}");
-            assert!(!explain(name).contains("](#"), "{name} leads to what is no runbook");
+            assert!(!explain(name).contains("](#"), "{name} links to a missing runbook");
         }
     }
 

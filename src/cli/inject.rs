@@ -1,4 +1,4 @@
-//! `ebb inject` and `ebb uninject`: sidecars for the pods of manifests, without a cluster.
+//! `ebb inject` and `ebb uninject`: add and remove sidecars in manifests, without a cluster.
 
 use super::{Failure, Outcome, manifest, output};
 use clap::{Args, ValueEnum};
@@ -6,13 +6,13 @@ use ebb_injector::inject::{Context, Namespace, TakeOut, Template, Verdict, injec
 use serde_yaml_ng::Value;
 use std::path::PathBuf;
 
-/// How manifests are printed.
+/// Output formats of manifests.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum Output {
-    /// Documents, one after the other.
+    /// YAML documents.
     #[default]
     Yaml,
-    /// One object; a List if there are several.
+    /// One JSON object; a List for several manifests.
     Json,
 }
 
@@ -20,8 +20,8 @@ enum Output {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, ReplicationControllers, Jobs, CronJobs, PodTemplates and
-lists of them get a sidecar; every other document is printed as it is. Comments are lost. What was done, and why
-something was not, is said on standard error. docs/injection.md describes the annotations.
+lists of them get a sidecar; other documents are printed unchanged. Comments are lost. Standard error lists the injected
+pods, and the skipped pods with the reason. docs/injection.md describes the annotations.
 
 Examples:
   ebb inject -f deployment.yaml | kubectl apply -f -
@@ -29,16 +29,16 @@ Examples:
   ebb inject -f manifests/ --set memory-limit=64Mi
   helm template ebb charts/ebb --set sidecar.example=true >sidecar.yaml; ebb inject -f pod.yaml --template sidecar.yaml")]
 pub(crate) struct InjectArgs {
-    /// File, directory of .yaml, .yml and .json files, or - for standard input; may be repeated.
+    /// File, directory of .yaml, .yml and .json files, or - for standard input; repeatable.
     #[arg(short, long = "filename", value_name = "PATH", required = true)]
     filenames: Vec<PathBuf>,
-    /// File with the PodTemplate of the sidecar, as the chart renders it [default: the chart's own].
+    /// File with the PodTemplate of the sidecar, as the chart renders it [default: built in].
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
-    /// Annotation for pods that do not have it, such as memory-limit=64Mi; may be repeated.
+    /// Annotation for pods that do not have it, such as memory-limit=64Mi; repeatable.
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
-    /// Inject only into pods with the label that asks for it.
+    /// Inject only into pods with the label ebb-cache.io/inject: enabled.
     #[arg(long)]
     labelled: bool,
     /// Output format of the manifests.
@@ -49,12 +49,12 @@ pub(crate) struct InjectArgs {
 /// Remove the sidecars that `ebb inject` added.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-What is empty afterwards is left out, whether it was there before or not. A container that the pod declared itself stays.
+Empty fields are removed, even if the original had them. A declared container ebb stays.
 
 Examples:
   kubectl get deployment web -o yaml | ebb uninject -f - | kubectl apply -f -")]
 pub(crate) struct UninjectArgs {
-    /// File, directory of .yaml, .yml and .json files, or - for standard input; may be repeated.
+    /// File, directory of .yaml, .yml and .json files, or - for standard input; repeatable.
     #[arg(short, long = "filename", value_name = "PATH", required = true)]
     filenames: Vec<PathBuf>,
     /// Output format of the manifests.
@@ -62,7 +62,7 @@ pub(crate) struct UninjectArgs {
     output: Output,
 }
 
-/// Injects.
+/// Adds sidecars.
 pub(crate) fn inject(args: InjectArgs) -> Outcome {
     let template = match &args.template {
         None => Template::built_in(),
@@ -76,7 +76,7 @@ pub(crate) fn inject(args: InjectArgs) -> Outcome {
     for text in &args.set {
         let (name, value) = text
             .split_once('=')
-            .ok_or_else(|| Failure::Usage(format!("--set {text:?} must be like memory-limit=64Mi")))?;
+            .ok_or_else(|| Failure::Usage(format!("--set: {text:?} is not NAME=VALUE, such as memory-limit=64Mi")))?;
         annotations.insert(format!("{}{name}", ebb_config::annotations::PREFIX), value.to_owned());
     }
     let mut documents = manifest::read(&args.filenames)?;
@@ -97,7 +97,7 @@ pub(crate) fn inject(args: InjectArgs) -> Outcome {
                     output::note(format_args!("{owner}: injected"));
                 }
                 Verdict::Skip(reason, detail) => {
-                    output::note(format_args!("{owner}: left alone ({}): {detail}", reason.label()))
+                    output::note(format_args!("{owner}: skipped ({}): {detail}", reason.label()))
                 }
             }
             outcome.warnings.iter().for_each(|warning| output::note(format_args!("{owner}: warning: {warning}")));
@@ -107,7 +107,7 @@ pub(crate) fn inject(args: InjectArgs) -> Outcome {
     print(documents, args.output)
 }
 
-/// Takes out.
+/// Removes sidecars.
 pub(crate) fn uninject(args: UninjectArgs) -> Outcome {
     let mut documents = manifest::read(&args.filenames)?;
     for document in &mut documents {
@@ -117,11 +117,11 @@ pub(crate) fn uninject(args: UninjectArgs) -> Outcome {
             match done {
                 TakeOut::Done => {
                     prune(found.pod, &pod);
-                    output::note(format_args!("{}: the sidecar is out", found.owner));
+                    output::note(format_args!("{}: sidecar removed", found.owner));
                 }
-                TakeOut::NotInjected => output::note(format_args!("{}: left alone: nothing was injected", found.owner)),
+                TakeOut::NotInjected => output::note(format_args!("{}: skipped: not injected", found.owner)),
                 TakeOut::Declared => output::note(format_args!(
-                    "{}: left alone: it declares the container ebb itself; what was added to that cannot be told apart",
+                    "{}: skipped: the pod declares the container ebb, whose injected fields cannot be identified",
                     found.owner
                 )),
             }
@@ -131,7 +131,7 @@ pub(crate) fn uninject(args: UninjectArgs) -> Outcome {
     print(documents, args.output)
 }
 
-/// Makes `value` what `wanted` is, in the order it was in.
+/// Removes everything from `value` that `wanted` does not contain. Keeps the order.
 fn prune(value: &mut Value, wanted: &serde_json::Value) {
     match (value, wanted) {
         (Value::Mapping(fields), serde_json::Value::Object(wanted)) => {
@@ -156,7 +156,7 @@ fn prune(value: &mut Value, wanted: &serde_json::Value) {
     }
 }
 
-/// Whether an entry of a list is that entry: by its name, or as a whole.
+/// Whether two list entries are the same, by name or as a whole.
 fn is_same(value: &Value, wanted: &serde_json::Value) -> bool {
     match (value.get("name").and_then(Value::as_str), wanted["name"].as_str()) {
         (Some(name), Some(wanted_name)) if value.get("mountPath").is_none() => name == wanted_name,

@@ -1,4 +1,4 @@
-//! `ebb injector`: the webhook that puts sidecars into pods.
+//! `ebb injector`: the webhook that injects sidecars.
 
 use super::signals::Signals;
 use super::{Failure, Outcome, output};
@@ -12,16 +12,16 @@ use std::path::PathBuf;
 /// Run the webhook that injects sidecars.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The chart runs it (injector.mode: webhook). It finds the API server as every client in a pod does, or by KUBECONFIG.
+The chart runs it with injector.mode: webhook. It finds the API server by the pod's ServiceAccount or by KUBECONFIG.
 
-Without --tls-cert and --tls-key it makes its certificates itself: a CA and a serving certificate in a Secret, renewed long before
-they end, by the replica that holds the Lease, and published in the MutatingWebhookConfiguration.
+Without --tls-cert and --tls-key it issues a CA and a serving certificate and stores them in a Secret. The leader renews
+them long before they expire and publishes the CA in the MutatingWebhookConfiguration.
 
 Examples:
   ebb injector --template /etc/ebb-injector/sidecar.yaml
   ebb injector --template sidecar.yaml --tls-cert tls.crt --tls-key tls.key --listen 127.0.0.1:10250")]
 pub(crate) struct InjectorArgs {
-    /// Address of the webhook; port 0 takes a free port.
+    /// Address of the webhook; port 0 selects a free port.
     #[arg(long, env = "EBB_INJECTOR_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:10250")]
     listen: String,
     /// Address of the HTTP listener: /livez, /readyz, /metrics.
@@ -30,19 +30,19 @@ pub(crate) struct InjectorArgs {
     /// File with the PodTemplate of the sidecar, as the chart renders it; changes apply without a restart.
     #[arg(long, env = "EBB_INJECTOR_TEMPLATE", value_name = "FILE")]
     template: PathBuf,
-    /// Serving certificate (PEM) that is renewed from outside.
+    /// Serving certificate (PEM), if another program renews it.
     #[arg(long, env = "EBB_INJECTOR_TLS_CERT", value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// Key of the serving certificate (PEM).
     #[arg(long, env = "EBB_INJECTOR_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Namespace of the injector, into which nothing is injected.
+    /// Namespace of the injector; its pods get no sidecars.
     #[arg(long, env = "EBB_INJECTOR_NAMESPACE", value_name = "NAME", default_value = "ebb-system")]
     namespace: String,
-    /// Service through which the API server calls the webhook.
+    /// Service of the webhook.
     #[arg(long, env = "EBB_INJECTOR_SERVICE", value_name = "NAME", default_value = "ebb-injector")]
     service: String,
-    /// MutatingWebhookConfiguration whose CA bundle is kept up to date.
+    /// MutatingWebhookConfiguration whose CA bundle the injector updates.
     #[arg(long, env = "EBB_INJECTOR_WEBHOOK", value_name = "NAME", default_value = "ebb.ebb-system.ebb-cache.io")]
     webhook: String,
     /// Secret that holds the CA and the serving certificate.
@@ -54,16 +54,16 @@ pub(crate) struct InjectorArgs {
     /// Identity of this replica: the name of its pod.
     #[arg(long, env = "EBB_INJECTOR_IDENTITY", value_name = "NAME", default_value = "ebb-injector")]
     identity: String,
-    /// Validity of a serving certificate; it is renewed after two thirds.
+    /// Lifetime of a serving certificate; it is renewed after two thirds.
     #[arg(long, env = "EBB_INJECTOR_CERTIFICATE_LIFETIME", value_name = "TIME", default_value = "24h")]
     certificate_lifetime: Span,
-    /// Validity of a CA.
+    /// Lifetime of a CA, at least three times that of a serving certificate.
     #[arg(long, env = "EBB_INJECTOR_CA_LIFETIME", value_name = "TIME", default_value = "8760h")]
     ca_lifetime: Span,
     /// Time for API servers to notice a new CA.
     #[arg(long, env = "EBB_INJECTOR_SETTLE", value_name = "TIME", default_value = "2m")]
     settle: Span,
-    /// Interval at which certificates and template are checked.
+    /// Interval between checks of certificates and template, at least 50ms.
     #[arg(long, env = "EBB_INJECTOR_LOOK", value_name = "TIME", default_value = "5s")]
     look: Span,
     /// Time after SIGTERM during which calls are still accepted.
@@ -72,10 +72,10 @@ pub(crate) struct InjectorArgs {
     /// Do not write Events.
     #[arg(long, env = "EBB_INJECTOR_NO_EVENTS")]
     no_events: bool,
-    /// Evict pods that ask for a sidecar but were created while no injector ran, so that they are created again with one.
+    /// Evict pods that should have a sidecar but lack one, so that their owners replace them.
     #[arg(long, env = "EBB_INJECTOR_WATCHDOG")]
     watchdog: bool,
-    /// Interval of the watchdog; a pod is evicted when it is found a second time.
+    /// Interval between searches of the watchdog, at least 100ms; a pod found twice in a row is evicted.
     #[arg(long, env = "EBB_INJECTOR_WATCHDOG_INTERVAL", value_name = "TIME", default_value = "5m")]
     watchdog_interval: Span,
     /// Maximum evictions of the watchdog per minute, 1 to 600.
@@ -90,7 +90,7 @@ pub(crate) struct InjectorArgs {
     log_format: String,
 }
 
-/// Runs the webhook until it is told to stop.
+/// Runs the webhook until a signal stops it.
 pub(crate) fn run(args: InjectorArgs) -> Outcome {
     crate::logging::start(first_log_format("EBB_INJECTOR_LOG_FORMAT"), LogLevel::Info);
     let done = serve(args).map_err(super::serve::logged);
@@ -105,14 +105,14 @@ fn serve(args: InjectorArgs) -> Outcome {
     let log_format = match args.log_format.as_str() {
         "text" => LogFormat::Text,
         "json" => LogFormat::Json,
-        other => return Err(Failure::Usage(format!("--log-format is {other:?}; it must be text or json"))),
+        other => return Err(Failure::Usage(format!("--log-format: {other:?} is not a log format (text or json)"))),
     };
     crate::logging::start(log_format, LogLevel::Info);
     let seconds = |name: &str, span: Span, least: i64| {
         let seconds = i64::try_from(span.0 / 1000).unwrap_or(i64::MAX);
         match seconds >= least && seconds <= 10 * 365 * 86_400 {
             true => Ok(seconds),
-            false => Err(Failure::Usage(format!("--{name} is {seconds} s; it must be {least} s to ten years"))),
+            false => Err(Failure::Usage(format!("--{name}: {seconds} s is out of range ({least} s to 10 years)"))),
         }
     };
     let serving = seconds("certificate-lifetime", args.certificate_lifetime, 3)?;

@@ -1,4 +1,4 @@
-//! `ebb keys`: keys that stand out.
+//! `ebb keys`: hot keys and large entries.
 
 use clap::Args;
 use serde_json::json;
@@ -12,13 +12,13 @@ use ebb_terminal::{Outcome, Output, Table, output};
 /// List hot keys or the largest entries, from a sample.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Keys may say something about people: what is printed is a hash that stands for the key while the server runs. With --clear
-it is the key. With --hot the shares are at least what is printed.
+Keys may contain personal data, so they are printed as hashes, which are stable until the server restarts. With --clear,
+keys are printed as they are. With --hot, shares are lower bounds.
 
 Examples:
   ebb keys --hot
   ebb keys --big --limit 20 --clear
-  ebb keys --big --sample 10000000     look at everything")]
+  ebb keys --big --sample 10000000     sample all entries")]
 pub(crate) struct KeysArgs {
     #[command(flatten)]
     which: Which,
@@ -41,10 +41,10 @@ pub(crate) struct KeysArgs {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 struct Which {
-    /// Hot keys: one read in 256 is sampled, and a key is listed when it certainly stands out in the sample.
+    /// List hot keys, from a sample of one read in 256; only keys that certainly stand out in it.
     #[arg(long)]
     hot: bool,
-    /// The largest entries.
+    /// List the largest entries.
     #[arg(long)]
     big: bool,
 }
@@ -73,13 +73,13 @@ pub(super) async fn run(args: KeysArgs) -> Outcome {
             })
         }
         Output::Text if args.which.hot => {
-            let mut table = Table::new(["namespace", "key", "of the reads", "reads sampled", "may be more by"]);
+            let mut table = Table::new(["namespace", "key", "share of reads", "sampled reads", "maximum error"]);
             for info in &keys {
                 let share = format!("{:.1} %", f64::from(info.read_share_millipercent) / 1000.0);
                 let [certain, error] = [info.sampled_reads, info.sampled_reads_error].map(count);
                 table.row([info.namespace.clone(), name(info, clear), share, certain, error]);
             }
-            output::line(&format!("{table}\nat least, from a sample of {}", counted(sampled, one, many)))
+            output::line(&format!("{table}\nlower bounds, from a sample of {}", counted(sampled, one, many)))
         }
         Output::Text => {
             let mut table = Table::new(["namespace", "key", "value"]);
@@ -98,7 +98,7 @@ fn name(info: &proto::KeyInfo, clear: bool) -> String {
     }
 }
 
-/// The keys with the names they have on the wire.
+/// The keys as JSON, with the field names of the contract.
 pub(super) fn as_json(keys: &[proto::KeyInfo], sampled: u64, clear: bool) -> serde_json::Value {
     json!({ "sampled": number(sampled), "keys": keys.iter().map(|info| one(info, clear)).collect::<Vec<_>>() })
 }

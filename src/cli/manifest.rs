@@ -1,7 +1,6 @@
-//! Manifests: documents of YAML or JSON from files, directories and standard input, and the pods in them.
+//! Reads manifests, as YAML or JSON from files, directories and standard input, and finds the pods in them.
 //!
-//! They are kept as they were read, in their order, so that what nobody touches comes out as it went in (but for
-//! comments, which no parser keeps).
+//! Documents keep their content and order, except for comments, which the parser drops.
 
 use ebb_injector::inject::Operation;
 use ebb_terminal::Failure;
@@ -11,7 +10,7 @@ use serde_yaml_ng::Value;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-/// Where the pod stands in an object of each kind.
+/// Path of the pod in an object of each kind.
 const KINDS: [(&str, &[&str]); 9] = [
     ("Pod", &[]),
     ("PodTemplate", &["template"]),
@@ -24,7 +23,7 @@ const KINDS: [(&str, &[&str]); 9] = [
     ("CronJob", &["spec", "jobTemplate", "spec", "template"]),
 ];
 
-/// Manifests of standard input, at most: far more than an API server takes.
+/// Maximum size of standard input, far more than an API server accepts.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// Reads every document of every path; `-` is standard input.
@@ -45,7 +44,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Value>, Failure> {
     Ok(documents)
 }
 
-/// The file itself, or those of the directory that look like manifests.
+/// The file itself, or the manifests in the directory.
 fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -61,7 +60,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     }
     files.sort();
     match files.is_empty() {
-        true => Err(Failure::Failed(format!("{} holds no .yaml, .yml or .json", path.display()))),
+        true => Err(Failure::Failed(format!("{} contains no .yaml, .yml or .json files", path.display()))),
         false => Ok(files),
     }
 }
@@ -86,15 +85,15 @@ fn text(path: &Path) -> Result<(String, String), Failure> {
 
 /// A pod in a document.
 pub(super) struct Found<'a> {
-    /// Kind and name of the object it stands in.
+    /// Kind and name of the containing object.
     pub(super) owner: String,
-    /// The namespace of that object; empty if it does not say.
+    /// Namespace of that object; empty if not set.
     pub(super) namespace: String,
     /// The pod: `metadata` and `spec`.
     pub(super) pod: &'a mut Value,
 }
 
-/// Calls `each` for every pod of a document, those in lists, too.
+/// Calls `each` for every pod of a document, including pods in lists.
 pub(super) fn pods(
     document: &mut Value,
     each: &mut impl FnMut(Found<'_>) -> Result<(), Failure>,
@@ -119,12 +118,12 @@ pub(super) fn pods(
     }
 }
 
-/// The same value as JSON.
+/// Converts a value to JSON.
 pub(super) fn json(value: &Value, owner: &str) -> Result<Json, Failure> {
     serde_json::to_value(value).map_err(|error| Failure::Failed(format!("{owner}: {error}")))
 }
 
-/// Carries out operations.
+/// Applies patch operations.
 pub(super) fn apply(object: &mut Value, operations: &[Operation]) {
     for Operation { path, value, .. } in operations {
         let value = serde_yaml_ng::to_value(value).expect("JSON is YAML");

@@ -1,10 +1,10 @@
-//! `ebb memory-map`: how full the segments are, together and one by one.
+//! `ebb memory-map`: a histogram and a map of the occupancy of segments.
 //!
 //! ```text
 //!  a cell for each segment, oldest first:   shard 0  nursery  ██▓█
 //!                                                    main     ·░██▓▓██████████████
 //! ```
-//! However large the cache, the map stays within some 2,000 cells: then one stands for several segments, and says so.
+//! The map has at most about 2,000 cells. In a large cache, a cell represents several segments.
 
 use clap::Args;
 
@@ -14,18 +14,18 @@ use ebb_proto as proto;
 use ebb_proto::json;
 use ebb_terminal::{Outcome, Output, Table, output};
 
-/// Cells in a line.
+/// Cells per line.
 const LINE: usize = 64;
-/// Cells in all, but for those that the ends of logs leave half filled.
+/// Maximum number of full cells.
 const MOST_CELLS: usize = 2048;
 
 /// Show the occupancy of segments.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Segments that are nearly full of live bytes are memory well used; the others are what
-compaction frees. At first they are counted by how full they are; below, there is a cell for
-each of them (for several, where there are thousands), by shard and log, the oldest first.
-JSON has the percentage of every segment.
+Occupancy is the share of live bytes in a segment; compaction frees segments with a low one.
+The histogram counts segments by occupancy. The map below it has a cell for each segment (or
+several, if there are thousands), by shard and log, oldest first. JSON contains the percentage
+of every segment.
 
 Example:
   ebb memory-map --output json")]
@@ -60,7 +60,7 @@ fn histogram(map: &proto::GetMemoryMapResponse) -> String {
     format!("{table}\n{} of {}\n", counted(segments, "segment", "segments"), bytes(map.segment_bytes))
 }
 
-/// The segments one by one; nothing when there are none, or when the server is one that does not say.
+/// The map; empty if there are no segments or an older server does not report them.
 fn cells(map: &proto::GetMemoryMapResponse) -> String {
     let segments: usize = map.logs.iter().map(|log| log.occupancy_percent.len()).sum();
     if segments == 0 {
@@ -68,11 +68,11 @@ fn cells(map: &proto::GetMemoryMapResponse) -> String {
     }
     let each = segments.div_ceil(MOST_CELLS);
     let cell = match each {
-        1 => "a cell is a segment".to_owned(),
-        _ => format!("a cell is {each} segments and shows their mean"),
+        1 => "one cell per segment".to_owned(),
+        _ => format!("one cell per {each} segments, showing their mean"),
     };
     let mut text = format!(
-        "oldest first; {cell}; live: · under 10 %, ░ under 40 %, ▒ under 70 %, ▓ under 90 %, █ from there on\n\n"
+        "oldest first; {cell}; live: · under 10 %, ░ under 40 %, ▒ under 70 %, ▓ under 90 %, █ 90 % or more\n\n"
     );
     let mut last = None;
     for log in &map.logs {
@@ -87,7 +87,7 @@ fn cells(map: &proto::GetMemoryMapResponse) -> String {
     text
 }
 
-/// A cell for some segments, by how full they are on average.
+/// The cell for some segments, by their mean occupancy.
 fn shade(percent: &[u32]) -> char {
     match percent.iter().sum::<u32>() / percent.len().max(1) as u32 {
         0..10 => '·',
@@ -113,7 +113,7 @@ mod tests {
         assert!(text.ends_with("81 segments of 64.0 KiB\n"), "{text}");
         let one = proto::GetMemoryMapResponse { occupancy: vec![0, 1], ..map.clone() };
         assert!(histogram(&one).ends_with("\n1 segment of 64.0 KiB\n"), "{}", histogram(&one));
-        assert_eq!(cells(&map), "", "a server that does not say has no cells");
+        assert_eq!(cells(&map), "", "an older server reports no segments");
     }
 
     #[test]
@@ -124,11 +124,11 @@ mod tests {
         let map = proto::GetMemoryMapResponse { logs, ..Default::default() };
         let text = cells(&map);
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[0].contains("a cell is a segment;"), "{text}");
+        assert!(lines[0].contains("one cell per segment;"), "{text}");
         assert_eq!(lines[2], "shard 0    nursery  █");
         assert_eq!(lines[3], "           main     ·░▒▓█");
         assert_eq!(lines[4], format!("shard 3    main     {}", "█".repeat(64)));
-        assert_eq!(lines[5], "                    █", "a long log goes on below");
+        assert_eq!(lines[5], "                    █", "a long log continues on the next line");
         assert_eq!(json::of(&map)["logs"][1]["occupancy_percent"][2], 40);
     }
 
@@ -136,7 +136,7 @@ mod tests {
     fn thousands_of_segments_share_cells_and_it_says_so() {
         let log = |shard| Log { shard, name: "main".into(), occupancy_percent: [0, 100].repeat(2_500) };
         let text = cells(&proto::GetMemoryMapResponse { logs: (0..4).map(log).collect(), ..Default::default() });
-        assert!(text.contains("a cell is 10 segments and shows their mean"), "{text}");
+        assert!(text.contains("one cell per 10 segments, showing their mean"), "{text}");
         assert_eq!(text.lines().skip(2).map(|line| line.matches('▒').count()).sum::<usize>(), 2_000);
         assert!(text.lines().count() < 50);
     }

@@ -1,17 +1,17 @@
 //! The command line.
 //!
 //! ```text
-//!   data      get set del touch incr scan                                     calls of an application, by hand
-//!   admin     stats top doctor keys memory-map diagnostics compact release    what an operator sees and does
+//!   data      get set del touch incr scan                                     calls of the data API
+//!   admin     stats top doctor keys memory-map diagnostics compact release    calls of the admin API
 //!   server    serve config                                                    the sidecar itself
-//!   cluster   inject uninject injector check                                  sidecars for pods, and their health
-//!   shell     completions man                                                 for shells and readers of manuals
+//!   cluster   inject uninject injector check                                  injection of sidecars
+//!   shell     completions man                                                 shell completions and manual pages
 //! ```
 //!
-//! C1. Standard output carries the answer and nothing else; progress, misses and errors go to standard error.
-//! C2. The exit code is 0 when the answer was given, 1 when a call failed or found nothing, 2 when the command line
-//!     could not be read, and 64 when the configuration is bad or the server cannot start with it.
-//! C3. A command whose reader has gone ends quietly with 0; one that cannot write ends with 1 (see [`output`]).
+//! C1. Results go to standard output; progress, misses and errors go to standard error.
+//! C2. The exit code is 0 for success, 1 if a call failed or found nothing, 2 if the command line is invalid, and 64 if
+//!     the configuration is invalid or the server cannot start with it.
+//! C3. A command whose output pipe is closed exits with 0; a command that cannot write exits with 1 (see [`output`]).
 
 mod check;
 mod compact;
@@ -43,7 +43,7 @@ use ebb_config::environment::first_log_format;
 use ebb_config::{LogFormat, LogLevel};
 use ebb_terminal::{Failure, Outcome, output};
 
-/// A cache that runs beside an application and gives memory back.
+/// A cache sidecar that returns memory.
 #[derive(Debug, Parser)]
 #[command(
     name = "ebb",
@@ -54,25 +54,25 @@ Examples:
   ebb serve                            start the sidecar
   ebb set greeting hello --ttl 30s     store a value for half a minute
   ebb get greeting                     print it
-  ebb stats --watch                    see where the memory is
-  ebb compact                          give memory back now
+  ebb stats --watch                    watch memory use
+  ebb compact                          return memory now
 
-Exit codes: 0 done, 1 the call failed or found nothing, 2 bad command line, 64 bad configuration.
-A command whose reader has gone ends with 0."
+Exit codes: 0 success, 1 failed call or nothing found, 2 invalid command line, 64 invalid configuration.
+A closed output pipe is not an error."
 )]
 pub(crate) struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)] // `serve` needs none of the other commands' arguments: built, they stay resident
 pub(crate) enum Command {
     /// Run the sidecar.
     Serve(serve::ServeArgs),
-    /// Check a configuration file, or print the values in effect and where each came from.
+    /// Check a configuration file, or print the active values with their sources.
     Config(config::ConfigArgs),
     /// Print the value of a key.
     Get(data::GetArgs),
@@ -118,19 +118,19 @@ pub(crate) enum Command {
     Man(shell::ManArgs),
 }
 
-/// Reads the command line, does what it says, and tells how it went.
+/// Parses the command line, runs the command and returns the exit code.
 pub fn main() -> ExitCode {
     signals::ignore_file_size_limit();
     let done = parse().and_then(|cli| cli.map_or(Ok(()), |cli| dispatch(cli.command)));
     ebb_terminal::exit_code("ebb", done)
 }
 
-/// Reads the command line; `None` when it asked for help or the version, which are printed.
+/// Parses the command line; `None` after printing help or the version.
 fn parse() -> Result<Option<Cli>, Failure> {
     let is_empty = |(name, value): (OsString, OsString)| name.to_string_lossy().starts_with("EBB_") && is_blank(&value);
     let parsed = match std::env::vars_os().any(is_empty) {
         false => Cli::try_parse(),
-        // An empty variable is not given. Only here are the arguments of all commands built.
+        // An empty variable counts as not set. This path is slower, since it builds the arguments of all commands.
         true => without_empty_variables(Cli::command())
             .try_get_matches()
             .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)),
@@ -153,7 +153,7 @@ fn parse() -> Result<Option<Cli>, Failure> {
     }
 }
 
-/// Whether this is a process whose log is JSON, as far as its command line and environment tell.
+/// Whether this process logs JSON, judged by command line and environment.
 fn logs_json() -> bool {
     let variable = match std::env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
         Some("serve") => "EBB_LOG_FORMAT",
@@ -206,7 +206,7 @@ fn dispatch(command: Command) -> Outcome {
     }
 }
 
-/// Drives a client's future: a command makes a handful of calls, so one thread is plenty.
+/// Runs a client's future on one thread; a command makes only a few calls.
 fn wait<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
 }
@@ -224,7 +224,7 @@ mod tests {
             source.lines().filter_map(|line| line.trim().strip_prefix("/// ")?.strip_suffix('.')).collect();
         for sub in command.get_subcommands_mut() {
             let about = sub.get_about().unwrap_or_else(|| panic!("{} has no description", sub.get_name())).to_string();
-            assert!(listed.contains(&about.as_str()), "the list of commands does not say: {about}");
+            assert!(listed.contains(&about.as_str()), "missing from the list of commands: {about}");
             assert!(sub.render_long_help().to_string().len() > 100);
         }
     }

@@ -1,7 +1,7 @@
-//! `ebb serve`: the arguments of the sidecar, and the start of it.
+//! `ebb serve`: arguments and start of the sidecar.
 //!
-//! A flag wins over the file, the file over the environment; each flag's variable is read with the other variables (see
-//! [`ebb_config`]), so that it takes its place among them.
+//! Flags override the file, and the file overrides the environment. [`ebb_config`] reads the flags' variables with all
+//! others, since clap would give them the precedence of flags.
 
 use super::signals::Signals;
 use super::{Failure, Outcome, output};
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 #[derive(Args, Debug)]
 #[allow(rustdoc::broken_intra_doc_links, reason = "clap prints these comments as they are, brackets included")]
 #[command(after_help = "\
-Every flag can be given as an environment variable (--max-memory: EBB_MAX_MEMORY), and every other setting too: see
+Every flag and every other setting has an environment variable (--max-memory: EBB_MAX_MEMORY); see
 docs/configuration.md.
 
 Examples:
@@ -23,7 +23,7 @@ Examples:
   ebb serve --listen 127.0.0.1:0 --max-memory 256Mi
   ebb serve --socket /run/ebb/ebb.sock --config /etc/ebb/ebb.yaml")]
 pub(crate) struct ServeArgs {
-    /// Address of the data listener; port 0 takes a free port [EBB_LISTEN; 127.0.0.1:7070].
+    /// Address of the data listener; port 0 selects a free port [EBB_LISTEN; 127.0.0.1:7070].
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
     /// Unix socket of the data listener, in addition to the address [EBB_SOCKET].
@@ -42,10 +42,11 @@ pub(crate) struct ServeArgs {
     /// memory-request, each optional); changes apply without a restart.
     #[arg(long, env = "EBB_CONFIG", value_name = "PATH")]
     config: Option<PathBuf>,
-    /// Follow the key ebb.yaml of this ConfigMap through the API server instead; needs get, list and watch of it.
+    /// Follow the key ebb.yaml of this ConfigMap through the API server instead; needs the rights to get, list and
+    /// watch it.
     #[arg(long, env = "EBB_CONFIG_MAP", value_name = "NAMESPACE/NAME", conflicts_with = "config")]
     config_map: Option<String>,
-    /// Memory limit, such as 256Mi; a smaller limit of the container wins [EBB_MAX_MEMORY].
+    /// Memory limit, such as 256Mi; a smaller limit of the container applies instead [EBB_MAX_MEMORY].
     #[arg(long, value_name = "SIZE")]
     max_memory: Option<String>,
     /// Threads of the data listener [EBB_CORES; 1].
@@ -54,7 +55,7 @@ pub(crate) struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// The configuration that these arguments, the environment and the file amount to.
+    /// Reads the configuration from these arguments, the environment and the file.
     pub(super) fn load(self) -> Result<Loaded, Failure> {
         let Self { listen, socket, admin_listen, admin_socket, http_listen, config, config_map, max_memory, cores } =
             self;
@@ -82,19 +83,19 @@ impl ServeArgs {
     }
 }
 
-/// The configuration, and what else is known once it was looked for.
+/// The result of reading the configuration.
 pub(super) struct Loaded {
     /// The active configuration, or the error.
     pub(super) live: Result<Live, Failure>,
-    /// The log format; known even if the configuration is refused.
+    /// The log format; known even if the configuration is invalid.
     log_format: LogFormat,
-    /// Where it was looked for.
+    /// The source of the configuration.
     from: String,
-    /// Variables that nobody reads.
+    /// Warnings about unknown variables.
     pub(super) warnings: Vec<String>,
 }
 
-/// Runs the sidecar until it is told to stop.
+/// Runs the sidecar until a signal stops it.
 pub(crate) fn run(args: ServeArgs) -> Outcome {
     crate::logging::start(first_log_format("EBB_LOG_FORMAT"), LogLevel::Info);
     let done = serve(args).map_err(logged);
@@ -107,7 +108,7 @@ fn serve(args: ServeArgs) -> Outcome {
         tracing::debug!(%error, "cannot disable transparent huge pages");
     }
     let runtime = server::runtime()?;
-    // Before anything that a signal could interrupt. An API server that holds the configuration may be slow to answer.
+    // Install signal handlers first: the API server that holds the configuration may be slow.
     let mut signals = runtime.block_on(async { Signals::install() })?;
     let loaded = runtime.block_on(async {
         tokio::select! {
@@ -150,7 +151,7 @@ fn serve(args: ServeArgs) -> Outcome {
     server.run(runtime, announce, async || signals.next().await).map_err(Failure::Failed)
 }
 
-/// A log of JSON holds the reason for an end, too.
+/// Also logs the failure if the log format is JSON.
 pub(super) fn logged(failure: Failure) -> Failure {
     match failure.code() {
         (code, Some(error)) if crate::logging::is_json() => {

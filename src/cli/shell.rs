@@ -1,4 +1,4 @@
-//! What shells and readers of manuals want: `ebb completions`, `ebb man`.
+//! `ebb completions` and `ebb man`.
 
 use super::{Cli, Failure, Outcome, output};
 use clap::{Args, CommandFactory as _};

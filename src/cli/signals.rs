@@ -6,7 +6,8 @@
 //! | HUP | read the configuration again |
 //! | every other signal that ends a process by default | ignored |
 //!
-//! KILL and STOP cannot be handled. Job control, faults of the process and the CPU time limit keep their default actions.
+//! KILL and STOP cannot be handled. Job control, faults of the process and the CPU time limit keep their default
+//! actions.
 
 use crate::server::Command;
 use signal_hook::consts::signal;

@@ -1,4 +1,4 @@
-//! `ebb stats`: where the memory is and what the cache has done.
+//! `ebb stats`: memory use and counters.
 
 use clap::Args;
 
@@ -30,7 +30,7 @@ pub(crate) struct StatsArgs {
     at: AdminAt,
 }
 
-/// Prints the account, once or again and again.
+/// Prints the statistics, once or periodically.
 pub(super) async fn run(args: StatsArgs) -> Outcome {
     let refuse = |s: tonic::Status| refused("stats", &args.at.admin_addr, &s);
     let mut client = args.at.connect().await?;
@@ -50,7 +50,7 @@ pub(super) async fn run(args: StatsArgs) -> Outcome {
         let stats = update.stats.unwrap_or_default();
         match args.output {
             Output::Json => output::line(&json::of(&stats).to_string())?,
-            // Home, print, clear what is left of the screen before: no flicker.
+            // Move the cursor home and clear the screen in the same write, to avoid flicker.
             Output::Text if output::is_screen() => {
                 output::line(&format!("\x1b[H\x1b[2J{}", as_text(&stats).trim_end()))?;
             }
@@ -105,7 +105,7 @@ fn as_text(stats: &proto::GetStatsResponse) -> String {
     text
 }
 
-/// The receipts as a table, one a row.
+/// The receipts as a table.
 pub(super) fn receipts(receipts: &[proto::Receipt]) -> Table {
     let mut table = Table::new([
         "receipt",

@@ -1,5 +1,5 @@
-//! A server small enough to be obviously right, to hold clients against: a map behind Get, Set, Delete, the batches and
-//! Pipe, and an operator's side that always says the same, served by stock tonic over TCP.
+//! A minimal server for testing clients: a map behind Get, Set, Delete, the batches and Pipe, and an admin API with
+//! fixed answers, served by stock tonic over TCP.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -130,7 +130,7 @@ impl CacheService for Rows {
     }
 }
 
-/// An operator's side with one receipt and two findings, which releases memory down to 32 MiB and no further.
+/// An admin API with one receipt and two findings. It releases memory down to 32 MiB only.
 struct Constant;
 
 fn receipt() -> proto::Receipt {
@@ -194,7 +194,7 @@ impl AdminService for Constant {
     }
 }
 
-/// The server; it ends with the test's runtime.
+/// Starts the server; it ends with the test's runtime.
 pub(crate) struct Server {
     pub(crate) address: Address,
 }
