@@ -1,7 +1,7 @@
-//! One connection under a closed loop: so many requests in flight, a new one for each that is answered.
+//! One connection in a closed loop: a fixed number of requests in flight, and a new one for each reply.
 //!
-//! All requests that the answers of one read make room for leave in one write, as a pipelining client would do it.
-//! Time is read twice a turn, not twice a request: what is asked in one write begins together.
+//! The requests that follow the replies of one read are sent in one write, like a pipelining client. The clock is read
+//! twice per iteration, not per request: all requests of a write start at the same time.
 
 use std::time::{Duration, Instant};
 
@@ -19,17 +19,17 @@ pub(super) struct Connection {
     socket: Box<dyn Socket>,
     protocol: Box<dyn Protocol>,
     input: Vec<u8>,
-    /// `input[begin..end]` was received and not yet understood.
+    /// `input[begin..end]` is received and not yet parsed.
     begin: usize,
     end: usize,
     output: Vec<u8>,
 }
 
-/// What a closed loop does: makes requests and takes their replies.
+/// The load of a closed loop: creates requests and receives replies.
 pub(super) trait Load {
-    /// Fills in the next request, or says that there is none any more.
+    /// Fills in the next request; returns whether there is one.
     fn next(&mut self, now: Instant, request: &mut Request) -> bool;
-    /// Takes the reply to the request with this mark.
+    /// Receives the reply to the request with this mark.
     fn take(&mut self, mark: u64, took: Duration, reply: Reply<'_>);
 }
 
@@ -88,7 +88,7 @@ impl Connection {
                 load.take(mark, now - asked, reply);
             })?;
             if stray || free.len() > in_flight {
-                return Err("the server answered what was not asked".into());
+                return Err("the server sent an unexpected reply".into());
             }
             self.begin += used;
         }
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use crate::testing;
 
-    /// Sets 500 keys, gets 600, one by one or in batches of ten, and keeps what came back.
+    /// Sets 500 keys and gets 600, one by one or in batches of ten, and records the replies.
     struct Script {
         kind: Kind,
         batch: u64,

@@ -1,12 +1,12 @@
-//! The engine in this process, for benchmarks that need no server: a store, its cleaner, and a writer.
+//! The engine in process, for benchmarks without a server: a store, its cleaner and a writer.
 //!
 //! ```text
-//!   budget ──► rules of the governor, each 100 ms ──order──► cleaner ──► store ◄── writer
+//!   budget ──► rules of the governor, every 100 ms ──target──► cleaner ──► store ◄── writer
 //! ```
-//! G1. The rules are the server's (`ebb_engine::decide`) with its default settings. Only the reading differs: the budget is
-//!     given, because this process also holds the benchmark.
-//! G2. Times are real: the cleaner waits and rests in real time, so a clock that runs faster would lend it less time
-//!     than a server does.
+//! G1. The rules are the server's (`ebb_engine::decide`) with its default settings. Only the sample differs: the budget
+//! is
+//!     fixed, because this process also contains the benchmark.
+//! G2. The clock is real: the cleaner waits in real time, so a faster clock would leave it less time than on a server.
 
 use std::fmt;
 use std::ops::Range;
@@ -24,17 +24,17 @@ use ebb_engine::clock::Clock;
 use ebb_engine::decide::{Decision, Sample, Thresholds, decide};
 use ebb_engine::store::{Attributes, Condition, Error, Key, Lookup, Options, Stats, Store, Use};
 
-/// The size of a key, in bytes.
+/// Size of a key, in bytes.
 pub(super) const KEY_BYTES: u64 = 16;
-/// How often the governor of a server reads, by default.
+/// Default interval between a governor's samples.
 const TICK: Duration = Duration::from_millis(100);
-/// The largest value that a [`Writer`] draws, in bytes.
+/// Maximum size of a [`Writer`]'s values, in bytes.
 const LARGEST_BYTES: usize = 64 << 10;
 
-/// Makes a store as a server does.
+/// Creates a store with a server's options.
 pub(super) fn store(capacity_bytes: u64, seed: u64) -> Result<Arc<Store>, String> {
     let options = Options { seed: [mix(seed), mix(!seed)], ..Options::new(capacity_bytes) };
-    Store::new(options).map(Arc::new).map_err(|error| format!("cannot make a store: {error}"))
+    Store::new(options).map(Arc::new).map_err(|error| format!("cannot create a store: {error}"))
 }
 
 /// Starts a cleaner with the server's pacing.
@@ -75,7 +75,7 @@ impl Drop for Governed {
 }
 
 fn govern(store: &Store, cleaner: &Cleaner, clock: &Clock, stopping: &AtomicBool) {
-    // The whole limit is the budget: the memory beside the engine is not counted, so none is reserved for it.
+    // The budget is the whole limit: overhead is not counted, so there is no reserve.
     let thresholds = Thresholds { reserve_percent: 0, reserve_bytes: 0, ..Thresholds::default() };
     let limit_bytes = store.ledger().capacity();
     let mut decision = Decision::default();
@@ -86,12 +86,12 @@ fn govern(store: &Store, cleaner: &Cleaner, clock: &Clock, stopping: &AtomicBool
         if decision.target != before {
             cleaner.set_target(decision.target);
         }
-        // As the server's governor, which reads more often while it evicts.
+        // Like the server's governor, which samples more often while it evicts.
         std::thread::park_timeout(if decision.regime.evicts() { TICK / 4 } else { TICK });
     }
 }
 
-/// A reading as the server's governor makes it, of a process that holds nothing but the engine.
+/// A sample like the server's governor's, for a process that contains only the engine.
 fn sample(store: &Store, now_ms: u64, limit_bytes: u64) -> Sample {
     let engine_bytes = store.ledger().total();
     let Stats { item_bytes, dead_bytes, index_bytes, appended_bytes, died_bytes, .. } = store.stats();
@@ -108,7 +108,7 @@ fn sample(store: &Store, now_ms: u64, limit_bytes: u64) -> Sample {
     }
 }
 
-/// The least and the most bytes of a value.
+/// Minimum and maximum size of a value, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ValueBytes {
     least: usize,
@@ -116,7 +116,7 @@ pub(super) struct ValueBytes {
 }
 
 impl ValueBytes {
-    /// All values of one size.
+    /// The same size for all values.
     pub(super) fn fixed(bytes: usize) -> Self {
         Self { least: bytes, most: bytes }
     }
@@ -129,7 +129,7 @@ impl FromStr for ValueBytes {
         let bounds = text.split_once('-').and_then(|(least, most)| Some((least.parse().ok()?, most.parse().ok()?)));
         match bounds {
             Some((least, most)) if 1 <= least && least <= most && most <= LARGEST_BYTES => Ok(Self { least, most }),
-            _ => Err(format!("must be LEAST-MOST within 1-{LARGEST_BYTES} bytes, such as 100-500")),
+            _ => Err(format!("{text:?} is not MIN-MAX, such as 100-500 (1 to {LARGEST_BYTES} bytes)")),
         }
     }
 }
@@ -144,7 +144,7 @@ impl fmt::Display for ValueBytes {
 pub(super) fn size_within(least: u64, most: u64) -> impl Fn(&str) -> Result<ByteSize, String> + Clone {
     move |text| match text.parse::<ByteSize>()? {
         ByteSize(bytes) if !(least..=most).contains(&bytes) => {
-            Err(format!("{text} must be {} to {}", ByteSize(least), ByteSize(most)))
+            Err(format!("{text} is out of range ({} to {})", ByteSize(least), ByteSize(most)))
         }
         size => Ok(size),
     }
@@ -159,9 +159,9 @@ pub(super) struct Writer {
     noise: Vec<u8>,
     /// Keys and values stored, in bytes.
     pub(super) stored_bytes: u64,
-    /// Sets that were carried out.
+    /// Number of successful Sets.
     pub(super) stored: u64,
-    /// Sets that were refused for want of room.
+    /// Number of Sets refused for lack of memory.
     pub(super) refused: u64,
 }
 
@@ -174,7 +174,7 @@ impl Writer {
         Self { store, clock, random, values, noise, stored_bytes: 0, stored: 0, refused: 0 }
     }
 
-    /// Stores item `n` with a value of a new size; `deadline_ms` 0: it never expires.
+    /// Stores item `n` with a value of a random size. A `deadline_ms` of 0 means that it never expires.
     pub(super) fn set(&mut self, n: u64, deadline_ms: u64) -> Result<(), String> {
         let len = self.random.usize(self.values.least..=self.values.most);
         let name = key(n);
@@ -191,8 +191,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Stores items from number 0 on until their bytes with headers and index reach `live_bytes`; returns how many there
-    /// are.
+    /// Stores items from number 0 until their bytes with headers and index reach `live_bytes`; returns their number.
     pub(super) fn fill(&mut self, live_bytes: u64) -> Result<u64, String> {
         let live = |stats: &Stats| stats.item_bytes + stats.index_bytes;
         for n in 0.. {
@@ -208,7 +207,7 @@ impl Writer {
             }
             self.set(n, 0)?;
         }
-        unreachable!("the numbers do not end")
+        unreachable!("the iterator is infinite")
     }
 }
 
@@ -223,7 +222,7 @@ pub(super) fn is_held(store: &Store, n: u64, now_ms: u64) -> Result<bool, String
     Ok(matches!(lookup, Lookup::Found(_)))
 }
 
-/// How many of the numbered items are gone.
+/// Number of items that are no longer in memory.
 pub(super) fn lost(store: &Store, items: Range<u64>, now_ms: u64) -> Result<u64, String> {
     let mut lost = 0;
     for n in items {
@@ -240,12 +239,12 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Starts now.
+    /// Starts the schedule now.
     pub(super) fn new(per_second: f64) -> Self {
         Self { started: Instant::now(), per_second }
     }
 
-    /// When the unit after `done` units is due, from the start.
+    /// Time from the start at which the unit after `done` units is due.
     fn due(&self, done: u64) -> Duration {
         Duration::from_secs_f64(done as f64 / self.per_second)
     }
@@ -271,7 +270,7 @@ mod tests {
         }
         let parse = size_within(16 << 20, 1 << 30);
         assert_eq!(parse("16Mi"), Ok(ByteSize(16 << 20)));
-        assert_eq!(parse("2Gi").unwrap_err(), "2Gi must be 16Mi to 1Gi");
+        assert_eq!(parse("2Gi").unwrap_err(), "2Gi is out of range (16Mi to 1Gi)");
         assert!(parse("much").unwrap_err().contains("is not a size"));
     }
 

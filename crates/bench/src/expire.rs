@@ -4,12 +4,12 @@
 //!   one stream of writes ──► deadline ──expired, in memory──► dropped
 //!                                     └──── lateness ───────┘  must be at most max(2 s, TTL ÷ 8)
 //! ```
-//! X1. An item is in memory as long as a read that claims an early time finds it: the store judges a deadline by the
-//!     time that its caller brings. Each expired item is looked for again and again, so its lateness is its own and not
-//!     derived from a count.
-//! X2. The clock is the machine's. A manual clock moved faster would lend the cleaner, which waits in real time, less
-//!     time than a server does. The cases run side by side instead, each with a store, a cleaner and a governor of its
-//!     own, and take as long as the longest: some 70 s.
+//! X1. An item is in memory as long as a read with an early timestamp finds it: the store compares deadlines with the
+//!     caller's time. Every expired item is read repeatedly, so its lateness is measured and not derived from a count.
+//! X2. The clock is the machine's. The cleaner waits in real time, so a faster manual clock would leave it less time
+//! than
+//!     on a server. Instead, the cases run concurrently, each with its own store, cleaner and governor, and take as long
+//!     as the longest: about 70 s.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -27,7 +27,7 @@ use ebb_engine::clock::Clock;
 use ebb_engine::store::Store;
 use ebb_terminal::{Outcome, Output, Table, output};
 
-/// Let items expire, and measure how long their memory stays.
+/// Measure how long expired items stay in memory.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -36,31 +36,31 @@ Examples:
   ebb-bench expire --items 20000 --budget 16Mi --output json
 
 Cases: mixed 99 % of the items live 10 s and 1 % 30 days, in one stream of writes;
-spread evenly from 5 to 60 s; equal all 8 s; short all 1 s. A case is watched until a second
-after the last item that expires must be gone. Lateness is exact to 50 ms or an eighth of it,
-whichever is more, and is never less than the true one. `>` means that the item was still
-in memory at the end. `held` are segments and index at the end, `live` the keys and values
-that have not expired.")]
+spread evenly from 5 to 60 s; equal all 8 s; short all 1 s. A case ends one second after the
+bound of the last expired item. The error of a lateness is at most 50 ms or an eighth of it,
+whichever is more, and the lateness is never underestimated. `>` marks items that were still
+in memory at the end. `held` is segments and index at the end, `live` the keys and values that
+have not expired.")]
 pub(crate) struct ExpireArgs {
-    /// Only these cases.
+    /// Cases to run; repeatable [default: all].
     #[arg(long = "case", value_enum, value_name = "CASE")]
     cases: Vec<Case>,
-    /// Items of each case.
+    /// Number of items per case.
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1_000..=5_000_000))]
     items: u64,
-    /// What the engine may use in each case; all items must fit.
+    /// Budget of the engine per case; all items must fit.
     #[arg(long, value_name = "SIZE", default_value = "64Mi", value_parser = size_within(16 << 20, 4 << 30))]
     budget: ByteSize,
-    /// The least and the most bytes of a value.
-    #[arg(long, value_name = "LEAST-MOST", default_value = "100-500")]
+    /// Minimum and maximum size of a value, in bytes.
+    #[arg(long, value_name = "MIN-MAX", default_value = "100-500")]
     value_bytes: ValueBytes,
-    /// How long the stream of writes lasts.
+    /// Duration of the writes.
     #[arg(long, value_name = "SPAN", default_value = "2s", value_parser = write_span)]
     write: Span,
-    /// The seed of keys, sizes and times to live.
+    /// Seed of keys, sizes and times to live.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How to print.
+    /// Output format.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
 }
@@ -68,7 +68,7 @@ pub(crate) struct ExpireArgs {
 fn write_span(text: &str) -> Result<Span, String> {
     match text.parse::<Span>()? {
         Span(100..=60_000) => text.parse(),
-        _ => Err(format!("{text} must be 100ms to 60s")),
+        _ => Err(format!("{text} is out of range (100ms to 60s)")),
     }
 }
 
@@ -119,21 +119,21 @@ impl Case {
     }
 }
 
-/// By how much an item may be late.
+/// Maximum allowed lateness of an item.
 fn bound_ms(ttl_ms: u64) -> u64 {
     (ttl_ms / 8).max(2_000)
 }
 
 /// A time before every deadline.
 const EARLY_MS: u64 = 1;
-/// From one look at the stream and the expired items to the next.
+/// Interval between two checks of writes and expired items.
 const STEP: Duration = Duration::from_millis(10);
-/// The shortest time from one look at an expired item to the next.
+/// Minimum interval between two reads of an expired item.
 const LOOK_MS: u64 = 50;
-/// How long to go on after the last item must be gone.
+/// Time to continue after the bound of the last item.
 const LONGER_MS: u64 = 1_000;
 
-/// The next look at an item that was found `late_ms` after its deadline: the later it is, the coarser.
+/// Time of the next read of an item found `late_ms` after its deadline. Later items are read less often.
 fn next_look_ms(now_ms: u64, late_ms: u64) -> u64 {
     now_ms + (late_ms / 8).max(LOOK_MS)
 }
@@ -143,7 +143,7 @@ fn next_look_ms(now_ms: u64, late_ms: u64) -> u64 {
 struct Late {
     late_ms: u64,
     ttl_ms: u64,
-    /// Still in memory at the end: it is later than that.
+    /// Whether it was still in memory at the end, so that its lateness is a lower bound.
     held: bool,
 }
 
@@ -153,10 +153,10 @@ impl Late {
     }
 }
 
-/// The items that are to expire, and those that have.
+/// Pending and expired items.
 #[derive(Debug, Default)]
 struct Expiring {
-    /// The next look, the item's number, its deadline, its time to live.
+    /// Time of the next read, number, deadline and time to live of each item.
     pending: BinaryHeap<Reverse<(u64, u64, u64, u64)>>,
     late: Vec<Late>,
 }
@@ -166,7 +166,7 @@ impl Expiring {
         self.pending.push(Reverse((deadline_ms + LOOK_MS, n, deadline_ms, ttl_ms)));
     }
 
-    /// Looks at every item whose time has come.
+    /// Reads every item that is due.
     fn look(&mut self, now_ms: u64, mut is_held: impl FnMut(u64) -> Result<bool, String>) -> Result<(), String> {
         while let Some(&Reverse((look_ms, n, deadline_ms, ttl_ms))) = self.pending.peek() {
             if look_ms > now_ms {
@@ -182,7 +182,7 @@ impl Expiring {
         Ok(())
     }
 
-    /// The end: a last look at everything that has expired.
+    /// Reads all expired items a last time.
     fn end(mut self, now_ms: u64, mut is_held: impl FnMut(u64) -> Result<bool, String>) -> Result<Vec<Late>, String> {
         for Reverse((_, n, deadline_ms, ttl_ms)) in self.pending.into_iter().filter(|item| item.0.2 <= now_ms) {
             self.late.push(Late { late_ms: now_ms - deadline_ms, ttl_ms, held: is_held(n)? });
@@ -191,13 +191,13 @@ impl Expiring {
     }
 }
 
-/// How late items were.
+/// Lateness of all items.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Lateness {
     expired: u64,
-    /// Later than they may be.
+    /// Number of items above the bound.
     over_bound: u64,
-    /// In memory at the end.
+    /// Number of items in memory at the end.
     held: u64,
     worst_ms: u64,
     worst_held: bool,
@@ -232,7 +232,7 @@ impl Lateness {
     }
 }
 
-/// What one case did.
+/// Result of one case.
 #[derive(Clone, Copy, Debug)]
 struct Row {
     case: Case,
@@ -252,7 +252,7 @@ impl Row {
 pub(super) fn run(args: ExpireArgs) -> Outcome {
     let cases = if args.cases.is_empty() { Case::value_variants().to_vec() } else { args.cases.clone() };
     let longest = cases.iter().map(|case| length_ms(*case, args.write)).max().unwrap_or_default();
-    output::note(format_args!("expire: {} cases side by side for {} s", cases.len(), longest.div_ceil(1000)));
+    output::note(format_args!("expire: {} concurrent cases for {} s", cases.len(), longest.div_ceil(1000)));
     let rows: Result<Vec<Row>, String> = std::thread::scope(|scope| {
         let threads: Vec<_> = cases.iter().map(|case| scope.spawn(|| measure(&args, *case))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err("a case panicked".into()))).collect()
@@ -264,7 +264,7 @@ pub(super) fn run(args: ExpireArgs) -> Outcome {
     }
 }
 
-/// How long a case is watched.
+/// Duration of a case.
 fn length_ms(case: Case, write: Span) -> u64 {
     write.0 + case.longest_ms() + bound_ms(case.longest_ms()) + LONGER_MS
 }
@@ -408,7 +408,7 @@ mod tests {
         expiring.add(1, 1_000, 500);
         expiring.add(2, 1_000, 500);
         expiring.add(3, 9_000, 500);
-        // Item 1 goes at 1,300 and item 2 stays.
+        // Item 1 is dropped at 1,300; item 2 stays.
         for now_ms in (0..5_000).step_by(10) {
             expiring.look(now_ms, |n| Ok(n != 1 || now_ms < 1_300)).unwrap();
         }

@@ -1,11 +1,11 @@
-//! `ebb-bench get`: what a Get costs in this process, and whether threads that read at once hold each other up.
+//! `ebb-bench get`: CPU of a Get in process, and whether concurrent readers slow each other down.
 //!
 //! ```text
 //!   one       one thread, one store
-//!   shared    as many threads as asked for, one store
-//!   private   the same threads, a store each: what they would cost if they shared nothing
+//!   shared    `--threads` threads, one store
+//!   private   the same threads, one store each: the cost without sharing
 //! ```
-//! G1. CPU time of the reading threads alone, so that other processes matter little; rounds alternate.
+//! G1. Only CPU time of the readers is measured, so other processes have little influence. Rounds alternate.
 
 use std::sync::{Arc, Barrier};
 
@@ -20,7 +20,7 @@ use ebb_engine::clock::{self, Clock};
 use ebb_engine::store::{Lookup, Store, Use};
 use ebb_terminal::{Outcome, Output, Table, output};
 
-/// Measure what a Get costs in process, by one thread and by several.
+/// Measure the CPU of a Get in process, with one thread and several.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -29,27 +29,27 @@ Examples:
 
 Items have 16 + 128 bytes. Every key is there; keys are read at random.")]
 pub(crate) struct GetArgs {
-    /// Items in the store; several may be given.
+    /// Number of items in the store; repeatable.
     #[arg(long, value_name = "N", default_values_t = [3_000, 100_000], value_parser = clap::value_parser!(u64).range(100..=16_000_000))]
     entries: Vec<u64>,
-    /// Threads that read at once.
+    /// Number of concurrent readers.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=64))]
     threads: u64,
-    /// Reads of each thread in a round.
+    /// Reads per thread and round.
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
     reads: u64,
-    /// How often each is measured; medians are printed.
+    /// Number of rounds; medians are printed.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=101))]
     rounds: u32,
-    /// The seed of keys and stores.
+    /// Seed of keys and stores.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How to print.
+    /// Output format.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
 }
 
-/// Nanoseconds of CPU a Get takes.
+/// CPU of a Get, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 struct Row {
     entries: u64,
@@ -70,7 +70,7 @@ pub(super) fn run(args: GetArgs) -> Outcome {
 fn measure(args: &GetArgs, entries: u64) -> Result<Row, String> {
     output::note(format_args!("get: {entries} items, {} rounds", args.rounds));
     let filled = |seed| -> Result<Arc<Store>, String> {
-        // Twice what the items take with index and headers.
+        // Twice the bytes of the items with index and headers.
         let store = engine::store((entries * 400).max(64 << 20), seed)?;
         let mut writer = Writer::new(&store, &Clock::monotonic(), ValueBytes::fixed(128), seed);
         (0..entries).try_for_each(|n| writer.set(n, 0))?;
@@ -89,7 +89,7 @@ fn measure(args: &GetArgs, entries: u64) -> Result<Row, String> {
     Ok(Row { entries, one: median(one), shared: median(shared), private: median(private) })
 }
 
-/// A thread for each store; returns the average of what a Get took them.
+/// Runs a thread per store; returns the mean CPU of a Get.
 fn read_all(args: &GetArgs, entries: u64, stores: &[Arc<Store>], seed: u64) -> Result<f64, String> {
     let start = Barrier::new(stores.len());
     let nanos: Vec<Result<f64, String>> = std::thread::scope(|scope| {
@@ -117,7 +117,7 @@ fn read(store: &Store, entries: u64, reads: u64, seed: u64) -> Result<f64, Strin
         let name = key(mix(seed + read) % entries);
         match store.get(named(&name), now_ms, Use::Read) {
             Ok(Lookup::Found(_)) => {}
-            other => return Err(format!("a key that was stored is not there: {other:?}")),
+            other => return Err(format!("a stored key is missing: {other:?}")),
         }
     }
     Ok((clock::thread_cpu_micros() - before) as f64 * 1000.0 / reads as f64)
@@ -129,7 +129,7 @@ fn as_text(args: &GetArgs, rows: &[Row]) -> String {
         "items".to_owned(),
         "one thread".to_owned(),
         format!("{threads}, one store"),
-        format!("{threads}, a store each"),
+        format!("{threads}, one store each"),
         "private ÷ shared".to_owned(),
     ]);
     for row in rows {
@@ -170,6 +170,6 @@ mod tests {
         let row = measure(&args, 500).unwrap();
         assert!(row.one > 0.0 && row.shared > 0.0 && row.private > 0.0, "{row:?}");
         let text = as_text(&args, &[row]);
-        assert!(text.contains("3, a store each"), "{text}");
+        assert!(text.contains("3, one store each"), "{text}");
     }
 }

@@ -1,11 +1,11 @@
-//! How long calls took: percentiles of many, and the few of a stretch of time.
+//! Latencies of calls: percentiles, and a timeline for selecting a period.
 
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-/// What a caller waited, in microseconds.
+/// Percentiles of latency, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Percentiles {
     pub(super) samples: u64,
@@ -15,13 +15,13 @@ pub(super) struct Percentiles {
     pub(super) max: f64,
 }
 
-/// Counts durations.
+/// A histogram of durations.
 #[derive(Clone, Debug)]
 pub(super) struct Latency(Histogram<u64>);
 
 impl Default for Latency {
     fn default() -> Self {
-        // Three digits, up to a minute: what is longer counts as a minute.
+        // Three significant digits, up to a minute; longer durations count as a minute.
         Self(Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("constant bounds"))
     }
 }
@@ -45,13 +45,13 @@ impl Latency {
         }
     }
 
-    /// What this share of the calls stayed within, in microseconds.
+    /// The quantile for a share of the calls, in microseconds.
     pub(super) fn micros_at(&self, quantile: f64) -> f64 {
         self.0.value_at_quantile(quantile) as f64 / 1000.0
     }
 }
 
-/// The middle one of some figures; of an even number the upper of the two in the middle. 0 for none.
+/// The median; for an even number of figures the upper of the middle two, 0 for none.
 pub(super) fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
     let mut figures: Vec<_> = figures.into_iter().collect();
     figures.sort_unstable_by(f64::total_cmp);
@@ -71,12 +71,12 @@ impl std::fmt::Display for Percentiles {
     }
 }
 
-/// Calls with the moment each was answered, so that a stretch of time can be chosen afterwards.
+/// Calls with the time of each reply, so that a period can be selected afterwards.
 #[derive(Debug, Default)]
 pub(super) struct Timeline(pub(super) Vec<(Instant, Duration)>);
 
 impl Timeline {
-    /// Of the calls that were under way between the two moments.
+    /// Latencies of the calls in flight between two times.
     pub(super) fn between(&self, from: Instant, to: Instant) -> Percentiles {
         let mut latency = Latency::default();
         let inside = self.0.iter().filter(|(at, took)| *at >= from && *at - *took <= to);

@@ -1,20 +1,20 @@
-//! `ebb-bench`: the instrument Ebb's figures are measured on.
+//! `ebb-bench`: the benchmarks of Ebb.
 //!
 //! ```text
-//!   reclaim   fill, delete, watch the resident set fall          process, watch, latency, workload, wire
-//!   serve     calls per second and what each costs the server    process, latency, workload, wire
-//!   trace     misses on recorded requests, beside FIFO and LRU   trace
-//!   storm     more writes than a server can take                 storm
-//!   overwrite items that fit, overwritten at random              engine, overwrite
-//!   expire    how long expired items stay in memory              engine, expire
-//!   stall     readers off their core, a cleaner beside writers   engine, latency, stall
-//!   get       what a Get costs in process, by several threads    engine, get
-//!   map       a map in a process of its own, as a peer           map
+//!   reclaim   resident memory after deletions                    process, watch, latency, workload, wire
+//!   serve     calls per second and server CPU per call           process, latency, workload, wire
+//!   trace     misses on recorded traces, against FIFO and LRU    trace
+//!   storm     overload                                           storm
+//!   overwrite random overwrites of items that fit                engine, overwrite
+//!   expire    time that expired items stay in memory             engine, expire
+//!   stall     write latency with preempted readers, cleaning     engine, latency, stall
+//!   get       CPU of a Get in process                            engine, get
+//!   map       a hash map in its own process, as a peer           map
 //! ```
 //!
-//! B1. Whatever is compared is measured in the same run, by the same client, over the same kind of connection.
-//! B2. A server that was started here is ended here, by its own handle, also when the run fails.
-//! B3. Every run is bounded in time, and says what it is doing on standard error.
+//! B1. Systems are compared in the same run, with the same client, over the same kind of connection.
+//! B2. A benchmark ends each server that it started, by its handle, even if the run fails.
+//! B3. Every run has a time limit and prints its progress to standard error.
 
 #[path = "../../../src/allocator.rs"]
 mod allocator;
@@ -42,7 +42,7 @@ use clap::{Parser, Subcommand};
 use ebb_terminal::{Failure, Outcome};
 use std::process::ExitCode;
 
-/// Measure memory given back, calls per second, and misses on recorded traces.
+/// Benchmark Ebb: memory returned, calls per second, and misses on recorded traces.
 #[derive(Debug, Parser)]
 #[command(
     name = "ebb-bench",
@@ -50,38 +50,38 @@ use std::process::ExitCode;
     arg_required_else_help = true,
     after_help = "\
 Examples:
-  ebb-bench reclaim                      fill a server, empty it, and watch memory come back
-  ebb-bench serve --against redis        compare what calls cost
-  ebb-bench overwrite --seconds 10       overwrite items that fit; nothing is evicted
+  ebb-bench reclaim                      fill a server, delete most entries, and watch memory shrink
+  ebb-bench serve --against redis        compare throughput and CPU per call
+  ebb-bench overwrite --seconds 10       overwrite items that fit, and count evictions
 
-Exit codes: 0 done, 1 the run failed or found wrong values, 2 bad command line."
+Exit codes: 0 success, 1 failed run or wrong values, 2 invalid command line."
 )]
 struct Cli {
-    /// What to measure.
+    /// The benchmark.
     #[command(subcommand)]
     command: Command,
 }
 
-/// What to measure.
+/// The benchmarks.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Fill, delete, and watch memory come back.
+    /// Fill, delete, and measure how memory shrinks.
     Reclaim(reclaim::ReclaimArgs),
-    /// Load a server and print what calls cost.
+    /// Measure throughput, latency and server CPU of calls.
     Serve(serve::ServeArgs),
-    /// Replay recorded requests and print misses beside FIFO's and LRU's.
+    /// Replay recorded traces and compare misses with FIFO and LRU.
     Trace(trace::TraceArgs),
-    /// Write as fast as a server takes it, beside clients that do not read and thousands of calls at once.
+    /// Overload a server with writes, stalled readers and bursts of calls.
     Storm(storm::StormArgs),
-    /// Overwrite items that fit, and count those that are evicted.
+    /// Overwrite items that fit, and count evictions.
     Overwrite(overwrite::OverwriteArgs),
-    /// Let items expire, and measure how long their memory stays.
+    /// Measure how long expired items stay in memory.
     Expire(expire::ExpireArgs),
     /// Measure what readers off their core and a cleaner at work cost writers.
     Stall(stall::StallArgs),
-    /// Measure what a Get costs in process, by one thread and by several.
+    /// Measure the CPU of a Get in process, with one thread and several.
     Get(get::GetArgs),
-    /// Answer out of a map: a peer of the other benchmarks.
+    /// Serve a hash map, as a peer of the other benchmarks.
     #[command(hide = true)]
     Map(map::MapArgs),
 }
@@ -91,7 +91,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let code = u8::try_from(error.exit_code()).unwrap_or(2);
-            // What cannot be printed is dropped: the exit code tells how it went.
+            // A failure to print is ignored; the exit code shows the result.
             let _ = error.print();
             return ExitCode::from(code);
         }
@@ -113,12 +113,12 @@ fn run(command: Command) -> Outcome {
     }
 }
 
-/// Drives a client's future: one thread, so that a client never waits for another core.
+/// Runs a client's future on one thread, so that the client never waits for another core.
 fn wait<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
 }
 
-/// The arguments of one command, as the command line gives them.
+/// Parses a command line, for tests.
 #[cfg(test)]
 fn parsed(words: &[&str]) -> Result<Command, String> {
     let cli = Cli::try_parse_from(std::iter::once(&"ebb-bench").chain(words));

@@ -1,11 +1,11 @@
-//! `ebb-bench map`: what an application has that keeps its entries itself, for the others to be compared with.
+//! `ebb-bench map`: a plain hash map, as an application would use without a cache, for comparison.
 //!
 //! ```text
-//!   bench ──Redis's protocol, over TCP──► Mutex<HashMap<Box<[u8]>, Box<[u8]>>>, in a process of its own
+//!   bench ──Redis's protocol, over TCP──► Mutex<HashMap<Box<[u8]>, Box<[u8]>>>, in its own process
 //! ```
-//! The measured memory is that of the map and of the allocator under it, which is this program's: jemalloc, set to give
-//! back what is free after a second. The protocol is there so that the same client drives it as drives the others; it
-//! knows what the benchmarks send and nothing else.
+//! The measured memory is that of the map and its allocator: jemalloc, which returns free pages after a second. It uses
+//! Redis's protocol, so that all systems are measured with the same client, and supports only the commands of the
+//! benchmarks.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -17,16 +17,16 @@ use clap::Args;
 
 use ebb_terminal::{Outcome, output};
 
-/// The largest word and the most words of a request, well above what is sent.
+/// Maximum size of a word and number of words in a request, well above those of the benchmarks.
 const WORD_BYTES: usize = 4 << 20;
 const WORDS: usize = 4096;
 
-/// Answer out of a map: a peer of the other benchmarks.
+/// Serve a hash map, as a peer of the other benchmarks.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 It is started by `ebb-bench reclaim --against map` and ends with it: when its standard input does.")]
 pub(crate) struct MapArgs {
-    /// Where to listen, on 127.0.0.1.
+    /// Port on 127.0.0.1.
     #[arg(long)]
     port: u16,
 }
@@ -40,7 +40,7 @@ pub(super) fn run(args: MapArgs) -> Outcome {
     Ok(())
 }
 
-/// Answers whoever connects, each on a thread.
+/// Serves each connection on its own thread.
 pub(super) fn serve(listener: &TcpListener) {
     let map = Arc::new(Mutex::new(Map::new()));
     for socket in listener.incoming().flatten() {
@@ -60,7 +60,7 @@ fn converse(socket: TcpStream, map: &Mutex<Map>) -> io::Result<()> {
     let mut words = Vec::new();
     while read(&mut input, &mut words)? {
         answer(&words, &mut map.lock(), &mut output)?;
-        // What was asked in one write is answered in one.
+        // Replies to pipelined requests are written together.
         if input.buffer().is_empty() {
             output.flush()?;
         }
@@ -68,7 +68,7 @@ fn converse(socket: TcpStream, map: &Mutex<Map>) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads a request, an array of strings; `false` when there are no more.
+/// Reads a request, an array of strings; `false` at the end of the connection.
 fn read(input: &mut impl BufRead, words: &mut Vec<Vec<u8>>) -> io::Result<bool> {
     if input.fill_buf()?.is_empty() {
         return Ok(false);
@@ -82,12 +82,12 @@ fn read(input: &mut impl BufRead, words: &mut Vec<Vec<u8>>) -> io::Result<bool> 
     Ok(true)
 }
 
-/// Reads a line that says how many or how long.
+/// Reads a line with a count or length.
 fn length(input: &mut impl BufRead, kind: u8, most: usize) -> io::Result<usize> {
     let mut line = String::new();
     input.take(32).read_line(&mut line)?;
     let number = line.strip_prefix(kind as char).and_then(|rest| rest.trim_end().parse().ok());
-    let bad = || io::Error::new(ErrorKind::InvalidData, format!("`{}` is no length of a request", line.escape_debug()));
+    let bad = || io::Error::new(ErrorKind::InvalidData, format!("`{}` is not a length", line.escape_debug()));
     number.filter(|number| *number <= most).ok_or_else(bad)
 }
 

@@ -1,11 +1,11 @@
-//! `ebb-bench overwrite`: random overwrites of items that fit, and the items that are evicted although they fit.
+//! `ebb-bench overwrite`: random overwrites of items that fit, and evictions that were unnecessary.
 //!
 //! ```text
 //!   fill to 84 % of the budget ──overwrite at random, 8 s a rate──► read every key
 //! ```
-//! Each rate starts with a store of its own. "Live" in percent of the budget counts headers and the index, which is what
-//! compaction cannot lower and what the governor compares with its watermarks; "RSS ÷ live" counts keys and values only,
-//! as every benchmark here does.
+//! Each rate starts with a new store. "Live" in percent of the budget includes headers and the index: compaction cannot
+//! lower it, and the governor compares it with its watermarks. "RSS ÷ live" counts keys and values only, as in all
+//! benchmarks here.
 
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use ebb_engine::clock::Clock;
 use ebb_engine::store::Stats;
 use ebb_terminal::{Failure, Outcome, Output, Table, output};
 
-/// Overwrite items that fit, and count those that are evicted.
+/// Overwrite items that fit, and count evictions.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -35,34 +35,34 @@ Columns: `lost` are keys that cannot be read at the end; an item that is evicted
 overwritten is not lost. RSS is that of this process less what it was before the fill: on
 average over the second half of the writing, and its peak. Keys have 16 bytes.")]
 pub(crate) struct OverwriteArgs {
-    /// What the engine may use.
+    /// Budget of the engine.
     #[arg(long, value_name = "SIZE", default_value = "58Mi", value_parser = size_within(16 << 20, 4 << 30))]
     budget: ByteSize,
-    /// Make the store for this much and raise it to the budget before anything is stored, as when a container's limit is
-    /// raised in place.
+    /// Create the store with this budget and raise it before anything is stored, as when a container's limit is raised
+    /// in place.
     #[arg(long, value_name = "SIZE", value_parser = size_within(16 << 20, 4 << 30))]
     started_at: Option<ByteSize>,
     /// Live items with their headers and the index, in percent of the budget.
     #[arg(long, value_name = "PERCENT", default_value_t = 84, value_parser = clap::value_parser!(u64).range(10..=95))]
     live_percent: u64,
-    /// Keys and values to write, in MiB a second, or `unlimited`; several are measured one after the other.
+    /// Rates of keys and values to write, in MiB per second, or `unlimited`; measured one after another.
     #[arg(long, value_name = "MIB", value_delimiter = ',', default_value = "30,50,unlimited")]
     rate: Vec<Rate>,
-    /// The least and the most bytes of a value; every write draws a new size.
-    #[arg(long, value_name = "LEAST-MOST", default_value = "100-500")]
+    /// Minimum and maximum size of a value, in bytes; every write draws a new size.
+    #[arg(long, value_name = "MIN-MAX", default_value = "100-500")]
     value_bytes: ValueBytes,
-    /// How long to write at each rate.
+    /// Duration of writing at each rate.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
-    /// The seed of keys and sizes.
+    /// Seed of keys and sizes.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How to print.
+    /// Output format.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
 }
 
-/// A rate in MiB a second; `None`: as fast as it goes.
+/// A rate in MiB per second; `None` for unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rate(Option<u64>);
 
@@ -73,7 +73,7 @@ impl FromStr for Rate {
         match (text, text.parse()) {
             ("unlimited", _) => Ok(Self(None)),
             (_, Ok(mib @ 1..=10_000)) => Ok(Self(Some(mib))),
-            _ => Err("must be 1 to 10000 MiB a second, or unlimited".to_owned()),
+            _ => Err("rate is out of range (1 to 10000 MiB per second, or unlimited)".to_owned()),
         }
     }
 }
@@ -87,22 +87,22 @@ impl std::fmt::Display for Rate {
     }
 }
 
-/// Time for the allocator to give back what was freed before, and for the cleaner to come to rest.
+/// Time for the allocator to return freed memory and for the cleaner to finish.
 const REST: Duration = Duration::from_millis(1500);
-/// Writes between two looks at the time.
+/// Writes between two readings of the clock.
 const BURST: u64 = 16;
 
-/// What was filled in.
+/// The initial content of the store.
 #[derive(Clone, Copy, Debug, Default)]
 struct Filled {
     items: u64,
     /// Keys and values.
     live_bytes: u64,
-    /// With headers and the index.
+    /// Keys and values with headers and the index.
     held_bytes: u64,
 }
 
-/// What one rate did.
+/// Result of one rate.
 #[derive(Clone, Debug, Default)]
 struct Row {
     rate: String,
@@ -112,7 +112,7 @@ struct Row {
     items: u64,
     lost: u64,
     refused: u64,
-    /// On average over the second half of the writing.
+    /// Mean over the second half of the writing.
     rss_bytes: f64,
     rss_peak_bytes: u64,
     live_bytes: u64,
@@ -144,7 +144,7 @@ impl Row {
 }
 
 pub(super) fn run(args: OverwriteArgs) -> Outcome {
-    // As a server does, so that resident memory means the same.
+    // As in a server, so that resident memory is comparable.
     let _ = ebb_engine::huge_pages::disable(); // a kernel without them has nothing to turn off
     let mut rows = Vec::new();
     let mut filled = Filled::default();
@@ -291,11 +291,11 @@ mod tests {
         let rates = args(&[]).unwrap().rate;
         assert_eq!(rates, [Rate(Some(30)), Rate(Some(50)), Rate(None)]);
         for (words, parts) in [
-            (["--rate", "0"], ["--rate", "1 to 10000 MiB a second"]),
+            (["--rate", "0"], ["--rate", "1 to 10000 MiB per second"]),
             (["--budget", "1Mi"], ["--budget", "16Mi to 4Gi"]),
             (["--live-percent", "99"], ["--live-percent", "10..=95"]),
             (["--seconds", "0"], ["--seconds", "1..=600"]),
-            (["--value-bytes", "9-1"], ["--value-bytes", "1-65536"]),
+            (["--value-bytes", "9-1"], ["--value-bytes", "1 to 65536"]),
         ] {
             let sentence = args(&words).unwrap_err();
             assert!(parts.iter().all(|part| sentence.contains(part)), "{sentence}");

@@ -1,7 +1,7 @@
-//! The servers under measurement: started and ended here, and seen from outside through /proc.
+//! The measured servers: starts and ends them, and reads their memory and CPU from /proc.
 //!
-//! Resident memory is `statm`, CPU is the sum of `task/*/schedstat` in nanoseconds: the same for every program, and
-//! nothing a program says about itself.
+//! Resident memory is from `statm`, CPU is the sum of `task/*/schedstat` in nanoseconds. Both are the same for every
+//! program and independent of its own metrics.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -21,13 +21,13 @@ pub(crate) enum Peer {
     Redis,
     Valkey,
     Memcached,
-    /// A map in a process of its own.
+    /// A hash map in its own process.
     Map,
     /// Another build of `ebb`.
     Ebb,
 }
 
-/// A peer to compare with: one to start, or one that runs.
+/// A peer to compare with: started by the benchmark, or already running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Against {
     pub(super) peer: Peer,
@@ -50,13 +50,13 @@ impl FromStr for Against {
             "memcached" => Peer::Memcached,
             "map" => Peer::Map,
             "ebb" => {
-                let program = running.ok_or("another build is given as ebb=PROGRAM")?.to_owned();
+                let program = running.ok_or("name another build as ebb=PROGRAM")?.to_owned();
                 return Ok(Self { peer: Peer::Ebb, running: None, program: Some(program) });
             }
-            _ => return Err(format!("`{name}` is neither redis nor valkey nor memcached nor map nor ebb=PROGRAM")),
+            _ => return Err(format!("`{name}` is not a peer (redis, valkey, memcached, map or ebb=PROGRAM)")),
         };
         let running = running.map(|at| {
-            let (at, pid) = at.rsplit_once('@').ok_or("a running server is given as redis=HOST:PORT@PID")?;
+            let (at, pid) = at.rsplit_once('@').ok_or("name a running server as redis=HOST:PORT@PID")?;
             Ok::<_, String>((at.parse()?, pid.parse().map_err(|_| format!("`{pid}` is not a process id"))?))
         });
         Ok(Self { peer, running: running.transpose()?, program: None })
@@ -64,14 +64,14 @@ impl FromStr for Against {
 }
 
 impl Against {
-    /// Which server this is: the options it is started with, or where it runs.
+    /// Describes the server: its options, or its address and process.
     pub(super) fn describe(&self, memory_mib: u64) -> String {
         let (name, _) = named(self.peer);
         if let Some(program) = &self.program {
             return format!("{name}: {program}");
         }
         match &self.running {
-            Some((at, pid)) => format!("{name}: the one at {at}, process {pid}"),
+            Some((at, pid)) => format!("{name}: running at {at}, process {pid}"),
             None if self.peer == Peer::Map => {
                 "map: HashMap<Box<[u8]>, Box<[u8]>> behind a mutex, on this program's jemalloc".to_owned()
             }
@@ -84,7 +84,7 @@ impl Against {
     }
 }
 
-/// A server, ended with this value if it was started here.
+/// A server. If the benchmark started it, dropping this value ends it.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) name: &'static str,
@@ -110,7 +110,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// An Ebb that runs already.
+    /// A running Ebb server.
     pub(super) fn running(data: Address, admin: Option<Address>, pid: u32) -> Self {
         let system = System::Ebb(Shape::Pipe);
         Self { name: "ebb", system, data, socket: None, admin, pid, child: None, folder: None }
@@ -121,7 +121,7 @@ impl Server {
         rss_bytes(self.pid)
     }
 
-    /// CPU time of every thread so far.
+    /// CPU time of all threads so far.
     pub(super) fn cpu(&self) -> Cpu {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
         let nanos = tasks.filter_map(|task| {
@@ -132,12 +132,12 @@ impl Server {
     }
 }
 
-/// CPU time of threads, in nanoseconds, by their numbers.
+/// CPU time of threads, in nanoseconds, by thread ID.
 #[derive(Debug)]
 pub(super) struct Cpu(BTreeMap<u32, u64>);
 
 impl Cpu {
-    /// What the threads that run now have taken since then. One that has ended in between took its time along.
+    /// CPU time of the running threads since then. The time of threads that ended in between is not included.
     pub(super) fn since(&self, before: &Self) -> Duration {
         let taken = self.0.iter().map(|(thread, now)| now.saturating_sub(before.0.get(thread).copied().unwrap_or(0)));
         Duration::from_nanos(taken.sum())
@@ -146,13 +146,13 @@ impl Cpu {
 
 /// Resident memory of a process in bytes.
 pub(super) fn rss_bytes(pid: u32) -> Result<u64, String> {
-    let gone = || format!("process {pid} cannot be observed; does it run, and on this machine?");
+    let gone = || format!("cannot read /proc of process {pid}; does it run on this machine?");
     let line = std::fs::read_to_string(format!("/proc/{pid}/statm")).map_err(|_| gone())?;
     let pages: u64 = line.split(' ').nth(1).and_then(|pages| pages.parse().ok()).ok_or_else(gone)?;
     Ok(pages * rustix::param::page_size() as u64)
 }
 
-/// CPU time of the threads of this process that have this name, so far.
+/// CPU time of this process's threads with the given name.
 pub(super) fn cpu_of_thread(name: &str) -> Duration {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let nanos = tasks.filter_map(|task| {
@@ -163,7 +163,7 @@ pub(super) fn cpu_of_thread(name: &str) -> Duration {
     Duration::from_nanos(nanos.sum())
 }
 
-/// How a server is started: with how much memory, and whether bound to the first core.
+/// Options for starting a server: memory, and whether to bind it to the first core.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
     pub(super) memory_mib: u64,
@@ -175,7 +175,7 @@ pub(super) fn start_ebb(program: &Path, start: Start) -> Result<Server, String> 
     start_build("ebb", &program.to_string_lossy(), start)
 }
 
-/// Starts some build of `ebb`.
+/// Starts a build of `ebb`.
 fn start_build(name: &'static str, program: &str, start: Start) -> Result<Server, String> {
     let folder = new_folder()?;
     let socket = folder.join("ebb.sock");
@@ -183,7 +183,7 @@ fn start_build(name: &'static str, program: &str, start: Start) -> Result<Server
     command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
     command.arg("--socket").arg(&socket).arg(format!("--max-memory={}Mi", start.memory_mib)).arg("--cores=1");
     let log = std::fs::File::create(folder.join("log")).map_err(|error| error.to_string())?;
-    command.env_remove("EBB_PROGRAM"); // a variable of this program, of which the server would warn
+    command.env_remove("EBB_PROGRAM"); // a variable of this program; the server would warn about it
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn();
     let mut child = child.map_err(|error| {
         let _ = std::fs::remove_dir_all(&folder); // nothing else will
@@ -206,24 +206,24 @@ fn start_build(name: &'static str, program: &str, start: Start) -> Result<Server
         let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
         return Err(format!(
             "{program} serve ended before it listened: {}",
-            log.lines().last().unwrap_or("it said nothing")
+            log.lines().last().unwrap_or("it printed nothing")
         ));
     };
-    // What it says from here on is read and dropped, so that it never waits for a reader.
+    // Drain its output from here on, so that it never blocks on a full pipe.
     std::thread::spawn(move || lines.for_each(drop));
     server.data = data;
     server.admin = Some(admin);
     Ok(server)
 }
 
-/// Reads `listening data=ADDR admin=ADDR http=ADDR`, wherever it stands in the line.
+/// Parses `listening data=ADDR admin=ADDR http=ADDR` anywhere in a line.
 fn listening(line: &str) -> Option<(Address, Address)> {
     let (_, said) = line.split_once("listening ")?;
     let value = |name: &str| said.split_whitespace().find_map(|word| word.strip_prefix(name)?.parse().ok());
     Some((value("data=")?, value("admin=")?))
 }
 
-/// Starts a peer, or takes the one that runs.
+/// Starts a peer, or uses the running one.
 pub(super) fn peer(against: &Against, start: Start) -> Result<Server, String> {
     if let Some(program) = &against.program {
         return start_build(named(against.peer).0, program, start);
@@ -243,7 +243,7 @@ fn named(peer: Peer) -> (&'static str, System) {
     }
 }
 
-/// The options a peer is started with, beside its port: as shipped, without persistence, one thread.
+/// A peer's options without its port: defaults, without persistence, one thread.
 fn options(peer: Peer, memory_mib: u64) -> Vec<String> {
     let words = match peer {
         Peer::Redis | Peer::Valkey => "--save '' --appendonly no --bind 127.0.0.1".to_owned(),
@@ -266,7 +266,7 @@ pub(super) fn start_peer(peer: Peer, start: Start) -> Result<Server, String> {
         Peer::Valkey => "valkey-server",
         Peer::Memcached => "memcached",
         Peer::Map => &*this.to_string_lossy(),
-        Peer::Ebb => unreachable!("another build is started by its file"),
+        Peer::Ebb => unreachable!("start_build starts other builds"),
     };
     let mut command = command(program, start.pinned);
     command.args(options(peer, start.memory_mib));
@@ -278,7 +278,7 @@ pub(super) fn start_peer(peer: Peer, start: Start) -> Result<Server, String> {
         Peer::Memcached => {
             command.args(["-p", &port.to_string()]);
             if rustix::process::geteuid().is_root() {
-                command.args(["-u", "root"]); // it refuses to run as root unless told
+                command.args(["-u", "root"]); // it refuses to run as root otherwise
             }
         }
         Peer::Map => {
@@ -286,12 +286,12 @@ pub(super) fn start_peer(peer: Peer, start: Start) -> Result<Server, String> {
         }
         Peer::Ebb => {}
     }
-    // A map ends when its standard input does: with this process, however that ends.
+    // The map ends when its standard input closes, so it always ends with this process.
     let stdin = if peer == Peer::Map { Stdio::piped() } else { Stdio::null() };
     let child = command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let child = child.map_err(|error| {
         let _ = std::fs::remove_dir_all(&folder); // nothing else will
-        format!("{name} cannot be started: {error}; is it installed?")
+        format!("cannot start {name}: {error}; is it installed?")
     })?;
     let at = format!("127.0.0.1:{port}");
     let mut server = Server {
@@ -330,7 +330,7 @@ fn installed(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// Binds the calling thread, which is the client, to the second core, away from the server; says whether it did.
+/// Binds the calling thread (the client) to the second core; returns whether it succeeded.
 pub(super) fn pin_client() -> bool {
     let mut cores = rustix::thread::CpuSet::new();
     cores.set(1);
@@ -354,8 +354,8 @@ fn new_folder() -> Result<PathBuf, String> {
     Ok(folder)
 }
 
-/// Lets time pass between two looks at a process that cannot say when it changes.
-#[expect(clippy::disallowed_methods, reason = "a process seen from outside through /proc has nothing to wait on")]
+/// Sleeps between two readings of a process that cannot signal changes.
+#[expect(clippy::disallowed_methods, reason = "changes in /proc cannot be awaited")]
 pub(super) fn pause(duration: Duration) {
     std::thread::sleep(duration);
 }
@@ -378,7 +378,7 @@ mod tests {
         assert_eq!("redis".parse(), Ok(Against { peer: Peer::Redis, running: None, program: None }));
         let running: Against = "memcached=127.0.0.1:11211@42".parse().unwrap();
         assert_eq!(running.running, Some((Address::Tcp("127.0.0.1:11211".into()), 42)));
-        assert_eq!(running.describe(64), "memcached: the one at 127.0.0.1:11211, process 42");
+        assert_eq!(running.describe(64), "memcached: running at 127.0.0.1:11211, process 42");
         let started: Against = "redis".parse().unwrap();
         let valkey: Against = "valkey".parse().unwrap();
         assert_eq!(valkey.describe(64), "valkey --save '' --appendonly no --bind 127.0.0.1");

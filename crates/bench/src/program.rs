@@ -1,7 +1,5 @@
-//! Which `ebb` program is measured.
-//!
-//! `--ebb` or `EBB_PROGRAM` names it. Else `cargo run` builds the one of this tree in the same profile first. Else it is the
-//! `ebb` beside this program.
+//! Selects the `ebb` program to measure: `--ebb` or `EBB_PROGRAM` if set; else under `cargo run` the program of this
+//! tree, built in the same profile; else the `ebb` in the directory of this program.
 
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -10,7 +8,7 @@ use std::process::Command;
 /// The option that names the program.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Program {
-    /// The `ebb` program to start [default: the one beside this program; under `cargo run` it is built first].
+    /// The `ebb` program to start [default: in the directory of this program; built first under `cargo run`].
     #[arg(long, value_name = "PROGRAM", env = "EBB_PROGRAM", hide_env_values = true)]
     ebb: Option<PathBuf>,
 }
@@ -19,14 +17,14 @@ impl Program {
     /// The path of the program.
     ///
     /// # Errors
-    /// When there is none, or it cannot be built.
+    /// If the program is missing or cannot be built.
     pub(crate) fn path(&self) -> Result<PathBuf, String> {
         if let Some(path) = &self.ebb {
             return Ok(path.clone());
         }
         let own = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
         let folder = own.parent().unwrap_or(Path::new("."));
-        // Cargo sets these for a program that it runs; a test of another package sets another name.
+        // Cargo sets these variables for a program that it runs, with another name in tests of other packages.
         let is_run_by_cargo = std::env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == env!("CARGO_PKG_NAME"));
         if let Some(cargo) = std::env::var_os("CARGO").filter(|_| is_run_by_cargo) {
             build(Path::new(&cargo), folder)?;
@@ -34,19 +32,17 @@ impl Program {
         let path = folder.join("ebb");
         match path.is_file() {
             true => Ok(path),
-            false => {
-                Err(format!("there is no {}; build it with cargo build --release, or name it by --ebb", path.display()))
-            }
+            false => Err(format!("{} not found; build it with cargo build --release, or set --ebb", path.display())),
         }
     }
 }
 
-/// Builds `ebb` into `folder`, where this program lies: `TARGET_DIR/PROFILE` or `TARGET_DIR/TRIPLE/PROFILE`.
+/// Builds `ebb` into `folder`, the directory of this program: `TARGET_DIR/PROFILE` or `TARGET_DIR/TRIPLE/PROFILE`.
 fn build(cargo: &Path, folder: &Path) -> Result<(), String> {
     let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
     let profile = name(folder).filter(|name| name != "debug").unwrap_or_else(|| "dev".to_owned());
     let above = folder.parent().unwrap_or(folder);
-    // A target directory holds the file CACHEDIR.TAG.
+    // A target directory contains the file CACHEDIR.TAG.
     let (target_dir, triple) = match above.join("CACHEDIR.TAG").is_file() {
         true => (above, None),
         false => (above.parent().unwrap_or(above), name(above)),

@@ -1,8 +1,7 @@
-//! `ebb-bench storm`: everything at once that drives memory up, for as long as asked: writers that do not wait for each
-//! other, scans that are not read, pipes that are written and not read, and thousands of calls in one moment.
+//! `ebb-bench storm`: overloads a server with concurrent writers, scans that are not read, pipes that are written and
+//! not read, and bursts of thousands of calls.
 //!
-//! It checks nothing about the server but that it answers: whether it lived within its limit is seen from outside, by
-//! the kernel (see `tests/storm.sh`).
+//! It only checks that the server answers. The kernel shows whether it stayed within its limit (see `tests/storm.sh`).
 
 use crate::wait;
 use clap::Args;
@@ -17,28 +16,28 @@ use std::time::{Duration, Instant};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-/// Write as fast as a server takes it, beside clients that do not read and thousands of calls at once.
+/// Overload a server with writes, stalled readers and bursts of calls.
 #[derive(Args, Debug)]
 pub(crate) struct StormArgs {
     /// The server: HOST:PORT or unix:/path.
     #[arg(long, env = "EBB_ADDR", default_value = "127.0.0.1:7070")]
     addr: Address,
-    /// For how long, in seconds.
+    /// Duration, in seconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
-    /// Calls of each wave, one a second
+    /// Calls per burst, one burst per second.
     #[arg(long, default_value_t = CROWD_CALLS)]
     calls: usize,
-    /// Percent of values with up to 1 MiB
+    /// Percentage of values of up to 1 MiB.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=100))]
     large: u32,
-    /// Percent of values with up to 64 KiB; the rest has up to 2 KiB
+    /// Percentage of values of up to 64 KiB; all others have up to 2 KiB.
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(0..=100))]
     medium: u32,
-    /// Scans that nobody reads, and as many pipes
+    /// Number of stalled scans, and of stalled pipes.
     #[arg(long, default_value_t = STALLED_READERS)]
     stalled: usize,
-    /// The seed of sizes and keys.
+    /// Seed of sizes and keys.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -107,7 +106,7 @@ async fn storm(args: StormArgs) -> Result<(), Failure> {
     drop((scans, pipes));
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
     output::line(&format!(
-        "{} sets of {} MiB in {} s, {} refused, nobody dropped (seed {})",
+        "{} sets of {} MiB in {} s, {} refused, no connection lost (seed {})",
         of(&counts.stored),
         of(&counts.bytes) >> 20,
         args.seconds,
@@ -116,7 +115,7 @@ async fn storm(args: StormArgs) -> Result<(), Failure> {
     ))
 }
 
-/// Whether a server that is full or too busy has turned a call away: with a status, or before it was one.
+/// Whether a full or overloaded server refused a call: with a status, or by refusing its stream.
 fn is_refusal(status: &Status) -> bool {
     let is_refused_stream = |error: &(dyn std::error::Error + 'static)| {
         error.downcast_ref::<h2::Error>().is_some_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM))
@@ -125,7 +124,7 @@ fn is_refusal(status: &Status) -> bool {
     matches!(status.code(), Code::ResourceExhausted | Code::DeadlineExceeded) || sources.any(is_refused_stream)
 }
 
-/// Calls in waves, all of a wave at once.
+/// Sends bursts of concurrent calls.
 async fn crowd(endpoint: Endpoint, size: usize, end: Instant) -> Result<(), Failure> {
     let mut clients = Vec::new();
     for _ in 0..CROWD_CONNECTIONS {
@@ -150,7 +149,7 @@ async fn crowd(endpoint: Endpoint, size: usize, end: Instant) -> Result<(), Fail
     Ok(())
 }
 
-/// Streams that are opened and never read.
+/// Opens scans and never reads them.
 async fn stalled_scans(
     endpoint: &Endpoint,
     number: usize,
@@ -165,7 +164,7 @@ async fn stalled_scans(
     Ok(streams)
 }
 
-/// Pipes that are written to without end and never read.
+/// Writes to pipes endlessly and never reads them.
 async fn stalled_pipes(
     endpoint: &Endpoint,
     number: usize,

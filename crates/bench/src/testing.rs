@@ -1,4 +1,4 @@
-//! A server in this process, to hold the clients against.
+//! A server in process, for tests of the clients.
 
 use ebb::server::{self, Server as Bound};
 use ebb_config::{Flags, Live, Source};

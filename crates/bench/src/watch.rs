@@ -1,5 +1,4 @@
-//! Watching resident memory: a first look at once, then one every five milliseconds by a thread; what is asked later is
-//! answered from the series.
+//! Records resident memory: a thread reads it at once and then every five milliseconds.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::process::{pause, rss_bytes};
 
-/// How near to its end a series must stay to be called settled.
+/// Maximum deviation from the final value for settled memory.
 const NEAR: f64 = 0.02;
-/// For how long it must have stayed there.
+/// Minimum time within that deviation.
 const STILL: Duration = Duration::from_secs(1);
 
 /// Resident memory over time.
@@ -21,13 +20,13 @@ pub(super) struct Watch {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Where memory came to rest.
+/// Settled memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Settled {
     pub(super) rss_bytes: u64,
-    /// When it first was within 2 % of that, for good.
+    /// When it entered the final 2 % for the last time.
     pub(super) at: Instant,
-    /// It had been still for a second when the watching ended.
+    /// Whether it stayed there for a second until the end.
     pub(super) still: bool,
 }
 
@@ -48,7 +47,7 @@ impl Watch {
         Self { series, stop, thread: Some(thread) }
     }
 
-    /// The most there was from `from` until now.
+    /// The peak since `from`.
     pub(super) fn peak_since(&self, from: Instant) -> u64 {
         let series = self.series.lock().expect("the watching thread does not panic");
         series.iter().filter(|(at, _)| *at >= from).map(|(_, rss)| *rss).max().unwrap_or(0)
@@ -61,7 +60,7 @@ impl Watch {
         within.iter().sum::<u64>() as f64 / within.len().max(1) as f64
     }
 
-    /// Where memory came to rest since `from`, as far as can be said by now.
+    /// Settled memory since `from`, judged by the series so far.
     pub(super) fn settled(&self, from: Instant) -> Option<Settled> {
         settled(&self.series.lock().expect("the watching thread does not panic"), from)
     }

@@ -1,4 +1,4 @@
-//! What is stored: keys and values that follow from a number, so that a value can be checked without being kept.
+//! Workloads: keys and values are derived from a number, so that a value can be verified without storing it.
 //!
 //! ```text
 //!   w0      300,000 entries   16 + 128 bytes                 a sidecar of 43 MB
@@ -8,32 +8,32 @@
 
 use clap::ValueEnum;
 
-/// How large the values are.
+/// Sizes of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sizes {
-    /// All the same.
+    /// One size for all.
     Fixed(usize),
-    /// 32 to 4,096 bytes; each doubling is as likely as any other.
+    /// Log-uniform from 32 to 4,096 bytes.
     LogUniform,
 }
 
-/// A key is 16 bytes: the hexadecimal digits of its spread number.
+/// Size of a key: 16 hexadecimal digits of its hashed number.
 pub(super) type Key = [u8; 16];
 
-/// Numbered entries, each of which can be made again from its number and round.
+/// Numbered entries. Number and round determine the value.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entries {
     pub(super) count: u64,
     pub(super) sizes: Sizes,
 }
 
-/// Which tenth survives the deletion.
+/// Which 10 % of the keys survive the deletion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Pattern {
-    /// Each key is deleted with a chance of 90 %.
+    /// Random: each key is deleted with a probability of 90 %.
     #[default]
     Random,
-    /// Every tenth key stays: a survivor in every page.
+    /// Every tenth key, so that every page has a survivor.
     Even,
 }
 
@@ -76,10 +76,10 @@ impl Entries {
         (0..self.count).filter(|&n| keep(n)).map(size).sum()
     }
 
-    /// All numbers once, in an order that is not theirs.
+    /// All numbers once, shuffled.
     pub(super) fn shuffled(&self) -> impl Iterator<Item = u64> + use<> {
         let count = self.count;
-        // A prime above every count here has no factor in common with it, so its multiples visit everything.
+        // The prime exceeds every count, so it shares no factor with the count and its multiples visit all numbers.
         (0..count).map(move |i| (u128::from(i) * 2_147_483_647 % u128::from(count)) as u64)
     }
 }
@@ -90,7 +90,7 @@ pub(super) fn key(n: u64) -> Key {
     std::array::from_fn(|at| b"0123456789abcdef"[(spread >> (60 - 4 * at)) as usize & 15])
 }
 
-/// A bijection of 64-bit numbers that leaves no pattern (splitmix64).
+/// A bijection of 64-bit numbers that hides patterns (splitmix64).
 pub(super) fn mix(n: u64) -> u64 {
     let z = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,22 +1,22 @@
-//! What a command ends in, and its exit code.
+//! Results of commands and their exit codes.
 
 use crate::output;
 use std::process::ExitCode;
 
-/// Why a command did not succeed.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// A sentence for standard error; the exit code is 1.
+    /// Failed, with a message for standard error; exit code 1.
     Failed(String),
-    /// Already said what there is to say; the exit code is 1.
+    /// Failed; the message is printed already; exit code 1.
     Said,
-    /// The log has the sentence already; the exit code.
+    /// Failed; the message is logged already. Holds the exit code.
     Logged(u8),
-    /// Nobody reads standard output any more; the exit code is 0.
+    /// Standard output is closed; exit code 0.
     ReaderGone,
-    /// The arguments make no sense together; the exit code is 2.
+    /// Invalid arguments; exit code 2.
     Usage(String),
-    /// The configuration is bad; the exit code is 64.
+    /// Invalid configuration; exit code 64.
     Config(String),
 }
 
@@ -26,11 +26,11 @@ impl<E: std::fmt::Display> From<E> for Failure {
     }
 }
 
-/// What a command ends in.
+/// Result of a command.
 pub type Outcome = Result<(), Failure>;
 
 impl Failure {
-    /// The exit code, and the sentence that is still to be said.
+    /// The exit code, and the message that is not printed yet.
     pub fn code(self) -> (u8, Option<String>) {
         match self {
             Self::Failed(sentence) => (1, Some(sentence)),
@@ -43,7 +43,7 @@ impl Failure {
     }
 }
 
-/// The exit code of a command; prints the sentence of a failure after the name of the program.
+/// Returns the exit code of a command; prints the message of a failure after the name of the program.
 pub fn exit_code(program: &str, outcome: Outcome) -> ExitCode {
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
     let (code, sentence) = failure.code();

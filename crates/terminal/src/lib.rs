@@ -1,6 +1,6 @@
-//! What Ebb's programs share: how they print, and how they end.
+//! Output and exit codes of Ebb's programs.
 //!
-//! Standard output carries the answer and nothing else; progress, misses and errors go to standard error.
+//! Results go to standard output; progress, misses and errors go to standard error.
 
 mod failure;
 mod finding;
@@ -13,12 +13,12 @@ pub use finding::{Finding, Severity};
 pub use stream::{has_colours, is_screen, write_all};
 pub use table::Table;
 
-/// How an answer is printed.
+/// Output formats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// For programs.
+    /// JSON for programs.
     Json,
 }

@@ -1,10 +1,10 @@
-//! Printing. Everything that a command writes to standard output or standard error goes through here.
+//! Printing. All output of commands to standard output and standard error goes through this module.
 //!
-//! O1. A reader that has gone ends the command quietly, with exit code 0: `ebb scan | head` is no error.
-//! O2. Output that cannot be written, such as to a full disk, ends the command with a sentence and exit code 1.
-//! O3. What cannot be written to standard error is dropped.
+//! O1. A closed pipe ends the command silently with exit code 0: `ebb scan | head` is not an error.
+//! O2. Another write error, such as a full disk, ends the command with a message and exit code 1.
+//! O3. Errors of writing to standard error are ignored.
 //!
-//! `print!` and its relatives panic instead, so clippy forbids them.
+//! `print!` and similar macros panic instead, so clippy forbids them.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind};
@@ -21,12 +21,12 @@ pub fn line(text: &str) -> Outcome {
     bytes(format!("{text}\n").as_bytes())
 }
 
-/// Prints bytes as they are.
+/// Prints bytes unchanged.
 pub fn bytes(bytes: &[u8]) -> Outcome {
     outcome(write_all(&io::stdout(), bytes).map_err(|(error, _)| error))
 }
 
-/// What a write to standard output means for the command.
+/// Converts the result of a write to standard output.
 pub fn outcome(written: io::Result<()>) -> Outcome {
     match written {
         Ok(()) => Ok(()),
@@ -37,10 +37,10 @@ pub fn outcome(written: io::Result<()>) -> Outcome {
     }
 }
 
-/// Prints a line that a caller may wait for, and waits for nobody: who serves does not depend on standard output.
+/// Prints a line from its own thread, so that a server never blocks on standard output.
 pub fn announce(text: String) {
     let print = move || drop(line(&text));
-    // Without a thread nothing is printed; the log has the same.
+    // If the thread cannot be created, the line is lost; the log contains it, too.
     let _ = std::thread::Builder::new().name("ebb-announce".to_owned()).spawn(print);
 }
 
@@ -49,24 +49,24 @@ pub fn note(text: impl Display) {
     let _ = write_all(&io::stderr(), format!("{text}\n").as_bytes());
 }
 
-/// Shows progress in place of what was shown before, at a screen only. Empty: clears it.
+/// Replaces the displayed progress, on a terminal only; an empty text clears it.
 pub fn progress(text: impl Display) {
     if shows_progress() {
         let _ = write_all(&io::stderr(), format!("\r\x1b[K{text}").as_bytes());
     }
 }
 
-/// Whether standard output is a screen, whose cursor can be moved.
+/// Whether standard output is a terminal that can move its cursor.
 pub fn is_screen() -> bool {
     stream_is_screen(&io::stdout())
 }
 
-/// Whether standard error is a screen.
+/// Whether standard error is a terminal.
 pub fn shows_progress() -> bool {
     stream_is_screen(&io::stderr())
 }
 
-/// Standard output as a sink without a buffer; an error of it becomes an [`outcome`].
+/// Standard output as an unbuffered sink; its errors are converted with [`outcome`].
 #[derive(Debug)]
 pub struct Stdout;
 

@@ -1,12 +1,12 @@
-//! Standard output and standard error, whatever is behind them.
+//! Writes to standard output and standard error, blocking or not.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
-/// Writes all of `bytes`, whether or not the descriptor blocks.
+/// Writes all of `bytes`, even if the descriptor is non-blocking.
 ///
 /// # Errors
-/// What the system says, and how many bytes were written before.
+/// The system's error, and the number of bytes written before it.
 pub fn write_all(into: &impl AsFd, bytes: &[u8]) -> Result<(), (io::Error, usize)> {
     use rustix::event::{PollFd, PollFlags, poll};
     use rustix::io::Errno;
@@ -16,7 +16,7 @@ pub fn write_all(into: &impl AsFd, bytes: &[u8]) -> Result<(), (io::Error, usize
             Ok(0) => return Err((io::ErrorKind::WriteZero.into(), written)),
             Ok(n) => written += n,
             Err(Errno::INTR) => {}
-            // Whoever shares the descriptor has made it non-blocking.
+            // Another process that shares the descriptor has made it non-blocking.
             Err(Errno::AGAIN) => match poll(&mut [PollFd::new(into, PollFlags::OUT)], None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err((error.into(), written)),
@@ -27,12 +27,12 @@ pub fn write_all(into: &impl AsFd, bytes: &[u8]) -> Result<(), (io::Error, usize
     Ok(())
 }
 
-/// Whether a person at a terminal reads this, and the terminal moves its cursor.
+/// Whether the stream is a terminal that can move its cursor.
 pub fn is_screen(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Whether colours are wanted: at a screen, unless `NO_COLOR` is set (no-color.org).
+/// Whether to use colors: on a terminal, unless `NO_COLOR` is set (no-color.org).
 pub fn has_colours(stream: &impl IsTerminal) -> bool {
     is_screen(stream) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

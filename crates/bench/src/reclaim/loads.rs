@@ -1,4 +1,4 @@
-//! What the phases send: writes, deletions, checks, and the steady trickle of Gets that feels what the cleaner does.
+//! Loads of the phases: writes, deletions, checks, and steady Gets that measure the cleaner's effect on latency.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use super::super::wire::{Kind, Reply, Request, System};
 use super::super::workload::{Entries, key};
 use ebb_proto::client::Address;
 
-/// Stores entries, each as of a round.
+/// Stores entries, each with the value of a round.
 pub(super) struct Store<I> {
     pub(super) entries: Entries,
     pub(super) numbers: I,
@@ -53,14 +53,14 @@ impl<I: Iterator<Item = u64>> Load for Delete<I> {
     }
 }
 
-/// Reads every entry back and compares it; `round` says as of which round it is stored, `None`: it is not.
+/// Reads every entry and compares it. `round` is the round of its value, `None` if it must be missing.
 pub(super) struct Check<F> {
     pub(super) entries: Entries,
     pub(super) at: u64,
     pub(super) round: F,
-    /// Stored, and not what was stored; or there, and deleted.
+    /// Entries with a wrong value, and deleted entries that are present.
     pub(super) wrong: u64,
-    /// Stored, and gone.
+    /// Stored entries that are missing.
     pub(super) missing: u64,
     pub(super) expected: Vec<u8>,
 }
@@ -90,10 +90,10 @@ impl<F: Fn(u64) -> Option<u64>> Load for Check<F> {
     }
 }
 
-/// No run's Gets go on for longer.
+/// Maximum duration of the Gets.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// One connection that gets surviving keys, one after the other, on a thread of its own, until it is stopped.
+/// Gets surviving keys one by one over a connection, on its own thread, until stopped.
 pub(super) struct Probe {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<Timeline, String>>,
@@ -132,7 +132,7 @@ impl Probe {
                 let mut connection = Connection::open(&at, system).await?;
                 let mut trickle = Trickle { survivors, at: 0, stop: ended, timeline: Timeline::default() };
                 let driven = tokio::time::timeout(LONGEST, connection.drive(1, &mut trickle)).await;
-                driven.map_err(|_| "Gets went on for ten minutes")??;
+                driven.map_err(|_| "Gets took longer than ten minutes")??;
                 Ok(trickle.timeline)
             })
         });

@@ -1,11 +1,11 @@
-//! `ebb-bench reclaim`: fill a server, delete nine tenths, and watch its resident memory come back.
+//! `ebb-bench reclaim`: fills a server, deletes 90 %, and measures its resident memory.
 //!
 //! ```text
 //!   idle ──fill──► loaded ──90 % deleted──► after ──verified──► the rest deleted ──► empty
 //!                    └ Gets of survivors, one connection: idle ┘└ and while memory falls
 //! ```
-//! Everything is seen from outside: resident memory through /proc every 5 ms, latencies at the client. Only the longest
-//! step and the CPU of the cleaner come from the server's receipts. "Live" is keys and values, nothing else.
+//! Resident memory is read from /proc every 5 ms, and latencies are measured at the client. Only the longest step and
+//! the CPU of the cleaner come from the server's receipts. "Live" means keys and values only.
 
 mod loads;
 mod phases;
@@ -22,11 +22,11 @@ use ebb_config::units::Span;
 use ebb_proto::client::Address;
 use ebb_terminal::{Failure, Outcome, Output, output};
 
-/// Fill, delete, and watch memory come back.
+/// Fill, delete, and measure how memory shrinks.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  ebb-bench reclaim                               starts a server of its own
+  ebb-bench reclaim                               starts its own server
   ebb-bench reclaim --against redis --against memcached
   ebb-bench reclaim --workload w2 --pattern even --output json
   ebb-bench reclaim --addr 127.0.0.1:7070 --admin-addr 127.0.0.1:7071 --pid 4242
@@ -35,50 +35,50 @@ Examples:
 Workloads (key + value bytes): w0 300,000 x (16 + 128); w1 1,000,000 x (16 + 128);
 w2 1,250,000 x (16 + log-uniform 32..4096); shift 2,000,000 x (16 + 100), 90 % deleted,
 refilled with (16 + 140) to the same live bytes; churn w2 and 3,000,000 overwrites.
-Peers are started as shipped, without persistence, with one thread. `map` is a HashMap of
-boxed keys and values behind a mutex, on the allocator of this program, jemalloc.")]
+Peers run with defaults, without persistence, with one thread. `map` is a HashMap of boxed
+keys and values behind a mutex, with this program's allocator, jemalloc.")]
 pub(crate) struct ReclaimArgs {
-    /// What is stored, and what happens to it.
+    /// Workload.
     #[arg(long, value_enum, default_value_t)]
     workload: Workload,
-    /// Which tenth survives.
+    /// Which 10 % of the keys survive.
     #[arg(long, value_enum, default_value_t)]
     pattern: Pattern,
-    /// Store this share of the workload, in percent.
+    /// Share of the workload to store, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100))]
     scale: u64,
-    /// A server that runs already, and is emptied by this run; it must be on this machine.
+    /// Address of a running server on this machine; this run deletes all its entries.
     #[arg(long, requires = "pid")]
     addr: Option<Address>,
-    /// Its admin listener, for receipts.
+    /// Admin address of the running server, for receipts.
     #[arg(long, requires = "addr")]
     admin_addr: Option<Address>,
-    /// Its process.
+    /// Process ID of the running server.
     #[arg(long, requires = "addr")]
     pid: Option<u32>,
-    /// Memory of the servers that are started, in MiB.
+    /// Memory limit of started servers, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 4096)]
     memory_mib: u64,
-    /// Do the same to redis, valkey, memcached or map: one that is started, or NAME=HOST:PORT@PID.
+    /// Peer to compare with: redis, valkey, memcached or map, or a running one as NAME=HOST:PORT@PID; repeatable.
     #[arg(long, value_name = "PEER")]
     against: Vec<Against>,
-    /// Leave Ebb out and measure only the peers.
+    /// Measure only the peers.
     #[arg(long, requires = "against")]
     peers_only: bool,
     #[command(flatten)]
     program: Program,
-    /// How long to watch memory at least.
+    /// Minimum time to watch memory.
     #[arg(long, default_value = "5s")]
     watch: Span,
-    /// How long to wait for it to come to rest at most.
+    /// Maximum time to wait for memory to settle.
     #[arg(long, default_value = "30s")]
     settle: Span,
-    /// How to print.
+    /// Output format.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
 }
 
-/// What is stored, and what happens to it.
+/// The workloads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Workload {
     /// 43 MB of 16 + 128 bytes: a sidecar.
@@ -88,9 +88,9 @@ enum Workload {
     W1,
     /// 1,065 MB of 16 + log-uniform 32..4096 bytes.
     W2,
-    /// The sizes change, the live bytes do not.
+    /// Values of another size, with the same live bytes.
     Shift,
-    /// Every key is overwritten with new sizes, again and again.
+    /// Repeated overwrites of all keys with new sizes.
     Churn,
 }
 
@@ -136,7 +136,7 @@ pub(super) fn run(args: ReclaimArgs) -> Outcome {
     }
     .and_then(|()| match results.iter().map(|result| result.wrong + result.missing).sum::<u64>() {
         0 => Ok(()),
-        wrong => Err(Failure::Failed(format!("{wrong} values were gone or not what was stored"))),
+        wrong => Err(Failure::Failed(format!("{wrong} values were missing or wrong"))),
     })
 }
 
@@ -157,7 +157,7 @@ mod tests {
     use super::*;
     use crate::process::{Peer, start_peer};
 
-    /// The whole run, small, against what is installed: nothing is wrong, and the figures hang together.
+    /// A small run against the installed peers finds no wrong values, and its figures are consistent.
     #[test]
     fn a_peer_goes_through_every_phase() {
         let run = |peer, workload| {

@@ -1,4 +1,4 @@
-//! The phases of a run, in the order in which they happen to a server.
+//! The phases of a run, in order.
 
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,12 @@ use ebb_terminal::output;
 
 /// Requests in flight while filling and deleting.
 const DEEP: usize = 64;
-/// No phase takes longer, or the run fails.
+/// Maximum duration of a phase; the run fails if one takes longer.
 const PHASE: Duration = Duration::from_secs(300);
-/// How long Gets are sampled on the loaded server at rest, unless memory is watched for less.
+/// Duration of Gets on the loaded idle server, unless memory is watched for less.
 const AT_REST: Duration = Duration::from_secs(3);
 
-/// A run under way.
+/// A run.
 pub(super) struct Run<'a> {
     server: &'a Server,
     connection: Connection,
@@ -31,7 +31,7 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Connects, and reads the idle server's memory.
+    /// Connects and reads the memory of the idle server.
     pub(super) async fn begin(server: &'a Server, least: Span, most: Span) -> Result<Self, String> {
         pause(Duration::from_millis(500));
         let idle_rss_bytes = server.rss_bytes()?;
@@ -42,7 +42,7 @@ impl<'a> Run<'a> {
         Ok(Self { server, connection, receipts, least, most, measured })
     }
 
-    /// Fill, delete nine tenths, check, delete the rest.
+    /// Fill, delete 90 %, verify, delete the rest.
     pub(super) async fn reclaim(mut self, entries: Entries, pattern: Pattern) -> Result<Measured, String> {
         let keeps = |n: u64| pattern.keeps(n);
         self.fill(entries, (0..entries.count).map(|n| (n, 0))).await?;
@@ -53,7 +53,7 @@ impl<'a> Run<'a> {
 
         let survivors: Vec<u64> = (0..entries.count).filter(|&n| keeps(n)).collect();
         let probe = (!survivors.is_empty()).then(|| Probe::start(&self.server.data, self.server.system, survivors));
-        self.say("reading the loaded server at rest");
+        self.say("measuring the loaded server at rest");
         let at_rest = Instant::now();
         pause(AT_REST.min(self.least));
         let rested = Instant::now();
@@ -63,7 +63,7 @@ impl<'a> Run<'a> {
         let deleted = entries.shuffled().filter(move |&n| !pattern.keeps(n));
         self.delete("deleting 90 %", deleted).await?;
         let done = Instant::now();
-        self.say("waiting for memory to come to rest");
+        self.say("waiting for memory to settle");
         let settled = self.settle(&watch, done).await?;
         self.measured.after = Moment { rss_bytes: settled.rss_bytes, live_bytes: entries.live_bytes(keeps) };
         self.measured.settle = Some(settled.at.saturating_duration_since(done));
@@ -83,7 +83,7 @@ impl<'a> Run<'a> {
         self.empty().await
     }
 
-    /// Fill, delete nine tenths, refill with larger values to the same live bytes.
+    /// Fill, delete 90 %, refill with larger values to the same live bytes.
     pub(super) async fn shift(mut self, entries: Entries, pattern: Pattern) -> Result<Measured, String> {
         self.fill(entries, (0..entries.count).map(|n| (n, 0))).await?;
         self.measured.entries = entries.count;
@@ -128,10 +128,10 @@ impl<'a> Run<'a> {
         let mut rounds = vec![0_u32; entries.count as usize];
         let watch = Watch::start(self.server.pid);
         let begun = Instant::now();
-        // Round 0 was the fill, so the overwrites count from 1; the last one of a key is what is stored.
+        // Round 0 was the fill, so overwrites count from 1. The last overwrite of a key determines its value.
         let numbers = (1..=overwrites).map(|round| {
             let mut n = mix(round ^ 0xc4a2) % entries.count;
-            // Two writes of a key are never in flight together, so that it is known which was last.
+            // At most one write per key is in flight, so the last one is known.
             while rounds[n as usize] != 0 && round - u64::from(rounds[n as usize]) < 4 * DEEP as u64 {
                 n = (n + 1) % entries.count;
             }
@@ -147,7 +147,7 @@ impl<'a> Run<'a> {
         self.measured.after = Moment { rss_bytes: settled.rss_bytes, live_bytes };
         self.measured.settle = Some(settled.at.saturating_duration_since(done));
         self.measured.still = settled.still;
-        // By the second half every segment has been rewritten, and the load is as it would stay.
+        // By the second half every segment has been rewritten: the steady state.
         let steady = watch.mean_between(begun + (done - begun) / 2, done);
         self.measured.writing_to_live = Some(steady / live_bytes as f64);
         self.measured.peak_to_live = Some(watch.peak_since(begun) as f64 / live_bytes as f64);
@@ -182,7 +182,7 @@ impl<'a> Run<'a> {
     }
 
     async fn check(&mut self, entries: Entries, round: impl Fn(u64) -> Option<u64>) -> Result<(), String> {
-        self.say("checking every entry");
+        self.say("verifying all entries");
         let mut load = Check { entries, at: 0, round, wrong: 0, missing: 0, expected: Vec::new() };
         self.drive(&mut load).await?;
         self.measured.wrong += load.wrong;
@@ -190,13 +190,13 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Waits a second, for buffers of the fill to go, and reads the memory.
+    /// Waits a second for buffers to be freed, and reads the memory.
     async fn rest(&mut self) -> Result<u64, String> {
         pause(Duration::from_secs(1));
         self.server.rss_bytes()
     }
 
-    /// Reads the memory of the server from which everything was deleted.
+    /// Reads the memory of the emptied server.
     async fn empty(mut self) -> Result<Measured, String> {
         let done = Instant::now();
         let watch = Watch::start(self.server.pid);
@@ -206,12 +206,12 @@ impl<'a> Run<'a> {
         Ok(self.measured)
     }
 
-    /// Waits until memory is at rest: at least and at most as long as was asked for.
+    /// Waits until memory settles, within the given minimum and maximum.
     async fn settle(&mut self, watch: &Watch, from: Instant) -> Result<Settled, String> {
         loop {
             tokio::time::sleep_until((Instant::now() + Duration::from_millis(50)).into()).await; // the next look
             self.receipts.collect().await;
-            let settled = watch.settled(from).ok_or("memory could not be observed")?;
+            let settled = watch.settled(from).ok_or("cannot read the memory of the server")?;
             let watched = from.elapsed();
             if watched >= self.most || (watched >= self.least && settled.still) {
                 return Ok(settled);
@@ -219,13 +219,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Sends a load, and takes receipts meanwhile.
+    /// Sends a load and collects receipts meanwhile.
     async fn drive(&mut self, load: &mut impl Load) -> Result<(), String> {
         let driven = tokio::time::timeout(PHASE, self.connection.drive(DEEP, load));
         let mut driven = std::pin::pin!(driven);
         loop {
             tokio::select! {
-                done = &mut driven => return done.map_err(|_| format!("a phase took over {} s", PHASE.as_secs()))?,
+                done = &mut driven => return done.map_err(|_| format!("a phase took too long (at most {} s)", PHASE.as_secs()))?,
                 () = tokio::time::sleep_until((Instant::now() + Duration::from_millis(500)).into()) => {
                     self.receipts.collect().await;
                 }
@@ -233,7 +233,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Sums up the receipts since the server was loaded; `reclaimed` is by how much its memory fell.
+    /// Sums up the receipts since the server was loaded; `reclaimed` is the decrease of its memory.
     async fn account(&mut self, reclaimed: u64) {
         self.receipts.collect().await;
         let sum = self.receipts.sum();

@@ -1,4 +1,4 @@
-//! The server's own account of its cleaner. It keeps its last receipts only, so they are taken while a run goes on.
+//! Collects receipts of the server's cleaner during a run, since the server keeps only the most recent ones.
 
 use std::collections::BTreeMap;
 
@@ -8,21 +8,21 @@ use ebb_proto::admin_service_client::AdminServiceClient;
 use ebb_proto::client::{self, Address};
 use ebb_proto::{GetStatsRequest, GetStatsResponse, Receipt};
 
-/// The receipts of a server, if it can be asked.
+/// The receipts of a server, if its admin address is known.
 pub(super) struct Receipts {
     admin: Option<AdminServiceClient<Channel>>,
     seen: BTreeMap<u64, Receipt>,
-    /// Receipts up to this one do not count.
+    /// Receipts up to this ID are ignored.
     forgotten: u64,
 }
 
-/// Several receipts together.
+/// Sum of receipts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sum {
     pub(super) runs: u64,
     pub(super) cpu_us: u64,
     pub(super) longest_step_us: u64,
-    /// Of the run with the most steps.
+    /// From the run with the most steps.
     pub(super) step_p999_us: u64,
     steps: u64,
 }
@@ -40,25 +40,25 @@ impl Receipts {
         Some(self.admin.as_mut()?.get_stats(GetStatsRequest {}).await.ok()?.into_inner())
     }
 
-    /// Takes what there is.
+    /// Collects new receipts.
     pub(super) async fn collect(&mut self) {
         let stats = self.stats().await.unwrap_or_default();
         self.seen.extend(stats.receipts.into_iter().map(|receipt| (receipt.id, receipt)));
     }
 
-    /// What there is by now does not count.
+    /// Ignores all receipts so far.
     pub(super) async fn forget(&mut self) {
         self.collect().await;
         self.forgotten = self.seen.keys().next_back().copied().unwrap_or(0);
     }
 
-    /// Bytes written by callers, and copied by the cleaner, so far; `None` when the server does not count them.
+    /// Bytes written by callers and copied by the cleaner so far; `None` if the server does not report them.
     pub(super) async fn written(&mut self) -> Option<(u64, u64)> {
         let stats = self.stats().await?;
         (stats.appended_bytes > 0).then_some((stats.appended_bytes, stats.copied_bytes))
     }
 
-    /// The receipts that count.
+    /// The collected receipts.
     pub(super) fn sum(&self) -> Sum {
         self.seen.range(self.forgotten + 1..).fold(Sum::default(), |sum, (_, receipt)| Sum {
             runs: sum.runs + 1,

@@ -1,4 +1,4 @@
-//! What a run measured, as a table with a column for each system, and as JSON.
+//! Results of a run, as a table with a column per system, and as JSON.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ impl Moment {
     }
 }
 
-/// What one system did.
+/// Result of one system.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Measured {
     pub(super) name: &'static str,
@@ -30,18 +30,18 @@ pub(super) struct Measured {
     pub(super) loaded: Moment,
     pub(super) after: Moment,
     pub(super) empty_rss_bytes: u64,
-    /// From the last answer to a deletion (or to a write) until memory was at rest.
+    /// Time from the last reply to a deletion (or write) until memory settled.
     pub(super) settle: Option<Duration>,
     pub(super) still: bool,
     pub(super) empty_settle: Duration,
-    /// The highest memory from the first deletion on, less that before it.
+    /// Peak memory after the first deletion, minus the memory before it.
     pub(super) extra_bytes: Option<i64>,
     pub(super) peak_to_loaded: Option<f64>,
-    /// On average over the second half of the writing.
+    /// Mean over the second half of the writing.
     pub(super) writing_to_live: Option<f64>,
     pub(super) peak_to_live: Option<f64>,
     pub(super) copied_per_written: Option<f64>,
-    /// 99.9 % of the steps, and the longest.
+    /// p99.9 and maximum of the steps.
     pub(super) step_us: Option<(u64, u64)>,
     pub(super) reclaimed_per_cpu_second: Option<f64>,
     pub(super) runs: u64,
@@ -54,7 +54,7 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    /// Bytes per entry beside its key and value, on the loaded server.
+    /// Overhead per entry on the loaded server, in bytes.
     fn overhead(&self) -> f64 {
         let net = self.loaded.rss_bytes as f64 - self.idle_rss_bytes as f64;
         (net - self.loaded.live_bytes as f64) / self.entries.max(1) as f64
@@ -69,7 +69,7 @@ impl Measured {
     }
 }
 
-/// The table.
+/// The results as a table.
 pub(super) fn as_text(workload: &str, pattern: Pattern, results: &[Measured]) -> String {
     let title = format!("{workload}, {pattern:?}").to_lowercase();
     let mut table = Table::new(std::iter::once(title.as_str()).chain(results.iter().map(|result| result.name)));
@@ -96,7 +96,7 @@ pub(super) fn as_text(workload: &str, pattern: Pattern, results: &[Measured]) ->
     });
     row("RSS - idle, empty", &|r| Some(difference(r.empty_rss_bytes, r.idle_rss_bytes)));
     row("time to settle, empty", &|r| Some(format!("{:.2} s", r.empty_settle.as_secs_f64())));
-    row("extra memory meanwhile", &|r| r.extra_bytes.map(|extra| format!("{:+.1} MB", extra as f64 / 1e6)));
+    row("extra memory after deletion", &|r| r.extra_bytes.map(|extra| format!("{:+.1} MB", extra as f64 / 1e6)));
     row("peak ÷ loaded RSS", &|r| r.peak_to_loaded.map(|ratio| format!("{ratio:.3}")));
     row("RSS ÷ live, writing", &|r| r.writing_to_live.map(|ratio| format!("{ratio:.3}")));
     row("peak RSS ÷ live", &|r| r.peak_to_live.map(|ratio| format!("{ratio:.3}")));
@@ -105,13 +105,13 @@ pub(super) fn as_text(workload: &str, pattern: Pattern, results: &[Measured]) ->
     row("reclaimed per CPU second", &|r| r.reclaimed_per_cpu_second.map(|rate| format!("{:.0} MB", rate / 1e6)));
     row("runs of the cleaner", &|r| r.step_us.map(|_| r.runs.to_string()));
     row("Get at rest, p50/p99/p99.9 µs", &|r| reads(r).then(|| r.at_rest.to_string()));
-    row("Get meanwhile", &|r| reads(r).then(|| r.compacting.to_string()));
-    row("p99.9 meanwhile ÷ at rest", &|r| reads(r).then(|| format!("{:.2}", r.tail_ratio())));
+    row("Get after deletion", &|r| reads(r).then(|| r.compacting.to_string()));
+    row("p99.9 after deletion ÷ at rest", &|r| reads(r).then(|| format!("{:.2}", r.tail_ratio())));
     row("wrong / missing / refused", &|r| Some(format!("{} / {} / {}", r.wrong, r.missing, r.refused)));
     table.to_string()
 }
 
-/// The same with every figure in full.
+/// The results as JSON, with unrounded figures.
 pub(super) fn as_json(workload: &str, pattern: Pattern, results: &[Measured]) -> Value {
     let one = |r: &Measured| {
         json!({
@@ -180,7 +180,7 @@ mod tests {
         for part in ["w1, even", "20.0 B", "1.667", "1.250", "0.43 s", "+1.0 MB", "0 / 0 / 0"] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
-        assert!(!text.contains("peak"), "a row without a figure is left out");
+        assert!(!text.contains("peak"), "a row without figures is omitted");
         assert_eq!(as_json("w1", Pattern::Even, &[measured])["systems"][0]["overhead_per_entry_bytes"], 20.0);
     }
 }

@@ -1,4 +1,4 @@
-//! The burst: 10,000 unary calls in flight, and what memory is left of it ten seconds later.
+//! The burst: 10,000 unary calls in flight, and the memory ten seconds later.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ pub(super) struct Burst {
     pub(super) after: u64,
 }
 
-/// As many Gets as a connection has calls in flight, five times.
+/// Gets of one connection: five times its calls in flight.
 struct Shot {
     left: usize,
 }
@@ -40,7 +40,7 @@ impl Load for Shot {
     fn take(&mut self, _: u64, _: Duration, _: Reply<'_>) {}
 }
 
-/// Calls, closes every connection, waits, and reads the memory.
+/// Sends the calls, closes the connections, waits, and reads the memory.
 pub(super) async fn measure(server: &Server) -> Result<Burst, String> {
     output::note(format_args!(
         "{}: a burst of {} calls in flight, then {} s",

@@ -1,4 +1,4 @@
-//! One cell of the table: a closed loop of one kind of call over some connections, for a stretch of time.
+//! One cell of the table: a closed loop of one kind of call over some connections, for a fixed time.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -13,19 +13,19 @@ use ebb_proto::client::Address;
 
 /// Keys in a batch.
 pub(super) const BATCH: u64 = 64;
-/// Before the window opens: connections settle, caches warm.
+/// Warm-up before the window.
 const WARM: Duration = Duration::from_millis(60);
-/// After the window no answer may take longer; nor is a window, unless it was asked for, opened again for longer.
+/// Timeout of replies after the window, and maximum length of a repeated window.
 const LATE: Duration = Duration::from_secs(10);
 
-/// Over what.
+/// Transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Via {
     Tcp,
     Unix,
 }
 
-/// What is measured.
+/// A cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cell {
     pub(super) shape: Shape,
@@ -49,22 +49,22 @@ impl fmt::Display for Cell {
     }
 }
 
-/// What one round of a cell gave.
+/// Result of one round of a cell.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Figures {
     pub(super) per_second: f64,
     pub(super) latency: Percentiles,
-    /// Of the server, in microseconds for each operation.
+    /// Server CPU per operation, in microseconds.
     pub(super) cpu_us: f64,
     pub(super) refused: u64,
 }
 
-/// The entries every server holds.
+/// The entries of every server.
 pub(super) fn entries(count: u64) -> Entries {
     Entries { count, sizes: Sizes::Fixed(128) }
 }
 
-/// A connection's share of a cell.
+/// The load of one connection.
 struct Share {
     cell: Cell,
     entries: Entries,
@@ -102,7 +102,7 @@ impl Load for Share {
             return false;
         }
         let Cell { kind, batch, .. } = self.cell;
-        // The mark is the moment it was asked, so that what was asked before the window can be left out.
+        // The mark is the start time, so that requests from before the window can be ignored.
         request.begin(kind, batch, u64::from(now >= self.opens));
         let keys = match kind {
             Kind::Empty => 0,
@@ -135,10 +135,10 @@ impl Load for Share {
     }
 }
 
-/// Measures a cell once; `None` when the server does not listen that way.
+/// Measures a cell once; `None` if the server does not listen on that transport.
 ///
-/// A window in which the server did not get to run, because the machine was busy with something else, says nothing: it is
-/// opened again, twice as long.
+/// If the server did not run during a window, because the machine was busy, the window is repeated with twice the
+/// length.
 pub(super) async fn measure(
     server: &Server,
     cell: Cell,
@@ -156,7 +156,7 @@ pub(super) async fn measure(
             return Ok(Some(figures));
         }
         if window >= LATE {
-            return Err(format!("{}: {cell}: nothing was answered in {} s", server.name, window.as_secs()));
+            return Err(format!("{}: {cell}: no reply in {} s", server.name, window.as_secs()));
         }
         window *= 2;
     }
@@ -179,13 +179,13 @@ async fn measure_window(
         tokio::spawn(async move { connection.drive(cell.in_flight, &mut share).await.map(|()| share) })
     });
     let tasks: Vec<_> = tasks.collect();
-    // The server's CPU is read when the window opens and when it closes, whatever the calls under way.
+    // The server's CPU is read at the start and end of the window, regardless of calls in flight.
     let before = at_instant(opens, || server.cpu()).await;
     let after = at_instant(opens + window, || server.cpu()).await;
     let mut figures = Figures::default();
     let (mut operations, mut latency) = (0, Latency::default());
     for task in tasks {
-        let share = tokio::time::timeout(LATE, task).await.map_err(|_| format!("{cell}: no answer in 10 s"))?;
+        let share = tokio::time::timeout(LATE, task).await.map_err(|_| format!("{cell}: no reply in 10 s"))?;
         let share =
             share.map_err(|error| error.to_string())?.map_err(|error| format!("{}: {cell}: {error}", server.name))?;
         operations += share.operations;
@@ -203,7 +203,7 @@ async fn at_instant<T>(when: Instant, look: impl FnOnce() -> T) -> T {
     look()
 }
 
-/// Stores the keys that every cell reads.
+/// Stores the keys for all cells.
 pub(super) async fn store(server: &Server, keys: u64) -> Result<(), String> {
     struct Fill(Entries, u64, u64);
     impl Load for Fill {
@@ -228,7 +228,7 @@ pub(super) async fn store(server: &Server, keys: u64) -> Result<(), String> {
     if fill.2 > 0 { Err(format!("{}: {} of {keys} values were refused", server.name, fill.2)) } else { Ok(()) }
 }
 
-/// Opens a connection for calls one by one.
+/// Opens a connection for sequential calls.
 pub(super) async fn unary(at: &Address) -> Result<Connection, String> {
     Connection::open(at, super::super::wire::System::Ebb(Shape::Unary)).await
 }

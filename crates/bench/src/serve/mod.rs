@@ -1,14 +1,14 @@
-//! `ebb-bench serve`: calls per second, what a caller waits, and what each call costs the server's CPU.
+//! `ebb-bench serve`: throughput, latency and server CPU per call.
 //!
 //! ```text
-//!   core 0   the servers, all up at once, idle but for the one whose turn it is
+//!   core 0   all servers, idle except for the measured one
 //!   core 1   this client, one thread
-//!   rounds   A B C … C B A A B C …     each cell a few tenths of a second; the median of its rounds is printed
+//!   rounds   A B C … C B A A B C …     a few tenths of a second per cell; medians of the rounds are printed
 //! ```
-//! S1. CPU per operation is the server's own, all threads, by `schedstat`, over the window of the cell; a batch counts
-//!     as many operations as it has keys.
-//! S2. The empty call is GetCapabilities through the same path; Redis has PING and memcached `mn`.
-//! S3. Only figures of one run compare: each is a ratio to the first peer's matching cell, of the same rounds.
+//! S1. CPU per operation is that of all server threads, by `schedstat`, over the window of the cell. A batch counts as
+//!     one operation per key.
+//! S2. The empty call is GetCapabilities on the same path; for Redis it is PING, for memcached `mn`.
+//! S3. Only figures of one run are comparable: each is a ratio to the first peer's cell in the same rounds.
 
 mod burst;
 mod cell;
@@ -27,55 +27,55 @@ use ebb_config::units::Span;
 use ebb_proto::client::Address;
 use ebb_terminal::{Failure, Outcome, Output, output};
 
-/// Load a server and print what calls cost.
+/// Measure throughput, latency and server CPU of calls.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  ebb-bench serve                                 starts a server of its own
+  ebb-bench serve                                 starts its own server
   ebb-bench serve --against redis --against memcached
   ebb-bench serve --addr 127.0.0.1:7070 --pid 4242 --rounds 3
   ebb-bench serve --only pipe --output json
   ebb-bench serve --against ebb=/tmp/ebb-before   another build of this program, in the same run
 
-Shapes: \"50 x 1\" is 50 connections with one call in flight each. `pipe` is one Pipe a
-connection; peers are pipelined as deep. `batch` is 64 keys a call (MGET, multi-get).")]
+Shapes: \"50 x 1\" is 50 connections with one call in flight each. `pipe` is one Pipe per
+connection; peers are pipelined to the same depth. `batch` is 64 keys per call (MGET, multi-get).")]
 pub(crate) struct ServeArgs {
-    /// A server that runs already; it must be on this machine.
+    /// Address of a running server on this machine.
     #[arg(long, requires = "pid")]
     addr: Option<Address>,
-    /// Its Unix socket.
+    /// Unix socket of the running server.
     #[arg(long, requires = "addr", value_name = "PATH")]
     socket: Option<String>,
-    /// Its process.
+    /// Process ID of the running server.
     #[arg(long, requires = "addr")]
     pid: Option<u32>,
-    /// Do the same to redis, valkey or memcached: one that is started, or NAME=HOST:PORT@PID; or to another build of
-    /// this program, ebb=PROGRAM.
+    /// Peer to compare with: redis, valkey or memcached, a running one as NAME=HOST:PORT@PID, or another build of Ebb
+    /// as ebb=PROGRAM; repeatable.
     #[arg(long, value_name = "PEER")]
     against: Vec<Against>,
-    /// How many keys of 16 + 128 bytes are stored.
+    /// Number of stored keys of 16 + 128 bytes.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     keys: u64,
-    /// How often each cell is measured; the median counts.
+    /// Number of rounds; medians are printed.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=101))]
     rounds: u32,
     #[command(flatten)]
     program: Program,
-    /// How long a cell is measured in one round.
+    /// Duration of a cell in one round.
     #[arg(long, default_value = "400ms")]
     window: Span,
-    /// Only cells whose name contains this, such as `pipe`, `batch`, `unix` or `4 x 64`.
+    /// Measure only cells whose name contains this text, such as `pipe`, `batch`, `unix` or `4 x 64`.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Leave out the burst of 10,000 calls in flight.
+    /// Skip the burst of 10,000 calls in flight.
     #[arg(long)]
     no_burst: bool,
-    /// How to print.
+    /// Output format.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
 }
 
-/// The cells: what is called, how, over what, and how many at a time.
+/// All cells.
 fn cells() -> Vec<Cell> {
     let mut cells = Vec::new();
     for via in [Via::Tcp, Via::Unix] {
@@ -100,7 +100,7 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
     let wanted = |cell: &Cell| args.only.as_ref().is_none_or(|only| cell.to_string().contains(only.as_str()));
     let cells: Vec<Cell> = cells().into_iter().filter(wanted).collect();
     if cells.is_empty() {
-        return Err(Failure::Usage("--only names no cell".into()));
+        return Err(Failure::Usage("--only: no cell contains this text".into()));
     }
     let start = Start { memory_mib: 1024, pinned: true };
     let ebb = match (args.addr.clone(), args.pid) {
@@ -152,7 +152,7 @@ pub(super) fn run(args: ServeArgs) -> Outcome {
     }
 }
 
-/// The protocol of a cell on a server: peers pipeline as deep as a Pipe.
+/// The protocol of a cell on a server. Peers pipeline to the depth of a Pipe.
 fn system(server: &Server, shape: Shape) -> System {
     match server.system {
         System::Ebb(_) => System::Ebb(shape),

@@ -1,4 +1,4 @@
-//! The table of cells: the median of each cell's rounds, and its ratio to the first peer's.
+//! The table of cells: medians of the rounds, and ratios to the first peer.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ pub(super) struct Rows {
     names: Vec<&'static str>,
     rows: Vec<(Cell, Vec<Vec<Figures>>)>,
     pub(super) burst: Option<Burst>,
-    /// The client has a core of its own, and servers started here another one.
+    /// Whether client and started servers run on separate cores.
     pinned: bool,
 }
 
@@ -33,7 +33,7 @@ impl Rows {
         self.rows[at].1[server].push(figures);
     }
 
-    /// The throughput of a cell as a share of the empty call's of the same shape.
+    /// Throughput of a cell relative to the empty call of the same shape.
     fn of_empty(&self, cell: Cell, server: usize) -> Option<f64> {
         let empty = Cell { kind: Kind::Empty, batch: false, ..cell };
         let (_, rounds) =
@@ -112,7 +112,7 @@ impl Rows {
     }
 }
 
-/// The round in the middle, by CPU for each operation for the CPU and by each other figure for that figure.
+/// The median of the rounds, separately for each figure.
 fn median(rounds: &[Figures]) -> Option<Figures> {
     let middle = |figure: &dyn Fn(&Figures) -> f64| {
         let mut all: Vec<f64> = rounds.iter().map(figure).collect();

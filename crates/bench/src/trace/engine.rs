@@ -9,11 +9,11 @@
 //!             log = capacity / segment segments
 //!   in both:  about 128 segments or more where the capacity allows it, open and nursery segments counted in
 //! ```
-//! E1. Index memory is granted on top: the reference policies have their index for nothing, too. Before each request the
-//!     ledger's capacity is set to log + index in use + what is missing to one more segment, so that the index can grow
+//! E1. Index memory is added on top: the reference policies do not count their index either. Before each request the
+//!     ledger's capacity is set to log + index in use + the space missing for one more segment, so that the index can grow
 //!     and the log cannot.
-//! E2. One shard unless told otherwise: the policies it is compared with have one queue, too.
-//! E3. There is no cleaner's thread: a write that finds the ledger full evicts by itself.
+//! E2. One shard by default, since the reference policies have one queue, too.
+//! E3. There is no cleaner thread: a write evicts if the ledger is full.
 
 use ebb_engine::store::{Account, Attributes, Condition, Error, Key, Lookup, Options, Store, Use};
 
@@ -23,24 +23,24 @@ const KEY_BYTES: usize = 8;
 const SEGMENTS: u64 = 128;
 const LEAST_SEGMENT_BYTES: u64 = 4 << 10;
 const LARGEST_SEGMENT_BYTES: u64 = 2 << 20;
-/// Large beside a slot of the index, so that while the index migrates, its second copy is little beside the log.
+/// Large compared with a slot, so that a second index during a migration is small compared with the log.
 const LEAST_FOOTPRINT: u64 = 256;
 
-/// How a capacity is counted.
+/// Unit of a capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Capacity {
-    /// So many objects, all of one size.
+    /// Number of objects, all of one size.
     Objects(u64),
-    /// So many bytes, with the sizes of the trace.
+    /// Bytes, with the sizes of the trace.
     Bytes(u64),
 }
 
-/// How the log is cut for a capacity.
+/// Layout of the log for a capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shape {
     segment_bytes: u64,
     segments: u64,
-    /// The footprint of every item, or `None`: as the trace says.
+    /// The footprint of every item; `None` if the trace has sizes.
     footprint: Option<u64>,
 }
 
@@ -69,7 +69,7 @@ fn power_of_two(at_least: u64) -> u64 {
     at_least.next_power_of_two().clamp(LEAST_SEGMENT_BYTES, LARGEST_SEGMENT_BYTES)
 }
 
-/// What an item takes in the log beside its key and value, asked of the engine itself.
+/// Size of an item's header, measured with the engine.
 pub(super) fn header_bytes() -> u64 {
     const VALUE: [u8; 40] = [0; 40];
     let store = Store::new(Options::new(4 << 20)).expect("4 MiB can be had");
@@ -79,13 +79,13 @@ pub(super) fn header_bytes() -> u64 {
     store.stats().appended_bytes.saturating_sub((KEY_BYTES + VALUE.len()) as u64)
 }
 
-/// What the engine missed, and what it did for it.
+/// Result of a replay.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Replay {
     pub(super) misses: u64,
-    /// Bytes copied by eviction for each byte written.
+    /// Bytes copied by eviction per byte written.
     pub(super) copied_per_written: f64,
-    /// Writes the engine refused; 0 unless something is wrong with E1, or an object is larger than the capacity.
+    /// Refused writes; 0 unless E1 is violated or an object exceeds the capacity.
     pub(super) refused: u64,
 }
 
@@ -100,7 +100,7 @@ pub(super) fn replay(trace: &Trace, capacity: Capacity, header: u64, shards: usi
     // The arena is reserved for the first capacity, so that one has room for the index, too.
     options.capacity_bytes = log_bytes + 64 * trace.objects as u64 + (1 << 20);
     options.seed = [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03]; // the same run twice gives the same misses
-    let store = Store::new(options).map_err(|error| format!("the engine cannot be made: {error}"))?;
+    let store = Store::new(options).map_err(|error| format!("cannot create a store: {error}"))?;
     let filler = vec![0_u8; 4 << 20];
     let mut result = Replay { misses: 0, copied_per_written: 0.0, refused: 0 };
     for (at, &request) in trace.requests.iter().enumerate() {
@@ -138,7 +138,7 @@ fn key(bytes: &[u8]) -> Key<'_> {
     Key { namespace: 0, bytes }
 }
 
-/// The key of an object: its dense number, spread over all 64 bits.
+/// The key of an object: its dense number, hashed to 64 bits.
 fn spread(id: u32) -> u64 {
     super::super::workload::mix(u64::from(id))
 }

@@ -1,11 +1,11 @@
-//! EBT1: a recorded run of requests, in columns.
+//! EBT1: the format of recorded traces, in columns.
 //!
 //! ```text
 //!   "EBT1"  flags u32  requests u64  objects u64  0 u64      32 bytes, little-endian as everything
 //!   time u32[n]   id u32[n]   size u32[n]   opttl u32[n]     ids are dense, numbered by first appearance
 //! ```
-//! The whole file is one zstd stream. `size` is key and value in bytes, 0 when it is not known; flag 1 says the sizes
-//! are real. Times, operations and times to live are not used here: every request is a get, and a miss inserts.
+//! The whole file is one zstd stream. `size` is key and value in bytes, 0 if unknown; flag 1 means that the sizes are
+//! real. Times, operations and times to live are ignored: every request is a get, and a miss inserts.
 
 use std::io::Read;
 use std::path::Path;
@@ -14,23 +14,23 @@ use ruzstd::decoding::StreamingDecoder;
 
 const HEADER_BYTES: usize = 32;
 const SIZES_ARE_REAL: u32 = 1;
-/// Above this a header is taken for damage, and nothing is allocated for it.
+/// Maximum number of requests; a header with more is corrupt, and nothing is allocated for it.
 const MAX_REQUESTS: u64 = 200_000_000;
 
-/// One request: which object, and how large it is with its key, 0 when that is not known.
+/// One request: the object, and its size with the key, 0 if unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) id: u32,
     pub(super) size: u32,
 }
 
-/// A recorded run of requests.
+/// A recorded trace.
 #[derive(Debug)]
 pub(super) struct Trace {
     pub(super) requests: Vec<Request>,
-    /// How many different objects are asked for.
+    /// Number of distinct objects.
     pub(super) objects: usize,
-    /// Whether the sizes are those of the recording.
+    /// Whether the sizes are real.
     pub(super) sizes_are_real: bool,
 }
 
@@ -41,11 +41,11 @@ pub(super) enum Bad {
     Unreadable(String),
     #[error("is not an EBT1 trace")]
     NotATrace,
-    #[error("states {requests} requests over {objects} objects, which cannot be")]
+    #[error("has an impossible header: {requests} requests for {objects} objects")]
     Counts { requests: u64, objects: u64 },
-    #[error("ends after {have} of {need} bytes")]
+    #[error("is truncated: {have} of {need} bytes")]
     Short { have: usize, need: usize },
-    #[error("request {at} names object {id} of {objects}")]
+    #[error("has a request {at} for object {id} of {objects}")]
     Id { at: usize, id: u32, objects: usize },
 }
 
@@ -84,7 +84,7 @@ impl Trace {
         Ok(Self { requests, objects, sizes_are_real: flags & SIZES_ARE_REAL != 0 })
     }
 
-    /// The sum of the objects' sizes, each as it is first asked for.
+    /// The sum of the objects' sizes at their first requests.
     pub(super) fn footprint_bytes(&self) -> u64 {
         let mut seen = vec![false; self.objects];
         let fresh = |request: &&Request| !std::mem::replace(&mut seen[request.id as usize], true);
@@ -100,7 +100,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 pub(super) mod tests {
     use super::*;
 
-    /// A trace of these ids, all of one size.
+    /// A trace with these IDs, all of one size.
     pub(in super::super) fn encode(ids: &[u32], size: u32) -> Vec<u8> {
         let objects = ids.iter().max().map_or(0, |id| id + 1);
         let mut bytes = b"EBT1".to_vec();

@@ -1,8 +1,8 @@
-//! `ebb-bench trace`: the engine's misses on recorded requests, beside FIFO's and LRU's with the same capacity.
+//! `ebb-bench trace`: the engine's misses on recorded traces, compared with FIFO and LRU at the same capacity.
 //!
-//! Every request is a get, a miss inserts, and no warm-up is left out. Capacities are shares of a trace's footprint:
-//! its number of objects, or with `--by bytes` the sum of their sizes. How the engine is given that capacity and no
-//! more is said in `engine`.
+//! Every request is a get, a miss inserts, and the warm-up counts. Capacities are shares of a trace's footprint: its
+//! number of objects, or with `--by bytes` the sum of their sizes. `engine` describes how the engine gets exactly that
+//! capacity.
 
 mod engine;
 mod format;
@@ -22,7 +22,7 @@ use ebb_terminal::{Failure, Outcome, Output, Table, output};
 
 const SHARES: [u64; 4] = [1, 5, 10, 25];
 
-/// Replay recorded requests and print misses beside FIFO's and LRU's.
+/// Replay recorded traces and compare misses with FIFO and LRU.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -31,36 +31,36 @@ Examples:
   ebb-bench trace --share 10 --output json traces/*.ebt.zst
   ebb-bench trace --through 127.0.0.1:7070 --value-bytes 128 traces/web07.ebt.zst")]
 pub(crate) struct TraceArgs {
-    /// EBT1 traces, or folders of them.
+    /// EBT1 traces, or directories of them.
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// What a capacity is a share of; traces without real sizes are left out with `bytes`.
+    /// Unit of capacities; `bytes` skips traces without real sizes.
     #[arg(long, value_enum, default_value_t)]
     by: By,
-    /// The capacities, in percent of the footprint.
+    /// Capacities, in percent of the footprint.
     #[arg(long, value_name = "PERCENT", value_delimiter = ',', default_values_t = SHARES)]
     share: Vec<u64>,
-    /// How many shards the engine is cut into.
+    /// Number of shards of the engine.
     #[arg(long, value_name = "N", default_value_t = 1)]
     shards: usize,
-    /// Replay through a server instead, with whatever memory it has.
+    /// Address of a server to replay through instead, with its own memory limit.
     #[arg(long, value_name = "HOST:PORT")]
     through: Option<Address>,
-    /// The size of every value, with --through and a trace without real sizes.
+    /// Size of every value, with --through and a trace without real sizes.
     #[arg(long, value_name = "BYTES", default_value_t = 128)]
     value_bytes: u32,
-    /// How to print.
+    /// Output format.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
 }
 
-/// What a capacity is a share of.
+/// Units of capacities.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum By {
     /// The number of objects, all of one size.
     #[default]
     Objects,
-    /// Their sizes.
+    /// The sum of their sizes.
     Bytes,
 }
 
@@ -82,7 +82,7 @@ impl Row {
         misses as f64 / self.requests as f64
     }
 
-    /// By how much fewer the engine's misses are than FIFO's, in percent.
+    /// Reduction of misses compared with FIFO, in percent.
     fn gain(&self) -> f64 {
         (1.0 - self.ebb as f64 / self.fifo.max(1) as f64) * 100.0
     }
@@ -91,7 +91,7 @@ impl Row {
 pub(super) fn run(args: TraceArgs) -> Outcome {
     let files = find(&args.files)?;
     if args.share.iter().any(|share| !(1..=100).contains(share)) {
-        return Err(Failure::Usage("--share must be 1 to 100".into()));
+        return Err(Failure::Usage("--share: out of range (1 to 100 percent)".into()));
     }
     if let Some(at) = &args.through {
         return through::run(&files, at, args.value_bytes, args.output);
@@ -101,7 +101,7 @@ pub(super) fn run(args: TraceArgs) -> Outcome {
     for path in &files {
         let trace = open(path)?;
         if args.by == By::Bytes && !trace.sizes_are_real {
-            output::note(format_args!("{}: sizes are not known, left out", name(path)));
+            output::note(format_args!("{}: skipped, sizes are unknown", name(path)));
             continue;
         }
         for &share in &args.share {
@@ -117,7 +117,7 @@ pub(super) fn run(args: TraceArgs) -> Outcome {
 }
 
 fn row(trace: &Trace, name: String, share: u64, by: By, header: u64, shards: usize) -> Result<Row, Failure> {
-    // As the reference counts: rounded down, at least one.
+    // Like the reference: rounded down, at least one.
     let part = |whole: u64| (whole * share / 100).max(1);
     let (capacity, room) = match by {
         By::Objects => (Capacity::Objects(part(trace.objects as u64)), part(trace.objects as u64)),
@@ -153,7 +153,7 @@ fn find(given: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
         }
     }
     files.sort();
-    if files.is_empty() { Err(Failure::Usage("there are no traces (*.ebt.zst) there".into())) } else { Ok(files) }
+    if files.is_empty() { Err(Failure::Usage("no traces (*.ebt.zst) found".into())) } else { Ok(files) }
 }
 
 fn open(path: &Path) -> Result<Trace, Failure> {
@@ -165,14 +165,15 @@ fn name(path: &Path) -> String {
     file.trim_end_matches(".zst").trim_end_matches(".ebt").to_owned()
 }
 
-/// The mean gain over FIFO, and the row where the engine stands worst against it.
+/// The mean reduction compared with FIFO, and the row with the lowest one.
 fn summary(rows: &[Row]) -> Option<(f64, &Row)> {
     let worst = rows.iter().min_by(|a, b| a.gain().total_cmp(&b.gain()))?;
     Some((rows.iter().map(Row::gain).sum::<f64>() / rows.len() as f64, worst))
 }
 
 fn as_text(rows: &[Row]) -> String {
-    let mut table = Table::new(["trace", "room", "FIFO", "LRU", "Ebb", "fewer than FIFO", "copied/written", "refused"]);
+    let mut table =
+        Table::new(["trace", "capacity", "FIFO", "LRU", "Ebb", "fewer than FIFO", "copied/written", "refused"]);
     for row in rows {
         table.row([
             row.trace.clone(),
@@ -223,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_row_sets_the_engine_beside_the_reference_policies() {
-        // Twenty objects in a cycle, and a quarter of them fit: FIFO and LRU never hit.
+        // Twenty objects in a cycle, of which a quarter fit: FIFO and LRU never hit.
         let ids: Vec<u32> = (0..200).map(|at| at % 20).collect();
         let trace = Trace::parse(&encode(&ids, 100)).unwrap();
         let row = row(&trace, "cycle".into(), 25, By::Objects, engine::header_bytes(), 1).unwrap();

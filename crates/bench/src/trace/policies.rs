@@ -1,23 +1,23 @@
-//! FIFO and LRU, exactly: what a cache of a stated capacity would have missed.
+//! Exact FIFO and LRU: the misses of a cache with a given capacity.
 //!
 //! Both are one doubly linked queue over the dense ids of a trace; a hit moves an object to the front under LRU and
-//! changes nothing under FIFO. An object larger than the whole capacity is never stored. An object keeps the size it
-//! came in with until it leaves.
+//! changes nothing under FIFO. An object larger than the whole capacity is never stored. An object keeps the size
+//! with which it was inserted until it is evicted.
 
 use super::format::Request;
 
-/// Which object leaves first.
+/// Eviction policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Policy {
-    /// The one that came first.
+    /// Evicts the oldest object.
     Fifo,
-    /// The one that was not asked for the longest.
+    /// Evicts the least recently requested object.
     Lru,
 }
 
 const NONE: u32 = u32::MAX;
 
-/// Objects in the order in which they leave, from `tail` to `head`.
+/// Objects in order of eviction, from `tail` to `head`.
 struct Queue {
     newer: Vec<u32>,
     older: Vec<u32>,
@@ -55,7 +55,7 @@ impl Queue {
     }
 }
 
-/// Counts the misses of `requests` with room for `capacity`, where `weigh` says what a request's object takes of it.
+/// Counts the misses of `requests` at a `capacity`. `weigh` returns the weight of a request's object.
 pub(super) fn misses(
     policy: Policy,
     requests: &[Request],
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_hit_saves_an_object_under_lru_and_not_under_fifo() {
-        // Room for two. 0 is asked for again before 2 comes; then LRU drops 1, and FIFO drops 0.
+        // Capacity of two. 0 is requested again before 2; then LRU evicts 1, and FIFO evicts 0.
         assert_eq!(of(Policy::Lru, &[0, 1, 0, 2, 0], 2), 3);
         assert_eq!(of(Policy::Fifo, &[0, 1, 0, 2, 0], 2), 4);
     }
@@ -119,7 +119,7 @@ mod tests {
         let sized = |id, size| Request { id, size };
         let requests = [sized(0, 4), sized(1, 4), sized(2, 8), sized(0, 4), sized(3, 11), sized(0, 4)];
         let count = |policy| misses(policy, &requests, 4, 10, |request| request.size.into());
-        // 2 pushes out 0 and 1; then 0 pushes out 2; 3 never fits and leaves 0 alone.
+        // 2 evicts 0 and 1; then 0 evicts 2; 3 never fits and evicts nothing.
         assert_eq!((count(Policy::Fifo), count(Policy::Lru)), (5, 5));
     }
 }

@@ -1,7 +1,7 @@
-//! The same replay through a server: its misses with whatever memory it has.
+//! Replays a trace through a server, with its own memory limit.
 //!
-//! Requests go in portions of 64 over one Pipe: the portion's gets, then the sets of what was missed. An object asked
-//! for twice in one portion can so be missed twice; it is counted as the server answered it.
+//! Requests are sent in batches of 64 over one Pipe: the gets of a batch, then sets of the missed keys. An object
+//! requested twice in one batch may miss twice; misses are counted as the server reports them.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use ebb_terminal::{Failure, Outcome, Output, Table, output};
 
 const PORTION: usize = 64;
 
-/// A portion of gets, or of sets.
+/// A batch of gets or sets.
 struct Portion<'a> {
     kind: Kind,
     requests: std::slice::Iter<'a, format::Request>,

@@ -1,13 +1,13 @@
-//! Ebb: gRPC over a hand-written HTTP/2, just large enough to call it as a stock client would.
+//! Ebb: gRPC over a minimal HTTP/2 client that sends the same frames as a stock client.
 //!
 //! ```text
-//!   unary   HEADERS(22 to 60 bytes) DATA                     a stream a call
-//!   pipe    HEADERS once, then DATA with as many messages as were asked since the last write
+//!   unary   HEADERS(22 to 60 bytes) DATA                     one stream per call
+//!   pipe    HEADERS once, then DATA with all messages since the last write
 //! ```
-//! H1. Request headers are those of a real client: the first request puts its fields into the peer's dynamic table, later
-//!     ones name them by index; `:path` is sent as a literal each time, as stock clients do.
-//! H2. Response headers are not read. A call that carried a message was answered; one that ended without was refused.
-//! H3. What does not fit the peer's windows waits, in order, and nothing overtakes it.
+//! H1. Request headers are those of a real client: the first request adds its fields to the peer's dynamic table, and
+//!     later ones use the index. `:path` is always a literal, as in stock clients.
+//! H2. Response headers are not parsed. A call with a message succeeded; a call that ended without one was refused.
+//! H3. Messages that do not fit the peer's windows wait in order.
 
 use std::collections::VecDeque;
 
@@ -25,13 +25,13 @@ const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 
-/// What the peer may send before it hears from us again.
+/// Bytes that the peer may send before the next WINDOW_UPDATE.
 const RECEIVE_WINDOW: u32 = 64 << 20;
-/// A message larger than this is damage.
+/// Maximum size of a message; a larger one is an error.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 const PIPE_STREAM: u32 = 1;
 
-/// A call that has not ended.
+/// An open call.
 #[derive(Debug)]
 struct Open {
     stream: u32,
@@ -58,15 +58,15 @@ pub(super) struct Http2 {
     next_stream: u32,
     open: VecDeque<Open>,
     waiting: VecDeque<Waiting>,
-    /// What may still be sent on the connection, and at first on a stream.
+    /// Send window of the connection, and the initial one of a stream.
     send_window: i64,
     initial_window: i64,
     pipe_window: i64,
     /// Bytes of DATA since the last WINDOW_UPDATE.
     consumed: u32,
-    /// The fields of H1 are in the peer's table; `None`: it keeps no table.
+    /// Whether the peer's table contains the fields of H1; `None` if it has no table.
     indexed: Option<bool>,
-    /// The next headers say that the table is given up.
+    /// Whether the next headers must announce an empty table.
     shrink: bool,
     max_in_flight: usize,
     pipe_out: Vec<u8>,
@@ -89,7 +89,7 @@ impl Http2 {
             consumed: 0,
             indexed: Some(false),
             shrink: false,
-            // A pipe tells its window with its first answer; until then, little.
+            // The window of a pipe is known after its first reply; until then, send little.
             max_in_flight: if shape == Shape::Pipe { 16 } else { usize::MAX },
             pipe_out: Vec::new(),
             pipe_in: Vec::new(),
@@ -110,7 +110,7 @@ impl Http2 {
         if self.indexed == Some(true) {
             out.extend([0x80 | 64, 0x80 | 63, 0x80 | 62]);
         } else {
-            // With the bit 0x40 the peer puts the field into its table.
+            // With bit 0x40 the peer adds the field to its table.
             let keep: [u8; 3] = if self.indexed.is_some() { [0x41, 0x40 | 31, 0x40] } else { [0x01, 0x0f, 0x00] };
             out.push(keep[0]);
             literal(b"localhost", out); // :authority
@@ -128,7 +128,7 @@ impl Http2 {
         out[start..start + 3].copy_from_slice(&(len as u32).to_be_bytes()[1..]);
     }
 
-    /// Sends of a message what the windows allow; says whether that was all.
+    /// Sends as much of a message as the windows allow; returns whether it is complete.
     fn send(&mut self, waiting: &mut Waiting, out: &mut Vec<u8>) -> bool {
         loop {
             let left = waiting.bytes.len() - waiting.sent;
@@ -175,7 +175,7 @@ impl Http2 {
             }
             return Ok(());
         }
-        // Most often frames hold whole messages, and nothing is copied.
+        // Most frames contain whole messages, which need no copy.
         let mut carried = std::mem::take(&mut self.pipe_in);
         if carried.is_empty() {
             let used = self.piped(payload, heard)?;
@@ -352,7 +352,7 @@ impl Protocol for Http2 {
     }
 }
 
-/// The message at the beginning, without its prefix of five bytes; `None` when it has not come whole.
+/// The first message without its prefix of five bytes; `None` if it is incomplete.
 fn whole_message(input: &[u8]) -> Result<Option<&[u8]>, String> {
     let Some(head) = input.get(..5) else { return Ok(None) };
     let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;

@@ -1,5 +1,5 @@
-//! memcached: the text protocol, answers in the order of the questions. A batch of gets is one line; a batch of sets or
-//! deletes is as many commands as it has keys.
+//! memcached: the text protocol, with replies in the order of requests. A batch of gets is one line; a batch of sets or
+//! deletes is one command per key.
 
 use std::collections::VecDeque;
 use std::io::Write as _;
@@ -11,12 +11,12 @@ struct Asked {
     slot: u32,
     kind: Kind,
     batch: bool,
-    /// Lines still to come, for a batch of sets or deletes.
+    /// Remaining reply lines of a batch of sets or deletes.
     lines: usize,
     found: usize,
 }
 
-/// The questions that have no answer yet, first asked first.
+/// Requests without a reply, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Memcached {
     asked: VecDeque<Asked>,
@@ -46,7 +46,7 @@ impl Protocol for Memcached {
                 for (key, value) in request.pairs() {
                     out.extend_from_slice(b"set ");
                     out.extend_from_slice(key);
-                    let _ = write!(out, " 0 0 {}\r\n", value.len()); // a Vec takes everything
+                    let _ = write!(out, " 0 0 {}\r\n", value.len()); // writing to a Vec cannot fail
                     out.extend_from_slice(value);
                     out.extend_from_slice(b"\r\n");
                 }
@@ -94,7 +94,7 @@ impl Protocol for Memcached {
     }
 }
 
-/// The answer to a get: how many values, the last of them, and how long the answer is.
+/// The reply to a get: number of values, the last value, and length of the reply.
 type Values<'a> = (usize, Option<&'a [u8]>, usize);
 
 fn values(input: &[u8]) -> Result<Option<Values<'_>>, String> {
@@ -115,7 +115,7 @@ fn values(input: &[u8]) -> Result<Option<Values<'_>>, String> {
     }
 }
 
-/// Reads a line: its text, and its length with the end.
+/// Reads a line; returns its text and its length with the line end.
 fn line(input: &[u8]) -> Result<Option<(&[u8], usize)>, String> {
     let Some(end) = input.iter().take(4096).position(|&byte| byte == b'\n') else {
         return if input.len() < 4096 { Ok(None) } else { Err("memcached sent a line without an end".into()) };

@@ -1,6 +1,6 @@
-//! The few messages of `ebb.v1` that the benchmarks send and read, by hand.
+//! A hand-written codec for the few messages of `ebb.v1` that the benchmarks use.
 //!
-//! Field numbers are those of `proto/`; a test holds them against the generated code.
+//! Field numbers are those of `proto/`; a test compares them with the generated code.
 
 use super::{Kind, Reply, Request};
 

@@ -3,12 +3,12 @@
 //! ```text
 //!   Request ──ask──► bytes ──► connection ──► bytes ──hear──► (slot, Reply)
 //! ```
-//! A general client costs more than the servers it would measure, so each protocol here is written by hand and knows
-//! only what the benchmarks send: keys of 16 bytes, plain gets, sets, deletes and batches of them.
+//! A general client uses more CPU than the servers, so each protocol is hand-written and supports only the calls of the
+//! benchmarks: keys of 16 bytes, plain gets, sets and deletes, and batches of them.
 //!
-//! W1. A slot is the caller's number of a request that has no reply yet; each is heard exactly once.
-//! W2. What a protocol does not expect ends the connection with a sentence; it never panics and never allocates for a
-//!     length it was only told.
+//! W1. A slot is the caller's number of a request without a reply. Each slot gets exactly one reply.
+//! W2. Unexpected input ends the connection with an error. It never causes a panic or an allocation of an announced
+//! size.
 
 mod http2;
 mod memcached;
@@ -19,10 +19,10 @@ use std::ops::Range;
 
 use super::workload::Key;
 
-/// What is asked.
+/// Kinds of requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The cheapest call there is: GetCapabilities, PING, or memcached's `mn`.
+    /// The cheapest call: GetCapabilities, PING, or memcached's `mn`.
     #[default]
     Empty,
     Get,
@@ -30,12 +30,12 @@ pub(super) enum Kind {
     Delete,
 }
 
-/// One request: one key, or a batch of them. Made once and filled again and again.
+/// A request with one key or a batch of keys. It is reused.
 #[derive(Debug, Default)]
 pub(super) struct Request {
     pub(super) kind: Kind,
     pub(super) batch: bool,
-    /// Whatever the caller wants to know again with the reply.
+    /// A value of the caller, returned with the reply.
     pub(super) mark: u64,
     keys: Vec<Key>,
     values: Vec<u8>,
@@ -43,7 +43,7 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// Empties it for a request of this kind.
+    /// Clears it for a request of this kind.
     pub(super) fn begin(&mut self, kind: Kind, batch: bool, mark: u64) {
         (self.kind, self.batch, self.mark) = (kind, batch, mark);
         self.keys.clear();
@@ -55,7 +55,7 @@ impl Request {
         self.keys.push(key);
     }
 
-    /// Adds a key and what `write` appends.
+    /// Adds a key and the value that `write` appends.
     pub(super) fn pair(&mut self, key: Key, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.values.len();
         write(&mut self.values);
@@ -68,31 +68,31 @@ impl Request {
     }
 }
 
-/// What came back.
+/// A reply.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply<'a> {
-    /// Carried out.
+    /// Success.
     Done,
     /// The value of a single get.
     Value(&'a [u8]),
-    /// No value, or nothing to delete.
+    /// No value or nothing to delete.
     Miss,
-    /// A batch: how many were found, stored or deleted.
+    /// A batch, with the number of found, stored or deleted keys.
     Many { found: usize },
-    /// Not carried out, and why.
+    /// Refused, with the reason.
     Refused(String),
 }
 
-/// How Ebb is spoken to.
+/// How Ebb is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// A call for each request.
+    /// One unary call per request.
     Unary,
     /// One Pipe for all requests of a connection.
     Pipe,
 }
 
-/// Who is spoken to.
+/// The measured system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum System {
     Ebb(Shape),
@@ -100,21 +100,21 @@ pub(super) enum System {
     Memcached,
 }
 
-/// One connection's protocol.
+/// The protocol of one connection.
 pub(super) trait Protocol: Send {
-    /// Writes what is said first.
+    /// Writes the connection preface.
     fn greet(&mut self, out: &mut Vec<u8>);
-    /// How many requests the other side takes without an answer.
+    /// Maximum number of requests in flight.
     fn window(&self) -> usize;
     /// Writes a request.
     fn ask(&mut self, slot: u32, request: &Request, out: &mut Vec<u8>);
-    /// Writes what was held back for the sake of larger writes.
+    /// Writes requests held back for larger writes.
     fn flush(&mut self, out: &mut Vec<u8>);
-    /// Reads what has come, and says how much of it: the rest is shown again, with more behind it.
+    /// Parses input and returns the number of consumed bytes. The caller passes the rest again with more input.
     fn hear(&mut self, input: &[u8], heard: &mut Heard<'_>) -> Result<usize, String>;
 }
 
-/// Told each reply and the slot it belongs to.
+/// Callback for each reply and its slot.
 pub(super) type Heard<'a> = dyn FnMut(u32, Reply<'_>) + 'a;
 
 /// The protocol of a new connection.

@@ -1,10 +1,10 @@
-//! Redis: RESP2, answers in the order of the questions.
+//! Redis: RESP2, with replies in the order of requests.
 
 use std::collections::VecDeque;
 
 use super::{Heard, Kind, Protocol, Reply, Request};
 
-/// The questions that have no answer yet, first asked first.
+/// Requests without a reply, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Resp {
     asked: VecDeque<(u32, bool)>,
@@ -45,7 +45,7 @@ impl Protocol for Resp {
     fn hear(&mut self, input: &[u8], heard: &mut Heard<'_>) -> Result<usize, String> {
         let mut at = 0;
         while let Some((value, len)) = parse(&input[at..], 0)? {
-            let (slot, batch) = self.asked.pop_front().ok_or("Redis answered what was not asked")?;
+            let (slot, batch) = self.asked.pop_front().ok_or("Redis sent an unexpected reply")?;
             at += len;
             heard(slot, reply(value, batch));
         }
@@ -67,7 +67,7 @@ fn reply(value: Value<'_>, batch: bool) -> Reply<'_> {
     }
 }
 
-/// A RESP2 value; of an array only how many of its elements are not nil.
+/// A RESP2 value; for an array, only the number of non-nil elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Value<'a> {
     Text(&'a [u8]),
@@ -78,7 +78,7 @@ enum Value<'a> {
     Nil,
 }
 
-/// Reads one value and says how long it is; `None` when it has not come whole.
+/// Parses one value and returns its length; `None` if it is incomplete.
 fn parse(input: &[u8], depth: usize) -> Result<Option<(Value<'_>, usize)>, String> {
     let Some(end) = input.iter().take(64 << 10).position(|&byte| byte == b'\n') else { return Ok(None) };
     let line = input[..end].strip_suffix(b"\r").ok_or("a line of RESP ends without CR")?;
@@ -109,7 +109,7 @@ fn parse(input: &[u8], depth: usize) -> Result<Option<(Value<'_>, usize)>, Strin
             }
             Value::Many { present }
         }
-        _ => return Err(format!("`{}` begins no value of RESP", kind.escape_ascii())),
+        _ => return Err(format!("`{}` is not a RESP value", kind.escape_ascii())),
     };
     Ok(Some((value, len)))
 }
@@ -123,7 +123,7 @@ fn word(bytes: &[u8], out: &mut Vec<u8>) {
 fn header(kind: u8, n: usize, out: &mut Vec<u8>) {
     use std::io::Write as _;
     out.push(kind);
-    let _ = write!(out, "{n}\r\n"); // a Vec takes everything
+    let _ = write!(out, "{n}\r\n"); // writing to a Vec cannot fail
 }
 
 #[cfg(test)]
