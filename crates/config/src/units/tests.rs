@@ -152,5 +152,5 @@ fn numbers_of_yaml_are_taken_where_they_are_exact() {
     assert_eq!((size("129e6"), size("67108864"), size("0.5Gi")), (Ok(129_000_000), Ok(64 * MI), Ok(512 * MI)));
     assert!(size("-5").unwrap_err().contains("negative") && size("true").unwrap_err().contains("a size such as 64Mi"));
     let share = serde_yaml_ng::from_str::<Percent>("0.85").unwrap_err().to_string();
-    assert!(share.contains("0 to 100 percent"), "{share}");
+    assert!(share.contains("percentage from 0 to 100"), "{share}");
 }
