@@ -3,13 +3,13 @@
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// jemalloc's settings: the variable that it reads before its first allocation, a C string. Freed request memory goes back
-/// to the operating system after one second, by a thread of its own, so that a burst of calls is not mistaken for drift.
-/// 10 s after 10,000 calls in flight 4 MB are left of it; with the allocator's own 10 s and no thread, 92 MB (`ebb-bench
-/// serve`). Until then any freed extent may serve a smaller request, however much smaller: by default one of some megabytes
-/// serves none of the 32 KiB in which requests arrive, and each large request takes fresh pages beside the freed ones.
-/// Huge pages are off here, too: the allocator maps memory before `main` can turn them off for the process.
-/// Here, and not in the build's environment, the settings hold wherever the program is built.
+/// jemalloc's settings: the variable that it reads before its first allocation, a C string. Freed request memory goes
+/// back to the operating system after one second, from a background thread, so that a burst of calls is not mistaken
+/// for drift: 10 s after 10,000 calls in flight, 4 MB of it remain; with the defaults (10 s, no thread) 92 MB
+/// (`ebb-bench serve`). Until then any freed extent may serve a smaller request. By default, an extent of some
+/// megabytes serves none of the 32 KiB buffers in which requests arrive, and each large request maps new pages in
+/// addition to the freed ones. Huge pages are off, too: the allocator maps memory before `main` can turn them off for
+/// the process. The settings are in the source and not in the build's environment, so they apply to every build.
 #[used]
 #[expect(unsafe_code, reason = "the name is jemalloc's own, and the type is its `const char *`")]
 #[unsafe(export_name = "_rjem_malloc_conf")]

@@ -1,5 +1,5 @@
-//! A ConfigMap that is followed through the API server, for a cache that is not a sidecar: a change arrives within a moment,
-//! not with the next round of the kubelet. It needs an account that may get, list and watch that one ConfigMap.
+//! Follows a ConfigMap through the API server, for a cache that is not a sidecar. A change arrives at once, not with
+//! the next sync of the kubelet. The account needs the rights to get, list and watch this ConfigMap.
 
 use arc_swap::ArcSwapOption;
 use ebb_config::Source;
@@ -10,15 +10,15 @@ use kube::{Api, Client};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-/// The key whose text is the configuration.
+/// The key with the configuration.
 const KEY: &str = "ebb.yaml";
-/// How long the API server may take over the first answer.
+/// Timeout of the first answer of the API server.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Follows `NAMESPACE/NAME`, on a thread of its own, and waits for what it holds now.
+/// Follows `NAMESPACE/NAME` on its own thread, and waits for the current content.
 ///
 /// # Errors
-/// A sentence that says what cannot be read, and what is needed to read it.
+/// Why the ConfigMap cannot be read, and the required rights.
 pub(crate) fn follow(reference: &str) -> Result<Source, String> {
     let parts: Vec<&str> = reference.split('/').collect();
     let [namespace, name] = parts.as_slice() else {

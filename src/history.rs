@@ -1,10 +1,11 @@
-//! The last hour, in a bounded amount of memory: what the live page draws and the doctor compares with.
+//! The last hour in bounded memory, for the live page and the doctor.
 //!
 //! ```text
 //!  each second ── now ──► every fifth ──► Point ──► ring of 720 (an hour)       at most 113 KiB
-//!                    └──► receipts that are new ──► ring of 120                  at most 48 KiB
+//!                    └──► new receipts ───────────► ring of 120                  at most 48 KiB
 //! ```
-//! A point holds the most that amounts have been since the point before, so that no peak is lost, and counts as they had been since the start, so any two points make a rate.
+//! A point contains the maximum of each amount since the previous point, so that no peak is lost, and counts since the
+//! start, so that any two points give a rate.
 
 use crate::sources::Sources;
 use crate::traffic::{Durations, Method, Rejection, Totals};
@@ -17,17 +18,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use strum::VariantArray as _;
 
-/// Seconds from one point to the next.
+/// Interval between points, in seconds.
 pub(crate) const POINT_SECONDS: u64 = 5;
-/// An hour of points.
+/// Number of points in an hour.
 const POINTS: usize = 720;
-/// Receipts that are remembered.
+/// Number of remembered receipts.
 const RECEIPTS: usize = 120;
 
-/// One moment.
+/// One point.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Point {
-    /// Since the start of the process, in milliseconds: goes on evenly, whatever happens to the wall clock.
+    /// Time since the start of the process, in milliseconds; independent of the wall clock.
     pub(crate) uptime_ms: u64,
     /// Unix time in milliseconds, for people.
     pub(crate) at_ms: u64,
@@ -36,32 +37,32 @@ pub(crate) struct Point {
     pub(crate) rss_bytes: u64,
     pub(crate) live_bytes: u64,
     pub(crate) regime: Regime,
-    /// Since the start, as all that follow.
+    /// Since the start, like all following counts.
     pub(crate) hits: u64,
     pub(crate) misses: u64,
-    /// Misses of what had been evicted.
+    /// Misses of evicted items.
     pub(crate) missed_evicted: u64,
     pub(crate) evictions: u64,
     pub(crate) requests: u64,
-    /// Writes refused for want of room.
+    /// Writes refused for lack of memory.
     pub(crate) refusals: u64,
     /// Writes refused because the value can never be stored.
     pub(crate) too_large: u64,
-    /// Idle connections that were closed for new ones.
+    /// Idle connections closed for new ones.
     pub(crate) at_cap: u64,
     /// Connections of the HTTP listener that the server closed.
     pub(crate) http_closed: u64,
     pub(crate) appended_bytes: u64,
     pub(crate) copied_bytes: u64,
-    /// Processes that the kernel killed, since the start of the container.
+    /// OOM kills since the start of the container.
     pub(crate) oom_kills: u64,
-    /// Of the time since the point before; 0 when there was nothing, or beyond the last bucket.
+    /// Since the previous point; 0 if there were no requests, or if it lies beyond the last bucket.
     pub(crate) p50_micros: u32,
     /// The same.
     pub(crate) p99_micros: u32,
 }
 
-/// The last hour. Clones show the same.
+/// The last hour. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History(Arc<Mutex<Rings>>);
 
@@ -71,9 +72,9 @@ struct Rings {
     points: VecDeque<Point>,
     receipts: VecDeque<Report>,
     last_receipt: u64,
-    /// The most since the last point: used, resident, live.
+    /// Maxima since the last point: used, resident, live.
     peaks: [u64; 3],
-    /// Of all timed requests, at the last second and at the last point.
+    /// Durations of all timed requests, at the last second and at the last point.
     durations: [Durations; 2],
 }
 
@@ -82,7 +83,7 @@ impl History {
         self.0.lock()
     }
 
-    /// Looks at everything; called once a second.
+    /// Takes a sample; called once a second.
     pub(crate) fn record(&self, sources: &Sources) {
         let (stats, totals) = (sources.store.stats(), sources.traffic.totals());
         let memory = sources.memory.get();
@@ -100,7 +101,7 @@ impl History {
         self.rings().add(point, &all(&totals), sources.cleaner.reports());
     }
 
-    /// A history of these moments.
+    /// A history of these points.
     #[cfg(test)]
     pub(crate) fn of(moments: impl Iterator<Item = Point>) -> Self {
         let mut rings = Rings::default();
@@ -108,7 +109,7 @@ impl History {
         Self(Arc::new(Mutex::new(rings)))
     }
 
-    /// An hour in which every figure is large.
+    /// An hour of large figures.
     #[cfg(test)]
     pub(crate) fn of_a_busy_hour() -> Self {
         use ebb_engine::cleaner::{Account, Cost, ProcessMemory, Reason};
@@ -160,14 +161,14 @@ impl History {
         self.rings().points.iter().copied().collect()
     }
 
-    /// The last point that is at least so old, or the oldest there is.
+    /// The newest point of at least this age, or the oldest point.
     pub(crate) fn before(&self, age_ms: u64) -> Option<Point> {
         let rings = self.rings();
         let latest = rings.now.uptime_ms.saturating_sub(age_ms);
         rings.points.iter().rev().find(|point| point.uptime_ms <= latest).or(rings.points.front()).copied()
     }
 
-    /// The receipts of the last hour after the one with this number, oldest first, at most 120.
+    /// Receipts of the last hour with higher numbers than this, oldest first, at most 120.
     pub(crate) fn receipts_after(&self, id: u64) -> Vec<Report> {
         self.rings().receipts.iter().filter(|receipt| receipt.id > id).cloned().collect()
     }
@@ -188,7 +189,7 @@ impl Rings {
             let [used_bytes, rss_bytes, live_bytes] = std::mem::take(&mut self.peaks);
             let (p50_micros, p99_micros) = of(&self.durations[1]);
             self.points.drain(..(self.points.len() + 1).saturating_sub(POINTS));
-            // The whole ring at once: pages that no point stands in yet take no memory.
+            // Allocate the whole ring at once: untouched pages take no memory.
             self.points.reserve_exact(POINTS - self.points.len());
             self.points.push_back(Point { used_bytes, rss_bytes, live_bytes, p50_micros, p99_micros, ..now });
             self.durations[1] = *durations;
@@ -222,7 +223,7 @@ fn counted(stats: &Stats, totals: &Totals) -> Point {
     }
 }
 
-/// The durations of all methods together, whatever the outcome.
+/// Sum of the durations of all methods and outcomes.
 fn all(totals: &Totals) -> Durations {
     totals.durations.iter().flatten().fold(Durations::default(), |all, durations| all.and(durations))
 }

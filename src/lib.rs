@@ -1,13 +1,13 @@
-//! Ebb: a cache that runs beside an application and gives memory back.
+//! Ebb: a cache sidecar that returns memory.
 //!
 //! ```text
 //!  applications ──gRPC──► transport ──► service ──► ebb_engine::store ◄── cleaner ◄── governor ◄── ebb_config
 //!                            └── page, metrics, history, doctor                        cgroup files, RSS, limit file
 //! ```
-//! This crate is the sidecar and the operator's command line. The engine, the wire contract, the configuration, the
-//! listeners and the injector are crates of their own.
+//! This crate contains the sidecar and the command line. The engine, the wire contract, the configuration, the
+//! listeners and the injector are separate crates.
 
-// They panic when the reader has gone or the disk is full; `ebb_terminal::output` does not.
+// These macros panic if the pipe is closed or the disk is full; `ebb_terminal::output` does not.
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
 pub mod cli;

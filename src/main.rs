@@ -1,4 +1,4 @@
-//! The `ebb` program: reads the command line, does what it says, and ends with the exit code that tells how it went.
+//! The `ebb` program.
 
 mod allocator;
 

@@ -1,4 +1,4 @@
-//! The server's state as messages of the contract, for the admin service and the live page.
+//! Converts the server's state to messages of the contract, for the admin service and the live page.
 
 use crate::doctor;
 use crate::history::History;
@@ -75,7 +75,7 @@ pub(crate) fn receipt(sources: &Sources, report: &Report) -> proto::Receipt {
     }
 }
 
-/// The receipt that a compaction would have: it frees the dead bytes, in whole segments.
+/// The expected receipt of a compaction, which frees the dead bytes in whole segments.
 pub(crate) fn dry_run(sources: &Sources) -> proto::Receipt {
     let before = sources.cleaner.account();
     let freed = before.dead_bytes;

@@ -1,10 +1,10 @@
-//! What a sidecar tells about itself: Events on its own pod, where the pod's account may write them.
+//! Writes Events about the cache on its own pod.
 //!
 //! ```text
-//!  memory, configuration ──► Seen ──► notices (pure): what is new since the look before ──► Events
+//!  memory, configuration ──► Seen ──► notices (pure): changes since the last sample ──► Events
 //! ```
-//! Off unless `pod.events` is on, since a sidecar runs under its application's account. Log lines and metrics say the same
-//! with their numbers; `kubectl describe pod` shows these.
+//! Off by default (`pod.events`), since a sidecar uses its application's account. Logs and metrics contain the same
+//! changes with figures; `kubectl describe pod` shows the Events.
 
 use crate::governor::Snapshot;
 use ebb_config::{InForce, Pod};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use strum::EnumCount as _;
 
-/// How many Events came to which end. Clones count together.
+/// Number of Events by outcome. Clones share the counters.
 #[derive(Clone, Debug, Default)]
 pub struct Fates(Arc<[AtomicU64; Fate::COUNT]>);
 
@@ -26,13 +26,13 @@ impl Fates {
         self.0[fate as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many came to each, in the order of [`Fate`].
+    /// Counters in the order of [`Fate`].
     pub(crate) fn totals(&self) -> [u64; Fate::COUNT] {
         self.0.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 }
 
-/// What can be told about, at one moment.
+/// A sample of the state that Events report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen {
     regime: Regime,
@@ -56,7 +56,7 @@ impl Seen {
     }
 }
 
-/// One thing to tell.
+/// One Event to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Notice {
     is_warning: bool,
@@ -72,12 +72,12 @@ const fn normal(reason: &'static str, note: &'static str) -> Notice {
     Notice { is_warning: false, reason, note }
 }
 
-/// What is new. Notes hold no numbers: the API server keeps the first note of an Event that repeats itself.
+/// Changes between two samples. Notes contain no numbers: the API server keeps the first note of a repeated Event.
 fn notices(before: &Seen, now: &Seen) -> Vec<Notice> {
     let began = |of: fn(&Seen) -> bool| !of(before) && of(now);
     let ended = |of: fn(&Seen) -> bool| of(before) && !of(now);
     let critical = |seen: &Seen| seen.regime == Regime::Critical;
-    // A shrink that came to its end has moved the limit, too, and is told as one thing.
+    // The end of a shrink also changes the limit; it is one Event.
     let resized = before.limit_bytes != 0 && before.limit_bytes != now.limit_bytes;
     let shrinks = before.shrink_pending || now.shrink_pending;
     let all = [
@@ -118,7 +118,7 @@ fn notices(before: &Seen, now: &Seen) -> Vec<Notice> {
     all.into_iter().filter_map(|(is_new, notice)| is_new.then_some(notice)).collect()
 }
 
-/// Tells what is new about one pod.
+/// Writes Events about one pod.
 #[derive(Debug)]
 pub(crate) struct PodEvents {
     teller: Teller,
@@ -128,7 +128,7 @@ pub(crate) struct PodEvents {
 }
 
 impl PodEvents {
-    /// Starts telling on this runtime; nothing if `pod.events` is off, or if there is no way to an API server.
+    /// Starts on this runtime. Writes nothing if `pod.events` is off or the API server cannot be reached.
     pub(crate) async fn start(pod: &Pod, fates: Fates) -> Option<Self> {
         if !pod.events {
             return None;
@@ -154,7 +154,7 @@ impl PodEvents {
         Some(Self { teller, fates, pod, seen: Seen::default() })
     }
 
-    /// Looks once, and tells what is new.
+    /// Compares a new sample with the last one and writes Events.
     pub(crate) fn look(&mut self, memory: &Snapshot, config: &InForce) {
         let now = Seen::of(memory, config);
         for Notice { is_warning, reason, note } in notices(&self.seen, &now) {

@@ -1,36 +1,36 @@
-//! Which receipts have a line of the log.
+//! Selects and sums up receipts for the log.
 //!
 //! ```text
-//!  receipt ──► was its reason silent for ten seconds? ──yes──► a line of its own, at once
+//!  receipt ──► no line for its reason in the last ten seconds? ──yes──► its own line, at once
 //!                              └──no──► summed with others of its reason ──► one line, ten seconds after their last
 //! ```
-//! R1. Each receipt is in one line and no more: what lines say of a reason adds up to what the cleaner did for it.
-//! R2. Receipts count up from 1. The cleaner remembers a few, so of more between two looks some are never seen; a number
-//!     that is skipped tells of them, and the next line says how many.
+//! R1. Each receipt is in exactly one line, so the lines of a reason add up to the cleaner's total.
+//! R2. Receipts are numbered from 1. The cleaner keeps only a few, so some may be missed between two polls. Gaps in the
+//!     numbers show this, and the next line reports the number of missed receipts.
 
 use ebb_engine::cleaner::{Reason, Report};
 use strum::EnumCount as _;
 
-/// How long a reason is silent before its next receipt has a line of its own, in milliseconds.
+/// Time without lines of a reason after which its next receipt gets its own line, in milliseconds.
 const QUIET_MS: u64 = 10_000;
 
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
-    /// How many runs it stands for.
+    /// Number of runs in the line.
     pub(crate) runs: u64,
-    /// What they did and cost together, from before the first to after the last; its number is the last one's.
+    /// Sum of their receipts, from before the first to after the last run, with the number of the last.
     pub(crate) sum: Report,
-    /// Receipts that nobody saw, since the line before.
+    /// Missed receipts since the previous line.
     pub(crate) missed: u64,
 }
 
-/// What has been logged, and what waits for its line.
+/// Logged and pending receipts.
 #[derive(Debug, Default)]
 pub(crate) struct Receipts {
-    /// In the order of [`Reason`].
+    /// By reason, in the order of [`Reason`].
     reasons: [OfReason; Reason::COUNT],
-    /// The number of the last receipt that was seen.
+    /// The number of the last known receipt.
     last: u64,
     missed: u64,
 }
@@ -42,12 +42,12 @@ struct OfReason {
 }
 
 impl Receipts {
-    /// The number of the last receipt that was seen.
+    /// The number of the last known receipt.
     pub(crate) fn last(&self) -> u64 {
         self.last
     }
 
-    /// The lines that are due, now that these have come, oldest first. `is_each` gives each receipt one of its own.
+    /// Adds receipts and returns the due lines, oldest first. `is_each` gives each receipt its own line.
     pub(crate) fn look(&mut self, now_ms: u64, is_each: bool, new: &[Report]) -> Vec<Line> {
         let mut due = self.waiting(|at| is_each || now_ms >= at + QUIET_MS, now_ms);
         for receipt in new {
@@ -67,13 +67,13 @@ impl Receipts {
         self.say_missed(due)
     }
 
-    /// The lines of all that waits, at the end.
+    /// The lines of all pending receipts, at the end.
     pub(crate) fn rest(&mut self) -> Vec<Line> {
         let rest = self.waiting(|_| true, 0);
         self.say_missed(rest)
     }
 
-    /// Takes the lines that wait, of reasons whose last line makes them due.
+    /// Takes the pending lines of reasons that are due.
     fn waiting(&mut self, is_due: impl Fn(u64) -> bool, now_ms: u64) -> Vec<Line> {
         let due = self.reasons.iter_mut().filter(|of| of.logged_at_ms.is_some_and(&is_due));
         let mut lines: Vec<Line> = due
@@ -96,7 +96,7 @@ impl Receipts {
 }
 
 impl Line {
-    /// Adds a receipt that came later.
+    /// Adds a later receipt.
     fn add(&mut self, next: &Report) {
         self.runs += 1;
         self.sum.id = next.id;
@@ -112,7 +112,7 @@ mod tests {
     use ebb_engine::cleaner::{Account, Cost, ProcessMemory};
     use ebb_engine::store::Tally;
 
-    /// A run that moved as many bytes as its number, and by which RSS fell from its number times 100 to one less.
+    /// A run that moved as many bytes as its number and lowered RSS from 100 times its number by one.
     fn receipt(id: u64, reason: Reason) -> Report {
         let account = |rss_bytes| Account {
             process: ProcessMemory { rss_bytes, ..ProcessMemory::default() },
@@ -130,7 +130,7 @@ mod tests {
         }
     }
 
-    /// Number, reason, runs and missed of each line.
+    /// Number, reason, runs and missed receipts of each line.
     fn told(lines: &[Line]) -> Vec<(u64, Reason, u64, u64)> {
         lines.iter().map(|line| (line.sum.id, line.sum.reason, line.runs, line.missed)).collect()
     }

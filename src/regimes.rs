@@ -1,30 +1,30 @@
-//! Which changes of regime have a line of the log (pure).
+//! Selects changes of regime for the log (pure).
 //!
-//! A full cache changes between its regimes several times a second, and nobody reads that. The first change after a quiet
-//! time has a line at once; those within ten seconds of a line are gathered into one, which says how many there were and
-//! how long each regime held. So a line holds for ten seconds at least.
+//! A full cache changes its regime several times a second. The first change after a quiet period is logged at once.
+//! Changes within ten seconds after a line are summed up in one line, with their number and the duration of each
+//! regime.
 
 use crate::governor::Snapshot;
 use ebb_engine::decide::Regime;
 use strum::EnumCount as _;
 
-/// How long a line stands at least, in milliseconds.
+/// Minimum interval between lines, in milliseconds.
 const DWELL_MS: u64 = 10_000;
 
 /// A line of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
-    /// The regime of the line before.
+    /// The regime of the previous line.
     pub(crate) from: Regime,
     /// The regime now.
     pub(crate) to: Regime,
-    /// Changes since the line before.
+    /// Number of changes since the previous line.
     pub(crate) changes: u64,
-    /// How long each regime has held since then, in milliseconds, in the order of [`Regime`].
+    /// Duration of each regime since then, in milliseconds, in the order of [`Regime`].
     pub(crate) held_ms: [u64; Regime::COUNT],
 }
 
-/// What the log has said.
+/// The logged state.
 #[derive(Debug, Default)]
 pub(crate) struct Regimes {
     logged_at_ms: Option<u64>,
@@ -34,13 +34,13 @@ pub(crate) struct Regimes {
 }
 
 impl Regimes {
-    /// The line that is due.
+    /// The due line, if any.
     pub(crate) fn look(&mut self, now_ms: u64, memory: &Snapshot) -> Option<Change> {
         let is_due = self.logged_at_ms.is_none_or(|at| now_ms >= at + DWELL_MS);
         if !is_due { None } else { self.rest(now_ms, memory) }
     }
 
-    /// The line of all that waits, at the end.
+    /// The line of pending changes, at the end.
     pub(crate) fn rest(&mut self, now_ms: u64, memory: &Snapshot) -> Option<Change> {
         let changes = memory.regime_changes - self.changes;
         if changes == 0 {

@@ -1,4 +1,4 @@
-//! The settings that are followed while the server runs, as the parts take them.
+//! Converts dynamic settings to those of governor, cleaner and cache.
 
 use crate::governor::Setting;
 use crate::service::Defaults;
@@ -8,7 +8,7 @@ use ebb_engine::decide::Thresholds;
 
 /// Settings of the governor.
 pub(crate) fn setting(tuning: &DynamicSettings) -> Setting {
-    // Destructured whole, so that a setting nobody reads is a warning.
+    // Destructured completely, so that an unused setting causes a warning.
     let DynamicSettings {
         max_memory,
         reserve: Reserve { share, least },

@@ -1,12 +1,12 @@
-//! Traces by OTLP, where they are switched on: a span for each call that is sampled.
+//! Traces by OTLP: a span for each sampled call.
 //!
 //! ```text
 //!  call ends ── try_send ──► queue of 2,048 ──► task on the control runtime ── batches ──► collector
-//!                  └─ full: dropped, counted              └─ refused, away, late: dropped, counted
+//!                  └─ full: dropped, counted              └─ refused, unavailable, late: dropped, counted
 //! ```
 //! A caller that sends a W3C `traceparent` decides whether its call is sampled; calls without one are sampled by a
-//! share. Nothing here ever waits: a collector that is away costs spans, not calls. Switched off, a call asks one
-//! `Option`.
+//! share. Calls never wait for the collector: if it is unavailable, spans are dropped. If tracing is off, the cost is
+//! one check of an `Option`.
 
 use crate::wall_clock;
 use ebb_listener::RateLimit;
@@ -26,18 +26,18 @@ use tokio::sync::mpsc;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
-/// Spans that wait to be sent.
+/// Maximum number of queued spans.
 const QUEUE: usize = 2_048;
-/// Spans of one batch.
+/// Maximum number of spans per batch.
 const BATCH: usize = 512;
-/// How long a span waits for others at most.
+/// Maximum time that a span waits for others.
 const EVERY: Duration = Duration::from_secs(1);
-/// How long a collector may take over a batch.
+/// Timeout for sending a batch.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a collector that does not answer is complained about at most.
+/// Minimum interval between warnings about the collector.
 const COMPLAINT: Duration = Duration::from_secs(60);
 
-/// Who is told about a call. Clones tell the same.
+/// The sender of spans. Clones share the queue.
 #[derive(Clone, Debug, Default)]
 pub struct Tracer(Option<Arc<Shared>>);
 
@@ -49,16 +49,16 @@ struct Shared {
     dropped: AtomicU64,
 }
 
-/// What became of spans.
+/// Counters of spans.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Taken by the collector.
+    /// Accepted by the collector.
     pub sent: u64,
-    /// Lost: the queue was full, or the collector did not take them.
+    /// Dropped: the queue was full, or the collector did not accept them.
     pub dropped: u64,
 }
 
-/// A call that is sampled, until it ends.
+/// A sampled call in progress.
 #[derive(Debug)]
 pub(crate) struct Sampled {
     context: Context,
@@ -67,7 +67,7 @@ pub(crate) struct Sampled {
     began_nanos: u64,
 }
 
-/// Where a call stands in a trace.
+/// The trace context of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Context {
     trace: [u8; 16],
@@ -105,10 +105,10 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 impl Tracer {
-    /// Sends to a collector, from a task on the runtime of the caller. An empty endpoint: nobody is told.
+    /// Sends to a collector, from a task on the caller's runtime. An empty endpoint disables tracing.
     ///
     /// # Errors
-    /// A sentence when the endpoint is no `http://` URI.
+    /// If the endpoint is not an `http://` URI.
     pub fn start(endpoint: &str, sample_percent: u8) -> Result<Self, String> {
         if endpoint.is_empty() {
             return Ok(Self::default());
@@ -124,14 +124,14 @@ impl Tracer {
         Ok(Self(Some(shared)))
     }
 
-    /// Sets the share of calls without a `traceparent` that is sampled, in percent.
+    /// Sets the sampled share of calls without a `traceparent`, in percent.
     pub fn set_sample_percent(&self, percent: u8) {
         if let Some(shared) = &self.0 {
             shared.sample_percent.store(percent, Ordering::Relaxed);
         }
     }
 
-    /// What became of spans so far.
+    /// The counters.
     pub fn counts(&self) -> Counts {
         self.0.as_ref().map_or_else(Counts::default, |shared| Counts {
             sent: shared.sent.load(Ordering::Relaxed),
@@ -139,7 +139,7 @@ impl Tracer {
         })
     }
 
-    /// A call begins; `None` when it is not sampled.
+    /// Starts a span; `None` if the call is not sampled.
     pub(crate) fn begin(&self, path: &str, headers: &HeaderMap) -> Option<Sampled> {
         let shared = self.0.as_ref()?;
         let caller = headers.get("traceparent").and_then(|header| Context::parse(header.to_str().ok()?));
@@ -156,7 +156,7 @@ impl Tracer {
         })
     }
 
-    /// A sampled call has ended.
+    /// Ends the span of a call.
     pub(crate) fn end(&self, sampled: Sampled, code: Code) {
         let Some(shared) = &self.0 else { return };
         if shared.queue.try_send(sampled.into_span(code)).is_err() {
@@ -208,13 +208,13 @@ fn text(key: &str, value: &str) -> KeyValue {
     attribute(key, Value::StringValue(value.to_owned()))
 }
 
-/// Sends what comes until nobody can send any more.
+/// Sends queued spans until all senders are dropped.
 async fn send(channel: Channel, mut spans: mpsc::Receiver<Span>, shared: std::sync::Weak<Shared>, endpoint: String) {
     let mut client = TraceServiceClient::new(channel);
     let mut complaint = RateLimit::new(COMPLAINT);
     let mut batch = Vec::new();
     while spans.recv_many(&mut batch, BATCH).await > 0 {
-        // A little later there are more, and one batch costs hardly more than one span.
+        // Wait briefly for more spans: a batch costs little more than one span.
         let deadline = tokio::time::Instant::now() + EVERY;
         while batch.len() < BATCH {
             let room = BATCH - batch.len();

@@ -1,12 +1,13 @@
-//! What came in and what became of it.
+//! Counters of requests, connections and refusals.
 //!
 //! ```text
 //!  data-plane thread 1 ──► Lane ┐
-//!  data-plane thread 2 ──► Lane ├─ summed when somebody asks
+//!  data-plane thread 2 ──► Lane ├─ summed on request
 //!  control thread      ──► Lane ┘
 //! ```
-//! T1. A lane is written by one thread alone, so counting is a load and a store: no shared cache line, no locked
-//!     instruction, no lookup of a label.
+//! T1. Only one thread writes to a lane, so counting is a load and a store: no shared cache line, no locked
+//! instruction,
+//!     no label lookup.
 
 use crate::service::Reason;
 use parking_lot::Mutex;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use strum::{EnumCount, IntoStaticStr, VariantArray};
 use tonic::Code;
 
-/// What is asked for: the calls of the cache service, the operations of a pipe, and everything else.
+/// Methods: the calls of the cache service, the operations of a pipe, and all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, VariantArray, IntoStaticStr)]
 #[repr(u8)]
 #[allow(missing_docs, reason = "named as the contract names them")]
@@ -49,7 +50,7 @@ impl Method {
         self.into()
     }
 
-    /// The method that a request's path names.
+    /// The method of a request path.
     pub(crate) fn of(path: &str) -> Self {
         match path.strip_prefix("/ebb.v1.CacheService/") {
             Some("Get") => Self::Get,
@@ -74,7 +75,7 @@ impl Method {
         matches!(self, Self::Get | Self::Set | Self::Delete | Self::Touch | Self::Increment | Self::Append)
     }
 
-    /// Whether it goes on for as long as the client likes: how long it took says nothing then.
+    /// Whether the client determines its duration, so that latency is meaningless.
     pub(crate) fn is_open_ended(self) -> bool {
         matches!(self, Self::Pipe | Self::Scan | Self::Other)
     }
@@ -82,14 +83,14 @@ impl Method {
 
 const METHODS: usize = Method::COUNT;
 
-/// What a request was answered with, as far as that is known when its service answers.
+/// Outcome of a request, as known when its service answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, VariantArray, IntoStaticStr)]
 #[repr(u8)]
 #[strum(serialize_all = "snake_case")]
 pub enum Outcome {
-    /// With what it asked for, or the first of it.
+    /// Success, or the first message of a stream.
     Ok,
-    /// With another status.
+    /// Another status.
     Refused,
 }
 
@@ -99,7 +100,7 @@ impl Outcome {
         self.into()
     }
 
-    /// The outcome that a status means.
+    /// The outcome for a status.
     pub(crate) fn of(code: Code) -> Self {
         if code == Code::Ok { Self::Ok } else { Self::Refused }
     }
@@ -109,7 +110,7 @@ const OUTCOMES: usize = Outcome::COUNT;
 /// The codes of gRPC, 0 to 16.
 pub const CODES: usize = Code::Unauthenticated as usize + 1;
 
-/// The upper bounds of the buckets, in nanoseconds; one more bucket has none.
+/// Upper bounds of the buckets, in nanoseconds; an additional bucket has none.
 pub const BOUNDS_NANOS: [u64; 12] = [
     10_000,
     25_000,
@@ -126,26 +127,26 @@ pub const BOUNDS_NANOS: [u64; 12] = [
 ];
 const BUCKETS: usize = BOUNDS_NANOS.len() + 1;
 
-/// Of the operations of a pipe, one of so many is timed: two looks at a clock cost a twentieth of one.
+/// One in this many operations of a pipe is timed: reading the clock twice costs a twentieth of an operation.
 pub(crate) const PIPE_TIMED: u32 = 32;
 
-/// How long requests took.
+/// Histogram of durations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Durations {
-    /// How many fell into each bucket, and into none of those before it.
+    /// Number of durations per bucket.
     pub buckets: [u64; BUCKETS],
-    /// All of them together, in nanoseconds.
+    /// Sum, in nanoseconds.
     pub sum_nanos: u64,
 }
 
 impl Durations {
-    /// How many there were.
+    /// Number of durations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// What this share of a thousand stayed within: the upper bound of a bucket, in nanoseconds. `None` when there was
-    /// nothing, or when it lies beyond the last bound.
+    /// The quantile, in thousandths, as the upper bound of its bucket in nanoseconds. `None` if there are no durations
+    /// or if it lies beyond the last bound.
     pub fn within_nanos(&self, permille: u64) -> Option<u64> {
         let wanted = (self.count() * permille).div_ceil(1000).max(1);
         let mut sum = 0;
@@ -156,7 +157,7 @@ impl Durations {
         BOUNDS_NANOS.get(reached?).copied()
     }
 
-    /// Those of both.
+    /// Sum of two histograms.
     pub fn and(&self, other: &Self) -> Self {
         let mut both = *self;
         both.buckets.iter_mut().zip(other.buckets).for_each(|(sum, count)| *sum += count);
@@ -164,7 +165,7 @@ impl Durations {
         both
     }
 
-    /// What came since `before`.
+    /// Difference from an earlier histogram.
     pub fn since(&self, before: &Self) -> Self {
         let mut since = *self;
         since.buckets.iter_mut().zip(before.buckets).for_each(|(now, before)| *now = now.saturating_sub(before));
@@ -184,13 +185,13 @@ pub enum Rejection {
     Tls,
     /// The client speaks the Redis protocol.
     Redis,
-    /// The client speaks no protocol that is known here.
+    /// The client speaks an unknown protocol.
     UnknownProtocol,
-    /// More control frames than the connection's work explains.
+    /// Too many control frames for the connection's work.
     ControlFrames,
-    /// A header list that is not decoded.
+    /// A header list that cannot be decoded.
     HeaderList,
-    /// A call beyond those that may wait to run.
+    /// A call beyond the maximum of waiting calls.
     RefusedStream,
     /// An idle connection closed for a new one.
     ConnectionCap,
@@ -203,7 +204,7 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// Whether the client is not a gRPC client of this listener: most likely it was given the wrong address.
+    /// Whether the client is not a gRPC client of this listener, most likely because of a wrong address.
     pub(crate) fn is_misdirected(self) -> bool {
         match self {
             Self::Http1 | Self::Tls | Self::Redis | Self::UnknownProtocol => true,
@@ -218,7 +219,7 @@ impl Rejection {
     }
 }
 
-/// What all lanes together have counted.
+/// Totals of all lanes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// By method and code.
@@ -229,11 +230,11 @@ pub struct Totals {
     pub refusals: [u64; Reason::COUNT],
     /// By kind.
     pub rejections: [u64; Rejection::COUNT],
-    /// Calls that have begun and not ended.
+    /// Calls in progress.
     pub open_calls: u64,
-    /// Connections that were accepted.
+    /// Accepted connections.
     pub accepted_connections: u64,
-    /// Those that are open.
+    /// Open connections.
     pub open_connections: u64,
 }
 
@@ -256,7 +257,7 @@ pub(crate) struct Lane {
     connections: [AtomicU64; 2],
 }
 
-/// Something has begun, or ended.
+/// Start or end of a call or connection.
 #[derive(Clone, Copy)]
 pub(crate) enum Edge {
     Begun,
@@ -286,12 +287,12 @@ impl Default for Lane {
 }
 
 impl Lane {
-    /// Counts a request that has ended.
+    /// Counts a finished request.
     pub(crate) fn ended(&self, method: Method, code: Code) {
         add(&self.ended[method as usize][code as usize], 1);
     }
 
-    /// Counts how long one took.
+    /// Counts a duration.
     pub(crate) fn took(&self, method: Method, outcome: Outcome, duration: Duration) {
         if method.is_open_ended() {
             return;
@@ -323,12 +324,12 @@ impl Lane {
     }
 }
 
-/// The lanes of a process. Clones show the same.
+/// The lanes of a process. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Traffic(Arc<Mutex<Vec<Arc<Lane>>>>);
 
 impl Traffic {
-    /// A lane for one more thread.
+    /// Adds a lane for a thread.
     pub(crate) fn lane(&self) -> Arc<Lane> {
         let lane = Arc::new(Lane::default());
         self.lanes().push(lane.clone());
@@ -339,14 +340,14 @@ impl Traffic {
         self.0.lock()
     }
 
-    /// What all lanes together have counted. Takes none of the writers' time, so figures may be a few calls apart.
+    /// Totals of all lanes. Takes none of the writers' time, so figures may be a few calls apart.
     pub fn totals(&self) -> Totals {
         let lanes = self.lanes();
         let sum = |of: &dyn Fn(&Lane) -> &AtomicU64| -> u64 {
             lanes.iter().map(|lane| of(lane).load(Ordering::Relaxed)).sum()
         };
         let open = |of: &dyn Fn(&Lane) -> &[AtomicU64; 2]| {
-            // What has ended is read first: it never seems to be more than what has begun.
+            // Ends are read before starts, so that ends never exceed starts.
             let ended = sum(&|lane| &of(lane)[Edge::Ended as usize]);
             let begun = sum(&|lane| &of(lane)[Edge::Begun as usize]);
             (begun, begun.saturating_sub(ended))

@@ -1,4 +1,4 @@
-//! The time of day, for what people read. Never for a deadline: it can jump.
+//! Wall-clock time, for output only. Deadlines must not use it, since it can jump.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

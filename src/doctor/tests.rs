@@ -1,4 +1,4 @@
-//! The rules, each on its own and as what an operator is told over an hour.
+//! Tests of each rule, and of the findings over an hour.
 
 use super::rules::MIB;
 use super::*;
@@ -103,8 +103,7 @@ fn each_trouble_is_named() {
     assert_eq!(codes(&Facts { clock_jump_ms: 70_000, ..facts(&healthy) }), ["clock_jumped"]);
 }
 
-/// The finding's severity and what was seen, a second after so many whole minutes of a server's life, when so much had
-/// been counted in each of them.
+/// Severity and evidence of the finding one second after the given minutes, with the given counts per minute.
 fn told(code: &str, minutes: u64, counted_by: impl Fn(u64) -> Point) -> Option<(Severity, String)> {
     let moment = |minute| Point { uptime_ms: minute * 60_000 + 1_000, ..counted_by(minute) };
     let history = History::of((0..=minutes).map(moment));
@@ -168,7 +167,7 @@ fn values_too_large_are_those_of_the_last_ten_minutes() {
 
 #[test]
 fn copying_is_compared_with_what_was_written_in_the_same_ten_minutes() {
-    // An hour in which ten MiB were written each minute and copied as often; and what the last minutes were like.
+    // An hour with ten MiB written and copied per minute, and different last minutes.
     let after = |minutes: u64, appended: u64, copied: u64| {
         told("copy_ratio_high", 60, move |minute| {
             let late = minute.saturating_sub(60 - minutes);

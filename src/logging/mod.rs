@@ -5,7 +5,7 @@
 //!                                        └ suppressed, counted    └ full: dropped, counted
 //! ```
 //! L1. No thread waits for the log. A line that does not fit into the queue is dropped and counted.
-//! L2. A log that recovers says how many lines were dropped.
+//! L2. Once lines can be written again, a line reports how many were dropped.
 //! L3. A dependency may write a few lines per call site and window; the rest are counted, and one line reports them.
 //! L4. Every line has the format of the log, also the first one, a refusal to start, and a panic.
 
@@ -59,7 +59,7 @@ pub(crate) fn is_json() -> bool {
     IS_JSON.load(Ordering::Relaxed)
 }
 
-/// Changes what is logged.
+/// Changes the log level.
 pub(crate) fn set_level(level: LogLevel) {
     if let Some(handle) = LEVEL.get() {
         // Fails only when the subscriber is gone, at the end of the process.
@@ -83,7 +83,7 @@ fn is_own(target: &str) -> bool {
     name == "ebb" || name.starts_with("ebb_")
 }
 
-/// Writes events in the format that is set at that moment; the target names the dependency a line comes from.
+/// Writes events in the current format. The target names the dependency.
 struct Lines;
 
 impl<S, N> FormatEvent<S, N> for Lines

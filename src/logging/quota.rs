@@ -1,4 +1,4 @@
-//! How many lines a dependency may write: a peer decides how often some of them are written.
+//! Quotas of log lines for dependencies, since peers can trigger some of them.
 
 use super::is_own;
 use parking_lot::{Mutex, MutexGuard};
@@ -10,7 +10,7 @@ use tracing::{Event, Metadata};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Filter};
 
-/// Lines that a call site may write in a window.
+/// Lines per call site and window.
 const LINES: u64 = 10;
 /// Length of a window.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ impl Quota {
         self.windows.lock()
     }
 
-    /// Counts a line; whether it may be written.
+    /// Counts a line; returns whether it may be written.
     fn admit(&self, site: &'static Metadata<'static>, now: Instant) -> bool {
         if is_own(site.target()) {
             return true;
@@ -59,7 +59,7 @@ impl Quota {
         window.lines <= LINES
     }
 
-    /// Closes the windows that are over, and returns what each suppressed.
+    /// Closes expired windows, and returns the suppressed lines of each.
     pub(super) fn close(&self, now: Instant) -> Vec<Suppressed> {
         let mut suppressed = Vec::new();
         self.windows().retain(|_, window| {

@@ -9,27 +9,27 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Bytes of lines that wait to be written, at most.
+/// Maximum bytes of queued lines.
 const QUEUE_BYTES: usize = 256 << 10;
-/// How long a process that ends waits until its lines are written.
+/// Maximum time that a process waits at its end until its lines are written.
 const FLUSH: Duration = Duration::from_millis(250);
-/// How often windows of dependencies are looked at while one is open.
+/// Interval between checks of open windows of dependencies.
 const TICK: Duration = Duration::from_secs(1);
 
 static QUEUE: Queue = Queue::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Log lines that were dropped since the start: the queue was full, or standard error did not take them.
+/// Log lines dropped since the start: the queue was full, or writing to standard error failed.
 pub(crate) fn dropped_lines() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Waits until every line is written, for a moment at most.
+/// Waits until all lines are written, for a limited time.
 pub(crate) fn flush() {
     QUEUE.flush(FLUSH);
 }
 
-/// Takes a line; the subscriber hands over each line in one piece.
+/// Queues a line; the subscriber writes each line in one call.
 pub(super) struct Line;
 
 impl io::Write for Line {
@@ -47,7 +47,7 @@ impl io::Write for Line {
 
 /// Starts the thread that writes lines to standard error.
 pub(super) fn start() {
-    // A descriptor of its own: a write that blocks must not hold the lock of `std::io::Stderr`.
+    // Duplicate the descriptor: a blocking write must not hold the lock of `std::io::Stderr`.
     let Ok(stderr) = io::stderr().as_fd().try_clone_to_owned() else { return };
     let stderr = File::from(stderr);
     let _ = std::thread::Builder::new().name("ebb-log".to_owned()).spawn(move || run(&stderr));
@@ -63,7 +63,7 @@ fn run(stderr: &File) {
             let lost = out.write(stderr, &batch);
             DROPPED.fetch_add(lost, Ordering::Relaxed);
             let dropped = dropped_lines() - reported;
-            // The report must not be dropped itself; while the queue is full, another batch follows.
+            // The report itself must not be dropped; while the queue is full, another batch follows.
             if lost == 0 && dropped > 0 && QUEUE.has_room() {
                 reported += dropped;
                 tracing::warn!(lines = dropped, "log lines dropped");
@@ -80,14 +80,14 @@ fn run(stderr: &File) {
     }
 }
 
-/// What was written last.
+/// State of the last write.
 struct Output {
-    /// The last line was cut: the next one begins on a line of its own.
+    /// Whether the last line was cut, so that the next one must start on a new line.
     torn: bool,
 }
 
 impl Output {
-    /// Writes lines; returns how many were lost.
+    /// Writes lines; returns the number of lost ones.
     fn write(&mut self, into: &impl AsFd, lines: &[u8]) -> u64 {
         if self.torn && write_all(into, b"\n").is_ok() {
             self.torn = false;
@@ -123,7 +123,7 @@ impl Queue {
         self.state.lock()
     }
 
-    /// Takes a line if it has room for it.
+    /// Queues a line if it fits.
     fn push(&self, line: &[u8]) -> bool {
         let mut state = self.state();
         if state.waiting.len() + line.len() > QUEUE_BYTES {
@@ -135,12 +135,12 @@ impl Queue {
         true
     }
 
-    /// Whether a few lines more have room.
+    /// Whether a few more lines fit.
     fn has_room(&self) -> bool {
         self.state().waiting.len() < QUEUE_BYTES / 2
     }
 
-    /// Waits for lines, and takes them all; none when `tick` has passed.
+    /// Waits up to `tick` for lines, and returns them all.
     fn take(&self, tick: Option<Duration>) -> Vec<u8> {
         let is_empty = |state: &mut State| state.waiting.is_empty();
         let mut state = self.state();
@@ -152,7 +152,7 @@ impl Queue {
         std::mem::take(&mut state.waiting)
     }
 
-    /// What was taken is written.
+    /// Marks the returned lines as written.
     fn written(&self) {
         self.state().is_writing = false;
         self.bell.notify_all();

@@ -13,7 +13,7 @@ use ebb_listener::Closed;
 use strum::VariantArray as _;
 use tonic::Code;
 
-/// What a value means from one scrape to the next.
+/// Type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Counter,
@@ -32,7 +32,7 @@ impl Kind {
     }
 }
 
-/// What a value is measured in, where it is not a plain count.
+/// Unit of a metric that is not a plain count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Measure {
     Bytes,
@@ -42,7 +42,7 @@ pub(super) enum Measure {
 /// A metric.
 #[derive(Clone, Copy)]
 pub(super) struct Metric {
-    /// Without the prefix and the unit.
+    /// The name without prefix and unit.
     pub(super) name: &'static str,
     pub(super) kind: Kind,
     pub(super) unit: Option<Measure>,
@@ -52,7 +52,7 @@ pub(super) struct Metric {
 }
 
 impl Metric {
-    /// As Prometheus names it.
+    /// The full name.
     #[cfg(test)]
     pub(super) fn full_name(&self) -> String {
         let unit = match self.unit {
@@ -65,7 +65,7 @@ impl Metric {
     }
 }
 
-/// The heading that begins with this metric.
+/// The heading above this metric on the reference page, if it starts a section.
 #[cfg(test)]
 pub(super) fn group(name: &str) -> Option<&'static str> {
     Some(match name {
@@ -405,7 +405,7 @@ pub(super) static METRICS: &[Metric] = &[
     ),
 ];
 
-/// A status code by its number, as Prometheus users write it.
+/// The label value of a status code.
 fn code_name(code: usize) -> &'static str {
     match Code::from_i32(code as i32) {
         Code::Ok => "ok",

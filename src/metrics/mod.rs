@@ -1,7 +1,6 @@
-//! What Prometheus sees: every metric declared once, in `declared`, with its unit and a sentence, and read when asked.
+//! Metrics for Prometheus. `declared` defines each with unit and help; values are read at each scrape.
 //!
-//! Nothing on the path of a request is counted here: the store and the lanes of [`crate::traffic`] count, each for
-//! itself, and a scrape adds up.
+//! Requests are not counted here: the store and the lanes of [`crate::traffic`] count, and a scrape adds them up.
 
 mod declared;
 mod reading;
@@ -22,7 +21,7 @@ use std::fmt;
 pub(crate) struct Metrics(Registry);
 
 impl Metrics {
-    /// Of these sources.
+    /// Metrics of these sources.
     pub(crate) fn new(sources: Sources) -> Self {
         let mut registry = Registry::with_prefix("ebb");
         registry.register_collector(Box::new(Read(sources)));
@@ -37,7 +36,7 @@ impl Metrics {
     }
 }
 
-/// The values of one metric, each with the values of its labels.
+/// The values of one metric, with their labels.
 type Series = Vec<(Vec<Cow<'static, str>>, Value)>;
 
 /// A value.
@@ -48,7 +47,7 @@ enum Value {
     Durations(crate::traffic::Durations),
 }
 
-/// Reads everything once for each scrape.
+/// Reads all sources once per scrape.
 #[derive(Debug)]
 struct Read(Sources);
 
@@ -72,7 +71,7 @@ fn write(metric: &Metric, reading: &Reading, encoder: &mut DescriptorEncoder<'_>
     });
     let mut encoder = encoder.encode_descriptor(name, help, unit.as_ref(), kind)?;
     for (values, value) in read(reading) {
-        // The encoder writes values as they are; some come from callers.
+        // The encoder does not escape label values, and callers choose some of them.
         let labels: Vec<_> = labels.iter().copied().zip(values.into_iter().map(escaped)).collect();
         match labels.is_empty() {
             true => write_value(kind, value, &mut encoder)?,
@@ -82,7 +81,7 @@ fn write(metric: &Metric, reading: &Reading, encoder: &mut DescriptorEncoder<'_>
     Ok(())
 }
 
-/// A label's value as OpenMetrics wants it written.
+/// A label value with the escapes of OpenMetrics.
 fn escaped(value: Cow<'static, str>) -> Cow<'static, str> {
     match value.contains(['\\', '"', '\n']) {
         true => value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").into(),
@@ -136,7 +135,7 @@ mod tests {
         page.replace("|\n## ", "|\n\n## ")
     }
 
-    /// The metrics of the injector, as its page tells them.
+    /// The metrics of the injector, for the reference page.
     fn injector_rows(page: &str) -> String {
         let after = |start: String| page.lines().find_map(|line| line.strip_prefix(&start));
         let told = page.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '));

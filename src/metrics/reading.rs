@@ -1,4 +1,4 @@
-//! Everything a scrape shows, read at one moment.
+//! The values of one scrape.
 
 use crate::governor::Snapshot;
 use crate::service;
@@ -13,7 +13,7 @@ use strum::EnumCount as _;
 
 use std::sync::Arc;
 
-/// Everything a scrape shows.
+/// The values of one scrape.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     pub(super) stats: Stats,
@@ -64,7 +64,7 @@ impl Reading {
         }
     }
 
-    /// What the engine accounts for, in bytes.
+    /// Bytes that the engine accounts for.
     pub(super) fn engine_bytes(&self) -> u64 {
         self.stats.segment_bytes + self.stats.index_bytes + self.stats.in_flight_bytes
     }

@@ -1,4 +1,4 @@
-//! What the stream says, as JSON.
+//! The events of the stream, as JSON.
 
 use crate::history::{History, POINT_SECONDS, Point};
 use crate::messages;
@@ -7,8 +7,8 @@ use ebb_engine::cleaner::Report;
 use ebb_proto::json;
 use serde_json::{Value, json};
 
-/// The last hour, and what changes rarely. A point is a row of numbers, amounts in KiB; all but
-/// its latencies are changes since the row before, so that an hour stays small.
+/// The last hour, and values that rarely change. A point is a row of numbers, with amounts in KiB. All numbers except
+/// latencies are differences from the previous row, which keeps an hour small.
 pub(super) fn history(history: &History, zero_unix_ms: u64) -> Value {
     let mut before = [0; 8];
     let point_row = |point: Point| {
@@ -30,7 +30,7 @@ pub(super) fn history(history: &History, zero_unix_ms: u64) -> Value {
     })
 }
 
-/// This second, with the receipts after the one with this number, and the number of the last of them.
+/// The current second with new receipts, after the given number; also returns the number of the last one.
 pub(super) fn now(sources: &Sources, history: &History, after: u64) -> (Value, u64) {
     let (reports, zero_unix_ms) = (history.receipts_after(after), sources.zero_unix_ms());
     let last = reports.last().map_or(after, |report| report.id);
@@ -46,7 +46,7 @@ pub(super) fn now(sources: &Sources, history: &History, after: u64) -> (Value, u
     (now, last)
 }
 
-/// The figures of a receipt that the page draws, in the order of a row: an hour of whole receipts would be too large.
+/// The fields of a receipt that the page draws, as a row: an hour of complete receipts would be too large.
 const RECEIPT_COLUMNS: [&str; 11] = [
     "id",
     "reason",

@@ -1,7 +1,7 @@
 //! The live page: one file without external resources, and the stream of events that it draws.
 //!
 //! ```text
-//!  GET /         the page; its policy allows its script and style, by hash, and streams from this origin
+//!  GET /         the page; its policy allows its script and style by hash, and streams from this origin
 //!  GET /events   first `history`: the last hour; then `now` each second
 //! ```
 //! The page is read-only. At most 16 pages are open at a time, each with its own connection.
@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use tokio_stream::wrappers::IntervalStream;
 use tokio_stream::{Stream, StreamExt};
 
-/// Streams at a time.
+/// Maximum number of open streams.
 const VIEWERS: usize = 16;
 /// Interval of the events of a stream.
 const EVERY: Duration = Duration::from_secs(1);
