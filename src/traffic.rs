@@ -340,7 +340,7 @@ impl Traffic {
         self.0.lock()
     }
 
-    /// Totals of all lanes. Takes none of the writers' time, so figures may be a few calls apart.
+    /// Totals of all lanes. Writers are not blocked, so the figures may differ by a few calls.
     pub fn totals(&self) -> Totals {
         let lanes = self.lanes();
         let sum = |of: &dyn Fn(&Lane) -> &AtomicU64| -> u64 {

@@ -1,7 +1,7 @@
-//! Events, told off the path of everything else: whatever goes wrong with one is counted and otherwise passed over.
+//! Writes Events in the background. Failures are counted and otherwise ignored.
 //!
-//! An account that may not write them is asked again only after a while, so that a missing right never becomes a stream of
-//! refused calls. The API server is told the first note of an Event that repeats itself, so notes hold no changing numbers.
+//! After a refusal for lack of rights, writing pauses for a while, so that a missing right does not cause a stream of
+//! refused calls. The API server keeps the first note of a repeated Event, so notes contain no changing numbers.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
@@ -10,22 +10,22 @@ use std::time::{Duration, Instant};
 use strum::{EnumCount, IntoStaticStr, VariantArray};
 use tokio::sync::mpsc;
 
-/// Events that may wait; more are dropped, since a rollout of hundreds of pods says one thing.
+/// Maximum number of queued Events; more are dropped, since a rollout of hundreds of pods repeats one message.
 const WAITING: usize = 64;
-/// How long an account that may not write Events is left alone.
+/// Pause after a refusal for lack of rights.
 const FORBIDDEN_FOR: Duration = Duration::from_secs(600);
 
-/// What became of an Event.
+/// Outcome of an Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, VariantArray, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Fate {
-    /// The API server has it.
+    /// Written.
     Told,
-    /// The account may not write it.
+    /// The account lacks the right.
     Forbidden,
-    /// The API server did not take it.
+    /// The API server returned another error.
     Failed,
-    /// Too many waited.
+    /// The queue was full.
     Dropped,
 }
 
@@ -36,12 +36,12 @@ impl Fate {
     }
 }
 
-/// Takes what is to be told.
+/// The queue of Events.
 #[derive(Clone, Debug)]
 pub struct Teller(mpsc::Sender<(Event, ObjectReference)>);
 
 impl Teller {
-    /// Starts telling on this runtime, and counts what becomes of it.
+    /// Starts on this runtime, and counts outcomes.
     pub fn start(client: Client, reporter: Reporter, count: impl Fn(Fate) + Send + 'static) -> Self {
         Self::with_pause(FORBIDDEN_FOR, client, reporter, count)
     }
@@ -79,7 +79,7 @@ impl Teller {
         Self(sender)
     }
 
-    /// Tells, unless too many wait.
+    /// Queues an Event, unless the queue is full.
     pub fn tell(&self, event: Event, about: ObjectReference) -> Result<(), Fate> {
         self.0.try_send((event, about)).map_err(|_| Fate::Dropped)
     }
@@ -122,8 +122,7 @@ mod tests {
         (event, ObjectReference { namespace: Some("shop".to_owned()), ..ObjectReference::default() })
     }
 
-    /// Tells of three things, each after the one before has been dealt with: how often the API server was called, and
-    /// what became of each.
+    /// Writes three Events, one after another; returns the number of calls and the outcome of each.
     async fn told(status: StatusCode, pause: Duration) -> (usize, Vec<Fate>) {
         let (calls, (fates, mut seen)) = (Arc::<Mutex<usize>>::default(), mpsc::unbounded_channel());
         let reporter = Reporter { controller: "ebb-cache.io/test".to_owned(), instance: None };

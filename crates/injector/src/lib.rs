@@ -1,4 +1,4 @@
-//! Kubernetes: how a sidecar gets into a pod, and whether an installation is well.
+//! Kubernetes: injects sidecars into pods, and checks an installation.
 //!
 //! ```text
 //!  the chart's PodTemplate ──► inject (pure): pod as JSON ──► operations that only add, or the reason for none
@@ -6,7 +6,7 @@
 //!                    ebb inject ──┤  files, offline
 //!                  ebb injector ──┘  webhook, with its certificates
 //!
-//!  check ──► findings about an installation        events ──► Events of Kubernetes, off the path of everything else
+//!  check ──► findings about an installation        events ──► Events of Kubernetes, in the background
 //! ```
 
 pub mod check;

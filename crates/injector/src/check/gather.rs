@@ -1,4 +1,4 @@
-//! The calls. Each fact is asked for by itself, so that one that is refused leaves the others.
+//! Gathers facts from the API server. Each fact is a separate call, so that a refused one does not affect the others.
 
 use super::{Certificate, Facts, Listed, Pod, Said};
 use crate::inject::{Context, Namespace, SkipReason, Template, Verdict, inject};
@@ -8,12 +8,12 @@ use kube::Client;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Objects of a page.
+/// Objects per page.
 const PAGE: usize = 500;
-/// The name of the ConfigMaps that sidecars follow, unless the chart or an annotation says otherwise.
+/// Default name of the ConfigMaps that sidecars follow.
 const CONFIG_MAP: &str = "ebb-config";
 
-/// Asks. The trial pod is only tried, in `namespace`.
+/// Gathers all facts. A pod in `namespace` is created as a dry run only.
 pub async fn gather(client: &Client, namespace: &str) -> Facts {
     let ours = "labelSelector=app.kubernetes.io%2Fpart-of%3Debb";
     let injecting = format!("{ours}%2Capp.kubernetes.io%2Fcomponent%3Dinjector");
@@ -40,7 +40,7 @@ pub async fn gather(client: &Client, namespace: &str) -> Facts {
     }
 }
 
-/// What is kept of the items of a list, page by page.
+/// Reads a list page by page; `keep` selects and reduces the items.
 async fn paged<T>(client: &Client, path: &str, selector: &str, keep: impl Fn(&Value) -> Option<T>) -> Listed<T> {
     let (mut kept, mut token) = (Vec::new(), String::new());
     loop {
@@ -62,7 +62,7 @@ async fn call(client: &Client, request: Result<Request<Vec<u8>>, http::Error>) -
     })
 }
 
-/// A pod that asks for a cache, created without being created.
+/// The result of a dry run that creates a pod with the label.
 async fn trial(client: &Client, namespace: &str) -> Said {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -80,7 +80,7 @@ async fn trial(client: &Client, namespace: &str) -> Said {
     call(client, request.body(pod.to_string().into_bytes())).await
 }
 
-/// What this account may not do.
+/// Missing permissions of this account.
 async fn refused(client: &Client, namespace: &str) -> Vec<String> {
     let needed = [
         ("list", "", "namespaces", ""),
@@ -102,7 +102,7 @@ async fn refused(client: &Client, namespace: &str) -> Vec<String> {
     refused
 }
 
-/// Whether this account may do that.
+/// Whether this account has a permission.
 async fn may(client: &Client, attributes: &Value) -> bool {
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
@@ -113,14 +113,14 @@ async fn may(client: &Client, attributes: &Value) -> bool {
     call(client, request).await.is_ok_and(|answer| answer["status"]["allowed"] == true)
 }
 
-/// What decides which pods are left alone.
+/// The settings that decide which pods are skipped.
 struct Injection {
     template: Template,
     own_namespace: Option<String>,
 }
 
 impl Injection {
-    /// As the cluster has it; what it does not show is as the chart has it by default.
+    /// Reads the settings from the cluster, with the chart's defaults for missing ones.
     fn of(injectors: &Listed, templates: &Listed) -> Self {
         let texts = templates.iter().flatten().filter_map(|map| map["data"].as_object()).flat_map(|data| data.values());
         let template = texts.filter_map(|text| Template::parse(text.as_str()?).ok()).next();
@@ -128,7 +128,7 @@ impl Injection {
         Self { template: template.unwrap_or_else(Template::built_in), own_namespace: own_namespace.map(str::to_owned) }
     }
 
-    /// Whether the injector leaves the pod alone for what it is: nobody has forgotten such a pod.
+    /// Whether the injector skips the pod, so that it does not lack a sidecar.
     fn leaves_alone(&self, pod: &Value) -> bool {
         let name = pod["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
         let namespace = Namespace { name, ..Namespace::default() };
@@ -142,13 +142,13 @@ impl Injection {
     }
 }
 
-/// All pods that ask for a cache or have one, reduced.
+/// All pods that request a sidecar or have one, with the checked fields only.
 async fn pods(client: &Client, injection: &Injection) -> Listed<Pod> {
     let asks = |namespace: &Value| {
         let meta = &namespace["metadata"];
         (meta["labels"]["ebb-cache.io/inject"] == "enabled").then(|| meta["name"].as_str().map(str::to_owned))?
     };
-    // Without them, those that ask by a label of their own are still found.
+    // Without namespaces, pods with their own label are still found.
     let asking = paged(client, "/api/v1/namespaces", "", asks).await.unwrap_or_default();
     let is_looked_at = |pod: &Pod| pod.asks || pod.has_sidecar;
     let looked_at =
@@ -156,13 +156,13 @@ async fn pods(client: &Client, injection: &Injection) -> Listed<Pod> {
     paged(client, "/api/v1/pods", "", looked_at).await
 }
 
-/// The ConfigMaps that these pods follow, and those of the usual name, which the next pod there would. Each name is asked
-/// for by itself: a cluster has many ConfigMaps, and large ones.
+/// The ConfigMaps that these pods follow, and those of the default name, which new pods would follow. Each name is a
+/// separate call: a cluster has many ConfigMaps, and large ones.
 async fn config_maps(client: &Client, pods: &Listed<Pod>) -> Listed {
     let followed: BTreeSet<(&str, &str)> =
         pods.iter().flatten().flat_map(|pod| &pod.follows).map(|(space, name)| (&**space, &**name)).collect();
     let names: BTreeSet<&str> = followed.iter().map(|(_, name)| *name).chain([CONFIG_MAP]).collect();
-    // A pod may have in its place what is no name, and nothing is called so.
+    // A pod may contain an invalid name, which no ConfigMap has.
     let is_name = |name: &&str| name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'));
     let mut all = Vec::new();
     for name in names.into_iter().filter(is_name) {
@@ -176,8 +176,8 @@ async fn config_maps(client: &Client, pods: &Listed<Pod>) -> Listed {
     Ok(all)
 }
 
-/// What injectors serve. Each Secret is asked for by its name, so that an account may be allowed to read that one alone; and
-/// only by those who may, since somebody may be told of each attempt to read one.
+/// The serving certificates of injectors. Each Secret is read by name, so that a right to read this one Secret is
+/// enough, and only with that right, since audits may report each refused attempt.
 async fn certificates(client: &Client, injectors: &Listed) -> Vec<Certificate> {
     let mut all = Vec::new();
     for injector in injectors.iter().flatten() {
@@ -196,7 +196,8 @@ async fn certificates(client: &Client, injectors: &Listed) -> Vec<Certificate> {
     all
 }
 
-/// Namespace, Service and Secret of an injector: it is told the Secret that it fills itself; another one is mounted.
+/// Namespace, Service and Secret of an injector. The Secret is an argument if the injector fills it; otherwise it is
+/// mounted.
 fn serving(injector: &Value) -> Option<(String, String, String)> {
     let spec = &injector["spec"]["template"]["spec"];
     let named = |values: &Value, name: &str| values.as_array()?.iter().find(|value| value["name"] == name).cloned();
@@ -210,7 +211,7 @@ fn serving(injector: &Value) -> Option<(String, String, String)> {
     Some((namespace, told("--service=")?, told("--secret=").or_else(mounted)?))
 }
 
-/// Whether nothing becomes of it any more, for better or worse.
+/// Whether the pod has succeeded or failed.
 fn has_ended(pod: &Value) -> bool {
     ["Succeeded", "Failed"].iter().any(|phase| pod["status"]["phase"] == *phase)
         || !pod["metadata"]["deletionTimestamp"].is_null()
@@ -265,7 +266,7 @@ mod tests {
     use kube::client::Body;
     use std::convert::Infallible;
 
-    /// An API server with these objects and no others, one a page.
+    /// An API server with only these objects, one per page.
     fn server(objects: Value) -> Client {
         let answer = move |request: Request<Body>| {
             let asked = |key: &str| {
@@ -288,7 +289,7 @@ mod tests {
         Injection::of(&Ok(Vec::new()), &Ok(Vec::new()))
     }
 
-    /// One reason to leave a pod alone, one list of them: injector, policy and check agree.
+    /// Injector, policy and check use the same reasons for skipping a pod.
     #[tokio::test]
     async fn pods_of_the_corpus_that_are_left_alone_are_not_reported() {
         let (mut left_alone, mut asking) = (0, 0);
@@ -305,7 +306,7 @@ mod tests {
             let is_reported = found.iter().any(|pod| pod.asks && !pod.declines && !pod.has_sidecar);
             let has_one = pod["spec"]["initContainers"].to_string().contains(r#""name":"ebb""#);
             // A pod that declines by its label asks here, since its label was replaced.
-            let is_left_alone = expected.starts_with("# left alone") && !expected.ends_with("disabled");
+            let is_left_alone = expected.starts_with("# skipped") && !expected.ends_with("disabled");
             assert_eq!(is_reported, !is_left_alone && !has_one, "{text}");
             left_alone += usize::from(is_left_alone);
             asking += usize::from(is_reported);

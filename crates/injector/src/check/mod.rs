@@ -1,4 +1,4 @@
-//! Whether an installation is well: what the API server says, and what to make of it.
+//! Checks an installation: gathers facts from the API server and judges them.
 //!
 //! ```text
 //!  gather (calls, and a dry run) ──► Facts ──► judge (pure) ──► findings, each with a remedy
@@ -13,13 +13,13 @@ pub use judge::judge;
 pub use ebb_terminal::{Finding, Severity};
 use serde_json::Value;
 
-/// What an API server said: the object, or the sentence with which it refused.
+/// An object, or the error of the API server.
 pub type Said = Result<Value, String>;
 
-/// The same of a list: all its items, of however many pages.
+/// All items of a list, or the error of the API server.
 pub type Listed<T = Value> = Result<Vec<T>, String>;
 
-/// What is known of a cluster.
+/// Facts about a cluster.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// Seconds since 1970.
@@ -32,28 +32,28 @@ pub struct Facts {
     pub policies: Listed,
     /// The Deployments of injectors.
     pub injectors: Listed,
-    /// What they serve.
+    /// Their serving certificates.
     pub certificates: Vec<Certificate>,
-    /// The ConfigMaps of injectors: what they put into pods.
+    /// The ConfigMaps of injectors, with their templates.
     pub templates: Listed,
     /// The PodDisruptionBudgets.
     pub budgets: Listed,
-    /// Pods with a sidecar, and those of labelled namespaces, reduced to what is looked at.
+    /// Pods with a sidecar, and pods of labelled namespaces, with the checked fields only.
     pub pods: Listed<Pod>,
-    /// The ConfigMaps that sidecars follow, and those that they would.
+    /// The ConfigMaps that current sidecars follow, and those that new ones would.
     pub config_maps: Listed,
-    /// A pod that asks for a cache, as the API server would store it.
+    /// The result of a dry run that creates a pod with the label.
     pub trial: Said,
-    /// Whether PodMonitors are known.
+    /// Whether the cluster has PodMonitors.
     pub monitors: Said,
-    /// What this account may not do, of what was needed.
+    /// Missing permissions of this account.
     pub refused: Vec<String>,
 }
 
-/// The certificate that an injector serves, and the Secret that it is in.
+/// The serving certificate of an injector, and its Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// Of the injector, its Service and its Secret.
+    /// Namespace of the injector, its Service and its Secret.
     pub namespace: String,
     pub service: String,
     pub secret: String,
@@ -61,7 +61,7 @@ pub struct Certificate {
     pub chain: Result<String, String>,
 }
 
-/// What is looked at of a pod.
+/// The checked fields of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {
     pub name: String,

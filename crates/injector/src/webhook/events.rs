@@ -1,4 +1,4 @@
-//! Events on what made a pod: that it was injected, or why not; and on the Secret with the certificates: that they are new.
+//! Writes Events about injected and skipped pods on their owners, and about certificates on their Secret.
 
 use super::metrics::Metrics;
 use super::review::{Admission, Owner, shortened};
@@ -9,7 +9,7 @@ use kube::Client;
 use kube::runtime::events::{Event, EventType, Reporter};
 use std::sync::Arc;
 
-/// Takes what is to be told.
+/// The sender of Events.
 #[derive(Clone, Debug)]
 pub(super) struct Events {
     teller: Teller,
@@ -17,14 +17,14 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// Starts telling on this runtime.
+    /// Starts on this runtime.
     pub(super) fn start(client: Client, identity: String, metrics: Arc<Metrics>) -> Self {
         let reporter = Reporter { controller: "ebb-cache.io/injector".to_owned(), instance: Some(identity) };
         let counted = metrics.clone();
         Self { teller: Teller::start(client, reporter, move |fate| counted.event(fate)), metrics }
     }
 
-    /// Tells of an admission, if there is somebody to tell.
+    /// Reports an admission, if the pod has an owner.
     pub(super) fn admitted(&self, admission: &Admission) {
         let (Some(owner), Some(reason)) = (&admission.owner, admission.reason) else { return };
         let silent = [SkipReason::AlreadyInjected, SkipReason::Disabled, SkipReason::NotLabelled];
@@ -47,24 +47,24 @@ impl Events {
         }
     }
 
-    /// Tells that a pod was evicted, to be created again with its sidecar.
+    /// Reports the eviction of a pod without a sidecar.
     pub(super) fn evicted(&self, owner: &Owner, namespace: &str) {
         let note = "evicting pods without the Ebb sidecar they ask for; their replacements get one".to_owned();
         self.tell(EventType::Normal, "SidecarMissing", "Evict", note, reference(owner, namespace));
     }
 
-    /// Tells that certificates were made where there were none that could be used.
+    /// Reports new certificates where there were no usable ones.
     pub(super) fn certificates_created(&self, note: String, secret: ObjectReference) {
         self.tell(EventType::Normal, "CertificateCreated", "Create", note, secret);
     }
 
-    /// Tells that a certificate has a successor. The action says which, so that what is told of the serving certificate is not counted as
-    /// told of the CA once more; the times in a note are those of the first for as long as serving certificates live minutes only.
+    /// Reports a new certificate. The action names its kind, so that Events about serving certificates and CAs are not
+    /// merged. If serving certificates live for minutes only, the note keeps the times of the first Event.
     pub(super) fn certificate_rotated(&self, action: &str, note: String, secret: ObjectReference) {
         self.tell(EventType::Normal, "CertificateRotated", action, note, secret);
     }
 
-    /// Tells that certificates cannot be looked after.
+    /// Reports that certificates cannot be renewed.
     pub(super) fn rotation_failed(&self, why: &str, secret: ObjectReference) {
         let note = shortened(&format!("certificates cannot be renewed: {why}"));
         self.tell(EventType::Warning, "CertificateRotationFailed", "Rotate", note, secret);

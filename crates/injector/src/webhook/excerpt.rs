@@ -1,9 +1,9 @@
-//! Excerpts of JSON: what the injector reads of a review or of a list of pods, and nothing else of it.
+//! Excerpts of JSON: the fields of a review or of a list of pods that the injector reads.
 //!
-//! A pod may have 3 MiB, and a tree of all its values some hundred times that. Whoever may create a pod chooses what is
-//! in it, so the parser keeps only the fields that injection asks for, within a budget, and passes over the rest
-//! without an allocation. An excerpt has the same shape as the whole: where a field is kept, its kind is kept, and lists
-//! of containers keep their order and length, so `inject` gives the same operations for both.
+//! A pod may have 3 MiB, and a tree of all its values about a hundred times that. Clients choose the content, so the
+//! parser keeps only the fields for injection, within a memory budget, and skips all others without allocating. An
+//! excerpt has the same shape as the document: kept fields keep their types, and lists of containers keep their order
+//! and length, so `inject` gives the same operations for both.
 
 use ebb_config::annotations::PREFIX;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -11,35 +11,35 @@ use serde_json::{Map, Number, Value};
 use std::cell::Cell;
 use std::fmt;
 
-/// Memory that the values of one excerpt may take, in bytes.
+/// Maximum memory of the values of one excerpt, in bytes.
 const BUDGET: usize = 2 << 20;
-/// The longest string that is kept, in bytes; the rest is cut off. Longer annotations make no sense to `inject`.
+/// Maximum length of a kept string, in bytes; longer ones are cut. `inject` ignores longer annotations.
 const TEXT_BYTES: usize = 17 << 10;
-/// Memory of a tree node with room for some fields, of one more field, and of one more element of a list, in bytes.
+/// Memory of a tree node with some fields, of an additional field, and of an additional list element, in bytes.
 const OBJECT_BYTES: usize = 640;
 const FIELD_BYTES: usize = 110;
 const ELEMENT_BYTES: usize = 64;
 
-/// What is kept of a value.
+/// Which part of a value is kept.
 #[derive(Clone, Copy)]
 enum Shape {
-    /// The value; of a list or an object that it is one.
+    /// A scalar; a list or an object is kept empty.
     Scalar,
-    /// All of it.
+    /// The whole value.
     Whole,
     /// These fields.
     Fields(&'static [(&'static str, Shape)]),
-    /// The scalars under keys that begin with one of these.
+    /// The scalars under keys with one of these prefixes.
     Keys(&'static [&'static str]),
     /// Every element.
     List(&'static Shape),
-    /// The elements that pass.
+    /// Selected elements.
     Some(&'static Shape, fn(&Value) -> bool),
     /// The variables that `inject` might add.
     Env,
-    /// Every element, and all of the one that is to be completed.
+    /// Every element, and the whole of the container to complete.
     InitContainers,
-    /// The value, if it fits into the budget: what stands around it is kept in any case.
+    /// The value, if it fits into the budget; the values around it are kept in any case.
     Bounded(&'static Shape),
 }
 
@@ -111,15 +111,15 @@ fn is_ours(volume: &Value) -> bool {
     volume["name"].as_str().is_some_and(|name| name.starts_with("ebb-"))
 }
 
-/// One excerpt being made.
+/// State of building an excerpt.
 struct Excerpt<'a> {
     /// Variables that `inject` might add to a container.
     variables: &'a [String],
     left: Cell<usize>,
     is_exceeded: Cell<bool>,
-    /// A bounded value was given up.
+    /// Whether a bounded value was dropped.
     is_too_large: Cell<bool>,
-    /// The init container that is kept whole.
+    /// The init container that is kept completely.
     whole_at: Option<usize>,
 }
 
@@ -129,7 +129,7 @@ impl<'a> Excerpt<'a> {
         Self { variables, left: Cell::new(BUDGET), is_exceeded, is_too_large, whole_at }
     }
 
-    /// Whether `bytes` more may be kept.
+    /// Whether another `bytes` fit into the budget.
     fn take(&self, bytes: usize) -> bool {
         let left = self.left.get().checked_sub(bytes);
         self.is_exceeded.set(self.is_exceeded.get() || left.is_none());
@@ -143,18 +143,18 @@ impl<'a> Excerpt<'a> {
     }
 }
 
-/// What was read of a document.
+/// The excerpt of a document.
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) value: Value,
-    /// More of it is read by `inject` than fits: `value` is not all.
+    /// Whether the budget was exceeded, so that `value` is incomplete.
     pub(super) is_too_large: bool,
 }
 
 /// Reads an AdmissionReview. `variables` are the names of those that `inject` might add to a container.
 ///
 /// # Errors
-/// What makes it no JSON.
+/// Why the text is not JSON.
 pub(super) fn review(body: &[u8], variables: &[String]) -> Result<Read, serde_json::Error> {
     let read = |whole_at| {
         let excerpt = Excerpt::new(variables, whole_at);
@@ -167,7 +167,7 @@ pub(super) fn review(body: &[u8], variables: &[String]) -> Result<Read, serde_js
     let containers = first.value["request"]["object"]["spec"]["initContainers"].as_array();
     let declared = containers.and_then(|all| all.iter().position(|container| container["name"] == "ebb"));
     match declared {
-        // What it leaves open is completed, so all of it is needed.
+        // Injection completes this container, so all of it is needed.
         Some(at) if !first.is_too_large => {
             drop(first);
             read(Some(at))
@@ -176,10 +176,10 @@ pub(super) fn review(body: &[u8], variables: &[String]) -> Result<Read, serde_js
     }
 }
 
-/// Reads a list of pods from a stream and hands each to `see`; returns the token of the next page.
+/// Reads a list of pods from a stream and calls `see` for each; returns the token of the next page.
 ///
 /// # Errors
-/// What makes it no list, or what went wrong with the stream.
+/// Why the text is not a list, or the error of the stream.
 pub(super) fn pods(reader: impl std::io::Read, see: impl FnMut(Read)) -> Result<Option<String>, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_reader(reader);
     let next = PodList { see }.deserialize(&mut reader)?;
@@ -293,7 +293,7 @@ impl<'de> Visitor<'de> for Pick<'_> {
     }
 }
 
-/// A key that is kept, with what is kept of its value.
+/// A kept key, and the kept part of its value.
 struct Key<'a> {
     shape: Shape,
     from: &'a Excerpt<'a>,
@@ -370,7 +370,7 @@ impl<'de, F: FnMut(Read)> Visitor<'de> for PodList<F> {
     }
 }
 
-/// The items of a list, each handed on as it is read.
+/// The items of a list, passed on as they are read.
 struct Items<'a, F> {
     see: &'a mut F,
 }

@@ -1,7 +1,7 @@
-//! Who looks after what must not be done twice, certificates and forgotten pods: the holder of a Lease.
+//! Leader election by a Lease. The leader rotates certificates and runs the watchdog.
 //!
-//! As client-go does it, clocks are never compared: a lease has run out when *this* replica has not seen it renewed for its
-//! length. A replica that could not renew stops leading before another may begin.
+//! As in client-go, clocks are never compared: a lease has expired if *this* replica has not seen a renewal for its
+//! duration. A replica that cannot renew stops leading before another may start.
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use std::time::{Duration, Instant};
 
-/// How long a lease holds without being renewed.
+/// Duration of a lease without renewal.
 const LENGTH: Duration = Duration::from_secs(15);
 
 /// One replica's view of the Lease.
@@ -17,17 +17,17 @@ const LENGTH: Duration = Duration::from_secs(15);
 pub(super) struct Candidate {
     name: String,
     identity: String,
-    /// What was seen last, and when it was new.
+    /// The last observed Lease, and the time of its change.
     seen: Option<(LeaseSpec, Instant)>,
     renewed: Option<Instant>,
 }
 
-/// What to do about it.
+/// The next step.
 #[derive(Debug, PartialEq, Eq)]
 enum Move {
-    /// Somebody else leads.
+    /// Another replica leads.
     Wait,
-    /// Take or renew it.
+    /// Acquire or renew the Lease.
     Hold,
 }
 
@@ -45,15 +45,15 @@ impl Candidate {
         Self { name, identity, seen: None, renewed: None }
     }
 
-    /// Whether this replica leads at this moment.
+    /// Whether this replica is the leader now.
     pub(super) fn leads(&self) -> bool {
         self.renewed.is_some_and(|renewed| renewed.elapsed() < LENGTH * 2 / 3)
     }
 
-    /// Looks at the Lease and takes or renews it if it may.
+    /// Reads the Lease and acquires or renews it if possible.
     ///
     /// # Errors
-    /// What the API server said. Somebody who was quicker is no error.
+    /// The API server's error. A lost race is not an error.
     pub(super) async fn tick(&mut self, leases: &Api<Lease>) -> Result<(), kube::Error> {
         let mut lease = leases.get(&self.name).await?;
         let spec = lease.spec.clone().unwrap_or_default();
@@ -88,7 +88,7 @@ impl Candidate {
         }
     }
 
-    /// Gives the Lease back, so that the next replica need not wait.
+    /// Releases the Lease, so that the next leader need not wait.
     pub(super) async fn release(&mut self, leases: &Api<Lease>) {
         if !self.leads() {
             return;

@@ -1,4 +1,4 @@
-//! What Prometheus sees of the injector.
+//! Metrics of the injector.
 
 use super::review::Admission;
 use crate::events::Fate;
@@ -157,12 +157,12 @@ impl Metrics {
         self.events.get_or_create(&vec![("outcome", fate.name())]).inc();
     }
 
-    /// How many pods ask for a sidecar and have none.
+    /// Sets the number of pods that lack their sidecar.
     pub(super) fn missed(&self, pods: usize) {
         self.missed.set(pods as i64);
     }
 
-    /// What became of an eviction.
+    /// Counts an eviction by outcome.
     pub(super) fn evicted(&self, outcome: &'static str) {
         self.evictions.get_or_create(&vec![("outcome", outcome)]).inc();
     }
@@ -175,7 +175,7 @@ impl Metrics {
     }
 }
 
-/// A page with a series of each metric, from which `docs/metrics.md` is made.
+/// A page with a series of each metric; `docs/metrics.md` is generated from it.
 pub(super) fn example_page(connections: Arc<Connections>) -> String {
     let metrics = Metrics::new(connections);
     let admission = Admission {

@@ -1,13 +1,13 @@
-//! The webhook that puts sidecars into pods: `ebb injector`.
+//! The webhook that injects sidecars: `ebb injector`.
 //!
 //! ```text
 //!  API server ──TLS──► serve ──► review (pure) ──► inject (pure)
-//!                        ▲          ▲    └──► Events, metrics, one line
+//!                        ▲          ▲    └──► Events, metrics, log line
 //!          certificates ─┘          └── template (a mounted file), namespaces (a watch)
 //!
-//!  lease ──► leader: certificates, watchdog (pods that were created while nothing injected)
+//!  lease ──► leader: certificates, watchdog (pods that lack their sidecar)
 //! ```
-//! It refuses no pod: what it cannot inject into, it leaves alone and says why.
+//! It rejects no pod: a pod that cannot be injected is skipped, with the reason.
 
 mod certificates;
 mod events;
@@ -43,37 +43,37 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-/// How the injector runs.
+/// Settings of the injector.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where the API server calls.
+    /// Address of the webhook.
     pub listen: String,
-    /// Where `/livez`, `/readyz` and `/metrics` are.
+    /// Address of `/livez`, `/readyz` and `/metrics`.
     pub http_listen: String,
     /// The file with the PodTemplate of the sidecar.
     pub template: PathBuf,
-    /// Certificate and key that somebody else makes; else they are made here.
+    /// Files with certificate and key; if `None`, the injector issues them.
     pub files: Option<(PathBuf, PathBuf)>,
-    /// The objects that hold the certificates.
+    /// The objects with the certificates.
     pub objects: Objects,
-    /// The names under which the API server calls.
+    /// DNS names of the webhook.
     pub names: Vec<String>,
-    /// Lengths of time of the certificates.
+    /// Lifetimes of the certificates.
     pub times: Times,
-    /// How often certificates and template are looked at.
+    /// Interval between checks of certificates and template.
     pub look: Duration,
-    /// How long calls are taken after the end was asked for, until no API server calls any more.
+    /// Time after SIGTERM during which calls are accepted, until API servers stop calling.
     pub drain_delay: Duration,
-    /// Whether Events are written.
+    /// Whether to write Events.
     pub events: bool,
-    /// Whether pods are looked for that were missed.
+    /// The watchdog, if it is on.
     pub watchdog: Option<Watchdog>,
 }
 
-/// The most memory that connections for probes and metrics use together, in bytes.
+/// Maximum memory of all connections for probes and metrics, in bytes.
 const HTTP_BYTES: u64 = 4 << 20;
 
-/// What an admission needs.
+/// Shared state of admissions.
 pub(super) struct Injector {
     template: ArcSwap<Template>,
     namespaces: Namespaces,
@@ -85,29 +85,29 @@ pub(super) struct Injector {
 }
 
 impl Injector {
-    /// The namespace, as far as it is known.
+    /// The namespace, if it is known.
     fn namespace(&self, name: &str) -> Namespace {
         self.namespaces.get(name)
     }
 }
 
-/// Where an injector listens.
+/// Addresses of an injector.
 #[derive(Debug)]
 pub struct Addresses {
     pub webhook: String,
     pub http: String,
 }
 
-/// A page of metrics with a series of each, from which a test of the sidecar makes `docs/metrics.md`.
+/// A metrics page with a series of each metric; a test generates `docs/metrics.md` from it.
 #[doc(hidden)]
 pub fn metrics_page() -> String {
     metrics::example_page(serve::connections())
 }
 
-/// Runs until `shutdown` is ready with a reason, then drains. `announce` is told the addresses.
+/// Runs until `shutdown` is ready with a reason, then drains. Calls `announce` with the addresses.
 ///
 /// # Errors
-/// A sentence about what is in its way.
+/// Why the injector cannot run.
 pub async fn run(
     settings: Settings,
     announce: impl FnOnce(&Addresses),
@@ -122,7 +122,7 @@ pub async fn run(
     let http = bind(settings.http_listen.clone()).await?;
     let unreachable = |error: &dyn std::fmt::Display| format!("cannot reach the API server: {error}");
     let config = Config::infer().await.map_err(|error| unreachable(&error))?;
-    // A budget that holds an eviction back says "too many requests", which is not to be asked again and again.
+    // An eviction blocked by a PodDisruptionBudget returns "too many requests", which must not be retried at once.
     let mut once = config.clone();
     once.default_retry = false;
     let asks_once = Client::try_from(once).map_err(|error| unreachable(&error))?;
@@ -144,7 +144,7 @@ pub async fn run(
         metrics: metrics.clone(),
     });
     let served = Arc::new(Served::default());
-    // Files need nobody to lead.
+    // Certificates in files need no leader.
     let is_needed = settings.files.is_none() || settings.watchdog.is_some();
     let leases: Api<Lease> = Api::namespaced(client.clone(), &settings.objects.namespace);
     let mut candidate =
@@ -180,7 +180,7 @@ pub async fn run(
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            // Without a certificate it cannot answer, and is not ready anyway.
+            // Without a certificate the webhook cannot answer and is not ready.
             if served.is_there() {
                 answers.store(probe.is_ready().await, Ordering::Relaxed);
                 metrics.webhook_answers(answers.load(Ordering::Relaxed));
@@ -216,7 +216,7 @@ pub async fn run(
         () = probing => "the probe loop ended",
         () = watchdog => "the watchdog ended",
     };
-    // API servers go on calling until they have noticed that this replica is not ready any more.
+    // API servers keep calling until they notice that this replica is not ready.
     unready.send_replace(true);
     tracing::info!(reason, delay_ms = settings.drain_delay.as_millis() as u64, "stopping");
     if let Some(candidate) = &mut candidate {
@@ -237,7 +237,7 @@ fn read(path: &PathBuf) -> Result<(String, Template), String> {
     Ok((text, template))
 }
 
-/// Takes a changed template; a bad one keeps the last good.
+/// Applies a changed template; an invalid one keeps the last valid one.
 fn follow_template(path: &PathBuf, last: &mut String, injector: &Injector) {
     match std::fs::read_to_string(path) {
         Ok(text) if text == *last => {}

@@ -1,7 +1,7 @@
-//! The labels and annotations of namespaces that injection reads, followed by a watch.
+//! Watches the labels and annotations of namespaces that injection reads.
 //!
-//! A namespace may have 1.5 MiB of labels and managed fields; only what injection asks for is kept, and only a few whole
-//! objects are in memory at a time.
+//! A namespace may have 1.5 MiB of labels and managed fields. Only the fields for injection are kept, and only a few
+//! complete objects are in memory at a time.
 
 use crate::inject::Namespace;
 use ebb_config::annotations::PREFIX;
@@ -16,16 +16,16 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Namespaces of a page: their whole text is in memory for a moment.
+/// Namespaces per page; the text of a page is briefly in memory.
 const PAGE: u32 = 16;
-/// The label that decides about the pods of a namespace.
+/// The label for all pods of a namespace.
 const LABEL: &str = "ebb-cache.io/inject";
-/// The longest value that is kept, in bytes: longer ones are ignored by `inject`, with a warning.
+/// Maximum length of a kept value, in bytes; `inject` ignores longer ones with a warning.
 const VALUE_BYTES: usize = 5 << 10;
-/// Values that are kept of one namespace: more than there are annotations to set.
+/// Maximum number of kept values per namespace, more than there are annotations.
 const MOST_VALUES: usize = 100;
 
-/// The namespaces that are known.
+/// The known namespaces.
 pub(super) struct Namespaces(Store<Excerpt>);
 
 impl Namespaces {
@@ -45,7 +45,7 @@ impl Namespaces {
         Self(store)
     }
 
-    /// The namespace, as far as it is known.
+    /// The namespace, if it is known.
     pub(super) fn get(&self, name: &str) -> Namespace {
         let mut namespace = Namespace { name: name.to_owned(), ..Namespace::default() };
         if let Some(found) = self.0.get(&ObjectRef::new(name)) {
@@ -56,7 +56,7 @@ impl Namespaces {
     }
 }
 
-/// A namespace with what injection reads of it.
+/// A namespace with the fields that injection reads.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 struct Excerpt {
     #[serde(deserialize_with = "meta")]
@@ -116,7 +116,7 @@ fn annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<St
     deserializer.deserialize_any(Kept(|key| key.starts_with(PREFIX)))
 }
 
-/// The entries of a map whose keys pass.
+/// The entries of a map with selected keys.
 struct Kept(fn(&str) -> bool);
 
 impl<'de> Visitor<'de> for Kept {

@@ -1,7 +1,7 @@
 //! An AdmissionReview and its answer: a pure function of the bytes.
 //!
-//! What a pod holds is chosen by whoever may create one, so everything that outlives the answer (log lines, Events) is
-//! bounded here.
+//! Clients that may create pods choose their content, so everything that outlives the answer (log lines, Events) is
+//! bounded.
 
 use super::excerpt;
 use crate::inject::{Context, Namespace, SkipReason, Template, Verdict, inject};
@@ -9,29 +9,30 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-/// The longest name of an object, in bytes.
+/// Maximum length of an object's name, in bytes.
 const NAME_BYTES: usize = 253;
 /// The API server cuts warnings at this length, in bytes.
 const WARNING_BYTES: usize = 256;
 
-/// What a review is answered with.
+/// Result of a review.
 #[derive(Debug)]
 pub(super) struct Admission {
-    /// The AdmissionReview that goes back.
+    /// The AdmissionReview to return.
     pub(super) answer: Value,
-    /// What became of the pod; `None` if there was no pod to inject into.
+    /// The outcome for the pod; `None` if the review had no pod.
     pub(super) reason: Option<Option<SkipReason>>,
-    /// The sentence for people.
+    /// The message for people.
     pub(super) detail: String,
-    /// What was ignored, and why: a caller sees these, but of a Deployment's pods the caller is a controller.
+    /// Warnings about ignored annotations. The client sees them, but for a Deployment's pods the client is a
+    /// controller.
     pub(super) warnings: Vec<String>,
     pub(super) namespace: String,
     pub(super) owner: Option<Owner>,
-    /// Nothing may be changed for this review, so nothing is told to anybody either.
+    /// Whether this is a dry run, which must have no side effects, such as Events.
     pub(super) is_dry_run: bool,
 }
 
-/// The object that made the pod.
+/// The owner of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
     pub(super) api_version: String,
@@ -40,10 +41,10 @@ pub(super) struct Owner {
     pub(super) uid: String,
 }
 
-/// Answers. `find` knows the namespaces.
+/// Answers a review. `find` returns namespaces.
 ///
 /// # Errors
-/// A sentence that says what makes it no AdmissionReview.
+/// Why the text is not an AdmissionReview.
 pub(super) fn review(
     body: &[u8],
     find: impl Fn(&str) -> Namespace,
@@ -95,7 +96,7 @@ pub(super) fn review(
     let context = Context {
         namespace: &known,
         own_namespace: Some(own_namespace),
-        // The selectors of the webhook have asked already, and a namespace may not be known here yet.
+        // The webhook's selectors have checked the label, and the namespace may not be known here yet.
         needs_label: false,
         by,
     };
@@ -120,7 +121,7 @@ pub(super) fn review(
     Ok(admission)
 }
 
-/// What made the pod.
+/// The owner of the pod.
 pub(super) fn owner(pod: &Value) -> Option<Owner> {
     let owners = pod["metadata"]["ownerReferences"].as_array()?;
     let owner = owners.iter().find(|owner| owner["controller"] == true)?;

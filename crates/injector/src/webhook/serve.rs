@@ -4,10 +4,10 @@
 //!  accept ──► Connections (cap, memory bound) ──► TLS ──► hyper ──► answer ──► review (pure)
 //!                └── at a bound the longest-stalled connection is closed, so a new one never waits
 //! ```
-//! The port is open to the whole cluster, and what a review holds is chosen by whoever may create a pod. A connection
-//! that stalls is closed: in its handshake, before its first call, within a call, or idle. A connection is idle without
-//! a call, whatever else its client sends: pings do not keep it. Reviews are charged while they arrive and while their
-//! answers wait to be read; one is parsed at a time, since the injector has one thread.
+//! The port is open to the whole cluster, and clients that may create pods choose the content of reviews. A stalled
+//! connection is closed: in its handshake, before its first call, within a call, or idle. A connection without a call
+//! is idle, even if its client sends pings. Reviews are charged while they arrive and while their answers wait to be
+//! read. One is parsed at a time, since the injector has one thread.
 
 use super::certificates::Served;
 use super::{Injector, review};
@@ -29,40 +29,40 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
-/// The longest review, in bytes. The API server takes pods of 3 MiB; the rest is for the escapes of JSON (a `<` becomes
-/// `\u003c`) and for the envelope.
+/// Maximum size of a review, in bytes. The API server accepts pods of 3 MiB; the rest is for JSON escapes (a `<`
+/// becomes `\u003c`) and the envelope.
 const BODY: usize = 8 << 20;
-/// Connections open at a time; an API server needs a few.
+/// Maximum number of connections; an API server needs a few.
 const CONNECTIONS: usize = 64;
-/// Memory of all connections with their calls, in bytes: a quarter of 64 MiB, the least limit that the chart takes.
+/// Memory of all connections with their calls, in bytes: a quarter of 64 MiB, the chart's minimum limit.
 const MAX_BYTES: u64 = 16 << 20;
 /// Memory of a connection that has sent nothing yet, and of one with a TLS session and HTTP/2, in bytes.
 const SILENT_BYTES: u64 = 4 << 10;
 const CONNECTION_BYTES: u64 = 96 << 10;
-/// Memory of a call beside its body, in bytes: its headers, decoded, and its task.
+/// Memory of a call without its body, in bytes: decoded headers and task.
 const CALL_BYTES: u64 = 16 << 10;
-/// Calls of one HTTP/2 connection at a time; an API server with more opens another connection.
+/// Maximum number of concurrent calls per HTTP/2 connection; an API server with more opens another connection.
 const STREAMS: u32 = 64;
-/// What a client may send ahead on one stream and on all of a connection, in bytes.
+/// Flow-control windows of a stream and of a connection, in bytes.
 const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = 256 << 10;
-/// The longest list of header fields, as HTTP/2 counts it, in bytes.
+/// Maximum size of a header list, as HTTP/2 counts it, in bytes.
 const HEADER_LIST: u32 = 8 << 10;
-/// How a long body or answer is cut, in bytes: HTTP/2 takes a piece at a time.
+/// Size of the pieces of a long body or answer, in bytes.
 const PIECE: usize = 16 << 10;
-/// How long a client may take over its handshake, its first call, its headers and its body.
+/// Timeout of the handshake, the first call, the headers and the body.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a client may read nothing while an answer waits.
+/// Timeout of a client that does not read its answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a call may last, from its headers to the last byte of its answer.
+/// Maximum duration of a call, from its headers to the last byte of its answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection stays without a call.
+/// Time after which a connection without a call is closed.
 const IDLE: Duration = Duration::from_secs(30);
-/// How long open calls may take at the end. The API server waits 5 s for an answer.
+/// Maximum time for open calls during the drain. The API server waits 5 s for an answer.
 const DRAIN: Duration = Duration::from_secs(6);
-/// How often a connection's progress is checked.
+/// Interval between checks of a connection's progress.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// Connections that wait to be accepted.
+/// Listen backlog.
 const BACKLOG: i32 = 1024;
 
 /// The connections of a webhook.
@@ -76,14 +76,14 @@ pub(super) fn connections() -> Arc<Connections> {
     })
 }
 
-/// Serves until `draining` turns true and the last answer is given.
+/// Serves until `draining` is true and the last answer is sent.
 pub(super) async fn serve(
     listener: TcpListener,
     injector: Arc<Injector>,
     served: Arc<Served>,
     mut draining: watch::Receiver<bool>,
 ) -> Result<(), String> {
-    // Listening again changes the backlog alone.
+    // Calling listen again only changes the backlog.
     rustix::net::listen(&listener, BACKLOG).map_err(|error| format!("cannot listen: {error}"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -108,7 +108,7 @@ pub(super) async fn serve(
             }
             drop(alive);
         });
-        // A client that has sent its part is answered before more connections ask for its place.
+        // Complete requests are answered before new connections compete for their memory.
         tokio::task::yield_now().await;
     }
     drop((listener, alive));
@@ -127,7 +127,7 @@ async fn converse(
     draining: watch::Receiver<bool>,
 ) {
     let opened = Instant::now();
-    // No buffers for clients that send nothing.
+    // No buffers are allocated for clients that send nothing.
     let Ok(Ok(1)) = tokio::time::timeout(PATIENCE, stream.peek(&mut [0])).await else { return };
     let _buffers = connection.charge(CONNECTION_BYTES);
     let stream = match tokio::time::timeout(PATIENCE, tls.accept(stream)).await {
@@ -175,7 +175,7 @@ struct Calls {
 struct CallsState {
     begun: u64,
     open: BTreeSet<(Instant, u64)>,
-    /// When the last call ended, or the connection was opened.
+    /// Time at which the last call ended, or the connection was opened.
     idle_since: Instant,
 }
 
@@ -201,12 +201,12 @@ impl Calls {
 }
 
 impl CallsState {
-    /// Since when the client has not let the server finish anything.
+    /// Time of the last progress.
     fn stalled_since(&self) -> Instant {
         self.open.first().map_or(self.idle_since, |(since, _)| *since)
     }
 
-    /// What is wrong with the connection, if anything is.
+    /// Why the connection must be closed, if it must.
     fn verdict(&self, now: Instant) -> Verdict {
         let stalled = now.duration_since(self.stalled_since());
         match (self.open.is_empty(), self.begun) {
@@ -222,13 +222,13 @@ impl CallsState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Well,
-    /// It is asked to end.
+    /// Shut down gracefully.
     Idle,
-    /// It is closed.
+    /// Close at once.
     Stalled,
 }
 
-/// A call; dropped when its answer has been taken or given up.
+/// A call; dropped when its answer is sent or abandoned.
 struct Call {
     calls: Arc<Calls>,
     id: (Instant, u64),
@@ -264,7 +264,7 @@ impl Watch {
         let mut is_asked = false;
         loop {
             tokio::select! {
-                // Nobody waits for an answer any more, whatever ended it.
+                // No client waits for an answer any more.
                 _ = &mut served => return,
                 _ = self.draining.wait_for(|draining| *draining), if !is_asked => {
                     is_asked = true;
@@ -343,7 +343,7 @@ async fn read(mut body: Incoming, call: &mut Call) -> Result<Vec<u8>, Unread> {
             return Err(Unread::TooLarge);
         }
         if needed > bytes.capacity() {
-            // Twice as much each time, and no more than was announced.
+            // Double the buffer each time, up to the announced length.
             let room = (needed.max(bytes.capacity() * 2).max(PIECE)).min(needed.max(announced as usize));
             call.charge(room - bytes.capacity());
             bytes.reserve_exact(room - bytes.len());
@@ -357,7 +357,7 @@ async fn answer(request: Request<Incoming>, injector: &Injector, mut call: Call)
     match (request.uri().path(), request.method()) {
         ("/inject", &Method::POST) => {}
         ("/inject", _) => return said(StatusCode::METHOD_NOT_ALLOWED, "reviews are POSTed", call),
-        // What the injector asks itself, to know that the listener answers.
+        // The self-probe, which checks that the listener answers.
         ("/livez", &Method::GET) => return said(StatusCode::OK, "live", call),
         _ => return said(StatusCode::NOT_FOUND, "reviews go to /inject", call),
     }
@@ -396,7 +396,7 @@ async fn answer(request: Request<Incoming>, injector: &Injector, mut call: Call)
     tracing::info!(
         namespace = admission.namespace,
         owner = admission.owner.as_ref().map(|owner| format!("{}/{}", owner.kind, owner.name)),
-        outcome = if matches!(admission.reason, Some(None)) { "injected" } else { "left alone" },
+        outcome = if matches!(admission.reason, Some(None)) { "injected" } else { "skipped" },
         reason = admission.reason.flatten().map(|reason| reason.label()),
         detail = admission.detail,
         warnings = (!admission.warnings.is_empty()).then(|| admission.warnings.join("; ")),

@@ -1,17 +1,16 @@
-//! The watchdog: evicts pods that ask for a sidecar and were created while nothing injected, so that they come again with one.
+//! The watchdog: evicts pods that should have a sidecar and lack one, so that their owners replace them.
 //!
 //! ```text
 //!  metadata of pods without the label ──► candidates ──► each whole ──► missed (pure: what `inject` would do now)
 //!                                                                          └──► Memory::choose (pure) ──► evictions
 //! ```
-//! Lists are read in pages, metadata first, and what is remembered of them is bounded: pods of any size and number pass
-//! through a few excerpts (`pages`).
+//! Lists are read in pages, metadata first. Memory is bounded for pods of any size and number (`pages`).
 //!
-//! W1. Only pods that somebody creates again are evicted, and of those no Job's: it would count that as a failure.
-//! W2. Pods are evicted, not deleted, so PodDisruptionBudgets hold; so many a minute, by the leader alone.
-//! W3. Of an owner one pod is evicted first, and more only once it has come again with a sidecar.
-//! W4. Until one has, and after one has not, owners are tried one at a time: nobody may be asking for sidecars. Which replica
-//!     is asked says nothing, so what counts is pods.
+//! W1. Only pods whose owners replace them are evicted. Pods of Jobs are not: an eviction would count as a failure.
+//! W2. Pods are evicted, not deleted, so PodDisruptionBudgets apply. Only the leader evicts, with a limit per minute.
+//! W3. One pod of an owner is evicted first, and others only after its replacement has a sidecar.
+//! W4. Until a first replacement has a sidecar, and after one has none, only one owner is probed at a time, since no
+//!     injector may be working. Any replica may answer a review, so only the pods show this.
 
 use super::Injector;
 use super::pages::{self, Of};
@@ -26,23 +25,23 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Missed pods that are remembered, beside those of owners that are tried; the others are counted.
+/// Maximum number of remembered missed pods, in addition to those of probed owners; the others are only counted.
 const MOST_MISSED: usize = 2_000;
-/// What creates its pods again, and thinks nothing of it.
+/// Kinds of owners that replace their pods.
 const CREATES_AGAIN: [&str; 4] = ["DaemonSet", "ReplicaSet", "ReplicationController", "StatefulSet"];
 
-/// How the watchdog runs.
+/// Settings of the watchdog.
 #[derive(Clone, Debug)]
 pub struct Watchdog {
-    /// How often all pods are looked at.
+    /// Interval between searches.
     pub interval: Duration,
-    /// How many are evicted in a minute, at most.
+    /// Maximum evictions per minute.
     pub max_per_minute: u32,
-    /// Namespaces that the webhook is not asked about.
+    /// Namespaces that the webhook does not cover.
     pub excluded: Vec<String>,
 }
 
-/// A pod that should have a sidecar and has none.
+/// A pod that should have a sidecar and lacks one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Missed {
     namespace: String,
@@ -51,7 +50,7 @@ struct Missed {
     owner: Owner,
 }
 
-/// Whether a pod was missed: it would be injected if it were created now, and somebody creates it again.
+/// Whether a pod was missed: it would be injected if it were created now, and its owner replaces it.
 fn missed(pod: &Value, context: &Context<'_>, template: &Template) -> Option<Missed> {
     let meta = &pod["metadata"];
     let owner = owner(pod).filter(|owner| CREATES_AGAIN.contains(&owner.kind.as_str()))?;
@@ -68,40 +67,40 @@ fn missed(pod: &Value, context: &Context<'_>, template: &Template) -> Option<Mis
     }
 }
 
-/// The pod, if it could be missed as far as its metadata says.
+/// The pod, if its metadata allows that it was missed.
 fn candidate(pod: &Value, context: &Context<'_>, template: &Template) -> Option<Missed> {
     let stand_in = json!({"metadata": pod["metadata"], "spec": {"containers": [{"name": "any"}]}});
     missed(&stand_in, context, template)
 }
 
-/// The pods that have a sidecar, by owner; both by their uid.
+/// UIDs of pods with a sidecar, by UID of the owner.
 type Injected = BTreeMap<String, BTreeSet<String>>;
 
-/// What is known of an owner of which a pod was evicted.
+/// State of an owner with an evicted pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Trial {
-    /// What came of it is not known yet: whose pods had a sidecar before, and how many looks ago that was.
+    /// Waiting for the replacement: the pods that had a sidecar before, and the number of searches since.
     Open { namespace: String, before: BTreeSet<String>, looks: u32 },
-    /// It came again with a sidecar.
+    /// The replacement has a sidecar.
     Passed,
-    /// It came again without one.
+    /// The replacement has no sidecar.
     Failed,
 }
 
-/// After so many looks a pod that has not come again is no trial any more.
+/// Number of searches after which waiting for a replacement ends.
 const LOOKS: u32 = 10;
 
-/// What the watchdog knows from the looks before.
+/// State of the watchdog between searches.
 #[derive(Debug, Default)]
 struct Memory {
     seen: BTreeSet<String>,
     owners: BTreeMap<String, Trial>,
-    /// The last trial that has ended was passed.
+    /// Whether the last replacement had a sidecar.
     is_proven: bool,
 }
 
 impl Memory {
-    /// Namespaces in which a pod is awaited.
+    /// Namespaces with an awaited replacement.
     fn awaited_in(&self) -> BTreeSet<String> {
         let namespace = |trial: &Trial| match trial {
             Trial::Open { namespace, .. } => Some(namespace.clone()),
@@ -110,18 +109,18 @@ impl Memory {
         self.owners.values().filter_map(namespace).collect()
     }
 
-    /// Whether pods of this owner are awaited or were evicted.
+    /// Whether pods of this owner were evicted.
     fn knows(&self, owner: &str) -> bool {
         self.owners.contains_key(owner)
     }
 
-    /// Owners of which a pod is awaited in this namespace.
+    /// Owners with an awaited replacement in this namespace.
     fn awaited_owners(&self, namespace: &str) -> BTreeSet<String> {
         let is_here = |trial: &Trial| matches!(trial, Trial::Open { namespace: own, .. } if own == namespace);
         self.owners.iter().filter(|(_, trial)| is_here(trial)).map(|(owner, _)| owner.clone()).collect()
     }
 
-    /// The pods that may be evicted now, of those that are without, and how many of them.
+    /// Chooses the missed pods that may be evicted now, and their maximum number.
     fn choose(&mut self, missed: &[Missed], injected: &Injected) -> (Vec<Missed>, usize) {
         let came_without =
             |owner: &String| missed.iter().any(|pod| pod.owner.uid == *owner && !self.seen.contains(&pod.uid));
@@ -142,7 +141,7 @@ impl Memory {
             Trial::Open { looks, .. } => *looks < LOOKS,
             Trial::Passed | Trial::Failed => missed.iter().any(|pod| pod.owner.uid == *uid),
         });
-        // Whoever was missed later was missed because something has changed.
+        // If no pod is missed, the proof expires: a pod missed later shows a new failure.
         self.is_proven &= !missed.is_empty();
         let is_awaited = self.owners.values().any(|trial| matches!(trial, Trial::Open { .. }));
         let most = match (self.is_proven, is_awaited) {
@@ -156,25 +155,25 @@ impl Memory {
             Some(Trial::Passed) => true,
             Some(Trial::Open { .. } | Trial::Failed) => false,
         };
-        // One that was not there at the look before may be about to go, or to get what it waits for.
+        // A pod that the last search did not find may still be terminating or starting.
         let known = missed.iter().filter(|pod| before.contains(&pod.uid));
         (known.filter(|pod| may(pod)).cloned().collect(), most)
     }
 
-    /// A pod was evicted; before that, pods of its owner had a sidecar as in `injected`.
+    /// Records an eviction; `injected` are the owner's pods with a sidecar before it.
     fn evicted(&mut self, pod: &Missed, injected: &Injected) {
         let before = injected.get(&pod.owner.uid).cloned().unwrap_or_default();
         let open = Trial::Open { namespace: pod.namespace.clone(), before, looks: 0 };
         self.owners.entry(pod.owner.uid.clone()).or_insert(open);
     }
 
-    /// Owners whose pods come again without a sidecar.
+    /// Owners whose replacements have no sidecar.
     fn given_up(&self) -> usize {
         self.owners.values().filter(|trial| **trial == Trial::Failed).count()
     }
 }
 
-/// Watches for as long as it is polled.
+/// Runs the watchdog.
 pub(super) async fn watch(client: Client, injector: Arc<Injector>, how: Watchdog, leads: watch::Receiver<bool>) {
     let mut looks = tokio::time::interval(how.interval);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -192,7 +191,7 @@ pub(super) async fn watch(client: Client, injector: Arc<Injector>, how: Watchdog
             let (chosen, most) = look(&client, &injector, &how.excluded, &mut memory).await?;
             let mut evicted = 0;
             for pod in chosen {
-                // One that a budget holds back does not keep the others.
+                // An eviction blocked by a budget does not block others.
                 if evicted == most {
                     break;
                 }
@@ -212,7 +211,7 @@ pub(super) async fn watch(client: Client, injector: Arc<Injector>, how: Watchdog
     }
 }
 
-/// Looks at all pods; says which may be evicted now, and how many of them.
+/// Searches all pods; returns those that may be evicted now, and their maximum number.
 async fn look(
     client: &Client,
     injector: &Injector,
@@ -237,7 +236,7 @@ async fn look(
     Ok((chosen, most))
 }
 
-/// The pods that were missed, and how many they are: beyond [`MOST_MISSED`] only those of owners that `memory` knows.
+/// The missed pods and their number. Beyond [`MOST_MISSED`] only pods of owners in `memory` are returned.
 async fn missed_in_all(
     client: &Client,
     injector: &Injector,
@@ -268,7 +267,7 @@ async fn missed_in_all(
     for Missed { namespace, name, uid, .. } in candidates {
         let path = format!("/api/v1/namespaces/{namespace}/pods?fieldSelector=metadata.name%3D{name}");
         pages::each(client, &path, Of::Pod, |read| {
-            // One of the same name may have taken its place.
+            // A pod of the same name may have replaced it.
             if read.value["metadata"]["uid"] == uid.as_str() && !read.is_too_large {
                 found.extend(judge(&read.value, missed));
             }
@@ -279,7 +278,7 @@ async fn missed_in_all(
     Ok((found, number))
 }
 
-/// The pods of a namespace that have a sidecar, of these owners.
+/// The pods of these owners in a namespace that have a sidecar.
 async fn injected_in(client: &Client, namespace: &str, owners: &BTreeSet<String>) -> Result<Injected, kube::Error> {
     let mut found = Injected::new();
     let path = format!("/api/v1/namespaces/{namespace}/pods?labelSelector=ebb-cache.io%2Finjected");
@@ -294,7 +293,7 @@ async fn injected_in(client: &Client, namespace: &str, owners: &BTreeSet<String>
     Ok(found)
 }
 
-/// Whether it was evicted.
+/// Evicts a pod; returns whether it was evicted.
 async fn evict(client: &Client, injector: &Injector, pod: &Missed) -> bool {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
     let only_this = Preconditions { uid: Some(pod.uid.clone()), resource_version: None };
@@ -387,7 +386,7 @@ mod tests {
         Missed { namespace: "shop".to_owned(), name: uid.to_owned(), uid: uid.to_owned(), owner }
     }
 
-    /// The watchdog over several looks: who is without, which pods of which owners have a sidecar, and who is evicted.
+    /// Several searches of the watchdog: missed pods, pods with a sidecar by owner, and evicted pods.
     #[derive(Default)]
     struct Story(Memory);
 

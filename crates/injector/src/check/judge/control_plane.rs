@@ -1,8 +1,8 @@
-//! Whether injectors are there, protected, and give the image that they run.
+//! Checks that injectors are ready, have a PodDisruptionBudget, and inject the image that they run.
 
 use super::{Facts, Finding, Severity, Value, bad, items, ok, plain};
 
-/// The key of an injector's ConfigMap with what it puts into pods.
+/// The key of the template in an injector's ConfigMap.
 const TEMPLATE: &str = "sidecar.yaml";
 
 pub(super) fn control_plane(facts: &Facts, all: &mut Vec<Finding>) {
@@ -61,8 +61,8 @@ fn protects(budget: &Value, deployment: &Value) -> bool {
         && selector["matchExpressions"].as_array().into_iter().flatten().all(fits)
 }
 
-/// The image that an injector runs, and the one that it puts into pods; `None` if its template is nowhere, or somebody chose
-/// an image for sidecars.
+/// The image that an injector runs, and the one that it injects; `None` if its template is missing or the values set
+/// the image of sidecars.
 fn images(deployment: &Value, templates: &[Value]) -> Option<(String, String)> {
     let spec = &deployment["spec"]["template"]["spec"];
     let image = |containers: &Value, name: &str| {
@@ -81,7 +81,7 @@ fn images(deployment: &Value, templates: &[Value]) -> Option<(String, String)> {
     Some((image(&spec["containers"], "injector")?, image(&template["template"]["spec"]["initContainers"], "ebb")?))
 }
 
-/// The version of Ebb that new pods get; `None` where that is not known, or several injectors give several.
+/// The version of Ebb in new pods; `None` if it is unknown or differs between injectors.
 pub(super) fn version_of_new_pods(facts: &Facts) -> Option<&str> {
     let injecting = facts.templates.iter().chain(&facts.policies).flatten();
     let mut versions: Vec<&str> =
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!((of(&[], &[]), of(&["2"], &["3"]), version_of_new_pods(&injecting())), (None, None, None));
     }
 
-    /// An injector of two replicas that is well, with its budget and its template.
+    /// An injector without problems: two replicas, a PodDisruptionBudget and a template.
     fn injecting() -> Facts {
         let at = json!({"namespace": "ebb", "name": "i"});
         let injector = json!({

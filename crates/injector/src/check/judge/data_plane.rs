@@ -1,4 +1,4 @@
-//! Whether pods have the sidecars they ask for, and whether those are well.
+//! Checks that pods have their sidecars, and the state of the sidecars.
 
 use super::control_plane::version_of_new_pods;
 use super::{Facts, Finding, Pod, Severity, bad, ok};
@@ -12,7 +12,7 @@ pub(super) fn data_plane(facts: &Facts, all: &mut Vec<Finding>) {
             return bad(all, CATEGORY, Severity::Warning, found, "Use an account that may list them.");
         }
     };
-    // Where nobody says what new pods get, this program's version is that of the release.
+    // If the version of new pods is unknown, it is assumed to be this program's.
     let installed = version_of_new_pods(facts).unwrap_or(env!("CARGO_PKG_VERSION"));
     let other = format!("run another version of Ebb than new pods ({installed})");
     type Rule<'a> = (&'a str, Severity, &'a str, &'a dyn Fn(&Pod) -> bool);

@@ -1,4 +1,4 @@
-//! What to make of the facts: each category by itself, in the order in which they are told.
+//! Judges the facts by category, in the order of output.
 
 mod control_plane;
 mod data_plane;
@@ -12,11 +12,11 @@ use data_plane::data_plane;
 use serde_json::Value;
 use webhook::webhook;
 
-/// The oldest minor version of Kubernetes with what the sidecar needs, and the first that has the policy.
+/// The oldest supported minor version of Kubernetes, and the first with the policy.
 const OLDEST: u64 = 31;
 const POLICY: u64 = 36;
 
-/// The findings, in the order of their categories. Where nobody says a version, nobody would say anything else.
+/// The findings, ordered by category. If the version cannot be read, nothing else is checked.
 pub fn judge(facts: &Facts) -> Vec<Finding> {
     let mut all = Vec::new();
     version(facts, &mut all);
@@ -42,7 +42,7 @@ fn bad(all: &mut Vec<Finding>, category: &'static str, severity: Severity, found
     all.push(Finding { code: category, severity, evidence: found.into(), remedy: remedy.to_owned() });
 }
 
-/// The items of a list, or a warning that it could not be looked at.
+/// The items of a list, or a warning that it cannot be read.
 fn items<'a>(listed: &'a Listed, what: &str, category: &'static str, all: &mut Vec<Finding>) -> &'a [Value] {
     match listed {
         Ok(items) => items,

@@ -1,12 +1,12 @@
-//! Whether the API server trusts the webhook, and for how long.
+//! Checks that the API server trusts the webhook, and for how long.
 //!
 //! ```text
-//!  MutatingWebhookConfiguration ── caBundle ──► CAs ──┐ hold for a while
-//!   └─ service: NAME.NAMESPACE.svc ───────────────────────────┼─► does the chain lead to one of them, for that name?
-//!  Secret ── tls.crt ──► serving certificate, and what is between ───────────┘ hold for a while
+//!  MutatingWebhookConfiguration ── caBundle ──► CAs: still valid? ──────────────┐
+//!   └─ service: NAME.NAMESPACE.svc ─────────────────────────────────────────────┼─► does a CA verify the chain, for this name?
+//!  Secret ── tls.crt ──► serving certificate and intermediates: still valid? ───┘
 //! ```
-//! The API server's verifier is Go's, this one is webpki. Where the two may differ, nothing is an error: a pod that is tried
-//! tells what the API server thinks.
+//! The API server uses Go's verifier, this check webpki. Where the two may differ, there is no error: the dry run of a
+//! pod shows the API server's result.
 
 use super::{Certificate, Facts, Finding, Severity, bad, items, ok, plain};
 use base64::Engine as _;
@@ -20,7 +20,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The longest time before its end at which a certificate should have been replaced, in seconds.
+/// Maximum time before expiry at which a certificate counts as overdue, in seconds.
 const MONTH: i64 = 30 * 86_400;
 
 const CATEGORY: &str = "webhook";
@@ -62,14 +62,14 @@ pub(super) fn webhook(facts: &Facts, all: &mut Vec<Finding>) {
     }
 }
 
-/// How long before its end a certificate should have been replaced, in seconds. Whoever renews by itself, as the injector
-/// and cert-manager do, starts when a third of its life is left: at a quarter nobody did. Those that people make last for
-/// years, of which a quarter is too early and a month is time enough.
+/// Time before expiry at which a certificate counts as overdue, in seconds. The injector and cert-manager renew when a
+/// third of the lifetime is left, so a quarter means that renewal has failed. Manually issued certificates last for
+/// years; for them a month is enough.
 fn late(from: i64, end: i64) -> i64 {
     MONTH.min((end - from) / 4)
 }
 
-/// A time in seconds, as people say it: hours below three days.
+/// Formats seconds as days, or as hours below three days.
 fn lasting(seconds: i64) -> String {
     let (n, one, many) = match seconds.max(0) as u64 {
         seconds @ 0..259_200 => (seconds / 3600, "hour", "hours"),
@@ -78,12 +78,12 @@ fn lasting(seconds: i64) -> String {
     format!("{n} {}", one_or_many(n, one, many))
 }
 
-/// From when to when the CA of a bundle is valid that ends last.
+/// The validity of the CA that expires last.
 fn last(bundle: &str) -> Option<(i64, i64)> {
     certificates(bundle).iter().filter_map(validity).max_by_key(|(_, end)| *end)
 }
 
-/// Those that can be read of PEM in base64, as objects hold it.
+/// The readable certificates in base64-encoded PEM.
 fn certificates(encoded: &str) -> Vec<CertificateDer<'static>> {
     let pem = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap_or_default();
     CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).collect()
@@ -95,7 +95,7 @@ fn validity(der: &CertificateDer<'_>) -> Option<(i64, i64)> {
     Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
-/// What is served, held against what a webhook of this configuration trusts.
+/// Compares the serving certificate with the CAs that a webhook of this configuration trusts.
 fn served(facts: &Facts, configuration: &str, webhook: &Value, all: &mut Vec<Finding>) {
     let (client, name) = (&webhook["clientConfig"], plain(&webhook["name"]));
     let service = (plain(&client["service"]["namespace"]), plain(&client["service"]["name"]));
@@ -148,21 +148,21 @@ fn served(facts: &Facts, configuration: &str, webhook: &Value, all: &mut Vec<Fin
     }
 }
 
-/// What a client makes of a chain.
+/// A client's verdict on a chain.
 #[derive(Debug)]
 enum Verdict {
     Trusted,
-    /// None of the CAs has signed it.
+    /// No trusted CA has signed it.
     Foreign,
     /// It is for other names.
     OfAnother,
-    /// Something else is wrong, of which the API server may think otherwise.
+    /// Another problem, which the API server may judge differently.
     Unsure(rustls::Error),
 }
 
 fn verdict(chain: &[CertificateDer<'_>], trusted: Vec<CertificateDer<'_>>, host: &str, now: i64) -> Verdict {
     let Some((serving, between)) = chain.split_first() else { return Verdict::Foreign };
-    // Go takes what is itself in the bundle.
+    // Go accepts a certificate that is itself in the bundle.
     if trusted.contains(serving) {
         return Verdict::Trusted;
     }
@@ -201,14 +201,14 @@ mod tests {
         base64::engine::general_purpose::STANDARD.encode(pem)
     }
 
-    /// A cluster with one webhook that trusts these.
+    /// A cluster with one webhook that trusts these CAs.
     fn trusting(bundle: &str) -> Facts {
         let client = json!({"caBundle": encoded(bundle), "service": {"namespace": "sys", "name": "i"}});
         let webhook = json!({"metadata": {"name": "c"}, "webhooks": [{"name": "w", "clientConfig": client}]});
         Facts { webhooks: Ok(vec![webhook]), policies: Ok(Vec::new()), ..well() }
     }
 
-    /// A webhook that trusts one CA, so many days old and so many before its end.
+    /// A webhook that trusts one CA with this age and remaining lifetime, in days.
     fn of_age(old: i64, left: i64) -> Facts {
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
         (params.not_before, params.not_after) = (days(-old), days(left));
@@ -235,14 +235,14 @@ mod tests {
         rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap()
     }
 
-    /// A serving certificate for a name, so many days old and so many before its end.
+    /// A serving certificate for a name, with this age and remaining lifetime, in days.
     fn signed_by(ca: &Ca, name: &str, old: i64, left: i64) -> String {
         let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
         (params.not_before, params.not_after) = (days(-old), days(left));
         params.signed_by(&rcgen::KeyPair::generate().unwrap(), ca).unwrap().pem()
     }
 
-    /// The same cluster, in which this is served, or cannot be read.
+    /// The same cluster with this serving certificate, or with an unreadable one.
     fn serving(bundle: &str, chain: Result<&str, &str>) -> Facts {
         let text = |text: &str| text.to_owned();
         let (namespace, service, secret) = (text("sys"), text("i"), text("tls"));

@@ -1,15 +1,15 @@
-//! What to do about the certificates next: a pure function, so that it can be told as stories.
+//! Decides the next step of a rotation: a pure function, tested with scenarios.
 //!
 //! ```text
 //!  CA ──two thirds of its life──► prepare a next one ──bundle seen by all──► promote it, sign a new serving certificate
 //!                                                                                          │
 //!  serving certificate ──two thirds of its life──► sign a new one                     drop the old one ◄──┘ after the grace
 //! ```
-//! R1. A serving certificate is served only while its CA is in the bundle that the API server was given at least `settle` ago.
-//! R2. A CA leaves the bundle only when no replica can still serve a serving certificate of it.
-//! R3. Whatever is missing, expired or not to be understood is made anew at once: nothing could be refused by that.
+//! R1. A certificate is served only if its CA has been in the API server's bundle for at least `settle`.
+//! R2. A CA is removed from the bundle only when no replica can still serve a certificate of it.
+//! R3. Missing, expired or unreadable certificates are issued again at once, since they could not be used anyway.
 
-/// When something is valid, in seconds since 1970.
+/// Validity, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Validity {
     pub(super) from: i64,
@@ -21,58 +21,58 @@ impl Validity {
         self.from <= now && now < self.to
     }
 
-    /// Two thirds of its life have passed.
+    /// Whether two thirds of the lifetime have passed.
     fn is_old(self, now: i64) -> bool {
         now >= self.from + (self.to - self.from) / 3 * 2
     }
 }
 
-/// The certificates as they are. `None` stands for missing and for unreadable.
+/// The current certificates. `None` means missing or unreadable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct State {
-    /// The CA that signs.
+    /// The signing CA.
     pub(super) ca: Option<Validity>,
-    /// The CA that will.
+    /// The next signing CA.
     pub(super) next: Option<Validity>,
-    /// The CA that did.
+    /// The previous signing CA.
     pub(super) old: Option<Validity>,
-    /// The serving certificate, if its CA has signed it for the names that are served.
+    /// The serving certificate, if its CA has signed it for the names of the webhook.
     pub(super) serving: Option<Validity>,
-    /// Since when the bundle with every CA is known to the API server.
+    /// Time since which the API server has the bundle with all CAs.
     pub(super) published: Option<i64>,
 }
 
-/// Lengths of time, in seconds.
+/// Durations, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// How long a serving certificate is valid.
+    /// Lifetime of a serving certificate.
     pub serving: i64,
-    /// How long a CA is valid.
+    /// Lifetime of a CA.
     pub ca: i64,
-    /// How long API servers may take to notice a new bundle.
+    /// Maximum time until API servers use a new bundle.
     pub settle: i64,
-    /// How long replicas may take to notice a new serving certificate.
+    /// Maximum time until replicas use a new serving certificate.
     pub grace: i64,
 }
 
-/// What to do next.
+/// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Nothing.
     Rest,
-    /// Make a CA and a serving certificate; forget all others.
+    /// Issue a CA and a serving certificate; remove all others.
     Begin,
     /// Sign a new serving certificate.
     SignServing,
-    /// Make the next CA, so that it can be published.
+    /// Issue the next CA for publication.
     PrepareNext,
-    /// Let the next CA sign from now on; keep the old one in the bundle.
+    /// Make the next CA the signing one; keep the old one in the bundle.
     Promote,
-    /// Forget the old CA.
+    /// Remove the old CA.
     DropOld,
 }
 
-/// Decides.
+/// Decides the next step.
 pub(super) fn decide(now: i64, state: &State, times: &Times) -> Step {
     let State { ca, next, old, serving, published } = *state;
     let Some(ca) = ca.filter(|ca| ca.holds(now)) else { return Step::Begin };
@@ -88,7 +88,7 @@ pub(super) fn decide(now: i64, state: &State, times: &Times) -> Step {
     }
     match () {
         () if old.is_some() && now >= serving.from + times.grace => Step::DropOld,
-        // One at a time: a next CA is prepared when the old one is gone.
+        // One rotation at a time: the next CA is issued after the old one is removed.
         () if ca.is_old(now) && old.is_none() => Step::PrepareNext,
         () if serving.is_old(now) => Step::SignServing,
         () => Step::Rest,

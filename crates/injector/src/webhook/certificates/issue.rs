@@ -1,4 +1,4 @@
-//! Certificates: made, read, and held against each other.
+//! Issues, parses and verifies certificates.
 
 use super::decide::Validity;
 use rcgen::{
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
 
-/// Clocks in a cluster differ by so much, in seconds.
+/// Allowed clock skew in a cluster, in seconds.
 const SKEW: i64 = 60;
 
 /// A certificate with its key, as PEM.
@@ -29,7 +29,7 @@ impl std::fmt::Debug for Pair {
 
 type Made = Result<Pair, rcgen::Error>;
 
-/// A self-signed CA, valid from now on for so many seconds.
+/// Issues a self-signed CA that is valid from now for the given seconds.
 pub(super) fn ca(now: i64, seconds: i64) -> Made {
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name.push(DnType::CommonName, format!("Ebb injector, CA of {now}"));
@@ -40,7 +40,7 @@ pub(super) fn ca(now: i64, seconds: i64) -> Made {
     Ok(Pair { certificate: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
 }
 
-/// A serving certificate for these names, signed by the CA.
+/// Issues a serving certificate for these names, signed by the CA.
 pub(super) fn serving(ca: &Pair, names: &[String], now: i64, seconds: i64) -> Made {
     let issuer = Issuer::from_ca_cert_pem(&ca.certificate, KeyPair::from_pem(&ca.key)?)?;
     let mut params = CertificateParams::new(names.to_vec())?;
@@ -57,7 +57,7 @@ fn moment(seconds: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(seconds).expect("a time of this age")
 }
 
-/// When a certificate is valid; `None` when it cannot be read. The skew is no part of it.
+/// The validity of a certificate without the skew; `None` if it cannot be parsed.
 pub(super) fn validity(pem: &str) -> Option<Validity> {
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
     let (_, certificate) = x509_parser::parse_x509_certificate(&der).ok()?;
@@ -65,8 +65,7 @@ pub(super) fn validity(pem: &str) -> Option<Validity> {
     Some(Validity { from: validity.not_before.timestamp() + SKEW, to: validity.not_after.timestamp() })
 }
 
-/// Whether a client that trusts `bundle` accepts `serving` for `name` at that moment. It is asked of the verifier that clients
-/// use.
+/// Whether a client that trusts `bundle` accepts `serving` for `name` at that time, judged by the verifier of clients.
 pub(super) fn is_trusted(serving: &str, bundle: &str, name: &str, now: i64) -> bool {
     let verified = || -> Option<()> {
         let mut roots = RootCertStore::empty();
@@ -85,10 +84,10 @@ pub(super) fn is_trusted(serving: &str, bundle: &str, name: &str, now: i64) -> b
     verified().is_some()
 }
 
-/// As a server presents it.
+/// Converts certificate and key for a TLS server.
 ///
 /// # Errors
-/// A sentence that says what cannot be used.
+/// Why certificate or key cannot be used.
 pub(super) fn presented(pair: &Pair) -> Result<CertifiedKey, String> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pair.certificate.as_bytes()).collect();
     let chain = chain.map_err(|error| format!("the certificate is not PEM: {error}"))?;
@@ -98,7 +97,7 @@ pub(super) fn presented(pair: &Pair) -> Result<CertifiedKey, String> {
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes());
     let key = key.map_err(|error| format!("the key is not PEM: {error}"))?;
     let key = rustls::crypto::ring::sign::any_supported_type(&key);
-    let key = CertifiedKey::new(chain, key.map_err(|error| format!("the key is of no use: {error}"))?);
-    key.keys_match().map_err(|error| format!("certificate and key do not belong together: {error}"))?;
+    let key = CertifiedKey::new(chain, key.map_err(|error| format!("the key cannot be used: {error}"))?);
+    key.keys_match().map_err(|error| format!("certificate and key do not match: {error}"))?;
     Ok(key)
 }

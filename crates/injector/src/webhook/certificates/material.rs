@@ -1,4 +1,4 @@
-//! What the Secret holds: up to three CAs, and the serving certificate.
+//! The content of the Secret: up to three CAs, and the serving certificate.
 
 use super::decide::{State, Step, Times};
 use super::issue::{Pair, ca, is_trusted, presented, serving, validity};
@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 /// The data of a Secret.
 pub(super) type Data = BTreeMap<String, String>;
 
-/// Everything; what is missing or cannot be used is `None`.
+/// The certificates; missing or unusable ones are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Material {
     pub(super) ca: Option<Pair>,
     pub(super) next: Option<Pair>,
-    /// The certificate alone: it signs nothing any more.
+    /// The certificate without its key, since it no longer signs.
     pub(super) old: Option<String>,
     pub(super) serving: Option<Pair>,
 }
@@ -56,7 +56,7 @@ impl Material {
         [certificate(&self.ca), certificate(&self.next), self.old.clone()].into_iter().flatten().collect()
     }
 
-    /// As the rules see it.
+    /// The state for `decide`.
     pub(super) fn state(&self, names: &[String], now: i64, published: Option<i64>) -> State {
         let of = |pair: &Pair| validity(&pair.certificate);
         let signed = |ca: &Pair| {
@@ -73,10 +73,10 @@ impl Material {
         }
     }
 
-    /// Takes a step.
+    /// Carries out a step.
     ///
     /// # Errors
-    /// When a key cannot be made.
+    /// If a key cannot be generated.
     pub(super) fn take(self, step: Step, names: &[String], now: i64, times: &Times) -> Result<Self, rcgen::Error> {
         let signed = |by: &Option<Pair>| match by {
             Some(by) => serving(by, names, now, times.serving).map(Some),
@@ -106,7 +106,7 @@ mod tests {
     const TIMES: Times = Times { serving: 86_400, ca: 864_000, settle: 60, grace: 300 };
     const NAME: &str = "ebb-injector.ebb-system.svc";
 
-    /// Two replicas that read the Secret every 10 s, and an API server that notices a bundle after 50.
+    /// Two replicas that read the Secret every 10 s, and an API server that uses a new bundle after 50 s.
     struct Cluster {
         secret: Data,
         published: (i64, String),
@@ -117,13 +117,14 @@ mod tests {
     }
 
     impl Cluster {
-        /// Ten seconds: the leader takes a step, one replica looks at the Secret, the API server is called.
+        /// Simulates ten seconds: the leader takes a step, a replica reads the Secret, the API server calls the
+        /// webhook.
         fn tick(&mut self) -> Step {
             let names = [NAME.to_owned()];
             let material = Material::read(&self.secret);
             let bundle = material.bundle();
             let published = Some(self.published.0).filter(|_| self.published.1 == bundle && !bundle.is_empty());
-            // The planted bug: whoever is hasty takes a bundle for known as soon as it is written.
+            // The mutant: the bundle counts as known as soon as it is written.
             let published = published.map(|since| if self.hasty { since - 3_600 } else { since });
             let step = decide(self.now, &material.state(&names, self.now, published), &TIMES);
             let material = material.take(step, &names, self.now, &TIMES).unwrap();
@@ -146,7 +147,7 @@ mod tests {
         }
     }
 
-    /// Runs through two changes of the CA; the steps taken, and how often a call would have been refused.
+    /// Runs two CA rotations; returns the steps and the number of refused calls.
     fn rotate(hasty: bool) -> (Vec<Step>, u32) {
         let start = 1_800_000_000;
         let nothing = (start, String::new());
@@ -165,7 +166,7 @@ mod tests {
         while steps.iter().filter(|step| **step == Step::DropOld).count() < 2 {
             let step = cluster.tick();
             if step == Step::Rest {
-                // Nothing happens for a while; what could be refused was looked at in the last steps.
+                // Skip idle time; the last steps have checked for refusals.
                 let quiet = cluster.now > cluster.published.0 + 400;
                 cluster.now += if quiet { 3_600 } else { 0 };
             }

@@ -1,4 +1,4 @@
-//! The webhook's certificates: made here and rotated, or made by others and read from files.
+//! The webhook's certificates: issued and rotated by the injector, or read from files.
 //!
 //! ```text
 //!  self    the leader: decide (pure) ──► Secret ──► every replica: the serving certificate it serves
@@ -6,9 +6,9 @@
 //!                                  └──► Events on the Secret
 //!  files   tls.crt, tls.key ──► every replica
 //! ```
-//! Events are on the Secret: it is what changes at each of these steps, it is in the namespace of the release, and the leader
-//! has it in hand, so that they need no right beyond the one to write Events. `kubectl events` shows them. The Deployment would
-//! have to be read first, and Events on the MutatingWebhookConfiguration, which is in no namespace, would be in `default`.
+//! Events are on the Secret: it changes at each of these steps and is in the namespace of the release, and the leader
+//! has already read it, so only the right to write Events is needed. `kubectl events` shows them. A Deployment would
+//! need another read, and Events on the cluster-scoped MutatingWebhookConfiguration would be in `default`.
 
 mod decide;
 mod issue;
@@ -33,10 +33,10 @@ use rustls::sign::CertifiedKey;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// So many looks in a row fail before an Event tells of it: of two leaders one is refused once, and API servers restart.
+/// Consecutive failures before an Event: conflicts between two leaders and restarts of the API server are transient.
 const FAILURES_TOLD: u32 = 3;
 
-/// The certificate that is served now; it is changed while connections go on.
+/// The current serving certificate. It can change while connections are open.
 #[derive(Debug, Default)]
 pub(super) struct Served(ArcSwapOption<CertifiedKey>);
 
@@ -53,7 +53,7 @@ impl ResolvesServerCert for Served {
     }
 }
 
-/// Names of the objects that hold and use the certificates.
+/// Names of the objects with the certificates.
 #[derive(Clone, Debug)]
 pub struct Objects {
     /// The namespace of Secret and Lease.
@@ -64,15 +64,15 @@ pub struct Objects {
     pub lease: String,
     /// The MutatingWebhookConfiguration.
     pub webhook: String,
-    /// Who this replica is.
+    /// Identity of this replica.
     pub identity: String,
 }
 
-/// Where certificates come from.
+/// Source of certificates.
 pub(super) enum Keeper {
-    /// Files that somebody else renews.
+    /// Files that another program renews.
     Files(Files),
-    /// Made here.
+    /// Issued by the injector.
     Own(Box<Own>),
 }
 
@@ -90,11 +90,11 @@ pub(super) struct Own {
     names: Vec<String>,
     times: Times,
     events: Option<Events>,
-    /// The Secret's.
+    /// The content of the Secret.
     uid: Option<String>,
-    /// Looks that failed in a row, while this replica led.
+    /// Consecutive failures while this replica was the leader.
     failures: u32,
-    /// The bundle that was found in the webhook's configuration, and since when.
+    /// The CA bundle in the webhook's configuration, and since when.
     published: Option<(String, i64)>,
     loaded: Option<Pair>,
 }
@@ -115,10 +115,10 @@ impl Keeper {
         Self::Own(Box::new(Own { client, objects, names, times, events, uid, failures, published, loaded }))
     }
 
-    /// Looks once, and does what is to be done, as the leader or not.
+    /// Checks the certificates once, and as the leader rotates them if due.
     ///
     /// # Errors
-    /// A sentence about what went wrong; what is served stays.
+    /// Why the check failed; the serving certificate stays.
     pub(super) async fn tick(&mut self, leads: bool, served: &Served, metrics: &Metrics) -> Result<(), String> {
         match self {
             Self::Files(files) => files.tick(served, metrics),
@@ -141,7 +141,7 @@ fn load(pair: &Pair, served: &Served, metrics: &Metrics) -> Result<(), String> {
     Ok(())
 }
 
-/// Seconds since 1970: certificates know no other clock.
+/// Seconds since 1970, the clock of certificates.
 fn now() -> i64 {
     Timestamp::now().as_second()
 }
@@ -170,10 +170,10 @@ impl Own {
             material = self.lead(&secrets, secret, material).await?;
         }
         if let Some(serving) = material.serving.as_ref().filter(|serving| self.loaded.as_ref() != Some(serving)) {
-            // A serving certificate that no client could verify is not served in place of one that works.
+            // A serving certificate that clients cannot verify must not replace a working one.
             let name = self.names.first().map_or("", String::as_str);
             if !is_trusted(&serving.certificate, &material.bundle(), name, now()) {
-                return Err("the Secret holds a certificate that its own CAs have not signed".to_owned());
+                return Err("the Secret contains a certificate that its CAs have not signed".to_owned());
             }
             load(serving, served, metrics)?;
             self.loaded = Some(serving.clone());
@@ -181,7 +181,7 @@ impl Own {
         Ok(())
     }
 
-    /// The leader's part: publish, then take the next step.
+    /// The leader's task: publish the CAs, then take the next step.
     async fn lead(
         &mut self,
         secrets: &Api<Secret>,
@@ -197,7 +197,7 @@ impl Own {
         let material = material.take(step, &self.names, now(), &self.times).map_err(|error| error.to_string())?;
         let bytes = |(name, text): (String, String)| (name, ByteString(text.into_bytes()));
         secret.data = Some(material.data().into_iter().map(bytes).collect());
-        // The Secret's version goes along: of two leaders one is refused.
+        // The update includes the Secret's version, so that one of two leaders is refused.
         let name = &self.objects.secret;
         let replaced = secrets.replace(name, &PostParams::default(), &secret).await;
         replaced.map_err(|error| format!("the Secret: {error}"))?;
@@ -207,7 +207,7 @@ impl Own {
         Ok(material)
     }
 
-    /// Tells of what is new since a step, if that is served or signs: what only prepares for it or tidies up is no news.
+    /// Writes an Event after a step that changed the serving certificate or the signing CA. Other steps need none.
     fn tell(&self, step: Step, material: &Material) {
         let Some(events) = &self.events else { return };
         let until = |pem: Option<&str>| {
@@ -235,7 +235,7 @@ impl Own {
         }
     }
 
-    /// Tells of a failure that lasts, once.
+    /// Writes one Event about a persistent failure.
     fn tell_failure(&mut self, why: Option<&String>) {
         self.failures = why.map_or(0, |_| self.failures.saturating_add(1));
         if let (FAILURES_TOLD, Some(why), Some(events)) = (self.failures, why, &self.events) {
@@ -243,7 +243,7 @@ impl Own {
         }
     }
 
-    /// What is told about.
+    /// The object of the Events.
     fn secret(&self) -> ObjectReference {
         ObjectReference {
             api_version: Some("v1".to_owned()),
@@ -255,7 +255,7 @@ impl Own {
         }
     }
 
-    /// Puts the bundle into every webhook of the configuration that has another one.
+    /// Writes the CA bundle to every webhook of the configuration with another bundle.
     async fn publish(&mut self, bundle: &str) -> Result<(), String> {
         if bundle.is_empty() {
             return Ok(());
@@ -290,7 +290,7 @@ impl Own {
     }
 }
 
-/// The texts of a Secret; what is none is left out.
+/// The values of a Secret as text; other values are skipped.
 fn texts(secret: &Secret) -> Data {
     let entries = secret.data.iter().flatten();
     entries.filter_map(|(name, bytes)| Some((name.clone(), String::from_utf8(bytes.0.clone()).ok()?))).collect()
