@@ -1,4 +1,4 @@
-//! The allocator runs with the settings of the program, wherever it was built and is started.
+//! The allocator uses the program's settings, regardless of the build environment.
 
 mod common;
 

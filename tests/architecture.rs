@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Which crate may depend on which of the others.
+/// Allowed dependencies between crates.
 const CRATES: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("proto", &[]),
@@ -18,11 +18,11 @@ const CRATES: &[(&str, &[&str])] = &[
     ("bench", &["config", "engine", "proto", "terminal"]),
 ];
 
-/// All that the engine may depend on: no runtime, no serialization.
+/// Allowed dependencies of the engine: no runtime, no serialization.
 const OF_ENGINE: &[&str] =
     &["arc-swap", "bytes", "loom", "parking_lot", "rustix", "shuttle", "siphasher", "strum", "thiserror"];
 
-/// Which module of the sidecar may name which.
+/// Allowed references between modules of the sidecar.
 const MODULES: &[(&str, &[&str])] = &[
     ("wall_clock", &[]),
     ("governor", &[]),
@@ -76,7 +76,7 @@ fn sources(path: &Path, into: &mut Vec<(String, String)>) {
     }
 }
 
-/// The modules a text names as `crate::module`, without what stands in its unit tests.
+/// The modules that a text refers to as `crate::module`, except in unit tests.
 fn named(text: &str) -> BTreeSet<String> {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));

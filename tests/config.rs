@@ -1,4 +1,4 @@
-//! The configuration: what is generated from it is not stale, and a file is followed while the server runs.
+//! The configuration: generated files are current, and a running server follows its file.
 
 mod common;
 
@@ -287,7 +287,7 @@ fn a_change_of_the_file_takes_hold_and_a_bad_one_keeps_the_last_good() {
     assert_eq!(limit(&ebb), 50 << 20);
 }
 
-/// A projected volume, swapped as the kubelet does it: all files at once, by one link.
+/// A projected volume, swapped like the kubelet does: all files at once, by one link.
 struct Volume {
     root: tempfile::TempDir,
     generation: std::cell::Cell<u32>,

@@ -1,4 +1,4 @@
-//! What the documents tell people to type, typed.
+//! Runs the commands of the documents.
 #![allow(missing_docs, reason = "tests")]
 
 mod common;
@@ -19,7 +19,7 @@ fn block(path: &str, words: &str) -> String {
     block.unwrap_or_else(|| panic!("{path} has no block that begins with {words:?}"))
 }
 
-/// Runs a block in the project's folder as somebody would, with this build as `ebb`, against this server.
+/// Runs a block in the project's directory, with this build as `ebb`, against this server.
 fn run(block: &str, ebb: &Ebb, folder: &std::path::Path) -> String {
     let root = env!("CARGO_MANIFEST_DIR");
     let program = program().get_program().to_str().unwrap().to_owned();
@@ -94,7 +94,7 @@ fn memory_can_be_given_back_by_hand_as_the_page_says() {
     until("the log has a line for the run", || ebb.logged("cleaner run finished") > 0);
 }
 
-/// Every block that somebody could copy, by its document and the words it begins with, and what runs it.
+/// Every shell or code block, by document and first words, with the test that runs it.
 const RUN: &[(&str, &str, &str)] = &[
     ("docs/getting-started.md", "cargo build", "tests/docs.rs"),
     ("docs/getting-started.md", "ebb set", "tests/docs.rs"),
@@ -133,7 +133,7 @@ fn a_test_runs_every_block_of_a_document() {
     let mut found = Vec::new();
     for document in documents.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
         let text = fs::read_to_string(document).unwrap();
-        // What stands between two fences; a picture is marked as text.
+        // The text between two fences; diagrams are marked as `text`.
         for block in text.split("\n```").skip(1).step_by(2).filter(|block| !block.starts_with("text\n")) {
             found.push((document.to_str().unwrap().to_owned(), block.lines().nth(1).unwrap().to_owned()));
         }

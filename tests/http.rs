@@ -1,4 +1,4 @@
-//! The HTTP listener beside clients that send too much, too slowly, or read nothing.
+//! The HTTP listener with clients that send too much, send too slowly, or do not read.
 
 mod common;
 
@@ -7,7 +7,7 @@ use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// More clients than the listener has places for.
+/// More clients than the listener's maximum.
 const CROWD: usize = 80;
 
 fn connect(ebb: &Ebb) -> TcpStream {
@@ -17,7 +17,7 @@ fn connect(ebb: &Ebb) -> TcpStream {
     stream
 }
 
-/// Sends without reading, as much as the server takes.
+/// Sends without reading until the server stops accepting data.
 fn sending(ebb: &Ebb, bytes: &[u8]) -> TcpStream {
     let mut stream = connect(ebb);
     let _ = stream.write_all(bytes); // the server may refuse in the middle

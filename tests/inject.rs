@@ -1,5 +1,5 @@
-//! Injection, over a corpus of pods: what is added, what is left alone, that once is enough and that the way back leads
-//! back. The chart's checks hold the results against Kubernetes' schemas, and the policy against them.
+//! Injection over a corpus of pods: additions, skipped pods, idempotence and reversal. The chart's tests validate the
+//! results against Kubernetes' schemas and compare the policy with them.
 
 mod common;
 
@@ -18,7 +18,7 @@ use std::process::Stdio;
 const PODS: &str = "tests/inject/pods";
 const INJECTED: &str = "tests/inject/injected";
 
-/// A pod of the corpus, with what the comments above it say.
+/// A pod of the corpus, with the expectations in its comments.
 struct Case {
     name: String,
     expected: String,
@@ -66,7 +66,7 @@ impl Case {
         inject(pod, &context, &Template::built_in())
     }
 
-    /// The pod with its sidecar; `None` if it is left alone.
+    /// The pod with its sidecar; `None` if it is skipped.
     fn injected(&self) -> Option<Value> {
         match self.inject(&self.pod).verdict {
             Verdict::Inject(operations) => Some(patched(&self.pod, &serde_json::to_value(operations).unwrap())),
@@ -75,7 +75,7 @@ impl Case {
     }
 }
 
-/// As the API server does it.
+/// Applies a patch like the API server.
 fn patched(pod: &Value, operations: &Value) -> Value {
     let mut pod = pod.clone();
     let patch: json_patch::Patch = serde_json::from_value(operations.clone()).unwrap();
@@ -138,7 +138,7 @@ fn a_second_round_adds_nothing() {
     }
 }
 
-/// Everything in `before` is in `after`, lists in their order.
+/// Whether `after` contains everything of `before`, with lists in order.
 fn contains(after: &Value, before: &Value) -> bool {
     match (after, before) {
         (_, Value::Null) => true,
@@ -163,7 +163,7 @@ fn nothing_of_a_pod_is_changed_or_lost() {
     assert!(!contains(&json!({"a": [1, 3]}), &json!({"a": [3, 1]})), "this test can fail");
 }
 
-/// Without empty lists and objects, and without nulls.
+/// Removes empty lists and objects, and nulls.
 fn pruned(value: &Value) -> Value {
     let is_something = |value: &Value| !value.is_null() && *value != json!({}) && *value != json!([]);
     match value {
@@ -194,7 +194,7 @@ fn the_way_back_leads_back() {
     assert_eq!(take_out(&mut pod), TakeOut::NotInjected);
 }
 
-/// The quality-of-service class as the kubelet sees it, from typed objects.
+/// The quality-of-service class, by the kubelet's rules.
 fn class(pod: &Value) -> &'static str {
     let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
     let spec = pod.spec.unwrap();
@@ -264,7 +264,7 @@ fn generated_files_are_current() {
     }
 }
 
-/// A pod with these annotations, injected from a template whose applications connect over loopback and get a variable more.
+/// A pod with these annotations, injected from a template with loopback addresses and an additional variable.
 fn over_loopback(annotations: &[(&str, &str)]) -> (Value, Vec<String>) {
     let text = fs::read_to_string("manifests/sidecar.yaml").unwrap();
     let documents = serde_yaml_ng::Deserializer::from_str(&text);

@@ -1,4 +1,4 @@
-//! What an operator is told: findings of a real server, keys that stand out, the map, shells and manuals.
+//! Commands for operators: findings of a real server, hot keys, memory map, completions and manual pages.
 #![allow(missing_docs, reason = "tests")]
 
 mod common;
@@ -13,7 +13,7 @@ use std::process::Command;
 use tonic::Code;
 use tonic::transport::Channel;
 
-/// What a command prints, and whether it succeeded.
+/// Runs a command; returns its output and whether it succeeded.
 fn run(arguments: &[&str]) -> (String, bool) {
     let output = program().args(arguments).output().unwrap();
     (String::from_utf8(output.stdout).unwrap(), output.status.success())
@@ -72,7 +72,7 @@ async fn doctor_names_each_trouble_that_was_planted() {
     );
 }
 
-/// Between the server and the C library: its wall clock, an hour ahead once the file is there.
+/// A preloaded library that moves the wall clock an hour ahead once the file exists.
 const JUMPING_CLOCK: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -112,7 +112,7 @@ async fn doctor_names_a_wall_clock_that_jumped() {
     eventually("it is not said of a clock that is right again", async || codes(&ebb.admin).is_empty()).await;
 }
 
-/// Waits until all of these are among the findings; callers go on meanwhile.
+/// Waits until all of these are among the findings; calls continue meanwhile.
 async fn named(ebb: &Ebb, planted: &[&str]) {
     eventually(&format!("each of {planted:?} is named"), async || {
         let admin = ebb.admin.clone();

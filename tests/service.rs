@@ -1,4 +1,4 @@
-//! The service as a stock client meets it: every outcome, and every refusal.
+//! The service with a stock client: every outcome and every refusal.
 
 mod common;
 

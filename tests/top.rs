@@ -1,4 +1,4 @@
-//! `ebb top` on a real pseudo-terminal, over real servers.
+//! `ebb top` on a pseudo-terminal, with real servers.
 #![allow(missing_docs, reason = "tests")]
 
 mod common;
@@ -54,18 +54,18 @@ impl Terminal {
         Self { master, child, screen }
     }
 
-    /// Whether a text is on the screen, however wide the spaces in it are.
+    /// Whether a text is on the screen, regardless of the width of spaces.
     fn shows(&self, text: &str) -> bool {
         let contents = self.screen.lock().unwrap().screen().contents();
         contents.split_whitespace().collect::<Vec<_>>().join(" ").contains(text)
     }
 
-    /// How many marks there are, that of the legend included.
+    /// Number of compaction marks, including that of the legend.
     fn dots(&self) -> usize {
         self.screen.lock().unwrap().screen().contents().matches('•').count()
     }
 
-    /// In how many cells a curve of this color is drawn.
+    /// Number of cells with a curve of this color.
     fn drawn(&self, color: vt100::Color) -> usize {
         let parser = self.screen.lock().unwrap();
         let (rows, columns) = parser.screen().size();
@@ -80,8 +80,8 @@ impl Terminal {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Types, and waits for what comes of it. A key that arrives together with a resize is read only with the key after
-    /// it, so others follow, which mean nothing.
+    /// Types a key and waits for its effect. A key that arrives with a resize is read only with the next key, so
+    /// ignored keys follow.
     fn type_until(&mut self, keys: &str, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
         self.type_in(keys);
         until(what, || {

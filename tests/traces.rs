@@ -1,4 +1,4 @@
-//! Traces, taken by a real collector's service: what it gets, and what happens while it is away.
+//! Traces with a collector implemented here: the received spans, and calls while it is unavailable.
 #![allow(missing_docs, reason = "tests")]
 
 mod common;

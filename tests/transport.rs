@@ -1,4 +1,4 @@
-//! What a listener answers beside its own calls: health, reflection, and requests that are no calls.
+//! Listeners: health, reflection, and requests that are not gRPC calls.
 
 mod common;
 
@@ -26,7 +26,7 @@ async fn channel(address: &str) -> Channel {
     Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
 }
 
-/// Both listeners, each with its own service and the one of the other.
+/// Both listeners, each with its own service and the other's.
 fn listeners(ebb: &Ebb) -> [(&str, &'static str, &'static str); 2] {
     [(&ebb.data, CACHE, ADMIN), (&ebb.admin, ADMIN, CACHE)]
 }
@@ -85,7 +85,7 @@ async fn a_watch_of_an_unknown_service_stays_open() {
     assert_eq!(ended.await.unwrap().1, Some(0));
 }
 
-/// A client of one version of reflection: one stream for each question.
+/// A client of one version of reflection, with one stream per request.
 macro_rules! reflection {
     ($name:ident, $version:ident) => {
         mod $name {

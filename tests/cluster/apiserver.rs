@@ -1,4 +1,4 @@
-//! An API server without nodes, for one scenario: etcd and kube-apiserver on free ports, which end with it.
+//! An API server without nodes, for one scenario: etcd and kube-apiserver on free ports. Both end with the scenario.
 
 use crate::common::within;
 use crate::process::Process;
@@ -13,14 +13,14 @@ use std::process::Command;
 use std::time::Duration;
 use std::{env, fs};
 
-/// The account of the scenario, which may do everything.
+/// The account of the scenario, with all rights.
 const TOKEN: &str = "an-operator-of-this-test";
-/// How long an API server may take to be ready, on a machine with other work.
+/// Timeout for the API server to become ready, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Those who start take their ports one after the other.
+/// Serializes the selection of free ports.
 static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Service accounts are the ones that are watched: what they asked for, and what the answer was.
+/// Audit policy: logs the calls of service accounts and their results.
 const AUDIT: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -31,11 +31,11 @@ rules:
 ";
 
 pub struct Cluster {
-    /// Of who may do everything.
+    /// A client with all rights.
     pub client: Client,
-    /// With etcd, kube-apiserver, and their logs.
+    /// Directory with data and logs of etcd and kube-apiserver.
     pub folder: tempfile::TempDir,
-    /// With Helm and kubectl.
+    /// Directory of Helm and kubectl.
     pub tools: PathBuf,
     port: u16,
     processes: Vec<Process>,
@@ -43,8 +43,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// One with the namespaces `shop`, which asks for caches, and `plain`, which does not; `None` where there is nothing
-    /// to make it of.
+    /// Starts a cluster with the namespaces `shop`, with the label for injection, and `plain`, without it; `None` if
+    /// the binaries are missing.
     pub async fn start() -> Option<Self> {
         let folder = |name, holds: &str| {
             let folder = Path::new(&env::var_os(name)?).canonicalize().ok()?;
@@ -103,7 +103,7 @@ impl Cluster {
         cluster
     }
 
-    /// The command of etcd; the server is told where it is.
+    /// The command of etcd; the API server gets its address.
     fn etcd(&mut self, assets: &Path) -> Vec<String> {
         let [client, peer] = free_ports::<2>().map(|port| format!("http://127.0.0.1:{port}"));
         self.server.push(format!("--etcd-servers={client}"));
@@ -152,14 +152,14 @@ impl Cluster {
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
-    /// Ends the API server without a word, and starts it anew.
+    /// Kills the API server and starts it again.
     pub async fn restart(&mut self) {
         drop(self.processes.pop());
         self.launch(&self.server.clone());
         self.is_ready().await;
     }
 
-    /// The file by which programs find this cluster.
+    /// A kubeconfig for this cluster.
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("kubeconfig")
     }
@@ -175,7 +175,7 @@ impl Cluster {
         .to_string()
     }
 
-    /// The file by which a program is a service account, with the token that a pod of it would have.
+    /// A kubeconfig for a service account, with a token like that of its pods.
     pub async fn kubeconfig_as(&self, namespace: &str, account: &str) -> PathBuf {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let spec = TokenRequestSpec { expiration_seconds: Some(3600), ..TokenRequestSpec::default() };
@@ -186,7 +186,7 @@ impl Cluster {
         path
     }
 
-    /// A client that may do what the user may.
+    /// A client with the rights of the user.
     pub fn client_as(&self, user: &str) -> Client {
         let mut config = Config::new(format!("https://127.0.0.1:{}", self.port).parse().unwrap());
         config.auth_info.token = Some(TOKEN.to_owned().into());
@@ -194,7 +194,7 @@ impl Cluster {
         client(config)
     }
 
-    /// Makes a namespace, or gives one that is there these labels.
+    /// Creates a namespace, or sets the labels of an existing one.
     pub async fn namespace(&self, name: &str, labels: Value) {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
@@ -202,14 +202,14 @@ impl Cluster {
         namespaces.patch(name, &params, &Patch::Apply(namespace)).await.unwrap();
     }
 
-    /// Sets an annotation of a namespace; null takes it away.
+    /// Sets an annotation of a namespace; null removes it.
     pub async fn annotate(&self, namespace: &str, annotations: Value) {
         let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         namespaces.patch(namespace, &PatchParams::default(), &patch).await.unwrap();
     }
 
-    /// Waits for a condition as long as a busy machine may need for it.
+    /// Waits for a condition, with a timeout for a busy machine.
     pub async fn until<F: Future<Output = bool>>(&self, what: &str, condition: impl FnMut() -> F) {
         within(Duration::from_secs(60), what, condition).await;
     }
@@ -224,7 +224,7 @@ impl Drop for Cluster {
     }
 }
 
-/// A client that never repeats a call that was refused, and never waits without end.
+/// A client without retries, and with a timeout.
 pub fn client(mut config: Config) -> Client {
     config.accept_invalid_certs = true;
     config.default_retry = false;
@@ -233,7 +233,7 @@ pub fn client(mut config: Config) -> Client {
     Client::try_from(config).unwrap()
 }
 
-/// Ports that nobody had a moment ago.
+/// Free ports.
 fn free_ports<const N: usize>() -> [u16; N] {
     let taken = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     taken.map(|listener| listener.local_addr().unwrap().port())

@@ -1,4 +1,4 @@
-//! What a service account asked the API server for, and whether it was let: the audit log.
+//! The audit log: the calls of a service account and their results.
 
 use crate::apiserver::Cluster;
 use crate::rbac::{Right, account};
@@ -11,7 +11,7 @@ fn is_allowed(event: &Value) -> bool {
 }
 
 impl Cluster {
-    /// Every call of the account that was about an object.
+    /// All calls of the account for objects.
     fn calls(&self, namespace: &str, name: &str) -> Vec<Value> {
         let log = fs::read_to_string(self.folder.path().join("audit.log")).unwrap();
         // A line may be half written.
@@ -21,12 +21,12 @@ impl Cluster {
         events.filter(is_ours).collect()
     }
 
-    /// How many of them were refused.
+    /// Number of refused calls.
     pub fn times_refused(&self, namespace: &str, name: &str) -> usize {
         self.calls(namespace, name).iter().filter(|event| !is_allowed(event)).count()
     }
 
-    /// What the account was let do, and what not.
+    /// Allowed and refused calls of the account.
     fn asked(&self, namespace: &str, name: &str) -> (BTreeSet<Right>, BTreeSet<Right>) {
         let (mut allowed, mut refused) = (BTreeSet::new(), BTreeSet::new());
         for event in self.calls(namespace, name) {
@@ -48,7 +48,7 @@ impl Cluster {
         (allowed, refused)
     }
 
-    /// The account used each of its rights, and asked for nothing else: it has neither too many nor too few.
+    /// Checks that the account used each of its rights and requested no others.
     pub fn used_its_rights(&self, namespace: &str, name: &str, rights: &BTreeSet<Right>) {
         let (allowed, refused) = self.asked(namespace, name);
         let unused: Vec<_> = rights.iter().filter(|right| !allowed.iter().any(|asked| right.covers(asked))).collect();

@@ -1,4 +1,4 @@
-//! `ebb check` before an installation: what is planted is found, and nothing else is.
+//! `ebb check` reports the planted problems of an installation, and no others.
 
 use crate::apiserver::Cluster;
 use crate::common::program;
@@ -19,10 +19,10 @@ use serde_json::{Value, json};
 use std::path::Path;
 use time::{Duration, OffsetDateTime};
 
-/// Category and sentence.
+/// Category and message.
 type Found = Vec<(String, String)>;
 
-/// Its exit code, and everything that is not well.
+/// The exit code, and all findings.
 fn findings(kubeconfig: &Path) -> (Option<i32>, Found) {
     let words = ["check", "--namespace", "default", "--output", "json"];
     let ended = run(program().args(words).env("KUBECONFIG", kubeconfig));
@@ -32,7 +32,7 @@ fn findings(kubeconfig: &Path) -> (Option<i32>, Found) {
     (ended.code, found.map(|finding| (text(finding, "code"), text(finding, "evidence"))).collect())
 }
 
-/// Each of these categories and words, and nothing else.
+/// Checks that the findings are exactly these, by category and text.
 fn expect(found: &Found, planted: &[(&str, &str)]) {
     let is =
         |(category, words): &(&str, &str), found: &(String, String)| found.0 == *category && found.1.contains(words);
@@ -44,7 +44,7 @@ fn expect(found: &Found, planted: &[(&str, &str)]) {
     }
 }
 
-/// A CA for a year that has three weeks left.
+/// A CA with a lifetime of a year that expires in three weeks.
 fn late() -> CertificateParams {
     let now = OffsetDateTime::now_utc();
     let mut params = CertificateParams::default();
@@ -52,14 +52,14 @@ fn late() -> CertificateParams {
     params
 }
 
-/// So many namespaces that those of the scenario are not on the first page.
+/// Enough namespaces that those of the scenario are not on the first page.
 async fn crowd(cluster: &Cluster) {
     let names = (0..500).map(|n| format!("crowd-{n}"));
     let made = futures::stream::iter(names).map(async |name| cluster.namespace(&name, json!({})).await);
     made.buffer_unordered(16).collect::<Vec<()>>().await;
 }
 
-/// A pod with its sidecar, which follows this ConfigMap.
+/// A pod whose sidecar follows this ConfigMap.
 async fn following(cluster: &Cluster, config_map: &str) -> Value {
     let mut pod = annotated(&[("config-map", config_map)]);
     pod["metadata"]["namespace"] = json!("shop");
@@ -67,7 +67,7 @@ async fn following(cluster: &Cluster, config_map: &str) -> Value {
     pod
 }
 
-/// A pod that was created while it did not ask, and is asked for by its namespace now.
+/// A pod that was created before its namespace got the label.
 async fn forgotten(cluster: &Cluster) -> Value {
     let mut forgotten = labelled("disabled");
     json_patch::merge(&mut forgotten, &json!({"metadata": {"name": "forgotten", "namespace": "shop"}}));
@@ -78,7 +78,7 @@ async fn forgotten(cluster: &Cluster) -> Value {
     forgotten
 }
 
-/// What `kubectl set image` does to the injector.
+/// Changes the injector like `kubectl set image`.
 async fn set_image(cluster: &Cluster, image: &str) {
     let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "injector", "image": image}]}}}});
@@ -106,7 +106,8 @@ async fn ebb_check_finds_what_is_planted_and_nothing_else() {
     let next = renew(&cluster, CertificateParams::default()).await;
     trust(&cluster, &(ca.clone() + &next)).await;
     expect(&findings(&cluster.kubeconfig()).1, &[down]);
-    // Somebody replaces the certificate, and forgets whom the API server trusts. Those who mount it have not seen it yet.
+    // Somebody replaces the certificate, and forgets whom the API server trusts. Those who mount it have not seen it
+    // yet.
     let foreign = renew(&cluster, CertificateParams::default()).await;
     expect(&findings(&cluster.kubeconfig()).1, &[down, ("webhook", "is not signed by a CA that")]);
     trust(&cluster, &(ca + &foreign)).await;
@@ -157,7 +158,7 @@ async fn ebb_check_finds_what_is_planted_and_nothing_else() {
     assert_eq!(code, Some(1), "nobody can be reached");
 }
 
-/// And it has no right for which `ebb check` has no use.
+/// The account has no right that `ebb check` does not use.
 async fn the_account_of_helm_test_sees_as_much(cluster: &Cluster) {
     const ACCOUNT: &str = "ebb-test-check";
     let hooks = Helm::Four.get(cluster, "hooks");

@@ -1,4 +1,4 @@
-//! The pods of tests/inject, before an API server: what it makes of them is what `ebb inject` makes of them.
+//! The pods of tests/inject in an API server: webhook and policy give the same result as `ebb inject`.
 
 use crate::apiserver::Cluster;
 use crate::helm::NAMESPACE;
@@ -21,8 +21,7 @@ fn namespace_of(text: &str) -> Option<Namespace> {
     Some(Namespace { name, labels: texts(&stated["labels"]), annotations: texts(&stated["annotations"]) })
 }
 
-/// Whether a pod can be held against its result: its namespace is one that a test may make, and it is no pod that an API
-/// server refuses.
+/// Whether a pod can be compared: its namespace can be created, and the API server accepts the pod.
 fn is_comparable(expected: &str, namespace: Option<&Namespace>, by: By) -> bool {
     let is_possible = match namespace {
         None => true,
@@ -32,7 +31,7 @@ fn is_comparable(expected: &str, namespace: Option<&Namespace>, by: By) -> bool 
     is_possible && !expected.ends_with("malformed")
 }
 
-/// The pod with its sidecar from a template; `None` if it is left alone.
+/// The pod with its sidecar from a template; `None` if it is skipped.
 fn injected(pod: &Value, namespace: Option<Namespace>, template: &Template) -> Option<Value> {
     let needs_label = namespace.is_some();
     let namespace = namespace.unwrap_or_default();
@@ -44,7 +43,7 @@ fn injected(pod: &Value, namespace: Option<Namespace>, template: &Template) -> O
     Some(pod)
 }
 
-/// Compares them all; the least is the number of those that must be among them.
+/// Compares all pods; `least` is the minimum number of compared ones.
 pub async fn compare(cluster: &Cluster, template: &Template, by: By, least: usize) {
     let (mut compared, mut wrong) = (0, Vec::new());
     let mut paths: Vec<_> = fs::read_dir("tests/inject/pods").unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -86,7 +85,7 @@ pub async fn compare(cluster: &Cluster, template: &Template, by: By, least: usiz
     println!("{compared} pods of tests/inject get what ebb inject gives them");
 }
 
-/// As it would be stored, without what differs each time.
+/// The pod as stored, without fields that differ each time.
 async fn admitted(cluster: &Cluster, mut pod: Value, namespace: &str) -> Result<Value, String> {
     pod["metadata"]["name"] = json!("p");
     let mut got = cluster.admit(&pod, namespace).await?;

@@ -1,4 +1,4 @@
-//! What the pages say, typed as it stands there.
+//! Runs the commands of documents as they are written.
 
 use crate::apiserver::Cluster;
 use crate::common::program;
@@ -11,13 +11,13 @@ use kube::Api;
 use serde_json::json;
 use std::process::Command;
 
-/// Types the shell blocks that stand under a heading of a page, line by line.
-fn type_what_stands_under(cluster: &Cluster, page: &str, heading: &str) {
+/// Runs the shell blocks under a heading of a page, line by line.
+fn run_blocks_under(cluster: &Cluster, page: &str, heading: &str) {
     let text = std::fs::read_to_string(page).unwrap();
     type_lines(cluster, &commands(&text, heading));
 }
 
-/// Types commands, line by line.
+/// Runs commands, line by line.
 fn type_lines(cluster: &Cluster, lines: &[&str]) {
     let ebb = std::path::Path::new(env!("CARGO_BIN_EXE_ebb")).parent().unwrap();
     let path = format!("{}:{}:/usr/bin:/bin", cluster.tools.join("helm4").display(), ebb.display());
@@ -39,7 +39,7 @@ fn commands<'a>(page: &'a str, heading: &str) -> Vec<&'a str> {
     lines
 }
 
-/// Starts what a Deployment would, if the webhook is what was installed.
+/// Starts a replica in place of the Deployment, if the webhook is installed.
 async fn as_the_deployment(cluster: &Cluster) -> Option<Replica> {
     let configurations: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
     let is_there = configurations.get_opt(CONFIGURATION).await.unwrap().is_some();
@@ -75,7 +75,7 @@ async fn the_readme_installs_what_injects() {
 async fn the_page_of_the_chart_tunes_sidecars_and_lets_them_write_events() {
     const PAGE: &str = "charts/ebb/README.md";
     let Some(cluster) = Cluster::start().await else { return };
-    type_what_stands_under(&cluster, PAGE, "Dynamic settings");
+    run_blocks_under(&cluster, PAGE, "Dynamic settings");
     let config =
         cluster.kubectl(&["get", "configmap", "ebb-config", "-n", "shop", "-o", "jsonpath={.data.ebb\\.yaml}"]);
     let file = cluster.folder.path().join("ebb.yaml");
@@ -88,7 +88,7 @@ async fn the_page_of_the_chart_tunes_sidecars_and_lets_them_write_events() {
         cluster.kubectl(&["auth", "can-i", what, "events.events.k8s.io", "-n", "shop", user, group]).code == Some(0)
     };
     assert!(!may("create") && !may("patch"));
-    type_what_stands_under(&cluster, PAGE, "Events");
+    run_blocks_under(&cluster, PAGE, "Events");
     assert!(may("create") && may("patch") && !may("list"));
 }
 

@@ -1,4 +1,4 @@
-//! The webhook with a certificate that somebody else makes and renews: a Secret, mounted as files.
+//! The webhook with an existing certificate: a Secret, mounted as files.
 
 use crate::apiserver::Cluster;
 use crate::helm::{Helm, NAMESPACE};
@@ -13,7 +13,7 @@ use kube::api::{Patch, PatchParams};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::json;
 
-/// Puts a certificate of a new CA into the Secret, which is valid as these say; the CA, as PEM.
+/// Writes a certificate of a new CA with this validity to the Secret; returns the CA as PEM.
 pub async fn renew(cluster: &Cluster, mut params: CertificateParams) -> String {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let (ca_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
@@ -29,7 +29,7 @@ pub async fn renew(cluster: &Cluster, mut params: CertificateParams) -> String {
     ca
 }
 
-/// The API server trusts these CAs; with `tls.caBundle` empty, somebody else puts them in.
+/// Sets the CAs that the API server trusts. If `tls.caBundle` is empty, the chart leaves this to others.
 pub async fn trust(cluster: &Cluster, cas: &str) {
     let bundle = ByteString(cas.as_bytes().to_vec());
     let operations: Vec<_> = (0..2)

@@ -6,7 +6,7 @@ use crate::process::{Ended, run};
 use serde_json::Value;
 use std::process::Command;
 
-/// Where the chart is installed, and under which name.
+/// Namespace and name of the release.
 pub const NAMESPACE: &str = "ebb-system";
 const RELEASE: &str = "ebb";
 const CHART: &str = "charts/ebb";
@@ -40,7 +40,7 @@ impl Helm {
         self.must(cluster, &words);
     }
 
-    /// Upgrades it, with more words.
+    /// Upgrades the release, with additional arguments.
     pub fn upgrade(self, cluster: &Cluster, set: &str, more: &[&str]) {
         self.must(cluster, &[&["upgrade", RELEASE, CHART, "--namespace", NAMESPACE, "--set", set], more].concat());
     }
@@ -49,7 +49,7 @@ impl Helm {
         self.must(cluster, &["uninstall", RELEASE, "--namespace", NAMESPACE]);
     }
 
-    /// What the release is made of: `manifest`, or `hooks`.
+    /// The `manifest` or the `hooks` of the release.
     pub fn get(self, cluster: &Cluster, what: &str) -> Vec<Value> {
         documents(&self.text(cluster, what))
     }
@@ -65,7 +65,7 @@ impl Helm {
 }
 
 impl Cluster {
-    /// A command that finds this cluster, and nothing else of the machine.
+    /// A command with access to this cluster only.
     pub fn environment<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let home = self.folder.path().join("home");
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", home).env("KUBECONFIG", self.kubeconfig())

@@ -12,7 +12,7 @@ pub fn documents(yaml: &str) -> Vec<Value> {
     documents.filter(|document| !document.is_null()).collect()
 }
 
-/// The elements of a list; none where there is no list.
+/// The elements of a list; empty if the value is not a list.
 pub fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
@@ -26,7 +26,7 @@ fn api(client: &Client, object: &Value) -> Api<DynamicObject> {
     }
 }
 
-/// Creates an object, or only tries to.
+/// Creates an object, or does a dry run.
 pub async fn create(client: &Client, object: &Value, params: &PostParams) -> Result<Value, String> {
     let body: DynamicObject = serde_json::from_value(object.clone()).unwrap();
     match api(client, object).create(params, &body).await {
@@ -47,8 +47,8 @@ impl Cluster {
         api(&self.client, object).delete(object["metadata"]["name"].as_str().unwrap(), &params).await.unwrap();
     }
 
-    /// Every resource that the API server serves, by group and name, with its subresources: whether it is in namespaces,
-    /// and its path when it can be listed.
+    /// All resources and subresources of the API server, by group and name: whether they are namespaced, and the path
+    /// of those that can be listed.
     pub async fn served(&self) -> Vec<Served> {
         let core = self.client.list_core_api_versions_aggregated().await.unwrap();
         let others = self.client.list_api_groups_aggregated().await.unwrap();
@@ -102,7 +102,7 @@ impl Cluster {
     }
 }
 
-/// A resource that the API server serves.
+/// A resource of the API server.
 #[derive(Debug)]
 pub struct Served {
     pub group: String,

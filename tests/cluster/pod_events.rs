@@ -26,7 +26,7 @@ fn cache(cluster: &Cluster, namespace: &str, account: &Path) -> (Ebb, PathBuf) {
     (Ebb::spawn(command), config)
 }
 
-/// Reasons of the Events on the pod, and how often each was told.
+/// Reasons of the Events on the pod, with counts.
 async fn told(cluster: &Cluster, namespace: &str) -> BTreeMap<String, i32> {
     let events: Api<Event> = Api::namespaced(cluster.client.clone(), namespace);
     let events = events.list(&ListParams::default()).await.unwrap().items;

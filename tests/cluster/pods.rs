@@ -1,11 +1,11 @@
-//! Pods, and what an injector makes of them. They are only tried: the API server says what it would store.
+//! Pods, and their injection. All are dry runs: the API server returns the pod that it would store.
 
 use crate::apiserver::Cluster;
 use crate::objects::{create, list};
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
-/// A pod with one container, and what is different about it (RFC 7396).
+/// A pod with one container, changed by a merge patch (RFC 7396).
 pub fn pod(different: &Value) -> Value {
     let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -16,29 +16,29 @@ pub fn pod(different: &Value) -> Value {
     pod
 }
 
-/// Nothing is said about it.
+/// A pod without label and annotations.
 pub fn plain() -> Value {
     pod(&json!({}))
 }
 
-/// Its label says so.
+/// A pod with the label.
 pub fn labelled(inject: &str) -> Value {
     pod(&json!({"metadata": {"labels": {"ebb-cache.io/inject": inject}}}))
 }
 
-/// With annotations of the kind `config.ebb-cache.io/…`.
+/// A pod with annotations `config.ebb-cache.io/…`.
 pub fn annotated(annotations: &[(&str, &str)]) -> Value {
     let annotations = annotations.iter().map(|(name, value)| (format!("config.ebb-cache.io/{name}"), json!(value)));
     pod(&json!({"metadata": {"annotations": annotations.collect::<serde_json::Map<_, _>>()}}))
 }
 
-/// With these containers.
+/// A pod with these containers.
 pub fn with_containers(containers: &Value) -> Value {
     pod(&json!({"spec": {"containers": containers}}))
 }
 
 impl Cluster {
-    /// The pod as the API server would store it, or why it would not.
+    /// The pod as the API server would store it, or the reason for a refusal.
     pub async fn admit(&self, pod: &Value, namespace: &str) -> Result<Value, String> {
         let mut pod = pod.clone();
         pod["metadata"]["namespace"] = json!(namespace);
@@ -52,7 +52,7 @@ impl Cluster {
         got
     }
 
-    /// The pod gets no sidecar, and is admitted.
+    /// Checks that the pod is admitted without a sidecar.
     pub async fn is_left_alone(&self, what: &str, pod: &Value, namespace: &str) {
         let got = self.admit(pod, namespace).await.unwrap_or_else(|why| panic!("{what}: {why}"));
         assert_eq!(sidecar(&got), None, "{what}");
@@ -74,7 +74,7 @@ pub fn resources(pod: &Value) -> &Value {
     &sidecar(pod).expect("it has a sidecar")["resources"]
 }
 
-/// What is missing in a pod that should have its sidecar.
+/// The missing parts of a pod that should have its sidecar.
 pub fn lacks(pod: &Value) -> Option<&'static str> {
     let spec = &pod["spec"];
     let volumes: Vec<&Value> = list(&spec["volumes"]).map(|volume| &volume["name"]).collect();
@@ -89,7 +89,7 @@ pub fn lacks(pod: &Value) -> Option<&'static str> {
     }
 }
 
-/// The containers that were told about the cache: each has one variable and one mount, and all others have neither.
+/// The containers with the variable and the mount; all others must have neither.
 pub fn told(pod: &Value) -> Vec<&str> {
     let is_told = |container: &&Value| {
         let variables = list(&container["env"]).filter(|variable| variable["name"] == "EBB_ADDR").count();

@@ -1,4 +1,4 @@
-//! The policy: what it adds to a pod, which pods it leaves alone, and how it comes, changes and goes.
+//! The policy: additions to pods, skipped pods, installation, upgrade and removal.
 
 use crate::apiserver::Cluster;
 use crate::corpus::{self, By};
@@ -14,12 +14,12 @@ pub async fn in_force(cluster: &Cluster) {
     cluster.until_injected(&labelled("enabled"), "plain").await;
 }
 
-/// As much as it may use.
+/// Equal requests and limits.
 fn both(cpu: &str, memory: &str) -> Value {
     json!({"limits": {"cpu": cpu, "memory": memory}, "requests": {"cpu": cpu, "memory": memory}})
 }
 
-/// Without a word from the pod.
+/// The sidecar's default resources.
 fn by_default() -> Value {
     json!({"limits": {"memory": "256Mi"}, "requests": {"cpu": "50m", "memory": "256Mi"}})
 }
@@ -144,8 +144,8 @@ async fn how_large_the_sidecar_is(cluster: &Cluster) {
     assert_eq!(config_map(&cluster.injected("a ConfigMap is named", &named, "shop").await), "orders");
 }
 
-/// The warnings of `ebb inject`, as far as the API server lets a warning be long; but for the annotations that the sidecar
-/// follows itself.
+/// The warnings of `ebb inject`, cut to the API server's maximum, except those about annotations that the sidecar
+/// follows.
 fn what_is_asked_in_vain_is_said(cluster: &Cluster) {
     let folder = tempfile::tempdir().unwrap();
     let said = |annotations: &Value| {
@@ -248,14 +248,14 @@ async fn which_pods_are_left_alone(cluster: &Cluster) {
     cluster.is_left_alone("a pod with a container ebb", &own, "shop").await;
 }
 
-/// It is the one pod of the release's namespace that is injected.
+/// The pod of `helm test` is the only injected one in the release's namespace.
 async fn the_pod_of_helm_test(cluster: &Cluster) {
     let hooks = Helm::Four.get(cluster, "hooks");
     let test = hooks.iter().find(|hook| hook["metadata"]["name"] == "ebb-test-injection").expect("helm test has a pod");
     cluster.injected("the pod of helm test", test, NAMESPACE).await;
 }
 
-/// The policy's literals are the PodTemplate's, whatever the values say.
+/// The policy's literals equal the PodTemplate's, for any values.
 #[tokio::test]
 async fn the_policy_follows_the_values_as_the_template_does() {
     let Some(cluster) = Cluster::start().await else { return };
@@ -279,7 +279,7 @@ async fn the_policy_follows_the_values_as_the_template_does() {
     }
 }
 
-/// Installed, upgraded to applications that connect over loopback and requests below limits, and gone without a trace.
+/// Installs, upgrades (loopback, requests below limits) and uninstalls without leftovers.
 async fn comes_changes_and_goes(helm: Helm) {
     let Some(cluster) = Cluster::start().await else { return };
     helm.install(&cluster, &format!("{POLICY},standalone.enabled=true"));

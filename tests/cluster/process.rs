@@ -1,10 +1,10 @@
-//! Processes of a scenario: none outlives it, and none is waited for without end.
+//! Processes of a scenario: they end with it, and waiting for them has a timeout.
 
 use std::io::{Read as _, Seek as _};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a command may take on a machine with other work.
+/// Timeout of a command, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A process that ends with its owner.
@@ -24,7 +24,7 @@ impl Drop for Process {
     }
 }
 
-/// What a command ended with.
+/// Result of a command.
 #[derive(Debug)]
 pub struct Ended {
     pub code: Option<i32>,
@@ -32,7 +32,7 @@ pub struct Ended {
     pub said: String,
 }
 
-/// Runs a command to its end. Files take what it prints, since a pipe nobody reads would stop it.
+/// Runs a command to its end. Its output goes to files, since an unread pipe would block it.
 pub fn run(command: &mut Command) -> Ended {
     let (out, said) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(said.try_clone().unwrap());

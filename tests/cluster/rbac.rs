@@ -1,4 +1,4 @@
-//! Rights: those of a release's roles are what the API server grants to its accounts, over everything that it serves.
+//! Rights: the API server grants the accounts of a release exactly the rights of its roles, over all resources.
 
 use crate::apiserver::Cluster;
 use crate::helm::{Helm, NAMESPACE};
@@ -15,11 +15,11 @@ const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "
 /// Calls in flight.
 const AT_A_TIME: usize = 16;
 
-/// A thing that may be asked for. An empty namespace means all of them, an empty name any.
+/// A request. An empty namespace means all namespaces, an empty name any name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Right {
     pub group: String,
-    /// With its subresource, if it is about one.
+    /// The resource, with a subresource if any.
     pub resource: String,
     pub namespace: String,
     pub name: String,
@@ -27,7 +27,7 @@ pub struct Right {
 }
 
 impl Right {
-    /// Whether who has this may do that.
+    /// Whether this right covers a request.
     pub fn covers(&self, asked: &Self) -> bool {
         let fits = |ours: &str, theirs: &str| ours.is_empty() || ours == theirs;
         (&self.group, &self.resource, &self.verb) == (&asked.group, &asked.resource, &asked.verb)
@@ -36,12 +36,12 @@ impl Right {
     }
 }
 
-/// The user that a service account is.
+/// The user name of a service account.
 pub fn account(namespace: &str, name: &str) -> String {
     format!("system:serviceaccount:{namespace}:{name}")
 }
 
-/// Every right that the bindings among these objects give to an account.
+/// All rights of an account by the bindings among these objects.
 pub fn rights_of(objects: &[Value], account: &str) -> BTreeSet<Right> {
     let mut rights = BTreeSet::new();
     for binding in objects.iter().filter(|object| !object["roleRef"].is_null()) {
@@ -59,7 +59,7 @@ pub fn rights_of(objects: &[Value], account: &str) -> BTreeSet<Right> {
     rights
 }
 
-/// Each thing that the rules allow, alone.
+/// All single requests that the rules allow.
 fn expanded(rules: Vec<PolicyRule>, namespace: &str) -> BTreeSet<Right> {
     let mut rights = BTreeSet::new();
     for rule in rules {
@@ -86,7 +86,7 @@ fn expanded(rules: Vec<PolicyRule>, namespace: &str) -> BTreeSet<Right> {
     rights
 }
 
-/// What the authorizer says.
+/// The authorizer's answer.
 async fn may(client: &Client, right: &Right) -> bool {
     let (resource, subresource) = match right.resource.split_once('/') {
         Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
@@ -107,8 +107,8 @@ async fn may(client: &Client, right: &Right) -> bool {
     reviews.create(&PostParams::default(), &review).await.unwrap().status.unwrap().allowed
 }
 
-/// Everything that can be asked for: each verb on each resource that the API server serves, in the namespaces that are
-/// named and in all, without a name, with a strange one, and with those that the rights are about.
+/// All possible requests: each verb on each resource of the API server, in the named namespaces and in all, without a
+/// name, with an unknown name, and with the names in the rights.
 async fn everything(cluster: &Cluster, rights: &BTreeSet<Right>, namespaces: &[&str]) -> BTreeSet<Right> {
     let mut all = BTreeSet::new();
     for served in cluster.served().await {
@@ -128,7 +128,7 @@ async fn everything(cluster: &Cluster, rights: &BTreeSet<Right>, namespaces: &[&
     all
 }
 
-/// What the API server itself gives to every account of this namespace: to ask about itself, and the like.
+/// Rights that the API server grants to every account of this namespace, such as access reviews for itself.
 async fn everybodys(cluster: &Cluster, namespace: &str) -> BTreeSet<Right> {
     let groups = ["system:authenticated", "system:serviceaccounts", &format!("system:serviceaccounts:{namespace}")];
     let bindings: Api<ClusterRoleBinding> = Api::all(cluster.client.clone());
@@ -145,7 +145,7 @@ async fn everybodys(cluster: &Cluster, namespace: &str) -> BTreeSet<Right> {
     rights
 }
 
-/// The authorizer grants an account these rights and nothing else, over everything that there is.
+/// Checks that the authorizer grants an account exactly these rights, over all possible requests.
 async fn has_exactly(cluster: &Cluster, user: &str, rights: &BTreeSet<Right>, namespaces: &[&str]) {
     let anybody = everybodys(cluster, NAMESPACE).await;
     let all = everything(cluster, rights, namespaces).await;

@@ -1,4 +1,4 @@
-//! `ebb injector` as the Deployment runs it, and the way of the API server to it.
+//! `ebb injector` as the Deployment runs it, reachable by the API server.
 
 use crate::apiserver::Cluster;
 use crate::common::{metric, page, program, until};
@@ -17,11 +17,11 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-/// Its Deployment, Service, account, ConfigMap and Lease.
+/// Name of its Deployment, Service, account, ConfigMap and Lease.
 pub const INJECTOR: &str = "ebb-injector";
-/// The Secret with the certificates that it makes.
+/// The Secret with the certificates that it issues.
 pub const SECRET: &str = "ebb-injector-tls";
-/// The Secret with a certificate that somebody else makes.
+/// The Secret with an existing certificate.
 pub const GIVEN: &str = "given-certificate";
 /// Its MutatingWebhookConfiguration.
 pub const CONFIGURATION: &str = "ebb.ebb-system.ebb-cache.io";
@@ -34,14 +34,14 @@ pub struct Replica {
     log: PathBuf,
 }
 
-/// An address of this machine that an EndpointSlice may hold: loopback may not stand there. Nothing is sent.
+/// An address of this machine for an EndpointSlice, which does not allow loopback. Sends no packets.
 fn own_address() -> Option<IpAddr> {
     let asking = UdpSocket::bind("0.0.0.0:0").ok()?;
     asking.connect("192.0.2.1:9").ok()?;
     asking.local_addr().ok().map(|address| address.ip())
 }
 
-/// Whether an API server on loopback can reach a webhook here; says so if not.
+/// Whether an API server on loopback can reach a webhook here; prints a message if not.
 pub fn can_be_reached() -> bool {
     let can = own_address().is_some();
     if !can {
@@ -51,9 +51,9 @@ pub fn can_be_reached() -> bool {
 }
 
 impl Replica {
-    /// Starts one with the account of the Deployment and its arguments, but for what this machine has in another place,
-    /// and for lengths of time: a serving certificate lives for 12 s here, a CA for 36 s, and it looks at them every `look`.
-    /// With a `group` it runs in that memory cgroup.
+    /// Starts a replica with the account and arguments of the Deployment, except for paths and durations: a serving
+    /// certificate lives for 12 s, a CA for 36 s, and certificates are checked every `look`. With a `group` it runs in
+    /// that memory cgroup.
     async fn start(cluster: &Cluster, name: &str, look: &str, group: Option<&Path>) -> Self {
         let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
         let spec = deployments.get(INJECTOR).await.unwrap().spec.template.spec.unwrap();
@@ -94,7 +94,7 @@ impl Replica {
         Self { process, address: address.parse().unwrap(), http, log }
     }
 
-    /// Starts one and waits until it is ready.
+    /// Starts a replica and waits until it is ready.
     pub async fn ready(cluster: &Cluster, name: &str, look: &str) -> Self {
         Self::ready_in(cluster, name, look, None).await
     }
@@ -107,7 +107,7 @@ impl Replica {
         replica
     }
 
-    /// The same, and the Service leads to it.
+    /// The same, as an endpoint of the Service.
     pub async fn serving(cluster: &Cluster, name: &str) -> Self {
         let replica = Self::ready(cluster, name, "100ms").await;
         replica.route(cluster, name).await;
@@ -122,7 +122,7 @@ impl Replica {
         metric(&self.http, &format!("{name} "))
     }
 
-    /// Where reviews go.
+    /// The address for reviews.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -133,7 +133,7 @@ impl Replica {
         statm.split(' ').nth(1).unwrap().parse::<f64>().unwrap() / 256.0
     }
 
-    /// Asks it to end, and says with which code it did.
+    /// Terminates it; returns the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.process.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -145,7 +145,7 @@ impl Replica {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// What the controllers of a whole cluster would write: the Service leads here, too.
+    /// Adds it to the EndpointSlice of the Service, as a controller would.
     pub async fn route(&self, cluster: &Cluster, name: &str) {
         let slice = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
@@ -163,12 +163,12 @@ fn slices(cluster: &Cluster) -> Api<EndpointSlice> {
     Api::namespaced(cluster.client.clone(), NAMESPACE)
 }
 
-/// The Service leads to that replica no longer.
+/// Removes a replica from the Service.
 pub async fn unroute(cluster: &Cluster, name: &str) {
     slices(cluster).delete(&format!("{INJECTOR}-{name}"), &DeleteParams::default()).await.unwrap();
 }
 
-/// What a kubelet would do: the template as it is now, in a file.
+/// Writes the current template to a file, as a kubelet would.
 pub async fn mount(cluster: &Cluster) -> PathBuf {
     let config_maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     let path = cluster.folder.path().join("sidecar.yaml");
@@ -176,7 +176,7 @@ pub async fn mount(cluster: &Cluster) -> PathBuf {
     path
 }
 
-/// The same with the certificate of somebody else: the Secret's files.
+/// Writes the files of the Secret with an existing certificate, as a kubelet would.
 pub async fn mount_certificate(cluster: &Cluster) -> [PathBuf; 2] {
     let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     let data = secrets.get(GIVEN).await.unwrap().data.unwrap();
@@ -187,7 +187,7 @@ pub async fn mount_certificate(cluster: &Cluster) -> [PathBuf; 2] {
     })
 }
 
-/// The CAs that the API server trusts, one entry for each different one; empty bytes before there are any.
+/// The distinct CA bundles of the webhooks; empty bytes if none is set.
 pub async fn bundles(cluster: &Cluster) -> Vec<Vec<u8>> {
     let configurations: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
     let webhooks = configurations.get(CONFIGURATION).await.unwrap().webhooks.unwrap();

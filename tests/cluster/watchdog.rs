@@ -1,4 +1,4 @@
-//! The watchdog: pods that were created while nobody injected come again with their sidecar.
+//! The watchdog: pods without their sidecar are replaced.
 
 use crate::apiserver::Cluster;
 use crate::helm::{Helm, NAMESPACE};
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 const WATCHING: &str = "injector.mode=webhook,injector.watchdog.enabled=true,injector.watchdog.interval=1s,\
                         injector.watchdog.maxPerMinute=600";
 
-/// A pod that a controller has made.
+/// A pod with a controller as owner.
 fn made_by(kind: &str, owner: &str, name: &str) -> Value {
     let owner = json!({"apiVersion": "apps/v1", "kind": kind, "name": owner, "uid": owner, "controller": true});
     pod(&json!({"metadata": {
@@ -76,7 +76,7 @@ async fn pods_that_were_missed_are_evicted_one_first_and_come_again_with_their_s
     cluster.used_its_rights(NAMESPACE, INJECTOR, &rights);
 }
 
-/// A memory cgroup with the chart's limit, removed at the end; none where none can be made.
+/// A memory cgroup with the chart's limit, removed at the end; `None` if it cannot be created.
 struct Confined(PathBuf);
 
 impl Confined {

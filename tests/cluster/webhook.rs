@@ -1,4 +1,4 @@
-//! The webhook: what it adds, its certificates while they change, and trouble of every kind.
+//! The webhook: additions to pods, certificate rotation, and failures.
 
 use crate::apiserver::{Cluster, client};
 use crate::common::within;
@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// Whoever cannot be asked refuses the pod: a scenario that forgets a moment fails.
+/// The failure policy is `Fail`, so that a call without an answer fails the scenario.
 const WEBHOOK: &str = "injector.mode=webhook,injector.failurePolicy=Fail";
 
 /// A cluster with the chart, and whether a webhook can be reached in it.
@@ -67,7 +67,7 @@ async fn the_webhook_gives_pods_what_ebb_inject_gives_them() {
     cluster.used_its_rights(NAMESPACE, INJECTOR, &rights);
 }
 
-/// What a namespace says holds for its pods, as long as it says so.
+/// Pods follow the current annotations of their namespace.
 async fn annotations_are_inherited(cluster: &Cluster) {
     for (value, expected) in [(json!("64Mi"), "64Mi"), (Value::Null, "256Mi")] {
         cluster.annotate("shop", json!({"config.ebb-cache.io/memory-limit": value})).await;
@@ -79,7 +79,7 @@ async fn annotations_are_inherited(cluster: &Cluster) {
     }
 }
 
-/// Who creates the pod is told, in the answer's headers.
+/// The client gets warnings in the response headers.
 async fn a_wrong_annotation_is_a_warning(cluster: &Cluster) {
     let body = Body::from(annotated(&[("uid", "root")]).to_string().into_bytes());
     let asked =
@@ -91,7 +91,7 @@ async fn a_wrong_annotation_is_a_warning(cluster: &Cluster) {
     assert!(warnings.iter().any(|warning| warning.contains(sentence)), "{warnings:?}");
 }
 
-/// What made a pod has Events about it, unless the pod was only tried.
+/// The owner of a pod gets Events, except for dry runs.
 async fn owners_are_told(cluster: &Cluster) {
     let events: Api<Event> = Api::namespaced(cluster.client.clone(), "shop");
     let told = async || {
@@ -125,8 +125,8 @@ async fn owners_are_told(cluster: &Cluster) {
     cluster.until("what is told again is counted: a pod that was only tried is not", of_the_first).await;
 }
 
-/// How long reviews take from outside, at 200 a second over connections that stay. It is printed, and judged by nobody:
-/// the machine has other work.
+/// Prints the latency of reviews, at 200 per second over kept connections. There is no bound, since the machine is
+/// busy.
 async fn steady_load(replica: &Replica) {
     const CONNECTIONS: u64 = 4;
     const EACH: usize = 250;
@@ -164,8 +164,8 @@ async fn steady_load(replica: &Replica) {
     );
 }
 
-/// CAs live 36 s here and serving certificates 12 s, and a pod is refused if ever the two do not fit. The replica that is called
-/// is not the one that makes them, and learns of each step up to a second later.
+/// CAs live 36 s and serving certificates 12 s; a pod is refused if they ever do not match. The called replica is not
+/// the leader, and sees each step up to a second later.
 #[tokio::test]
 async fn cas_change_and_no_pod_is_refused() {
     let Some(cluster) = installed(Helm::Four).await else { return };
@@ -203,7 +203,7 @@ async fn told_of_certificates(cluster: &Cluster) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// What is served and what signs is told with its end; the steps between are not.
+/// New serving certificates and CAs cause Events with their expiry; intermediate steps cause none.
 async fn rotations_are_told(cluster: &Cluster) {
     let expected = ["CertificateCreated Create", "CertificateRotated RotateCa", "CertificateRotated RotateCertificate"];
     let is_told = async || told_of_certificates(cluster).await.keys().eq(&expected);
@@ -221,7 +221,7 @@ async fn rotations_are_told(cluster: &Cluster) {
     assert!(shown.out.contains("RotateCa") || shown.out.contains("new CA"), "{}", shown.said);
 }
 
-/// A leader that may not write the Secret says so where one looks, and goes on once it may.
+/// A leader without the right to write the Secret writes an Event, and continues once it has the right.
 async fn failures_are_told(cluster: &Cluster) {
     let roles: Api<Role> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     let allow = async |verbs: &[&str]| {
@@ -284,7 +284,7 @@ async fn replicas_fail_and_the_api_server_too_and_pods_are_injected_again() {
     assert_eq!(holder.unwrap_or_default(), "", "it gave the Lease back");
 }
 
-/// Installed, upgraded while it injects, and gone without a trace.
+/// Installs, upgrades during injection, and uninstalls without leftovers.
 async fn comes_changes_and_goes(helm: Helm) {
     let Some(cluster) = installed(helm).await else { return };
     let mut one = Replica::serving(&cluster, "one").await;

@@ -1,4 +1,4 @@
-//! A real server for a test: the program itself, on free ports, ended with the test.
+//! A real server for a test: the program on free ports. It ends with the test.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its own part")]
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -68,12 +68,12 @@ impl Ebb {
         statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
     }
 
-    /// The lines of its log that hold `text`.
+    /// The lines of its log with `text`.
     pub fn lines(&self, text: &str) -> Vec<String> {
         self.log.lock().unwrap().lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
 
-    /// How many lines of its log hold `text`.
+    /// Number of log lines with `text`.
     pub fn logged(&self, text: &str) -> usize {
         self.lines(text).len()
     }
@@ -87,7 +87,7 @@ impl Ebb {
         self.directory.path().join(name)
     }
 
-    /// Asks it to stop, and says how long that took and with which code it ended.
+    /// Stops it; returns the duration and the exit code.
     pub fn terminate(&mut self) -> (Duration, Option<i32>) {
         let asked = Instant::now();
         let pid = rustix::process::Pid::from_child(&self.child);
@@ -97,10 +97,9 @@ impl Ebb {
     }
 }
 
-/// What a call is counted at while it is open.
+/// Bytes in flight of an open call.
 pub const CALL_BYTES: u64 = 8 << 10;
-/// What the call that asks for the bytes in flight adds to them: itself, and the five bytes of its message where these
-/// arrive together with it.
+/// Bytes in flight of the call that reads them: itself, and the five bytes of its message if these arrive with it.
 pub const ASKING_BYTES: std::ops::RangeInclusive<u64> = CALL_BYTES..=CALL_BYTES + 5;
 
 pub const SERVE: [&str; 7] =
@@ -113,7 +112,7 @@ impl Drop for Ebb {
     }
 }
 
-/// A page: the status it comes with, and the text; nothing when nobody answers.
+/// Fetches a page: status and text; empty if the server does not answer.
 pub fn page(address: &str, path: &str) -> Option<(u16, String)> {
     let mut stream = std::net::TcpStream::connect(address).ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
@@ -143,7 +142,7 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn
     within(Duration::from_secs(30), what, condition).await;
 }
 
-/// The same, for as long as is said.
+/// The same, with the given timeout.
 pub async fn within<F: Future<Output = bool>>(limit: Duration, what: &str, mut condition: impl FnMut() -> F) {
     let deadline = Instant::now() + limit;
     let mut ticks = tokio::time::interval(Duration::from_millis(10));

@@ -1,4 +1,4 @@
-//! Clients that give up or vanish.
+//! Clients that cancel or disconnect.
 
 use super::*;
 

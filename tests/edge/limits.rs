@@ -1,4 +1,4 @@
-//! What runs out: file descriptors, connections, a memory limit that cannot be read.
+//! Exhausted resources: file descriptors, connections, an unreadable memory limit.
 
 use super::*;
 

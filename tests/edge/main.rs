@@ -1,4 +1,4 @@
-//! The edges of the service: what runs out, what stalls, and what goes away without a word.
+//! Edge cases of the service: exhausted resources, stalled clients and disconnects.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -23,7 +23,7 @@ use tonic::{Code, Status};
 
 type Client = CacheServiceClient<Channel>;
 
-/// What an HTTP/2 client says first: its preface, and SETTINGS that set nothing.
+/// The start of an HTTP/2 connection: the preface and empty SETTINGS.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 const MIB: u64 = 1 << 20;
@@ -61,12 +61,12 @@ async fn memory(admin: &Admin) -> MemoryAccount {
     admin.clone().get_stats(GetStatsRequest {}).await.unwrap().into_inner().memory.unwrap()
 }
 
-/// But for the call that asks.
+/// Bytes in flight, except for the call that reads them.
 async fn in_flight(admin: &Admin) -> u64 {
     memory(admin).await.in_flight_bytes.saturating_sub(*ASKING_BYTES.end())
 }
 
-/// Lets the server have so many descriptors more than it has now.
+/// Limits the server to this many additional descriptors.
 fn leave_descriptors(ebb: &Ebb, more: u64) {
     let open = std::fs::read_dir(format!("/proc/{}/fd", ebb.child.id())).unwrap().count() as u64;
     let limit = Rlimit { current: Some(open + more), ..getrlimit(Resource::Nofile) };
@@ -82,7 +82,7 @@ fn storm(ebb: &Ebb) -> Vec<TcpStream> {
     storm
 }
 
-/// How often accepting was refused: the lines of the log, and those that they say were left out.
+/// Number of failed accepts: the log lines, and the suppressed ones that they report.
 fn refused(ebb: &Ebb) -> usize {
     let left_out = |line: &String| -> usize {
         let (_, rest) = line.split_once("left_out=").expect("a line says how many were left out");
@@ -96,7 +96,7 @@ fn refused(ebb: &Ebb) -> usize {
         .sum()
 }
 
-/// Waits until the server closes a connection; says how long that took.
+/// Waits until the server closes a connection; returns the duration.
 fn closed(mut stream: impl Read) -> Duration {
     let since = Instant::now();
     let _ = std::io::copy(&mut stream, &mut std::io::sink());
@@ -115,7 +115,7 @@ fn get_operation() -> PipeRequest {
     PipeRequest { id: 1, operation: Some(pipe_request::Operation::Get(get)) }
 }
 
-/// A client whose frames the test sends itself, and that asks all the time whether the server is there.
+/// A client with hand-written frames and keepalive pings.
 struct Raw {
     calls: SendRequest<Bytes>,
     connection: tokio::task::JoinHandle<()>,
@@ -147,7 +147,7 @@ impl Raw {
         Call { response, body }
     }
 
-    /// Goes away without a word.
+    /// Disconnects abruptly.
     async fn vanish(self) {
         self.connection.abort();
         let _ = self.connection.await;
@@ -189,7 +189,7 @@ fn pipe_set(id: u64, bytes: usize) -> PipeRequest {
     PipeRequest { id, operation: Some(pipe_request::Operation::Set(set)) }
 }
 
-/// A server whose watch does not help, with 16 values of 1 MiB.
+/// A server without stall detection, with 16 values of 1 MiB.
 async fn patient() -> (Ebb, Admin) {
     let ebb = start(&[("EBB_WRITE_TIMEOUT", "1h")], &["--max-memory", "256Mi"]);
     let mut client = connect(&ebb.data).await;
@@ -207,7 +207,7 @@ async fn vanishes_with(admin: &Admin, raw: Raw) {
     eventually("nothing is in flight", async || in_flight(admin).await == 0).await;
 }
 
-/// Memory files as both versions of cgroups have them, with this limit.
+/// Memory files of both cgroup versions, with this limit.
 struct Cgroup(tempfile::TempDir);
 
 impl Cgroup {
@@ -223,7 +223,7 @@ impl Cgroup {
         cgroup
     }
 
-    /// Files that are there and cannot be read, whoever asks.
+    /// Memory files that exist but cannot be read by any user.
     fn unreadable() -> Self {
         let cgroup = Self(tempfile::tempdir().unwrap());
         for name in ["memory.max", "memory.stat", "memory/memory.limit_in_bytes", "memory/memory.stat"] {

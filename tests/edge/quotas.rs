@@ -1,4 +1,4 @@
-//! Requests and responses that take memory while nobody reads or ends them.
+//! Requests and responses that stay in flight because clients do not read or finish them.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! How a server ends while calls are open.
+//! Shutdown with open calls.
 
 use super::common::{Ebb, SERVE, eventually, page, program, until};
 use bytes::Bytes;
@@ -17,7 +17,7 @@ fn ask_to_stop(ebb: &Ebb) -> Instant {
     Instant::now()
 }
 
-/// Waits until it has ended with 0, and says how long that took.
+/// Waits until it has exited with 0; returns the duration.
 async fn ended(ebb: &mut Ebb, since: Instant) -> Duration {
     loop {
         if let Some(status) = ebb.child.try_wait().unwrap() {
@@ -32,7 +32,7 @@ fn get(id: u64) -> PipeRequest {
     PipeRequest { id, operation: Some(Operation::Get(GetRequest { key: "k".into(), ..GetRequest::default() })) }
 }
 
-/// A pipe, and what operations are sent by.
+/// A pipe, and the sender of its operations.
 async fn pipe(ebb: &Ebb) -> (tokio::sync::mpsc::Sender<PipeRequest>, Streaming<PipeResponse>) {
     let (send, operations) = tokio::sync::mpsc::channel(16);
     let operations = tokio_stream::wrappers::ReceiverStream::new(operations);

@@ -1,4 +1,4 @@
-//! The log: its format, its first and its last line, colours, and who may write how much.
+//! The log: format, first and last lines, colors, and quotas.
 
 use super::common::{Ebb, SERVE, program, until};
 use serde_json::Value;
@@ -72,7 +72,7 @@ fn a_refusal_to_start_is_json_where_the_log_is() {
     assert_eq!((output.status.code(), &line["exit_code"]), (Some(2), &2.into()), "{line}");
 }
 
-/// What a server writes to a terminal before it ends.
+/// Output of a server on a terminal.
 fn on_a_terminal(variables: &[(&str, &str)]) -> String {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();

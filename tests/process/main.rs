@@ -1,4 +1,4 @@
-//! The process: how it starts, what stands in its way, how it ends.
+//! The process: start, failures at start, and end.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -123,7 +123,7 @@ async fn sigterm_in_the_middle_of_a_compaction_ends_within_two_seconds() {
     let _ = compaction.wait();
 }
 
-/// How many runs each line of the log stands for, after so many that were asked for one after another.
+/// Number of runs per log line, after this many requested runs.
 fn told_of_runs(level: &str, runs: usize) -> Vec<u64> {
     let mut command = program();
     command.args(SERVE).env("EBB_LOG_LEVEL", level);

@@ -1,4 +1,4 @@
-//! What becomes of a command whose output nobody takes.
+//! Commands whose output cannot be written.
 
 use super::common::{Ebb, page, program, until};
 use std::fs::File;
@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-/// Commands that print without a server, and with one.
+/// Commands that print, without and with a server.
 const ALONE: &[&[&str]] = &[
     &["--help"],
     &["--version"],
@@ -118,13 +118,13 @@ fn an_endless_value_is_refused_with_its_bound() {
     assert!(set.wait().unwrap().success(), "the largest value is taken");
 }
 
-/// Three ports that are free at the moment.
+/// Three free ports.
 fn ports() -> [String; 3] {
     let bound = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
     bound.map(|listener| listener.local_addr().unwrap().to_string())
 }
 
-/// A pipe into which nothing more goes.
+/// A full pipe.
 fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(&vec![b'\n'; 64 << 10]).unwrap();

@@ -1,4 +1,4 @@
-//! What signals do to a server.
+//! Signals to a server.
 
 use super::common::{Ebb, page, program, until};
 use rustix::process::{Pid, Signal, kill_process};

@@ -1,4 +1,4 @@
-//! The file of a Unix socket, while somebody else works in its directory.
+//! The file of a Unix socket, while others change its directory.
 
 use super::common::{Ebb, program, until};
 use std::path::Path;

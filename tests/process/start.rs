@@ -1,4 +1,4 @@
-//! What a server needs of the system at its start, and how it does with less.
+//! Start of a server with limited system resources.
 
 use super::common::{Ebb, SERVE, program, until};
 use std::process::{Command, Output, Stdio};
@@ -51,7 +51,7 @@ fn a_server_disables_huge_pages_for_all_its_memory() {
     assert_eq!(enabled, Some("THP_enabled:\t0"), "{status}");
 }
 
-/// Runs the program where the kernel answers `madvise` with this error.
+/// Runs the program with `madvise` failing with this error.
 fn without_madvise(errno: i32, arguments: &[&str]) -> Output {
     use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
     const MADVISE: i64 = if cfg!(target_arch = "x86_64") { 28 } else { 233 };

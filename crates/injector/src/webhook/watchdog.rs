@@ -388,9 +388,9 @@ mod tests {
 
     /// Several searches of the watchdog: missed pods, pods with a sidecar by owner, and evicted pods.
     #[derive(Default)]
-    struct Story(Memory);
+    struct Scenario(Memory);
 
-    impl Story {
+    impl Scenario {
         fn look(&mut self, missed: &[&Missed], injected: &[(&str, &str)]) -> Vec<String> {
             let mut by_owner = Injected::new();
             for (owner, pod) in injected {
@@ -408,37 +408,41 @@ mod tests {
 
     #[test]
     fn one_pod_is_tried_and_the_others_follow_once_it_has_come_again_with_a_sidecar() {
-        let mut story = Story::default();
+        let mut scenario = Scenario::default();
         let [a, b, c, d, e] = [of("one", "a"), of("one", "b"), of("one", "c"), of("two", "d"), of("two", "e")];
         let had = ("one", "earlier");
-        assert_eq!(story.look(&[&a, &b, &c, &d, &e], &[had]), NOBODY, "seen for the first time");
-        assert_eq!(story.look(&[&a, &b, &c, &d, &e], &[had]), ["a"]);
-        assert_eq!(story.look(&[&b, &c, &d, &e], &[had]), NOBODY, "it has not come again yet");
-        assert_eq!(story.look(&[&b, &c, &d, &e], &[had, ("one", "a2")]), ["b", "c", "d"], "of another owner one again");
-        assert_eq!(story.look(&[&e], &[("two", "d2")]), ["e"]);
-        assert_eq!(story.look(&[], &[]), NOBODY);
+        assert_eq!(scenario.look(&[&a, &b, &c, &d, &e], &[had]), NOBODY, "seen for the first time");
+        assert_eq!(scenario.look(&[&a, &b, &c, &d, &e], &[had]), ["a"]);
+        assert_eq!(scenario.look(&[&b, &c, &d, &e], &[had]), NOBODY, "it has not come again yet");
+        assert_eq!(
+            scenario.look(&[&b, &c, &d, &e], &[had, ("one", "a2")]),
+            ["b", "c", "d"],
+            "of another owner one again"
+        );
+        assert_eq!(scenario.look(&[&e], &[("two", "d2")]), ["e"]);
+        assert_eq!(scenario.look(&[], &[]), NOBODY);
     }
 
     #[test]
     fn an_owner_whose_pod_comes_again_without_is_left_alone_and_the_next_is_tried() {
-        let mut story = Story::default();
+        let mut scenario = Scenario::default();
         let [a, b, again, c, d] = [of("one", "a"), of("one", "b"), of("one", "a2"), of("two", "c"), of("three", "d")];
-        story.look(&[&a, &b, &c, &d], &[]);
-        assert_eq!(story.look(&[&a, &b, &c, &d], &[]), ["a"]);
-        assert_eq!(story.look(&[&b, &again, &c, &d], &[]), ["c"], "one at a time, since nobody may be asking");
-        assert_eq!(story.look(&[&b, &again, &d], &[]), NOBODY);
-        assert_eq!(story.look(&[&b, &again, &d], &[("two", "c2")]), ["d"], "somebody asks");
-        assert_eq!(story.look(&[&b, &again], &[("three", "d2")]), NOBODY);
-        assert_eq!(story.0.given_up(), 1);
+        scenario.look(&[&a, &b, &c, &d], &[]);
+        assert_eq!(scenario.look(&[&a, &b, &c, &d], &[]), ["a"]);
+        assert_eq!(scenario.look(&[&b, &again, &c, &d], &[]), ["c"], "one at a time, since nobody may be asking");
+        assert_eq!(scenario.look(&[&b, &again, &d], &[]), NOBODY);
+        assert_eq!(scenario.look(&[&b, &again, &d], &[("two", "c2")]), ["d"], "somebody asks");
+        assert_eq!(scenario.look(&[&b, &again], &[("three", "d2")]), NOBODY);
+        assert_eq!(scenario.0.given_up(), 1);
     }
 
     #[test]
     fn a_pod_that_never_comes_again_is_no_trial_for_ever() {
-        let mut story = Story::default();
+        let mut scenario = Scenario::default();
         let [a, b] = [of("one", "a"), of("one", "b")];
-        story.look(&[&a, &b], &[]);
-        assert_eq!(story.look(&[&a, &b], &[]), ["a"]);
-        let looks = (1..).find(|_| story.look(&[&b], &[]) == ["b"]);
+        scenario.look(&[&a, &b], &[]);
+        assert_eq!(scenario.look(&[&a, &b], &[]), ["a"]);
+        let looks = (1..).find(|_| scenario.look(&[&b], &[]) == ["b"]);
         assert_eq!(looks, Some(LOOKS));
     }
 }
