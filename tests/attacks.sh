@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Attacks on real programs in real memory cgroups, one file for each port in tests/attacks/. An attack fails when the
-# kernel kills the program, when a probe is not answered, or when an honest client is refused meanwhile.
+# Attacks on real programs in real memory cgroups, with one file per port in tests/attacks/. A test fails if the kernel kills
+# the program, a probe is not answered, or another client is refused during the attack.
 #
 #   tests/attacks.sh            every attack
 #   tests/attacks.sh http_port  the attacks of tests/attacks/http_port.py
 set -eu
 . "$(dirname "$0")/lib.sh"
 cd "$(dirname "$0")/.."
-command -v python3 >/dev/null || skip 'there is no python3'
+command -v python3 >/dev/null || skip 'python3 is not installed'
 find_program
 export EBB_PROGRAM=$program
 failed=0

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints the block of a document that begins with these words, for a test that runs it as it stands there.
+# Prints the block of a document that begins with these words, for a test that runs it unchanged.
 #
 #   tests/block.sh DOCUMENT WORDS
 awk -v words="$2" '

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# The memory promise on cgroup v2, whatever version this machine runs: boots a Debian kernel in an emulated machine (qemu,
-# no virtualization needed) with busybox, runc, the static program and `ebb-bench` beside it, and runs the scenarios of tests/cgroup2/init.sh.
+# The memory promise on cgroup v2, independent of this machine's version: boots a Debian kernel in an emulated machine
+# (qemu, without virtualization) with busybox, runc, the static program and `ebb-bench`, and runs the scenarios of
+# tests/cgroup2/init.sh.
 # qemu, busybox, runc and the kernel come from Debian's packages; the kernel is unpacked into the cache, not installed.
 #
 #   tests/cgroup2.sh CACHE_DIR PROGRAM                  every scenario: a boot with PSI, and one without
 #   tests/cgroup2.sh CACHE_DIR PROGRAM storms,resized   these scenarios, with PSI
 #
 # EBB_STORM_SECONDS: seconds of one round of writing (default 3); a storm takes rounds until it has stored its minimum.
-# EBB_CGROUP2_MUTANT=blind hides the cgroup from the servers: every scenario must fail then, except `control`.
+# EBB_CGROUP2_MUTANT=blind hides the cgroup from the servers: then every scenario except `control` must fail.
 set -eu
 cache=$(mkdir -p "$1" && cd "$1" && pwd) program=$2 only=${3:-}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -61,7 +62,7 @@ done
 (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/initramfs"
 
 failed=0
-# The emulator does string instructions byte by byte, so the kernel is not to prefer them (erms, fsrm).
+# The emulator runs string instructions byte by byte, so the kernel must not prefer them (erms, fsrm).
 boot() { # scenarios, kernel arguments
   timeout 900 qemu-system-x86_64 -accel tcg,thread=multi -cpu max,erms=off,fsrm=off -smp 2 -m 1536 -nographic -no-reboot -nodefaults \
     -serial stdio -kernel "$kernel"/boot/vmlinuz-* -initrd "$work/initramfs" -append "console=ttyS0 loglevel=0 panic=-1 $2 \

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The image in containers with a real memory limit, by podman and runc: a cache and an application that share a network and
-# a socket, as in a pod. The application fills the cache as fast as it can; nobody is killed; the limit is moved in place, up
-# and then below what is used, as a kubelet would; a swapped volume retunes it; and what is given back is given back.
+# The image in containers with a real memory limit, with podman and runc: a cache and an application share a network and a
+# socket, as in a pod. The application fills the cache at full speed, and no process is killed. The limit is changed in place
+# like a kubelet does: up, and then below use. A swapped volume changes settings, and memory is returned.
 #
-# Builds the image from a static program with buildah, and installs what is missing from Debian's packages where it may. The
-# application is `ebb-bench`, which must lie beside the program.
+# Builds the image from a static program with buildah, and installs missing tools from Debian's packages if permitted. The
+# application is `ebb-bench`, which must be in the directory of the program.
 #
 #   tests/container.sh PROGRAM
 set -eu
@@ -12,7 +12,7 @@ set -eu
 program=$1
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || skip 'only root may run containers with limits here'
-install_tools buildah podman runc || skip 'there is no buildah, podman or runc, and they cannot be installed'
+install_tools buildah podman runc || skip 'buildah, podman or runc is not installed, and cannot be installed'
 
 make_work
 image=localhost/ebb-test-$$ cache=ebb-cache-$$ app=ebb-app-$$
@@ -35,7 +35,7 @@ tests/image.sh "$image" "$program"
 mkdir "$work/volume" "$work/run"
 chmod a+rx "$work" && chmod 777 "$work/run"
 
-# Puts other files into the volume, all at once, as a kubelet does.
+# Replaces the files of the volume atomically, like a kubelet.
 turn=0
 project() {
   turn=$((turn + 1))
@@ -52,7 +52,7 @@ for name in ebb.yaml memory-limit; do ln -s "..data/$name" "$work/volume/$name";
 common=(--read-only --cap-drop all --volume "$work/run:/run/ebb" --env EBB_ADDR=unix:/run/ebb/ebb.sock)
 podman run --detach --name "$cache" --network none "${common[@]}" --memory 64m --memory-swap 64m --volume "$work/volume:/etc/ebb:ro" \
   "$image" serve --config /etc/ebb --socket /run/ebb/ebb.sock >/dev/null || skip 'podman runs no container with a limit here'
-# As in a pod, the two have one network and one socket.
+# As in a pod, both containers share a network and a socket.
 application() { podman run --rm --name "$app" --network "container:$cache" "${common[@]}" "$image" "$@"; }
 storm() {
   podman run --rm --name "$app" --network "container:$cache" "${common[@]}" --entrypoint /ebb-bench \
@@ -66,7 +66,7 @@ rss_below() { [ "$(number rss_bytes)" -lt "$1" ]; }
 used() { number used_bytes; }
 is_running() { [ "$(podman inspect --format '{{.State.Status}} {{.RestartCount}}' "$cache")" = 'running 0' ]; }
 resize() { podman update --memory "$1" --memory-swap "$1" "$cache" >/dev/null; }
-# What a kubelet does at every sync of a pod whose limit was lowered: it waits while more is used.
+# A kubelet checks at every sync whether use is below a lowered limit, and applies the limit only then.
 kubelet_lowers_to() { [ "$(used)" -lt "$1" ] && resize "$1"; }
 
 check_within 30 'the limit is that of the container' limit_is $((64 << 20))
@@ -100,8 +100,8 @@ podman exec "$cache" /ebb release --to 16Mi >/dev/null || :
 check_within 30 'what is asked for is given back' rss_below $((24 << 20))
 echo "       released: $(($(number rss_bytes) >> 20)) MiB resident"
 
-# One name for two architectures. The program for the other one is a copy whose ELF header says so, and its tools do nothing:
-# whether a real one runs is not tried here.
+# A multi-platform image. The program for the other architecture is a copy with a changed ELF header, and its tools are
+# stubs: a real one is not tested here.
 own=amd64 other=arm64 machine=aarch64 number='\267\0'
 [ "$(uname -m)" = x86_64 ] || own=arm64 other=amd64 machine=x86_64 number='\76\0'
 mkdir "$work/bin"
@@ -120,7 +120,7 @@ listed=$(buildah manifest inspect "$image-both" | sed -nE 's/.*"architecture": "
 podman run --rm "$image-both" --version >/dev/null || { echo "of the list, $own does not run here"; exit 1; }
 echo "ok     one name for amd64 and arm64, of which this machine runs its own"
 
-# The chart's page says it so; there is no registry here, but a folder that is laid out like one.
+# Runs the commands of the chart's page, with an OCI layout directory instead of a registry.
 pushed=$work/pushed
 page=$(tests/block.sh charts/ebb/README.md tests/image.sh)
 page=${page//docker:\/\/REGISTRY\/ebb:0.1.0/oci:$pushed}

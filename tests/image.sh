@@ -4,18 +4,18 @@
 #   tests/image.sh [NAME [PROGRAM]]           NAME is ebb:VERSION if not given; PROGRAM is built if not given
 #   tests/image.sh NAME ARCH[=PROGRAM]...     one NAME for several of amd64 and arm64: a list of NAME-amd64 and NAME-arm64
 #
-# A PROGRAM for another architecture comes from a machine of that architecture, or is built here with Rust's target
-# (rustup target add aarch64-unknown-linux-gnu) and a linker (on Debian gcc-aarch64-linux-gnu and libc6-dev-arm64-cross). Only
-# an emulator can run it here (qemu-user-static): without one it is taken on the word of its ELF header.
+# Build a PROGRAM for another architecture on a machine of that architecture, or cross-compile it with Rust's target
+# (rustup target add aarch64-unknown-linux-gnu) and a linker (on Debian gcc-aarch64-linux-gnu and libc6-dev-arm64-cross). An
+# emulator (qemu-user-static) runs it as a check; without one only the ELF header is checked.
 set -eu
 . "$(dirname "$0")/lib.sh"
 cd "$(dirname "$0")/.."
 version=$(sed -nE 's/^version = "(.*)"/\1/p' Cargo.toml | head -n 1)
 name=${1:-ebb:$version}
-command -v buildah >/dev/null || die 'there is no buildah; install it with your package manager'
+command -v buildah >/dev/null || die 'buildah not found; install it with your package manager'
 make_work
 
-# As the kernel and Rust call an architecture, and its number in an ELF header.
+# Name of an architecture for the kernel and Rust, and its number in an ELF header.
 machine_of() { case $1 in amd64) echo x86_64 ;; arm64) echo aarch64 ;; esac; }
 elf_of() { case $1 in amd64) echo 62 ;; arm64) echo 183 ;; esac; }
 case $(uname -m) in
@@ -24,7 +24,7 @@ case $(uname -m) in
   *) die "$(uname -m) is none of the architectures that there are images for: amd64, arm64" ;;
 esac
 
-# Builds the program for an architecture, and says where it is.
+# Builds the program for an architecture, and prints its path.
 build() {
   local target linker
   target=$(machine_of "$1")-unknown-linux-gnu
@@ -32,14 +32,14 @@ build() {
     linker=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_LINKER
     export "$linker=${!linker:-$(machine_of "$1")-linux-gnu-gcc}"
   fi
-  # Packed relocations (glibc 2.36 or newer on the machine that builds) leave 0.5 MiB out of the file and, since they need
-  # not be read at the start, 0.9 MiB out of what is resident.
+  # Packed relocations (glibc 2.36 or newer on the build machine) save 0.5 MiB of the file and, since they are not read at
+  # the start, 0.9 MiB of resident memory.
   RUSTFLAGS='-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs' \
     cargo build --release --locked --target "$target" >&2
   echo "${CARGO_TARGET_DIR:-target}/$target/release/ebb"
 }
 
-# Puts a program for an architecture into a folder of its own, ready to be copied into an image.
+# Prepares a directory with the program for an architecture, to be copied into an image.
 prepare() {
   local arch=$1 program=$2 found emulator='' strip=strip
   mkdir "$work/$arch"
@@ -55,12 +55,12 @@ prepare() {
   if command -v "$strip" >/dev/null; then
     "$strip" "$work/$arch/ebb"
   else
-    echo "$arch: there is no $strip, so symbols stay in the program" >&2
+    echo "$arch: $strip not found, so the program keeps its symbols" >&2
   fi
   if [ -z "$emulator" ] || command -v "$emulator" >/dev/null; then
     $emulator "$work/$arch/ebb" --version >/dev/null || die "$program does not run here"
   else
-    echo "$arch: there is no $emulator, so the program was not run" >&2
+    echo "$arch: $emulator not found, so the program was not run" >&2
   fi
 }
 
@@ -84,7 +84,7 @@ case ${2:-} in
       prepare "$arch" "$program"
       archs+=("$arch")
     done
-    # Nothing of the name's past stays in the list.
+    # Remove entries of earlier images with this name from the list.
     buildah manifest rm "$name" >/dev/null 2>&1 || buildah rmi "$name" >/dev/null 2>&1 || true
     for arch in "${archs[@]}"; do buildah rmi "$name-$arch" >/dev/null 2>&1 || true; done
     buildah manifest create "$name" >/dev/null

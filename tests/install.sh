@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A cluster of one node (see node.sh), with controllers, a scheduler and Services that work: Helm installs Ebb there as a user
-# would, `helm test` runs in it, Deployments get their caches through the webhook's Service, also while the replica that leads
-# is killed and while the release is upgraded; pods that were missed come again; and after the uninstallation nothing is left.
-# Then once more with the policy, and as the pages say. Takes a minute or two; builds Kubernetes once, in some ten.
+# A cluster of one node (see node.sh) with controllers, a scheduler and working Services. Helm installs Ebb like a user,
+# `helm test` runs, and Deployments get sidecars from the webhook, even while its leader is killed and the release is
+# upgraded. The watchdog replaces pods without a sidecar, and uninstallation leaves nothing behind. Then the same with the
+# policy, and with the commands of the documents. Takes a minute or two; builds Kubernetes once, in about ten.
 #
 #   tests/install.sh CACHE_DIR PROGRAM
 set -eu
@@ -23,7 +23,7 @@ helm_test() {
   done
   echo 'ok     helm test: a pod calls the cache that it was given, and ebb check is content from inside'
 }
-# A Deployment as a user has it: it knows nothing of caches.
+# A user's Deployment, without anything about caches.
 deploy() {
   kubectl create deployment "$2" --namespace "$1" --image "$idle:1" --replicas "$3" >/dev/null
 }
@@ -70,7 +70,7 @@ deploy shop meanwhile 3
 check_within 60 'while the replica that leads is killed, pods get their caches' each_has_one shop meanwhile 3
 check_within 60 'another leads' leads_another_than "$before"
 
-# Pods come and go all the while.
+# Pods are created and deleted meanwhile.
 touch "$work/restarting"
 (while [ -e "$work/restarting" ]; do
   kubectl rollout restart deployment/web --namespace shop
@@ -112,7 +112,7 @@ echo 'ok     and the cache answers, at the socket that the namespace asks for'
 helm_test
 uninstall
 
-# What pages tell people to type, as it stands there.
+# Runs the commands of a document unchanged.
 as_it_stands() {
   PATH=$work/bin:$tools:$PATH bash -euc "$1" >"$work/page.log" 2>&1 || { cat "$work/page.log"; exit 1; }
 }
@@ -127,7 +127,7 @@ kubectl config set-context --current --namespace shop >/dev/null
 mkdir "$work/bin"
 cat >"$work/bin/ebb" <<EBB
 #!/usr/bin/env bash
-# A person waits until ports are forwarded and until there is something to see, and has a terminal.
+# Unlike a script, a user waits until ports are forwarded and until there is output, and has a terminal.
 . '$PWD/tests/lib.sh'
 forwarded() { (: <>/dev/tcp/127.0.0.1/7071 && : <>/dev/tcp/127.0.0.1/7072); }
 wait_for 30 'both ports are forwarded' forwarded

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# A real kubelet runs pods that `ebb inject` has made (see node.sh). The sidecar is there before its application and ends after
-# it, follows a resize in place, lets a shrink complete that the kubelet had refused, and is retuned by a ConfigMap and by an
-# annotation; all of it while the application writes as fast as it can. Takes a minute; builds a kubelet once, in some four.
+# A real kubelet runs pods from `ebb inject` (see node.sh). The sidecar starts before its application and ends after it,
+# follows an in-place resize, lets a shrink complete that the kubelet had refused, and applies settings of a ConfigMap and of
+# an annotation, while the application writes at full speed. Takes a minute; builds a kubelet once, in about four.
 #
-#   tests/kubelet.sh CACHE_DIR PROGRAM          `ebb-bench` must lie beside PROGRAM; both are static
+#   tests/kubelet.sh CACHE_DIR PROGRAM          `ebb-bench` must be in the directory of PROGRAM; both are static
 set -eu
-[ -x "$(dirname "$2")/ebb-bench" ] || { echo "there is no ebb-bench beside $2"; exit 1; }
+[ -x "$(dirname "$2")/ebb-bench" ] || { echo "ebb-bench not found in the directory of $2"; exit 1; }
 source "$(dirname "$0")/node.sh"
 
-# A pod as a user writes it; `ebb inject` puts the sidecar in.
+# A user's pod; `ebb inject` adds the sidecar.
 create() {
   cat >"$work/$1.yaml" <<POD
 apiVersion: v1

@@ -1,7 +1,7 @@
 # shellcheck shell=dash
-# What the shell tests share; to be sourced. tests/cgroup2/init.sh runs it in busybox: no arrays, nothing of bash alone.
+# Functions for shell tests, to be sourced. tests/cgroup2/init.sh uses it in busybox: no arrays and no other bash features.
 
-# Ends the script: as one that cannot run here, or as a failed one.
+# Ends the script as skipped or as failed.
 skip() {
   echo "skipped: $*"
   exit 0
@@ -11,10 +11,10 @@ die() {
   exit 1
 }
 
-# Makes a folder and prints its absolute path.
+# Creates a directory and prints its absolute path.
 folder() { mkdir -p "$1" && (cd "$1" && pwd); }
 
-# Waiting. A test waits for a condition, never for a time: this file has the only `sleep` of the shell tests.
+# Waiting. Tests wait for conditions, never for fixed times: this file contains the only `sleep` of the shell tests.
 
 uptime_ms() {
   local up _
@@ -39,18 +39,18 @@ wait_for() {
   done
 }
 
-# Prints what explains a timeout; a script may define its own.
+# Prints diagnostics after a timeout; a script may define its own.
 diagnose() { :; }
 
-# wait_for as a check of its own, with a line of output.
+# wait_for as a check, with a line of output.
 check_within() { wait_for "$@" && echo "ok     $2"; }
 
 # Files and processes of a test.
 
 processes=''
 
-# Sets `work` to a new folder. When the script ends, `on_exit` runs, processes end, and the folder is removed. The path is
-# short: that of a socket may have some hundred bytes.
+# Sets `work` to a new directory. When the script ends, `on_exit` runs, processes end, and the directory is removed. The path
+# is short, since the path of a socket is limited to about a hundred bytes.
 make_work() {
   work=$(mktemp -d /tmp/ebb.XXXXXX)
   trap finish EXIT
@@ -65,7 +65,7 @@ finish() {
   rm -rf "$work"
 }
 
-# Cleans up what is neither a process nor in $work; a script may define its own.
+# Cleans up everything except processes and $work; a script may define its own.
 on_exit() { :; }
 
 # start NAME COMMAND...
@@ -73,7 +73,7 @@ on_exit() { :; }
 start() {
   local name="$1"
   shift
-  # The background process may truncate it too late for who reads it next.
+  # Truncate it here: the background process may do so too late for the next reader.
   : >"$work/$name.out"
   "$@" >"$work/$name.out" 2>"$work/$name.log" &
   started=$!
@@ -90,7 +90,7 @@ stop() {
   processes=$left
 }
 
-# The last one started ends first.
+# Ends processes in reverse order.
 stop_all() {
   local process
   for process in $processes; do stop "$process"; done
@@ -103,7 +103,7 @@ in_group() { exec sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' sh "$@"; 
 
 # The server.
 
-# Sets `program` and `bench`, the load generator beside it; builds them if there are none.
+# Sets `program` and `bench`, the load generator in the same directory; builds them if they are missing.
 find_program() {
   program=${EBB_PROGRAM:-${CARGO_TARGET_DIR:-target}/debug/ebb}
   # shellcheck disable=SC2034 # for the scripts
@@ -127,10 +127,10 @@ server_has_begun() { server_listens || ! kill -0 "$server"; }
 # Prints an address of the server: data, admin or http.
 server_address() { sed -nE "s/.*\b$1=([^ ]+).*/\1/p" "$work/server.out"; }
 
-# Packages: pinned, from the ordinary registries, into the cache. What is installed is said on standard error.
+# Packages: pinned, from the ordinary registries, into the cache. Installations are reported on standard error.
 
 # is_pinned FOLDER PIN...
-# Whether exactly these are installed there.
+# Whether exactly these packages are installed there.
 is_pinned() {
   local into="$1"
   shift
@@ -157,7 +157,7 @@ npm_packages() {
 }
 
 # install_tools TOOL[:PACKAGE]...
-# Installs the missing ones of these programs from Debian's packages, which are named like them if not given.
+# Installs missing programs from Debian's packages. The package has the name of the program if not given.
 install_tools() {
   local missing='' tool
   for tool; do command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool#*:}"; done
@@ -179,7 +179,7 @@ install_packages() {
 run_apt() {
   local log
   if ! command -v apt-get >/dev/null; then
-    echo 'there is no apt-get' >&2
+    echo 'apt-get not found' >&2
     return 1
   fi
   log=$(mktemp)

@@ -16,7 +16,7 @@ program=$(realpath "$2")
 whole=${3:-}
 tools=$cache/chart/helm4
 if [ -z "${EBB_NODE_ASSETS:-}" ]; then
-  [ -x "$tools/kubectl" ] || die "there is no $tools/kubectl: tests/chart.sh installs it"
+  [ -x "$tools/kubectl" ] || die "$tools/kubectl not found; tests/chart.sh installs it"
   install_tools buildah containerd runc nft:nftables /usr/lib/cni/ptp:containernetworking-plugins
   EBB_NODE_ASSETS=$("$(dirname "$0")/cluster/build.sh" "$cache" kubelet ${whole:+kube-controller-manager kube-scheduler kube-proxy})
   export EBB_NODE_ASSETS

@@ -11,7 +11,7 @@ set -eu
 cache=$(folder "$1/observe")
 shift
 cd "$(dirname "$0")/.."
-command -v python3 >/dev/null || skip 'there is no python3'
+command -v python3 >/dev/null || skip 'python3 is not installed'
 if command -v promtool >/dev/null && command -v prometheus >/dev/null; then
   tools=$(dirname "$(command -v promtool)")
 else
@@ -19,7 +19,7 @@ else
   if [ ! -x "$tools/promtool" ]; then
     echo "unpacking prometheus from Debian's package into $cache"
     (cd "$cache" && run_apt apt-get download prometheus && dpkg -x prometheus_*.deb .) ||
-      skip 'there is no promtool, and Prometheus cannot be fetched'
+      skip 'promtool is not installed, and Prometheus cannot be downloaded'
   fi
 fi
 python_packages "$cache/python" pytest==9.1.1

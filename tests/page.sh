@@ -9,10 +9,10 @@ set -eu
 . "$(dirname "$0")/lib.sh"
 cache=$(folder "$1")/page
 cd "$(dirname "$0")/.."
-command -v npm >/dev/null || skip 'there is no npm'
+command -v npm >/dev/null || skip 'npm is not installed'
 browser=${EBB_CHROMIUM:-$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)}
 if [ -z "$browser" ]; then
-  install_packages chromium || skip 'there is no Chromium, and it cannot be installed'
+  install_packages chromium || skip 'Chromium is not installed, and cannot be installed'
   browser=$(command -v chromium)
 fi
 npm_packages "$cache" playwright-core@1.65.1 axe-core@4.11.0 @grpc/grpc-js@1.14.0 @grpc/proto-loader@0.8.0

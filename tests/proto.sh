@@ -5,7 +5,7 @@ set -eu
 . "$(dirname "$0")/lib.sh"
 cache=$(folder "$1")
 cd "$(dirname "$0")/.."
-command -v npm >/dev/null || skip 'there is no npm to install buf with'
+command -v npm >/dev/null || skip 'npm is not installed; buf needs it'
 npm_packages "$cache/buf" @bufbuild/buf@1.75.0
 buf=$cache/buf/node_modules/.bin/buf
 "$buf" lint proto

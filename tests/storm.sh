@@ -8,7 +8,7 @@ set -eu
 seconds=${EBB_STORM_SECONDS:-5}
 cd "$(dirname "$0")/.."
 find_program
-[ -x "$bench" ] || die "there is no $bench: cargo build --workspace makes it"
+[ -x "$bench" ] || die "$bench not found; build it with cargo build --workspace"
 
 if [ -w /sys/fs/cgroup/memory ]; then # v1
   parent=/sys/fs/cgroup/memory$(sed -n 's/^[0-9]*:memory://p' /proc/self/cgroup)

@@ -3,7 +3,7 @@
 # each: `ok NAME: figures`, or `FAILED NAME: reasons; figures` and the end of the server's log.
 export PATH=/bin
 
-# A container engine pivots its root, which the initramfs does not allow: go on in a tmpfs.
+# A container engine pivots its root, which the initramfs does not allow: continue in a tmpfs.
 if [ ! -e /in-tmpfs ]; then
   for tool in $(/bin/busybox --list); do [ -e "/bin/$tool" ] || busybox ln -s busybox "/bin/$tool"; done
   mkdir /next
@@ -49,13 +49,13 @@ end() { # name
   wait "$server" 2>/dev/null
   rmdir "$group"
 }
-# Begins a scenario in a new group below $cgroups.
+# Starts a scenario in a new group below $cgroups.
 begin() {
   group=$cgroups/$1 problems='' figures='' server=0
   mkdir "$group"
 }
 event() { sed -n "s/^$1 //p" "$group/memory.events"; }
-# The sum of the waits of all tasks of the group for memory, in milliseconds.
+# Total memory stall time of all tasks of the group, in milliseconds.
 full_stall_ms() { echo $(($(sed -n 's/^full .*total=//p' "$group/memory.pressure") / 1000)); }
 
 uptime_ms() { sed 's/\([0-9]*\)\.\([0-9]*\).*/\1\20/' /proc/uptime; }
@@ -99,8 +99,8 @@ expect_alive() {
   expect_events oom_kill 0
 }
 written() { metric ebb_appended_bytes_total; }
-# One round of writing: waves of calls, scans and pipes that nobody reads, and writers. Values are larger than those of a
-# storm on real hardware: they move more bytes in the time that an emulated processor has.
+# One round of writing: bursts of calls, stalled scans and pipes, and writers. Values are larger than those of a storm on
+# real hardware, to move more bytes on an emulated processor.
 round() { # stalled readers, seed
   said=$(ebb-bench storm --seconds "$seconds" --calls 500 --medium 50 --stalled "$1" --seed "$2" 2>&1)
 }
@@ -135,7 +135,7 @@ settled() {
   watch_on 2
   [ "$(evictions)" = "$then" ]
 }
-# The storm is strong enough: a server that does not know its limit is killed by it.
+# Checks that the storm is strong enough: it must kill a server that does not know its limit.
 control() {
   begin control
   mib 64 >"$group/memory.max"
@@ -178,8 +178,8 @@ high() {
   end 'memory.high 64 MiB below memory.max 96 MiB'
 }
 
-# As a kubelet lowers a limit: first in the file, in the cgroup once less is used. The kernel kills at once where
-# memory.max is written below what is used, so no program can follow that.
+# Lowers a limit like a kubelet: first in the file, and in the cgroup once use is below it. If memory.max is set below use,
+# the kernel kills at once, so no program can follow that.
 resized() {
   begin resized
   mib 128 >"$group/memory.max"
@@ -204,8 +204,8 @@ resized() {
     round 16 $((100 + rounds)) || { problem "the storm failed: $said"; break; }
   done
   ! used_below 80 || problem 'the new room is not used'
-  # memory.high can be lowered below use by anyone: the kernel throttles and reclaims, it does not kill. Threads
-  # that take memory sleep for up to 2 s each time, those that give it back among them.
+  # memory.high may be set below use: the kernel throttles and reclaims, but does not kill. Threads that allocate
+  # memory sleep for up to 2 s each time, including those that free it.
   mib 64 >"$group/memory.high"
   expect_used_below 64 30
   expect_limit 64
@@ -231,7 +231,7 @@ nested() {
   rmdir $cgroups/pod
 }
 
-# A machine with swap: a group that may not swap, and one that may, but has no need to.
+# A machine with swap: a group without swap, and one with swap that does not need it.
 swap() {
   dd if=/dev/zero of=/tmp/swap bs=1M count=128 2>/dev/null
   losetup /dev/loop1 /tmp/swap
@@ -271,7 +271,7 @@ namespace() {
   end 'cgroup namespace, read-only mount'
 }
 
-# A container of runc as containerd makes one: namespaces of its own, read-only mounts, no capability.
+# A runc container like containerd's: its own namespaces, read-only mounts, no capabilities.
 container() {
   bundle=/tmp/bundle
   mkdir -p $bundle/rootfs $bundle/volume
@@ -307,7 +307,7 @@ container() {
 }
 ended() { ! kill -0 "$server" 2>/dev/null; }
 
-# A neighbour reads and writes files: the kernel takes page cache back before it kills, so the cache must not shrink.
+# Another process reads and writes files: the kernel reclaims page cache before it kills, so Ebb must not shrink.
 page_cache() {
   begin cached
   mib 96 >"$group/memory.max"

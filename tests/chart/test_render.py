@@ -80,7 +80,7 @@ def test_injected_pod_is_valid_in_each_version_in_which_the_given_pod_is(path):
 @pytest.fixture(scope="module")
 def kinds(tools):
     if not (tools / "kinds").exists():
-        pytest.skip("there is no npm to install the schemas of monitors and certificates with")
+        pytest.skip("npm is not installed; the schemas of monitors and certificates need it")
     return tools / "kinds"
 
 

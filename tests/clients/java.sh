@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A stock Java client (grpc-java) against the server, over TCP and over a Unix socket, with 1,000 different deadlines.
-# Fetches grpc-java from Maven Central into the cache folder given.
+# Downloads grpc-java from Maven Central into the cache directory.
 set -eu
 . "$(dirname "$0")/../lib.sh"
 cache=$(folder "$1")

@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
 # A stock Python client (grpcio) against the server, over TCP and over a Unix socket, whose path C-core clients send as
-# :authority: first what README.md says, as it stands there, then more. Installs grpcio into the cache folder given.
+# :authority. Runs the commands of README.md unchanged, then further tests. Installs grpcio into the cache directory.
 set -eu
 . "$(dirname "$0")/../lib.sh"
 cache=$(folder "$1")
 version=1.85.1
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
-command -v python3 >/dev/null || skip 'there is no python3'
+command -v python3 >/dev/null || skip 'python3 is not installed'
 python_packages "$cache/python" "grpcio==$version" "grpcio-tools==$version"
 make_work
 find_program
 start_server --socket "$work/ebb.sock"
 data=$(server_address data)
 
-# As somebody would in a folder of their own, with the contract in it.
+# Run in a separate directory that contains the contract.
 export PATH=$cache/python/bin:$PATH
 stubs=$(tests/block.sh README.md 'pip install grpcio') snippet=$(tests/block.sh README.md 'import os, grpc')
 ln -s "$PWD/proto" "$work/proto"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds what the cluster tests run against, a real kube-apiserver and etcd, from the modules pinned in go.mod and go.sum:
-# once for each of their versions, in about eight minutes of two cores. Prints the folder with the binaries.
+# Builds kube-apiserver and etcd for the cluster tests, from the modules pinned in go.mod and go.sum: once per version, in
+# about eight minutes on two cores. Prints the directory of the binaries.
 #
 #   tests/cluster/build.sh CACHE_DIR            kube-apiserver and etcd
-#   tests/cluster/build.sh CACHE_DIR NAME...    these, too, such as kubelet: some four minutes more for each
+#   tests/cluster/build.sh CACHE_DIR NAME...    these, too, such as kubelet: about four minutes more for each
 set -eu
 . "$(dirname "$0")/../lib.sh"
 cache=$(folder "$1")
