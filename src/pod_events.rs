@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_is_well_has_nothing_to_tell_from_its_first_look_on() {
+    fn a_healthy_pod_causes_no_events() {
         let well = Seen { limit_bytes: 256 << 20, ..Seen::default() };
         assert_eq!(reasons(&Seen::default(), &well), [""; 0]);
         assert_eq!(reasons(&well, &well), [""; 0]);

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_a_reason_is_told_at_once_and_its_repeats_together() {
+    fn logs_the_first_receipt_at_once_and_sums_up_repeats() {
         use Reason::{Drift, High};
         let mut log = Receipts::default();
         let mut look = |second: u64, new: &[Report]| log.look(second * 1000, false, new);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn each_has_its_line_where_that_is_asked_for_and_none_is_told_twice() {
+    fn each_receipt_has_its_own_line_if_requested() {
         use Reason::Drift;
         let mut log = Receipts::default();
         let told_now = told(&log.look(0, false, &[receipt(1, Drift), receipt(2, Drift), receipt(3, Drift)]));

@@ -16,7 +16,7 @@ fn generated(path: &str, expected: &str) {
 }
 
 #[test]
-fn the_reference_page_and_the_schema_are_those_of_the_code() {
+fn reference_page_and_schema_are_current() {
     generated("docs/configuration.md", &ebb_config::reference());
     generated("docs/configuration.schema.json", &format!("{:#}\n", ebb_config::schema()));
 }
@@ -30,7 +30,7 @@ fn check(text: &str) -> (i32, String) {
 }
 
 #[test]
-fn every_problem_of_a_file_is_named_at_once() {
+fn reports_all_problems_of_a_file() {
     let (code, said) = check(
         "watermarks: { low: 95, high: 90 }\nmaxMemory: 64 bananas\nwatermark: {}\npacing: { cpu: 300 }\ncores: 0\ntick: 5\n\
          otlpEndpoint: https://collector:4317\n",
@@ -50,7 +50,7 @@ fn every_problem_of_a_file_is_named_at_once() {
 }
 
 #[test]
-fn unknown_keys_half_files_and_files_of_something_else_are_refused() {
+fn refuses_unknown_keys_and_malformed_files() {
     let (code, said) = check("watermarks: { hihg: 90 }\n");
     assert_eq!(code, 64);
     assert!(said.contains("watermarks.hihg is not a setting; did you mean watermarks.high?"), "{said}");
@@ -111,7 +111,7 @@ fn duplicate_keys_are_an_error() {
 }
 
 #[test]
-fn booleans_and_numbers_are_taken_where_they_are_meant() {
+fn converts_booleans_and_numbers() {
     for (text, key, value) in [
         ("compaction: false", "compaction", "off"),
         ("compaction: off", "compaction", "off"),
@@ -142,7 +142,7 @@ fn booleans_and_numbers_are_taken_where_they_are_meant() {
 }
 
 #[test]
-fn every_layer_takes_the_same_sizes_spans_and_shares() {
+fn all_sources_accept_the_same_sizes_spans_and_shares() {
     let sizes = [
         ("0.5Gi", "512Mi"),
         ("129e6", "129000000"),
@@ -182,7 +182,7 @@ fn every_layer_takes_the_same_sizes_spans_and_shares() {
 }
 
 #[test]
-fn a_pod_starts_with_every_good_key_of_a_bad_file() {
+fn a_pod_starts_with_the_valid_keys_of_an_invalid_file() {
     for (text, annotations, limit_mib, problem) in [
         ("maxMemory: 64Mi\nlogLevel: DEBUG\n", "", 64, "logLevel ("),
         ("tick: 4 bananas\nmaxMemory: 64Mi\n", "", 64, "tick ("),
@@ -240,7 +240,7 @@ fn a_file_caught_half_written_changes_nothing() {
 }
 
 #[test]
-fn print_says_where_each_value_comes_from() {
+fn print_shows_the_source_of_each_value() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ebb.yaml");
     fs::write(&path, "watermarks: { low: 70 }\nmaxMemory: 100Mi\n").unwrap();
@@ -267,7 +267,7 @@ fn metric(ebb: &Ebb, name: &str) -> u64 {
 }
 
 #[test]
-fn a_change_of_the_file_takes_hold_and_a_bad_one_keeps_the_last_good() {
+fn applies_a_valid_change_and_keeps_the_last_valid_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ebb.yaml");
     fs::write(&path, "maxMemory: 100Mi\n").unwrap();
@@ -321,7 +321,7 @@ impl Volume {
 }
 
 #[test]
-fn one_pod_is_tuned_by_its_annotations() {
+fn annotations_set_the_settings_of_one_pod() {
     let config = ("ebb.yaml", "maxMemory: 100Mi\n");
     let volume = Volume::new(&[config]);
     let ebb = Ebb::start(&["--config", volume.path()]);
@@ -339,7 +339,7 @@ fn one_pod_is_tuned_by_its_annotations() {
 }
 
 #[test]
-fn a_configmap_that_is_deleted_stays_in_force_until_it_is_back() {
+fn values_of_a_deleted_configmap_stay_active() {
     let volume = Volume::new(&[("ebb.yaml", "maxMemory: 100Mi\n")]);
     let ebb = Ebb::start(&["--config", volume.path()]);
     until("the ConfigMap is active", || limit(&ebb) == 100 << 20);
@@ -356,7 +356,7 @@ fn a_configmap_that_is_deleted_stays_in_force_until_it_is_back() {
 }
 
 #[test]
-fn every_annotation_sets_its_setting_in_the_words_of_the_documents() {
+fn every_documented_annotation_sets_its_setting() {
     let written = [
         ("compaction", "compaction", "off"),
         ("default-ttl", "defaults.ttl", "1h"),

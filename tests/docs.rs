@@ -44,7 +44,7 @@ fn run(block: &str, ebb: &Ebb, folder: &std::path::Path) -> String {
 }
 
 #[test]
-fn getting_started_works_as_it_is_written() {
+fn commands_of_getting_started_work() {
     let blocks = blocks("docs/getting-started.md");
     let (build, rest) = blocks.split_first().unwrap();
     assert!(build.contains("cargo build --release") && build.contains("ebb serve --max-memory 256Mi"));
@@ -61,7 +61,7 @@ fn getting_started_works_as_it_is_written() {
 }
 
 #[test]
-fn the_readme_works_as_it_is_written() {
+fn commands_of_the_readme_work() {
     let two = block("README.md", "cargo run --release -- serve");
     assert_eq!(two.lines().map(without_comment).collect::<Vec<_>>(), ["cargo run --release -- serve", "./test"]);
     let ebb = Ebb::start(&["--max-memory", "256Mi"]);
@@ -85,7 +85,7 @@ fn without_comment(line: &str) -> &str {
 }
 
 #[test]
-fn memory_can_be_given_back_by_hand_as_the_page_says() {
+fn commands_of_the_memory_page_work() {
     let ebb = Ebb::start(&["--max-memory", "64Mi"]);
     let folder = tempfile::tempdir().unwrap();
     for block in blocks("docs/memory.md") {
@@ -156,7 +156,7 @@ fn a_test_runs_every_block_of_a_document() {
 }
 
 #[test]
-fn every_link_between_documents_leads_somewhere() {
+fn links_between_documents_have_targets() {
     let slug = |heading: &str| -> String {
         let kept = heading
             .trim()

@@ -84,7 +84,7 @@ fn patched(pod: &Value, operations: &Value) -> Value {
 }
 
 #[test]
-fn every_pod_of_the_corpus_becomes_what_it_should() {
+fn injects_every_pod_of_the_corpus_as_expected() {
     let bless = std::env::var_os("EBB_BLESS").is_some();
     let mut wrong = Vec::new();
     for case in Case::all() {
@@ -295,7 +295,7 @@ fn over_loopback(annotations: &[(&str, &str)]) -> (Value, Vec<String>) {
 }
 
 #[test]
-fn applications_over_loopback_follow_the_address_that_the_sidecar_listens_on() {
+fn loopback_addresses_follow_the_sidecars_listen_address() {
     let value = |list: &Value, name: &str| {
         let variable = list.as_array().unwrap().iter().find(|variable| variable["name"] == name);
         variable.unwrap()["value"].as_str().unwrap().to_owned()
@@ -376,7 +376,7 @@ items:
 ";
 
 #[test]
-fn workloads_of_every_kind_get_a_sidecar_and_everything_else_passes() {
+fn injects_workloads_of_every_kind_and_keeps_other_objects() {
     let (code, printed, said) = run(&["inject", "-f", "-"], WORKLOADS);
     assert_eq!(code, 0, "{said}");
     for line in [
@@ -417,7 +417,7 @@ fn annotations_can_be_given_and_json_can_be_printed() {
 }
 
 #[test]
-fn what_cannot_be_read_is_said_and_nothing_is_printed() {
+fn reports_unreadable_input_and_prints_nothing() {
     for (words, input, sentence) in [
         (&["inject", "-f", "/nowhere.yaml"][..], "", "cannot read /nowhere.yaml"),
         (&["inject", "-f", "-"], "a: b\n---\na: [", "standard input, document 2: not YAML"),

@@ -72,7 +72,7 @@ async fn a_value_is_set_read_touched_appended_and_deleted() {
 }
 
 #[tokio::test]
-async fn conditions_staleness_and_negative_entries_answer_as_the_contract_says() {
+async fn conditions_staleness_and_negative_entries_fit_the_contract() {
     use set_response::Outcome as Stored;
     let ebb = Ebb::start(&[]);
     let mut client = connect(&ebb).await;
@@ -216,7 +216,7 @@ async fn counters_add_saturate_and_answer_a_repeated_request_the_same() {
 }
 
 #[tokio::test]
-async fn counters_and_compare_and_set_under_contention_give_exact_totals() {
+async fn contended_counters_and_compare_and_set_are_exact() {
     let ebb = Ebb::start(&["--cores", "2"]);
     let mut tasks = tokio::task::JoinSet::new();
     connect(&ebb).await.set(set("cas", "0")).await.unwrap();
@@ -339,7 +339,7 @@ async fn an_honest_burst_of_ten_thousand_calls_at_once_succeeds() {
 }
 
 #[tokio::test]
-async fn large_messages_of_one_connection_wait_for_their_turn_at_every_limit() {
+async fn large_messages_wait_for_quota_at_every_limit() {
     for limit in ["64Mi", "128Mi", "256Mi"] {
         let ebb = Ebb::start(&["--max-memory", limit]);
         let client = connect(&ebb).await;

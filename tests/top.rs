@@ -130,7 +130,7 @@ fn top_shows_sidecars_side_by_side_and_follows_keys_and_resizes() {
 }
 
 #[test]
-fn top_shows_runs_of_the_cleaner_findings_and_how_full_segments_are() {
+fn top_shows_cleaner_runs_findings_and_occupancy() {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("ebb.yaml");
     fs::write(&config, "compaction: auto\n").unwrap();
@@ -198,7 +198,7 @@ fn top_draws_the_hit_ratio_and_latency_once_calls_are_made() {
 }
 
 #[test]
-fn top_shows_every_value_of_the_configuration_and_where_it_comes_from() {
+fn top_shows_the_configuration_with_sources() {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("ebb.yaml");
     let path = config.to_str().unwrap();

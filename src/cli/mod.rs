@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent_and_each_command_explains_itself() {
+    fn the_command_line_is_consistent_and_documented() {
         let mut command = Cli::command();
         command.clone().debug_assert();
         let source = include_str!("mod.rs");

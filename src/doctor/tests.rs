@@ -130,7 +130,7 @@ fn error(words: &str) -> Option<(Severity, String)> {
 }
 
 #[test]
-fn writes_refused_a_minute_ago_are_found_and_those_of_eleven_minutes_ago_are_over() {
+fn reports_recent_refusals_and_forgets_them_after_ten_minutes() {
     let refused_at = |at: u64| {
         told("memory_short", 60, move |minute| Point {
             refusals: if minute < at { 328 } else { 340 },
@@ -166,7 +166,7 @@ fn values_too_large_are_those_of_the_last_ten_minutes() {
 }
 
 #[test]
-fn copying_is_compared_with_what_was_written_in_the_same_ten_minutes() {
+fn compares_copied_with_written_bytes_of_ten_minutes() {
     // An hour with ten MiB written and copied per minute, and different last minutes.
     let after = |minutes: u64, appended: u64, copied: u64| {
         told("copy_ratio_high", 60, move |minute| {
@@ -188,7 +188,7 @@ fn copying_is_compared_with_what_was_written_in_the_same_ten_minutes() {
 }
 
 #[test]
-fn a_kill_is_an_error_for_ten_minutes_and_for_as_long_after_a_start() {
+fn an_oom_kill_is_an_error_for_ten_minutes() {
     let killed_at = |at: u64, minutes: u64| {
         told("oom_killed", minutes, move |minute| Point {
             oom_kills: if minute < at { 1 } else { 3 },

@@ -47,7 +47,7 @@ async fn as_the_deployment(cluster: &Cluster) -> Option<Replica> {
 }
 
 #[tokio::test]
-async fn the_readme_installs_what_injects() {
+async fn commands_of_the_readme_install_the_injector() {
     let Some(cluster) = Cluster::start().await.filter(|_| can_be_reached()) else { return };
     // As it is before anybody asked for caches.
     cluster.namespace("shop", json!({})).await;
@@ -72,7 +72,7 @@ async fn the_readme_installs_what_injects() {
 }
 
 #[tokio::test]
-async fn the_page_of_the_chart_tunes_sidecars_and_lets_them_write_events() {
+async fn commands_of_the_chart_page_work() {
     const PAGE: &str = "charts/ebb/README.md";
     let Some(cluster) = Cluster::start().await else { return };
     run_blocks_under(&cluster, PAGE, "Dynamic settings");

@@ -41,7 +41,7 @@ pub async fn trust(cluster: &Cluster, cas: &str) {
 }
 
 #[tokio::test]
-async fn a_given_certificate_is_served_and_its_successor_too_and_nobody_needs_to_lead() {
+async fn serves_an_existing_certificate_and_its_renewals() {
     let Some(cluster) = Cluster::start().await.filter(|_| can_be_reached()) else { return };
     let values = format!("injector.mode=webhook,injector.tls.source=secret,injector.tls.existingSecret={GIVEN}");
     cluster.namespace(NAMESPACE, json!({})).await;

@@ -35,7 +35,7 @@ async fn told(cluster: &Cluster, namespace: &str) -> BTreeMap<String, i32> {
 }
 
 #[tokio::test]
-async fn a_cache_tells_about_itself_with_the_rights_that_the_chart_gives() {
+async fn a_cache_writes_events_with_the_rights_of_the_chart() {
     let Some(cluster) = Cluster::start().await else { return };
     Helm::Four.install(&cluster, "injector.mode=none,standalone.enabled=true,standalone.events=true");
     let account = cluster.kubeconfig_as(NAMESPACE, STANDALONE).await;
@@ -58,7 +58,7 @@ async fn a_cache_tells_about_itself_with_the_rights_that_the_chart_gives() {
 }
 
 #[tokio::test]
-async fn a_cache_whose_account_may_write_no_events_asks_once_and_serves_on() {
+async fn a_cache_without_the_right_tries_once_and_keeps_serving() {
     let Some(cluster) = Cluster::start().await else { return };
     let account = json!({
         "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": "shop"},

@@ -25,7 +25,7 @@ fn by_default() -> Value {
 }
 
 #[tokio::test]
-async fn the_policy_gives_pods_what_they_need_and_leaves_the_rest_alone() {
+async fn the_policy_injects_labelled_pods_and_skips_others() {
     let Some(cluster) = Cluster::start().await else { return };
     Helm::Four.install(&cluster, &format!("{POLICY},standalone.enabled=true,injector.failurePolicy=Fail"));
     in_force(&cluster).await;

@@ -32,7 +32,7 @@ async fn names(cluster: &Cluster) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn pods_that_were_missed_are_evicted_one_first_and_come_again_with_their_sidecar() {
+async fn watchdog_evicts_one_missed_pod_first_then_the_others() {
     let Some(cluster) = Cluster::start().await.filter(|_| can_be_reached()) else { return };
     Helm::Four.install(&cluster, WATCHING);
     for name in ["web-1", "web-2", "web-3"] {

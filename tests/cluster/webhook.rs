@@ -260,7 +260,7 @@ async fn nobody_insists_on_telling(cluster: &Cluster, leader: &Replica) {
 }
 
 #[tokio::test]
-async fn replicas_fail_and_the_api_server_too_and_pods_are_injected_again() {
+async fn injection_recovers_from_failed_replicas_and_api_server() {
     let Some(mut cluster) = installed(Helm::Four).await else { return };
     let one = Replica::serving(&cluster, "one").await;
     let mut two = Replica::serving(&cluster, "two").await;

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_client_that_gives_up_all_its_calls_at_once_keeps_its_connection() {
+async fn a_client_that_cancels_all_calls_keeps_its_connection() {
     let ebb = start(&[], &[]);
     let mut raw = Raw::connect(&ebb).await;
     for _ in 0..20 {
@@ -54,7 +54,7 @@ async fn a_client_that_vanishes_in_a_pipe_leaves_nothing_in_flight() {
 }
 
 #[tokio::test]
-async fn a_client_that_vanishes_while_it_sends_leaves_nothing_in_flight() {
+async fn no_bytes_stay_in_flight_after_a_client_disconnects() {
     let (ebb, admin) = patient().await;
     for method in ["Set", "Pipe"] {
         let mut raw = Raw::connect(&ebb).await;

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn without_descriptors_clients_are_answered_and_with_new_ones_more_come_in() {
+async fn accepts_connections_again_once_descriptors_are_free() {
     let ebb = start(&[], &[]);
     let mut before = connect(&ebb.data).await;
     assert!(is_answered(&mut before).await);
@@ -40,7 +40,7 @@ async fn without_descriptors_the_limit_that_was_read_last_holds() {
 }
 
 #[tokio::test]
-async fn one_connection_more_than_the_cap_waits_until_another_is_closed() {
+async fn a_connection_beyond_the_cap_waits_for_a_free_place() {
     let ebb = start(&[("EBB_CONNECTIONS", "2")], &["--cores", "2"]);
     let (mut first, mut second) = (connect(&ebb.data).await, connect(&ebb.data).await);
     assert!(is_answered(&mut first).await && is_answered(&mut second).await);
@@ -68,7 +68,7 @@ async fn every_listener_is_served_whatever_the_cap() {
 }
 
 #[tokio::test]
-async fn without_a_cgroup_that_can_be_read_the_default_holds_with_a_warning() {
+async fn assumes_the_default_limit_if_the_cgroup_is_unreadable() {
     let (unreadable, nonsense) = (Cgroup::unreadable(), Cgroup::new("lots"));
     for root in ["/does/not/exist", "/dev/null", &unreadable.root(), &nonsense.root()] {
         let settings = [("EBB_CGROUP_ROOT", root), ("EBB_DEFAULT_MEMORY", "48Mi")];

@@ -31,7 +31,7 @@ async fn large_requests_that_stall_take_no_memory_and_are_ended() {
 }
 
 #[tokio::test]
-async fn pipes_that_are_written_and_never_read_hold_little_and_the_largest_are_ended() {
+async fn unread_pipes_hold_few_bytes_and_the_largest_are_ended() {
     // With few calls on each connection their windows are large, so that all connections together send too much.
     let environment = [("EBB_WRITE_TIMEOUT", "1h"), ("EBB_STREAM_WINDOW", "1Mi"), ("EBB_STREAMS", "2")];
     let ebb = start(&environment, &["--max-memory", "64Mi"]);
@@ -70,7 +70,7 @@ async fn pipes_that_are_written_and_never_read_hold_little_and_the_largest_are_e
 
 // What they take is held against a limit by `tests/storm.sh`.
 #[tokio::test]
-async fn ten_thousand_calls_at_once_are_all_answered_within_a_small_limit() {
+async fn answers_ten_thousand_concurrent_calls_in_a_small_limit() {
     let ebb = start(&[("EBB_STREAMS", "1000")], &["--max-memory", "64Mi"]);
     let mut clients = Vec::new();
     for _ in 0..16 {

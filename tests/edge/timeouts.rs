@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_connection_without_a_handshake_is_closed_in_time_and_others_stay() {
+async fn closes_connections_without_a_handshake_and_keeps_others() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("ebb.sock");
     let ebb = start(&[("EBB_HANDSHAKE_TIMEOUT", "1s")], &["--socket", socket.to_str().unwrap()]);
@@ -20,7 +20,7 @@ async fn a_connection_without_a_handshake_is_closed_in_time_and_others_stay() {
 }
 
 #[tokio::test]
-async fn an_http_client_that_does_not_say_what_it_wants_is_closed_and_never_keeps_a_probe_out() {
+async fn closes_silent_http_clients_and_answers_probes() {
     let ebb = start(&[], &[]);
     let crowd: Vec<_> = (0..100).map(|_| saying(&ebb.http, b"GET /readyz HTTP/1.1\r\n")).collect();
     let mut probe = saying(&ebb.http, b"GET /readyz HTTP/1.1\r\nhost: ebb\r\nconnection: close\r\n\r\n");

@@ -89,7 +89,7 @@ async fn delete(client: &mut CacheServiceClient<tonic::transport::Channel>, keys
 }
 
 #[tokio::test]
-async fn memory_falls_after_a_mass_delete_by_itself_and_to_nothing_after_the_last() {
+async fn memory_shrinks_after_a_mass_delete_and_after_the_last_one() {
     const ENTRIES: u32 = 200_000;
     let ebb = Ebb::start(&["--max-memory", "256Mi"]);
     // The program's own pages become resident when they are first run: idle is what it is after all of them have.
@@ -107,7 +107,7 @@ async fn memory_falls_after_a_mass_delete_by_itself_and_to_nothing_after_the_las
 }
 
 #[tokio::test]
-async fn sigterm_in_the_middle_of_a_compaction_ends_within_two_seconds() {
+async fn sigterm_during_compaction_ends_within_two_seconds() {
     let mut command = program();
     // So slowly that it cannot have ended.
     command.args(SERVE).env("EBB_PACING_CPU", "1").env("EBB_PACING_STEP_MICROS", "10");

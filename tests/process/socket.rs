@@ -42,7 +42,7 @@ async fn ebb_channel(path: &Path) -> tonic::transport::Channel {
 }
 
 #[test]
-fn a_socket_file_that_cannot_be_made_again_is_one_warning_and_a_finding() {
+fn a_lost_socket_file_causes_one_warning_and_a_finding() {
     let folder = tempfile::tempdir().unwrap();
     let inside = folder.path().join("run");
     std::fs::create_dir(&inside).unwrap();

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stock_tonic_understands_the_lean_client_call_by_call_and_piped() {
+    async fn stock_tonic_accepts_the_lean_client() {
         let server = testing::Server::start();
         round_trip(&server.address, System::Ebb(Shape::Unary)).await;
         round_trip(&server.address, System::Ebb(Shape::Pipe)).await;

@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_governed_store_evicts_down_to_the_low_watermark_and_keeps_what_fits() {
+    fn evicts_down_to_the_low_watermark_and_keeps_the_rest() {
         let clock = Clock::monotonic();
         let store = store(16 << 20, 1).unwrap();
         let mut writer = Writer::new(&store, &clock, "100-500".parse().unwrap(), 1);

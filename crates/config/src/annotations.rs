@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_are_taken_from_the_file_and_everything_else_is_left_alone() {
+    fn parses_settings_and_ignores_other_annotations() {
         let text = "config.ebb-cache.io/memory-high=\"80%\"\nconfig.ebb-cache.io/image=\"x\"\n\
                     kubernetes.io/config.seen=\"2026\"\nconfig.ebb-cache.io/log-level=\"de\\\"bug\"\nno line\n";
         let found = parse(text);

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_account_without_the_right_is_asked_again_only_after_a_while() {
+    async fn pauses_after_a_refusal_for_lack_of_rights() {
         assert_eq!(told(StatusCode::FORBIDDEN, FORBIDDEN_FOR).await, (1, vec![Fate::Forbidden; 3]));
         assert_eq!(told(StatusCode::FORBIDDEN, Duration::ZERO).await, (3, vec![Fate::Forbidden; 3]));
     }

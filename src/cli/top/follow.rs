@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_without_reads_or_requests_has_neither_ratio_nor_latency() {
+    fn an_idle_interval_has_neither_ratio_nor_latency() {
         let mut sidecar = Sidecar::new("127.0.0.1:1".parse().unwrap());
         for (uptime_ms, hits, misses) in [(1_000, 5, 5), (2_000, 8, 6), (3_000, 8, 6), (4_000, 8, 8), (100, 9, 9)] {
             sidecar.learn(stats(uptime_ms, hits, misses));
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_does_not_say_how_it_is_configured_is_looked_at_all_the_same() {
+    async fn follows_a_server_that_does_not_report_its_configuration() {
         let server = crate::cli::testing::Server::start().await;
         let mut client = AdminServiceClient::new(channel(&server.address, None).await.unwrap());
         let look = look(&mut client).await.unwrap();

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_figure_is_the_median_of_its_rounds_and_a_ratio_to_the_first_peer() {
+    fn figures_are_medians_and_ratios_to_the_first_peer() {
         let mut rows = Rows { names: vec!["ebb", "redis"], rows: Vec::new(), burst: None, pinned: true };
         let cell =
             |kind| Cell { shape: Shape::Unary, kind, batch: false, via: Via::Tcp, connections: 4, in_flight: 64 };

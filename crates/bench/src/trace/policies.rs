@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn large_objects_push_out_several_and_those_above_the_capacity_none() {
+    fn large_objects_evict_several_and_oversized_ones_none() {
         let sized = |id, size| Request { id, size };
         let requests = [sized(0, 4), sized(1, 4), sized(2, 8), sized(0, 4), sized(3, 11), sized(0, 4)];
         let count = |policy| misses(policy, &requests, 4, 10, |request| request.size.into());

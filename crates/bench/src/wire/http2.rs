@@ -394,7 +394,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_that_exceeds_the_window_waits_for_it_and_nothing_overtakes() {
+    fn messages_beyond_the_window_wait_in_order() {
         let mut http2 = Http2::new(Shape::Unary);
         let (mut request, mut out) = (Request::default(), Vec::new());
         request.begin(Kind::Set, false, 0);
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_must_not_send_ends_the_connection_with_a_sentence() {
+    fn invalid_frames_end_the_connection_with_an_error() {
         let hear = |shape, frames: &[u8]| Http2::new(shape).hear(frames, &mut |_, _| {}).unwrap_err();
         let mut goaway = Vec::new();
         frame(16, GOAWAY, 0, 0, &mut goaway);

@@ -83,7 +83,7 @@ fn what_is_printed_is_exact_and_reads_back() {
 }
 
 #[test]
-fn wrong_sizes_and_spans_are_refused_with_what_would_do() {
+fn refuses_invalid_sizes_and_spans_with_an_example() {
     for text in ["64 MB!", "", "Mi", "-1", "1..5Gi", "99999999999Ti", "64mi", "1e99", "0x10", "1Ki1", "64mB", "1,5Gi"] {
         let error = text.parse::<ByteSize>().unwrap_err();
         assert!(error.contains(&format!("{text:?}")) && error.contains("64Mi"), "{error}");

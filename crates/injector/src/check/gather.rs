@@ -291,7 +291,7 @@ mod tests {
 
     /// Injector, policy and check use the same reasons for skipping a pod.
     #[tokio::test]
-    async fn pods_of_the_corpus_that_are_left_alone_are_not_reported() {
+    async fn skipped_pods_of_the_corpus_are_not_reported() {
         let (mut left_alone, mut asking) = (0, 0);
         for entry in std::fs::read_dir("../../tests/inject/pods").unwrap() {
             let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pods_of_a_namespace_that_asks_are_found_whichever_page_it_is_on() {
+    async fn finds_pods_of_labelled_namespaces_on_any_page() {
         let pod = |namespace: &str| json!({"metadata": {"namespace": namespace, "name": "p"}});
         let server = server(json!({
             "/api/v1/namespaces": [namespace("plain", "disabled"), namespace("shop", "enabled"), namespace("till", "enabled")],
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_secret_of_an_injector_is_the_one_that_it_fills_or_that_is_mounted() {
+    async fn finds_the_secret_that_the_injector_fills_or_mounts() {
         let injector = |args: &[&str], volumes: Value| {
             let containers = json!([{"name": "another", "args": ["--secret=x"]}, {"name": "injector", "args": args}]);
             let spec = json!({"containers": containers, "volumes": volumes});
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_config_maps_that_pods_follow_are_read_and_those_of_the_usual_name() {
+    async fn reads_followed_config_maps_and_those_of_the_default_name() {
         let map = |namespace: &str, name: &str| json!({"metadata": {"namespace": namespace, "name": name}});
         let server = server(json!({
             "/api/v1/pods": [following("shop", "tuned"), following("till", "quick"), following("till", "no & name")],

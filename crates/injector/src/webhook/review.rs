@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_is_left_alone_is_allowed_and_says_why() {
+    fn a_skipped_pod_is_allowed_with_a_reason() {
         let admission = ask(&with(json!({"spec": {"hostNetwork": true, "containers": [{"name": "app"}]}}))).unwrap();
         assert_eq!(admission.answer["response"], json!({"uid": "7", "allowed": true}));
         assert_eq!(admission.reason, Some(Some(SkipReason::HostNetwork)));

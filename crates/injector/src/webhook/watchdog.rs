@@ -407,7 +407,7 @@ mod tests {
     const NOBODY: [&str; 0] = [];
 
     #[test]
-    fn one_pod_is_tried_and_the_others_follow_once_it_has_come_again_with_a_sidecar() {
+    fn evicts_others_only_after_a_replacement_has_its_sidecar() {
         let mut scenario = Scenario::default();
         let [a, b, c, d, e] = [of("one", "a"), of("one", "b"), of("one", "c"), of("two", "d"), of("two", "e")];
         let had = ("one", "earlier");
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_whose_pod_comes_again_without_is_left_alone_and_the_next_is_tried() {
+    fn gives_up_an_owner_whose_replacement_has_no_sidecar() {
         let mut scenario = Scenario::default();
         let [a, b, again, c, d] = [of("one", "a"), of("one", "b"), of("one", "a2"), of("two", "c"), of("three", "d")];
         scenario.look(&[&a, &b, &c, &d], &[]);

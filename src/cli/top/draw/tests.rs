@@ -211,7 +211,7 @@ fn a_small_terminal_shows_one_part_after_the_other() {
 }
 
 #[test]
-fn the_configuration_stands_below_with_what_was_set_first_and_is_scrolled() {
+fn draws_set_values_first_and_scrolls_the_configuration() {
     let mut app = app();
     app.part = Part::Configuration;
     app.area = Rect::new(0, 0, 80, 24);
@@ -244,7 +244,7 @@ fn the_configuration_stands_below_with_what_was_set_first_and_is_scrolled() {
 }
 
 #[test]
-fn what_is_not_in_force_is_told_what_is_too_long_is_cut_and_an_old_server_says_nothing() {
+fn draws_rejected_long_and_missing_configurations() {
     let mut app = app();
     app.part = Part::Configuration;
     let problem = "ebb.yaml: tick: 1 is out of range (10 to 2000 ms); and so on, until the line is too long for it";

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ca_is_late_a_month_before_its_end_or_in_the_last_quarter_of_its_life() {
+    fn a_ca_is_overdue_a_month_or_a_quarter_before_its_expiry() {
         for (old, left) in [(0, 365), (334, 31), (60, 30), (67, 23), (6, 2)] {
             assert_eq!(troubles(&of_age(old, left)), [], "{old} days old, {left} left");
         }

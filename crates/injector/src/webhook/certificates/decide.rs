@@ -118,14 +118,14 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_signed_anew_at_two_thirds_of_its_life_or_when_it_is_of_another_ca() {
+    fn renews_after_two_thirds_or_if_another_ca_has_signed() {
         assert_eq!(decide(59, &settled(), &TIMES), Step::Rest);
         assert_eq!(decide(60, &settled(), &TIMES), Step::SignServing);
         assert_eq!(decide(5, &State { serving: None, ..settled() }, &TIMES), Step::SignServing);
     }
 
     #[test]
-    fn a_ca_is_changed_in_four_steps_and_none_is_taken_before_its_time() {
+    fn rotates_a_ca_in_four_steps_at_their_times() {
         let mut state = State { serving: valid(590, 90), ..settled() };
         assert_eq!(decide(600, &state, &TIMES), Step::PrepareNext);
         state = State { next: valid(600, 900), published: None, ..state };
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_ends_while_the_bundle_is_not_published_is_signed_by_the_ca_that_is_trusted() {
+    fn renews_with_the_trusted_ca_while_the_bundle_is_unpublished() {
         let state = State { next: valid(600, 900), published: None, serving: valid(560, 90), ..settled() };
         assert_eq!(decide(620, &state, &TIMES), Step::SignServing);
         assert_eq!(
