@@ -23,12 +23,12 @@ from cgroup import Cgroup, cache
 MIB = 96
 SECONDS = 3
 ALL_PROCESSORS = os.sched_getaffinity(0)
-# grpc-status: 8, as a client reads it of a call that was refused.
+# grpc-status: 8, the status of a refused call.
 REFUSED = b"\x88" + wire.literal("content-type", "application/grpc") + wire.literal("grpc-status", "8")
 
 
 class Sink(asyncio.Protocol):
-    """Refuses every call when it has ended, and opens every window again."""
+    """Refuses every finished call, and reopens all windows."""
 
     def connection_made(self, transport):
         self.transport, self.buffer, self.greeted = transport, b"", False
@@ -57,7 +57,7 @@ class Sink(asyncio.Protocol):
 
 
 def use_processor(number):
-    """Keeps this process, and those it starts, to one processor, where there are several."""
+    """Binds this process and its children to one processor, if there are several."""
     processors = sorted(ALL_PROCESSORS)
     os.sched_setaffinity(0, {processors[number % len(processors)]})
 
@@ -74,7 +74,7 @@ def serve_sink(ready):
 
 
 def honest(address, over, figures):
-    """Small writes, one after another, in a process of its own: an attacker's interpreter would hold it up."""
+    """Small sequential writes in a separate process, so that the attacker's interpreter does not slow them down."""
     client = data_port.Honest(address)
     client.over = over
     client.run()
@@ -82,7 +82,7 @@ def honest(address, over, figures):
 
 
 def attack(name, address):
-    """Short attacks again and again, so that every figure is of some seconds."""
+    """Repeats short attacks, so that every figure covers some seconds."""
     use_processor(0)
     end, carried_out = time.monotonic() + SECONDS, 0
     while time.monotonic() < end:
@@ -96,7 +96,7 @@ def attack(name, address):
 
 
 def beside(name, target, server):
-    """The honest client's p99 in ms while `target` is attacked."""
+    """The client's p99 in ms while `target` is attacked."""
     over, (receive, send) = multiprocessing.Event(), multiprocessing.Pipe(False)
     client = multiprocessing.Process(target=honest, args=(server, over, send))
     client.start()

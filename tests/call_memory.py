@@ -25,7 +25,7 @@ def literals(count, value):
 
 
 def calls(count, fields=b""):
-    """So many calls that are opened and not finished."""
+    """Opens this many calls and does not finish them."""
     frames = (wire.frame(wire.HEADERS, wire.END_HEADERS, 2 * i + 1, HEAD + fields) for i in range(count))
     return b"".join(frames)
 

@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 
 def parent():
-    """The folder in which memory cgroups can be made, and whether it is of version 1; None where there is none."""
+    """The directory for memory cgroups, and whether it is version 1; None if cgroups cannot be created."""
     v1 = Path("/sys/fs/cgroup/memory")
     if os.access(v1, os.W_OK):
         own = re.search(r"^\d+:memory:(.*)$", Path("/proc/self/cgroup").read_text(), re.M)
@@ -68,7 +68,7 @@ class Cgroup:
 
 
 class Program:
-    """`ebb` with these arguments in a cgroup. `address` holds what it says it listens on, by name."""
+    """`ebb` with these arguments in a cgroup. `address` contains its listen addresses by name."""
 
     def __init__(self, group, arguments, env=None):
         self.group = group
@@ -108,7 +108,7 @@ def ebb():
 
 
 def cache(group, *more):
-    """`ebb serve` in a cgroup, with its cache full."""
+    """`ebb serve` in a cgroup, with a full cache."""
     free = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
     program = Program(group, ["serve", *free, *more])
     wire.fill(program.address["data"], 2 * group.limit // MIB)
@@ -116,13 +116,13 @@ def cache(group, *more):
 
 
 class Verdict:
-    """Collects what failed over several attacks and prints one line for each."""
+    """Collects failures of attacks and prints one line per attack."""
 
     def __init__(self):
         self.failed = False
 
     def judge(self, name, program, **also):
-        """Prints an attack's figures; `also` maps what must hold to whether it did."""
+        """Prints an attack's figures; `also` maps conditions to their results."""
         group = program.group
         kills, peak = group.oom_kills(), group.peak()
         also = {"alive": program.is_alive(), "no OOM kill": kills == 0, **also}

@@ -14,7 +14,7 @@ SERVICE = "/ebb.v1.CacheService/"
 
 
 class Honest(threading.Thread):
-    """Stores a small value again and again on one connection."""
+    """Repeatedly stores a small value on one connection."""
 
     def __init__(self, address):
         super().__init__()
@@ -29,7 +29,7 @@ class Honest(threading.Thread):
                 stream = client.open(wire.head(SERVICE + "Set", *wire.GRPC))
                 request = wire.field(1, b"honest-%d" % (self.answers % 50)) + wire.field(2, bytes(4 << 10))
                 client.send(stream, wire.message(request))
-                # A refusal has trailers alone.
+                # A refusal has trailers only.
                 self.refused += not client.finish(stream)
                 self.answers += 1
                 self.seconds.append(time.monotonic() - began)
@@ -41,7 +41,7 @@ class Honest(threading.Thread):
 
 
 def in_flight(program):
-    """Bytes in flight, as /metrics has them."""
+    """Bytes in flight, from /metrics."""
     host, port = program.address["http"].rsplit(":", 1)
     with socket.create_connection((host, int(port)), 5) as stream:
         stream.sendall(b"GET /metrics HTTP/1.1\r\nhost: ebb\r\nconnection: close\r\n\r\n")
@@ -87,7 +87,7 @@ def crowd(address, seconds, sent):
 
 def open_calls(address, fields):
     """Calls that are opened and never finished, with `fields` header fields by reference."""
-    # One field in the table, then named again and again by one byte.
+    # One field in the table, then references of one byte each.
     block = wire.head(SERVICE + "Get", *wire.GRPC) + b"\x40\x01a\x01b" + b"\xbe" * fields
     calls = b"".join(wire.frame(wire.HEADERS, wire.END_HEADERS, 2 * i + 1, block) for i in range(100))
     crowd(address, 3, lambda _: calls)
@@ -137,7 +137,7 @@ def trailers(address):
 
 
 def announced(address, connections):
-    """Large messages that are announced and not sent, beside pings."""
+    """Large messages that are announced and not sent, with pings."""
     crowd = [wire.Client(wire.dial(address)) for _ in range(connections)]
     for client in crowd:
         for _ in range(20):
@@ -155,7 +155,7 @@ def announced(address, connections):
 
 
 def control_frames(address):
-    """Frames that nobody asked for."""
+    """Unsolicited frames."""
     floods = [
         wire.frame(wire.PING, wire.ACK, 0, bytes(8)),
         wire.frame(wire.PING, 0, 0, bytes(8)),
@@ -176,7 +176,7 @@ def control_frames(address):
 
 
 def deaf(address):
-    """A client whose settings leave no room for answers."""
+    """A client with windows of 0 for responses."""
     stream = wire.dial(address)
     no_window = struct.pack(">HI", 4, 0)
     stream.sendall(wire.PREFACE + wire.frame(wire.SETTINGS, 0, 0, no_window))
@@ -218,7 +218,7 @@ def pinned_buffers(address, size, filler):
 
 
 def unread_rest(address):
-    """Calls that wait for their client, and for others; each sends on what nobody reads."""
+    """Calls that wait for their client or for quota, and keep sending unread data."""
     watch, get = "/grpc.health.v1.Health/Watch", SERVICE + "Get"
 
     def send():
@@ -236,7 +236,7 @@ def unread_rest(address):
 
 
 def idle_pipes(address):
-    """Pipes that have stored and read a large value, and stored many small ones, and are kept open."""
+    """Idle pipes that have stored and read a large value and stored many small ones."""
     store = wire.field(3, wire.field(1, b"large") + wire.field(2, bytes(200_000)))
     read = wire.field(2, wire.field(1, b"large"))
     small = wire.message(wire.field(3, wire.field(1, b"small") + wire.field(2, b"v"))) * 600
@@ -259,7 +259,7 @@ def idle_pipes(address):
 
 
 def endless(address):
-    """Calls whose message is whole, and whose request does not end."""
+    """Calls with a complete message and an open request."""
     large = wire.message(wire.field(1, b"large") + wire.field(2, bytes(60_000)))
 
     def send():
@@ -277,7 +277,7 @@ def endless(address):
 
 
 def reflection(address):
-    """Reflection streams: with long requests, with answers that are not read, and ones whose time is over."""
+    """Reflection streams: with long requests, with unread responses, and past their deadline."""
     path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
     ask = wire.field(4, b"ebb.v1.CacheService")
     long = wire.message(ask + wire.field(99, bytes(200_000)))
@@ -297,7 +297,7 @@ def reflection(address):
 
 
 def idle_connections(address):
-    """More connections than the cap, which ping and do nothing else."""
+    """More connections than the cap, which only send pings."""
     crowd = []
     for _ in range(300):
         try:
@@ -324,7 +324,7 @@ def idle_connections(address):
 
 
 def unread(address):
-    """Requests whose answers are never read, and pipes that are written to meanwhile."""
+    """Requests with unread responses, and pipes that are written meanwhile."""
     crowd = []
     for _ in range(50):
         client = wire.Client(wire.dial(address, receive_bytes=4096))
@@ -365,7 +365,7 @@ def main():
         for name, attack in ATTACKS.items():
             with Cgroup(mib) as group, cache(group) as program:
                 if group.is_v1:
-                    # The peak of filling the cache, and the pages of the program, are not the attack's.
+                    # The peak of filling the cache and the program's pages do not count for the attack.
                     (group.path / "memory.max_usage_in_bytes").write_text("0")
                 honest = Honest(program.address["data"])
                 honest.start()

@@ -15,13 +15,13 @@ KIB = 1 << 10
 def dial(program):
     host, port = program.address["http"].rsplit(":", 1)
     stream = socket.create_connection((host, int(port)), timeout=5)
-    # A small window: what the client does not read waits in the server.
+    # A small window, so that unread data stays in the server.
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
     return stream
 
 
 def send(stream, data, seconds=2):
-    """Sends what the server takes within a time; a refusal ends it."""
+    """Sends as much as the server accepts within a time; a refusal ends it."""
     stream.settimeout(seconds)
     try:
         stream.sendall(data)
@@ -73,7 +73,7 @@ ATTACKS = {
 
 
 def probe(program, path):
-    """How long a probe took, in seconds; None if it was not answered with 200."""
+    """Duration of a probe, in seconds; None if the status is not 200."""
     host, port = program.address["http"].rsplit(":", 1)
     since = time.monotonic()
     connection = http.client.HTTPConnection(host, int(port), timeout=5)
@@ -99,7 +99,7 @@ def main():
                 crowd, probes = [], []
                 attacker = threading.Thread(target=attack, args=(program, crowd))
                 attacker.start()
-                # Three probes after the last byte at least, as the kubelet would ask.
+                # At least three probes after the last byte, like the kubelet's.
                 while attacker.is_alive() or len(probes) < 6:
                     probes += [probe(program, "/livez"), probe(program, "/readyz")]
                     time.sleep(0.02)

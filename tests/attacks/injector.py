@@ -73,7 +73,7 @@ PODS = {
 
 
 def post(address, body, timeout=15):
-    """The response of an AdmissionReview; None if it was not answered with 200."""
+    """The response of an AdmissionReview; None if the status is not 200."""
     host, port = address.rsplit(":", 1)
     connection = http.client.HTTPSConnection(host, int(port), timeout=timeout, context=TLS)
     try:
@@ -139,7 +139,7 @@ def unfinished(program, held):
 
 
 def unread(program, held):
-    """Answers that are never read: the window for them is 0."""
+    """Unread answers: their window is 0."""
     body = review(pod(spec={"containers": [{"name": f"a{number}"} for number in range(400)]}))
     for _ in range(32):
         client = quietly(dial2, program, [(4, 0)])
@@ -151,7 +151,7 @@ def unread(program, held):
 
 
 def headers(program, held):
-    """Many open calls with header fields that HPACK makes small."""
+    """Many open calls with header fields that HPACK compresses well."""
     for _ in range(64):
         client = quietly(dial2, program)
         if client is None:
@@ -165,7 +165,7 @@ def headers(program, held):
 
 
 def pinging(program, held):
-    """128 HTTP/2 connections that make no call and answer pings."""
+    """128 HTTP/2 connections without calls, which answer pings."""
     def stay(client):
         try:
             while True:
@@ -206,7 +206,7 @@ ATTACKS = {
 
 
 def injector(group, folder):
-    """`ebb injector` with a certificate of its own, and without an API server."""
+    """`ebb injector` with a certificate in files, and without an API server."""
     certificate, key, config = folder / "tls.crt", folder / "tls.key", folder / "kubeconfig"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",

@@ -1,4 +1,4 @@
-"""HTTP/2 by hand, so that an attack can send what no library would: frames, literal header fields, gRPC messages."""
+"""A minimal HTTP/2 client, which can send invalid input: frames, literal header fields, gRPC messages."""
 
 import socket
 import struct
@@ -56,7 +56,7 @@ class Client:
         self.stream.sendall(PREFACE + frame(SETTINGS, 0, 0, payload))
 
     def read_frame(self):
-        """The next frame as (kind, flags, stream, payload); what belongs to the connection is answered and counted."""
+        """The next frame as (kind, flags, stream, payload); answers and counts connection-level frames."""
         while True:
             if len(self.buffer) >= 9:
                 length = int.from_bytes(self.buffer[:3], "big")
@@ -115,7 +115,7 @@ class Client:
                 return
 
     def finish(self, number):
-        """Reads until a stream has ended; its data."""
+        """Reads until a stream ends; returns its data."""
         data = b""
         while True:
             kind, flags, of, payload = self.read_frame()
@@ -147,7 +147,7 @@ def message(data):
 
 
 def fill(address, megabytes, value_bytes=16 << 10):
-    """Sets so many megabytes of values; the cache evicts what does not fit."""
+    """Stores values of this many megabytes; the cache evicts."""
     value = bytes(range(256)) * (value_bytes // 256)
     client = Client(dial(address))
     for number in range((megabytes << 20) // value_bytes):

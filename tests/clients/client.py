@@ -1,4 +1,4 @@
-"""Calls a server as any Python application would, at each address given."""
+"""Calls a server like a Python application, at each given address."""
 
 import sys
 
@@ -27,10 +27,10 @@ for target in sys.argv[1:]:
             raise AssertionError("an empty key was taken")
         except grpc.RpcError as error:
             assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error
-        # Each deadline is another header field, and pushes :authority out of the table of HPACK again and again.
+        # Each deadline is a new header field, which repeatedly evicts :authority from the HPACK table.
         for seconds in range(1, 1_001):
             cache.Get(m.GetRequest(key=b"none"), timeout=seconds)
-        # An honest burst waits for its turn.
+        # A burst waits for quota.
         burst = [cache.Get.future(m.GetRequest(key=b"big")) for _ in range(32)]
         assert all(call.result().value == big for call in burst)
         for calls, size in ((32, 1_000_000), (100, 250_000)):

@@ -29,7 +29,7 @@ def tools(pytestconfig):
 
 @pytest.fixture(scope="session")
 def promtool(tools):
-    """Runs promtool: what it printed when it failed, nothing when it did not."""
+    """Runs promtool; returns its output if it failed, else an empty text."""
 
     def run(*arguments, stdin=None, folder=None):
         command = [tools / "promtool", *arguments]
@@ -40,7 +40,7 @@ def promtool(tools):
 
 
 def get(url, **headers):
-    """The type and the text of a page."""
+    """Content type and text of a page."""
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5) as page:
         return page.headers["Content-Type"], page.read().decode()
 
@@ -87,13 +87,13 @@ def ebb(pytestconfig):
 
 @pytest.fixture(scope="session")
 def text_page(ebb):
-    """The type and the text of the page that a client gets by default."""
+    """Content type and text of the default format."""
     return ebb.page()
 
 
 @pytest.fixture(scope="session")
 def open_page(ebb):
-    """The type and the text of the page that a client gets that accepts OpenMetrics."""
+    """Content type and text for a client that accepts OpenMetrics."""
     return ebb.page(Accept="application/openmetrics-text; version=1.0.0")
 
 
@@ -125,7 +125,7 @@ def prometheus(ebb, text_page, open_page, tools, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def busy_page(ebb, prometheus):
-    """The page after calls in more namespaces than have metrics of their own, some with odd names."""
+    """The page after calls in more namespaces than get their own label, some with odd names."""
     ebb.call("set", "k", "v", check=True)
     for namespace in NAMESPACES:
         ebb.call("set", "k", "v", "--namespace", namespace)

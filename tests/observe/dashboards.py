@@ -24,7 +24,7 @@ def with_labels(query, labels):
 
 
 def runs_of_the_cleaner(labels, enable):
-    """Marks the minutes in which a cleaner ran. Two minutes hold two scrapes with an interval of one minute."""
+    """Marks the minutes with cleaner runs. A range of two minutes contains two scrapes at an interval of one minute."""
     query = "sum by (reason) (changes(ebb_cleaner_runs_total[2m])) > 0"
     return {"name": "Cleaner runs", "datasource": SOURCE, "enable": enable, "hide": False, "iconColor": "orange",
             "expr": with_labels(query, labels), "step": "60s", "titleFormat": "Cleaner run", "textFormat": "{{reason}}",

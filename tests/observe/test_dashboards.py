@@ -1,4 +1,4 @@
-"""The dashboards: generated from dashboards.py, and every query has an answer."""
+"""The dashboards are current, and every query returns data."""
 
 import json
 
@@ -16,7 +16,7 @@ def test_is_current(name, text):
 
 
 def queries():
-    """The queries of the dashboards, with the name of their board and panel."""
+    """Queries of the dashboards, with dashboard and panel."""
     for board in ("fleet", "pod"):
         body = json.loads((FILES / f"dashboards/{board}.json").read_text())
         for panel in body["panels"]:
@@ -29,5 +29,5 @@ def queries():
 @pytest.mark.parametrize("query", list(queries()))
 def test_query_has_an_answer(observed, query):
     query = query.replace("$namespace", ".*").replace("$pod", "shop-0")
-    # A panel that shows only what is above zero may be empty.
+    # A panel that shows only values above zero may be empty.
     assert observed.query(query.removesuffix("> 0"))

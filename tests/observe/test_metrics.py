@@ -1,4 +1,4 @@
-"""The page of metrics: its formats, its size, its documentation, and what Prometheus reads in it."""
+"""The metrics page: formats, size, documentation, and parsing by Prometheus."""
 
 import pathlib
 import re
@@ -11,7 +11,7 @@ PAGE_BYTES_MAX = 60_000
 
 
 def names(text):
-    """The metrics of a text, a histogram by its own name."""
+    """Names of the metrics in a text; a histogram has one name."""
     found = set(re.findall(r"\bebb_[a-z_]+", text))
     return {re.sub(r"(?<=seconds)_(bucket|sum|count)$", "", name) for name in found}
 
@@ -72,7 +72,7 @@ def test_names_that_callers_choose_do_not_break_the_page(promtool, busy_page):
 
 
 def test_only_the_first_32_namespaces_have_metrics_of_their_own(busy_page):
-    # The default namespace is beside them.
+    # Plus the default namespace.
     assert len(re.findall(r"^ebb_namespace_misses_total.*$", busy_page, re.M)) == 33
 
 

@@ -1,4 +1,4 @@
-"""The alerts: they can be read, fire as the scenarios of rules_test.yaml say, and have a runbook each."""
+"""The alerts are valid, fire as in the scenarios of rules_test.yaml, and have a runbook each."""
 
 import pathlib
 import re
@@ -20,7 +20,7 @@ HEADINGS = {
 
 @pytest.fixture
 def scenarios(promtool, tmp_path):
-    """Runs the scenarios with rules: what promtool printed when they failed."""
+    """Runs the scenarios with rules; returns promtool's output if they failed."""
 
     def run(rules):
         shutil.copy("tests/observe/rules_test.yaml", tmp_path)
