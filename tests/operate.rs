@@ -54,7 +54,7 @@ async fn doctor_names_each_trouble_that_was_planted() {
         "shrink_pending",
     ];
     named(&ebb, &planted).await;
-    // Of a young process, what had been counted in the container before is told from what is counted since.
+    // A young process distinguishes the container's counts from before its start and since.
     let told = |words: &str| run(&["doctor", "--admin-addr", &ebb.admin]).0.contains(words);
     assert!(told("error: oom_killed\n  seen    the kernel killed 1 process in this container before Ebb started\n"));
     write("memory.events", "low 0\nhigh 0\nmax 4\noom 3\noom_kill 3\n");
@@ -166,7 +166,7 @@ async fn doctor_names_what_does_not_fit_together() {
     }
     // Growth this fast is met by a run of the cleaner, which is not to find what is deleted.
     eventually("what grew is at rest", async || common::metric(&ebb.http, "ebb_regime{regime=\"calm\"} ") == 1).await;
-    // One of four stays, so that no segment is free by itself.
+    // One of four items stays, so that no segment becomes free without compaction.
     for i in (0..4_000).filter(|i| i % 4 > 0) {
         let request = DeleteRequest { key: format!("narrow-{i}").into(), ..Default::default() };
         client.delete(request).await.unwrap();

@@ -89,7 +89,7 @@ impl Cluster {
             &format!("--token-auth-file={}", at("tokens.csv")),
             // It waits for tokens that a controller would make.
             "--disable-admission-plugins=ServiceAccount",
-            // Webhooks are called at the addresses of their EndpointSlices: nobody here carries out Services.
+            // The API server calls webhooks at the addresses in EndpointSlices, since there is no kube-proxy.
             "--enable-aggregator-routing",
             &format!("--audit-policy-file={}", at("audit.yaml")),
             &format!("--audit-log-path={}", at("audit.log")),

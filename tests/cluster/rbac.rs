@@ -190,7 +190,7 @@ async fn accounts_may_do_what_their_roles_say_and_nothing_else() {
     let rights = rights_of(&Helm::Four.get(&cluster, "manifest"), "ebb-injector");
     let user = account(NAMESPACE, "ebb-injector");
     has_exactly(&cluster, &user, &rights, &namespaces).await;
-    // Whatever the chart says: these are its work, and those are nobody's business.
+    // Independent of the chart: rights that the injector needs, and rights that it must not have.
     let client = cluster.client_as(&user);
     let work = [
         "list namespaces - -",

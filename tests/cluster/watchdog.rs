@@ -40,7 +40,7 @@ async fn watchdog_evicts_one_missed_pod_first_then_the_others() {
     }
     cluster.create(&made_by("Job", "once", "once-1")).await;
     cluster.create(&pod(&json!({"metadata": {"name": "alone", "namespace": "shop"}}))).await;
-    // A budget that lets nobody go; only a pod that runs is under it.
+    // A budget that allows no disruption; it covers only running pods.
     cluster.create(&made_by("StatefulSet", "kept", "kept-1")).await;
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "shop");
     let runs = Patch::Merge(json!({"status": {"phase": "Running"}}));

@@ -107,7 +107,7 @@ async fn owners_are_told(cluster: &Cluster) {
     };
     cluster.injected("only tried", &owned(json!({})), "shop").await;
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "shop");
-    // The second of a kind adds to what was told of the first.
+    // A second Event of the same kind is merged with the first.
     for spec in [json!({}), json!({"hostNetwork": true}), json!({})] {
         let mut pod = owned(spec);
         pod["metadata"]["annotations"] = json!({"config.ebb-cache.io/uid": "root"});

@@ -16,7 +16,7 @@ async fn accepts_connections_again_once_descriptors_are_free() {
     })
     .await;
     let tries = (refused(&ebb) - already) as u128;
-    // Some twenty a second, told late on a busy machine; a loop that spins comes to thousands.
+    // About twenty per second, reported late on a busy machine; a busy loop would reach thousands.
     let most = (since.elapsed().as_millis() / 50 + 2) * 10;
     assert!(tries <= most, "it does not spin: {tries} tries, at most {most}");
     drop(storm);

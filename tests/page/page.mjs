@@ -1,4 +1,4 @@
-// The live page, as somebody who looks at it sees it. Each check is a sentence.
+// The live page as users see it. Each check has a description.
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";

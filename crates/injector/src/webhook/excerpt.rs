@@ -151,7 +151,7 @@ pub(super) struct Read {
     pub(super) is_too_large: bool,
 }
 
-/// Reads an AdmissionReview. `variables` are the names of those that `inject` might add to a container.
+/// Reads an AdmissionReview. `variables` are the names that `inject` may add to a container.
 ///
 /// # Errors
 /// Why the text is not JSON.
