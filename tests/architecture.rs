@@ -1,5 +1,5 @@
-//! What the compiler cannot express about the structure: which crate may depend on which, which module of the sidecar may
-//! name which, where unsafe code may stand, and which words nobody reads.
+//! Rules of the structure that the compiler does not check: dependencies between crates, references between modules of
+//! the sidecar, the places of unsafe code, and the words of texts that people read.
 
 mod common;
 
