@@ -22,7 +22,7 @@ pub(super) fn well() -> Facts {
 }
 
 pub(super) fn troubles(facts: &Facts) -> Vec<(&'static str, Severity, String)> {
-    let found = judge(facts).into_iter().filter(|finding| finding.severity > Severity::Ok);
+    let found = judge(facts).into_iter().filter(|finding| finding.severity != Severity::Ok);
     found
         .map(|finding| {
             assert!(!finding.remedy.is_empty(), "{finding:?}");
