@@ -7,7 +7,7 @@
 //! changes with figures; `kubectl describe pod` shows the Events.
 
 use crate::governor::Snapshot;
-use ebb_config::{InForce, Pod};
+use ebb_config::{ActiveConfig, Pod};
 use ebb_engine::decide::Regime;
 use ebb_injector::events::{Fate, Teller};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -44,7 +44,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(memory: &Snapshot, config: &InForce) -> Self {
+    fn of(memory: &Snapshot, config: &ActiveConfig) -> Self {
         Self {
             regime: memory.regime,
             has_no_limit: memory.is_default_limit(),
@@ -155,7 +155,7 @@ impl PodEvents {
     }
 
     /// Compares a new sample with the last one and writes Events.
-    pub(crate) fn look(&mut self, memory: &Snapshot, config: &InForce) {
+    pub(crate) fn look(&mut self, memory: &Snapshot, config: &ActiveConfig) {
         let now = Seen::of(memory, config);
         for Notice { is_warning, reason, note } in notices(&self.seen, &now) {
             let event = Event {

@@ -7,7 +7,7 @@ use crate::spans::Tracer;
 use crate::traffic::Traffic;
 use crate::wall_clock;
 use arc_swap::ArcSwap;
-use ebb_config::InForce;
+use ebb_config::ActiveConfig;
 use ebb_engine::cleaner::Cleaner;
 use ebb_engine::clock::Clock;
 use ebb_engine::store::Store;
@@ -41,7 +41,7 @@ pub struct Sources {
     /// State of the files of Unix sockets.
     pub sockets: Sockets,
     /// The active configuration.
-    pub config: Arc<ArcSwap<InForce>>,
+    pub config: Arc<ArcSwap<ActiveConfig>>,
 }
 
 impl Sources {

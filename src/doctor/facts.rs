@@ -3,7 +3,7 @@
 use crate::governor::Snapshot;
 use crate::history::Point;
 use crate::sources::SocketFiles;
-use ebb_config::InForce;
+use ebb_config::ActiveConfig;
 use ebb_engine::store::Stats;
 
 /// How far back counts are compared: a person asks minutes after.
@@ -14,7 +14,7 @@ pub(super) const EARLIER_MS: u64 = 600_000;
 pub(crate) struct Facts<'a> {
     pub(crate) memory: &'a Snapshot,
     pub(crate) stats: &'a Stats,
-    pub(crate) config: &'a InForce,
+    pub(crate) config: &'a ActiveConfig,
     /// What came and went in the last minute, or since the start.
     pub(crate) recent: Recent,
     pub(crate) uptime_ms: u64,

@@ -4,10 +4,10 @@ use super::rules::MIB;
 use super::*;
 use crate::governor::{Events, LimitSource, Pressure, Reading, Snapshot};
 use crate::sources::SocketFiles;
-use ebb_config::{Compaction, InForce};
+use ebb_config::{ActiveConfig, Compaction};
 use ebb_engine::store::Stats;
 
-fn healthy() -> (Snapshot, Stats, InForce) {
+fn healthy() -> (Snapshot, Stats, ActiveConfig) {
     let memory = Snapshot {
         limit_bytes: 256 * MIB,
         budget_bytes: 200 * MIB,
@@ -22,10 +22,10 @@ fn healthy() -> (Snapshot, Stats, InForce) {
         capacity_bytes: 200 * MIB,
         ..Stats::default()
     };
-    (memory, stats, InForce::default())
+    (memory, stats, ActiveConfig::default())
 }
 
-fn facts<'a>((memory, stats, config): &'a (Snapshot, Stats, InForce)) -> Facts<'a> {
+fn facts<'a>((memory, stats, config): &'a (Snapshot, Stats, ActiveConfig)) -> Facts<'a> {
     Facts {
         memory,
         stats,
@@ -67,7 +67,7 @@ fn a_healthy_server_has_no_findings() {
 
 #[test]
 fn each_trouble_is_named() {
-    type Plant = fn(&mut (Snapshot, Stats, InForce));
+    type Plant = fn(&mut (Snapshot, Stats, ActiveConfig));
     let planted: &[(&str, Plant)] = &[
         ("oom_killed", |s| s.0.container.events = Events { oom_kills: 2, ..Events::default() }),
         ("config_rejected", |s| s.2.problem = Some("tick (ms) is 1; it must be 10 to 2000".to_owned())),

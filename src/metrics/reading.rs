@@ -5,7 +5,7 @@ use crate::service;
 use crate::sources::{SocketFiles, Sources};
 use crate::spans::Counts;
 use crate::traffic::Totals;
-use ebb_config::InForce;
+use ebb_config::ActiveConfig;
 use ebb_engine::cleaner::{Reason, Total};
 use ebb_engine::store::Stats;
 use ebb_injector::events::Fate;
@@ -25,7 +25,7 @@ pub(super) struct Reading {
     pub(super) http: ebb_listener::Counts,
     pub(super) spans: Counts,
     pub(super) pod_events: [u64; Fate::COUNT],
-    pub(super) config: Arc<InForce>,
+    pub(super) config: Arc<ActiveConfig>,
     pub(super) sockets: SocketFiles,
     pub(super) dropped_log_lines: u64,
     pub(super) uptime_ms: u64,

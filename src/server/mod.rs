@@ -230,7 +230,7 @@ impl Server {
         let in_flight = InFlight::new(store.ledger().clone(), in_flight_max, most, make_room);
         let cache = Cache::new(store.clone(), clock.clone(), settings::defaults(&tuning));
         let cache = Arc::new(cache.behind(transport(&boot, in_flight.clone())));
-        let in_force = Arc::new(ArcSwap::from_pointee(live.in_force()));
+        let active = Arc::new(ArcSwap::from_pointee(live.active()));
         // Asked for each time: what is charged after the limit was lowered must fit the new one.
         let http_max = {
             let view = view.clone();
@@ -249,7 +249,7 @@ impl Server {
             tracer: Tracer::start(&boot.otlp_endpoint, tuning.trace_sample.0).map_err(std::io::Error::other)?,
             events: Fates::default(),
             sockets: Sockets::default(),
-            config: in_force.clone(),
+            config: active.clone(),
         };
         let mut pod_events = PodEvents::start(&boot.pod, sources.events.clone()).await;
         let metrics = Arc::new(Metrics::new(sources.clone()));
@@ -319,7 +319,7 @@ impl Server {
                 tracing::info!(changed = found != Reload::Unchanged, "configuration reloaded on SIGHUP");
             }
             if found != Reload::Unchanged {
-                in_force.store(Arc::new(live.in_force()));
+                active.store(Arc::new(live.active()));
             }
             if let Some(tuning) = follow(found, &live) {
                 sources.tracer.set_sample_percent(tuning.trace_sample.0);
@@ -331,7 +331,7 @@ impl Server {
                 }
             }
             if let Some(events) = &mut pod_events {
-                events.look(&view.get(), &in_force.load());
+                events.look(&view.get(), &active.load());
             }
         };
         let open_calls = sources.traffic.totals().open_calls;

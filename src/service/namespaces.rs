@@ -109,7 +109,7 @@ impl Namespaces {
 
     /// Publishes a table, and waits until no operation holds the previous one. An operation holds a table only during
     /// its call of the store, and waits for no lock of this module meanwhile.
-    fn put_in_force(&self, table: Table) {
+    fn publish(&self, table: Table) {
         let mut before = self.table.swap(Arc::new(table));
         while Arc::get_mut(&mut before).is_none() {
             std::thread::yield_now();
@@ -142,17 +142,17 @@ impl Namespaces {
                 // Do not close the table if no number can be reclaimed.
                 None if table.unused(&in_use()).next().is_none() => None,
                 None => {
-                    self.put_in_force(Table { is_closed: true, ..table.clone() });
+                    self.publish(Table { is_closed: true, ..table.clone() });
                     names.take_back(&mut table, &in_use()).into_iter().for_each(forget);
                     // First publish the table without these names, so that a number never has two names.
-                    self.put_in_force(table.clone());
+                    self.publish(table.clone());
                     names.next_number(&table)
                 }
             };
             let number = number.ok_or(Refusal::TooManyNamespaces { max: MAX_NAMESPACES })?;
             let invalidations = AtomicU64::new(names.least_invalidations);
             table.by_name.insert(name.to_owned(), Arc::new(Named { number, invalidations }));
-            self.put_in_force(table);
+            self.publish(table);
         }
         // Under the lock of the names, so that the number cannot be reclaimed before it is held.
         Ok(Held::in_table(name, self.table.load()))

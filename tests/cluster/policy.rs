@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 const POLICY: &str = "injector.mode=policy";
 
 /// Policies reach the admission chain a moment after they are stored.
-pub async fn in_force(cluster: &Cluster) {
+pub async fn until_active(cluster: &Cluster) {
     cluster.until_injected(&labelled("enabled"), "plain").await;
 }
 
@@ -28,7 +28,7 @@ fn by_default() -> Value {
 async fn the_policy_injects_labelled_pods_and_skips_others() {
     let Some(cluster) = Cluster::start().await else { return };
     Helm::Four.install(&cluster, &format!("{POLICY},standalone.enabled=true,injector.failurePolicy=Fail"));
-    in_force(&cluster).await;
+    until_active(&cluster).await;
     corpus::compare(&cluster, &Template::built_in(), By::Policy, 50).await;
     what_a_pod_gets(&cluster).await;
     how_large_the_sidecar_is(&cluster).await;
@@ -261,7 +261,7 @@ async fn the_policy_follows_the_values_as_the_template_does() {
     let Some(cluster) = Cluster::start().await else { return };
     let strict = "injector.mode=policy,injector.failurePolicy=Fail,sidecar.example=true";
     Helm::Four.install(&cluster, strict);
-    in_force(&cluster).await;
+    until_active(&cluster).await;
     for (values, address) in [
         ("charts/ebb/ci/tcp-values.yaml", "127.0.0.1:17070"),
         ("charts/ebb/ci/sidecar-values.yaml", "[::1]:7070"),
@@ -283,7 +283,7 @@ async fn the_policy_follows_the_values_as_the_template_does() {
 async fn comes_changes_and_goes(helm: Helm) {
     let Some(cluster) = Cluster::start().await else { return };
     helm.install(&cluster, &format!("{POLICY},standalone.enabled=true"));
-    in_force(&cluster).await;
+    until_active(&cluster).await;
     helm.upgrade(&cluster, POLICY, &["--values", "charts/ebb/ci/tcp-values.yaml"]);
     let asks = labelled("enabled");
     let is_upgraded = async || {

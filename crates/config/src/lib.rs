@@ -19,7 +19,7 @@ pub mod units;
 pub use document::{reference, schema};
 pub use environment::Environment;
 pub use layers::{Effective, Flags, Problems, Row, check, check_text, check_value};
-pub use live::{InForce, Live, Reload};
+pub use live::{ActiveConfig, Live, Reload};
 pub use source::Source;
 
 use crate::units::{ByteSize, Percent, Span};

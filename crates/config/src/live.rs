@@ -28,7 +28,7 @@ pub struct Live {
 
 /// The active configuration as published to other threads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct InForce {
+pub struct ActiveConfig {
     /// All settings with their sources.
     pub rows: Vec<Row>,
     /// When compaction runs.
@@ -105,10 +105,10 @@ impl Live {
     }
 
     /// The active configuration, for publishing.
-    pub fn in_force(&self) -> InForce {
+    pub fn active(&self) -> ActiveConfig {
         let Self { effective, problem, generation, applied_at_ms, .. } = self;
         let (generation, applied_at_ms) = (*generation, *applied_at_ms);
-        InForce {
+        ActiveConfig {
             rows: effective.rows.clone(),
             compaction: effective.config.dynamic.compaction,
             problem: problem.clone(),
