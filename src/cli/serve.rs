@@ -23,19 +23,20 @@ Examples:
   ebb serve --listen 127.0.0.1:0 --max-memory 256Mi
   ebb serve --socket /run/ebb/ebb.sock --config /etc/ebb/ebb.yaml")]
 pub(crate) struct ServeArgs {
-    /// Address of the data listener; port 0 selects a free port [EBB_LISTEN; 127.0.0.1:7070].
+    /// Address of the data listener; port 0 selects a free port [env: EBB_LISTEN=] [default: 127.0.0.1:7070].
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Unix socket of the data listener, in addition to the address [EBB_SOCKET].
+    /// Unix socket of the data listener, in addition to the address [env: EBB_SOCKET=].
     #[arg(long, value_name = "PATH")]
     socket: Option<String>,
-    /// Address of the admin listener [EBB_ADMIN_LISTEN; 127.0.0.1:7071].
+    /// Address of the admin listener [env: EBB_ADMIN_LISTEN=] [default: 127.0.0.1:7071].
     #[arg(long, value_name = "ADDR")]
     admin_listen: Option<String>,
-    /// Unix socket of the admin listener, instead of the address [EBB_ADMIN_SOCKET].
+    /// Unix socket of the admin listener, instead of the address [env: EBB_ADMIN_SOCKET=].
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<String>,
-    /// Address of the HTTP listener: live page, /livez, /readyz, /metrics [EBB_HTTP_LISTEN; 127.0.0.1:7072].
+    /// Address of the HTTP listener: live page, /livez, /readyz, /metrics [env: EBB_HTTP_LISTEN=] [default:
+    /// 127.0.0.1:7072].
     #[arg(long, value_name = "ADDR")]
     http_listen: Option<String>,
     /// The configuration file, or the directory of a pod's projected volume (ebb.yaml, annotations, memory-limit,
@@ -46,10 +47,10 @@ pub(crate) struct ServeArgs {
     /// watch it.
     #[arg(long, env = "EBB_CONFIG_MAP", value_name = "NAMESPACE/NAME", conflicts_with = "config")]
     config_map: Option<String>,
-    /// Memory limit, such as 256Mi; a smaller limit of the container applies instead [EBB_MAX_MEMORY].
+    /// Memory limit, such as 256Mi; a smaller limit of the container applies instead [env: EBB_MAX_MEMORY=].
     #[arg(long, value_name = "SIZE")]
     max_memory: Option<String>,
-    /// Threads of the data listener [EBB_CORES; 1].
+    /// Threads of the data listener [env: EBB_CORES=] [default: 1].
     #[arg(long, value_name = "N")]
     cores: Option<String>,
 }
