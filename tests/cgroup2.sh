@@ -10,45 +10,38 @@
 # EBB_STORM_SECONDS: seconds of one round of writing (default 3); a storm takes rounds until it has stored its minimum.
 # EBB_CGROUP2_MUTANT=blind hides the cgroup from the servers: then every scenario except `control` must fail.
 set -eu
-cache=$(mkdir -p "$1" && cd "$1" && pwd) program=$2 only=${3:-}
+. "$(dirname "$0")/lib.sh"
+cache=$(folder "$1") program=$2 only=${3:-}
 here=$(cd "$(dirname "$0")" && pwd)
-skip() { echo "skipped: $*"; exit 0; }
 [ "$(uname -m)" = x86_64 ] || skip 'the virtual machine is an x86_64 one'
-[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || skip 'only root on Debian can install qemu and a kernel'
+{ [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; } || skip 'only root on Debian can install qemu and a kernel'
 file -L "$program" | grep -q 'static' || skip "$program is not a static program"
 
 kernel=$cache/cgroup2/kernel
-packages=()
-command -v qemu-system-x86_64 >/dev/null || packages+=(qemu-system-x86)
-command -v cpio >/dev/null || packages+=(cpio)
-command -v runc >/dev/null || packages+=(runc)
-file -L /bin/busybox 2>/dev/null | grep -q 'statically linked' || packages+=(busybox-static)
-if [ ${#packages[@]} -gt 0 ] || [ ! -d "$kernel" ]; then
-  said=$(mktemp)
-  download() {
-    rm -rf "$kernel.part" && mkdir -p "$kernel.part" && chmod 777 "$kernel.part" && cd "$kernel.part"
-    image=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9]\)/\1/p' | head -n 1)
-    apt-get download -q "$image" && dpkg -x ./*.deb . && rm ./*.deb && mv "$kernel.part" "$kernel"
-  }
-  {
-    apt-get update -q
-    [ ${#packages[@]} -eq 0 ] || echo "installing ${packages[*]} from Debian's packages" >&3
-    [ ${#packages[@]} -eq 0 ] ||
-      DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${packages[@]}"
-    [ -d "$kernel" ] || echo "unpacking the kernel of linux-image-cloud-amd64 into $kernel" >&3
-    [ -d "$kernel" ] || (download)
-  } 3>&1 >"$said" 2>&1 || { tail -n 5 "$said"; echo 'FAILED: the packages of the virtual machine cannot be installed'; exit 1; }
-  rm "$said"
-fi
+# shellcheck disable=SC2329 # run_apt calls it
+unpack_kernel() {
+  local image
+  rm -rf "$kernel.part" && mkdir -p "$kernel.part" && chmod 777 "$kernel.part" &&
+    image=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9]\)/\1/p' | head -n 1) &&
+    (cd "$kernel.part" && apt-get download -q "$image" && dpkg -x ./*.deb . && rm ./*.deb) && mv "$kernel.part" "$kernel"
+}
+install_machine() {
+  install_tools qemu-system-x86_64:qemu-system-x86 cpio runc || return
+  file -L /bin/busybox 2>/dev/null | grep -q 'statically linked' || install_packages busybox-static || return
+  [ ! -d "$kernel" ] || return 0
+  echo "unpacking the kernel of linux-image-cloud-amd64 into $kernel" >&2
+  run_apt unpack_kernel
+}
+install_machine || die 'FAILED: the packages of the virtual machine cannot be installed'
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+make_work
 root=$work/root
 mkdir -p "$root"/{bin,modules}
 for file in ebb ebb-bench; do strip --strip-debug -o "$root/bin/$file" "$(dirname "$program")/$file"; done
 cp -L /bin/busybox "$root/bin/busybox"
 ln -s busybox "$root/bin/sh"
 cp "$here/cgroup2/init.sh" "$root/init"
+cp "$here/lib.sh" "$root/lib.sh"
 cp "$here/cgroup2/config.json" "$root/config.json"
 cp "$(find "$kernel" -name loop.ko)" "$root/modules/"
 for tool in unshare runc; do # busybox's unshare knows no cgroup namespace

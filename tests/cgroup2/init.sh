@@ -8,7 +8,7 @@ if [ ! -e /in-tmpfs ]; then
   for tool in $(/bin/busybox --list); do [ -e "/bin/$tool" ] || busybox ln -s busybox "/bin/$tool"; done
   mkdir /next
   mount -t tmpfs root /next
-  cp -a /bin /modules /lib* /init /config.json /next
+  cp -a /bin /modules /lib* /init /config.json /next # lib* are libraries and lib.sh
   mkdir /next/proc /next/sys /next/dev /next/tmp /next/run
   touch /next/in-tmpfs
   exec switch_root /next /init
@@ -21,12 +21,16 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
 insmod /modules/loop.ko
 echo # the firmware left the cursor within a line
+# shellcheck source=../lib.sh
+. /lib.sh
+work=/tmp
 argument() { sed -n "s/.*ebb\.$1=\([^ ]*\).*/\1/p" /proc/cmdline; }
 seconds=$(argument seconds)
 cgroups=/sys/fs/cgroup
 echo '+memory' >$cgroups/cgroup.subtree_control
 ADDRESSES='--listen 127.0.0.1:7070 --admin-listen 127.0.0.1:7071 --http-listen 127.0.0.1:7072'
 BLIND='EBB_CGROUP_ROOT=/none EBB_MAX_MEMORY=1Gi'
+# shellcheck disable=SC2086,SC2163 # words
 [ "$(argument mutant)" != blind ] || export $BLIND
 
 mib() { echo $(($1 << 20)); }
@@ -43,10 +47,9 @@ end() { # name
     echo "ok $1: $figures"
   else
     echo "FAILED $1: $problems$figures"
-    tail -n 5 /tmp/log | sed 's/^/log: /'
+    tail -n 5 "$work/server.log" | sed 's/^/log: /'
   fi
-  kill "$server" 2>/dev/null
-  wait "$server" 2>/dev/null
+  stop "$server"
   rmdir "$group"
 }
 # Starts a scenario in a new group below $cgroups.
@@ -58,37 +61,29 @@ event() { sed -n "s/^$1 //p" "$group/memory.events"; }
 # Total memory stall time of all tasks of the group, in milliseconds.
 full_stall_ms() { echo $(($(sed -n 's/^full .*total=//p' "$group/memory.pressure") / 1000)); }
 
-uptime_ms() { sed 's/\([0-9]*\)\.\([0-9]*\).*/\1\20/' /proc/uptime; }
-# Waits up to $1 seconds for a condition.
-within() {
-  deadline=$(($(uptime_ms) + $1 * 1000))
-  shift
-  until "$@"; do
-    [ "$(uptime_ms)" -lt $deadline ] || return 1
-    usleep 50000
-  done
+# wait_for, with a timeout as a problem of the scenario.
+expect_within() { wait_for "$@" || problem "not within $1 s: $2"; }
+serve_by() {
+  start server "$@"
+  server=$started
+  expect_within 120 'the server listens' server_listens
 }
-# The script that runs a command in a group.
-IN_GROUP='echo $$ >"$1/cgroup.procs"; shift; exec "$@"'
-listens() { grep -q listening /tmp/said; }
-start() {
-  : >/tmp/said
-  "$@" >/tmp/said 2>/tmp/log &
-  server=$!
-  within 120 listens || problem 'the server did not start'
-}
-serve() { start sh -c "$IN_GROUP" sh "$group" env "$@" ebb serve $ADDRESSES; }
+# shellcheck disable=SC2086 # words
+serve() { serve_by in_group "$group" env "$@" ebb serve $ADDRESSES; }
 
 metric() { wget -qO- http://127.0.0.1:7072/metrics 2>/dev/null | sed -n "s/^$1 //p" | head -n 1; }
 limit_is() { [ "$(metric ebb_memory_limit_bytes)" = "$(mib "$1")" ]; }
-expect_limit() { within 5 limit_is "$1" || problem "the server's limit is $(metric ebb_memory_limit_bytes), not $1 MiB"; }
+expect_limit() {
+  wait_for 5 'the limit is followed' limit_is "$1" ||
+    problem "the server's limit is $(metric ebb_memory_limit_bytes), not $1 MiB"
+}
 used_below() { [ "$(cat "$group/memory.current")" -le "$(mib "$1")" ]; }
 # Expects the program below a limit within 2 s on a real processor: an emulated one has 5 s, or what is given, and the figures
 # say how long it took.
 expect_used_below() { # MiB, seconds
   before=$(in_mib "$(cat "$group/memory.current")")
   began=$(uptime_ms)
-  within "${2:-5}" used_below "$1" || problem "$before MiB did not fall below $1 MiB within ${2:-5} s"
+  wait_for "${2:-5}" 'memory falls' used_below "$1" || problem "$before MiB did not fall below $1 MiB within ${2:-5} s"
   figure "$before to $(in_mib "$(cat "$group/memory.current")") MiB in $(($(uptime_ms) - began)) ms"
 }
 expect_events() { # name, most
@@ -128,7 +123,7 @@ watched() {
 }
 watched_beyond() { [ "$(watched)" -gt "$1" ]; }
 # Waits until the governor has watched for $1 seconds more.
-watch_on() { within 20 watched_beyond $(($(watched) + $1 - 1)) || problem 'the governor does not read on'; }
+watch_on() { expect_within 20 'the governor reads on' watched_beyond $(($(watched) + $1 - 1)); }
 # Whether nothing is evicted while the governor watches for a second.
 settled() {
   then=$(evictions)
@@ -139,6 +134,7 @@ settled() {
 control() {
   begin control
   mib 64 >"$group/memory.max"
+  # shellcheck disable=SC2086 # words
   serve $BLIND
   rounds=0
   while [ $rounds -lt 60 ] && write_for 2 $rounds; do rounds=$((rounds + 1)); done
@@ -261,7 +257,7 @@ swap() {
 namespace() {
   begin namespaced
   mib 64 >"$group/memory.max"
-  start sh -c "$IN_GROUP" sh "$group" /bin/unshare --cgroup --mount sh -c \
+  serve_by in_group "$group" /bin/unshare --cgroup --mount sh -c \
     "umount $cgroups && mount -t cgroup2 -o ro cgroup2 $cgroups && exec ebb serve $ADDRESSES"
   [ "$(readlink /proc/self/ns/cgroup)" != "$(readlink /proc/$server/ns/cgroup)" ] || problem 'no namespace of its own'
   grep -q " $cgroups ro," /proc/$server/mountinfo || problem 'the mount is not read-only'
@@ -281,7 +277,7 @@ container() {
   begin kubepods
   echo '+memory' >"$group/cgroup.subtree_control"
   mkdir "$group/pod"
-  start runc run --bundle $bundle ebb
+  serve_by runc run --bundle $bundle ebb
   group=$cgroups/kubepods/pod/ebb
   [ "$(cat "$group/memory.max")" = "$(mib 64)" ] || problem "memory.max is $(cat "$group/memory.max")"
   process=$(head -n 1 "$group/cgroup.procs")
@@ -289,17 +285,17 @@ container() {
   grep -q " $cgroups ro," "/proc/$process/mountinfo" || problem 'the mount is not read-only'
   expect_limit 64
   storm 32
-  runc update --memory $(mib 128) --memory-swap $(mib 128) ebb || problem 'runc cannot raise the limit'
+  runc update --memory "$(mib 128)" --memory-swap "$(mib 128)" ebb || problem 'runc cannot raise the limit'
   expect_limit 128
   storm 64
   ! used_below 64 || problem 'the new room is not used'
   mib 64 >$bundle/volume/memory-limit
   expect_used_below 64
-  runc update --memory $(mib 64) --memory-swap $(mib 64) ebb || problem 'runc cannot lower the limit'
+  runc update --memory "$(mib 64)" --memory-swap "$(mib 64)" ebb || problem 'runc cannot lower the limit'
   storm 32
   figure "events max $(event max), peak $(in_mib "$(cat "$group/memory.peak")") MiB"
   runc kill ebb TERM
-  within 20 ended || problem 'the container did not end'
+  expect_within 20 'the container has ended' ended
   figure "oom_kill $(event oom_kill 2>/dev/null || echo 0) after the end"
   group=$cgroups/kubepods
   rmdir "$group/pod/ebb" "$group/pod" 2>/dev/null
@@ -317,11 +313,11 @@ page_cache() {
   mke2fs -F /tmp/disk >/dev/null 2>&1
   mkdir -p /tmp/mounted
   mount -t ext4 -o loop /tmp/disk /tmp/mounted || problem 'the disk cannot be mounted'
-  within 20 settled || problem 'evictions do not end'
+  expect_within 20 'evictions end' settled
   entries=$(metric ebb_entries)
   before=$(evictions)
-  sh -c "$IN_GROUP" sh "$group" sh -c 'dd if=/dev/zero of=/tmp/mounted/file bs=1M count=100 2>/dev/null
-    for turn in 1 2 3; do cat /tmp/mounted/file; done' >/dev/null
+  (in_group "$group" sh -c 'dd if=/dev/zero of=/tmp/mounted/file bs=1M count=100 2>/dev/null
+    for turn in 1 2 3; do cat /tmp/mounted/file; done') >/dev/null
   watch_on 3
   cached=$(sed -n 's/^file //p' "$group/memory.stat")
   figure "$(in_mib "$cached") MiB of page cache, $entries entries before, $(metric ebb_entries) after"
@@ -344,5 +340,5 @@ without_psi() {
 }
 
 for scenario in $(argument scenarios | tr , ' '); do $scenario; done
-echo done
+echo 'done'
 poweroff -f
