@@ -33,14 +33,14 @@
 //! | recycled segment, same offset (ABA) | M2: a number is not given out while a reader announces it | the same: another item fills the old location |
 //! | the index is reused under a reader | M2: a bank is free when no map refers to it | `a_bank_is_reused_only_when_no_map_refers_to_it` |
 //! | an invalidation that is over judges a later write | M5 | `a_write_after_a_sweep_is_not_invalidated_by_it` |
-//! | live bytes counted twice | only the thread that removes the slot counts, under the lock | `an_acknowledged_delete_is_never_undone_by_the_cleaner`, and exact totals in `random_operations_answer_as_a_map_whatever_the_cleaner_does` |
+//! | live bytes counted twice | only the thread that removes the slot counts, under the lock | `an_acknowledged_delete_is_never_undone_by_the_cleaner`, and exact totals in `answers_are_those_of_a_map` |
 //! | two entries for one key | one writer per shard at a time looks up and inserts | `two_writers_of_one_key_make_one_entry` |
 //! | false miss while an item moves between buckets | `moves` is odd during the move and grows by two; a miss counts only if it is even and has not changed | `an_item_that_moves_between_its_buckets_is_never_missed` |
 //! | a write lands in the old index during a migration | writers change both indexes for slots that the migration's cursor has passed, under the lock | `a_write_during_a_migration_is_in_the_new_index` |
 //! | foreign map | M5 | `a_map_of_another_shard_is_detected` |
-//! | version goes back, or two writes share one | versions come from one counter under the lock | `random_operations_…`, and exact totals of increments under contention |
+//! | version goes back, or two writes share one | versions come from one counter under the lock | `answers_are_those_of_a_map`, and exact totals of increments under contention |
 //! | expiry during a copy | a deadline is judged by the reader's own clock reading, on the copy that is known to be whole | `expired_items_are_never_returned_and_free_their_memory` |
-//! | scan during a swap | a scan walks a shard under its lock, by `Place`, which does not change with the index | `random_operations_…`: scans in portions between migrations |
+//! | scan during a swap | a scan walks a shard under its lock, by `Place`, which does not change with the index | `answers_are_those_of_a_map`: scans in portions between migrations |
 //! | a read count overwrites a changed slot | the count is raised by a compare-and-exchange of the whole slot | `counting_a_read_undoes_no_write` |
 
 use super::bank::{BANKS, Bank, Migration};
