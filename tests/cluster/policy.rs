@@ -40,7 +40,7 @@ async fn the_policy_injects_labelled_pods_and_skips_others() {
     let words = ["install", "other", "charts/ebb", "--namespace", "plain", "--set", POLICY];
     let second = Helm::Four.run(&cluster, &words);
     let sentence =
-        "The MutatingAdmissionPolicy ebb.ebb-system.ebb-cache.io of release ebb injects in this cluster already";
+        "the MutatingAdmissionPolicy ebb.ebb-system.ebb-cache.io of release ebb injects in this cluster already";
     assert!(second.code != Some(0) && second.said.contains(sentence), "{second:?}");
 
     let labels = json!({"ebb-cache.io/inject": "enabled", "pod-security.kubernetes.io/enforce": "restricted"});
