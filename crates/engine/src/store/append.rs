@@ -15,7 +15,7 @@ use super::types::Error;
 pub(super) enum Way {
     /// Moves live items together and drops none.
     Compact,
-    /// Drops items. `spares_read`: keeps those that were read often enough.
+    /// Drops items. With `spares_read`, frequently read items stay.
     Evict { spares_read: bool },
 }
 

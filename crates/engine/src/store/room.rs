@@ -12,8 +12,9 @@ use super::shard::{Locked, Shard};
 use super::types::Error;
 use crate::sync::atomic::Ordering;
 
-/// Segments that a write compacts before it evicts, and evicts from before it is refused, in addition to those that its
-/// size requires. After a quarter of the evictions, reads no longer protect an item.
+/// Maximum number of segments that one write cleans beyond its own size: it compacts at most this many before it evicts,
+/// and evicts from at most this many before it is refused. After a quarter of the evictions, reads no longer protect an
+/// item.
 pub(super) const MAX_CLEANED: usize = 64;
 /// Maximum number of times a write yields while readers announce retired segments, before it frees more.
 #[cfg(not(any(loom, shuttle)))]
