@@ -4,6 +4,7 @@
 mod common;
 
 use common::program;
+use ebb_config::yaml;
 use ebb_injector::inject::{
     Context, Namespace, Outcome, TakeOut, Template, Verdict, chart_file, inject, reference, take_out, texts,
 };
@@ -50,7 +51,7 @@ impl Case {
         Self {
             name: name.to_owned(),
             expected,
-            pod: serde_yaml_ng::from_str(&text).unwrap(),
+            pod: yaml::document(&text).unwrap(),
             needs_label: stated.is_some(),
             namespace: stated.unwrap_or_default(),
         }
@@ -267,8 +268,7 @@ fn generated_files_are_current() {
 /// A pod with these annotations, injected from a template with loopback addresses and an additional variable.
 fn over_loopback(annotations: &[(&str, &str)]) -> (Value, Vec<String>) {
     let text = fs::read_to_string("manifests/sidecar.yaml").unwrap();
-    let documents = serde_yaml_ng::Deserializer::from_str(&text);
-    let mut documents = documents.map(|document| -> Value { serde::Deserialize::deserialize(document).unwrap() });
+    let mut documents = yaml::documents::<Value>(&text).unwrap().into_iter();
     let mut template = documents.find(|document| document["kind"] == "PodTemplate").unwrap();
     let spec = &mut template["template"]["spec"];
     let address = json!({"name": "EBB_ADDR", "value": "127.0.0.1:7070"});
@@ -395,10 +395,7 @@ fn injects_workloads_of_every_kind_and_keeps_other_objects() {
     assert_eq!(again, printed, "a second round adds nothing: {said}");
     let (code, back, said) = run(&["uninject", "-f", "-"], &printed);
     assert_eq!((code, said.matches("sidecar removed").count()), (0, 3), "{said}");
-    let values = |text: &str| -> Vec<Value> {
-        let documents = serde_yaml_ng::Deserializer::from_str(text);
-        documents.map(|document| pruned(&serde::Deserialize::deserialize(document).unwrap())).collect()
-    };
+    let values = |text: &str| -> Vec<Value> { yaml::documents(text).unwrap().iter().map(pruned).collect() };
     assert_eq!(values(&back), values(WORKLOADS));
 }
 
@@ -420,7 +417,7 @@ fn annotations_can_be_given_and_json_can_be_printed() {
 fn reports_unreadable_input_and_prints_nothing() {
     for (words, input, sentence) in [
         (&["inject", "-f", "/nowhere.yaml"][..], "", "cannot read /nowhere.yaml"),
-        (&["inject", "-f", "-"], "a: b\n---\na: [", "standard input, document 2: not YAML"),
+        (&["inject", "-f", "-"], "a: b\n---\na: [", "standard input: not YAML"),
         (&["inject", "-f", "-"], "kind: Deployment\nmetadata: {name: web}\n", "Deployment/web has no spec.template"),
         (&["inject", "-f", "-", "--template", "Cargo.toml"], "", "Cargo.toml: the template"),
         (&["inject", "-f", "src"], "", "src contains no .yaml, .yml or .json"),

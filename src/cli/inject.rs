@@ -3,7 +3,7 @@
 use super::{Failure, Outcome, manifest, output};
 use clap::{Args, ValueEnum};
 use ebb_injector::inject::{Context, Namespace, TakeOut, Template, Verdict, inject as sidecar, take_out};
-use serde_yaml_ng::Value;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Output formats of manifests.
@@ -90,7 +90,7 @@ pub(crate) fn inject(args: InjectArgs) -> Outcome {
                 needs_label: args.labelled,
                 by: concat!("ebb inject ", env!("CARGO_PKG_VERSION")),
             };
-            let outcome = sidecar(&manifest::json(pod, &owner)?, &context, &template);
+            let outcome = sidecar(pod, &context, &template);
             match outcome.verdict {
                 Verdict::Inject(operations) => {
                     manifest::apply(pod, &operations);
@@ -112,7 +112,7 @@ pub(crate) fn uninject(args: UninjectArgs) -> Outcome {
     let mut documents = manifest::read(&args.filenames)?;
     for document in &mut documents {
         manifest::pods(document, &mut |found| {
-            let mut pod = manifest::json(found.pod, &found.owner)?;
+            let mut pod = found.pod.clone();
             let done = take_out(&mut pod);
             match done {
                 TakeOut::Done => {
@@ -132,17 +132,15 @@ pub(crate) fn uninject(args: UninjectArgs) -> Outcome {
 }
 
 /// Removes everything from `value` that `wanted` does not contain. Keeps the order.
-fn prune(value: &mut Value, wanted: &serde_json::Value) {
+fn prune(value: &mut Value, wanted: &Value) {
     match (value, wanted) {
-        (Value::Mapping(fields), serde_json::Value::Object(wanted)) => {
-            fields.retain(|key, _| key.as_str().is_some_and(|key| wanted.contains_key(key)));
+        (Value::Object(fields), Value::Object(wanted)) => {
+            fields.retain(|key, _| wanted.contains_key(key));
             for (key, value) in fields.iter_mut() {
-                if let Some(wanted) = key.as_str().and_then(|key| wanted.get(key)) {
-                    prune(value, wanted);
-                }
+                prune(value, &wanted[key]);
             }
         }
-        (Value::Sequence(values), serde_json::Value::Array(wanted)) => {
+        (Value::Array(values), Value::Array(wanted)) => {
             let mut left = wanted.iter().peekable();
             values.retain_mut(|value| {
                 let is_wanted = left.peek().is_some_and(|wanted| is_same(value, wanted));
@@ -157,10 +155,10 @@ fn prune(value: &mut Value, wanted: &serde_json::Value) {
 }
 
 /// Whether two list entries are the same, by name or as a whole.
-fn is_same(value: &Value, wanted: &serde_json::Value) -> bool {
+fn is_same(value: &Value, wanted: &Value) -> bool {
     match (value.get("name").and_then(Value::as_str), wanted["name"].as_str()) {
         (Some(name), Some(wanted_name)) if value.get("mountPath").is_none() => name == wanted_name,
-        _ => serde_json::to_value(value).is_ok_and(|value| value == *wanted),
+        _ => value == wanted,
     }
 }
 
@@ -172,10 +170,7 @@ fn print(mut documents: Vec<Value>, how: Output) -> Outcome {
         }
         Output::Json if documents.len() == 1 => output::line(&serde_json::to_string_pretty(&documents.remove(0))?),
         Output::Json => {
-            let mut list = serde_yaml_ng::Mapping::new();
-            list.insert("apiVersion".into(), "v1".into());
-            list.insert("kind".into(), "List".into());
-            list.insert("items".into(), documents.into());
+            let list = json!({"apiVersion": "v1", "kind": "List", "items": documents});
             output::line(&serde_json::to_string_pretty(&list)?)
         }
     }

@@ -2,11 +2,10 @@
 //!
 //! Documents keep their content and order, except for comments, which the parser drops.
 
+use ebb_config::yaml;
 use ebb_injector::inject::Operation;
 use ebb_terminal::Failure;
-use serde::Deserialize as _;
-use serde_json::Value as Json;
-use serde_yaml_ng::Value;
+use serde_json::Value;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -32,13 +31,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Value>, Failure> {
     for path in paths {
         for file in files(path)? {
             let (name, text) = text(&file)?;
-            for (at, document) in serde_yaml_ng::Deserializer::from_str(&text).enumerate() {
-                let value = Value::deserialize(document);
-                let value = value.map_err(|error| format!("{name}, document {}: not YAML: {error}", at + 1))?;
-                if !value.is_null() {
-                    documents.push(value);
-                }
-            }
+            documents.extend(yaml::documents::<Value>(&text).map_err(|error| format!("{name}: {error}"))?);
         }
     }
     Ok(documents)
@@ -103,7 +96,7 @@ pub(super) fn pods(
         found.and_then(Value::as_str).unwrap_or_default().to_owned()
     };
     let kind = text(document, &["kind"]);
-    if let Some(items) = document.get_mut("items").and_then(Value::as_sequence_mut).filter(|_| kind.ends_with("List")) {
+    if let Some(items) = document.get_mut("items").and_then(Value::as_array_mut).filter(|_| kind.ends_with("List")) {
         return items.iter_mut().try_for_each(|item| pods(item, each));
     }
     let Some((_, path)) = KINDS.iter().find(|(name, _)| *name == kind) else { return Ok(()) };
@@ -118,27 +111,21 @@ pub(super) fn pods(
     }
 }
 
-/// Converts a value to JSON.
-pub(super) fn json(value: &Value, owner: &str) -> Result<Json, Failure> {
-    serde_json::to_value(value).map_err(|error| Failure::Failed(format!("{owner}: {error}")))
-}
-
 /// Applies patch operations.
 pub(super) fn apply(object: &mut Value, operations: &[Operation]) {
     for Operation { path, value, .. } in operations {
-        let value = serde_yaml_ng::to_value(value).expect("JSON is YAML");
         let mut parts: Vec<String> = path.split('/').skip(1).map(unescaped).collect();
         let last = parts.pop().expect("a pointer has a part");
         let parent = parts.iter().fold(&mut *object, |at, part| match at {
-            Value::Sequence(values) => &mut values[part.parse::<usize>().expect("an index")],
+            Value::Array(values) => &mut values[part.parse::<usize>().expect("an index")],
             at => &mut at[part.as_str()],
         });
         match parent {
-            Value::Sequence(values) => {
+            Value::Array(values) => {
                 let at = if last == "-" { values.len() } else { last.parse().expect("an index") };
-                values.insert(at, value);
+                values.insert(at, value.clone());
             }
-            parent => parent[last.as_str()] = value,
+            parent => parent[last.as_str()] = value.clone(),
         }
     }
 }

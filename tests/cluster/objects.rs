@@ -3,13 +3,11 @@
 use crate::apiserver::Cluster;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams, TypeMeta};
 use kube::{Api, Client};
-use serde::Deserialize as _;
 use serde_json::Value;
 
 /// The objects of a YAML text.
 pub fn documents(yaml: &str) -> Vec<Value> {
-    let documents = serde_yaml_ng::Deserializer::from_str(yaml).map(|text| Value::deserialize(text).unwrap());
-    documents.filter(|document| !document.is_null()).collect()
+    ebb_config::yaml::documents(yaml).unwrap()
 }
 
 /// The elements of a list; empty if the value is not a list.

@@ -159,7 +159,7 @@ fn what_is_asked_in_vain_is_said(cluster: &Cluster) {
     };
     let annotations = |name: &str| -> Value {
         let text = std::fs::read_to_string(format!("tests/inject/pods/{name}.yaml")).unwrap();
-        let pod: Value = serde_yaml_ng::from_str(&text).unwrap();
+        let pod: Value = ebb_config::yaml::document(&text).unwrap();
         pod["metadata"]["annotations"].clone()
     };
     let injected = std::fs::read_to_string("tests/inject/injected/every-annotation-wrong.yaml").unwrap();

@@ -1,7 +1,7 @@
 //! Merges defaults, environment, file, annotations and flags, and collects all their problems.
 
 use super::source::Texts;
-use super::{Config, Source, annotations};
+use super::{Config, Source, annotations, yaml};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -297,14 +297,11 @@ pub(super) fn variable(key: &str) -> String {
     name
 }
 
-/// Parses YAML, via the YAML crate's tree, which refuses duplicate keys.
+/// Parses the file.
 fn parse(text: &str) -> Result<Value, String> {
-    let tree = serde_yaml_ng::from_str::<serde_yaml_ng::Value>(text).map_err(|error| format!("not YAML: {error}"))?;
-    match tree {
-        serde_yaml_ng::Value::Null => Ok(Value::Object(Map::new())),
-        serde_yaml_ng::Value::Mapping(_) => {
-            serde_json::to_value(tree).map_err(|error| format!("keys must be text: {error}"))
-        }
+    match yaml::document(text).map_err(|error| error.to_string())? {
+        Value::Null => Ok(Value::Object(Map::new())),
+        tree @ Value::Object(_) => Ok(tree),
         _ => Err("the file must be a mapping of keys to values".to_owned()),
     }
 }

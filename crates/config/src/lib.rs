@@ -15,6 +15,7 @@ mod layers;
 mod live;
 mod source;
 pub mod units;
+pub mod yaml;
 
 pub use document::{reference, schema};
 pub use environment::Environment;

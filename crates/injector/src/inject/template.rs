@@ -2,6 +2,7 @@
 //!
 //! It contains the sidecar and one application container with the additions for applications.
 
+use ebb_config::yaml;
 use serde_json::Value;
 
 /// The sidecar and its additions to the pod.
@@ -40,15 +41,9 @@ impl Template {
     /// # Errors
     /// The missing or invalid field.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut found = None;
-        for document in serde_yaml_ng::Deserializer::from_str(text) {
-            let value = serde::Deserialize::deserialize(document);
-            let value: Value = value.map_err(|error| format!("the template is not YAML: {error}"))?;
-            if value["kind"] == "PodTemplate" && value["apiVersion"] == "v1" {
-                found = Some(value);
-            }
-        }
-        let object = found.ok_or("the template contains no PodTemplate (apiVersion v1)")?;
+        let mut documents: Vec<Value> = yaml::documents(text).map_err(|error| format!("the template is {error}"))?;
+        documents.retain(|value| value["kind"] == "PodTemplate" && value["apiVersion"] == "v1");
+        let object = documents.pop().ok_or("the template contains no PodTemplate (apiVersion v1)")?;
         let spec = &object["template"]["spec"];
         let list = |at: &Value| at.as_array().cloned().unwrap_or_default();
         let (sidecars, applications) = (list(&spec["initContainers"]), list(&spec["containers"]));

@@ -424,8 +424,7 @@ mod tests {
         let mut seen = 0;
         for file in std::fs::read_dir("../../tests/inject/pods").unwrap() {
             let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
-            for document in serde_yaml_ng::Deserializer::from_str(&text) {
-                let Ok(pod) = <Value as serde::Deserialize>::deserialize(document) else { continue };
+            for pod in ebb_config::yaml::documents::<Value>(&text).unwrap_or_default() {
                 if pod["kind"] != "Pod" {
                     continue;
                 }

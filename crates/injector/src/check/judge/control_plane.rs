@@ -77,7 +77,7 @@ fn images(deployment: &Value, templates: &[Value]) -> Option<(String, String)> {
     if template["metadata"]["annotations"]["ebb-cache.io/sidecar-image"] == "chosen" {
         return None;
     }
-    let template: Value = serde_yaml_ng::from_str(template["data"][TEMPLATE].as_str()?).ok()?;
+    let template: Value = ebb_config::yaml::document(template["data"][TEMPLATE].as_str()?).ok()?;
     Some((image(&spec["containers"], "injector")?, image(&template["template"]["spec"]["initContainers"], "ebb")?))
 }
 
