@@ -1,18 +1,9 @@
 //! Counters of requests, connections and refusals.
-//!
-//! ```text
-//!  data-plane thread 1 ──► Lane ┐
-//!  data-plane thread 2 ──► Lane ├─ summed on request
-//!  control thread      ──► Lane ┘
-//! ```
-//! T1. Only one thread writes to a lane, so counting is a load and a store: no shared cache line, no locked
-//! instruction,
-//!     no label lookup.
 
 use crate::service::Reason;
-use parking_lot::Mutex;
+use ebb_engine::per_thread::PerThread;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use strum::{EnumCount, IntoStaticStr, VariantArray};
 use tonic::Code;
@@ -245,9 +236,9 @@ impl Totals {
     }
 }
 
-/// The counters of one thread (T1).
+/// The counters of a thread.
 #[derive(Debug)]
-pub(crate) struct Lane {
+struct Counters {
     ended: [[AtomicU64; CODES]; METHODS],
     buckets: [[[AtomicU64; BUCKETS]; OUTCOMES]; METHODS],
     sum_nanos: [[AtomicU64; OUTCOMES]; METHODS],
@@ -268,11 +259,7 @@ fn zeros<const N: usize>() -> [AtomicU64; N] {
     [const { AtomicU64::new(0) }; N]
 }
 
-fn add(counter: &AtomicU64, n: u64) {
-    counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
-}
-
-impl Default for Lane {
+impl Default for Counters {
     fn default() -> Self {
         Self {
             ended: [const { [const { AtomicU64::new(0) }; CODES] }; METHODS],
@@ -286,10 +273,14 @@ impl Default for Lane {
     }
 }
 
-impl Lane {
+/// The counters of a process. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Traffic(Arc<PerThread<Counters>>);
+
+impl Traffic {
     /// Counts a finished request.
     pub(crate) fn ended(&self, method: Method, code: Code) {
-        add(&self.ended[method as usize][code as usize], 1);
+        self.0.add(|counters| &counters.ended[method as usize][code as usize], 1);
     }
 
     /// Counts a duration.
@@ -299,70 +290,52 @@ impl Lane {
         }
         let nanos = duration.as_nanos() as u64;
         let bucket = BOUNDS_NANOS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS_NANOS.len());
-        add(&self.buckets[method as usize][outcome as usize][bucket], 1);
-        add(&self.sum_nanos[method as usize][outcome as usize], nanos);
+        self.0.add(|counters| &counters.buckets[method as usize][outcome as usize][bucket], 1);
+        self.0.add(|counters| &counters.sum_nanos[method as usize][outcome as usize], nanos);
     }
 
     /// Counts a refusal by its reason.
     pub(crate) fn refused(&self, reason: Reason) {
-        add(&self.refusals[reason as usize], 1);
+        self.0.add(|counters| &counters.refusals[reason as usize], 1);
     }
 
     /// Counts connections or calls that the transport ended.
     pub(crate) fn rejected(&self, rejection: Rejection, count: u64) {
-        add(&self.rejections[rejection as usize], count);
+        self.0.add(|counters| &counters.rejections[rejection as usize], count);
     }
 
     /// Counts a call that begins or ends.
     pub(crate) fn call(&self, edge: Edge) {
-        add(&self.calls[edge as usize], 1);
+        self.0.add(|counters| &counters.calls[edge as usize], 1);
     }
 
     /// Counts a connection that is accepted or closed.
     pub(crate) fn connection(&self, edge: Edge) {
-        add(&self.connections[edge as usize], 1);
-    }
-}
-
-/// The lanes of a process. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub struct Traffic(Arc<Mutex<Vec<Arc<Lane>>>>);
-
-impl Traffic {
-    /// Adds a lane for a thread.
-    pub(crate) fn lane(&self) -> Arc<Lane> {
-        let lane = Arc::new(Lane::default());
-        self.lanes().push(lane.clone());
-        lane
+        self.0.add(|counters| &counters.connections[edge as usize], 1);
     }
 
-    fn lanes(&self) -> parking_lot::MutexGuard<'_, Vec<Arc<Lane>>> {
-        self.0.lock()
-    }
-
-    /// Totals of all lanes. Writers are not blocked, so the figures may differ by a few calls.
+    /// Totals of all threads. Counting is not blocked, so the figures may differ by a few calls.
     pub fn totals(&self) -> Totals {
-        let lanes = self.lanes();
-        let sum = |of: &dyn Fn(&Lane) -> &AtomicU64| -> u64 {
-            lanes.iter().map(|lane| of(lane).load(Ordering::Relaxed)).sum()
-        };
-        let open = |of: &dyn Fn(&Lane) -> &[AtomicU64; 2]| {
+        let sum = |of: &dyn Fn(&Counters) -> &AtomicU64| self.0.sum(of);
+        let open = |of: &dyn Fn(&Counters) -> &[AtomicU64; 2]| {
             // Ends are read before starts, so that ends never exceed starts.
-            let ended = sum(&|lane| &of(lane)[Edge::Ended as usize]);
-            let begun = sum(&|lane| &of(lane)[Edge::Begun as usize]);
+            let ended = sum(&|counters| &of(counters)[Edge::Ended as usize]);
+            let begun = sum(&|counters| &of(counters)[Edge::Begun as usize]);
             (begun, begun.saturating_sub(ended))
         };
-        let (_, open_calls) = open(&|lane| &lane.calls);
-        let (accepted_connections, open_connections) = open(&|lane| &lane.connections);
+        let (_, open_calls) = open(&|counters| &counters.calls);
+        let (accepted_connections, open_connections) = open(&|counters| &counters.connections);
         let durations = |method: usize, outcome: usize| Durations {
-            buckets: std::array::from_fn(|bucket| sum(&|lane| &lane.buckets[method][outcome][bucket])),
-            sum_nanos: sum(&|lane| &lane.sum_nanos[method][outcome]),
+            buckets: std::array::from_fn(|bucket| sum(&|counters| &counters.buckets[method][outcome][bucket])),
+            sum_nanos: sum(&|counters| &counters.sum_nanos[method][outcome]),
         };
         Totals {
-            ended: std::array::from_fn(|method| std::array::from_fn(|code| sum(&|lane| &lane.ended[method][code]))),
+            ended: std::array::from_fn(|method| {
+                std::array::from_fn(|code| sum(&|counters| &counters.ended[method][code]))
+            }),
             durations: std::array::from_fn(|method| std::array::from_fn(|outcome| durations(method, outcome))),
-            refusals: std::array::from_fn(|reason| sum(&|lane| &lane.refusals[reason])),
-            rejections: std::array::from_fn(|kind| sum(&|lane| &lane.rejections[kind])),
+            refusals: std::array::from_fn(|reason| sum(&|counters| &counters.refusals[reason])),
+            rejections: std::array::from_fn(|kind| sum(&|counters| &counters.rejections[kind])),
             open_calls,
             accepted_connections,
             open_connections,

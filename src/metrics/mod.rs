@@ -1,6 +1,6 @@
 //! Metrics for Prometheus. `declared` defines each with unit and help; values are read at each scrape.
 //!
-//! Requests are not counted here: the store and the lanes of [`crate::traffic`] count, and a scrape adds them up.
+//! Requests are not counted here: the store and [`crate::traffic`] count, and a scrape adds them up.
 
 mod declared;
 mod reading;

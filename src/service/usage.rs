@@ -1,16 +1,10 @@
 //! Hits, misses and stored values by namespace: for each of the first 32, and for all others together.
-//!
-//! Each thread has its own stripe of counters, so that counting shares no cache line. A stripe is allocated at the
-//! first count and never freed: a later thread reuses the number of an ended one, and continues its counts.
 
-use ebb_engine::sync::thread_number;
-use std::sync::OnceLock;
+use ebb_engine::per_thread::PerThread;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Namespaces that are counted separately.
 pub(super) const NAMED: usize = 32;
-/// Threads with their own stripe. All others share one.
-const STRIPES: usize = 256;
 
 /// A counted event.
 #[derive(Clone, Copy)]
@@ -31,46 +25,31 @@ pub struct Counts {
     pub sets: u64,
 }
 
+/// The counters of a thread, by namespace and event.
 #[derive(Debug)]
-#[repr(align(64))]
-struct Stripe([[AtomicU64; 3]; NAMED + 1]);
+struct Slot([[AtomicU64; 3]; NAMED + 1]);
 
-impl Default for Stripe {
+impl Default for Slot {
     fn default() -> Self {
         Self([const { [const { AtomicU64::new(0) }; 3] }; NAMED + 1])
     }
 }
 
 /// The counters.
-#[derive(Debug)]
-pub(super) struct Usage {
-    own: [OnceLock<Box<Stripe>>; STRIPES],
-    shared: Stripe,
-}
-
-impl Default for Usage {
-    fn default() -> Self {
-        Self { own: [const { OnceLock::new() }; STRIPES], shared: Stripe::default() }
-    }
-}
+#[derive(Debug, Default)]
+pub(super) struct Usage(PerThread<Slot>);
 
 impl Usage {
     /// Counts one event.
     pub(super) fn count(&self, namespace: u16, event: Event) {
-        let own = thread_number().and_then(|number| self.own.get(number));
-        let stripe = own.map_or(&self.shared, |own| own.get_or_init(Box::default));
-        // An atomic addition: `forget` may reset the count meanwhile.
-        stripe.0[usize::from(namespace).min(NAMED)][event as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn stripes(&self) -> impl Iterator<Item = &Stripe> {
-        self.own.iter().filter_map(OnceLock::get).map(Box::as_ref).chain([&self.shared])
+        // `forget` may reset the count meanwhile.
+        self.0.add_atomically(|slot| &slot.0[usize::from(namespace).min(NAMED)][event as usize], 1);
     }
 
     /// Moves the counts of a namespace to those of all others, before its number is reused.
     pub(super) fn forget(&self, namespace: u16) {
         let number = usize::from(namespace);
-        for Stripe(counts) in self.stripes().filter(|_| number < NAMED) {
+        for Slot(counts) in self.0.all().filter(|_| number < NAMED) {
             for (count, others) in counts[number].iter().zip(&counts[NAMED]) {
                 others.fetch_add(count.swap(0, Ordering::Relaxed), Ordering::Relaxed);
             }
@@ -79,9 +58,7 @@ impl Usage {
 
     /// The counts of a namespace; at [`NAMED`], of all that are not counted separately.
     pub(super) fn of(&self, namespace: usize) -> Counts {
-        let sum = |event: Event| -> u64 {
-            self.stripes().map(|stripe| stripe.0[namespace][event as usize].load(Ordering::Relaxed)).sum()
-        };
+        let sum = |event: Event| self.0.sum(|slot| &slot.0[namespace][event as usize]);
         Counts { hits: sum(Event::Hit), misses: sum(Event::Miss), sets: sum(Event::Stored) }
     }
 }

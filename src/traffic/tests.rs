@@ -1,17 +1,20 @@
 use super::*;
 
 #[test]
-fn lanes_add_up() {
+fn threads_add_up() {
     let traffic = Traffic::default();
-    let (one, two) = (traffic.lane(), traffic.lane());
-    one.ended(Method::Get, Code::Ok);
-    two.ended(Method::Get, Code::Ok);
-    two.ended(Method::Set, Code::ResourceExhausted);
-    two.refused(Reason::NoSpace);
-    one.connection(Edge::Begun);
-    two.connection(Edge::Begun);
-    two.connection(Edge::Ended);
-    one.call(Edge::Begun);
+    traffic.ended(Method::Get, Code::Ok);
+    traffic.connection(Edge::Begun);
+    traffic.call(Edge::Begun);
+    let elsewhere = traffic.clone();
+    let other = std::thread::spawn(move || {
+        elsewhere.ended(Method::Get, Code::Ok);
+        elsewhere.ended(Method::Set, Code::ResourceExhausted);
+        elsewhere.refused(Reason::NoSpace);
+        elsewhere.connection(Edge::Begun);
+        elsewhere.connection(Edge::Ended);
+    });
+    other.join().unwrap();
     let totals = traffic.totals();
     assert_eq!(totals.ended[Method::Get as usize][0], 2);
     assert_eq!(totals.ended[Method::Set as usize][Code::ResourceExhausted as usize], 1);
@@ -21,14 +24,13 @@ fn lanes_add_up() {
 
 #[test]
 fn durations_fall_into_the_bucket_that_holds_them() {
-    let lane = Traffic::default();
-    let one = lane.lane();
+    let traffic = Traffic::default();
     for micros in [1, 10, 11, 900, 1_000_000] {
-        one.took(Method::Get, Outcome::Ok, Duration::from_micros(micros));
+        traffic.took(Method::Get, Outcome::Ok, Duration::from_micros(micros));
     }
-    one.took(Method::Get, Outcome::Refused, Duration::from_micros(20));
-    one.took(Method::Pipe, Outcome::Ok, Duration::from_secs(9));
-    let totals = lane.totals();
+    traffic.took(Method::Get, Outcome::Refused, Duration::from_micros(20));
+    traffic.took(Method::Pipe, Outcome::Ok, Duration::from_secs(9));
+    let totals = traffic.totals();
     let [get, refused] = totals.durations[Method::Get as usize];
     assert_eq!((get.buckets[0], get.buckets[1], get.buckets[6], get.buckets[12]), (2, 1, 1, 1));
     assert_eq!((get.count(), get.within_nanos(500), get.within_nanos(990)), (5, Some(25_000), None));

@@ -100,7 +100,7 @@ async fn with_room<Q: Detach, T>(
 fn each<T>(results: Results<T>, quota: Option<&CallQuota>, refused: impl Fn(proto::Refusal) -> T) -> Vec<T> {
     let result = |result: Result<T, Refusal>| {
         result.unwrap_or_else(|refusal| {
-            quota.into_iter().for_each(|quota| quota.connection().lane().refused(refusal.reason()));
+            quota.into_iter().for_each(|quota| quota.connection().traffic().refused(refusal.reason()));
             refused(status::within(&refusal))
         })
     };

@@ -4,7 +4,7 @@ use super::drain::Stage;
 use super::status;
 use crate::service::Refusal;
 use crate::spans::{Sampled, Tracer};
-use crate::traffic::{Edge, Lane, Method, Outcome, Rejection};
+use crate::traffic::{Edge, Method, Outcome, Rejection, Traffic};
 use ebb_listener::RateLimit;
 use http::{HeaderMap, Request};
 use parking_lot::Mutex;
@@ -20,7 +20,7 @@ use tonic_types::StatusExt;
 #[derive(Clone, Debug)]
 pub(super) struct Watchers {
     /// Counts calls.
-    pub(super) lane: Arc<Lane>,
+    pub(super) traffic: Traffic,
     /// Traces sampled calls.
     pub(super) tracer: Tracer,
     /// Log lines about clients that are not gRPC clients of the listener.
@@ -61,7 +61,7 @@ pub(super) struct Calls {
 impl Calls {
     /// The calls of a new connection.
     pub(super) fn new(watchers: Watchers, drain: watch::Receiver<Stage>) -> Arc<Self> {
-        watchers.lane.connection(Edge::Begun);
+        watchers.traffic.connection(Edge::Begun);
         Arc::new(Self { begun: AtomicU64::new(0), ended: AtomicU64::new(0), watchers, drain })
     }
 
@@ -73,7 +73,7 @@ impl Calls {
     /// Begins a call.
     pub(super) fn begin<B>(self: &Arc<Self>, request: &Request<B>) -> Call {
         self.begun.fetch_add(1, Ordering::Relaxed);
-        self.watchers.lane.call(Edge::Begun);
+        self.watchers.traffic.call(Edge::Begun);
         let path = request.uri().path();
         let sampled = self.watchers.tracer.begin(path, request.headers());
         // When the server drains, calls that do work may continue for a while; calls that wait for an event end.
@@ -89,7 +89,7 @@ impl Calls {
 
     /// Counts calls or connections that the transport rejected.
     pub(super) fn rejected(&self, rejection: Rejection, count: u64) {
-        self.watchers.lane.rejected(rejection, count);
+        self.watchers.traffic.rejected(rejection, count);
         if rejection.is_misdirected() {
             self.watchers.complaints.complain(rejection);
         }
@@ -108,7 +108,7 @@ impl Calls {
 
 impl Drop for Calls {
     fn drop(&mut self) {
-        self.watchers.lane.connection(Edge::Ended);
+        self.watchers.traffic.connection(Edge::Ended);
     }
 }
 
@@ -128,7 +128,7 @@ impl Call {
     pub(super) fn answered(&mut self, headers: &HeaderMap) {
         let took = self.began.elapsed();
         let outcome = self.end_with(headers).map_or(Outcome::Ok, Outcome::of);
-        self.calls.watchers.lane.took(self.method, outcome, took);
+        self.calls.watchers.traffic.took(self.method, outcome, took);
     }
 
     /// Counts and returns the status, if these headers or trailers contain one.
@@ -140,7 +140,7 @@ impl Call {
         }
         let status = Status::from_header_map(headers).unwrap_or_else(|| Status::unknown(""));
         if let Some(reason) = status.get_details_error_info().and_then(|info| info.reason.parse().ok()) {
-            self.calls.watchers.lane.refused(reason);
+            self.calls.watchers.traffic.refused(reason);
         }
         self.end(status.code());
         Some(status.code())
@@ -148,7 +148,7 @@ impl Call {
 
     /// Counts a refusal after the answer has begun.
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
-        self.calls.watchers.lane.refused(refusal.reason());
+        self.calls.watchers.traffic.refused(refusal.reason());
         self.end(status::code(refusal.reason()).0);
     }
 
@@ -169,7 +169,7 @@ impl Call {
 
     fn end(&mut self, code: Code) {
         if !std::mem::replace(&mut self.ended, true) {
-            self.calls.watchers.lane.ended(self.method, code);
+            self.calls.watchers.traffic.ended(self.method, code);
             if let Some(sampled) = self.sampled.take() {
                 self.calls.watchers.tracer.end(sampled, code);
             }
@@ -181,6 +181,6 @@ impl Drop for Call {
     fn drop(&mut self) {
         self.end(Code::Cancelled); // unless it had ended before
         self.calls.ended.fetch_add(1, Ordering::Relaxed);
-        self.calls.watchers.lane.call(Edge::Ended);
+        self.calls.watchers.traffic.call(Edge::Ended);
     }
 }

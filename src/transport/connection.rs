@@ -47,7 +47,7 @@ where
     let Served { services, in_flight, limits, watchers, connections, mut drain } = served;
     let opened = Instant::now();
     let activity = Arc::new(Activity::default());
-    let quota = Quota::new(in_flight.clone(), watchers.lane.clone());
+    let quota = Quota::new(in_flight.clone(), watchers.traffic.clone());
     let calls = Calls::new(watchers, drain.clone());
     let progress = {
         let (activity, quota, calls) = (activity.clone(), quota.clone(), calls.clone());

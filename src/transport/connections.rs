@@ -124,9 +124,10 @@ mod tests {
     use super::super::drain::Stage;
     use super::*;
     use crate::spans::Tracer;
+    use crate::traffic::Traffic;
 
     fn calls() -> Arc<Calls> {
-        let watchers = Watchers { lane: Arc::default(), tracer: Tracer::default(), complaints: Arc::default() };
+        let watchers = Watchers { traffic: Traffic::default(), tracer: Tracer::default(), complaints: Arc::default() };
         Calls::new(watchers, tokio::sync::watch::channel(Stage::default()).1)
     }
 

@@ -188,12 +188,12 @@ impl Pipe {
             Some(Operation::Increment(_)) => Method::PipeIncrement,
             None => Method::Other,
         };
-        let lane = self.quota.connection().lane();
+        let traffic = self.quota.connection().traffic();
         let reason = result.as_ref().err().map(Refusal::reason);
         let code = reason.map_or(Code::Ok, |reason| status::code(reason).0);
-        lane.ended(method, code);
-        reason.into_iter().for_each(|reason| lane.refused(reason));
-        began.into_iter().for_each(|began| lane.took(method, Outcome::of(code), began.elapsed()));
+        traffic.ended(method, code);
+        reason.into_iter().for_each(|reason| traffic.refused(reason));
+        began.into_iter().for_each(|began| traffic.took(method, Outcome::of(code), began.elapsed()));
         let result = result.unwrap_or_else(|refusal| Answer::Error(status::within(&refusal)));
         let window = if std::mem::replace(&mut self.announced, true) { 0 } else { WINDOW };
         proto::PipeResponse { id: request.id, result: Some(result), window }

@@ -9,7 +9,7 @@ use super::listener::Listener;
 use super::quota::InFlight;
 use super::services::Services;
 use crate::spans::Tracer;
-use crate::traffic::{Lane, Rejection, Traffic};
+use crate::traffic::{Rejection, Traffic};
 use ebb_listener::{Acceptor, RateLimit};
 use std::future::Future;
 use std::io;
@@ -67,9 +67,9 @@ impl Plane {
             let sockets = self.sockets()?;
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = runtime.enable_all().event_interval(TURNS_BETWEEN_LOOKS).build()?;
-            let (plane, lane) = (self.clone(), self.traffic.lane());
+            let plane = self.clone();
             let name = format!("ebb-data-{number}");
-            std::thread::Builder::new().name(name).spawn(move || runtime.block_on(plane.run(sockets, lane, drain)))
+            std::thread::Builder::new().name(name).spawn(move || runtime.block_on(plane.run(sockets, drain)))
         };
         (0..threads.max(1)).map(thread).collect::<io::Result<_>>().map(Running)
     }
@@ -80,8 +80,7 @@ impl Plane {
     /// When a socket cannot be registered.
     pub async fn serve(self, drain: Duration) -> io::Result<()> {
         let sockets = self.sockets()?;
-        let lane = self.traffic.lane();
-        self.run(sockets, lane, drain).await;
+        self.run(sockets, drain).await;
         Ok(())
     }
 
@@ -89,13 +88,13 @@ impl Plane {
         self.listeners.borrow().iter().map(Socket::clone_of).collect()
     }
 
-    async fn run(self, sockets: Vec<Socket>, lane: Arc<Lane>, drain: Duration) {
+    async fn run(self, sockets: Vec<Socket>, drain: Duration) {
         let mut connections = tokio::task::JoinSet::new();
         let mut accepting = tokio::task::JoinSet::new();
         let (opened, mut arriving) = tokio::sync::mpsc::unbounded_channel();
         let accept = |accepting: &mut tokio::task::JoinSet<()>, sockets: Vec<Socket>| {
             for socket in sockets {
-                accepting.spawn(self.clone().accept(socket, lane.clone(), opened.clone()));
+                accepting.spawn(self.clone().accept(socket, opened.clone()));
             }
         };
         accept(&mut accepting, sockets);
@@ -119,7 +118,7 @@ impl Plane {
         let _ = tokio::time::timeout(drain, async { while connections.join_next().await.is_some() {} }).await;
     }
 
-    async fn accept(self, socket: Socket, lane: Arc<Lane>, opened: tokio::sync::mpsc::UnboundedSender<Connection>) {
+    async fn accept(self, socket: Socket, opened: tokio::sync::mpsc::UnboundedSender<Connection>) {
         let mut acceptor = Acceptor::new(self.name);
         let complaints = Arc::new(Complaints::default());
         let mut at_the_cap = RateLimit::new(Duration::from_secs(60));
@@ -127,7 +126,7 @@ impl Plane {
             let stream = acceptor.next(|| socket.accept()).await;
             // Acquire the permit after accepting: a loop that waits for a client must not block the other loops.
             let place = self.connections.place(|| {
-                lane.rejected(Rejection::ConnectionCap, 1);
+                self.traffic.rejected(Rejection::ConnectionCap, 1);
                 if let Some(left_out) = at_the_cap.due() {
                     let cap = self.limits.connections;
                     tracing::warn!(cap, left_out, "connection cap reached; closing the longest idle connection");
@@ -138,7 +137,11 @@ impl Plane {
                 services: self.services.clone(),
                 in_flight: self.in_flight.clone(),
                 limits: self.limits,
-                watchers: Watchers { lane: lane.clone(), tracer: self.tracer.clone(), complaints: complaints.clone() },
+                watchers: Watchers {
+                    traffic: self.traffic.clone(),
+                    tracer: self.tracer.clone(),
+                    complaints: complaints.clone(),
+                },
                 connections: self.connections.clone(),
                 drain: self.drain.clone(),
             };

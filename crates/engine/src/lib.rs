@@ -12,5 +12,6 @@ pub mod cleaner;
 pub mod clock;
 pub mod decide;
 pub mod huge_pages;
+pub mod per_thread;
 pub mod store;
 pub mod sync;

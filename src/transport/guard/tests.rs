@@ -172,7 +172,7 @@ fn through(bytes: &[u8], cut: usize, max: u64) -> (Vec<u8>, Option<Rejection>) {
 fn header_block(max: u64) -> HeaderBlock {
     let ledger = Arc::new(ebb_engine::store::Ledger::new(1 << 30));
     let all = crate::transport::quota::InFlight::new(ledger, move || max, max, || {});
-    HeaderBlock::new(crate::transport::quota::Quota::new(all, Arc::default()))
+    HeaderBlock::new(crate::transport::quota::Quota::new(all, crate::traffic::Traffic::default()))
 }
 
 #[test]

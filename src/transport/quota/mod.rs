@@ -28,7 +28,7 @@ pub(super) use headers::HeaderBlock;
 pub(super) use messages::{Held, Permit, SMALL_BYTES};
 pub(super) use responses::{CallQuota, Outgoing};
 
-use crate::traffic::Lane;
+use crate::traffic::Traffic;
 use ebb_engine::store::{Account, Ledger};
 use futures::task::AtomicWaker;
 use messages::{Class, Waiter};
@@ -140,7 +140,7 @@ impl std::fmt::Debug for InFlight {
 #[derive(Debug)]
 pub(super) struct Quota {
     all: Arc<InFlight>,
-    lane: Arc<Lane>,
+    traffic: Traffic,
     reserved: [AtomicU64; 2],
     held: AtomicU64,
     /// Unwritten bytes of responses, and bytes written since the connection opened.
@@ -157,12 +157,12 @@ pub(super) struct Quota {
 
 impl Quota {
     /// The quota of a new connection.
-    pub(super) fn new(all: Arc<InFlight>, lane: Arc<Lane>) -> Arc<Self> {
+    pub(super) fn new(all: Arc<InFlight>, traffic: Traffic) -> Arc<Self> {
         let zero = || AtomicU64::new(0);
         all.charge_connection(CONNECTION_BYTES);
         let quota = Arc::new(Self {
             all,
-            lane,
+            traffic,
             reserved: [zero(), zero()],
             held: zero(),
             outgoing: zero(),
@@ -190,8 +190,8 @@ impl Quota {
     }
 
     /// Counts the requests of the connection's thread.
-    pub(super) fn lane(&self) -> &Lane {
-        &self.lane
+    pub(super) fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Bytes reserved by this connection's messages.

@@ -11,7 +11,7 @@ fn in_flight(max: u64, max_per_connection: u64) -> (Arc<Ledger>, Arc<InFlight>) 
 }
 
 fn connection(all: &Arc<InFlight>) -> Arc<Quota> {
-    Quota::new(all.clone(), Arc::default())
+    Quota::new(all.clone(), Traffic::default())
 }
 
 const MIB: u64 = 1 << 20;
