@@ -253,17 +253,17 @@ async fn bad_input_is_refused_with_the_field_and_the_bound() {
     let huge = "v".repeat((1 << 20) + 1);
     let tags = |n: usize, len: usize| vec!["t".repeat(len); n];
     let invalid = [
-        (set("", "v"), "`key` has 0 bytes; it must have 1 to 1024"),
-        (set(&long, "v"), "`key` has 1025 bytes; it must have 1 to 1024"),
-        (set("k", &huge), "value has 1048577 bytes; it must have at most 1048576"),
-        (SetRequest { tags: tags(17, 1), ..set("k", "v") }, "`tags` has 17 items; it must have at most 16"),
-        (SetRequest { tags: tags(1, 129), ..set("k", "v") }, "`tags` has 129 bytes; it must have 1 to 128"),
-        (SetRequest { jitter_percent: 51, ..set("k", "v") }, "`jitter_percent` is 51; it must be 0 to 50"),
-        (SetRequest { negative: true, ..set("k", "v") }, "`value` cannot be set together with `negative`"),
-        (SetRequest { keep_ttl: true, ttl_ms: 1, ..set("k", "v") }, "`ttl_ms` cannot be set together with `keep_ttl`"),
+        (set("", "v"), "key: length 0 is out of range (1 to 1024 bytes)"),
+        (set(&long, "v"), "key: length 1025 is out of range (1 to 1024 bytes)"),
+        (set("k", &huge), "value: 1048577 bytes are too many (at most 1048576)"),
+        (SetRequest { tags: tags(17, 1), ..set("k", "v") }, "tags: 17 items are too many (at most 16)"),
+        (SetRequest { tags: tags(1, 129), ..set("k", "v") }, "tags: length 129 is out of range (1 to 128 bytes)"),
+        (SetRequest { jitter_percent: 51, ..set("k", "v") }, "jitter_percent: 51 is out of range (0 to 50)"),
+        (SetRequest { negative: true, ..set("k", "v") }, "value: cannot be set together with negative"),
+        (SetRequest { keep_ttl: true, ttl_ms: 1, ..set("k", "v") }, "ttl_ms: cannot be set together with keep_ttl"),
         (
             SetRequest { namespace: "n".repeat(129), ..set("k", "v") },
-            "`namespace` has 129 bytes; it must have 0 to 128",
+            "namespace: length 129 is out of range (0 to 128 bytes)",
         ),
     ];
     for (request, sentence) in invalid {
@@ -281,9 +281,9 @@ async fn bad_input_is_refused_with_the_field_and_the_bound() {
     let lease = GetRequest { lease: Some(LeaseRequest::default()), ..get("k") };
     assert_eq!(client.get(lease).await.unwrap_err().code(), Code::Unimplemented);
     let mode = DeleteRequest { key: "k".into(), mode: 99, ..DeleteRequest::default() };
-    assert_eq!(client.delete(mode).await.unwrap_err().message(), "`mode` is 99, which this server does not know");
+    assert_eq!(client.delete(mode).await.unwrap_err().message(), "mode: 99 is not a known value");
     let nothing = InvalidateRequest::default();
-    assert_eq!(client.invalidate(nothing).await.unwrap_err().message(), "`group` must be set");
+    assert_eq!(client.invalidate(nothing).await.unwrap_err().message(), "group: must be set");
     let overflow = SetRequest { ttl_ms: u64::MAX, soft_ttl_ms: u64::MAX, jitter_percent: 50, ..set("k", "v") };
     client.set(overflow).await.unwrap();
     assert_eq!(outcome(&mut client, get("k")).await.0, Outcome::Hit, "a time to live beyond all clocks");

@@ -70,7 +70,7 @@ fn each_trouble_is_named() {
     type Plant = fn(&mut (Snapshot, Stats, ActiveConfig));
     let planted: &[(&str, Plant)] = &[
         ("oom_killed", |s| s.0.container.events = Events { oom_kills: 2, ..Events::default() }),
-        ("config_rejected", |s| s.2.problem = Some("tick (ms) is 1; it must be 10 to 2000".to_owned())),
+        ("config_rejected", |s| s.2.problem = Some("tick: 1 is out of range (10 to 2000 ms)".to_owned())),
         ("limit_too_small", |s| s.0.budget_bytes = 7 * MIB),
         ("no_memory_limit", |s| s.0.limit_source = LimitSource::Default),
         ("limit_beyond_machine", |s| s.0.beyond_machine = Some((1 << 40, LimitSource::MaxMemory))),

@@ -120,7 +120,7 @@ impl Server {
         let at_start = sample_limits(&limits, &settings::setting(live.dynamic()));
         if at_start.limit_bytes < LEAST_LIMIT {
             let (limit, source) = (at_start.limit_bytes, at_start.limit_source.name());
-            return Err(format!("the memory limit is {limit} bytes ({source}); it must be at least {LEAST_LIMIT}"));
+            return Err(format!("memory limit: {limit} bytes ({source}) are too few (at least {LEAST_LIMIT})"));
         }
         let StaticSettings { listen, socket, admin_listen, admin_socket, http_listen, max_value, .. } =
             &live.config().static_settings;

@@ -10,7 +10,7 @@ pub enum Refusal {
     #[error(transparent)]
     Store(#[from] store::Error),
     /// A field is too short or too long.
-    #[error("`{field}` has {len} bytes; it must have {min} to {max}")]
+    #[error("{field}: length {len} is out of range ({min} to {max} bytes)")]
     Length {
         /// The field.
         field: &'static str,
@@ -22,7 +22,7 @@ pub enum Refusal {
         max: usize,
     },
     /// A list is too long.
-    #[error("`{field}` has {count} items; it must have at most {max}")]
+    #[error("{field}: {count} items are too many (at most {max})")]
     TooMany {
         /// The field.
         field: &'static str,
@@ -32,7 +32,7 @@ pub enum Refusal {
         max: usize,
     },
     /// A number is too large or too small.
-    #[error("`{field}` is {value}; it must be {min} to {max}")]
+    #[error("{field}: {value} is out of range ({min} to {max})")]
     OutOfRange {
         /// The field.
         field: &'static str,
@@ -44,7 +44,7 @@ pub enum Refusal {
         max: u64,
     },
     /// An enum has a value this server does not know.
-    #[error("`{field}` is {value}, which this server does not know")]
+    #[error("{field}: {value} is not a known value")]
     UnknownValue {
         /// The field.
         field: &'static str,
@@ -52,13 +52,13 @@ pub enum Refusal {
         value: i32,
     },
     /// A field that must be set is not.
-    #[error("`{field}` must be set")]
+    #[error("{field}: must be set")]
     Missing {
         /// The field.
         field: &'static str,
     },
     /// Two fields exclude each other.
-    #[error("`{field}` cannot be set together with `{with}`")]
+    #[error("{field}: cannot be set together with {with}")]
     Conflicting {
         /// The field.
         field: &'static str,
@@ -66,31 +66,31 @@ pub enum Refusal {
         with: &'static str,
     },
     /// The contract defines the field, but this server does not support it.
-    #[error("this server does not support `{field}`; GetCapabilities tells what it does")]
+    #[error("{field}: not supported by this server (GetCapabilities lists what is)")]
     Unsupported {
         /// The field.
         field: &'static str,
     },
     /// The value is not a decimal number in the range of sint64.
-    #[error("the stored value of {len} bytes is not a decimal number in the range of sint64")]
+    #[error("value: the stored {len} bytes are not a decimal number in the range of sint64")]
     NotACounter {
         /// The value's length in bytes.
         len: usize,
     },
     /// All namespaces are in use.
-    #[error("`namespace` would be one too many: all {max} namespaces hold entries")]
+    #[error("namespace: cannot create another; all {max} namespaces hold entries")]
     TooManyNamespaces {
         /// Maximum number of namespaces.
         max: usize,
     },
     /// The response to a batch has no room for the value of this item.
-    #[error("the response is full ({max} bytes); ask for this key in another call")]
+    #[error("response: no room for this value (at most {max} bytes); read this key in another call")]
     ResponseFull {
         /// Maximum size of the response, in bytes.
         max: u64,
     },
     /// The token does not come from a scan of this server.
-    #[error("`page_token` is not one that a scan of this server gave out")]
+    #[error("page_token: not a token from a scan of this server")]
     PageToken,
     /// The in-flight quota is exhausted and did not become free in time.
     #[error("in-flight quota of {whose} exceeded: {need} bytes requested, {used} of {max} in use")]
@@ -113,7 +113,7 @@ pub enum Refusal {
         max: u64,
     },
     /// The metadata of the call is too large.
-    #[error("metadata: {len} bytes are too many (at most {max}, 32 of them for each entry)")]
+    #[error("metadata: {len} bytes are too many (at most {max}, with 32 added for each entry)")]
     MetadataTooLarge {
         /// Their size in bytes, as HTTP/2 counts it.
         len: usize,

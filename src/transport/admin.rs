@@ -53,7 +53,7 @@ impl AdminService for Admin {
             0 => default,
             asked if asked < least => {
                 return Err(Status::invalid_argument(format!(
-                    "`interval_ms` is {asked}; it must be 0 or at least {least}"
+                    "interval_ms: {asked} is out of range (0, or at least {least})"
                 )));
             }
             asked => asked,
@@ -108,7 +108,7 @@ impl AdminService for Admin {
             1..=100 => target_occupancy_percent as u8,
             more => {
                 return Err(Status::invalid_argument(format!(
-                    "`target_occupancy_percent` is {more}; it must be 0 to 100"
+                    "target_occupancy_percent: {more} is out of range (0 to 100)"
                 )));
             }
         };
@@ -130,7 +130,7 @@ impl AdminService for Admin {
         let timeout_ms = match timeout_ms {
             0 => default,
             asked if asked > most => {
-                return Err(Status::invalid_argument(format!("`timeout_ms` is {asked}; it must be at most {most}")));
+                return Err(Status::invalid_argument(format!("timeout_ms: {asked} is out of range (0 to {most})")));
             }
             asked => asked,
         };

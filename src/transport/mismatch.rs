@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | a method other than POST | 405, with `allow` | UNIMPLEMENTED |
 //! | no gRPC content type, several of them, or one of another encoding than protobuf | 415, with `accept` | INVALID_ARGUMENT |
-//! | a path that is no method of this listener | 200 | UNIMPLEMENTED |
+//! | a path that is not a method of this listener | 200 | UNIMPLEMENTED |
 //!
 //! An HTTP client that does not speak gRPC would treat a 200 as success (gRPC over HTTP/2, "Content-Type").
 
@@ -71,7 +71,9 @@ impl Mismatch {
             ),
             Self::UnknownMethod(path) => (
                 StatusCode::OK,
-                Status::unimplemented(format!(":path: {path:?} is no method of this listener (see its reflection)")),
+                Status::unimplemented(format!(
+                    ":path: {path:?} is not a method of this listener (reflection lists them)"
+                )),
                 None,
             ),
         };

@@ -46,7 +46,8 @@ pub(super) fn answer(
 ) -> Response<tonic::body::Body> {
     let encoding = request.headers().get("grpc-encoding").filter(|encoding| *encoding != "identity");
     if let Some(encoding) = encoding {
-        let mut refused = Status::unimplemented(format!("{encoding:?} is no encoding that is supported")).into_http();
+        let mut refused =
+            Status::unimplemented(format!("grpc-encoding: {encoding:?} is not supported (identity)")).into_http();
         refused.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
         return refused;
     }

@@ -89,7 +89,7 @@ mod tests {
         let never = of(&Refusal::Length { field: "key", len: 0, min: 1, max: 1024 });
         assert_eq!(
             (never.code(), never.message()),
-            (Code::InvalidArgument, "`key` has 0 bytes; it must have 1 to 1024")
+            (Code::InvalidArgument, "key: length 0 is out of range (1 to 1024 bytes)")
         );
         assert_eq!(never.get_details_error_info().map(|info| info.reason), Some("FIELD_LENGTH".to_owned()));
         assert!(never.get_details_retry_info().is_none());

@@ -56,7 +56,7 @@ async fn one_malformed_item_refuses_itself_alone() {
     let got: Vec<_> = results.iter().map(|r| (r.outcome(), std::str::from_utf8(&r.value).unwrap())).collect();
     let refused = (Outcome::Refused, "");
     assert_eq!(got, [(Outcome::Hit, "1"), refused, (Outcome::Hit, "2"), refused, (Outcome::Miss, "")]);
-    assert_eq!(results[1].refusal.as_ref().unwrap().message, "`key` has 0 bytes; it must have 1 to 1024");
+    assert_eq!(results[1].refusal.as_ref().unwrap().message, "key: length 0 is out of range (1 to 1024 bytes)");
     let request = BatchDeleteRequest { keys, ..Default::default() };
     let results = client.batch_delete(request).await.unwrap().into_inner().results;
     use delete_response::Outcome::{Deleted, NotFound, Refused};

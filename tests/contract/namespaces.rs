@@ -75,7 +75,7 @@ async fn the_number_of_an_empty_namespace_is_reused() {
         client.set(in_namespace(number)).await.unwrap();
     }
     let refused = client.set(in_namespace(max)).await.unwrap_err();
-    assert_eq!(refused.message(), "`namespace` would be one too many: all 1024 namespaces hold entries");
+    assert_eq!(refused.message(), "namespace: cannot create another; all 1024 namespaces hold entries");
     assert_eq!(refused.get_details_error_info().unwrap().reason, "TOO_MANY_NAMESPACES");
     client.set(set("k", "v")).await.expect("namespaces that exist go on");
     let delete = DeleteRequest { key: "k".into(), namespace: "n7".into(), ..Default::default() };

@@ -202,7 +202,7 @@ pub struct Page {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The key is empty or too long.
-    #[error("key has {len} bytes; it must have 1 to {max}")]
+    #[error("key: length {len} is out of range (1 to {max} bytes)")]
     KeyLength {
         /// Its length.
         len: usize,
@@ -210,7 +210,7 @@ pub enum Error {
         max: usize,
     },
     /// The value is larger than the store accepts.
-    #[error("value has {len} bytes; it must have at most {max}")]
+    #[error("value: {len} bytes are too many (at most {max})")]
     ValueTooLarge {
         /// Its length.
         len: usize,
@@ -228,7 +228,7 @@ pub enum Error {
         capacity: u64,
     },
     /// Too many invalidations are still being swept.
-    #[error("{pending} invalidations are still being carried out; at most {max} may be")]
+    #[error("invalidations: {pending} are still pending (at most {max})")]
     TooManyInvalidations {
         /// Number of pending invalidations.
         pending: usize,
