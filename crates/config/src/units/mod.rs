@@ -1,4 +1,4 @@
-//! Parsers for sizes, shares and durations in the file, environment, flags, annotations and on the command line. They
+//! Parsers for sizes, percentages and durations in the file, environment, flags, annotations and on the command line. They
 //! accept the syntax of Kubernetes and Go, compute exactly and print the shortest exact form. Also pluralization.
 
 pub mod format;
@@ -15,7 +15,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
-/// A share: `85`, `85%`.
+/// A percentage: `85`, `85%`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent(pub u8);
 
@@ -190,7 +190,7 @@ impl FromStr for Percent {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refuse = || format!("{text:?} is not a share (a whole percentage from 0 to 100, such as 85 or 85%)");
+        let refuse = || format!("{text:?} is not a percentage (a whole number from 0 to 100, such as 85 or 85%)");
         let number = text.trim();
         let (number, rest) = Decimal::read(number.strip_suffix('%').unwrap_or(number).trim_end()).ok_or_else(refuse)?;
         let whole = number.whole().filter(|n| rest.is_empty() && (0..=100).contains(n)).ok_or_else(refuse)?;
@@ -319,7 +319,7 @@ as_text!(
 as_text!(
     Percent,
     "^\\+?0*(100|[0-9]{1,2})(\\.0*)? *%?$",
-    "a share such as 85 or 85%",
+    "a percentage such as 85 or 85%",
     { "type": ["string", "integer"], "minimum": 0, "maximum": 100 }
 );
 as_text!(

@@ -152,5 +152,5 @@ fn numbers_of_yaml_are_taken_where_they_are_exact() {
     assert_eq!((size("129e6"), size("67108864"), size("0.5Gi")), (Ok(129_000_000), Ok(64 * MI), Ok(512 * MI)));
     assert!(size("-5").unwrap_err().contains("negative") && size("true").unwrap_err().contains("a size such as 64Mi"));
     let share = crate::yaml::document::<Percent>("0.85").unwrap_err().to_string();
-    assert!(share.contains("percentage from 0 to 100"), "{share}");
+    assert!(share.contains("percentage (a whole number from 0 to 100"), "{share}");
 }
