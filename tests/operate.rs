@@ -253,7 +253,7 @@ fn large_keys_are_found_and_said_only_when_asked_for() {
         assert!(stored.1, "{key}");
     }
     let (none, _) = run(&["keys", "--hot", "--admin-addr", &ebb.admin]);
-    assert_eq!(none, "nothing yet, from a sample of 0 reads\n");
+    assert_eq!(none, "no keys yet, from a sample of 0 reads\n");
     let (hashed, _) = run(&["keys", "--big", "--limit", "2", "--admin-addr", &ebb.admin]);
     assert!(!hashed.contains("large") && hashed.contains("shop") && hashed.contains("48.8 KiB"), "{hashed}");
     let (clear, _) = run(&["keys", "--big", "--limit", "2", "--clear", "--admin-addr", &ebb.admin]);

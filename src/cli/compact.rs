@@ -17,7 +17,7 @@ use ebb_terminal::Output;
 #[command(after_help = "\
 Examples:
   ebb compact
-  ebb compact --dry-run                only say what it would do
+  ebb compact --dry-run                only print the plan
   ebb compact --target-occupancy 80    stop when segments are 80 % full")]
 pub(crate) struct CompactArgs {
     /// Target occupancy, in percent; 0 for the highest possible.
@@ -60,7 +60,7 @@ pub(super) async fn compact(args: CompactArgs) -> Outcome {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  ebb release --to 64Mi                exits with 1 when it could not be reached")]
+  ebb release --to 64Mi                exits with 1 if the target is not reached")]
 pub(crate) struct ReleaseArgs {
     /// Target memory use, such as 64Mi.
     #[arg(long, value_name = "SIZE")]

@@ -38,8 +38,8 @@ impl KeyArgs {
 #[command(after_help = "\
 Examples:
   ebb get greeting
-  ebb get greeting --output json       version, flags and time to live, too
-  ebb get logo > logo.png              values are bytes and come out as they went in")]
+  ebb get greeting --output json       also print version, flags and time to live
+  ebb get logo > logo.png              values are bytes, printed unchanged")]
 pub(crate) struct GetArgs {
     #[command(flatten)]
     key: KeyArgs,
@@ -106,7 +106,7 @@ pub(super) async fn get(args: GetArgs) -> Outcome {
 #[command(after_help = "\
 Examples:
   ebb set greeting hello --ttl 30s
-  ebb set logo - < logo.png            the value from standard input
+  ebb set logo - < logo.png            read the value from standard input
   ebb set lock me --if-absent --ttl 10s
   ebb set greeting hi --if-version 17  only if the stored version is 17")]
 pub(crate) struct SetArgs {
@@ -216,7 +216,7 @@ fn value_from(input: impl Read, max: u64) -> Result<Bytes, Failure> {
 #[command(after_help = "\
 Examples:
   ebb del greeting
-  ebb del a b c                        prints how many there were
+  ebb del a b c                        print the number of deleted keys
   ebb del greeting --if-version 17     only if the stored version is 17
   ebb del greeting --mark-stale        keep it, to be served only as stale")]
 pub(crate) struct DelArgs {
@@ -294,9 +294,9 @@ pub(super) async fn touch(args: TouchArgs) -> Outcome {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  ebb incr visits                      add one, from 0 when there is no counter
+  ebb incr visits                      add 1; a new counter begins at 0
   ebb incr stock --by -3 --initial 100 --ttl 1h
-  ebb incr visits --only-existing      exit with 1 when there is no counter")]
+  ebb incr visits --only-existing      exit with 1 if there is no counter")]
 pub(crate) struct IncrArgs {
     #[command(flatten)]
     key: KeyArgs,
@@ -339,7 +339,7 @@ pub(super) async fn incr(args: IncrArgs) -> Outcome {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  ebb scan                             one key a line
+  ebb scan                             one key per line
   ebb scan user: --limit 10 --output json
   ebb scan user: --values --output json")]
 pub(crate) struct ScanArgs {

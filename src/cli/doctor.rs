@@ -12,10 +12,10 @@ use ebb_terminal::Output;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  ebb doctor                           exits with 1 when there is an error among the findings
+  ebb doctor                           exits with 1 if any finding is an error
   ebb doctor --output json
-  ebb doctor --explain                 lists the runbooks, which need no server
-  ebb doctor --explain oom_killed      also of an alert, such as EbbSlowReads")]
+  ebb doctor --explain                 list all runbooks; needs no server
+  ebb doctor --explain oom_killed      also for alerts, such as EbbSlowReads")]
 pub(crate) struct DoctorArgs {
     /// Output format.
     #[arg(long, short, value_enum, default_value_t)]

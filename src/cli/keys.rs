@@ -41,7 +41,7 @@ pub(crate) struct KeysArgs {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 struct Which {
-    /// List hot keys, from a sample of one read in 256; only keys that certainly stand out in it.
+    /// List hot keys, from a sample of one read in 256; only keys read significantly more often than others.
     #[arg(long)]
     hot: bool,
     /// List the largest entries.
@@ -68,8 +68,10 @@ pub(super) async fn run(args: KeysArgs) -> Outcome {
         Output::Text if keys.is_empty() => {
             let sample = counted(sampled, one, many);
             output::line(&match args.which.hot && sampled > 0 {
-                true => format!("nothing is hot: no key stands out in a sample of {sample}"),
-                false => format!("nothing yet, from a sample of {sample}"),
+                true => {
+                    format!("no hot keys: no key was read significantly more often than others in a sample of {sample}")
+                }
+                false => format!("no keys yet, from a sample of {sample}"),
             })
         }
         Output::Text if args.which.hot => {

@@ -14,7 +14,7 @@ use ebb_terminal::{Failure, Outcome, Output, Table, output};
 #[command(after_help = "\
 Examples:
   ebb stats
-  ebb stats --watch                    again each second, until interrupted
+  ebb stats --watch                    refresh every second until interrupted
   ebb stats --watch --every 200ms --output json")]
 pub(crate) struct StatsArgs {
     /// Print periodically until interrupted.
