@@ -113,20 +113,20 @@ fn top_shows_sidecars_side_by_side_and_follows_keys_and_resizes() {
     let (one, two) = (Ebb::start(&["--max-memory", "64Mi"]), Ebb::start(&["--max-memory", "128Mi"]));
     let arguments = ["top", "--every", "100ms", "--admin-addr", &one.admin, "--admin-addr", &two.admin];
     let mut top = Terminal::start(&arguments, 120, 32);
-    until("both are reached", || top.shows("2 of 2 connected"));
-    until("with their limits", || top.shows("of 64.0 MiB") && top.shows("of 128.0 MiB"));
+    until("both are connected", || top.shows("2 of 2 connected"));
+    until("their limits are shown", || top.shows("of 64.0 MiB") && top.shows("of 128.0 MiB"));
     assert!(top.shows(&one.admin) && top.shows(&two.admin) && top.shows("calm"));
     let stored = program().args(["set", "k", "v", "--addr", &two.data]).status().unwrap();
     assert!(stored.success());
     top.type_in("j");
-    until("the second one's entry is shown", || top.shows("entries 1 "));
+    until("the entry of the second one is shown", || top.shows("entries 1 "));
     top.resize(50, 10);
-    until("it says that the terminal is too small", || top.shows("needs 60 × 12"));
+    until("it reports that the terminal is too small", || top.shows("needs 60 × 12"));
     top.resize(100, 24);
-    until("and shows everything again", || top.shows("2 of 2 connected"));
-    top.type_until("q", "q leaves", |top| top.child.try_wait().unwrap().is_some());
+    until("it shows everything again", || top.shows("2 of 2 connected"));
+    top.type_until("q", "q quits", |top| top.child.try_wait().unwrap().is_some());
     assert!(top.child.wait().unwrap().success());
-    until("the screen is given back", || !top.screen.lock().unwrap().screen().alternate_screen());
+    until("the screen is restored", || !top.screen.lock().unwrap().screen().alternate_screen());
 }
 
 #[test]
@@ -139,14 +139,12 @@ fn top_shows_cleaner_runs_findings_and_occupancy() {
     let (ebb, other) = (Ebb::spawn(command), Ebb::start(&["--max-memory", "64Mi"]));
     let arguments = ["top", "--every", "100ms", "--admin-addr", &ebb.admin, "--admin-addr", &other.admin];
     let mut top = Terminal::start(&arguments, 120, 36);
-    until("both are well", || top.shows("2 of 2 connected") && top.shows("all is well"));
+    until("both have no findings", || top.shows("2 of 2 connected") && top.shows("all is well"));
     assert!(top.shows("the cleaner has not run yet") && top.shows("0-10 % 0"));
     assert_eq!(top.dots(), 0);
 
     assert!(program().args(["set", "k", "v", "--addr", &ebb.data]).status().unwrap().success());
-    until("there is a segment, and it is full of live bytes", || {
-        top.shows("1 segment of") && top.shows("90-100 % 1 █")
-    });
+    until("there is a segment full of live bytes", || top.shows("1 segment of") && top.shows("90-100 % 1 █"));
 
     let compacted = program().args(["compact", "--admin-addr", &ebb.admin]).stdout(Stdio::null()).status().unwrap();
     assert!(compacted.success());
@@ -154,25 +152,25 @@ fn top_shows_cleaner_runs_findings_and_occupancy() {
     assert!(top.shows("s ago #1 requested:") && top.shows("moved,") && top.shows(" freed, resident"));
 
     fs::write(&config, "tick: 1ms\n").unwrap();
-    until("what the doctor finds is shown", || top.shows("error: tick: 1 is out of range"));
-    assert!(top.shows("error ×1") && top.shows("none"), "side by side with the one that is well");
+    until("the finding is shown", || top.shows("error: tick: 1 is out of range"));
+    assert!(top.shows("error ×1") && top.shows("none"), "the other sidecar has no findings");
     top.resize(80, 24);
-    until("where there is less room, receipts are shown", || top.shows("receipts │ findings (1) │ 1 segment of"));
-    until("and not the others", || !top.shows("error: tick") && !top.shows("90-100 %"));
-    top.type_until("\t", "then findings", |top| top.shows("error: tick: 1 is out of range"));
+    until("a small terminal shows receipts", || top.shows("receipts │ findings (1) │ 1 segment of"));
+    until("it hides the other panels", || !top.shows("error: tick") && !top.shows("90-100 %"));
+    top.type_until("\t", "tab selects findings", |top| top.shows("error: tick: 1 is out of range"));
     top.type_in("\t");
-    until("then segments", || top.shows("90-100 % 1 █"));
+    until("tab selects segments", || top.shows("90-100 % 1 █"));
     fs::write(&config, "compaction: auto\n").unwrap();
     top.type_in("\t\t\t\t");
-    until("all is well once it is cured", || top.shows("all is well"));
+    until("the finding disappears once it is fixed", || top.shows("all is well"));
 }
 
 #[test]
 fn top_draws_the_hit_ratio_and_latency_once_calls_are_made() {
     let ebb = Ebb::start(&["--max-memory", "64Mi"]);
     let mut top = Terminal::start(&["top", "--every", "100ms", "--admin-addr", &ebb.admin], 120, 40);
-    until("both charts are there", || top.shows("hit ratio no reads") && top.shows("latency: p99, p50"));
-    until("with their axes", || {
+    until("both charts are shown", || top.shows("hit ratio no reads") && top.shows("latency: p99, p50"));
+    until("their axes are shown", || {
         let labels = ["100 %│", "50 % │", "│0 % │", "µs", "ago"];
         labels.iter().all(|label| top.shows(label))
     });
@@ -188,13 +186,13 @@ fn top_draws_the_hit_ratio_and_latency_once_calls_are_made() {
         assert!(call(&["get", "k"]));
         top.drawn(HITS) > 3
     });
-    until("and that of latency", || top.drawn(P99) > 0);
+    until("the curve of latency is drawn", || top.drawn(P99) > 0);
     assert!(!top.shows("no reads") && !top.shows("no requests"));
 
     top.resize(80, 24);
-    until("where there is less room, they are a part of their own", || top.shows("│ curves") && top.drawn(HITS) == 0);
+    until("on a small terminal, they are a panel", || top.shows("│ curves") && top.drawn(HITS) == 0);
     let drawn = |top: &mut Terminal| top.shows("hit ratio") && top.drawn(HITS) > 0 && top.drawn(P99) > 0;
-    top.type_until("\t\t\t", "and drawn there", drawn);
+    top.type_until("\t\t\t", "tab selects the curves", drawn);
 }
 
 #[test]
@@ -207,61 +205,68 @@ fn top_shows_the_configuration_with_sources() {
     command.env("EBB_PACING_CPU", "10%").args(common::SERVE).args(["--max-memory", "64Mi", "--config", path]);
     let ebb = Ebb::spawn(command);
     let mut top = Terminal::start(&["top", "--every", "100ms", "--admin-addr", &ebb.admin], 80, 24);
-    until("tab can lead to it", || top.shows("│ configuration"));
+    until("there is a tab for it", || top.shows("│ configuration"));
     top.type_in("\t\t\t\t");
-    until("it is there to its end", || top.shows("adminSocket default") && top.shows("generation 1, active for"));
+    until("it is shown to its end", || top.shows("adminSocket default") && top.shows("generation 1, active for"));
     assert!(top.shows("maxMemory 64Mi flag --max-memory") && top.shows("pacing.cpu 10% EBB_PACING_CPU"));
     assert!(top.shows(&format!("watermarks.high 90% {path}")));
     let contents = top.screen.lock().unwrap().screen().contents();
-    assert!(contents.find("watermarks.high") < contents.find("adminSocket"), "what was set stands first:\n{contents}");
+    assert!(
+        contents.find("watermarks.high") < contents.find("adminSocket"),
+        "settings that are not defaults come first:\n{contents}"
+    );
 
     fs::write(&config, "watermarks: { high: 91 }\n").unwrap();
-    until("another value once the file has one", || {
+    until("a changed value is shown", || {
         top.shows(&format!("watermarks.high 91% {path}")) && top.shows("generation 2, active for")
     });
     fs::write(&config, "tick: 1ms\n").unwrap();
-    until("why what is on disk is not active", || top.shows("configuration on disk rejected: tick: 1 is out of range"));
+    until("the reason of the rejection is shown", || {
+        top.shows("configuration on disk rejected: tick: 1 is out of range")
+    });
     assert!(top.shows("watermarks.high 91%"));
     fs::write(&config, "watermarks: { high: 91 }\n").unwrap();
-    until("nothing of it once it is", || !top.shows("rejected") && top.shows("watermarks.high 91%"));
+    until("the reason disappears once the file is valid", || {
+        !top.shows("rejected") && top.shows("watermarks.high 91%")
+    });
 
     assert!(!top.shows("writeTimeout"));
     (0..9).for_each(|_| top.type_in("\u{1b}[6~"));
-    until("page down leads to the end", || top.shows("writeTimeout 5s default") && !top.shows("maxMemory"));
+    until("page down scrolls to the end", || top.shows("writeTimeout 5s default") && !top.shows("maxMemory"));
     (0..9).for_each(|_| top.type_in("\u{1b}[5~"));
-    until("page up leads back", || top.shows("maxMemory") && !top.shows("writeTimeout"));
+    until("page up scrolls back", || top.shows("maxMemory") && !top.shows("writeTimeout"));
 
     top.resize(120, 40);
-    until("a large terminal has it below the charts", || top.shows("tab back") && top.shows("watermarks.high 91%"));
+    until("a large terminal shows it below the charts", || top.shows("tab back") && top.shows("watermarks.high 91%"));
     assert!(top.shows("hit ratio") && !top.shows("the cleaner has not run yet"));
-    top.type_until("\t", "and everything else behind tab", |top| {
+    top.type_until("\t", "tab selects the other panels", |top| {
         top.shows("the cleaner has not run yet") && !top.shows("watermarks.high") && top.shows("tab configuration")
     });
     assert!(top.shows("all is well") && top.shows("segments of"));
 }
 
 #[test]
-fn top_shows_a_sidecar_that_is_away_and_tries_it_again() {
+fn top_shows_an_offline_sidecar_and_reconnects() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("admin.sock");
     let address = format!("unix:{}", socket.display());
     let mut top = Terminal::start(&["top", "--every", "100ms", "--admin-addr", &address], 120, 24);
-    until("it says that it cannot be reached", || top.shows("0 of 1 connected") && top.shows("Retrying"));
+    until("the sidecar is offline", || top.shows("0 of 1 connected") && top.shows("Retrying"));
     let ebb = Ebb::start(&["--admin-socket", socket.to_str().unwrap()]);
-    until("it is found once it is there", || top.shows("1 of 1 connected"));
+    until("it connects once the sidecar has started", || top.shows("1 of 1 connected"));
     let pid = Pid::from_child(&ebb.child);
     kill_process(pid, Signal::STOP).unwrap();
-    until("and missed when it hangs", || top.shows("0 of 1 connected"));
+    until("it is offline when it hangs", || top.shows("0 of 1 connected"));
     kill_process(pid, Signal::CONT).unwrap();
-    until("and found when it goes on", || top.shows("1 of 1 connected"));
+    until("it is online when it continues", || top.shows("1 of 1 connected"));
     drop(ebb);
-    until("and missed when it has gone", || top.shows("0 of 1 connected"));
+    until("it is offline when it has ended", || top.shows("0 of 1 connected"));
     top.type_in("\u{3}");
-    until("ctrl-c leaves", || top.child.try_wait().unwrap().is_some());
+    until("ctrl-c quits", || top.child.try_wait().unwrap().is_some());
 }
 
 #[test]
-fn without_a_terminal_top_says_what_to_use_instead() {
+fn without_a_terminal_top_suggests_another_command() {
     let output = program().arg("top").stdin(Stdio::null()).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("ebb stats --watch"));

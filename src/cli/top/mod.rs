@@ -1,8 +1,8 @@
-//! `ebb top`: one or several sidecars in a terminal, second by second.
+//! `ebb top`: a live view of one or several sidecars in a terminal.
 //!
 //! ```text
-//!  follow ── a task a sidecar: connects, listens, tries again ──► Sidecar (what is known of it)
-//!  keys, resizes ───────────────────────────────────────────────► App ──► draw (pure)
+//!  follow ── a task per sidecar: connects, watches, retries ──► Sidecar (its latest state)
+//!  keys, resizes ────────────────────────────────────────────► App ──► draw (pure)
 //! ```
 
 mod draw;
@@ -33,7 +33,7 @@ value and source; settings that are not defaults come first.
 Keys:
   up, down (k, j)          select a sidecar
   left, right (h, l)       select a receipt
-  tab                      show the next part
+  tab                      show the next panel
   page up, down (u, d)     scroll the configuration
   q                        quit
 
@@ -50,43 +50,43 @@ pub(crate) struct TopArgs {
     every: Span,
 }
 
-/// What is on the screen.
+/// The state of the screen.
 #[derive(Debug)]
 struct App {
     sidecars: Vec<Sidecar>,
-    chosen: usize,
-    /// What is shown of the chosen one where there is no room for everything.
-    part: Part,
-    /// How many lines of the configuration are scrolled away.
-    scrolled: usize,
-    /// Where all of it was drawn last.
+    selected: usize,
+    /// The panel that is shown if the screen is too small for all.
+    panel: Panel,
+    /// Index of the first visible line of the configuration.
+    scroll_offset: usize,
+    /// The area of the last draw.
     area: Rect,
 }
 
-/// A part of what is known of a sidecar.
+/// A panel about the selected sidecar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumCount, VariantArray, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
-enum Part {
-    /// What the cleaner's runs did.
+enum Panel {
+    /// The receipts of the cleaner.
     #[default]
     Receipts,
-    /// What the doctor finds.
+    /// The findings of the doctor.
     Findings,
-    /// How full the segments are.
+    /// The occupancy of segments.
     Segments,
     /// The hit ratio and latency over time.
     Curves,
-    /// Every setting, and where its value comes from.
+    /// All settings with their sources.
     Configuration,
 }
 
-impl Part {
+impl Panel {
     fn name(self) -> &'static str {
         self.into()
     }
 }
 
-/// Shows the sidecars until somebody leaves.
+/// Shows the sidecars until the user quits.
 pub(super) async fn run(args: TopArgs) -> Outcome {
     if args.every.0 < 100 {
         return Err(Failure::Usage("--every must be at least 100ms".into()));
@@ -96,15 +96,15 @@ pub(super) async fn run(args: TopArgs) -> Outcome {
             "ebb top needs a terminal; use `ebb stats --watch --output json` without one".into(),
         ));
     }
-    let (said, mut news) = tokio::sync::mpsc::channel(64);
+    let (sender, mut updates) = tokio::sync::mpsc::channel(64);
     for (number, address) in args.admin_addr.iter().enumerate() {
-        tokio::spawn(follow::follow(number, address.clone(), args.every.0, said.clone()));
+        tokio::spawn(follow::follow(number, address.clone(), args.every.0, sender.clone()));
     }
     let sidecars = args.admin_addr.into_iter().map(Sidecar::new).collect();
     let mut app = App::new(sidecars);
     let mut terminal = ratatui::try_init()?;
     let mut events = EventStream::new();
-    // Redrawn at least this often: what is known of a sidecar that is silent grows old.
+    // Redraw at least this often, even if no sidecar sends an update.
     let mut ticks = tokio::time::interval(Duration::from_millis(500));
     let result = loop {
         match terminal.draw(|frame| draw::draw(frame, &app)) {
@@ -112,9 +112,9 @@ pub(super) async fn run(args: TopArgs) -> Outcome {
             Err(error) => break Err(error.into()),
         }
         tokio::select! {
-            Some((number, news)) = news.recv() => app.sidecars[number].learn(news),
+            Some((number, update)) = updates.recv() => app.sidecars[number].apply(update),
             event = events.next() => match event {
-                Some(Ok(event)) if app.leaves_at(&event) => break Ok(()),
+                Some(Ok(event)) if app.handle(&event) => break Ok(()),
                 Some(Ok(_)) => {}
                 Some(Err(error)) => break Err(error.into()),
                 None => break Ok(()),
@@ -128,11 +128,11 @@ pub(super) async fn run(args: TopArgs) -> Outcome {
 
 impl App {
     fn new(sidecars: Vec<Sidecar>) -> Self {
-        Self { sidecars, chosen: 0, part: Part::default(), scrolled: 0, area: Rect::default() }
+        Self { sidecars, selected: 0, panel: Panel::default(), scroll_offset: 0, area: Rect::default() }
     }
 
-    /// Does what a key asks; `true` when it asks to leave.
-    fn leaves_at(&mut self, event: &Event) -> bool {
+    /// Handles a key; returns `true` if it quits.
+    fn handle(&mut self, event: &Event) -> bool {
         let Event::Key(key) = event else { return false };
         if key.kind == KeyEventKind::Release {
             return false;
@@ -141,13 +141,13 @@ impl App {
         match key.code {
             KeyCode::Char('q') | KeyCode::Esc => return true,
             KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return true,
-            KeyCode::Up | KeyCode::Char('k') => self.chosen = self.chosen.saturating_sub(1),
-            KeyCode::Down | KeyCode::Char('j') => self.chosen = (self.chosen + 1).min(last),
-            KeyCode::Left | KeyCode::Char('h') => self.sidecars[self.chosen].choose(-1),
-            KeyCode::Right | KeyCode::Char('l') => self.sidecars[self.chosen].choose(1),
-            KeyCode::Tab => self.part = draw::next_part(self),
-            KeyCode::PageUp | KeyCode::Char('u') => self.scrolled = draw::scroll(self, false),
-            KeyCode::PageDown | KeyCode::Char('d') => self.scrolled = draw::scroll(self, true),
+            KeyCode::Up | KeyCode::Char('k') => self.selected = self.selected.saturating_sub(1),
+            KeyCode::Down | KeyCode::Char('j') => self.selected = (self.selected + 1).min(last),
+            KeyCode::Left | KeyCode::Char('h') => self.sidecars[self.selected].select_receipt(-1),
+            KeyCode::Right | KeyCode::Char('l') => self.sidecars[self.selected].select_receipt(1),
+            KeyCode::Tab => self.panel = draw::next_panel(self),
+            KeyCode::PageUp | KeyCode::Char('u') => self.scroll_offset = draw::scroll(self, false),
+            KeyCode::PageDown | KeyCode::Char('d') => self.scroll_offset = draw::scroll(self, true),
             _ => {}
         }
         false
@@ -160,29 +160,30 @@ mod tests {
     use crossterm::event::KeyEvent;
 
     #[test]
-    fn keys_choose_and_leave() {
+    fn keys_select_and_quit() {
         let sidecar = || Sidecar::new("127.0.0.1:1".parse().unwrap());
         let mut app = App::new(vec![sidecar(), sidecar()]);
         let press = |code| Event::Key(KeyEvent::new(code, KeyModifiers::NONE));
-        for (code, chosen) in [(KeyCode::Up, 0), (KeyCode::Down, 1), (KeyCode::Char('j'), 1), (KeyCode::Char('k'), 0)] {
-            assert!(!app.leaves_at(&press(code)));
-            assert_eq!(app.chosen, chosen);
+        for (code, selected) in [(KeyCode::Up, 0), (KeyCode::Down, 1), (KeyCode::Char('j'), 1), (KeyCode::Char('k'), 0)]
+        {
+            assert!(!app.handle(&press(code)));
+            assert_eq!(app.selected, selected);
         }
-        let mut parts = |width, height| {
+        let mut panels = |width, height| {
             app.area = Rect::new(0, 0, width, height);
             [(); 5].map(|()| {
                 for code in [KeyCode::Tab, KeyCode::Left, KeyCode::PageDown, KeyCode::PageUp] {
-                    assert!(!app.leaves_at(&press(code)));
+                    assert!(!app.handle(&press(code)));
                 }
-                app.part
+                app.panel
             })
         };
-        use Part::{Configuration, Curves, Findings, Receipts, Segments};
-        assert_eq!(parts(80, 24), [Findings, Segments, Curves, Configuration, Receipts]);
-        assert_eq!(parts(59, 9), [Receipts; 5], "where nothing fits, there is nothing to choose");
-        assert_eq!(parts(120, 40), [Configuration, Receipts, Configuration, Receipts, Configuration]);
-        assert!(!app.leaves_at(&Event::Resize(10, 10)));
-        assert!(app.leaves_at(&press(KeyCode::Char('q'))));
-        assert!(app.leaves_at(&Event::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL))));
+        use Panel::{Configuration, Curves, Findings, Receipts, Segments};
+        assert_eq!(panels(80, 24), [Findings, Segments, Curves, Configuration, Receipts]);
+        assert_eq!(panels(59, 9), [Receipts; 5], "no panel fits, so tab changes nothing");
+        assert_eq!(panels(120, 40), [Configuration, Receipts, Configuration, Receipts, Configuration]);
+        assert!(!app.handle(&Event::Resize(10, 10)));
+        assert!(app.handle(&press(KeyCode::Char('q'))));
+        assert!(app.handle(&Event::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL))));
     }
 }

@@ -1,9 +1,9 @@
-//! What changes over time: memory with the runs of the cleaner as marks, the hit ratio, latency.
+//! Charts over time: memory with the runs of the cleaner as marks, the hit ratio, latency.
 //!
-//! All charts have the same axis of time, from the oldest reading to the newest. Where readings tell nothing, because
-//! nothing was asked then, a curve has a gap: it is drawn in runs without one.
+//! All charts have the same time axis, from the oldest reading to the newest. A curve has a gap while there were no
+//! requests: it is drawn in pieces.
 
-use super::style::{CHOSEN, COMPACTED, EVICTED, HITS, LIVE, P50, P99, RESIDENT, USED, micros};
+use super::style::{COMPACTED, EVICTED, HITS, LIVE, P50, P99, RESIDENT, SELECTED, USED, micros};
 use crate::cli::top::follow::{Reading, Sidecar};
 use ebb_config::units::format::{bytes, duration};
 use ebb_proto as proto;
@@ -15,19 +15,19 @@ use ratatui::text::Line;
 use ratatui::widgets::{Axis, Block, Chart, Dataset, GraphType};
 use std::collections::VecDeque;
 
-/// The least that the axis of latency reaches to, in microseconds.
-const LATENCY_LEAST: u32 = 20;
+/// Minimum upper end of the latency axis, in microseconds.
+const MIN_LATENCY_AXIS_US: u32 = 20;
 
 /// Points of one color: seconds since the oldest reading, and a value.
 type Points = (Color, Vec<(f64, f64)>);
 
-/// The axis of time.
-struct Time {
+/// The time axis.
+struct TimeAxis {
     first_ms: i64,
     seconds: f64,
 }
 
-impl Time {
+impl TimeAxis {
     fn of(readings: &VecDeque<Reading>) -> Self {
         let first_ms = readings.front().map_or(0, |reading| reading.at_ms);
         let last_ms = readings.back().map_or(0, |reading| reading.at_ms);
@@ -43,22 +43,22 @@ impl Time {
         Axis::default().bounds([0.0, self.seconds]).labels([ago, "now".into()]).labels_alignment(Alignment::Center)
     }
 
-    /// A curve, in runs without a gap.
+    /// A curve, in pieces without a gap.
     fn curve(&self, readings: &VecDeque<Reading>, color: Color, of: fn(&Reading) -> Option<f64>) -> Vec<Points> {
         let point = |reading: &Reading| of(reading).map(|value| (self.at(reading.at_ms), value));
         let points: Vec<_> = readings.iter().map(point).collect();
-        let runs = points.split(Option::is_none).filter(|run| !run.is_empty());
-        runs.map(|run| (color, run.iter().copied().flatten().collect())).collect()
+        let pieces = points.split(Option::is_none).filter(|piece| !piece.is_empty());
+        pieces.map(|piece| (color, piece.iter().copied().flatten().collect())).collect()
     }
 }
 
-/// Memory over time, and where it stood after each run of the cleaner.
+/// Memory over time, with a mark at the resident memory after each run of the cleaner.
 pub(super) fn memory(frame: &mut Frame<'_>, sidecar: &Sidecar, stats: &proto::GetStatsResponse, area: Rect) {
     let readings = &sidecar.readings;
-    let time = Time::of(readings);
+    let time = TimeAxis::of(readings);
     let limit = stats.memory.as_ref().map_or(0, |memory| memory.limit_bytes);
     let most = readings.iter().map(|reading| reading.used_bytes.max(reading.rss_bytes)).max().unwrap_or(1).max(1);
-    // The limit is on the chart once it is near enough to matter.
+    // Show the limit once use exceeds half of it.
     let top = if most * 2 > limit { limit.max(most) } else { most + most / 4 };
 
     let mut lines = time.curve(readings, USED, |reading| Some(reading.used_bytes as f64));
@@ -75,7 +75,7 @@ pub(super) fn memory(frame: &mut Frame<'_>, sidecar: &Sidecar, stats: &proto::Ge
     let marks = [
         (COMPACTED, marks(&|receipt| receipt.evicted_items == 0)),
         (EVICTED, marks(&|receipt| receipt.evicted_items > 0)),
-        (CHOSEN, marks(&|receipt| Some(receipt.id) == sidecar.receipt)),
+        (SELECTED, marks(&|receipt| Some(receipt.id) == sidecar.selected_receipt)),
     ];
 
     let mut title = vec![" memory: ".into(), "used".fg(USED), ", ".into(), "resident".fg(RESIDENT), ", ".into()];
@@ -89,10 +89,10 @@ pub(super) fn memory(frame: &mut Frame<'_>, sidecar: &Sidecar, stats: &proto::Ge
     frame.render_widget(chart(&lines, &marks, &time, y).block(Block::bordered().title(Line::from(title))), area);
 }
 
-/// The hit ratio and latency over time, side by side, each in such a block.
+/// The hit ratio and latency over time, side by side, each in a copy of `block`.
 pub(super) fn curves(frame: &mut Frame<'_>, sidecar: &Sidecar, block: &Block<'_>, area: Rect) {
     let readings = &sidecar.readings;
-    let time = Time::of(readings);
+    let time = TimeAxis::of(readings);
     let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(area);
 
     let hits = time.curve(readings, HITS, |reading| reading.hit_percent);
@@ -106,7 +106,7 @@ pub(super) fn curves(frame: &mut Frame<'_>, sidecar: &Sidecar, block: &Block<'_>
     let mut latency = time.curve(readings, P50, |reading| reading.p50_us.map(f64::from));
     latency.extend(time.curve(readings, P99, |reading| reading.p99_us.map(f64::from)));
     let most = readings.iter().filter_map(|reading| reading.p99_us.max(reading.p50_us)).max();
-    let most = most.unwrap_or(0).max(LATENCY_LEAST);
+    let most = most.unwrap_or(0).max(MIN_LATENCY_AXIS_US);
     let top = most.saturating_add(most / 8);
     let y = Axis::default().bounds([0.0, f64::from(top)]).labels(["0".to_owned(), micros(top / 2), micros(top)]);
     let mut title = vec![" latency: ".into(), "p99".fg(P99), ", ".into(), "p50 ".fg(P50)];
@@ -116,7 +116,7 @@ pub(super) fn curves(frame: &mut Frame<'_>, sidecar: &Sidecar, block: &Block<'_>
     frame.render_widget(chart(&latency, &[], &time, y).block(block.clone().title(Line::from(title))), right);
 }
 
-fn chart<'a>(lines: &'a [Points], marks: &'a [Points], time: &Time, y: Axis<'a>) -> Chart<'a> {
+fn chart<'a>(lines: &'a [Points], marks: &'a [Points], time: &TimeAxis, y: Axis<'a>) -> Chart<'a> {
     let lines = lines.iter().map(|points| dataset(points, GraphType::Line, Marker::Braille));
     let marks = marks.iter().map(|points| dataset(points, GraphType::Scatter, Marker::Dot));
     Chart::new(lines.chain(marks).collect()).x_axis(time.axis()).y_axis(y).legend_position(None)

@@ -1,19 +1,19 @@
-//! The screen, from what is known.
+//! Draws the screen from the state of the sidecars.
 
 mod charts;
 mod configuration;
+mod layout;
 mod overview;
-mod parts;
-mod places;
+mod panels;
 mod style;
 #[cfg(test)]
 mod tests;
 
 use super::follow::Sidecar;
-use super::{App, Part};
+use super::{App, Panel};
 use ebb_config::units::format::{bytes, count, duration};
 use ebb_proto as proto;
-use places::{LEAST, Places};
+use layout::{MIN_SIZE, ScreenLayout};
 use ratatui::Frame;
 use ratatui::style::{Style, Stylize as _};
 use ratatui::text::{Line, Span};
@@ -24,74 +24,76 @@ use style::{LIVE, RESIDENT};
 /// Draws everything.
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App) {
     let area = frame.area();
-    let Some(places) = Places::of(area, app) else {
+    let Some(layout) = ScreenLayout::of(area, app) else {
         let (width, height) = (area.width, area.height);
-        let words = format!("terminal too small: {width} × {height}; ebb top needs {} × {}. q quits", LEAST.0, LEAST.1);
+        let words =
+            format!("terminal too small: {width} × {height}; ebb top needs {} × {}. q quits", MIN_SIZE.0, MIN_SIZE.1);
         return frame.render_widget(Paragraph::new(words).wrap(Wrap { trim: true }), area);
     };
-    let reached = app.sidecars.iter().filter(|sidecar| sidecar.lost.is_none() && sidecar.now.is_some()).count();
+    let reached =
+        app.sidecars.iter().filter(|sidecar| sidecar.disconnected.is_none() && sidecar.latest.is_some()).count();
     let title = format!("Ebb · {reached} of {} connected", app.sidecars.len());
-    frame.render_widget(Line::from(title.bold()), places.head);
-    frame.render_widget(overview::table(app, places.table), places.table);
-    detail(frame, app, &places);
-    let arrows = if places.configuration().is_some() { "PgUp PgDn scroll" } else { "← → receipt" };
-    let tab = match (places.is_roomy, app.part) {
-        (true, Part::Configuration) => "tab back",
+    frame.render_widget(Line::from(title.bold()), layout.header);
+    frame.render_widget(overview::table(app, layout.table), layout.table);
+    detail(frame, app, &layout);
+    let arrows = if layout.configuration().is_some() { "PgUp PgDn scroll" } else { "← → receipt" };
+    let tab = match (layout.is_large, app.panel) {
+        (true, Panel::Configuration) => "tab back",
         (true, _) => "tab configuration",
-        (false, _) => "tab next part",
+        (false, _) => "tab next panel",
     };
     let keys = format!("↑ ↓ sidecar   {arrows}   {tab}   q quit");
-    frame.render_widget(Line::from(keys).dark_gray(), places.foot);
+    frame.render_widget(Line::from(keys).dark_gray(), layout.footer);
 }
 
-/// The part that tab leads to.
-pub(super) fn next_part(app: &App) -> Part {
-    Places::of(app.area, app).map_or(app.part, |places| places.next(app.part))
+/// The panel that tab selects.
+pub(super) fn next_panel(app: &App) -> Panel {
+    ScreenLayout::of(app.area, app).map_or(app.panel, |layout| layout.next(app.panel))
 }
 
-/// How many lines of the configuration are scrolled away a page on, or back.
+/// The scroll offset of the configuration after one page forward or back.
 pub(super) fn scroll(app: &App, is_forward: bool) -> usize {
-    let shown = Places::of(app.area, app).and_then(|places| places.configuration());
+    let shown = ScreenLayout::of(app.area, app).and_then(|layout| layout.configuration());
     let scroll = |area| {
         let inner = Block::bordered().inner(area);
-        configuration::scroll(&app.sidecars[app.chosen], app.scrolled, inner, is_forward)
+        configuration::scroll(&app.sidecars[app.selected], app.scroll_offset, inner, is_forward)
     };
-    shown.map_or(app.scrolled, scroll)
+    shown.map_or(app.scroll_offset, scroll)
 }
 
-fn detail(frame: &mut Frame<'_>, app: &App, places: &Places) {
-    let sidecar = &app.sidecars[app.chosen];
-    if let Some(why) = &sidecar.lost {
+fn detail(frame: &mut Frame<'_>, app: &App, layout: &ScreenLayout) {
+    let sidecar = &app.sidecars[app.selected];
+    if let Some(why) = &sidecar.disconnected {
         let words = Paragraph::new(format!("{why}. Retrying every two seconds.")).red().wrap(Wrap { trim: true });
-        return frame.render_widget(words.block(Block::bordered()), places.detail);
+        return frame.render_widget(words.block(Block::bordered()), layout.detail);
     }
-    let Some((_, stats)) = &sidecar.now else { return };
-    charts::memory(frame, sidecar, stats, places.memory);
-    frame.render_widget(account(stats), places.account);
-    if let Some(area) = places.curves {
+    let Some((_, stats)) = &sidecar.latest else { return };
+    charts::memory(frame, sidecar, stats, layout.memory);
+    frame.render_widget(account(stats), layout.account);
+    if let Some(area) = layout.curves {
         charts::curves(frame, sidecar, &Block::bordered(), area);
     }
-    for &(which, area) in &places.parts {
-        let title = match places.is_roomy {
-            true => Line::from(format!(" {} ", parts::label(which, sidecar))),
+    for &(which, area) in &layout.panels {
+        let title = match layout.is_large {
+            true => Line::from(format!(" {} ", panels::label(which, sidecar))),
             false => tabs(which, sidecar, area.width.saturating_sub(2)),
         };
-        parts::draw(frame, which, app, Block::bordered().title(title), area);
+        panels::draw(frame, which, app, Block::bordered().title(title), area);
     }
 }
 
-/// The parts, the chosen one bold; in short where there is no room for what there is to say of them.
-fn tabs(chosen: Part, sidecar: &Sidecar, width: u16) -> Line<'static> {
-    let row = |label: &dyn Fn(Part) -> String| {
+/// The tabs, with the selected one in bold; short labels if the full ones do not fit.
+fn tabs(selected: Panel, sidecar: &Sidecar, width: u16) -> Line<'static> {
+    let row = |label: &dyn Fn(Panel) -> String| {
         let mut tabs = Vec::new();
-        for which in Part::VARIANTS.iter().copied() {
-            let style = if which == chosen { Style::new().bold() } else { Style::new().dark_gray() };
+        for which in Panel::VARIANTS.iter().copied() {
+            let style = if which == selected { Style::new().bold() } else { Style::new().dark_gray() };
             tabs.extend([Span::styled(format!(" {} ", label(which)), style), Span::raw("│")]);
         }
         tabs.pop();
         Line::from(tabs)
     };
-    let full = row(&|which| parts::label(which, sidecar));
+    let full = row(&|which| panels::label(which, sidecar));
     if full.width() <= usize::from(width) { full } else { row(&|which| which.name().to_owned()) }
 }
 

@@ -1,6 +1,6 @@
-//! The sidecars side by side: a row for each.
+//! The table of sidecars, with one row each.
 
-use super::style::{color_of, micros};
+use super::style::{micros, severity_color};
 use crate::cli::top::App;
 use crate::cli::top::follow::Sidecar;
 use ebb_config::units::format::bytes;
@@ -9,7 +9,7 @@ use ratatui::style::{Modifier, Style, Stylize as _};
 use ratatui::text::Span;
 use ratatui::widgets::{Cell, Row, Table};
 
-/// The columns of the table, how wide they are, and how wide a terminal has them.
+/// The columns of the table: name, width, and minimum width of a terminal that shows them.
 const COLUMNS: [(&str, Constraint, u16); 8] = [
     ("sidecar", Constraint::Fill(1), 0),
     ("regime", Constraint::Length(8), 0),
@@ -20,12 +20,12 @@ const COLUMNS: [(&str, Constraint, u16); 8] = [
     ("p99", Constraint::Length(7), 90),
     ("findings", Constraint::Length(10), 0),
 ];
-/// As many rows as there is room for, the chosen one among them.
+/// The table, scrolled so that the selected row is visible.
 pub(super) fn table(app: &App, area: Rect) -> Table<'_> {
     let visible = usize::from(area.height.saturating_sub(1)).max(1);
-    let first = (app.chosen + 1).saturating_sub(visible);
+    let first = (app.selected + 1).saturating_sub(visible);
     let rows = app.sidecars.iter().enumerate().skip(first).map(|(number, sidecar)| {
-        let style = if number == app.chosen { Style::new().add_modifier(Modifier::REVERSED) } else { Style::new() };
+        let style = if number == app.selected { Style::new().add_modifier(Modifier::REVERSED) } else { Style::new() };
         let cells = cells(sidecar).into_iter().zip(COLUMNS).filter(|(_, (.., least))| area.width >= *least);
         Row::new(cells.map(|(cell, _)| cell)).style(style)
     });
@@ -36,15 +36,15 @@ pub(super) fn table(app: &App, area: Rect) -> Table<'_> {
 
 fn cells(sidecar: &Sidecar) -> Vec<Cell<'_>> {
     let name = sidecar.address.to_string();
-    let Some((_, stats)) = &sidecar.now else {
-        let (word, why) = match &sidecar.lost {
+    let Some((_, stats)) = &sidecar.latest else {
+        let (word, why) = match &sidecar.disconnected {
             Some(why) => ("offline".red(), why.clone()),
             None => ("…".dark_gray(), "connecting".to_owned()),
         };
         return vec![Cell::from(name), Cell::from(word), Cell::from(why)];
     };
     let memory = stats.memory.clone().unwrap_or_default();
-    let regime = match &sidecar.lost {
+    let regime = match &sidecar.disconnected {
         Some(_) => "offline".red(),
         None => regime(&stats.regime),
     };
@@ -61,14 +61,14 @@ fn cells(sidecar: &Sidecar) -> Vec<Cell<'_>> {
     ]
 }
 
-/// The worst that the doctor finds, and how many of it.
+/// The worst severity among the findings, and the number of findings with it.
 fn worst(sidecar: &Sidecar) -> Span<'_> {
-    match sidecar.look.as_ref().map(|look| &*look.findings) {
+    match sidecar.details.as_ref().map(|details| &*details.findings) {
         None => "…".dark_gray(),
         Some([]) => "none".green(),
         Some(findings @ [worst, ..]) => {
-            let alike = findings.iter().filter(|finding| finding.severity == worst.severity).count();
-            Span::styled(format!("{} ×{alike}", worst.severity), color_of(&worst.severity))
+            let count = findings.iter().filter(|finding| finding.severity == worst.severity).count();
+            Span::styled(format!("{} ×{count}", worst.severity), severity_color(&worst.severity))
         }
     }
 }

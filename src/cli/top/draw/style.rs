@@ -1,21 +1,21 @@
-//! Colors, and how latencies are written.
+//! Colors, and the format of latencies.
 
 use ratatui::style::Color;
 
 pub(super) const USED: Color = Color::Magenta;
 pub(super) const RESIDENT: Color = Color::Blue;
 pub(super) const LIVE: Color = Color::Green;
-/// A run of the cleaner that lost nothing.
+/// A run of the cleaner that evicted nothing.
 pub(super) const COMPACTED: Color = Color::Yellow;
-/// One that dropped entries.
+/// A run of the cleaner that evicted entries.
 pub(super) const EVICTED: Color = Color::Red;
-pub(super) const CHOSEN: Color = Color::White;
+pub(super) const SELECTED: Color = Color::White;
 pub(super) const HITS: Color = Color::Cyan;
 pub(super) const P99: Color = Color::LightMagenta;
 pub(super) const P50: Color = Color::LightBlue;
 
 /// The color of a severity.
-pub(super) fn color_of(severity: &str) -> Color {
+pub(super) fn severity_color(severity: &str) -> Color {
     match severity {
         "error" => Color::Red,
         "warning" => Color::Yellow,
@@ -23,7 +23,7 @@ pub(super) fn color_of(severity: &str) -> Color {
     }
 }
 
-/// A latency; 0 stands for none.
+/// Formats a latency; 0 means that there is none.
 pub(super) fn micros(us: u32) -> String {
     match us {
         0 => "–".to_owned(),

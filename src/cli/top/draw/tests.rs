@@ -1,7 +1,7 @@
-//! What stands on the screen.
+//! Tests of the screen.
 
 use super::*;
-use crate::cli::top::follow::{Look, News};
+use crate::cli::top::follow::{Details, Update};
 use ebb_proto::{diagnose_response::Finding, get_config_response::Setting};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -35,7 +35,7 @@ fn finding(severity: &str) -> Finding {
 }
 
 fn app() -> App {
-    let mut up = Sidecar::new("127.0.0.1:7071".parse().unwrap());
+    let mut online = Sidecar::new("127.0.0.1:7071".parse().unwrap());
     let memory = proto::MemoryAccount {
         limit_bytes: 256 << 20,
         used_bytes: 200 << 20,
@@ -44,7 +44,7 @@ fn app() -> App {
         ..Default::default()
     };
     for (at_ms, requests) in [(12_000, 1000), (32_000, 5000)] {
-        up.learn(News::Stats(Box::new(proto::GetStatsResponse {
+        online.apply(Update::Stats(Box::new(proto::GetStatsResponse {
             memory: Some(memory.clone()),
             regime: "high".into(),
             requests,
@@ -67,25 +67,25 @@ fn app() -> App {
     settings.extend((10..30).map(|n| setting((&format!("a{n}"), "1s", "default"))));
     let config = proto::GetConfigResponse { settings, generation: 3, applied_at_ms: 2_000, ..Default::default() };
     let findings = vec![finding("error"), finding("info")];
-    up.learn(News::Look(Look { findings, map, config: Some(config) }));
-    let mut away = Sidecar::new("unix:/run/b.sock".parse().unwrap());
-    away.learn(News::Lost("cannot reach unix:/run/b.sock".into()));
-    App::new(vec![up, away])
+    online.apply(Update::Details(Details { findings, map, config: Some(config) }));
+    let mut offline = Sidecar::new("unix:/run/b.sock".parse().unwrap());
+    offline.apply(Update::Disconnected("cannot reach unix:/run/b.sock".into()));
+    App::new(vec![online, offline])
 }
 
-fn shows(shown: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(shown.contains(part), "{part} is missing in\n{shown}");
+fn shows(shown: &str, texts: &[&str]) {
+    for text in texts {
+        assert!(shown.contains(text), "{text} is missing in\n{shown}");
     }
 }
 
 #[test]
-fn sidecars_stand_side_by_side() {
+fn lists_sidecars_side_by_side() {
     let mut app = app();
-    let parts = ["1 of 2 connected", "127.0.0.1:7071", "high", "200.0 MiB of 256.0 MiB", "100.0%", "250µs", "offline"];
-    shows(&screen(&app, 110, 30), &parts);
+    let texts = ["1 of 2 connected", "127.0.0.1:7071", "high", "200.0 MiB of 256.0 MiB", "100.0%", "250µs", "offline"];
+    shows(&screen(&app, 110, 30), &texts);
     shows(&screen(&app, 110, 30), &["findings", "error ×1"]);
-    app.chosen = 1;
+    app.selected = 1;
     shows(&screen(&app, 110, 30), &["Retrying every two seconds"]);
 }
 
@@ -99,25 +99,25 @@ fn a_large_terminal_shows_everything_at_once() {
 }
 
 #[test]
-fn one_segment_is_no_segments() {
+fn one_segment_is_singular() {
     let mut app = app();
     let sidecar = &mut app.sidecars[0];
     sidecar.receipts.iter_mut().for_each(|receipt| receipt.freed_segments = 1);
-    sidecar.look.as_mut().unwrap().map.occupancy = vec![1];
+    sidecar.details.as_mut().unwrap().map.occupancy = vec![1];
     shows(&screen(&app, 120, 36), &["1.0 MiB moved, 1 segment freed, resident", " 1 segment of 64.0 KiB "]);
 }
 
 #[test]
 fn a_run_of_the_cleaner_is_a_mark_on_the_chart() {
     let mut app = app();
-    // Above them are the head, the table and the chart's title, whose legend has a dot, too.
+    // Skips the header, the table and the title of the chart, whose legend contains a dot.
     let dots = |shown: &str| shown.lines().skip(5).map(|line| line.matches('•').count()).sum::<usize>();
     let shown = screen(&app, 120, 36);
     shows(&shown, &["memory: used, resident, live • compaction ─"]);
-    assert_eq!(dots(&shown), 2, "one for each run since the first reading:\n{shown}");
-    let mut stats = app.sidecars[0].now.clone().unwrap().1;
+    assert_eq!(dots(&shown), 2, "one per run since the first reading:\n{shown}");
+    let mut stats = app.sidecars[0].latest.clone().unwrap().1;
     stats.receipts.insert(0, receipt(3, 9));
-    app.sidecars[0].learn(News::Stats(Box::new(stats)));
+    app.sidecars[0].apply(Update::Stats(Box::new(stats)));
     let shown = screen(&app, 120, 36);
     shows(
         &shown,
@@ -136,16 +136,16 @@ fn columns(app: &App, color: Color, width: u16, height: u16) -> Vec<u16> {
 }
 
 #[test]
-fn a_curve_has_a_gap_where_nothing_was_asked() {
+fn a_curve_has_a_gap_while_there_are_no_requests() {
     let mut app = app();
     let mut sidecar = Sidecar::new("127.0.0.1:7071".parse().unwrap());
-    let mut said = proto::GetStatsResponse::default();
-    let mut hear = |seconds, is_asked: bool| {
+    let mut stats = proto::GetStatsResponse::default();
+    let mut feed = |seconds, has_requests: bool| {
         for _ in 0..seconds {
-            (said.at_ms, said.uptime_ms) = (said.at_ms + 1_000, said.uptime_ms + 1_000);
-            (said.p50_us, said.p99_us) = if is_asked { (60, 900) } else { (0, 0) };
-            said.hits += u64::from(is_asked);
-            sidecar.learn(News::Stats(Box::new(said.clone())));
+            (stats.at_ms, stats.uptime_ms) = (stats.at_ms + 1_000, stats.uptime_ms + 1_000);
+            (stats.p50_us, stats.p99_us) = if has_requests { (60, 900) } else { (0, 0) };
+            stats.hits += u64::from(has_requests);
+            sidecar.apply(Update::Stats(Box::new(stats.clone())));
         }
         app.sidecars[0] = std::mem::replace(&mut sidecar, Sidecar::new("127.0.0.1:7071".parse().unwrap()));
         let drawn = [style::HITS, style::P99, style::P50].map(|color| columns(&app, color, 120, 36));
@@ -153,40 +153,40 @@ fn a_curve_has_a_gap_where_nothing_was_asked() {
         sidecar = std::mem::replace(&mut app.sidecars[0], Sidecar::new("127.0.0.1:7071".parse().unwrap()));
         (drawn, shown)
     };
-    let (drawn, shown) = hear(20, false);
+    let (drawn, shown) = feed(20, false);
     assert!(drawn.iter().all(Vec::is_empty), "{drawn:?}");
     shows(
         &shown,
         &["hit ratio no reads ─", "latency: p99, p50 no requests ─", "│100 %│", "│50 % │", "│0 %  │", "│22µs │"],
     );
-    let (drawn, shown) = hear(1, true);
-    assert!(drawn.iter().all(|columns| columns.len() == 1), "one moment is a dot: {drawn:?}");
+    let (drawn, shown) = feed(1, true);
+    assert!(drawn.iter().all(|columns| columns.len() == 1), "a single reading is a dot: {drawn:?}");
     shows(&shown, &["hit ratio ─", "latency: p99, p50 ─", "│1.0ms│", "20.0 s ago"]);
-    hear(19, true);
-    hear(20, false);
-    let (drawn, _) = hear(20, true);
+    feed(19, true);
+    feed(20, false);
+    let (drawn, _) = feed(20, true);
     for columns in drawn {
         let gaps: Vec<u16> = columns.windows(2).map(|pair| pair[1] - pair[0]).filter(|gap| *gap > 1).collect();
-        assert!(matches!(gaps[..], [5..15]), "one, a quarter of the time: {columns:?}");
+        assert!(matches!(gaps[..], [5..15]), "one gap, a quarter of the time: {columns:?}");
     }
 }
 
 #[test]
-fn a_chosen_receipt_stands_out_and_is_brought_into_view() {
+fn highlights_the_selected_receipt_and_scrolls_to_it() {
     let mut app = app();
-    app.sidecars[0].choose(-1);
-    app.sidecars[0].choose(-1);
+    app.sidecars[0].select_receipt(-1);
+    app.sidecars[0].select_receipt(-1);
     let mut terminal = Terminal::new(TestBackend::new(80, 14)).unwrap();
     terminal.draw(|frame| draw(frame, &app)).unwrap();
     let buffer = terminal.backend().buffer();
     let row = (0..14).rev().find(|&y| (0..80).any(|x| buffer[(x, y)].symbol() == "#")).unwrap();
     let text: String = (1..79).map(|x| buffer[(x, row)].symbol()).collect();
-    assert!(text.contains("18.0 s ago  #1 limit lowered"), "the only row there is shows it: {text}");
+    assert!(text.contains("18.0 s ago  #1 limit lowered"), "the only visible row shows it: {text}");
     assert!(buffer[(20, row)].modifier.contains(Modifier::REVERSED));
 }
 
 #[test]
-fn a_small_terminal_shows_one_part_after_the_other() {
+fn a_small_terminal_shows_one_panel_at_a_time() {
     let mut app = app();
     let shown = screen(&app, 80, 24);
     shows(
@@ -194,17 +194,17 @@ fn a_small_terminal_shows_one_part_after_the_other() {
         &[
             "receipts │ findings (2) │ 63 segments of 64.0 KiB │ curves │ configuration ",
             "#2 limit lowered",
-            "tab next part",
+            "tab next panel",
         ],
     );
     assert!(!shown.contains("90-100 %"));
-    app.part = Part::Findings;
+    app.panel = Panel::Findings;
     shows(&screen(&app, 80, 24), &["error: an error was seen → cure the error"]);
-    app.part = Part::Segments;
+    app.panel = Panel::Segments;
     shows(&screen(&app, 80, 24), &[" 90-100 %       60 ██████"]);
-    app.part = Part::Curves;
+    app.panel = Panel::Curves;
     shows(&screen(&app, 80, 24), &["hit ratio ", "latency: p99, p50 ", "100 %│", "281µs│", "20.0 s ago"]);
-    app.part = Part::Segments;
+    app.panel = Panel::Segments;
     let shown = screen(&app, 60, 12);
     shows(&shown, &["┌ receipts │ findings │ segments │ curves │ configuration ─┐"]);
     shows(&shown, &["0 % live ▁        █ 100 %", "127.0.0.1:7071  high ", "unix:/run/b.soc offline ", "error ×1"]);
@@ -213,7 +213,7 @@ fn a_small_terminal_shows_one_part_after_the_other() {
 #[test]
 fn draws_set_values_first_and_scrolls_the_configuration() {
     let mut app = app();
-    app.part = Part::Configuration;
+    app.panel = Panel::Configuration;
     app.area = Rect::new(0, 0, 80, 24);
     let rows = |app: &App| {
         let shown = screen(app, 80, 24);
@@ -222,65 +222,65 @@ fn draws_set_values_first_and_scrolls_the_configuration() {
     };
     let (first, shown) = rows(&app);
     assert_eq!(first[..3], ["maxMemory", "tick", "a10"], "{shown}");
-    let parts =
+    let texts =
         ["64Mi  flag --max-memory", "50ms  /etc/ebb/ebb.yaml", "generation 3, active for 30.0 s", "1 to 10 of 22"];
-    shows(&shown, &parts);
-    shows(&shown, &["↑ ↓ sidecar   PgUp PgDn scroll   tab next part   q quit"]);
-    app.scrolled = scroll(&app, true);
+    shows(&shown, &texts);
+    shows(&shown, &["↑ ↓ sidecar   PgUp PgDn scroll   tab next panel   q quit"]);
+    app.scroll_offset = scroll(&app, true);
     assert_eq!(rows(&app).0[0], first[first.len() - 1], "the last line of a page is the first of the next");
-    (0..9).for_each(|_| app.scrolled = scroll(&app, true));
+    (0..9).for_each(|_| app.scroll_offset = scroll(&app, true));
     let (last, shown) = rows(&app);
     assert_eq!((last.len(), &*last[last.len() - 1]), (first.len(), "a29"), "{shown}");
     shows(&shown, &["13 to 22 of 22"]);
-    app.scrolled = scroll(&app, false);
+    app.scroll_offset = scroll(&app, false);
     shows(&rows(&app).1, &["4 to 13 of 22"]);
-    (0..9).for_each(|_| app.scrolled = scroll(&app, false));
+    (0..9).for_each(|_| app.scroll_offset = scroll(&app, false));
     assert_eq!(rows(&app).0, first);
 
-    let roomy = screen(&app, 120, 36);
-    shows(&roomy, &["┌ configuration ─", "hit ratio", "latency", "a20", "tab back"]);
-    assert!(!roomy.contains("receipts"));
+    let large = screen(&app, 120, 36);
+    shows(&large, &["┌ configuration ─", "hit ratio", "latency", "a20", "tab back"]);
+    assert!(!large.contains("receipts"));
     shows(&screen(&app, 120, 50), &["a29"]);
 }
 
 #[test]
 fn draws_rejected_long_and_missing_configurations() {
     let mut app = app();
-    app.part = Part::Configuration;
+    app.panel = Panel::Configuration;
     let problem = "ebb.yaml: tick: 1 is out of range (10 to 2000 ms); and so on, until the line is too long for it";
-    app.sidecars[0].look.as_mut().unwrap().config.as_mut().unwrap().problem = problem.into();
+    app.sidecars[0].details.as_mut().unwrap().config.as_mut().unwrap().problem = problem.into();
     shows(
         &screen(&app, 80, 24),
         &["│configuration on disk rejected: ebb.yaml: tick: 1 is out", "1 to 10 of 24", "for it"],
     );
     let settings = vec![Setting { key: "k".repeat(1 << 17), value: "v".repeat(1 << 17), source: "default".into() }];
     let config = Some(proto::GetConfigResponse { settings, ..Default::default() });
-    app.sidecars[0].learn(News::Look(Look { config, ..Default::default() }));
+    app.sidecars[0].apply(Update::Details(Details { config, ..Default::default() }));
     let cut = format!("{}…  {}…  default", "k".repeat(31), "v".repeat(23));
     shows(&screen(&app, 80, 24), &[&cut]);
-    app.sidecars[0].learn(News::Look(Look::default()));
+    app.sidecars[0].apply(Update::Details(Details::default()));
     for (width, height) in [(60, 12), (80, 24), (120, 36)] {
         shows(&screen(&app, width, height), &["this server is too old to report its configuration"]);
     }
 }
 
 #[test]
-fn a_sidecar_that_has_nothing_to_say_is_well() {
+fn an_idle_sidecar_has_no_findings() {
     let mut app = app();
-    let mut quiet = Sidecar::new("127.0.0.1:7071".parse().unwrap());
-    quiet.learn(News::Stats(Default::default()));
-    app.sidecars[0] = quiet;
+    let mut idle = Sidecar::new("127.0.0.1:7071".parse().unwrap());
+    idle.apply(Update::Stats(Default::default()));
+    app.sidecars[0] = idle;
     shows(&screen(&app, 120, 40), &["the cleaner has not run yet", "…"]);
-    app.sidecars[0].learn(News::Look(Look::default()));
+    app.sidecars[0].apply(Update::Details(Details::default()));
     shows(&screen(&app, 120, 40), &["all is well", "0 segments of 0 B", "none"]);
 }
 
 #[test]
-fn every_size_of_screen_can_be_drawn_and_a_small_one_says_so() {
+fn draws_every_size_and_reports_one_that_is_too_small() {
     let mut app = app();
     for (width, height) in (1..140).step_by(7).flat_map(|width| (1..50).step_by(3).map(move |height| (width, height))) {
-        app.chosen = usize::from(width % 2);
-        app.part = Part::VARIANTS[usize::from(height) % Part::VARIANTS.len()];
+        app.selected = usize::from(width % 2);
+        app.panel = Panel::VARIANTS[usize::from(height) % Panel::VARIANTS.len()];
         screen(&app, width, height);
     }
     let small = screen(&app, 59, 30);
