@@ -1,8 +1,8 @@
 //! The doctor: findings about a server, worst first, as a pure function of facts.
 //!
 //! Every finding has evidence with numbers and a remedy; `docs/operations.md` has a heading for each code, in the same
-//! order. Rules on counters compare the last ten minutes, because an older event is over, and people ask minutes after
-//! one; the evidence names the total, too.
+//! order. Rules on counters compare the last ten minutes: older events are over, and people run the doctor minutes after
+//! a problem. The evidence also contains the total.
 
 mod facts;
 mod rules;
@@ -16,10 +16,10 @@ use ebb_terminal::{Finding, Severity};
 use facts::{EARLIER_MS, Facts, Recent};
 use rules::Rule;
 
-/// How far back is recent.
+/// Length of the recent period, in milliseconds.
 const RECENT_MS: u64 = 60_000;
 
-/// Where the finding with this code is explained.
+/// The link to the explanation of a finding.
 pub(crate) fn link(code: &str) -> String {
     format!("docs/operations.md#{code}")
 }
@@ -27,7 +27,7 @@ pub(crate) fn link(code: &str) -> String {
 /// The findings about a server, worst first.
 pub(crate) fn examine(sources: &Sources, history: &History) -> Vec<Finding> {
     let (before, earlier) = (history.before(RECENT_MS), history.before(EARLIER_MS));
-    // After what it is compared with, as everything that follows: counts only grow.
+    // Read the current counts after the earlier ones, so that no difference is negative.
     let now = history.now();
     let before = before.unwrap_or(now);
     let (memory, config, totals) = (sources.memory.get(), sources.config.load(), sources.traffic.totals());
@@ -56,7 +56,7 @@ pub(crate) fn examine(sources: &Sources, history: &History) -> Vec<Finding> {
     })
 }
 
-/// The findings that the facts give, worst first.
+/// The findings for these facts, worst first.
 pub(crate) fn diagnose(facts: &Facts<'_>) -> Vec<Finding> {
     let finding = |(severity, code, rule, remedy): &(Severity, &'static str, Rule, &'static str)| {
         rule(facts).map(|evidence| Finding { severity: *severity, code, evidence, remedy: (*remedy).to_owned() })
@@ -64,7 +64,7 @@ pub(crate) fn diagnose(facts: &Facts<'_>) -> Vec<Finding> {
     RULES.iter().filter_map(finding).collect()
 }
 
-/// What counts are compared with, when this is the last point that is old enough, or else the oldest there is.
+/// The counts to compare with. `earlier` is the newest point that is old enough, or else the oldest point.
 fn compared(uptime_ms: u64, earlier: Option<Point>, oom_kills: u64) -> Point {
     match earlier {
         Some(point) if point.uptime_ms + EARLIER_MS <= uptime_ms => point,

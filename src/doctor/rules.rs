@@ -9,20 +9,20 @@ use ebb_terminal::Severity;
 use std::fmt;
 
 pub(super) const MIB: u64 = 1 << 20;
-/// The least that is left for the cache in a container that is large enough for one.
+/// Minimum budget of the engine in a container that is large enough for a cache, in bytes.
 const LEAST_BUDGET: u64 = 8 * MIB;
-/// Reads below which a ratio says nothing.
+/// Minimum number of reads for a meaningful ratio.
 const ENOUGH_READS: u64 = 1_000;
 
 pub(super) type Rule = fn(&Facts<'_>) -> Option<String>;
 
-/// Every rule: how bad it is, its code, what is seen if it holds, and what to do.
+/// All rules: severity, code, condition with its evidence, and remedy.
 pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
     (
         Severity::Error,
         "oom_killed",
         |f| {
-            // What was killed before this process started may be why it did.
+            // A kill before this process started may be the reason for its start.
             let kills = some(f.memory.container.events.oom_kills)?;
             let since = |n, when: &str| {
                 let killed = processes(n);
@@ -158,7 +158,7 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         Severity::Warning,
         "memory_held_by_connections",
         |f| {
-            // They may hold a sixteenth of the limit. Half of that for long means a stalled reader.
+            // These connections may use a sixteenth of the limit. If they use half of it for long, a reader is stalled.
             (f.stats.in_flight_bytes > f.memory.limit_bytes / 32).then(|| {
                 let (held, n) = (mib(f.stats.in_flight_bytes), f.open_connections);
                 let connections = one_or_many(n, "connection", "connections");
@@ -309,7 +309,7 @@ fn is_young(facts: &Facts<'_>) -> bool {
     facts.earlier.uptime_ms == 0
 }
 
-/// How far back they are compared: in a process that is older than that.
+/// The compared period of a process that is older than it.
 fn stretch(facts: &Facts<'_>) -> String {
     format!("in the last {} minutes", (facts.uptime_ms - facts.earlier.uptime_ms) / 60_000)
 }
@@ -322,7 +322,7 @@ fn lately(facts: &Facts<'_>, total: impl fmt::Display) -> String {
     }
 }
 
-/// What the kernel has killed in that stretch. Its count can be missing at times, and is 0 then.
+/// OOM kills in the compared period; 0 while the kernel's count cannot be read.
 fn lately_killed(facts: &Facts<'_>) -> u64 {
     facts.memory.container.events.oom_kills.saturating_sub(facts.earlier.oom_kills)
 }
@@ -335,7 +335,7 @@ fn some(count: u64) -> Option<u64> {
     Some(count).filter(|count| *count > 0)
 }
 
-/// What a cgroup says is of this process alone only inside a container; outside one it is of the whole machine.
+/// `None` outside a container: the values of the cgroup are then those of the whole machine.
 fn in_container(facts: &Facts<'_>) -> Option<()> {
     facts.memory.container.limit.map(|_| ())
 }

@@ -1,4 +1,4 @@
-//! The log lines about memory and configuration.
+//! Log lines about memory and configuration.
 
 use crate::governor;
 use crate::receipts::Line;
@@ -26,7 +26,7 @@ pub(super) fn announce_regime(change: Option<Change>, memory: &governor::Snapsho
     );
 }
 
-/// Logs what the cleaner has done.
+/// Logs runs of the cleaner.
 pub(super) fn announce_receipts(lines: &[Line]) {
     for Line { runs, sum, missed } in lines {
         tracing::info!(
@@ -47,7 +47,7 @@ pub(super) fn announce_receipts(lines: &[Line]) {
     }
 }
 
-/// Logs what a look at the file has found; the tuning, if there is a new one.
+/// Logs the result of a poll; returns the dynamic settings if they were applied.
 pub(super) fn follow(found: Reload, live: &Live) -> Option<DynamicSettings> {
     match found {
         Reload::Unchanged => None,

@@ -1,4 +1,4 @@
-//! The limits that follow from the settings: of memory, of the listeners, and of the transport as the cache reports them.
+//! Converts static settings to limits: of memory, of the listeners, and of the transport as the cache reports them.
 
 use crate::governor::{self, Paths};
 use crate::service::Transport;
@@ -7,9 +7,9 @@ use ebb_config::StaticSettings;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What a batch may take beside its values, in bytes.
+/// Allowance for the parts of a message other than its values, in bytes.
 const MESSAGE_MARGIN: u64 = 64 << 10;
-/// The largest batch, in bytes: what stock clients receive at most.
+/// Maximum size of the values of a batch, in bytes: with default settings, gRPC clients receive no more.
 const BATCH_BYTES: u64 = 4 << 20;
 
 pub(super) fn memory_limits(boot: &StaticSettings) -> governor::Limits {
@@ -36,7 +36,8 @@ pub(super) fn limits(boot: &StaticSettings) -> Limits {
     }
 }
 
-/// What the data listeners allow: of the bytes in flight, large messages leave a quarter to small ones.
+/// The limits of the data listeners. A message may use three quarters of a connection's quota, which leaves a quarter
+/// for small ones.
 pub(super) fn transport(
     boot: &StaticSettings,
     in_flight: Arc<InFlight>,

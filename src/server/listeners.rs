@@ -1,15 +1,15 @@
-//! The listeners of a plane: their addresses, and a socket file that is made again.
+//! The listeners of a plane. They recreate a socket file that was removed.
 
 use crate::sources::Sockets;
 use crate::transport::{Address, Listener};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// The Unix socket and the TCP address of a plane, whose threads accept from what is announced last.
+/// The listeners of a plane. Its threads accept from the listeners that were announced last.
 #[derive(Debug)]
 pub(super) struct Listeners {
     announced: watch::Sender<Arc<Vec<Listener>>>,
-    /// The address of the socket, if there is one.
+    /// The address of the Unix socket, if there is one.
     socket: Option<Address>,
     is_complained: bool,
 }
@@ -24,12 +24,12 @@ impl Listeners {
         self.announced.subscribe()
     }
 
-    /// Listens no more.
+    /// Stops listening.
     pub(super) fn close(&self) {
         self.announced.send_replace(Arc::default());
     }
 
-    /// Makes the file of the socket again if somebody removed it: clients find a socket by its file alone.
+    /// Recreates the socket file if it was removed: without the file, clients cannot find the socket.
     pub(super) fn repair(&mut self, sockets: &Sockets, now_ms: u64) {
         let Some(address) = &self.socket else { return };
         if !self.announced.borrow().iter().any(Listener::has_lost_file) {

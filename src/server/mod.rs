@@ -1,4 +1,4 @@
-//! The server: builds the parts, announces its addresses, waits, drains.
+//! The server: builds its components, announces its addresses, serves, and drains.
 
 mod announce;
 mod limits;
@@ -32,13 +32,13 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-/// The least memory limit, in bytes: below it the process itself leaves no room for a cache.
+/// Minimum memory limit, in bytes: below it the process itself leaves no room for a cache.
 const LEAST_LIMIT: u64 = 16 << 20;
-/// How long calls that go on at the end of the drain time have for their last words.
+/// Part of the drain time, at its end, in which calls that still run are ended with a status.
 const LAST_WORDS: Duration = Duration::from_millis(250);
-/// How often the configuration file and the files of sockets are looked at.
+/// Interval between checks of the configuration and of the socket files.
 const LOOK: Duration = Duration::from_secs(1);
-/// The most memory that connections of the HTTP listener use together, in bytes; under a small limit a sixteenth of it.
+/// Maximum memory of all connections of the HTTP listener, in bytes; at most 1/16 of the memory limit.
 const HTTP_BYTES: u64 = 8 << 20;
 
 /// Charges connections of the HTTP listener to the ledger.
@@ -60,29 +60,29 @@ impl ebb_listener::Account for HttpAccount {
     }
 }
 
-/// Where a server listens, as clients name it, and within which limit.
+/// The addresses of a server, in the form that clients use, and its memory limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// For applications.
+    /// Address of the data listener.
     pub data: String,
-    /// For applications, too, if there is one.
+    /// Unix socket of the data listener, if there is one.
     pub socket: Option<String>,
-    /// For operators.
+    /// Address of the admin listener.
     pub admin: String,
-    /// For probes and metrics.
+    /// Address of the HTTP listener.
     pub http: String,
     /// The memory limit at the start, in bytes.
     pub limit_bytes: u64,
-    /// Where the limit comes from.
+    /// The source of the limit.
     pub limit_source: &'static str,
 }
 
-/// What a server is asked to do from outside.
+/// A command from outside the server, such as a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Drain and end.
     Stop {
-        /// Why, for the log.
+        /// The reason, for the log.
         reason: &'static str,
     },
     /// Read the configuration again.
@@ -104,7 +104,7 @@ pub struct Server {
 /// The runtime of the control plane, which [`Server::run`] takes.
 ///
 /// # Errors
-/// When the system refuses it.
+/// If the system refuses it.
 pub fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
@@ -113,8 +113,8 @@ impl Server {
     /// Finds the memory limit, reserves address space and binds every listener, before anything is started.
     ///
     /// # Errors
-    /// A sentence that names the address and what is in its way, the limit that is too small, or the memory that the
-    /// system refuses.
+    /// A message about the address that cannot be bound, the memory limit that is too small, or the address space that
+    /// the system refuses.
     pub fn bind(live: Live) -> Result<Self, String> {
         let limits = memory_limits(&live.config().static_settings);
         let at_start = sample_limits(&limits, &settings::setting(live.dynamic()));
@@ -156,7 +156,7 @@ impl Server {
         Ok(Self { live, limits, at_start, store, data, admin, http })
     }
 
-    /// Where it listens.
+    /// The addresses of the server.
     pub fn addresses(&self) -> Addresses {
         Addresses {
             data: self.data[0].name(),
@@ -168,11 +168,11 @@ impl Server {
         }
     }
 
-    /// Serves until `next` says stop, then drains. `announce` is told the addresses once everything that can fail has
-    /// succeeded. Blocks the thread, which becomes the control plane.
+    /// Serves until `next` returns [`Command::Stop`], then drains. Calls `announce` with the addresses once everything
+    /// that can fail has succeeded. Blocks the thread, which becomes the control plane.
     ///
     /// # Errors
-    /// A sentence about what the system refused.
+    /// A message about the failed system call.
     pub fn run(
         self,
         runtime: Runtime,
@@ -217,7 +217,7 @@ impl Server {
             Cleaner::spawn(store.clone(), clock.clone(), settings::pacing(&tuning), move || process.process())?;
         let mut governor =
             Governor::spawn(memory_limits, setting, store.clone(), cleaner.clone(), clock.clone(), view.clone())?;
-        // Asked for anew each time: what is taken just after a limit was lowered must fit the new one.
+        // Computed at each use, so that a lowered limit applies at once.
         let in_flight_max = {
             let (view, most) = (view.clone(), boot.in_flight.0);
             move || most.min(view.limit_bytes() / 16)
@@ -231,7 +231,7 @@ impl Server {
         let cache = Cache::new(store.clone(), clock.clone(), settings::defaults(&tuning));
         let cache = Arc::new(cache.behind(transport(&boot, in_flight.clone())));
         let active = Arc::new(ArcSwap::from_pointee(live.active()));
-        // Asked for each time: what is charged after the limit was lowered must fit the new one.
+        // Computed at each use, so that a lowered limit applies at once.
         let http_max = {
             let view = view.clone();
             move || (view.limit_bytes() / 16).min(HTTP_BYTES)
@@ -276,7 +276,7 @@ impl Server {
         let mut control = tokio::task::JoinSet::new();
         let admin_plane = plane("admin", admin_services, &listeners[1]);
         control.spawn(async move { admin_plane.serve(drain_time).await });
-        // Probes and scrapes are answered until the last call has ended.
+        // The HTTP listener answers probes and scrapes until the last call has ended.
         let (unready, is_unready) = watch::channel(false);
         let (over, is_over) = watch::channel(false);
         let routes = http::metrics(move || metrics.text()).merge(page::routes(sources.clone(), history.clone()));
@@ -314,7 +314,7 @@ impl Server {
             let mut found = live.poll();
             if is_asked {
                 if found == Reload::Unchanged {
-                    found = live.poll(); // whoever asks has finished writing: the second look is at once
+                    found = live.poll(); // SIGHUP follows a complete write: do not wait for the next tick
                 }
                 tracing::info!(changed = found != Reload::Unchanged, "configuration reloaded on SIGHUP");
             }
@@ -337,7 +337,7 @@ impl Server {
         let open_calls = sources.traffic.totals().open_calls;
         tracing::info!(reason, drain_ms = drain_time.as_millis() as u64, open_calls, "stopping");
 
-        // Nobody new; then those who watch are told, and the calls end. What they need is stopped last.
+        // First refuse new connections, then end the calls. The threads that calls need stop last.
         listeners.iter().for_each(Listeners::close);
         unready.send_replace(true);
         stage.send_replace(Stage::Draining);
@@ -345,7 +345,7 @@ impl Server {
         {
             let mut ended = std::pin::pin!(async {
                 let _ = data.await;
-                // The HTTP listener is the one that stays.
+                // Only the HTTP listener remains.
                 while control.len() > 1 && control.join_next().await.is_some() {}
             });
             let patience = drain_time - LAST_WORDS.min(drain_time / 4);

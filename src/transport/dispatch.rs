@@ -51,7 +51,7 @@ impl Dispatch {
         let _ = respond.send_response(answer, true); // a client that is gone needs no answer
     }
 
-    /// Answers a request that is no call of this listener, without a task.
+    /// Answers a request that is not a call of this listener, without a task.
     pub(super) fn reject(&self, request: &Request<RecvStream>, respond: &mut SendResponse<Bytes>, mismatch: &Mismatch) {
         self.quota.refused_a_call();
         self.calls.rejected(mismatch.rejection(), 1);
@@ -62,8 +62,8 @@ impl Dispatch {
         let _ = respond.send_response(answer, true); // a client that is gone needs no answer
     }
 
-    /// Runs a call. A call of one item is polled once in this task, which finishes most of them; a call that has to wait,
-    /// and any other call, runs in a task of its own.
+    /// Runs a call. A call of one item is polled once in this task, which finishes most of them. A call that has to wait,
+    /// and any other call, runs in its own task.
     pub(super) fn run(
         self: &Arc<Self>,
         cx: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! The bytes of an answer, until the last one is with h2 or the call is over.
+//! Sends the bytes of an answer, until h2 has the last one or the call ends.
 
 use super::deadline::Deadline;
 use super::drain::{self, Leave};
@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tonic::Status;
 
-/// An answer that goes out.
+/// An answer that is being sent.
 pub(super) struct Outgoing<'a> {
     pub(super) body: ResponseBody,
     pub(super) stream: SendStream<Bytes>,
@@ -24,7 +24,7 @@ pub(super) struct Outgoing<'a> {
     pub(super) leave: Leave<'a>,
 }
 
-/// The stream takes no more.
+/// The stream accepts no more bytes.
 pub(super) struct Gone;
 
 impl From<h2::Error> for Gone {
