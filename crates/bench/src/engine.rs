@@ -4,8 +4,7 @@
 //!   budget ──► rules of the governor, every 100 ms ──target──► cleaner ──► store ◄── writer
 //! ```
 //! G1. The rules are the server's (`ebb_engine::decide`) with its default settings. Only the sample differs: the budget
-//! is
-//!     fixed, because this process also contains the benchmark.
+//!     is fixed, because this process also contains the benchmark.
 //! G2. The clock is real: the cleaner waits in real time, so a faster clock would leave it less time than on a server.
 
 use std::fmt;
@@ -68,7 +67,7 @@ impl Drop for Governed {
         self.stopping.store(true, Ordering::Relaxed);
         if let Some(governor) = self.governor.take() {
             governor.thread().unpark();
-            let _ = governor.join(); // it only fails if it panicked, and then says so itself
+            let _ = governor.join(); // it only fails after a panic, which is already reported
         }
         self.cleaner.stop();
     }

@@ -7,8 +7,7 @@
 //! X1. An item is in memory as long as a read with an early timestamp finds it: the store compares deadlines with the
 //!     caller's time. Every expired item is read repeatedly, so its lateness is measured and not derived from a count.
 //! X2. The clock is the machine's. The cleaner waits in real time, so a faster manual clock would leave it less time
-//! than
-//!     on a server. Instead, the cases run concurrently, each with its own store, cleaner and governor, and take as long
+//!     than on a server. Instead, the cases run concurrently, each with its own store, cleaner and governor, and take as long
 //!     as the longest: about 70 s.
 
 use std::cmp::Reverse;

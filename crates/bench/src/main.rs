@@ -77,7 +77,7 @@ enum Command {
     Overwrite(overwrite::OverwriteArgs),
     /// Measure how long expired items stay in memory.
     Expire(expire::ExpireArgs),
-    /// Measure what readers off their core and a cleaner at work cost writers.
+    /// Measure the cost of preempted readers and of a running cleaner for writers.
     Stall(stall::StallArgs),
     /// Measure the CPU of a Get in process, with one thread and several.
     Get(get::GetArgs),

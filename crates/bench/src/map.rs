@@ -36,7 +36,7 @@ type Map = HashMap<Box<[u8]>, Box<[u8]>>;
 pub(super) fn run(args: MapArgs) -> Outcome {
     let listener = TcpListener::bind(("127.0.0.1", args.port))?;
     std::thread::spawn(move || serve(&listener));
-    io::copy(&mut io::stdin(), &mut io::sink())?; // until who has started it goes away
+    io::copy(&mut io::stdin(), &mut io::sink())?; // until the parent process ends
     Ok(())
 }
 

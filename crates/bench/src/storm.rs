@@ -80,7 +80,7 @@ struct Counts {
 }
 
 async fn storm(args: StormArgs) -> Result<(), Failure> {
-    drop(client::connect(&args.addr, None).await?); // says it well if nobody is there
+    drop(client::connect(&args.addr, None).await?); // reports clearly that no server answers
     let endpoint = client::endpoint(&args.addr)?;
     let scans = stalled_scans(&endpoint, args.stalled).await?;
     let pipes = stalled_pipes(&endpoint, args.stalled, args.seed).await?;

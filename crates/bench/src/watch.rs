@@ -70,7 +70,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join(); // it only fails if it panicked, and then says so itself
+            let _ = thread.join(); // it only fails after a panic, which is already reported
         }
     }
 }

@@ -1,17 +1,17 @@
-//! `ebb-bench stall`: what threads that are off their core, and a cleaner at work, cost writers.
+//! `ebb-bench stall`: the cost for writers of preempted readers and of a running cleaner.
 //!
 //! ```text
 //!   readers   a full store, readers of one large value, a writer        items evicted per set, without and with readers
-//!   roomy     the same readers beside a store with room for everything  keys lost
+//!   roomy     the same readers, a store with room for everything        keys lost
 //!   waits     busy threads, a writer at a fixed rate                    the longest Sets, with and without a cleaner
-//!   run       a requested run beside a writer at full speed             seconds until it ends
-//!   target    an evicting target set during  such a run                 seconds until it is carried out
+//!   run       a requested run during writes at full speed               seconds until it ends
+//!   target    an evicting target set during such a run                  seconds until it is reached
 //! ```
-//! T1. Each part has stores of its own. What is compared is measured in the same run, alternating where it is repeated.
-//! T2. A reader takes no lock, but a thread that loses its core in the middle of a read keeps what it reads alive until
-//!     it runs again. More readers than cores make that happen all the time.
-//! T3. In `readers` there is no cleaner, so that every eviction during a set is the set's own. One that finds the index
-//!     too small evicts for a larger one as well, also without readers: compare the two rows.
+//! T1. Each part has its own stores. Compared figures are measured in the same run, alternating if they are repeated.
+//! T2. A reader takes no lock, but a thread that is preempted during a read keeps the item that it reads alive until it
+//!     runs again. With more readers than cores, this happens all the time.
+//! T3. In `readers` there is no cleaner, so every eviction during a Set is caused by that Set. A Set that finds the
+//!     index too small also evicts for a larger one, with or without readers: compare the two rows.
 
 mod options;
 mod readers;

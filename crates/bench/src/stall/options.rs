@@ -1,4 +1,4 @@
-//! The options of `ebb-bench stall`: which parts, how large, how long.
+//! The options of `ebb-bench stall`.
 
 use clap::{Args, ValueEnum};
 
@@ -6,7 +6,7 @@ use super::super::engine::size_within;
 use ebb_config::units::ByteSize;
 use ebb_terminal::Output;
 
-/// Measure what readers off their core and a cleaner at work cost writers.
+/// Measure the cost of preempted readers and of a running cleaner for writers.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -23,51 +23,51 @@ pub(crate) struct StallArgs {
     /// Only these parts.
     #[arg(long = "part", value_enum, value_name = "PART")]
     pub(super) parts: Vec<Part>,
-    /// Threads that read the large value.
+    /// Number of threads that read the large value.
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub(super) readers: u64,
-    /// The size of the value they read.
+    /// Size of the large value.
     #[arg(long, value_name = "SIZE", default_value = "1Mi", value_parser = size_within(4 << 10, 1 << 20))]
     pub(super) large: ByteSize,
-    /// The capacity of the store in `readers` and `waits`.
+    /// Capacity of the store in `readers` and `waits`.
     #[arg(long, value_name = "SIZE", default_value = "64Mi", value_parser = size_within(32 << 20, 4 << 30))]
     pub(super) store: ByteSize,
-    /// The capacity of the store in `run` and `target`.
+    /// Capacity of the store in `run` and `target`.
     #[arg(long, value_name = "SIZE", default_value = "256Mi", value_parser = size_within(32 << 20, 4 << 30))]
     pub(super) run_store: ByteSize,
-    /// The capacity of the roomy store.
+    /// Capacity of the store in `roomy`.
     #[arg(long, value_name = "SIZE", default_value = "1Gi", value_parser = size_within(64 << 20, 16 << 30))]
     pub(super) roomy: ByteSize,
-    /// Keys stored in the roomy store; at most a thousandth of its bytes.
+    /// Number of keys in `roomy`; at most a thousandth of the bytes of the store.
     #[arg(long, value_name = "N", default_value_t = 300_000, value_parser = clap::value_parser!(u64).range(1_000..=16_000_000))]
     pub(super) keys: u64,
-    /// How long to write in each measurement of `readers` and `waits`.
+    /// Duration of the writes in each measurement of `readers` and `waits`.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(super) seconds: u64,
-    /// Sets a second in `waits`.
+    /// Sets per second in `waits`.
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
     pub(super) rate: u64,
-    /// How often `waits` measures with and without a cleaner.
+    /// Number of rounds of `waits`, each with and without a cleaner.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=101))]
     pub(super) rounds: u32,
-    /// The seed of keys and sizes.
+    /// Seed of keys and sizes.
     #[arg(long, default_value_t = 1)]
     pub(super) seed: u64,
-    /// How to print.
+    /// Output format.
     #[arg(long, short, value_enum, default_value_t)]
     pub(super) output: Output,
 }
 
-/// What is measured.
+/// The parts of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Part {
-    /// Items evicted per set of a full store, without and with readers.
+    /// Items evicted per Set of a full store, without and with readers.
     Readers,
-    /// Keys lost where there is room for all.
+    /// Keys lost from a store with room for all.
     Roomy,
     /// Wall time of a Set with and without a cleaner.
     Waits,
-    /// A requested compaction beside a writer.
+    /// A requested compaction during writes.
     Run,
     /// A target that demands eviction, set during such a run.
     Target,

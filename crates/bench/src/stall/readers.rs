@@ -1,4 +1,4 @@
-//! The parts `readers` and `roomy`: a writer beside readers of one large value, in a full store and in one with room.
+//! The parts `readers` and `roomy`: a writer and readers of one large value, in a full store and in one with room.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,11 +11,11 @@ use super::threads::Threads;
 use ebb_engine::clock::Clock;
 use ebb_engine::store::{Attributes, Condition, Lookup, Stats, Store, Use};
 
-/// The number of the value that is read; no small item has it.
+/// Number of the large item; no small item has it.
 const LARGE: u64 = u64::MAX;
 const SMALL_BYTES: usize = 128;
 
-/// What a full store did, with some readers.
+/// Result of a full store with some readers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Readers {
     pub(super) readers: u64,
@@ -28,7 +28,7 @@ pub(super) struct Readers {
     pub(super) reads: u64,
 }
 
-/// What a roomy store did.
+/// Result of a store with room for everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Roomy {
     pub(super) cleaner: bool,
@@ -46,8 +46,8 @@ fn store_large(store: &Store, len: u64, now_ms: u64) -> Result<(), String> {
     stored.map(drop).map_err(|error| format!("cannot store the value of {len} bytes: {error}"))
 }
 
-/// Starts threads that read the large value, which each returns how often it did. A reader that misses it stores it
-/// again, as an application would; while it stays hot, eviction keeps it.
+/// Starts threads that read the large value; each returns its number of reads. After a miss a reader stores the value
+/// again, as an application would. As long as the value is hot, eviction keeps it.
 fn start_readers(number: u64, store: &Arc<Store>, clock: &Clock, len: u64) -> Threads<u64> {
     let (store, clock) = (store.clone(), clock.clone());
     Threads::start(number, move |stopping| {
@@ -70,7 +70,7 @@ pub(super) fn fill_full(args: &StallArgs, number: u64) -> Result<Readers, String
         writer.set(n, 0)?;
         n += 1;
     }
-    // Last, so that it is there when the readers begin.
+    // Store the large value last, so that it is present when the readers begin.
     store_large(&store, args.large.0, clock.now_ms())?;
     let before = store.stats();
     let (sets, refused) = (writer.stored, writer.refused);

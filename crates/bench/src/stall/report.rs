@@ -1,4 +1,4 @@
-//! What was measured, as tables and as JSON.
+//! The results, as tables and as JSON.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! The parts `run` and `target`: how soon a cleaner does what it is asked to beside a writer at full speed.
+//! The parts `run` and `target`: how soon the cleaner completes a run or reaches a target during writes at full speed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,20 +12,20 @@ use ebb_engine::cleaner::{Reason, Target};
 use ebb_engine::clock::Clock;
 use ebb_engine::store::{Stats, Store};
 
-/// Live items of what is overwritten beside a run, in percent of the store.
+/// Live items that are overwritten during a run, in percent of the store.
 pub(super) const LIVE_PERCENT: u64 = 60;
-/// What the governor orders beside a writer like this one.
+/// The target that the governor sets during such writes.
 const COMPACTING: Target = Target { reason: Reason::Drift, occupancy_percent: 90, evict_to_bytes: None };
 const RUN_OCCUPANCY_PERCENT: u8 = 97;
 pub(super) const RUN_BOUND: Duration = Duration::from_secs(30);
 pub(super) const TARGET_BOUND: Duration = Duration::from_secs(10);
-/// How long a writer writes before a run is requested, and a run runs before a target is set.
+/// Duration of the writes before a run is requested, and of a run before a target is set.
 const HEAD_START: Duration = Duration::from_secs(1);
 
-/// What was waited for beside a writer.
+/// A measured wait during writes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Awaited {
-    /// `None`: not within the bound.
+    /// `None` if it took longer than the bound.
     pub(super) took: Option<Duration>,
     pub(super) written_bytes: u64,
     pub(super) during: Duration,
@@ -34,7 +34,7 @@ pub(super) struct Awaited {
     pub(super) to_bytes: u64,
 }
 
-/// Overwrites the items of a store at full speed until stopped; returns the bytes that were stored.
+/// Overwrites the items of a store at full speed until stopped; returns the stored bytes.
 fn start_churn(mut writer: Writer, items: u64) -> (Arc<AtomicBool>, JoinHandle<Result<u64, String>>) {
     let stopping = Arc::new(AtomicBool::new(false));
     let stopped = stopping.clone();
@@ -49,8 +49,8 @@ fn start_churn(mut writer: Writer, items: u64) -> (Arc<AtomicBool>, JoinHandle<R
     (stopping, thread)
 }
 
-/// A store that is overwritten at full speed, with a cleaner that works towards its target beside a busy writer until
-/// the measurement gives it another.
+/// A store that is overwritten at full speed, with a cleaner that has the usual target during writes until the
+/// measurement sets another one.
 struct Churned {
     store: Arc<Store>,
     cleaner: ebb_engine::cleaner::Cleaner,
@@ -73,7 +73,7 @@ impl Churned {
         Ok(Self { store, cleaner, stopping, writer: Some(writer), started: Instant::now() - HEAD_START, before })
     }
 
-    /// Waits until a condition holds, at most for `bound`.
+    /// Waits for a condition, at most for `bound`.
     fn wait(&self, bound: Duration, mut holds: impl FnMut() -> bool) -> Option<Duration> {
         let from = Instant::now();
         while from.elapsed() < bound {

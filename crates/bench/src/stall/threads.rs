@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-/// Threads that do something until they are stopped, also when this value is dropped early.
+/// Threads that run until they are stopped, also if this value is dropped early.
 pub(super) struct Threads<T> {
     stopping: Arc<AtomicBool>,
     threads: Vec<JoinHandle<T>>,

@@ -1,4 +1,4 @@
-//! The part `waits`: the longest Sets at a fixed rate beside busy threads, with and without a cleaner.
+//! The part `waits`: the longest Sets at a fixed rate on busy cores, with and without a cleaner.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -9,9 +9,9 @@ use super::options::{CHURNED, StallArgs};
 use super::threads::Threads;
 use ebb_engine::clock::Clock;
 
-/// Live items, in percent of the store: so little that nothing is evicted for want of a cleaner.
+/// Live items, in percent of the store: so few that nothing is evicted even without a cleaner.
 const LIVE_PERCENT: u64 = 25;
-/// Threads that only use a core.
+/// Number of threads that only keep a core busy.
 pub(super) const BUSY_THREADS: usize = 2;
 
 /// The Sets of one round.
@@ -58,7 +58,7 @@ pub(super) fn wait_for_sets(args: &StallArgs, cleaner: bool) -> Result<Waits, St
     })
 }
 
-/// The medians of the rounds with a cleaner, those without, and the ratio: of the 99.99th percentile and of the longest.
+/// Medians of the rounds with a cleaner and without, and their ratio: of p99.99 and of the longest Set.
 pub(super) fn medians(waits: &[Waits]) -> [(f64, f64); 3] {
     let of =
         |cleaner, figure: fn(&Waits) -> f64| median(waits.iter().filter(|round| round.cleaner == cleaner).map(figure));

@@ -1,13 +1,13 @@
-//! The engine under a recorded run: how many objects it is given room for, and what it then misses.
+//! Replays a trace through the engine at a given capacity, and counts the misses.
 //!
-//! The capacity is FIFO's, exactly, so that the two can be compared:
+//! The capacity is exactly that of FIFO, so that both can be compared:
 //!
 //! ```text
 //!   objects:  every item has one footprint (header, key, value), chosen so that a segment holds exactly `per_segment`
 //!             of them;  log = objects / per_segment segments  ⇒  room for at most as many objects as FIFO
 //!   bytes:    an item's footprint is the size the trace states (at least a header and a key);
 //!             log = capacity / segment segments
-//!   in both:  about 128 segments or more where the capacity allows it, open and nursery segments counted in
+//!   in both:  about 128 segments or more if the capacity allows it, including open and nursery segments
 //! ```
 //! E1. Index memory is added on top: the reference policies do not count their index either. Before each request the
 //!     ledger's capacity is set to log + index in use + the space missing for one more segment, so that the index can grow
@@ -47,14 +47,14 @@ struct Shape {
 fn shape(capacity: Capacity) -> Shape {
     match capacity {
         Capacity::Objects(objects) => {
-            // Few objects get a segment each, as large values do: two or three to a segment would be stored apart too,
-            // and leave the rest of it unused.
+            // With few objects, each gets its own segment. The engine would store two or three per segment separately,
+            // too, because they are large, and leave the rest of their segments unused.
             let wanted = match objects / SEGMENTS {
                 0..4 => 1,
                 several => several,
             };
             let segment_bytes = power_of_two(wanted * LEAST_FOOTPRINT);
-            let footprint = (segment_bytes / wanted) & !7; // items stand at multiples of eight
+            let footprint = (segment_bytes / wanted) & !7; // items begin at multiples of eight
             let per_segment = segment_bytes / footprint;
             Shape { segment_bytes, segments: (objects / per_segment).max(2), footprint: Some(footprint) }
         }

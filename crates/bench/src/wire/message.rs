@@ -29,7 +29,7 @@ pub(super) fn encode_piped(id: u64, request: &Request, scratch: &mut Vec<u8>, ou
     out.push(1 << 3);
     varint(id, out);
     let operation = match request.kind {
-        Kind::Empty | Kind::Get => 2, // a pipe has no empty operation; a get of nothing comes back refused
+        Kind::Empty | Kind::Get => 2, // a pipe has no empty operation; a get without a key is refused
         Kind::Set => 3,
         Kind::Delete => 4,
     };
