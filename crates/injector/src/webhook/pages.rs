@@ -1,4 +1,4 @@
-//! Lists of pods, page by page and item by item: however large the pods are, a few excerpts are in memory at a time.
+//! Lists pods page by page and item by item: only a few excerpts are in memory at a time, however large the pods are.
 //!
 //! ```text
 //!  API server ──bytes──► a few frames ──► parser (a thread of its own) ──► a few excerpts ──► see
@@ -14,19 +14,19 @@ use kube::client::Body;
 use std::io;
 use tokio::sync::mpsc;
 
-/// Items of a page.
+/// Items per page.
 const PAGE: usize = 100;
-/// Frames and excerpts that wait for the other side.
+/// Maximum number of frames, and of excerpts, that wait for the other side.
 const WAITING: usize = 4;
-/// The longest error that is read, in bytes.
+/// Maximum length of an error that is read, in bytes.
 const ERROR_BYTES: usize = 16 << 10;
 
-/// What is listed of each pod.
+/// The listed fields of each pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Of {
-    /// Its metadata alone: the API server sends nothing else.
+    /// Only the metadata: the API server sends nothing else.
     Metadata,
-    /// What injection reads.
+    /// The fields that injection reads.
     Pod,
 }
 
@@ -39,10 +39,10 @@ impl Of {
     }
 }
 
-/// Goes through a list; `path` has a query already.
+/// Reads a list; `path` already contains a query.
 ///
 /// # Errors
-/// What the API server said, or what is wrong with what it sent.
+/// The error of the API server, or the problem of its response.
 pub(super) async fn each(client: &Client, path: &str, of: Of, mut see: impl FnMut(Read)) -> Result<(), kube::Error> {
     let mut token = String::new();
     loop {
@@ -55,7 +55,7 @@ pub(super) async fn each(client: &Client, path: &str, of: Of, mut see: impl FnMu
         let (frames, arriving) = mpsc::channel::<Bytes>(WAITING);
         let (items, mut seen) = mpsc::channel::<Read>(WAITING);
         let parser = tokio::task::spawn_blocking(move || {
-            // Nobody takes items any more when the look was given up.
+            // The receiver is gone if the search was cancelled.
             excerpt::pods(Frames { arriving, rest: Bytes::new() }, |item| drop(items.blocking_send(item)))
         });
         let feed = async move {

@@ -1,4 +1,4 @@
-//! The injector asks its own webhook whether it answers, as an API server would: over TCP and TLS. Readiness follows.
+//! Probes the injector's own webhook as an API server would call it: over TCP and TLS. Readiness follows the result.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -10,9 +10,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// How long the webhook may take to answer; the API server waits 5 s.
+/// Timeout of a probe; the API server waits 5 s.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Failures in a row after which the webhook is not ready.
+/// Consecutive failures after which the webhook is not ready.
 const FAILURES: u32 = 2;
 
 /// Probes the webhook at one address.
@@ -23,7 +23,7 @@ pub(super) struct SelfProbe {
 }
 
 impl SelfProbe {
-    /// `listening` is where the webhook listens.
+    /// A probe of the webhook that listens at `listening`.
     pub(super) fn new(listening: SocketAddr) -> Self {
         let ip = match listening.ip() {
             IpAddr::V4(every) if every.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -38,7 +38,7 @@ impl SelfProbe {
         Self { address, connector: TlsConnector::from(Arc::new(config)), failures: 0 }
     }
 
-    /// Asks once; whether the webhook is to be called ready.
+    /// Probes once; returns whether the webhook counts as ready.
     pub(super) async fn is_ready(&mut self) -> bool {
         let answered = tokio::time::timeout(TIMEOUT, self.ask()).await.is_ok_and(|result| result.unwrap_or(false));
         self.failures = if answered { 0 } else { self.failures + 1 };
@@ -62,7 +62,7 @@ impl SelfProbe {
     }
 }
 
-/// Takes every certificate: the question is whether the webhook answers, not who answers at its own address.
+/// Accepts every certificate: the probe checks whether the webhook answers, not its identity.
 #[derive(Debug)]
 struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
 

@@ -1,4 +1,4 @@
-//! A cluster that is well, and what is found in one that is not.
+//! A cluster without problems, and assertions on findings.
 
 use super::{Facts, Severity, judge};
 use serde_json::json;
@@ -31,7 +31,7 @@ pub(super) fn troubles(facts: &Facts) -> Vec<(&'static str, Severity, String)> {
         .collect()
 }
 
-/// Exactly one trouble, of that category and severity, that says so.
+/// Asserts that there is exactly one problem, with this category, severity and text.
 pub(super) fn only(facts: &Facts, category: &str, severity: Severity, words: &str) {
     let found = troubles(facts);
     let [one] = found.as_slice() else { panic!("{found:?}") };
