@@ -114,7 +114,7 @@ fn assert_layers(table: &[(&str, &[&str])]) {
     let mut above = BTreeSet::new();
     for (name, others) in table {
         others.iter().for_each(|other| assert!(above.contains(other), "{name} names {other}, which is not above it"));
-        assert!(above.insert(*name), "{name} stands in the table twice");
+        assert!(above.insert(*name), "{name} is in the table twice");
     }
 }
 
@@ -210,12 +210,12 @@ fn forbidden_words() -> Vec<String> {
     words.filter(|word| !word.is_empty() && !word.contains(['*', '-', '('])).map(str::to_owned).collect()
 }
 
-/// A text without code: what stands in backticks names things of other programs, too.
+/// A text without code: words in backticks may be names of other programs.
 fn without_code(text: &str) -> String {
     text.split('`').step_by(2).collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a text holds these words, as whole words, in whatever case.
+/// Whether a text contains these words, as whole words, ignoring case.
 fn holds(text: &str, words: &str) -> bool {
     let lower = text.to_lowercase();
     let is_letter = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');

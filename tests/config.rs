@@ -62,7 +62,7 @@ fn refuses_unknown_keys_and_malformed_files() {
     assert_eq!(check("watermarks:\n  low: 80%\nmaxMemory: 128Mi\n").0, 0);
 }
 
-/// The values of a file, as `config print` has them.
+/// The values of a file, as `config print` prints them.
 fn printed(text: &str, keys: &[&str]) -> Vec<String> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ebb.yaml");
@@ -278,7 +278,7 @@ fn applies_a_valid_change_and_keeps_the_last_valid_file() {
     until("the second limit is active", || limit(&ebb) == 50 << 20);
     for bad in ["maxMemory: 4 bananas\n", "maxMemory: [", "watermarks: { low: 99 }\nmaxMemory: 70Mi\n"] {
         fs::write(&path, bad).unwrap();
-        until("the gauge says so", || metric(&ebb, "ebb_config_good ") == 0);
+        until("the gauge is 0", || metric(&ebb, "ebb_config_good ") == 0);
         assert_eq!(limit(&ebb), 50 << 20, "{bad:?} changes nothing");
         fs::write(&path, "maxMemory: 50Mi\n").unwrap();
         until("all is good again", || metric(&ebb, "ebb_config_good ") == 1);
@@ -346,14 +346,14 @@ fn values_of_a_deleted_configmap_stay_active() {
     until("the ConfigMap is active", || limit(&ebb) == 100 << 20);
     volume.swap(&[("annotations", "config.ebb-cache.io/log-level=\"debug\"\n")]);
     until("its end is a problem", || metric(&ebb, "ebb_config_good ") == 0);
-    until("and is said", || ebb.logged("ebb.yaml is missing") == 1);
+    until("the missing file is logged", || ebb.logged("ebb.yaml is missing") == 1);
     assert_eq!(limit(&ebb), 100 << 20, "the last good stays");
     volume.swap(&[("ebb.yaml", "")]);
     until("an empty one takes it back", || limit(&ebb) != 100 << 20);
     assert_eq!(metric(&ebb, "ebb_config_good "), 1);
     let without = Volume::new(&[]);
     let ebb = Ebb::start(&["--config", without.path()]);
-    assert_eq!(metric(&ebb, "ebb_config_good "), 1, "there need not be one");
+    assert_eq!(metric(&ebb, "ebb_config_good "), 1, "the file is optional");
 }
 
 #[test]
@@ -395,7 +395,7 @@ fn a_broken_configmap_does_not_keep_a_pod_from_starting() {
     let annotations = ("annotations", "config.ebb-cache.io/max-memory=\"50Mi\"\n");
     let volume = Volume::new(&[("ebb.yaml", "tick: 4 bananas\n"), annotations]);
     let ebb = Ebb::start(&["--config", volume.path()]);
-    assert_eq!((metric(&ebb, "ebb_config_good "), limit(&ebb)), (0, 50 << 20), "what is good in it holds");
+    assert_eq!((metric(&ebb, "ebb_config_good "), limit(&ebb)), (0, 50 << 20), "its valid settings are active");
     volume.swap(&[("ebb.yaml", "maxMemory: 40Mi\n")]);
     until("it is repaired", || limit(&ebb) == 40 << 20);
     assert_eq!(metric(&ebb, "ebb_config_good "), 1);

@@ -181,7 +181,7 @@ fn pruned(value: &Value) -> Value {
 fn the_way_back_leads_back() {
     for case in Case::all() {
         let Some(mut pod) = case.injected() else { continue };
-        // What the pod had of its own that looks like ours goes, too; no pod has it by accident.
+        // Removal also removes fields of the pod that equal injected ones.
         if ["has-the-group", "default-container-chosen"].contains(&case.name.as_str()) {
             continue;
         }
@@ -237,7 +237,7 @@ fn a_pod_keeps_its_class_of_service() {
     for case in Case::all().into_iter().filter(|case| case.name != "unknown-fields") {
         let Some(injected) = case.injected() else { continue };
         let (before, after) = (class(&case.pod), class(&injected));
-        // A pod that asked for nothing cannot stay so: a cache needs a limit to keep to.
+        // A BestEffort pod becomes Burstable, because the sidecar needs a memory limit.
         let expected = if before == "BestEffort" { "Burstable" } else { before };
         assert_eq!(after, expected, "{}", case.name);
         *seen.entry(before).or_insert(0) += 1;

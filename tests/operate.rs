@@ -59,8 +59,8 @@ async fn doctor_names_each_trouble_that_was_planted() {
     assert!(told("error: oom_killed\n  seen    the kernel killed 1 process in this container before Ebb started\n"));
     write("memory.events", "low 0\nhigh 0\nmax 4\noom 3\noom_kill 3\n");
     let since = "the kernel killed 2 processes since Ebb started (3 since the container started)\n";
-    eventually("kills since the start are told", async || told(since)).await;
-    // With a limit of the cgroup alone, what the cgroup says of swap and huge pages is of this container.
+    eventually("kills since the start are reported", async || told(since)).await;
+    // Without the limit file, the limit is that of the cgroup, so its swap and huge pages are those of this container.
     fs::remove_file(&limit).unwrap();
     named(&ebb, &["swap_in_use", "huge_pages_on"]).await;
     let (text, well) = run(&["doctor", "--admin-addr", &ebb.admin]);
@@ -141,7 +141,7 @@ async fn doctor_names_what_callers_bring_about() {
         let items = (batch..batch + 500).map(|i| set(key(i), 300)).collect();
         client.batch_set(BatchSetRequest { items, ..Default::default() }).await.unwrap();
     }
-    // What was written just before what is still there has left a ghost.
+    // Reads of keys that were evicted recently find their ghosts.
     for batch in (100_000..200_000).step_by(500) {
         let keys = (batch..batch + 500).map(|i| key(i).into()).collect();
         client.batch_get(BatchGetRequest { keys, ..Default::default() }).await.unwrap();
@@ -164,15 +164,18 @@ async fn doctor_names_what_does_not_fit_together() {
     for i in 0..4_000 {
         client.set(set(format!("narrow-{i}"), 4 << 10)).await.unwrap();
     }
-    // Growth this fast is met by a run of the cleaner, which is not to find what is deleted.
-    eventually("what grew is at rest", async || common::metric(&ebb.http, "ebb_regime{regime=\"calm\"} ") == 1).await;
-    // One of four items stays, so that no segment becomes free without compaction.
+    // This growth causes a run of the cleaner. It must end before the deletions, or it would free their bytes.
+    eventually("the regime is calm after the growth", async || {
+        common::metric(&ebb.http, "ebb_regime{regime=\"calm\"} ") == 1
+    })
+    .await;
+    // Keep one of four items, so that no segment becomes free without compaction.
     for i in (0..4_000).filter(|i| i % 4 > 0) {
         let request = DeleteRequest { key: format!("narrow-{i}").into(), ..Default::default() };
         client.delete(request).await.unwrap();
     }
     named(&ebb, &["compaction_off"]).await;
-    // Callers that ask and do not read.
+    // Clients that send requests and do not read the answers.
     let mut unread = Vec::new();
     for _ in 0..8 {
         let mut client = connect(&ebb).await;
@@ -294,7 +297,7 @@ fn diagnostics_hold_what_an_ebb_says_about_itself_and_no_key() {
     let settings = told["config"]["settings"].as_array().unwrap();
     let setting = settings.iter().find(|setting| setting["key"] == "maxMemory").unwrap();
     assert!(setting["source"].as_str().unwrap().contains("--max-memory"), "{setting}");
-    assert!(!run(&["diagnostics", "--admin-addr", "127.0.0.1:1"]).1, "nobody is there");
+    assert!(!run(&["diagnostics", "--admin-addr", "127.0.0.1:1"]).1, "no server answers there");
 }
 
 /// A 64-bit number, which JSON has as a string.
@@ -316,7 +319,7 @@ fn the_memory_map_counts_segments_by_how_full_they_are() {
 #[tokio::test]
 async fn the_memory_map_has_every_segment_by_shard_and_log() {
     let mut command = program();
-    // Of a small limit the governor would expect, at this pace, that it is reached in a moment.
+    // With a small limit, the governor would extrapolate these writes to an exceeded limit.
     command.env("EBB_COMPACTION", "off").args(common::SERVE).args(["--max-memory", "512Mi"]);
     let ebb = Ebb::spawn(command);
     let mut client = connect(&ebb).await;
@@ -325,8 +328,7 @@ async fn the_memory_map_has_every_segment_by_shard_and_log() {
         let items = keys(batch).map(|key| set(key, 500)).collect();
         client.batch_set(BatchSetRequest { items, ..Default::default() }).await.unwrap();
     }
-    // Of what was written first one of twenty stays: the oldest segments of each shard are nearly empty, and none is
-    // free.
+    // Keep one of twenty of the oldest items, so that the oldest segments of each shard are nearly empty, but not free.
     for batch in (0..10_000).step_by(500) {
         let deleted = keys(batch).enumerate().filter(|(i, _)| i % 20 > 0).map(|(_, key)| key.into()).collect();
         let request = BatchDeleteRequest { keys: deleted, ..Default::default() };
@@ -341,7 +343,7 @@ async fn the_memory_map_has_every_segment_by_shard_and_log() {
     for log in logs.iter().filter(|log| log["log"] == "nursery") {
         let percent = log["occupancy_percent"].as_array().unwrap();
         let (first, last) = (percent[0].as_u64().unwrap(), percent[percent.len() - 1].as_u64().unwrap());
-        assert!(first < 30 && last > 90, "the oldest stands first: {log}");
+        assert!(first < 30 && last > 90, "oldest first: {log}");
     }
     let (text, _) = run(&["memory-map", "--admin-addr", &ebb.admin]);
     assert!(text.contains("one cell per segment;") && text.contains("shard 0    nursery  ·"), "{text}");

@@ -289,7 +289,7 @@ async fn bad_input_is_refused_with_the_field_and_the_bound() {
     assert_eq!(outcome(&mut client, get("k")).await.0, Outcome::Hit, "a time to live beyond all clocks");
     let append = AppendRequest { key: "k".into(), value: huge.into(), ..AppendRequest::default() };
     assert_eq!(client.append(append).await.unwrap_err().code(), Code::InvalidArgument);
-    assert_eq!(outcome(&mut client, get("k")).await.1.value, "v", "unchanged by what was refused");
+    assert_eq!(outcome(&mut client, get("k")).await.1.value, "v", "the refused call changed nothing");
 }
 
 #[tokio::test]
@@ -441,7 +441,7 @@ async fn the_operator_sees_compacts_and_releases_memory() {
     let beyond = ReleaseMemoryRequest { target_bytes: 1, timeout_ms: 1_000 };
     assert!(!admin.release_memory(beyond).await.unwrap().into_inner().reached);
     let runs = receipts(&mut admin).await - before;
-    assert!(runs <= 2, "what cannot be had is not asked for again and again: {runs} runs");
+    assert!(runs <= 2, "an unreachable target does not cause repeated runs: {runs} runs");
     assert!(stats(&ebb).await.entries < 40_000, "live items had to go for it");
     let mut watched = admin.watch_stats(WatchStatsRequest { interval_ms: 100 }).await.unwrap().into_inner();
     assert!(watched.message().await.unwrap().unwrap().stats.is_some());

@@ -72,7 +72,10 @@ async fn a_callers_trace_goes_on_in_the_server() {
         assert_eq!((span.trace_id[0], span.parent_span_id[7], span.kind), (0x4b, 0xb7, 2));
         assert!(span.end_time_unix_nano >= span.start_time_unix_nano && span.start_time_unix_nano > 0);
         let text = format!("{:?}", span.attributes);
-        assert!(text.contains("rpc.grpc.status_code") && !text.contains("not-sampled"), "no key is ever told: {text}");
+        assert!(
+            text.contains("rpc.grpc.status_code") && !text.contains("not-sampled"),
+            "spans contain no keys: {text}"
+        );
     }
     assert_ne!(spans[0].span_id, spans[1].span_id);
 }

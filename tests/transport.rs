@@ -75,7 +75,7 @@ async fn a_watch_of_an_unknown_service_stays_open() {
     }
     let ended = tokio::task::spawn_blocking(move || ebb.terminate());
     for (mut watch, first) in watches {
-        // Open until now: a watch that had ended would have ended with OK.
+        // The watch was open until now; otherwise it would have ended with OK.
         if first == ServingStatus::Serving {
             let next = watch.message().await.unwrap().unwrap();
             assert_eq!(next.status(), ServingStatus::NotServing);
@@ -277,8 +277,8 @@ async fn a_method_that_the_listener_lacks_is_unimplemented() {
     }
     assert_eq!(rejected(&ebb, "unknown_method"), count);
     let calls = || ebb.metric("ebb_requests_total{method=\"other\",code=\"unimplemented\"} ");
-    // The Get at the admin listener is counted as a Get.
-    until("they are calls, too", || calls() == count - 1);
+    // Only the Get at the admin listener has another method label.
+    until("they count as calls", || calls() == count - 1);
 }
 
 #[tokio::test]
@@ -295,7 +295,7 @@ async fn other_protocols_are_refused_and_counted_by_kind() {
             let mut stream = TcpStream::connect(&ebb.data).unwrap();
             stream.write_all(sent).unwrap();
             let mut answer = Vec::new();
-            // A reset may follow the answer: the server reads no more.
+            // A reset may follow the answer, because the server stops reading.
             let _ = stream.read_to_end(&mut answer);
             assert!(answer.starts_with(expected), "{kind}: {answer:?}");
         }

@@ -87,7 +87,7 @@ impl Cluster {
             &format!("--service-account-signing-key-file={}", at("accounts.key")),
             "--authorization-mode=RBAC",
             &format!("--token-auth-file={}", at("tokens.csv")),
-            // It waits for tokens that a controller would make.
+            // This plugin waits for tokens that a controller would create.
             "--disable-admission-plugins=ServiceAccount",
             // The API server calls webhooks at the addresses in EndpointSlices, since there is no kube-proxy.
             "--enable-aggregator-routing",
@@ -217,7 +217,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // The API server first: it would complain about an etcd that is gone.
+        // End the API server first: it would log errors about a missing etcd.
         while let Some(process) = self.processes.pop() {
             drop(process);
         }

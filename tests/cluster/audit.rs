@@ -14,7 +14,7 @@ impl Cluster {
     /// All calls of the account for objects.
     fn calls(&self, namespace: &str, name: &str) -> Vec<Value> {
         let log = fs::read_to_string(self.folder.path().join("audit.log")).unwrap();
-        // A line may be half written.
+        // The last line may be incomplete.
         let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let is_ours =
             |event: &Value| event["user"]["username"] == account(namespace, name) && !event["objectRef"].is_null();

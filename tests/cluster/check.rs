@@ -99,15 +99,14 @@ async fn ebb_check_finds_what_is_planted_and_nothing_else() {
     let mut one = Replica::serving(&cluster, "one").await;
     cluster.until_injected(&plain(), "shop").await;
 
-    // No controller runs here, so the Deployment has no replica that is ready.
+    // No controller runs here, so the Deployment has no ready replica.
     let down = ("control-plane", "0 of 2 replicas");
     expect(&findings(&cluster.kubeconfig()).1, &[down, ("webhook", "expires in 2")]);
-    // The next CA stands beside it, before anybody serves a certificate of it.
+    // The next CA is added to the bundle before any replica serves a certificate of it.
     let next = renew(&cluster, CertificateParams::default()).await;
     trust(&cluster, &(ca.clone() + &next)).await;
     expect(&findings(&cluster.kubeconfig()).1, &[down]);
-    // Somebody replaces the certificate, and forgets whom the API server trusts. Those who mount it have not seen it
-    // yet.
+    // The certificate is replaced by one of a CA that is not in the bundle. Replicas have not loaded it yet.
     let foreign = renew(&cluster, CertificateParams::default()).await;
     expect(&findings(&cluster.kubeconfig()).1, &[down, ("webhook", "is not signed by a CA that")]);
     trust(&cluster, &(ca + &foreign)).await;
@@ -155,7 +154,7 @@ async fn ebb_check_finds_what_is_planted_and_nothing_else() {
     assert_eq!(one.terminate(), Some(0), "{}", one.log());
     let (code, found) = findings(&cluster.kubeconfig());
     assert!(found.iter().any(|(category, found)| category == "injection" && found.contains("webhook")), "{found:?}");
-    assert_eq!(code, Some(1), "nobody can be reached");
+    assert_eq!(code, Some(1), "the API server cannot be reached");
 }
 
 /// The account has no right that `ebb check` does not use.

@@ -6,7 +6,7 @@ use ebb_injector::inject::{Context, Namespace, Template, Verdict, inject, texts}
 use serde_json::{Value, json};
 use std::fs;
 
-/// Who injects.
+/// The injecting component.
 #[derive(Clone, Copy, PartialEq)]
 pub enum By {
     Policy,
@@ -25,7 +25,7 @@ fn namespace_of(text: &str) -> Option<Namespace> {
 fn is_comparable(expected: &str, namespace: Option<&Namespace>, by: By) -> bool {
     let is_possible = match namespace {
         None => true,
-        // What a namespace says reaches the webhook's replicas a moment later.
+        // Annotations of a namespace reach the webhook with a delay, so only the policy is compared with them.
         Some(stated) => stated.name == "shop" && (by == By::Policy || stated.annotations.is_empty()),
     };
     is_possible && !expected.ends_with("malformed")

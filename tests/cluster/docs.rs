@@ -49,7 +49,7 @@ async fn as_the_deployment(cluster: &Cluster) -> Option<Replica> {
 #[tokio::test]
 async fn commands_of_the_readme_install_the_injector() {
     let Some(cluster) = Cluster::start().await.filter(|_| can_be_reached()) else { return };
-    // As it is before anybody asked for caches.
+    // A namespace without the label for injection.
     cluster.namespace("shop", json!({})).await;
     let page = std::fs::read_to_string("README.md").unwrap();
     let commands = commands(&page, "Install in Kubernetes");
@@ -63,7 +63,7 @@ async fn commands_of_the_readme_install_the_injector() {
     type_lines(&cluster, &[list]);
     let check: Vec<_> = check.strip_prefix("cargo run --release -- ").unwrap().split(' ').collect();
     let checked = || run(program().args(&check).env("KUBECONFIG", cluster.kubeconfig())).out;
-    // It lives for 12 s here; that it is trusted stands before that.
+    // The certificate lives for 12 s here. The message about its age follows the checks that it is trusted.
     let words = "the certificate in the Secret ebb-system/ebb-injector-tls expires in 0 hours";
     cluster
         .until("ebb check finds what is served, and nothing worse than its age", async || checked().contains(words))

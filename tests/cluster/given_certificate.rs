@@ -54,7 +54,7 @@ async fn serves_an_existing_certificate_and_its_renewals() {
 
     let second = renew(&cluster, CertificateParams::default()).await;
     mount_certificate(&cluster).await;
-    // Whoever trusts the second alone has to be shown its certificate; until then pods are created without.
+    // If only the second CA is trusted, pods are created without a sidecar until the replica serves its certificate.
     trust(&cluster, &second).await;
     cluster.until_injected(&plain(), "shop").await;
 

@@ -80,7 +80,7 @@ impl Cluster {
     pub async fn left_behind(&self) -> Vec<String> {
         let mut left = Vec::new();
         for served in self.served().await {
-            // Events go by themselves, and Helm leaves the namespace that it made.
+            // Events expire, and Helm does not delete the namespace that it created.
             let Some(path) = served.list.filter(|_| !["events", "namespaces"].contains(&&*served.resource)) else {
                 continue;
             };

@@ -72,7 +72,9 @@ async fn a_cache_without_the_right_tries_once_and_keeps_serving() {
     cluster.until("the second is not even asked for", async || forbidden() == 2).await;
     assert_eq!(cluster.times_refused("shop", "default"), 1);
     cluster
-        .until("and that is said once", async || ebb.logged("lacks permission to write Kubernetes Events") == 1)
+        .until("the missing permission is logged once", async || {
+            ebb.logged("lacks permission to write Kubernetes Events") == 1
+        })
         .await;
     assert!(program().args(["set", "k", "v", "--addr", &ebb.data]).status().unwrap().success());
 }

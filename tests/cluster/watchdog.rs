@@ -51,7 +51,7 @@ async fn watchdog_evicts_one_missed_pod_first_then_the_others() {
     });
     cluster.create(&budget).await;
 
-    // As with two behind a Service, the replica that leads need not be the one that is asked.
+    // The API server may call a replica that is not the leader, as with two replicas behind a Service.
     let one = Replica::ready(&cluster, "leader", "1s").await;
     let _asked = Replica::serving(&cluster, "follower").await;
     assert!(one.leads());
@@ -120,7 +120,7 @@ async fn pods_and_namespaces_of_any_size_fit_the_charts_limit() {
     for number in 0..24 {
         let mut large = made_by("ReplicaSet", "web", &format!("web-{number}"));
         large["spec"]["containers"][0]["env"] = json!(variables);
-        // Half of them ask for no cache.
+        // Half of the pods disable injection.
         if number % 2 == 0 {
             large["metadata"]["labels"]["ebb-cache.io/inject"] = json!("disabled");
         }
@@ -132,7 +132,7 @@ async fn pods_and_namespaces_of_any_size_fit_the_charts_limit() {
         let metadata = json!({"name": format!("large-{number}"), "labels": labels, "annotations": labels});
         cluster.create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})).await;
     }
-    // Every second one is in a namespace that asks for no cache: a look lists all pods.
+    // Every second pod is in a namespace without injection: a search lists all pods.
     let small = (0..5_000).map(|number| {
         let mut pod = made_by("Job", "once", &format!("once-{number}"));
         if number % 2 == 0 {

@@ -122,7 +122,7 @@ async fn owners_are_told(cluster: &Cluster) {
         let injected: Vec<_> = injected.iter().filter(|event| event.reason.as_deref() == Some("Injected")).collect();
         injected.len() == 1 && injected[0].series.as_ref().is_some_and(|series| series.count == 2)
     };
-    cluster.until("what is told again is counted: a pod that was only tried is not", of_the_first).await;
+    cluster.until("a repeated Event is counted, a dry run is not", of_the_first).await;
 }
 
 /// Prints the latency of reviews, at 200 per second over kept connections. There is no bound, since the machine is
@@ -183,7 +183,7 @@ async fn cas_change_and_no_pod_is_refused() {
         seen.borrow().len() >= 5
     };
     within(Duration::from_secs(150), "five different bundles of CAs", more).await;
-    assert!(leader.leads() && !follower.leads(), "nobody failed meanwhile");
+    assert!(leader.leads() && !follower.leads(), "no replica failed meanwhile");
     rotations_are_told(&cluster).await;
     failures_are_told(&cluster).await;
     nobody_insists_on_telling(&cluster, &leader).await;
@@ -255,7 +255,7 @@ async fn nobody_insists_on_telling(cluster: &Cluster, leader: &Replica) {
     let so_far = served();
     let forbidden = || leader.metric("ebb_injector_events_total{outcome=\"forbidden\"}");
     let goes_on = async || forbidden() >= 2 && served() >= so_far + 2;
-    cluster.until("certificates rotate, and nothing can be told of it", goes_on).await;
+    cluster.until("certificates rotate although Events cannot be written", goes_on).await;
     assert_eq!(cluster.times_refused(NAMESPACE, INJECTOR), before + 1);
 }
 
@@ -303,7 +303,7 @@ async fn comes_changes_and_goes(helm: Helm) {
     unroute(&cluster, "one").await;
     helm.uninstall(&cluster);
     assert_eq!(cluster.left_behind().await, Vec::<String>::new());
-    cluster.until("nobody is asked any more", async || cluster.admit(&plain(), "shop").await.is_ok()).await;
+    cluster.until("no webhook is called any more", async || cluster.admit(&plain(), "shop").await.is_ok()).await;
     cluster.is_left_alone("nothing is injected any more", &plain(), "shop").await;
 }
 

@@ -46,7 +46,7 @@ impl Ebb {
         };
         match (part("data="), part("admin="), part("http=")) {
             (Some(data), Some(admin), Some(http)) => {
-                // Its log is read away, or it would stop when the pipe is full.
+                // Read the log continuously, because the pipe would fill up otherwise.
                 let log = Arc::new(Mutex::new(String::new()));
                 let (lines, into) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
                 std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! Entries: their versions, stale and negative ones, and what is kept of the requests that made them.
+//! Entries: versions, stale and negative entries, and memory that a request leaves behind.
 
 use crate::common::{Ebb, until};
 use crate::{connect, get, set};
@@ -70,7 +70,7 @@ async fn a_negative_entry_is_an_entry_without_a_value() {
     ] {
         let answer = client.set(on(condition)).await.unwrap().into_inner();
         assert_eq!(answer.outcome(), outcome, "{condition:?}");
-        assert!(outcome == Stored || answer.version == version, "the entry's version is told");
+        assert!(outcome == Stored || answer.version == version, "the answer contains the version of the entry");
     }
     fresh().await;
     assert_eq!(client.set(on(Condition::IfAbsent(true))).await.unwrap().into_inner().outcome(), Stored);

@@ -1,4 +1,4 @@
-//! Limits of values and batches: what is refused, alone or as a whole, and what clients are told of it.
+//! Limits of values and batches: refusals of single items and of whole batches.
 
 use crate::common::{self, Ebb, program};
 use crate::{Client, connect, get, set};
@@ -81,7 +81,7 @@ async fn values_that_no_longer_fit_are_refused_one_by_one() {
     for result in &results[hits..8] {
         assert_eq!(result.refusal.as_ref().unwrap().reason, "RESPONSE_FULL");
     }
-    assert_eq!(results[8].outcome(), Outcome::Miss, "what takes no room is answered");
+    assert_eq!(results[8].outcome(), Outcome::Miss, "a miss needs no room");
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn the_largest_value_that_is_told_can_be_stored_and_read() {
         let mut client = connect(&ebb).await;
         let max = limits(&mut client).await.max_value_bytes as usize;
         assert!(max >= 512 << 10, "{max} bytes at {limit}");
-        // More than fits, so that room is made for it: within a small limit what was stored may have to go at once.
+        // Store more than fits, so that values are evicted; with a small limit, a stored value may be evicted at once.
         let mut hits = 0;
         for round in 0..30_u8 {
             let key = format!("{:>1024}", round % 7);

@@ -1,4 +1,4 @@
-//! What the proto promises about limits, batches, versions and negative entries.
+//! The contract of the proto: limits, batches, versions and negative entries.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,4 +1,4 @@
-//! When a namespace comes into being, and when its number is free again.
+//! Creation of namespaces, and reuse of their numbers.
 
 use crate::common::{self, Ebb};
 use crate::{connect, get, set};

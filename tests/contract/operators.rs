@@ -1,4 +1,4 @@
-//! What operators see: JSON, hot keys, a limit beyond the machine.
+//! Output for operators: JSON, hot keys, a limit above the machine's memory.
 
 use crate::common::{self, Ebb, program, until};
 use crate::{connect, set};

@@ -7,7 +7,7 @@ async fn a_client_that_cancels_all_calls_keeps_its_connection() {
     let ebb = start(&[], &[]);
     let mut raw = Raw::connect(&ebb).await;
     for _ in 0..20 {
-        // Written in one go: the server reads calls and their ends together.
+        // One write, so that the server reads calls and their ends together.
         raw.calls = raw.calls.clone().ready().await.unwrap();
         for _ in 0..90 {
             let request = http::Request::post("http://ebb/ebb.v1.CacheService/Set")

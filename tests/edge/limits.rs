@@ -78,7 +78,7 @@ async fn assumes_the_default_limit_if_the_cgroup_is_unreadable() {
         assert!(is_answered(&mut connect(&ebb.data).await).await);
         let ebb = start(&settings, &["--max-memory", "32Mi"]);
         assert_eq!(limit(&ebb).await, (32, "max_memory".to_owned()), "{root}");
-        until("it says which limit it obeys", || ebb.logged("max_memory") == 1);
+        until("it logs the source of its limit", || ebb.logged("max_memory") == 1);
         assert_eq!(ebb.logged("no memory limit found"), 0, "{root}");
     }
 }

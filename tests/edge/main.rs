@@ -85,10 +85,10 @@ fn storm(ebb: &Ebb) -> Vec<TcpStream> {
 /// Number of failed accepts: the log lines, and the suppressed ones that they report.
 fn refused(ebb: &Ebb) -> usize {
     let left_out = |line: &String| -> usize {
-        let (_, rest) = line.split_once("left_out=").expect("a line says how many were left out");
+        let (_, rest) = line.split_once("left_out=").expect("a line contains the number of suppressed ones");
         rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
     };
-    // Whatever else cannot be opened meanwhile has a line of its own.
+    // Other files that cannot be opened meanwhile have their own lines.
     ebb.lines("failed to accept connection")
         .iter()
         .filter(|line| line.contains(REFUSED))
@@ -130,7 +130,7 @@ impl Raw {
     async fn connect(ebb: &Ebb) -> Self {
         let stream = tokio::net::TcpStream::connect(&ebb.data).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        // Closing it resets it.
+        // Closing the socket resets the connection.
         rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
         let (calls, mut connection) = h2::client::handshake(stream).await.unwrap();
         let pings = connection.ping_pong().unwrap();

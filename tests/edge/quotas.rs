@@ -19,7 +19,7 @@ async fn large_requests_that_stall_take_no_memory_and_are_ended() {
     for i in 0..200 {
         set(&mut other, &format!("{i}"), 4 << 10).await;
     }
-    // A stalled request keeps its room for the write timeout, which is also how long another waits for room.
+    // A stalled request keeps its quota for the write timeout; another request waits for quota as long.
     let large = SetRequest { key: "large".into(), value: vec![7; MIB as usize - 100].into(), ..Default::default() };
     eventually("a large value is stored", async || other.clone().set(large.clone()).await.is_ok()).await;
     for call in calls {
@@ -32,7 +32,7 @@ async fn large_requests_that_stall_take_no_memory_and_are_ended() {
 
 #[tokio::test]
 async fn unread_pipes_hold_few_bytes_and_the_largest_are_ended() {
-    // With few calls on each connection their windows are large, so that all connections together send too much.
+    // With few calls per connection the windows are large, so that all connections together exceed the quota.
     let environment = [("EBB_WRITE_TIMEOUT", "1h"), ("EBB_STREAM_WINDOW", "1Mi"), ("EBB_STREAMS", "2")];
     let ebb = start(&environment, &["--max-memory", "64Mi"]);
     let (admin, mut other) = (admin(&ebb).await, connect(&ebb.data).await);
@@ -49,14 +49,14 @@ async fn unread_pipes_hold_few_bytes_and_the_largest_are_ended() {
     eventually("some are ended", async || refusals() > 0).await;
     assert!(is_answered(&mut other).await, "others are served");
     let held = in_flight(&admin).await;
-    // What is unread, and the messages of the calls that run.
+    // Unread bytes, and the messages of running calls.
     assert!(held > MIB / 4 && held < 8 * MIB, "{held}");
     assert!(ebb.rss_bytes() < 64 << 20, "it keeps to its limit: {} MiB", ebb.rss_bytes() >> 20);
     let mut ended = 0;
     for mut pipe in pipes {
-        // What fits the client's window was answered before.
+        // Answers that fit the client's window were sent before the refusal.
         for _ in 0..5_000 {
-            // One that waits for room behind the others gets no answer.
+            // A pipe that still waits for quota gets no answer.
             let Ok(answer) = tokio::time::timeout(Duration::from_secs(1), pipe.message()).await else { break };
             if let Err(status) = answer {
                 assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
@@ -68,7 +68,7 @@ async fn unread_pipes_hold_few_bytes_and_the_largest_are_ended() {
     assert!(ended > 0);
 }
 
-// What they take is held against a limit by `tests/storm.sh`.
+// `tests/storm.sh` checks the memory of such calls against a limit.
 #[tokio::test]
 async fn answers_ten_thousand_concurrent_calls_in_a_small_limit() {
     let ebb = start(&[("EBB_STREAMS", "1000")], &["--max-memory", "64Mi"]);

@@ -46,12 +46,12 @@ async fn pipe(ebb: &Ebb) -> (tokio::sync::mpsc::Sender<PipeRequest>, Streaming<P
 #[tokio::test]
 async fn a_stop_without_open_calls_takes_milliseconds() {
     let mut ebb = Ebb::start(&[]);
-    // One that has called and stays, one that says nothing, and one that speaks HTTP/2 and answers nothing.
+    // An idle client, a client that sends nothing, and one that speaks HTTP/2 and answers nothing.
     let mut client = CacheServiceClient::connect(format!("http://{}", ebb.data)).await.unwrap();
     client.get(GetRequest { key: "k".into(), ..GetRequest::default() }).await.unwrap();
     let _silent = TcpStream::connect(&ebb.data).unwrap();
-    let mut deaf = TcpStream::connect(&ebb.data).unwrap();
-    deaf.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    let mut unresponsive = TcpStream::connect(&ebb.data).unwrap();
+    unresponsive.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
     let _to_admin = TcpStream::connect(&ebb.admin).unwrap();
     let _to_http = TcpStream::connect(&ebb.http).unwrap();
     until("they are accepted", || ebb.metric("ebb_open_connections ") >= 2);
@@ -88,7 +88,7 @@ async fn calls_that_wait_end_at_once_with_unavailable() {
 async fn calls_that_work_go_on_and_end_before_the_timeout() {
     let mut ebb = Ebb::start(&[]); // 1.5 s
     let (send, mut results) = pipe(&ebb).await;
-    // A request without an end.
+    // A request that never ends.
     let stream = tokio::net::TcpStream::connect(&ebb.data).await.unwrap();
     let (mut h2, connection) = h2::client::handshake(stream).await.unwrap();
     let connection = tokio::spawn(connection);
@@ -106,7 +106,7 @@ async fn calls_that_work_go_on_and_end_before_the_timeout() {
         }
     });
     let since = ask_to_stop(&ebb);
-    // Probes and scrapes are answered meanwhile, and memory is governed.
+    // Meanwhile the server answers probes and scrapes, and the governor runs.
     let (http, data) = (ebb.http.clone(), ebb.data.clone());
     let watcher = std::thread::spawn(move || {
         until("it is not ready", || page(&http, "/readyz").is_some_and(|(status, _)| status == 503));

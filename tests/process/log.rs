@@ -116,7 +116,7 @@ fn a_peer_cannot_flood_the_log_through_a_dependency() {
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
     let ack = b"\0\0\x08\x06\x01\0\0\0\0unasked!";
     for _ in 0..100 {
-        // The server may end such a connection.
+        // The server may close the connection.
         if stream.write_all(&ack.repeat(1_000)).is_err() {
             break;
         }
@@ -146,7 +146,7 @@ fn a_full_cache_does_not_fill_its_log() {
             };
             let items = (next..next + 200).map(item).collect();
             next += 200;
-            // Refused now and then: it is full.
+            // A full cache refuses some of them.
             let _ = client.batch_set(ebb_proto::BatchSetRequest { items, ..Default::default() }).await;
         }
     });

@@ -92,7 +92,7 @@ async fn delete(client: &mut CacheServiceClient<tonic::transport::Channel>, keys
 async fn memory_shrinks_after_a_mass_delete_and_after_the_last_one() {
     const ENTRIES: u32 = 200_000;
     let ebb = Ebb::start(&["--max-memory", "256Mi"]);
-    // The program's own pages become resident when they are first run: idle is what it is after all of them have.
+    // Measure the idle server after some calls: pages of the program become resident when they are first executed.
     let mut client = fill(&ebb, 1_000).await;
     delete(&mut client, 0..1_000).await;
     let idle = ebb.rss_bytes();
@@ -109,7 +109,7 @@ async fn memory_shrinks_after_a_mass_delete_and_after_the_last_one() {
 #[tokio::test]
 async fn sigterm_during_compaction_ends_within_two_seconds() {
     let mut command = program();
-    // So slowly that it cannot have ended.
+    // So slow that the compaction cannot have ended.
     command.args(SERVE).env("EBB_PACING_CPU", "1").env("EBB_PACING_STEP_MICROS", "10");
     let mut ebb = Ebb::spawn(command);
     let mut client = fill(&ebb, 100_000).await;
@@ -132,7 +132,7 @@ fn told_of_runs(level: &str, runs: usize) -> Vec<u64> {
         || assert!(program().args(["compact", "--admin-addr", &ebb.admin]).output().unwrap().status.success());
     let lines = |ebb: &Ebb| ebb.lines("cleaner run finished").into_iter().filter(|line| line.contains("requested"));
     compact();
-    until("the first is told at once", || lines(&ebb).count() == 1);
+    until("the first run is logged at once", || lines(&ebb).count() == 1);
     (1..runs).for_each(|_| compact());
     assert_eq!(ebb.terminate().1, Some(0));
     until("the log is at its end", || ebb.logged("stopped") == 1);

@@ -39,7 +39,7 @@ const OF_ADMIN: &[&[&str]] = &[
     &["release", "--to", "1Gi"],
 ];
 
-/// Runs every command with what `stdout` returns as its standard output.
+/// Runs every command with the standard output that `stdout` returns.
 fn each(ebb: &Ebb, stdout: impl Fn() -> Stdio, check: impl Fn(&str, &Output)) {
     for (arguments, at) in
         [(ALONE, [].as_slice()), (OF_DATA, &["--addr", &ebb.data]), (OF_ADMIN, &["--admin-addr", &ebb.admin])]
@@ -172,7 +172,7 @@ fn a_log_that_recovers_says_what_it_dropped() {
     let mut child = program()
         .args(["serve", "--listen", &data, "--admin-listen", &admin, "--http-listen", &http])
         .env("EBB_LOG_FORMAT", "json")
-        // Each run of the cleaner has a line.
+        // At this level, each run of the cleaner has a line.
         .env("EBB_LOG_LEVEL", "debug")
         .stdout(Stdio::null())
         .stderr(stderr)
@@ -180,7 +180,7 @@ fn a_log_that_recovers_says_what_it_dropped() {
         .unwrap();
     until("it serves", || page(&http, "/readyz").is_some_and(|(status, _)| status == 200));
     let dropped = || super::common::metric(&http, "ebb_log_lines_dropped_total ");
-    // The configuration is read again at each signal, with a line.
+    // Each signal reloads the configuration and logs a line.
     let pid = rustix::process::Pid::from_child(&child);
     until("lines are dropped", || {
         rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
@@ -190,7 +190,7 @@ fn a_log_that_recovers_says_what_it_dropped() {
         let mut text = String::new();
         log.read_to_string(&mut text).map(|_| text)
     });
-    until("the log goes on", || {
+    until("lines are logged again", || {
         let before = dropped();
         rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
         std::thread::park_timeout(Duration::from_millis(20));

@@ -61,10 +61,10 @@ fn hup_reads_the_configuration_again() {
     std::fs::write(&file, "logLevel: info\n").unwrap();
     let ebb = Ebb::start(&["--config", file.to_str().unwrap()]);
     send(&ebb, Signal::HUP);
-    until("it says so", || ebb.logged("configuration reloaded on SIGHUP") == 1);
+    until("the reload is logged", || ebb.logged("configuration reloaded on SIGHUP") == 1);
     std::fs::write(&file, "maxMemory: 128Mi\n").unwrap();
     send(&ebb, Signal::HUP);
-    until("what changed is active", || super::common::metric(&ebb.http, "ebb_memory_limit_bytes ") == 128 << 20);
+    until("the change is active", || super::common::metric(&ebb.http, "ebb_memory_limit_bytes ") == 128 << 20);
     std::fs::write(&file, "maxMemory: 1Mi\n").unwrap();
     send(&ebb, Signal::HUP);
     until("a bad one is refused", || ebb.logged("configuration rejected") == 1);
@@ -86,13 +86,13 @@ fn handlers_are_installed_before_a_socket_is_bound() {
             let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0").trim().to_owned();
             u64::from_str_radix(&mask, 16).unwrap_or(0) & (1 << 14) != 0
         };
-        until("the handler of SIGTERM is there", || {
-            let is_bound = std::net::TcpStream::connect(&port).is_ok(); // first: what follows came later
+        until("the handler of SIGTERM is installed", || {
+            let is_bound = std::net::TcpStream::connect(&port).is_ok(); // read before the mask
             let is_caught = is_caught();
             assert!(is_caught || !is_bound, "it listens and would not drain");
             is_caught
         });
-        // Wherever the start is now, the signal is not lost.
+        // From now on the signal is not lost, however far the start is.
         kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
         until("it ends", || child.try_wait().unwrap().is_some());
         let output = child.wait_with_output().unwrap();
@@ -104,7 +104,7 @@ fn handlers_are_installed_before_a_socket_is_bound() {
 
 #[test]
 fn a_start_that_waits_for_an_api_server_can_be_stopped() {
-    // It takes connections and never answers.
+    // A server that accepts connections and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config");

@@ -25,16 +25,16 @@ async fn a_socket_file_that_is_removed_is_made_again() {
     for times in 1..=2 {
         std::fs::remove_file(&path).unwrap();
         let began = std::time::Instant::now();
-        until("the file is there again", || path.exists());
+        until("the file is recreated", || path.exists());
         assert!(began.elapsed() < std::time::Duration::from_millis(1_500), "{:?}", began.elapsed());
         until("a new client gets an answer", || call(&path, &["set", "k", "v"]).status.success());
         assert_eq!(ebb.metric("ebb_socket_files_recreated_total "), times);
     }
-    old.get(get).await.unwrap(); // who was connected stays so
+    old.get(get).await.unwrap(); // the old connection stays open
     assert_eq!(ebb.logged("socket file was removed"), 2);
     assert!(findings(&ebb).contains("\"socket_removed\""));
     assert_eq!(ebb.terminate().1, Some(0));
-    assert!(!path.exists(), "and it is removed at the end");
+    assert!(!path.exists(), "the file is removed at the end");
 }
 
 async fn ebb_channel(path: &Path) -> tonic::transport::Channel {
@@ -52,7 +52,7 @@ fn a_lost_socket_file_causes_one_warning_and_a_finding() {
     until("it is a finding", || findings(&ebb).contains("\"socket_lost\""));
     std::fs::create_dir(&inside).unwrap();
     std::fs::write(&path, "precious").unwrap();
-    until("what is there is left alone", || findings(&ebb).contains("is not a socket"));
+    until("a file that is not a socket is left alone", || findings(&ebb).contains("is not a socket"));
     assert_eq!(ebb.logged("cannot recreate it"), 1);
     assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     std::fs::remove_file(&path).unwrap();

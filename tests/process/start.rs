@@ -64,7 +64,7 @@ fn without_madvise(errno: i32, arguments: &[&str]) -> Output {
     let filter: BpfProgram = filter.unwrap().try_into().unwrap();
     let mut command = program();
     command.args(SERVE).args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
-    // A filter is of one thread, and of the processes that this thread starts.
+    // A filter applies to its thread and the processes that the thread starts.
     let thread = std::thread::spawn(move || {
         seccompiler::apply_filter(&filter).unwrap();
         command.output().unwrap()
