@@ -33,7 +33,7 @@ pub(crate) fn follow(reference: &str) -> Result<Source, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = match runtime {
             Ok(runtime) => runtime,
-            Err(error) => return drop(ready.send(Err(format!("no runtime: {error}")))),
+            Err(error) => return drop(ready.send(Err(format!("cannot start a runtime: {error}")))),
         };
         runtime.block_on(async move {
             let client = match Client::try_default().await {
@@ -55,7 +55,7 @@ pub(crate) fn follow(reference: &str) -> Result<Source, String> {
             }
         });
     });
-    thread.map_err(|error| format!("no thread: {error}"))?;
+    thread.map_err(|error| format!("cannot start a thread: {error}"))?;
     match first.recv_timeout(PATIENCE) {
         Ok(Ok(())) => Ok(Source::Watched { name: source, text }),
         Ok(Err(why)) => Err(why),
@@ -70,7 +70,7 @@ fn content(mut found: ConfigMap) -> Option<Arc<String>> {
 fn said(source: &str, error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if status.code == 403 => {
-            format!("{source}: the account may not get it; it needs get, list and watch: {}", status.message)
+            format!("{source}: the account lacks permission; it needs get, list and watch: {}", status.message)
         }
         error => format!("{source}: {error}"),
     }

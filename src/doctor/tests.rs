@@ -51,7 +51,7 @@ fn a_socket_file_that_was_removed_is_a_finding_for_a_while() {
     let at = |uptime_ms| Facts { uptime_ms, sockets: removed.clone(), ..facts(&healthy) };
     assert_eq!(codes(&at(2_000)), ["socket_removed"]);
     assert_eq!(codes(&at(700_000)), [""; 0]);
-    let lost = SocketFiles { lost: Some("a live server listens there".to_owned()), ..SocketFiles::default() };
+    let lost = SocketFiles { lost: Some("another server listens there".to_owned()), ..SocketFiles::default() };
     assert_eq!(codes(&Facts { sockets: lost, ..facts(&healthy) }), ["socket_lost"]);
 }
 

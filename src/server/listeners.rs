@@ -62,5 +62,5 @@ impl Listeners {
 
 pub(super) fn tcp(key: &str, text: &str) -> Result<Address, String> {
     let address = text.parse().map(Address::Tcp);
-    address.map_err(|_| format!("{key} ({text:?}) is not an address; write it like 127.0.0.1:7070"))
+    address.map_err(|_| format!("{key}: {text:?} is not an address such as 127.0.0.1:7070"))
 }

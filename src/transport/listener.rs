@@ -92,15 +92,16 @@ impl Listener {
 fn bind_socket(path: &Path) -> Result<Listener, String> {
     if let Ok(metadata) = std::fs::symlink_metadata(path) {
         if !metadata.file_type().is_socket() {
-            return Err("the file there is not a socket; it was left alone".to_owned());
+            return Err("the existing file is not a socket".to_owned());
         }
         is_dead(path)?;
         // A server that died has left this file.
-        std::fs::remove_file(path).map_err(|error| format!("a dead socket is in the way: {error}"))?;
+        std::fs::remove_file(path)
+            .map_err(|error| format!("cannot remove the socket file of an ended server: {error}"))?;
     }
     let listener = std::os::unix::net::UnixListener::bind(path).map_err(|error| error.to_string())?;
     let mode = std::fs::Permissions::from_mode(0o660);
-    std::fs::set_permissions(path, mode).map_err(|error| format!("its mode cannot be set: {error}"))?;
+    std::fs::set_permissions(path, mode).map_err(|error| format!("cannot set the mode of the socket file: {error}"))?;
     let inode = inode(path).map_err(|error| error.to_string())?;
     Ok(Listener::Unix(listener, Arc::new(SocketFile { path: path.to_owned(), inode })))
 }
@@ -116,9 +117,9 @@ fn is_dead(path: &Path) -> Result<(), String> {
     match connect(&socket, &address) {
         Err(rustix::io::Errno::CONNREFUSED) => Ok(()),
         Ok(()) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::PROTOTYPE) => {
-            Err("a live server listens there".to_owned())
+            Err("another server listens there".to_owned())
         }
-        Err(error) => Err(format!("the socket there was left alone, since it cannot be asked: {error}")),
+        Err(error) => Err(format!("cannot check whether a server listens there: {error}")),
     }
 }
 
@@ -135,7 +136,7 @@ mod tests {
         rustix::net::bind(&live, &rustix::net::SocketAddrUnix::new(&path).unwrap()).unwrap();
         rustix::net::listen(&live, 0).unwrap();
         let _first = std::os::unix::net::UnixStream::connect(&path).unwrap(); // the backlog is full
-        assert!(is_dead(&path).unwrap_err().contains("a live server listens there"));
+        assert!(is_dead(&path).unwrap_err().contains("another server listens there"));
         assert!(path.exists());
     }
 
@@ -144,7 +145,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("datagrams");
         let _live = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-        assert!(Listener::bind(&Address::Unix(path.clone())).unwrap_err().contains("a live server listens there"));
+        assert!(Listener::bind(&Address::Unix(path.clone())).unwrap_err().contains("another server listens there"));
         assert!(path.exists(), "the file is not removed");
     }
 
@@ -170,7 +171,7 @@ mod tests {
         let address = Address::Unix(path.clone());
         let live = Listener::bind(&address).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
-        assert!(Listener::bind(&address).unwrap_err().contains("a live server listens there"));
+        assert!(Listener::bind(&address).unwrap_err().contains("another server listens there"));
         drop(live);
         assert!(!path.exists(), "removed on drop");
 

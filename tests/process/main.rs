@@ -62,7 +62,7 @@ fn a_dead_socket_is_replaced_and_ours_is_removed_at_the_end() {
     let got = program().args(["get", "k", "--addr", &address]).output().unwrap();
     assert_eq!(got.stdout.trim_ascii(), b"v");
     let second = failure(&[&SERVE[..], &["--socket", path.to_str().unwrap()]].concat());
-    assert!(second.1.contains("a live server listens there"), "{}", second.1);
+    assert!(second.1.contains("another server listens there"), "{}", second.1);
     assert_eq!(ebb.terminate().1, Some(0));
     assert!(!path.exists());
 }

@@ -118,5 +118,5 @@ fn a_live_socket_without_room_for_a_client_is_not_waited_for() {
     until("it refuses", || child.try_wait().unwrap().is_some());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(64));
-    assert!(said(&output).contains("a live server listens there"), "{}", said(&output));
+    assert!(said(&output).contains("another server listens there"), "{}", said(&output));
 }

@@ -20,12 +20,16 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")) {
-            return if path.is_empty() { Err("`unix:` wants a path".into()) } else { Ok(Self::Unix(path.into())) };
+            return if path.is_empty() {
+                Err("unix: needs a path, such as unix:/run/ebb.sock".into())
+            } else {
+                Ok(Self::Unix(path.into()))
+            };
         }
         let bare = text.strip_prefix("http://").unwrap_or(text);
         match bare.rsplit_once(':') {
             Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(Self::Tcp(bare.into())),
-            _ => Err(format!("`{text}` is not an address; it must be HOST:PORT or unix:/path")),
+            _ => Err(format!("{text:?} is not an address (HOST:PORT or unix:/path)")),
         }
     }
 }

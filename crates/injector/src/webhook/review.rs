@@ -81,12 +81,12 @@ pub(super) fn review(
         is_dry_run: request["dryRun"] == true,
     };
     if request["kind"]["kind"] != "Pod" || request["operation"] != "CREATE" {
-        let what = format!("{} of {} is none of ours", request["operation"], request["kind"]["kind"]);
+        let what = format!("ignored: {} of {} is not injected", request["operation"], request["kind"]["kind"]);
         admission.detail = shortened(&what);
         return Ok(admission);
     }
     if read.is_too_large {
-        admission.detail = "what decides about a sidecar takes more than 2 MiB".to_owned();
+        admission.detail = "the fields that injection reads are too large (at most 2 MiB)".to_owned();
         admission.warnings = vec![format!("no Ebb sidecar: {}", admission.detail)];
         admission.answer = answer(json!({"warnings": admission.warnings}));
         admission.reason = Some(Some(SkipReason::TooLarge));

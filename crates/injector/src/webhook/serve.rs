@@ -369,7 +369,7 @@ async fn answer(request: Request<Incoming>, injector: &Injector, mut call: Call)
             return said(StatusCode::PAYLOAD_TOO_LARGE, &sentence, call);
         }
         Ok(Err(Unread::Broken(error))) => {
-            return said(StatusCode::BAD_REQUEST, &format!("the body broke off: {error}"), call);
+            return said(StatusCode::BAD_REQUEST, &format!("the body is incomplete: {error}"), call);
         }
         Err(_) => return said(StatusCode::REQUEST_TIMEOUT, "the body took too long", call),
     };
