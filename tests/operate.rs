@@ -340,7 +340,9 @@ async fn the_memory_map_has_every_segment_by_shard_and_log() {
     let logs = map["logs"].as_array().unwrap();
     let segments: usize = logs.iter().map(|log| log["occupancy_percent"].as_array().unwrap().len()).sum();
     assert_eq!(segments as u64, sum(&map["occupancy"]), "both count the same segments: {printed}");
-    for log in logs.iter().filter(|log| log["log"] == "nursery") {
+    let nurseries: Vec<_> = logs.iter().filter(|log| log["name"] == "nursery").collect();
+    assert!(!nurseries.is_empty(), "{printed}");
+    for log in nurseries {
         let percent = log["occupancy_percent"].as_array().unwrap();
         let (first, last) = (percent[0].as_u64().unwrap(), percent[percent.len() - 1].as_u64().unwrap());
         assert!(first < 30 && last > 90, "oldest first: {log}");
