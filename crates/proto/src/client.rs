@@ -107,9 +107,11 @@ mod tests {
         assert_eq!("[::1]:7070".parse(), Ok(Address::Tcp("[::1]:7070".into())));
         assert_eq!("unix:/run/ebb.sock".parse(), Ok(Address::Unix("/run/ebb.sock".into())));
         assert_eq!("unix:///run/ebb.sock".parse(), Ok(Address::Unix("/run/ebb.sock".into())));
-        for bad in ["", "7070", ":7070", "host:", "host:70700", "unix:"] {
-            assert!(bad.parse::<Address>().is_err(), "{bad}");
-        }
+        let taken: Vec<_> = ["", "7070", ":7070", "host:", "host:70700", "unix:"]
+            .into_iter()
+            .filter(|bad| bad.parse::<Address>().is_ok())
+            .collect();
+        assert!(taken.is_empty(), "{taken:?}");
     }
 
     #[tokio::test]

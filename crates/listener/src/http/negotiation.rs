@@ -206,9 +206,10 @@ mod tests {
             (&["nonsense"], None),
             (&["\u{e9}/x, application/x"], X),
         ];
-        for (lines, expected) in cases {
+        let found = cases.map(|(lines, _)| {
             let bytes: Vec<_> = lines.iter().map(|line| line.as_bytes()).collect();
-            assert_eq!(best(&OFFERS, &bytes), expected, "{lines:?}");
-        }
+            (lines, best(&OFFERS, &bytes))
+        });
+        assert_eq!(found, cases);
     }
 }

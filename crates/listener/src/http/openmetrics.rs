@@ -98,13 +98,14 @@ mod tests {
             (&["text/plain, application/openmetrics-text"], false),
             (&["text/plain;note=\"application/openmetrics-text\""], false),
         ];
-        for (lines, expected) in cases {
+        let found = cases.map(|(lines, _)| {
             let mut headers = HeaderMap::new();
             for line in lines {
                 headers.append(header::ACCEPT, HeaderValue::from_static(line));
             }
-            assert_eq!(wants_open_metrics(&headers), expected, "{lines:?}");
-        }
+            (lines, wants_open_metrics(&headers))
+        });
+        assert_eq!(found, cases);
     }
 
     #[test]
