@@ -264,9 +264,12 @@ mod tests {
     #[test]
     fn sizes_outside_of_their_bounds_are_refused_with_the_bounds() {
         assert_eq!("100-500".parse(), Ok(ValueBytes { least: 100, most: 500 }));
-        for bad in ["", "100", "0-5", "500-100", "1-65537", "a-b"] {
-            assert!(bad.parse::<ValueBytes>().unwrap_err().contains("1 to 65536"), "{bad}");
-        }
+        let wrong: Vec<_> = ["", "100", "0-5", "500-100", "1-65537", "a-b"]
+            .map(|bad| (bad, bad.parse::<ValueBytes>()))
+            .into_iter()
+            .filter(|(_, found)| !found.as_ref().is_err_and(|error| error.to_string().contains("1 to 65536")))
+            .collect();
+        assert!(wrong.is_empty(), "{wrong:?}");
         let parse = size_within(16 << 20, 1 << 30);
         assert_eq!(parse("16Mi"), Ok(ByteSize(16 << 20)));
         assert_eq!(parse("2Gi").unwrap_err(), "2Gi is out of range (16Mi to 1Gi)");

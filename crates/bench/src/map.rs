@@ -128,9 +128,11 @@ mod tests {
     #[test]
     fn what_is_no_request_ends_the_connection_and_allocates_nothing() {
         let mut words = Vec::new();
-        for bad in ["GET k\r\n", "*5000\r\n", "*1\r\n$99999999999\r\n", "*1\r\n:3\r\n", "*1\r\n$3\r\nGE"] {
-            assert!(read(&mut bad.as_bytes(), &mut words).is_err(), "{bad:?}");
-        }
+        let taken: Vec<_> = ["GET k\r\n", "*5000\r\n", "*1\r\n$99999999999\r\n", "*1\r\n:3\r\n", "*1\r\n$3\r\nGE"]
+            .into_iter()
+            .filter(|bad| read(&mut bad.as_bytes(), &mut words).is_ok())
+            .collect();
+        assert!(taken.is_empty(), "{taken:?}");
         assert!(words.iter().all(|word| word.capacity() < 64));
         assert!(!read(&mut &b""[..], &mut words).unwrap());
     }

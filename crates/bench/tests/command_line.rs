@@ -10,28 +10,38 @@ fn run(words: &[&str]) -> Output {
 
 #[test]
 fn every_command_has_a_help_text() {
+    let mut wrong = Vec::new();
     for name in ["reclaim", "serve", "trace", "storm", "overwrite", "expire", "stall", "get"] {
         let help = run(&[name, "--help"]);
         let text = String::from_utf8(help.stdout).unwrap();
-        assert!(help.status.success() && text.contains(&format!("Usage: ebb-bench {name}")), "{text}");
+        if !help.status.success() || !text.contains(&format!("Usage: ebb-bench {name}")) {
+            wrong.push(format!("{name}: {}: {text}", help.status));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 fn bad_options_end_with_code_2() {
-    for words in [&["reclaim", "--scale", "0"][..], &["nonsense"], &["serve", "--against", "keydb"]] {
-        let done = run(words);
-        assert_eq!(done.status.code(), Some(2), "{words:?}");
-        assert!(!done.stderr.is_empty() && done.stdout.is_empty(), "{words:?}");
-    }
+    let cases = [&["reclaim", "--scale", "0"][..], &["nonsense"], &["serve", "--against", "keydb"]];
+    let wrong: Vec<_> = cases
+        .map(|words| (words, run(words)))
+        .into_iter()
+        .filter(|(_, done)| done.status.code() != Some(2) || done.stderr.is_empty() || !done.stdout.is_empty())
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
 
 #[test]
 fn a_missing_program_is_an_error_that_names_it() {
+    let mut wrong = Vec::new();
     for command in ["reclaim", "serve"] {
         let done = run(&[command, "--ebb", "/nonexistent/ebb"]);
         let said = String::from_utf8(done.stderr).unwrap();
-        assert_eq!(done.status.code(), Some(1), "{said}");
-        assert!(said.starts_with("ebb-bench: ") && said.contains("/nonexistent/ebb"), "{said}");
+        let is_named = said.starts_with("ebb-bench: ") && said.contains("/nonexistent/ebb");
+        if done.status.code() != Some(1) || !is_named {
+            wrong.push(format!("{command}: {}: {said}", done.status));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -177,9 +177,9 @@ mod tests {
             ..Measured::default()
         };
         let text = as_text("w1", Pattern::Even, std::slice::from_ref(&measured));
-        for part in ["w1, even", "20.0 B", "1.667", "1.250", "0.43 s", "+1.0 MB", "0 / 0 / 0"] {
-            assert!(text.contains(part), "{part} is missing in\n{text}");
-        }
+        let parts = ["w1, even", "20.0 B", "1.667", "1.250", "0.43 s", "+1.0 MB", "0 / 0 / 0"];
+        let missing: Vec<_> = parts.into_iter().filter(|part| !text.contains(part)).collect();
+        assert!(missing.is_empty(), "{missing:?} is missing in\n{text}");
         assert!(!text.contains("peak"), "a row without figures is omitted");
         assert_eq!(as_json("w1", Pattern::Even, &[measured])["systems"][0]["overhead_per_entry_bytes"], 20.0);
     }

@@ -150,21 +150,30 @@ mod tests {
 
     #[test]
     fn a_log_holds_at_most_as_many_objects_as_were_asked_for() {
+        let mut wrong = Vec::new();
         for objects in [74, 290, 1000, 5039, 46_720, 125_984] {
             let Shape { segment_bytes, segments, footprint } = shape(Capacity::Objects(objects));
-            let held = segments * (segment_bytes / footprint.unwrap());
-            assert!(held <= objects && held >= objects - objects / 64 - 1, "{objects}: {held}");
-            assert!(objects < 256 || segments >= 120, "{objects}: {segments} segments");
-            assert!(footprint.unwrap() >= LEAST_FOOTPRINT);
+            let footprint = footprint.unwrap();
+            let held = segments * (segment_bytes / footprint);
+            let is_full = held <= objects && held >= objects - objects / 64 - 1;
+            let is_cut = objects < 256 || segments >= 120;
+            if !is_full || !is_cut || footprint < LEAST_FOOTPRINT {
+                wrong.push(format!("{objects}: {held} held, {segments} segments, {footprint} bytes each"));
+            }
         }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
     #[test]
     fn a_log_of_bytes_is_cut_into_128_segments_or_more() {
+        let mut wrong = Vec::new();
         for bytes in [1 << 20, 20 << 20, 500 << 20] {
             let Shape { segment_bytes, segments, .. } = shape(Capacity::Bytes(bytes));
-            assert!(segments >= 128 && segments * segment_bytes <= bytes);
+            if segments < 128 || segments * segment_bytes > bytes {
+                wrong.push(format!("{bytes}: {segments} segments of {segment_bytes}"));
+            }
         }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
     #[test]

@@ -135,9 +135,11 @@ mod tests {
         for cut in 0..whole.len() {
             assert_eq!(values(&whole[..cut]), Ok(None), "cut at {cut}");
         }
-        for bad in [&b"ERROR\r\n"[..], b"VALUE k 0 x\r\n", b"VALUE k 0 1\r\nabcd", b"END\n"] {
-            assert!(values(bad).is_err(), "{}", bad.escape_ascii());
-        }
+        let taken: Vec<_> = ["ERROR\r\n", "VALUE k 0 x\r\n", "VALUE k 0 1\r\nabcd", "END\n"]
+            .into_iter()
+            .filter(|bad| values(bad.as_bytes()).is_ok())
+            .collect();
+        assert!(taken.is_empty(), "{taken:?}");
     }
 
     #[test]

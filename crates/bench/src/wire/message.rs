@@ -231,8 +231,8 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_message_are_refused() {
-        for bad in [&[0x0a][..], &[0x0a, 5, 1], &[0xff; 12], &[0x0b, 1], &[0x09, 1, 2]] {
-            assert!(decode(Kind::Get, false, bad).is_err(), "{bad:?}");
-        }
+        let bad = [&[0x0a][..], &[0x0a, 5, 1], &[0xff; 12], &[0x0b, 1], &[0x09, 1, 2]];
+        let taken: Vec<_> = bad.into_iter().filter(|bad| decode(Kind::Get, false, bad).is_ok()).collect();
+        assert!(taken.is_empty(), "{taken:?}");
     }
 }
