@@ -256,7 +256,11 @@ mod tests {
 
     #[test]
     fn startup_timeout_takes_every_length_of_time() {
-        for (text, failures) in [
+        let timeout = |text: &str| {
+            let wishes = read("startup-timeout", text);
+            (wishes.container["startupProbe"]["failureThreshold"].as_u64(), wishes.warnings)
+        };
+        let cases = [
             ("90", 90),
             ("90s", 90),
             ("1m30s", 90),
@@ -267,32 +271,33 @@ mod tests {
             ("1s", 1),
             ("1001ms", 2),
             ("0.01d", 864),
-        ] {
-            let wishes = read("startup-timeout", text);
-            assert_eq!(wishes.container["startupProbe"]["failureThreshold"], failures, "{text}");
-            assert!(wishes.warnings.is_empty(), "{:?}", wishes.warnings);
-        }
-        for text in ["", "0", "0s", "999ms", "-5s", "3601", "3601s", "1h1ms", "1d", "90x", "s", "99999999999999999999"]
-        {
-            let wishes = read("startup-timeout", text);
-            assert_eq!(wishes.container["startupProbe"]["failureThreshold"], 60, "{text}");
-            assert!(wishes.warnings[0].ends_with("it must be 1s to 1h; a number without a unit is in seconds"));
-        }
+        ];
+        let found = cases.map(|(text, _)| (text, timeout(text)));
+        assert_eq!(found, cases.map(|(text, failures)| (text, (Some(failures), Vec::new()))));
+        let refused =
+            ["", "0", "0s", "999ms", "-5s", "3601", "3601s", "1h1ms", "1d", "90x", "s", "99999999999999999999"];
+        let sentence = "it must be 1s to 1h; a number without a unit is in seconds";
+        let wrong: Vec<_> = refused
+            .map(|text| (text, timeout(text)))
+            .into_iter()
+            .filter(|(_, (failures, warnings))| {
+                *failures != Some(60) || !warnings.first().is_some_and(|warning| warning.ends_with(sentence))
+            })
+            .collect();
+        assert!(wrong.is_empty(), "{wrong:?}");
     }
 
     #[test]
     fn annotation_that_is_too_long_is_named_without_its_value() {
-        for (bytes, warnings) in [(4096, 0), (4097, 1)] {
-            let wishes = read("image", &"x".repeat(bytes));
-            assert_eq!(wishes.warnings.len(), warnings, "{bytes} bytes");
-        }
+        let warnings = [4096, 4097].map(|bytes| (bytes, read("image", &"x".repeat(bytes)).warnings.len()));
+        assert_eq!(warnings, [(4096, 0), (4097, 1)]);
         let said = &read("image", &"x".repeat(4097)).warnings[0];
         assert_eq!(said, "annotation config.ebb-cache.io/image is ignored: it must have at most 4096 bytes");
     }
 
     #[test]
     fn memory_annotations_take_every_form_of_a_size() {
-        for (text, quantity) in [
+        let cases = [
             ("64Mi", "64Mi"),
             ("64MiB", "64Mi"),
             ("64MB", "64M"),
@@ -300,13 +305,15 @@ mod tests {
             ("129e6", "129e6"),
             ("128974848000m", "128974848000m"),
             (" 1 GiB", "1Gi"),
-        ] {
-            assert_eq!(read("memory-limit", text).memory_limit.as_deref(), Some(quantity), "{text}");
-            assert_eq!(read("memory-request", text).memory_request.as_deref(), Some(quantity), "{text}");
-        }
-        for text in ["16MB", "1e7", "64mi", "-64Mi", "0", "lots", ""] {
+        ];
+        let expected = cases.map(|(text, quantity)| (text, Some(quantity.to_owned())));
+        assert_eq!(cases.map(|(text, _)| (text, read("memory-limit", text).memory_limit)), expected);
+        assert_eq!(cases.map(|(text, _)| (text, read("memory-request", text).memory_request)), expected);
+        let refused = ["16MB", "1e7", "64mi", "-64Mi", "0", "lots", ""];
+        let found = refused.map(|text| {
             let wishes = read("memory-limit", text);
-            assert_eq!((wishes.memory_limit, wishes.warnings.len()), (None, 1), "{text}");
-        }
+            (text, wishes.memory_limit, wishes.warnings.len())
+        });
+        assert_eq!(found, refused.map(|text| (text, None, 1)));
     }
 }

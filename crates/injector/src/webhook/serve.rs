@@ -420,7 +420,7 @@ mod tests {
             open: open.map(|seconds| (after(seconds), 1)).into_iter().collect(),
             idle_since: start,
         };
-        for (what, state, seconds, expected) in [
+        let cases = [
             ("no call yet", state(0, None), 4, Verdict::Well),
             ("no call at all", state(0, None), 5, Verdict::Stalled),
             ("a call is open", state(1, Some(20)), 29, Verdict::Well),
@@ -428,8 +428,8 @@ mod tests {
             ("idle for a while", state(1, None), 29, Verdict::Well),
             ("idle", state(1, None), 30, Verdict::Idle),
             ("idle, and does not go", state(1, None), 35, Verdict::Stalled),
-        ] {
-            assert_eq!(state.verdict(after(seconds)), expected, "{what}");
-        }
+        ];
+        let found = cases.each_ref().map(|(what, state, seconds, _)| (*what, state.verdict(after(*seconds))));
+        assert_eq!(found, cases.map(|(what, _, _, expected)| (what, expected)));
     }
 }
