@@ -88,11 +88,13 @@ fn each_trouble_is_named() {
         ("request_below_limit", |s| s.0.request_bytes = Some(64 * MIB)),
         ("shrink_pending", |s| s.0.shrink_pending = true),
     ];
-    for (code, plant) in planted {
+    let found = planted.iter().map(|(code, plant)| {
         let mut sick = healthy();
         plant(&mut sick);
-        assert_eq!(codes(&facts(&sick)), [*code]);
-    }
+        (*code, codes(&facts(&sick)))
+    });
+    let expected = planted.iter().map(|(code, _)| (*code, vec![*code]));
+    assert_eq!(found.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     let healthy = healthy();
     let recent = Recent { seconds: 60, reads: 100_000, misses: 20_000, missed_evicted: 0, evictions: 600_000 };
     assert_eq!(codes(&Facts { recent, ..facts(&healthy) }), ["eviction_storm"]);

@@ -62,10 +62,12 @@ mod tests {
         assert!(node.total_bytes > 1 << 28 && node.available_bytes <= node.total_bytes, "{node:?}");
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("meminfo");
-        for text in ["", "MemTotal: 12 kB\n", "MemTotal: lots kB\nMemAvailable: 1 kB\n"] {
+        let malformed = ["", "MemTotal: 12 kB\n", "MemTotal: lots kB\nMemAvailable: 1 kB\n"];
+        let found = malformed.map(|text| {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(Node::read(&path).unwrap(), None, "{text:?}");
-        }
+            (text, Node::read(&path).unwrap())
+        });
+        assert_eq!(found, malformed.map(|text| (text, None)));
     }
 
     #[test]

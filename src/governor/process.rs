@@ -51,9 +51,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("limit");
         assert_eq!(limit_file(&path).unwrap(), None);
-        for (text, limit) in [("67108864\n", Some(67_108_864)), ("0", None), ("64Mi", None), ("", None)] {
+        let cases = [("67108864\n", Some(67_108_864)), ("0", None), ("64Mi", None), ("", None)];
+        let found = cases.map(|(text, _)| {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(limit_file(&path).unwrap(), limit, "{text:?}");
-        }
+            (text, limit_file(&path).unwrap())
+        });
+        assert_eq!(found, cases);
     }
 }

@@ -173,20 +173,26 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), METRICS.len());
-        for metric in METRICS {
-            assert!(metric.help.len() > 10 && !metric.help.ends_with('.'), "{}", metric.name);
-            let plain = |name: &str| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-            assert!(plain(metric.name) && metric.labels.iter().all(|label| plain(label)), "{}", metric.name);
-        }
+        let plain = |name: &str| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        let is_explained = |metric: &&Metric| {
+            let has_plain_names = plain(metric.name) && metric.labels.iter().all(|label| plain(label));
+            metric.help.len() > 10 && !metric.help.ends_with('.') && has_plain_names
+        };
+        let wrong: Vec<_> =
+            METRICS.iter().filter(|metric| !is_explained(metric)).map(|metric| (metric.name, metric.help)).collect();
+        assert!(wrong.is_empty(), "{wrong:?}");
     }
 
     #[test]
     fn an_empty_reading_shows_every_metric_with_its_labels() {
         let reading = Reading { namespaces: vec![Default::default()], ..Reading::default() };
+        let mut wrong = Vec::new();
         for metric in METRICS {
             let series = (metric.read)(&reading);
-            assert!(!series.is_empty(), "{}", metric.name);
-            assert!(series.iter().all(|(values, _)| values.len() == metric.labels.len()), "{}", metric.name);
+            if series.is_empty() || series.iter().any(|(values, _)| values.len() != metric.labels.len()) {
+                wrong.push(metric.name);
+            }
         }
+        assert!(wrong.is_empty(), "{wrong:?}");
     }
 }

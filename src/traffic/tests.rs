@@ -41,9 +41,8 @@ fn durations_fall_into_the_bucket_that_holds_them() {
 
 #[test]
 fn methods_stand_where_their_number_says_and_paths_name_them() {
-    for (at, method) in Method::VARIANTS.iter().copied().enumerate() {
-        assert_eq!(at, method as usize);
-    }
+    let numbers = Method::VARIANTS.iter().map(|method| *method as usize);
+    assert_eq!(numbers.collect::<Vec<_>>(), (0..Method::VARIANTS.len()).collect::<Vec<_>>());
     assert_eq!([Outcome::Ok as usize, Outcome::Refused as usize], [0, 1]);
     assert_eq!(Method::of("/ebb.v1.CacheService/BatchGet"), Method::BatchGet);
     assert_eq!(Method::of("/ebb.v1.AdminService/GetStats"), Method::Other);

@@ -115,12 +115,13 @@ mod tests {
             (&["application/grpc, application/json"], false),
             (&["application/grpc", "application/json"], false),
         ];
-        for (values, expected) in cases {
+        let found = cases.map(|(values, _)| {
             let mut headers = HeaderMap::new();
             for value in values {
                 headers.append(CONTENT_TYPE, HeaderValue::from_static(value));
             }
-            assert_eq!(is_protobuf(&headers), expected, "{values:?}");
-        }
+            (values, is_protobuf(&headers))
+        });
+        assert_eq!(found, cases);
     }
 }

@@ -422,7 +422,8 @@ mod tests {
             stream.extend(length.to_be_bytes());
             stream.extend(std::iter::repeat_n(9, length as usize));
         }
-        for cut in [1, 2, 4, 5, 7, 1000, stream.len()] {
+        let cuts = [1, 2, 4, 5, 7, 1000, stream.len()];
+        let found = cuts.map(|cut| {
             let mut prefix = Prefix::default();
             let mut lengths = Vec::new();
             for mut piece in stream.chunks(cut) {
@@ -432,7 +433,8 @@ mod tests {
                     piece = &piece[taken..];
                 }
             }
-            assert_eq!((lengths, prefix.is_between_messages()), (vec![0, 3, 70_000, 1], true), "cut at {cut}");
-        }
+            (cut, lengths, prefix.is_between_messages())
+        });
+        assert_eq!(found, cuts.map(|cut| (cut, vec![0, 3, 70_000, 1], true)));
     }
 }

@@ -96,18 +96,20 @@ fn allocatable_memory_of_the_node_is_no_limit() {
 #[test]
 fn a_limit_beyond_the_machine_becomes_the_machine_memory() {
     let pod = Pod::new();
-    for (max, expected) in [
+    let cases = [
         ("4294967295\n", (4095, "cgroup memory.max", None)),
         ("4294967296\n", (4096, "cgroup memory.max", None)),
         ("4294967297\n", (4096, "machine memory", Some(LimitSource::MemoryMax))),
         ("9223372036854771712\n", (4096, "machine memory", Some(LimitSource::MemoryMax))),
         ("max\n", (64, "default_memory", None)),
-    ] {
+    ];
+    let found = cases.map(|(max, _)| {
         pod.write("memory.max", max);
         let found = settled(&mut pod.sampler(), &setting(false));
         let (limit, beyond) = (found.limit_bytes / MIB, found.beyond_machine.map(|(_, source)| source));
-        assert_eq!((limit, found.limit_source.name(), beyond), expected, "{max}");
-    }
+        (max, (limit, found.limit_source.name(), beyond))
+    });
+    assert_eq!(found, cases);
     let asked = Setting { max_memory_bytes: Some(1 << 40), ..setting(false) };
     let found = settled(&mut pod.sampler(), &asked);
     let beyond = Some((1 << 40, LimitSource::MaxMemory));

@@ -73,10 +73,9 @@ fn app() -> App {
     App::new(vec![online, offline])
 }
 
-fn shows(shown: &str, texts: &[&str]) {
-    for text in texts {
-        assert!(shown.contains(text), "{text} is missing in\n{shown}");
-    }
+fn shows(shown: &str, parts: &[&str]) {
+    let missing: Vec<_> = parts.iter().filter(|part| !shown.contains(**part)).collect();
+    assert!(missing.is_empty(), "{missing:?} is missing in\n{shown}");
 }
 
 #[test]
