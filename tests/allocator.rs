@@ -14,14 +14,15 @@ fn jemalloc_runs_with_the_settings_of_the_program() {
         .output()
         .unwrap();
     let report = String::from_utf8_lossy(&output.stderr).into_owned();
-    for (option, value) in [
+    let expected = [
         ("opt.background_thread", "true"),
         ("opt.dirty_decay_ms", "1000"),
         ("opt.muzzy_decay_ms", "0"),
         ("opt.narenas", "2"),
-    ] {
+    ];
+    let found = expected.map(|(option, _)| {
         let line = report.lines().map(str::trim).find(|line| line.starts_with(&format!("{option}:")));
-        let line = line.unwrap_or_else(|| panic!("{option} is not reported: {report}"));
-        assert_eq!(line.split_whitespace().nth(1), Some(value), "{line}");
-    }
+        (option, line.and_then(|line| line.split_whitespace().nth(1)).unwrap_or("not reported"))
+    });
+    assert_eq!(found, expected, "{report}");
 }

@@ -36,7 +36,7 @@ fn reports_all_problems_of_a_file() {
          otlpEndpoint: https://collector:4317\n",
     );
     assert_eq!(code, 64);
-    for sentence in [
+    let sentences = [
         "watermarks.low: 95% must be below watermarks.high (90%)",
         "maxMemory (",
         "\"64 bananas\" is not a size",
@@ -44,9 +44,9 @@ fn reports_all_problems_of_a_file() {
         "cores: 0 is out of range (1 to 64)",
         "tick (",
         "otlpEndpoint: \"https://collector:4317\" is not an http:// URL such as http://localhost:4317",
-    ] {
-        assert!(said.contains(sentence), "{sentence:?} is missing in {said}");
-    }
+    ];
+    let missing: Vec<_> = sentences.into_iter().filter(|sentence| !said.contains(sentence)).collect();
+    assert!(missing.is_empty(), "{missing:?} is missing in {said}");
 }
 
 #[test]
@@ -79,16 +79,17 @@ fn printed(text: &str, keys: &[&str]) -> Vec<String> {
 
 #[test]
 fn null_and_empty_sections_are_not_given() {
-    for text in [
+    let texts = [
         "watermarks:\nmaxMemory: 64Mi\n",
         "watermarks: {}\nmaxMemory: 64Mi\n",
         "watermarks: ~\nmaxMemory: 64Mi",
         "watermarks: { low: null }\npacing:\n  cpu:\nmaxMemory: 64Mi\n",
         "watermarks: null\nmaxMemory: 64Mi\nlogLevel:\n",
-    ] {
-        assert_eq!(check(text), (0, String::new()), "{text}");
-        assert_eq!(printed(text, &["watermarks.low", "maxMemory"]), ["88%", "64Mi"], "{text}");
-    }
+    ];
+    let checked = texts.map(|text| (text, check(text)));
+    assert_eq!(checked, texts.map(|text| (text, (0, String::new()))));
+    let values = texts.map(|text| (text, printed(text, &["watermarks.low", "maxMemory"])));
+    assert_eq!(values, texts.map(|text| (text, vec!["88%".to_owned(), "64Mi".to_owned()])));
     assert!(
         check("watermark:\n").1.contains("watermark is not a setting"),
         "a name that is wrong is wrong without a value"
@@ -100,19 +101,22 @@ fn null_and_empty_sections_are_not_given() {
 
 #[test]
 fn duplicate_keys_are_an_error() {
-    for text in [
+    let texts = [
         "maxMemory: 64Mi\nmaxMemory: 128Mi\n",
         "watermarks: { low: 70, low: 80 }\n",
         "pacing:\n  cpu: 1\npacing:\n  cpu: 2\n",
-    ] {
-        let (code, said) = check(text);
-        assert!(code == 64 && said.contains("duplicate"), "{text}: {said}");
-    }
+    ];
+    let wrong: Vec<_> = texts
+        .map(|text| (text, check(text)))
+        .into_iter()
+        .filter(|(_, (code, said))| *code != 64 || !said.contains("duplicate"))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
 
 #[test]
 fn converts_booleans_and_numbers() {
-    for (text, key, value) in [
+    let cases = [
         ("compaction: false", "compaction", "off"),
         ("compaction: off", "compaction", "off"),
         ("compaction: true", "compaction", "auto"),
@@ -123,10 +127,10 @@ fn converts_booleans_and_numbers() {
         ("evictionAware: \"true\"", "evictionAware", "true"),
         ("cores: \"2\"", "cores", "2"),
         ("pod: { name: 7 }", "pod.name", "7"),
-    ] {
-        assert_eq!(printed(text, &[key]), [value], "{text}");
-    }
-    for (text, expected) in [
+    ];
+    let found = cases.map(|(text, key, _)| (text, printed(text, &[key])));
+    assert_eq!(found, cases.map(|(text, _, value)| (text, vec![value.to_owned()])));
+    let refused = [
         (
             "logLevel: false\n",
             "false is a boolean (some YAML parsers read on, off, yes and no as booleans); quote it if you mean the word",
@@ -136,10 +140,13 @@ fn converts_booleans_and_numbers() {
         ("pod: { name: true }\n", "true is a boolean"),
         ("maxMemory: true\n", "expected a size such as 64Mi"),
         ("evictionAware: maybe\n", "expected a boolean"),
-    ] {
-        let (code, said) = check(text);
-        assert!(code == 64 && said.contains(expected), "{text}: {said}");
-    }
+    ];
+    let wrong: Vec<_> = refused
+        .map(|(text, expected)| (text, expected, check(text)))
+        .into_iter()
+        .filter(|(_, expected, (code, said))| *code != 64 || !said.contains(expected))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
 
 #[test]
@@ -158,11 +165,17 @@ fn all_sources_accept_the_same_sizes_spans_and_shares() {
         ("defaults.ttl", "EBB_DEFAULTS_TTL", "default-ttl", &spans),
         ("watermarks.low", "EBB_WATERMARKS_LOW", "memory-low", &shares),
     ];
+    let mut wrong = Vec::new();
+    let mut compare = |given: String, found: Option<String>, value: &str| {
+        if found.as_deref() != Some(value) {
+            wrong.push(format!("{given}: {found:?} instead of {value}"));
+        }
+    };
     for (key, variable, annotation, values) in keys {
         for (text, value) in values {
             let yaml = key.split('.').fold(String::new(), |yaml, part| yaml + "{ " + part + ": ") + text + " } }";
             let yaml = &yaml[..yaml.len() - if key.contains('.') { 0 } else { 2 }];
-            assert_eq!(printed(yaml, &[key]), [*value], "{yaml}");
+            compare(yaml.to_owned(), printed(yaml, &[key]).pop(), value);
             let row = |output: std::process::Output| {
                 let rows = String::from_utf8(output.stdout).unwrap();
                 rows.lines()
@@ -170,20 +183,22 @@ fn all_sources_accept_the_same_sizes_spans_and_shares() {
                     .map(|line| line.split_whitespace().nth(1).unwrap().to_owned())
             };
             let given = program().args(["config", "print"]).env(variable, text).output().unwrap();
-            assert_eq!(row(given).as_deref(), Some(*value), "{variable}={text}");
+            compare(format!("{variable}={text}"), row(given), value);
             let volume = Volume::new(&[("annotations", &format!("config.ebb-cache.io/{annotation}=\"{text}\"\n"))]);
             let given = program().args(["config", "print", "--config", volume.path()]).output().unwrap();
-            assert_eq!(row(given).as_deref(), Some(*value), "{annotation}: {text}");
+            compare(format!("{annotation}: {text}"), row(given), value);
             if key == "maxMemory" {
                 let given = program().args(["config", "print", "--max-memory", text]).output().unwrap();
-                assert_eq!(row(given).as_deref(), Some(*value), "--max-memory {text}");
+                compare(format!("--max-memory {text}"), row(given), value);
             }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 fn a_pod_starts_with_the_valid_keys_of_an_invalid_file() {
+    let mut wrong = Vec::new();
     for (text, annotations, limit_mib, problem) in [
         ("maxMemory: 64Mi\nlogLevel: DEBUG\n", "", 64, "logLevel ("),
         ("tick: 4 bananas\nmaxMemory: 64Mi\n", "", 64, "tick ("),
@@ -201,9 +216,13 @@ fn a_pod_starts_with_the_valid_keys_of_an_invalid_file() {
     ] {
         let volume = Volume::new(&[("ebb.yaml", text), ("annotations", annotations)]);
         let ebb = Ebb::start(&["--config", volume.path()]);
-        assert_eq!((metric(&ebb, "ebb_config_good "), limit(&ebb)), (0, limit_mib << 20), "{text}");
-        until("the problem is named", || ebb.logged(problem) > 0);
+        let found = (metric(&ebb, "ebb_config_good "), limit(&ebb));
+        if found != (0, limit_mib << 20) {
+            wrong.push(format!("{text}: {found:?} instead of a bad file and {limit_mib} MiB"));
+        }
+        until(&format!("{problem:?} is logged"), || ebb.logged(problem) > 0);
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -375,11 +394,12 @@ fn every_documented_annotation_sets_its_setting() {
     let printed = program().args(["config", "print", "--config", volume.path()]).output().unwrap();
     assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
     let printed = String::from_utf8(printed.stdout).unwrap();
-    for (name, key, value) in written {
+    let rows = written.map(|(_, key, _)| {
         let row = printed.lines().find(|line| line.starts_with(&format!("{key} "))).unwrap();
-        let words: Vec<_> = row.split_whitespace().collect();
-        assert_eq!(words[1..], [value, "annotation", &format!("config.ebb-cache.io/{name}")], "{row}");
-    }
+        row.split_whitespace().collect::<Vec<_>>().join(" ")
+    });
+    let expected = written.map(|(name, key, value)| format!("{key} {value} annotation config.ebb-cache.io/{name}"));
+    assert_eq!(rows, expected);
 }
 
 #[test]

@@ -120,23 +120,30 @@ fn injects_every_pod_of_the_corpus_as_expected() {
 
 #[test]
 fn a_volume_is_of_one_kind() {
+    let mut wrong = Vec::new();
     for case in Case::all() {
         let Some(injected) = case.injected() else { continue };
         for volume in injected["spec"]["volumes"].as_array().unwrap() {
-            assert_eq!(volume.as_object().unwrap().len(), 2, "{}: a name, and what it is: {volume}", case.name);
+            if volume.as_object().unwrap().len() != 2 {
+                wrong.push(format!("{}: more than a name and what it is: {volume}", case.name));
+            }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 fn a_second_round_adds_nothing() {
+    let mut wrong = Vec::new();
     for case in Case::all() {
         let Some(injected) = case.injected() else { continue };
         match case.inject(&injected).verdict {
-            Verdict::Skip(reason, _) => assert_eq!(reason.label(), "already-injected", "{}", case.name),
-            Verdict::Inject(operations) => panic!("{}: {operations:?}", case.name),
+            Verdict::Skip(reason, _) if reason.label() == "already-injected" => {}
+            Verdict::Skip(reason, _) => wrong.push(format!("{}: {}", case.name, reason.label())),
+            Verdict::Inject(operations) => wrong.push(format!("{}: {operations:?}", case.name)),
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// Whether `after` contains everything of `before`, with lists in order.
@@ -156,11 +163,10 @@ fn contains(after: &Value, before: &Value) -> bool {
 
 #[test]
 fn nothing_of_a_pod_is_changed_or_lost() {
-    for case in Case::all() {
-        if let Some(injected) = case.injected() {
-            assert!(contains(&injected, &case.pod), "{}", case.name);
-        }
-    }
+    let all = Case::all().into_iter();
+    let changed = all.filter(|case| case.injected().is_some_and(|injected| !contains(&injected, &case.pod)));
+    let changed: Vec<_> = changed.map(|case| case.name).collect();
+    assert!(changed.is_empty(), "{changed:?}");
     assert!(!contains(&json!({"a": [1, 3]}), &json!({"a": [3, 1]})), "this test can fail");
 }
 
@@ -179,6 +185,7 @@ fn pruned(value: &Value) -> Value {
 
 #[test]
 fn the_way_back_leads_back() {
+    let mut wrong = Vec::new();
     for case in Case::all() {
         let Some(mut pod) = case.injected() else { continue };
         // Removal also removes fields of the pod that equal injected ones.
@@ -186,11 +193,16 @@ fn the_way_back_leads_back() {
             continue;
         }
         match take_out(&mut pod) {
-            TakeOut::Done => assert_eq!(pruned(&pod), pruned(&case.pod), "{}", case.name),
-            TakeOut::Declared => assert!(case.name.starts_with("declares-"), "{}", case.name),
-            TakeOut::NotInjected => panic!("{}", case.name),
+            TakeOut::Done if pruned(&pod) == pruned(&case.pod) => {}
+            TakeOut::Done => {
+                wrong.push(format!("{}: {} instead of {}", case.name, pruned(&pod), pruned(&case.pod)));
+            }
+            TakeOut::Declared if case.name.starts_with("declares-") => {}
+            TakeOut::Declared => wrong.push(format!("{}: its sidecar is taken for a declared one", case.name)),
+            TakeOut::NotInjected => wrong.push(format!("{}: its sidecar is not found", case.name)),
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let mut pod = Case::read("plain").pod;
     assert_eq!(take_out(&mut pod), TakeOut::NotInjected);
 }
@@ -233,36 +245,47 @@ fn class_of(all: &[(Amounts, Amounts)]) -> &'static str {
 
 #[test]
 fn a_pod_keeps_its_class_of_service() {
-    let mut seen = BTreeMap::new();
+    let (mut seen, mut wrong) = (BTreeMap::new(), Vec::new());
     for case in Case::all().into_iter().filter(|case| case.name != "unknown-fields") {
         let Some(injected) = case.injected() else { continue };
         let (before, after) = (class(&case.pod), class(&injected));
         // A BestEffort pod becomes Burstable, because the sidecar needs a memory limit.
         let expected = if before == "BestEffort" { "Burstable" } else { before };
-        assert_eq!(after, expected, "{}", case.name);
+        if after != expected {
+            wrong.push(format!("{}: {after} instead of {expected}", case.name));
+        }
         *seen.entry(before).or_insert(0) += 1;
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(seen.len() == 3, "each class is among the pods: {seen:?}");
 }
 
 #[test]
 fn a_pod_of_types_and_a_pod_of_json_are_the_same() {
+    let mut wrong = Vec::new();
     for case in Case::all().into_iter().filter(|case| case.name != "unknown-fields") {
         let Some(injected) = case.injected() else { continue };
         let typed: Pod = serde_json::from_value(injected.clone()).unwrap();
-        assert!(contains(&serde_json::to_value(typed).unwrap(), &pruned(&injected)), "{}", case.name);
+        let typed = serde_json::to_value(typed).unwrap();
+        if !contains(&typed, &pruned(&injected)) {
+            wrong.push(format!("{}: {typed}", case.name));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 fn generated_files_are_current() {
+    let mut stale = Vec::new();
     for (path, expected) in [("docs/injection.md", reference()), ("charts/ebb/files/annotations.yaml", chart_file())] {
         if std::env::var_os("EBB_BLESS").is_some() {
             fs::write(path, &expected).unwrap();
         }
-        let found = fs::read_to_string(path).unwrap_or_default();
-        assert!(found == expected, "{path} is stale: EBB_BLESS=1 cargo test --test inject");
+        if fs::read_to_string(path).unwrap_or_default() != expected {
+            stale.push(path);
+        }
     }
+    assert!(stale.is_empty(), "{stale:?} are stale: EBB_BLESS=1 cargo test --test inject");
 }
 
 /// A pod with these annotations, injected from a template with loopback addresses and an additional variable.
@@ -300,6 +323,7 @@ fn loopback_addresses_follow_the_sidecars_listen_address() {
         let variable = list.as_array().unwrap().iter().find(|variable| variable["name"] == name);
         variable.unwrap()["value"].as_str().unwrap().to_owned()
     };
+    let mut wrong = Vec::new();
     for (annotations, listens, told) in [
         (&[][..], "127.0.0.1:7070", "127.0.0.1:7070"),
         (&[("grpc-port", "9070")], "127.0.0.1:9070", "127.0.0.1:9070"),
@@ -308,14 +332,17 @@ fn loopback_addresses_follow_the_sidecars_listen_address() {
         (&[("bind-address", "127.0.0.2")], "127.0.0.2:7070", "127.0.0.2:7070"),
     ] {
         let (pod, warnings) = over_loopback(annotations);
-        assert!(warnings.is_empty(), "{warnings:?}");
         let sidecar = &pod["spec"]["initContainers"][0]["env"];
         let env = &pod["spec"]["containers"][0]["env"];
-        assert_eq!((value(sidecar, "EBB_LISTEN").as_str(), value(env, "EBB_ADDR").as_str()), (listens, told));
-        assert_eq!(value(sidecar, "EBB_ADDR"), told, "the program in the sidecar calls the same");
+        // The program in the sidecar calls the same address.
+        let found = [value(sidecar, "EBB_LISTEN"), value(env, "EBB_ADDR"), value(sidecar, "EBB_ADDR")];
+        // Each variable can refer to those before it.
         let names: Vec<&Value> = env.as_array().unwrap().iter().map(|variable| &variable["name"]).collect();
-        assert_eq!(names, ["EBB_ADDR", "CACHE", "OWN"], "each can refer to those before it");
+        if found != [listens, told, told] || names != ["EBB_ADDR", "CACHE", "OWN"] || !warnings.is_empty() {
+            wrong.push(format!("{annotations:?}: {found:?}, {names:?}, {warnings:?}"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let (pod, warnings) = over_loopback(&[("unix-socket-path", "/run/cache/ebb.sock")]);
     assert!(warnings[0].contains("unix-socket-path") && warnings[0].contains("in a pod that gets a socket"));
     assert!(!pod.to_string().contains("ebb.sock\"}"), "{pod}");
@@ -329,9 +356,8 @@ fn the_policy_knows_every_annotation() {
     let names = page.lines().filter_map(|line| line.strip_prefix("| `config.ebb-cache.io/")?.split('`').next());
     let names: Vec<&str> = names.filter(|name| *name != "additional-env").collect();
     assert!(names.len() > 25, "{names:?}");
-    for name in names {
-        assert!(known.contains(&format!("\"{name}\"")), "{name} is not among {known}");
-    }
+    let unknown: Vec<_> = names.into_iter().filter(|name| !known.contains(&format!("\"{name}\""))).collect();
+    assert!(unknown.is_empty(), "{unknown:?} are not among {known}");
 }
 
 /// Runs `ebb WORDS` with `input`; exit code, standard output, standard error.
@@ -379,14 +405,14 @@ items:
 fn injects_workloads_of_every_kind_and_keeps_other_objects() {
     let (code, printed, said) = run(&["inject", "-f", "-"], WORKLOADS);
     assert_eq!(code, 0, "{said}");
-    for line in [
+    let lines = [
         "Deployment/web: injected",
         "CronJob/night: injected",
         "Pod/x-*: skipped (host-network): spec.hostNetwork is true",
         "StatefulSet/db: injected",
-    ] {
-        assert!(said.contains(line), "{line:?} is missing in {said}");
-    }
+    ];
+    let missing: Vec<_> = lines.into_iter().filter(|line| !said.contains(line)).collect();
+    assert!(missing.is_empty(), "{missing:?} is missing in {said}");
     assert_eq!(printed.matches("restartPolicy: Always").count(), 3);
     assert!(printed.starts_with(
         "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: untouched\ndata:\n  b: \"1\"\n  a: \"0x10\"\n---\n"
@@ -415,6 +441,7 @@ fn annotations_can_be_given_and_json_can_be_printed() {
 
 #[test]
 fn reports_unreadable_input_and_prints_nothing() {
+    let mut wrong = Vec::new();
     for (words, input, sentence) in [
         (&["inject", "-f", "/nowhere.yaml"][..], "", "cannot read /nowhere.yaml"),
         (&["inject", "-f", "-"], "a: b\n---\na: [", "standard input: not YAML"),
@@ -423,9 +450,11 @@ fn reports_unreadable_input_and_prints_nothing() {
         (&["inject", "-f", "src"], "", "src contains no .yaml, .yml or .json"),
     ] {
         let (code, printed, said) = run(words, input);
-        assert_eq!((code, printed.as_str()), (1, ""), "{words:?}: {said}");
-        assert!(said.contains(sentence), "{sentence:?} is missing in {said}");
+        if (code, printed.as_str()) != (1, "") || !said.contains(sentence) {
+            wrong.push(format!("{words:?}, which needs {sentence:?}: code {code}, {printed:?}, {said}"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(run(&["inject", "-f", "-", "--set", "uid"], "").0, 2);
     assert_eq!(run(&["inject"], "").0, 2, "nothing to inject into");
 }
