@@ -53,9 +53,9 @@ fn commands_of_getting_started_work() {
     let said: Vec<String> = rest.iter().map(|block| run(block, &ebb, folder.path())).collect();
     let moved = ebb.metric("ebb_cleaner_freed_segments_total{reason=\"drift\"} ");
     assert!(moved > 0, "memory came back in the server whose page is open");
-    for (block, words) in said.iter().zip(["hello", "all is well", "watermarks.high", ""]) {
-        assert!(block.contains(words), "{words:?} is missing in\n{block}");
-    }
+    let expected = said.iter().zip(["hello", "all is well", "watermarks.high", ""]);
+    let missing: Vec<_> = expected.filter(|(block, words)| !block.contains(words)).map(|(_, words)| words).collect();
+    assert!(missing.is_empty(), "{missing:?} is missing in\n{}", said.join("\n"));
     let injected = fs::read_to_string(folder.path().join("injected.yaml")).unwrap();
     assert!(injected.contains("initContainers"), "{injected}");
 }
@@ -74,9 +74,9 @@ fn commands_of_the_readme_work() {
     };
     let script: String = block("README.md", "cargo build").lines().map(line).collect();
     let said = run(&script, &ebb, folder.path());
-    for words in ["hello", "live", "Usage: ebb top", "Usage: ebb-bench reclaim"] {
-        assert!(said.contains(words), "{words:?} is missing in\n{said}");
-    }
+    let expected = ["hello", "live", "Usage: ebb top", "Usage: ebb-bench reclaim"];
+    let missing: Vec<_> = expected.into_iter().filter(|words| !said.contains(words)).collect();
+    assert!(missing.is_empty(), "{missing:?} is missing in\n{said}");
 }
 
 /// A line of a shell block without its comment.
@@ -143,6 +143,7 @@ fn a_test_runs_every_block_of_a_document() {
         assert!(is_known, "{document}: who runs the block that begins with {line:?}?");
     }
     assert_eq!(found.len(), RUN.len());
+    let mut wrong = Vec::new();
     for (document, words, test) in RUN {
         let text = fs::read_to_string(test).unwrap();
         // Scripts ask for a block of a document by its first words.
@@ -151,8 +152,11 @@ fn a_test_runs_every_block_of_a_document() {
         } else {
             ["", "'"].iter().any(|quote| text.contains(&format!("tests/block.sh {document} {quote}{words}")))
         };
-        assert!(asks, "{test} does not run {words} of {document}");
+        if !asks {
+            wrong.push(format!("{test} does not run {words} of {document}"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -171,6 +175,7 @@ fn links_between_documents_have_targets() {
         ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "RELIABILITY.md", "SECURITY.md"]
             .map(Into::into),
     );
+    let mut wrong = Vec::new();
     for document in documents.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
         let text = fs::read_to_string(document).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -179,7 +184,10 @@ fn links_between_documents_have_targets() {
             }
             let (file, heading) = link.split_once('#').map_or((link, None), |(file, heading)| (file, Some(heading)));
             let target = if file.is_empty() { document.clone() } else { document.parent().unwrap().join(file) };
-            assert!(target.exists(), "{}: {link} leads nowhere", document.display());
+            if !target.exists() {
+                wrong.push(format!("{}: {link} leads nowhere", document.display()));
+                continue;
+            }
             if let Some(heading) = heading {
                 let target = fs::read_to_string(&target).unwrap();
                 let headings: Vec<_> = target
@@ -187,12 +195,11 @@ fn links_between_documents_have_targets() {
                     .filter(|line| line.starts_with('#'))
                     .map(|line| slug(line.trim_start_matches('#')))
                     .collect();
-                assert!(
-                    headings.iter().any(|known| known == heading),
-                    "{}: no heading {heading} among {headings:?}",
-                    document.display()
-                );
+                if !headings.iter().any(|known| known == heading) {
+                    wrong.push(format!("{}: no heading {heading} among {headings:?}", document.display()));
+                }
             }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -38,27 +38,35 @@ fn named(service: &str) -> HealthCheckRequest {
 #[tokio::test]
 async fn health_knows_the_services_of_its_listener_alone() {
     let ebb = Ebb::start(&[]);
+    let mut wrong = Vec::new();
     for (address, own, other) in listeners(&ebb) {
         let mut health = HealthClient::new(channel(address).await);
         for service in ["", own] {
-            let answer = health.check(named(service)).await.unwrap().into_inner();
-            assert_eq!(answer.status(), ServingStatus::Serving, "{service:?} at {own}");
+            let answer = health.check(named(service)).await.map(|answer| answer.into_inner().status());
+            if !matches!(answer, Ok(ServingStatus::Serving)) {
+                wrong.push(format!("{service:?} at {own}: {answer:?}"));
+            }
         }
         for service in [other, HEALTH, "ebb.v1", "x"] {
-            let refused = health.check(named(service)).await.unwrap_err();
-            assert_eq!(refused.code(), Code::NotFound, "{service:?} at {own}");
+            let answer = health.check(named(service)).await.map(|answer| answer.into_inner().status());
+            if !answer.as_ref().is_err_and(|refused| refused.code() == Code::NotFound) {
+                wrong.push(format!("{service:?} at {own}: {answer:?}"));
+            }
         }
         let listed = health.list(HealthListRequest {}).await.unwrap().into_inner().statuses;
-        assert!(listed.values().all(|one| one.status() == ServingStatus::Serving), "{listed:?}");
         let names: BTreeSet<_> = listed.keys().map(String::as_str).collect();
-        assert_eq!(names, BTreeSet::from(["", own]));
+        let are_serving = listed.values().all(|one| one.status() == ServingStatus::Serving);
+        if !are_serving || names != BTreeSet::from(["", own]) {
+            wrong.push(format!("the list at {own}: {listed:?}"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[tokio::test]
 async fn a_watch_of_an_unknown_service_stays_open() {
     let mut ebb = Ebb::start(&[]);
-    let mut watches = Vec::new();
+    let (mut watches, mut wrong) = (Vec::new(), Vec::new());
     for (address, own, other) in listeners(&ebb) {
         let mut health = HealthClient::new(channel(address).await);
         for (service, expected) in [
@@ -69,10 +77,13 @@ async fn a_watch_of_an_unknown_service_stays_open() {
         ] {
             let mut watch = health.watch(named(service)).await.unwrap().into_inner();
             let first = watch.message().await.unwrap().unwrap();
-            assert_eq!(first.status(), expected, "{service:?} at {own}");
+            if first.status() != expected {
+                wrong.push(format!("{service:?} at {own}: {:?} instead of {expected:?}", first.status()));
+            }
             watches.push((watch, expected));
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let ended = tokio::task::spawn_blocking(move || ebb.terminate());
     for (mut watch, first) in watches {
         // The watch was open until now; otherwise it would have ended with OK.
@@ -136,12 +147,15 @@ reflection!(v1alpha, v1alpha);
 macro_rules! describes_its_listener {
     ($version:ident) => {
         let ebb = Ebb::start(&[]);
+        let mut wrong = Vec::new();
         for (address, own, other) in listeners(&ebb) {
             let channel = channel(address).await;
             let services = $version::services(&channel).await;
             let expected = BTreeSet::from([own, HEALTH, REFLECTION[0], REFLECTION[1]]);
-            assert_eq!(services.iter().map(String::as_str).collect::<BTreeSet<_>>(), expected);
-            assert_eq!(services.len(), expected.len(), "each once: {services:?}");
+            let each_once = services.len() == expected.len();
+            if !each_once || services.iter().map(String::as_str).collect::<BTreeSet<_>>() != expected {
+                wrong.push(format!("the list at {own}: {services:?}"));
+            }
             for service in expected {
                 let files = $version::with_symbol(&channel, service).await.unwrap();
                 let mut to_resolve = files.clone();
@@ -153,12 +167,17 @@ macro_rules! describes_its_listener {
                         to_resolve.extend($version::with_name(&channel, import).await.expect(import));
                     }
                 }
-                assert!(described, "{service}");
+                if !described {
+                    wrong.push(format!("{service} at {own} is not described"));
+                }
             }
             for symbol in [other, &format!("{other}.Get"), "ebb.v1.Nothing"] {
-                assert!($version::with_symbol(&channel, symbol).await.is_none(), "{symbol} at {own}");
+                if $version::with_symbol(&channel, symbol).await.is_some() {
+                    wrong.push(format!("{symbol} at {own} is described"));
+                }
             }
         }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     };
 }
 
@@ -213,17 +232,20 @@ const REJECTED: &str = "rejected a client with the wrong protocol or port";
 async fn another_method_than_post_is_answered_with_405() {
     let ebb = Ebb::start(&[]);
     let (address, path) = (&ebb.data, "/ebb.v1.CacheService/Get");
-    let mut count = 0;
+    let (mut count, mut wrong) = (0, Vec::new());
     for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"] {
         for content_types in [&[][..], &["application/grpc"]] {
             let mut request = post(address, path, content_types);
             *request.method_mut() = method.parse().unwrap();
             let (status, code, headers) = answer(address, request, b"").await;
-            assert_eq!((status, code), (405, Some(Code::Unimplemented)), "{method}");
-            assert_eq!(headers.get("allow").unwrap(), "POST");
+            let allowed = headers.get("allow");
+            if (status, code) != (405, Some(Code::Unimplemented)) || allowed.is_none_or(|allowed| allowed != "POST") {
+                wrong.push(format!("{method} of {content_types:?}: {status}, {code:?}, allowed {allowed:?}"));
+            }
             count += 1;
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(rejected(&ebb, "http_method"), count);
     until("one line of the log", || ebb.logged(REJECTED) == 1);
     assert!(ebb.lines(REJECTED)[0].contains("http_method"));
@@ -240,25 +262,31 @@ async fn a_content_type_that_is_not_served_is_answered_with_415() {
         &["text/plain"],
         &["application/grpc", "application/json"],
     ];
+    let mut wrong = Vec::new();
     for (address, service) in [(&ebb.data, "/ebb.v1.CacheService/Get"), (&ebb.admin, "/ebb.v1.AdminService/GetStats")] {
         for content_types in kinds {
             let request = post(address, service, content_types);
             let (status, code, _) = answer(address, request, b"\0\0\0\0\x03\x0a\x01k").await;
-            assert_eq!((status, code), (415, Some(Code::InvalidArgument)), "{content_types:?}");
+            if (status, code) != (415, Some(Code::InvalidArgument)) {
+                wrong.push(format!("{content_types:?} at {service}: {status}, {code:?}"));
+            }
         }
     }
     assert_eq!(rejected(&ebb, "content_type"), 2 * kinds.len() as u64);
     for content_type in ["application/grpc", "application/grpc+proto", "Application/gRPC; charset=utf-8"] {
         let request = post(&ebb.data, "/ebb.v1.CacheService/Get", &[content_type]);
         let (status, code, _) = answer(&ebb.data, request, b"\0\0\0\0\x03\x0a\x01k").await;
-        assert_eq!((status, code), (200, Some(Code::Ok)), "{content_type}");
+        if (status, code) != (200, Some(Code::Ok)) {
+            wrong.push(format!("{content_type}: {status}, {code:?}"));
+        }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[tokio::test]
 async fn a_method_that_the_listener_lacks_is_unimplemented() {
     let ebb = Ebb::start(&[]);
-    let mut count = 0;
+    let (mut count, mut wrong) = (0, Vec::new());
     for (address, own, other) in listeners(&ebb) {
         let paths = [
             format!("/{own}/Nothing"),
@@ -271,10 +299,13 @@ async fn a_method_that_the_listener_lacks_is_unimplemented() {
         ];
         for path in paths {
             let (status, code, _) = answer(address, post(address, &path, &["application/grpc"]), b"\0\0\0\0\0").await;
-            assert_eq!((status, code), (200, Some(Code::Unimplemented)), "{path} at {own}");
+            if (status, code) != (200, Some(Code::Unimplemented)) {
+                wrong.push(format!("{path} at {own}: {status}, {code:?}"));
+            }
             count += 1;
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(rejected(&ebb, "unknown_method"), count);
     let calls = || ebb.metric("ebb_requests_total{method=\"other\",code=\"unimplemented\"} ");
     // Only the Get at the admin listener has another method label.
@@ -290,6 +321,7 @@ async fn other_protocols_are_refused_and_counted_by_kind() {
         (b"*1\r\n$4\r\nPING\r\n", b"-ERR ", "redis"),
         (b"\0\0\0\x04\0\0\0\0\0hello there, whoever", &[0, 0, 8, 7], "unknown_protocol"),
     ];
+    let mut wrong = Vec::new();
     for (sent, expected, kind) in cases {
         for _ in 0..3 {
             let mut stream = TcpStream::connect(&ebb.data).unwrap();
@@ -297,11 +329,18 @@ async fn other_protocols_are_refused_and_counted_by_kind() {
             let mut answer = Vec::new();
             // A reset may follow the answer, because the server stops reading.
             let _ = stream.read_to_end(&mut answer);
-            assert!(answer.starts_with(expected), "{kind}: {answer:?}");
+            if !answer.starts_with(expected) {
+                wrong.push(format!("{kind}: {}", answer.escape_ascii()));
+            }
         }
-        assert_eq!(rejected(&ebb, kind), 3);
-        until("one line of the log", || ebb.lines(REJECTED).iter().filter(|line| line.contains(kind)).count() == 1);
+        let count = rejected(&ebb, kind);
+        if count != 3 {
+            wrong.push(format!("{kind}: {count} rejections are counted"));
+        }
+        let lines = || ebb.lines(REJECTED).iter().filter(|line| line.contains(kind)).count();
+        until(&format!("one line of the log names {kind}"), || lines() == 1);
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[tokio::test]
@@ -319,10 +358,12 @@ async fn refused_items_of_a_batch_are_counted_by_reason() {
     let refusals = results.iter().filter_map(|result| result.refusal.as_ref());
     let reasons: Vec<_> = refusals.map(|refusal| refusal.reason.clone()).collect();
     assert_eq!(reasons.len(), 3, "{reasons:?}");
-    for reason in &reasons {
+    let counted = reasons.iter().map(|reason| (reason, refused(reason)));
+    let expected = reasons.iter().map(|reason| {
         let same = reasons.iter().filter(|other| *other == reason).count() as u64;
-        assert_eq!(refused(reason), same, "{reason}");
-    }
+        (reason, same)
+    });
+    assert_eq!(counted.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     let before = refused(&reasons[0]);
     let keys = vec![Bytes::from_static(b"k"), Bytes::new()];
     client.batch_get(BatchGetRequest { keys: keys.clone(), ..Default::default() }).await.unwrap();

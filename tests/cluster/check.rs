@@ -36,12 +36,10 @@ fn findings(kubeconfig: &Path) -> (Option<i32>, Found) {
 fn expect(found: &Found, planted: &[(&str, &str)]) {
     let is =
         |(category, words): &(&str, &str), found: &(String, String)| found.0 == *category && found.1.contains(words);
-    for one in planted {
-        assert!(found.iter().any(|found| is(one, found)), "{one:?} is not in {found:?}");
-    }
-    for one in found {
-        assert!(planted.iter().any(|planted| is(planted, one)), "{one:?} was not planted");
-    }
+    let missing: Vec<_> = planted.iter().filter(|one| !found.iter().any(|found| is(one, found))).collect();
+    assert!(missing.is_empty(), "{missing:?} are not in {found:?}");
+    let others: Vec<_> = found.iter().filter(|one| !planted.iter().any(|planted| is(planted, one))).collect();
+    assert!(others.is_empty(), "{others:?} were not planted");
 }
 
 /// A CA with a lifetime of a year that expires in three weeks.

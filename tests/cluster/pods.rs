@@ -54,8 +54,20 @@ impl Cluster {
 
     /// Checks that the pod is admitted without a sidecar.
     pub async fn is_left_alone(&self, what: &str, pod: &Value, namespace: &str) {
-        let got = self.admit(pod, namespace).await.unwrap_or_else(|why| panic!("{what}: {why}"));
-        assert_eq!(sidecar(&got), None, "{what}");
+        self.are_left_alone(&[(what, pod.clone(), namespace)]).await;
+    }
+
+    /// Checks that every pod of a list of names, pods and namespaces is admitted without a sidecar.
+    pub async fn are_left_alone(&self, pods: &[(&str, Value, &str)]) {
+        let mut wrong = Vec::new();
+        for (what, pod, namespace) in pods {
+            match self.admit(pod, namespace).await {
+                Ok(got) if sidecar(&got).is_none() => {}
+                Ok(got) => wrong.push(format!("{what}: a sidecar in {got}")),
+                Err(why) => wrong.push(format!("{what}: {why}")),
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
     /// Waits until such a pod is injected.

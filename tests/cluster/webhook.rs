@@ -43,14 +43,13 @@ async fn the_webhook_gives_pods_what_ebb_inject_gives_them() {
 
     assert_eq!(told(&cluster.injected("a pod with nothing", &plain(), "shop").await), ["app"]);
     corpus::compare(&cluster, &Template::built_in(), By::Webhook, 49).await;
-    for (what, given, namespace) in [
+    let left_alone = [
         ("a pod that declines", labelled("disabled"), "shop"),
         ("a namespace that does not ask", plain(), "plain"),
         ("a pod that asks in the release's namespace", labelled("enabled"), NAMESPACE),
         ("a pod of the host's network", pod(&json!({"spec": {"hostNetwork": true}})), "shop"),
-    ] {
-        cluster.is_left_alone(what, &given, namespace).await;
-    }
+    ];
+    cluster.are_left_alone(&left_alone).await;
     cluster.injected("a pod asks in a namespace that does not", &labelled("enabled"), "plain").await;
     annotations_are_inherited(&cluster).await;
     a_wrong_annotation_is_a_warning(&cluster).await;

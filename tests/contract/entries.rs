@@ -40,15 +40,16 @@ async fn a_reader_can_ask_for_fresh_values_only() {
     client.set(set("k", "v")).await.unwrap();
     let stale = DeleteRequest { key: "k".into(), mode: delete_request::Mode::MarkStale.into(), ..Default::default() };
     client.delete(stale).await.unwrap();
-    for (max_stale_ms, outcome) in
-        [(None, Outcome::Stale), (Some(60_000), Outcome::Stale), (Some(0), Outcome::Miss), (None, Outcome::Stale)]
-    {
+    let cases =
+        [(None, Outcome::Stale), (Some(60_000), Outcome::Stale), (Some(0), Outcome::Miss), (None, Outcome::Stale)];
+    let mut found = Vec::new();
+    for (max_stale_ms, _) in cases {
         let read = client.get(GetRequest { max_stale_ms, ..get("k") }).await.unwrap().into_inner();
-        assert_eq!(read.outcome(), outcome, "{max_stale_ms:?}");
         let batch = BatchGetRequest { keys: vec!["k".into()], max_stale_ms, ..Default::default() };
-        let read = client.batch_get(batch).await.unwrap().into_inner();
-        assert_eq!(read.results[0].outcome(), outcome, "{max_stale_ms:?}");
+        let batch = client.batch_get(batch).await.unwrap().into_inner();
+        found.push((max_stale_ms, read.outcome(), batch.results[0].outcome()));
     }
+    assert_eq!(found, cases.map(|(max_stale_ms, outcome)| (max_stale_ms, outcome, outcome)));
 }
 
 #[tokio::test]
