@@ -85,6 +85,12 @@ async fn values_that_no_longer_fit_are_refused_one_by_one() {
 
 #[tokio::test]
 async fn the_largest_value_that_is_told_can_be_stored_and_read() {
+    let mut wrong = Vec::new();
+    let mut check = |holds: bool, what: String| {
+        if !holds {
+            wrong.push(what);
+        }
+    };
     for (limit, arguments) in [
         ("16Mi", &[][..]),
         ("17Mi", &[]),
@@ -103,7 +109,7 @@ async fn the_largest_value_that_is_told_can_be_stored_and_read() {
         });
         let mut client = connect(&ebb).await;
         let max = limits(&mut client).await.max_value_bytes as usize;
-        assert!(max >= 512 << 10, "{max} bytes at {limit}");
+        check(max >= 512 << 10, format!("{limit}: the largest value has {max} bytes"));
         // Store more than fits, so that values are evicted; with a small limit, a stored value may be evicted at once.
         let mut hits = 0;
         for round in 0..30_u8 {
@@ -111,30 +117,37 @@ async fn the_largest_value_that_is_told_can_be_stored_and_read() {
             client.set(set(key.clone(), vec![round; max])).await.unwrap_or_else(|e| panic!("{limit} {round}: {e}"));
             let read = client.get(get(key)).await.unwrap().into_inner();
             if read.outcome() == Outcome::Hit {
-                assert!(read.value.len() == max && read.value[0] == round, "{limit}");
+                let is_whole = read.value.len() == max && read.value[0] == round;
+                check(is_whole, format!("{limit}: another value of {} bytes is read", read.value.len()));
                 hits += 1;
             }
         }
-        assert!(hits >= 10, "{hits} of 30 at {limit}");
-        let refused = client.set(set("k", vec![0; max + 1])).await.unwrap_err();
-        assert_eq!(refused.code(), Code::InvalidArgument, "{limit}: {refused}");
+        check(hits >= 10, format!("{limit}: {hits} of 30 are hits"));
+        let is_invalid = |status: &Status| status.code() == Code::InvalidArgument;
+        let found = client.set(set("k", vec![0; max + 1])).await.map(drop);
+        check(found.as_ref().is_err_and(is_invalid), format!("{limit}: set beyond the maximum: {found:?}"));
         let append = |bytes: usize| AppendRequest {
             key: "a".into(),
             value: vec![0; bytes].into(),
             create: true,
             ..Default::default()
         };
-        assert_eq!(client.append(append(max + 1)).await.unwrap_err().code(), Code::InvalidArgument, "{limit}");
+        let found = client.append(append(max + 1)).await.map(drop);
+        check(found.as_ref().is_err_and(is_invalid), format!("{limit}: append beyond the maximum: {found:?}"));
         if limit == "256Mi" {
             client.append(append(max - 1)).await.unwrap();
-            assert_eq!(client.append(append(2)).await.unwrap_err().code(), Code::InvalidArgument, "{limit}");
-            assert_eq!(client.append(append(1)).await.unwrap().into_inner().size as usize, max);
+            let found = client.append(append(2)).await.map(drop);
+            check(found.as_ref().is_err_and(is_invalid), format!("{limit}: append across the maximum: {found:?}"));
+            let size = client.append(append(1)).await.map(|answer| answer.into_inner().size as usize);
+            check(size.as_ref().is_ok_and(|size| *size == max), format!("{limit}: append up to {max}: {size:?}"));
         }
         let request =
             BatchSetRequest { items: vec![set("small", "v"), set("large", vec![0; max + 1])], ..Default::default() };
         let results = client.batch_set(request).await.unwrap().into_inner().results;
-        assert_eq!(results[1].refusal.as_ref().unwrap().reason, "VALUE_TOO_LARGE", "{limit}");
+        let is_refused = results[1].refusal.as_ref().is_some_and(|refusal| refusal.reason == "VALUE_TOO_LARGE");
+        check(is_refused, format!("{limit}: an item of a batch: {:?}", results[1]));
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[tokio::test]

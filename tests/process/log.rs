@@ -22,12 +22,14 @@ fn a_log_of_json_is_flat_from_the_first_line_to_the_last() {
     until("the log is at its end", || ebb.logged("\"stopped\"") == 1);
     let text = ebb.lines("").join("\n");
     let lines = lines(&text);
-    for line in &lines {
+    let is_well_formed = |line: &Value| {
         let fields = line.as_object().unwrap();
-        assert!(fields["message"].as_str().is_some_and(|message| message.len() > 5), "{line}");
-        assert!(fields.values().all(|value| !value.is_object() && !value.is_array()), "{line}");
-        assert!(fields.contains_key("timestamp") && fields.contains_key("level"), "{line}");
-    }
+        let has_message = line["message"].as_str().is_some_and(|message| message.len() > 5);
+        let is_flat = fields.values().all(|value| !value.is_object() && !value.is_array());
+        has_message && is_flat && fields.contains_key("timestamp") && fields.contains_key("level")
+    };
+    let wrong: Vec<_> = lines.iter().filter(|line| !is_well_formed(line)).map(Value::to_string).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let of = |message: &str| -> &Value {
         let mut found = lines.iter().filter(|line| line["message"] == message);
         let (Some(line), None) = (found.next(), found.next()) else { panic!("{message} is not in one line: {text}") };
