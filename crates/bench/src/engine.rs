@@ -141,7 +141,7 @@ impl fmt::Display for ValueBytes {
 
 /// A parser of sizes between two bounds.
 pub(super) fn size_within(least: u64, most: u64) -> impl Fn(&str) -> Result<ByteSize, String> + Clone {
-    move |text| match text.parse::<ByteSize>()? {
+    move |text| match text.parse::<ByteSize>().map_err(|error| error.to_string())? {
         ByteSize(bytes) if !(least..=most).contains(&bytes) => {
             Err(format!("{text} is out of range ({} to {})", ByteSize(least), ByteSize(most)))
         }

@@ -65,8 +65,8 @@ pub(crate) struct ExpireArgs {
 }
 
 fn write_span(text: &str) -> Result<Span, String> {
-    match text.parse::<Span>()? {
-        Span(100..=60_000) => text.parse(),
+    match text.parse::<Span>().map_err(|error| error.to_string())? {
+        span @ Span(100..=60_000) => Ok(span),
         _ => Err(format!("{text} is out of range (100ms to 60s)")),
     }
 }

@@ -28,6 +28,53 @@ pub struct Span(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Quantity(i128);
 
+/// Why a text is not a size, a share or a duration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// Not a [`ByteSize`].
+    #[error("{text:?} is not a size{problem}; use a form such as 64Mi, 0.5Gi, 64MB or 1048576")]
+    Size {
+        /// The text as given.
+        text: String,
+        /// What is wrong with it.
+        problem: Problem,
+    },
+    /// Not a [`Percent`]. Holds the text as given.
+    #[error("{0:?} is not a percentage (a whole number from 0 to 100, such as 85 or 85%)")]
+    Share(String),
+    /// Not a [`Span`].
+    #[error("{text:?} is not a duration{problem}; use a form such as 250ms, 5s, 1h30m or 7d")]
+    Duration {
+        /// The text as given.
+        text: String,
+        /// What is wrong with it.
+        problem: Problem,
+    },
+}
+
+/// The part of a [`ParseError`] that explains the problem; empty if there is nothing to explain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// Not a number with a known unit.
+    #[error("")]
+    Syntax,
+    /// Only the case or a trailing `b` of the suffix is wrong. Holds the probable suffix.
+    #[error(" (did you mean {0}?)")]
+    Misspelled(&'static str),
+    /// Less than zero.
+    #[error(" (it is negative)")]
+    Negative,
+    /// More bytes than 64 bits hold.
+    #[error(" (it is too large)")]
+    TooLarge,
+    /// More milliseconds than 64 bits hold.
+    #[error(" (it is too long)")]
+    TooLong,
+    /// A number alone.
+    #[error(" (it has no unit)")]
+    NoUnit,
+}
+
 /// Units and the nanounits in one of them.
 type Units = [(&'static str, i128)];
 
@@ -162,12 +209,11 @@ fn meant(suffix: &str) -> Option<&'static str> {
 }
 
 impl FromStr for ByteSize {
-    type Err = String;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let refuse =
-            |why: &str| format!("{text:?} is not a size{why}; use a form such as 64Mi, 0.5Gi, 64MB or 1048576");
-        let (number, suffix) = Decimal::read(text.trim()).ok_or_else(|| refuse(""))?;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let refuse = |problem| ParseError::Size { text: text.to_owned(), problem };
+        let (number, suffix) = Decimal::read(text.trim()).ok_or_else(|| refuse(Problem::Syntax))?;
         let suffix = suffix.trim_start_matches(' ');
         let with_b = |suffix: &str| {
             let prefix = suffix.strip_suffix('B')?;
@@ -175,22 +221,19 @@ impl FromStr for ByteSize {
             nanos_of(QUANTITIES, prefix).filter(|nanos| *nanos >= NANO)
         };
         let nanos = nanos_of(QUANTITIES, suffix).or_else(|| power_of_ten(suffix)).or_else(|| with_b(suffix));
-        let nanos = nanos.ok_or_else(|| match meant(suffix) {
-            Some(meant) => refuse(&format!(" (did you mean {meant}?)")),
-            None => refuse(""),
-        })?;
+        let nanos = nanos.ok_or_else(|| refuse(meant(suffix).map_or(Problem::Syntax, Problem::Misspelled)))?;
         if number.digits < 0 {
-            return Err(refuse(" (it is negative)"));
+            return Err(refuse(Problem::Negative));
         }
-        number.times(nanos).and_then(whole).map(Self).ok_or_else(|| refuse(" (it is too large)"))
+        number.times(nanos).and_then(whole).map(Self).ok_or_else(|| refuse(Problem::TooLarge))
     }
 }
 
 impl FromStr for Percent {
-    type Err = String;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let refuse = || format!("{text:?} is not a percentage (a whole number from 0 to 100, such as 85 or 85%)");
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let refuse = || ParseError::Share(text.to_owned());
         let number = text.trim();
         let (number, rest) = Decimal::read(number.strip_suffix('%').unwrap_or(number).trim_end()).ok_or_else(refuse)?;
         let whole = number.whole().filter(|n| rest.is_empty() && (0..=100).contains(n)).ok_or_else(refuse)?;
@@ -199,33 +242,32 @@ impl FromStr for Percent {
 }
 
 impl FromStr for Span {
-    type Err = String;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let refuse = |why: &str| format!("{text:?} is not a duration{why}; use a form such as 250ms, 5s, 1h30m or 7d");
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let refuse = |problem| ParseError::Duration { text: text.to_owned(), problem };
         let mut rest = text.trim();
         if rest == "0" {
             return Ok(Self(0));
         }
         let mut sum = 0_i128;
         loop {
-            let (number, after) = Decimal::read(rest).ok_or_else(|| refuse(""))?;
+            let (number, after) = Decimal::read(rest).ok_or_else(|| refuse(Problem::Syntax))?;
             let after = after.trim_start_matches(' ');
             let (unit, next) = after.split_at(after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len()));
             if number.digits < 0 {
-                return Err(refuse(" (it is negative)"));
+                return Err(refuse(Problem::Negative));
             }
-            let missing = || refuse(if unit.is_empty() { " (it has no unit)" } else { "" });
+            let missing = || refuse(if unit.is_empty() { Problem::NoUnit } else { Problem::Syntax });
             let part = nanos_of(SPANS, unit).ok_or_else(missing)?;
-            sum =
-                number.times(part).and_then(|part| sum.checked_add(part)).ok_or_else(|| refuse(" (it is too long)"))?;
+            sum = number.times(part).and_then(|part| sum.checked_add(part)).ok_or_else(|| refuse(Problem::TooLong))?;
             rest = next.trim_start_matches(' ');
             if rest.is_empty() {
                 let ms = sum.checked_mul(1_000).and_then(whole);
-                return ms.map(Self).ok_or_else(|| refuse(" (it is too long)"));
+                return ms.map(Self).ok_or_else(|| refuse(Problem::TooLong));
             }
             if rest.starts_with(['+', '-']) {
-                return Err(refuse(""));
+                return Err(refuse(Problem::Syntax));
             }
         }
     }

@@ -95,8 +95,8 @@ fn refuses_invalid_sizes_and_spans_with_an_example() {
         })
         .collect();
     assert!(wrong.is_empty(), "{wrong:?}");
-    assert!("64mi".parse::<ByteSize>().unwrap_err().contains("did you mean Mi?"));
-    assert!("-64Mi".parse::<ByteSize>().unwrap_err().contains("negative"));
+    assert!("64mi".parse::<ByteSize>().unwrap_err().to_string().contains("did you mean Mi?"));
+    assert!("-64Mi".parse::<ByteSize>().unwrap_err().to_string().contains("negative"));
     let spans = ["5", "", "s", "-1s", "1..2s", "1e3s", "1h30", "1h-30m", "1y", "99999999999999999w", "1h,30m"];
     let wrong: Vec<_> = spans
         .map(|text| (text, text.parse::<Span>().map_err(|error| error.to_string())))
@@ -108,7 +108,7 @@ fn refuses_invalid_sizes_and_spans_with_an_example() {
         })
         .collect();
     assert!(wrong.is_empty(), "{wrong:?}");
-    assert!("5".parse::<Span>().unwrap_err().contains("it has no unit"));
+    assert!("5".parse::<Span>().unwrap_err().to_string().contains("it has no unit"));
 }
 
 #[test]
