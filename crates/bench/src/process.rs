@@ -57,7 +57,10 @@ impl FromStr for Against {
         };
         let running = running.map(|at| {
             let (at, pid) = at.rsplit_once('@').ok_or("name a running server as redis=HOST:PORT@PID")?;
-            Ok::<_, String>((at.parse()?, pid.parse().map_err(|_| format!("`{pid}` is not a process id"))?))
+            Ok::<_, String>((
+                at.parse::<Address>().map_err(|error| error.to_string())?,
+                pid.parse().map_err(|_| format!("`{pid}` is not a process id"))?,
+            ))
         });
         Ok(Self { peer, running: running.transpose()?, program: None })
     }

@@ -15,21 +15,28 @@ pub enum Address {
     Unix(String),
 }
 
-impl FromStr for Address {
-    type Err = String;
+/// Why a text is not an [`Address`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseAddressError {
+    /// A Unix socket without its path.
+    #[error("unix: needs a path, such as unix:/run/ebb.sock")]
+    NoPath,
+    /// Neither form. Holds the text as given.
+    #[error("{0:?} is not an address (HOST:PORT or unix:/path)")]
+    Form(String),
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for Address {
+    type Err = ParseAddressError;
+
+    fn from_str(text: &str) -> Result<Self, ParseAddressError> {
         if let Some(path) = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")) {
-            return if path.is_empty() {
-                Err("unix: needs a path, such as unix:/run/ebb.sock".into())
-            } else {
-                Ok(Self::Unix(path.into()))
-            };
+            return if path.is_empty() { Err(ParseAddressError::NoPath) } else { Ok(Self::Unix(path.into())) };
         }
         let bare = text.strip_prefix("http://").unwrap_or(text);
         match bare.rsplit_once(':') {
             Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(Self::Tcp(bare.into())),
-            _ => Err(format!("{text:?} is not an address (HOST:PORT or unix:/path)")),
+            _ => Err(ParseAddressError::Form(text.to_owned())),
         }
     }
 }

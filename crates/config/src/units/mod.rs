@@ -28,7 +28,7 @@ pub struct Span(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Quantity(i128);
 
-/// Why a text is not a size, a share or a duration.
+/// Why a text is not a size, a percentage or a duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// Not a [`ByteSize`].
