@@ -4,7 +4,6 @@ use super::source::Texts;
 use super::{Config, Source, annotations, yaml};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 use strsim::levenshtein;
 
@@ -37,13 +36,17 @@ pub struct Effective {
 }
 
 /// All problems of a configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("; "))]
 pub struct Problems(pub Vec<String>);
 
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("; "))
-    }
+/// Why a text is not a tree of settings.
+#[derive(Debug, thiserror::Error)]
+enum ParseError {
+    #[error(transparent)]
+    Yaml(#[from] yaml::Error),
+    #[error("the file must be a mapping of keys to values")]
+    NotMapping,
 }
 
 /// Checks a file. An unknown key is a problem here, although a running server ignores it.
@@ -51,7 +54,7 @@ impl fmt::Display for Problems {
 /// # Errors
 /// Every problem of the file.
 pub fn check(file: &Path) -> Result<(), Problems> {
-    strictly(&Source::File(file.to_owned()).read().map_err(|why| Problems(vec![why]))?)
+    strictly(&Source::File(file.to_owned()).read().map_err(|error| Problems(vec![error.to_string()]))?)
 }
 
 /// Checks a text.
@@ -162,7 +165,7 @@ impl Layers {
         }
         if let Some((name, text)) = &texts.file {
             match parse(text) {
-                Err(why) => problems.push(format!("{name}: {why}")),
+                Err(error) => problems.push(format!("{name}: {error}")),
                 Ok(tree) => {
                     for (key, value) in leaves(&tree) {
                         let in_section = format!("{key}.");
@@ -264,9 +267,9 @@ fn explained(error: &str, value: &Value) -> String {
 ///
 /// # Errors
 /// Why the value is invalid.
-pub fn check_value(key: &str, text: &str) -> Result<(), String> {
+pub fn check_value(key: &str, text: &str) -> Result<(), serde_json::Error> {
     let defaults = defaults();
-    with(&defaults, key, meant(&defaults, key, text.into())).map(drop).map_err(|error| error.to_string())
+    with(&defaults, key, meant(&defaults, key, text.into())).map(drop)
 }
 
 fn with(defaults: &Value, key: &str, value: Value) -> Result<Config, serde_json::Error> {
@@ -298,11 +301,11 @@ pub(super) fn variable(key: &str) -> String {
 }
 
 /// Parses the file.
-fn parse(text: &str) -> Result<Value, String> {
-    match yaml::document(text).map_err(|error| error.to_string())? {
+fn parse(text: &str) -> Result<Value, ParseError> {
+    match yaml::document(text)? {
         Value::Null => Ok(Value::Object(Map::new())),
         tree @ Value::Object(_) => Ok(tree),
-        _ => Err("the file must be a mapping of keys to values".to_owned()),
+        _ => Err(ParseError::NotMapping),
     }
 }
 

@@ -5,7 +5,7 @@
 //! watching the old directory.
 
 use super::layers::{self, Flags, Problems};
-use super::source::{Source, Texts};
+use super::source::{ReadError, Source, Texts};
 use super::{Compaction, Config, DynamicSettings, Effective, Row};
 use std::time::SystemTime;
 
@@ -15,9 +15,9 @@ pub struct Live {
     source: Source,
     environment: Vec<(String, String)>,
     flags: Flags,
-    seen: Result<Texts, String>,
+    seen: Result<Texts, ReadError>,
     /// The result of the last poll, if a file may have been read half-written.
-    unsettled: Option<Result<Texts, String>>,
+    unsettled: Option<Result<Texts, ReadError>>,
     /// Name and text of the active file.
     file: Option<(String, String)>,
     effective: Effective,
@@ -66,11 +66,12 @@ impl Live {
         let seen = source.read();
         let (effective, problem) = match (&seen, source.is_lenient()) {
             (Ok(texts), false) => (layers::merge(texts, &environment, &flags)?, None),
-            (Err(why), false) => return Err(Problems(vec![why.clone()])),
+            (Err(error), false) => return Err(Problems(vec![error.to_string()])),
             (_, true) => {
                 let texts = seen.clone().unwrap_or_else(|_| source.readable());
                 let (effective, problems) = layers::merge_leniently(&texts, &environment, &flags)?;
-                let problems = seen.as_ref().err().cloned().into_iter().chain(problems.map(|p| p.to_string()));
+                let unreadable = seen.as_ref().err().map(ToString::to_string);
+                let problems = unreadable.into_iter().chain(problems.map(|problems| problems.to_string()));
                 (effective, Some(problems.collect::<Vec<_>>().join("; ")).filter(|problems| !problems.is_empty()))
             }
         };
@@ -136,7 +137,7 @@ impl Live {
         }
         self.unsettled = None;
         self.seen.clone_from(&now);
-        let merged = now.and_then(|texts| {
+        let merged = now.map_err(|error| error.to_string()).and_then(|texts| {
             let (texts, gone) = self.with_last_file(texts);
             let next =
                 layers::merge(&texts, &self.environment, &self.flags).map_err(|problems| problems.to_string())?;

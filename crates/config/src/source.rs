@@ -34,6 +34,20 @@ pub enum Source {
     },
 }
 
+/// Why a source cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ReadError {
+    /// A file that the system refuses. Holds the system's reason as text, because readings are compared.
+    #[error("cannot read {}: {cause}", path.display())]
+    Unreadable { path: PathBuf, cause: String },
+    /// A named file that does not exist.
+    #[error("cannot read {}: file not found", .0.display())]
+    NotFound(PathBuf),
+    /// A watched text that does not exist. Holds its name.
+    #[error("{0} does not exist, or has no key ebb.yaml")]
+    NotWatched(String),
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -80,16 +94,16 @@ impl Source {
     /// Reads all files.
     ///
     /// # Errors
-    /// A message that names the unreadable file.
-    pub(super) fn read(&self) -> Result<Texts, String> {
+    /// The unreadable file or missing text.
+    pub(super) fn read(&self) -> Result<Texts, ReadError> {
         match self {
             Self::Nothing => Ok(Texts::default()),
             Self::File(path) => match text(path)? {
                 Some(text) => Ok(Texts { file: Some((path.display().to_string(), text)), ..Texts::default() }),
-                None => Err(format!("cannot read {}: file not found", path.display())),
+                None => Err(ReadError::NotFound(path.clone())),
             },
             Self::Volume(directory) => {
-                let named = |name: &str| -> Result<_, String> {
+                let named = |name: &str| -> Result<_, ReadError> {
                     let path = directory.join(name);
                     Ok(text(&path)?.map(|text| (path.display().to_string(), text)))
                 };
@@ -98,7 +112,7 @@ impl Source {
             }
             Self::Watched { name, text } => match text.load_full() {
                 Some(text) => Ok(Texts { file: Some((name.clone(), String::clone(&text))), ..Texts::default() }),
-                None => Err(format!("{name} does not exist, or has no key ebb.yaml")),
+                None => Err(ReadError::NotWatched(name.clone())),
             },
         }
     }
@@ -116,10 +130,10 @@ pub(super) struct Texts {
 }
 
 /// Reads a file; `None` if it does not exist.
-fn text(path: &Path) -> Result<Option<String>, String> {
+fn text(path: &Path) -> Result<Option<String>, ReadError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+        Err(error) => Err(ReadError::Unreadable { path: path.to_owned(), cause: error.to_string() }),
     }
 }

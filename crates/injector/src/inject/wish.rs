@@ -102,7 +102,7 @@ impl Wishes {
             return Err(format!("it must have at most {VALUE_BYTES} bytes"));
         }
         if let Some((_, setting)) = SETTINGS.iter().find(|(live, _)| *live == name) {
-            return check_value(setting, value); // the running sidecar reads it
+            return check_value(setting, value).map_err(|error| error.to_string()); // the running sidecar reads it
         }
         let Some(annotation) = ANNOTATIONS.iter().find(|known| known.name == name) else {
             return Err("there is no such annotation".to_owned());
