@@ -160,6 +160,8 @@ fn serve(args: InjectorArgs) -> Outcome {
             output::announce(format!("listening webhook={} http={}", at.webhook, at.http));
             tracing::info!(version = env!("CARGO_PKG_VERSION"), webhook = at.webhook, http = at.http, "started");
         };
-        webhook::run(settings, announce, async { signals.stop().await }).await.map_err(Failure::Config)
+        webhook::run(settings, announce, async { signals.stop().await })
+            .await
+            .map_err(|error| Failure::Config(error.to_string()))
     })
 }

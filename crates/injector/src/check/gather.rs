@@ -1,6 +1,6 @@
 //! Gathers facts from the API server. Each fact is a separate call, so that a refused one does not affect the others.
 
-use super::{Certificate, Facts, Listed, Pod, Said};
+use super::{Certificate, Facts, Listed, MissingFact, Pod, Said};
 use crate::inject::{Context, Namespace, SkipReason, Template, Verdict, inject};
 use http::Request;
 use k8s_openapi::jiff::Timestamp;
@@ -55,10 +55,10 @@ async fn paged<T>(client: &Client, path: &str, selector: &str, keep: impl Fn(&Va
 }
 
 async fn call(client: &Client, request: Result<Request<Vec<u8>>, http::Error>) -> Said {
-    let request = request.map_err(|error| error.to_string())?;
+    let request = request.map_err(|error| MissingFact::Refused(error.to_string()))?;
     client.request::<Value>(request).await.map_err(|error| match error {
-        kube::Error::Api(status) => status.message.clone(),
-        error => error.to_string(),
+        kube::Error::Api(status) => MissingFact::Refused(status.message.clone()),
+        error => MissingFact::Refused(error.to_string()),
     })
 }
 
@@ -188,7 +188,7 @@ async fn certificates(client: &Client, injectors: &Listed) -> Vec<Certificate> {
                 let path = format!("/api/v1/namespaces/{namespace}/secrets/{secret}");
                 call(client, Request::get(path).body(Vec::new())).await
             }
-            false => Err("this account lacks permission to get it".to_owned()),
+            false => Err(MissingFact::NotPermitted),
         };
         let chain = found.map(|secret| secret["data"]["tls.crt"].as_str().unwrap_or_default().to_owned());
         all.push(Certificate { namespace, service, secret, chain });
@@ -379,7 +379,7 @@ mod tests {
         assert_eq!(serving(&injector(&["--service=i"], json!([]))), None);
 
         let refused = certificates(&server(json!({})), &Ok(vec![given])).await;
-        assert_eq!(refused[0].chain, Err("this account lacks permission to get it".to_owned()));
+        assert_eq!(refused[0].chain, Err(MissingFact::NotPermitted));
     }
 
     #[tokio::test]

@@ -13,11 +13,22 @@ pub use judge::judge;
 pub use ebb_terminal::{Finding, Severity};
 use serde_json::Value;
 
+/// Why a fact is missing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MissingFact {
+    /// The API server refused the call, or did not answer. Holds its message or that of the connection.
+    #[error("{0}")]
+    Refused(String),
+    /// The account has no right to get the object, so no call was made.
+    #[error("this account lacks permission to get it")]
+    NotPermitted,
+}
+
 /// An object, or the error of the API server.
-pub type Said = Result<Value, String>;
+pub type Said = Result<Value, MissingFact>;
 
 /// All items of a list, or the error of the API server.
-pub type Listed<T = Value> = Result<Vec<T>, String>;
+pub type Listed<T = Value> = Result<Vec<T>, MissingFact>;
 
 /// Facts about a cluster.
 #[derive(Clone, Debug)]
@@ -58,7 +69,7 @@ pub struct Certificate {
     pub service: String,
     pub secret: String,
     /// `tls.crt` in base64, or why it cannot be read.
-    pub chain: Result<String, String>,
+    pub chain: Result<String, MissingFact>,
 }
 
 /// The checked fields of a pod.

@@ -26,7 +26,7 @@ pub use document::reference;
 pub use patch::Operation;
 pub use skip::{SYSTEM_NAMESPACES, SkipReason};
 pub use take_out::{TakeOut, take_out};
-pub use template::Template;
+pub use template::{Template, TemplateError};
 
 use patch::{Patch, escaped};
 use pod::list;

@@ -22,6 +22,31 @@ pub struct Template {
     pub(super) version: String,
 }
 
+/// Why a text contains no usable template.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// A document is not YAML.
+    #[error("the template is {0}")]
+    Yaml(#[from] yaml::Error),
+    /// No document is a PodTemplate.
+    #[error("the template contains no PodTemplate (apiVersion v1)")]
+    NoPodTemplate,
+    /// Not exactly one sidecar and one application.
+    #[error(
+        "the template has {sidecars} initContainers and {applications} containers; it must have one of each: the \
+         sidecar and an application"
+    )]
+    Containers {
+        /// Number of init containers.
+        sidecars: usize,
+        /// Number of containers.
+        applications: usize,
+    },
+    /// The sidecar lacks a field or has another value. Holds what it must have.
+    #[error("the template's initContainer must have {0}")]
+    Sidecar(&'static str),
+}
+
 /// The chart's template with default values.
 const BUILT_IN: &str = include_str!("../../../../manifests/sidecar.yaml");
 
@@ -40,26 +65,22 @@ impl Template {
     ///
     /// # Errors
     /// The missing or invalid field.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let mut documents: Vec<Value> = yaml::documents(text).map_err(|error| format!("the template is {error}"))?;
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        let mut documents: Vec<Value> = yaml::documents(text)?;
         documents.retain(|value| value["kind"] == "PodTemplate" && value["apiVersion"] == "v1");
-        let object = documents.pop().ok_or("the template contains no PodTemplate (apiVersion v1)")?;
+        let object = documents.pop().ok_or(TemplateError::NoPodTemplate)?;
         let spec = &object["template"]["spec"];
         let list = |at: &Value| at.as_array().cloned().unwrap_or_default();
         let (sidecars, applications) = (list(&spec["initContainers"]), list(&spec["containers"]));
         let ([container], [application]) = (sidecars.as_slice(), applications.as_slice()) else {
-            return Err(format!(
-                "the template has {} initContainers and {} containers; it must have one of each: the sidecar and an \
-                 application",
-                sidecars.len(),
-                applications.len()
-            ));
+            let (sidecars, applications) = (sidecars.len(), applications.len());
+            return Err(TemplateError::Containers { sidecars, applications });
         };
         if container["name"] != "ebb" || container["image"].as_str().is_none_or(str::is_empty) {
-            return Err("the template's initContainer must have the name ebb and an image".to_owned());
+            return Err(TemplateError::Sidecar("the name ebb and an image"));
         }
         if container["resources"]["limits"]["memory"].is_null() {
-            return Err("the template's initContainer must have resources.limits.memory".to_owned());
+            return Err(TemplateError::Sidecar("resources.limits.memory"));
         }
         // Annotations change these fields, so they must exist.
         let shapes = [
@@ -69,7 +90,7 @@ impl Template {
             ("startupProbe, an object", "/startupProbe", Value::is_object),
         ];
         if let Some((key, ..)) = shapes.iter().find(|(_, at, fits)| !container.pointer(at).is_some_and(fits)) {
-            return Err(format!("the template's initContainer must have {key}"));
+            return Err(TemplateError::Sidecar(key));
         }
         let version = &object["template"]["metadata"]["annotations"]["ebb-cache.io/version"];
         Ok(Self {
@@ -97,7 +118,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said() {
-        let said = |text: &str| Template::parse(text).unwrap_err();
+        let said = |text: &str| Template::parse(text).unwrap_err().to_string();
         assert!(said("a: [").contains("not YAML"));
         assert!(said("kind: Pod\n").contains("no PodTemplate"));
         let with = |spec: &str| said(&format!("apiVersion: v1\nkind: PodTemplate\ntemplate: {{spec: {spec}}}\n"));

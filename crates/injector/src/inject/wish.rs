@@ -19,6 +19,21 @@ const MOST_VARIABLES: usize = 100;
 /// Maximum number of warnings about one pod; an additional one says that more annotations are ignored.
 const MOST_WARNINGS: usize = 20;
 
+/// What an annotation that is ignored must be.
+#[derive(Debug, thiserror::Error)]
+enum IgnoredAnnotation {
+    #[error("it must have at most {VALUE_BYTES} bytes")]
+    TooLong,
+    /// Not a value of the sidecar's setting.
+    #[error("{0}")]
+    Setting(serde_json::Error),
+    #[error("there is no such annotation")]
+    Unknown,
+    /// Holds the allowed values.
+    #[error("it must be {0}")]
+    Value(String),
+}
+
 /// The sidecar for one pod, without its resources.
 #[derive(Debug)]
 pub(super) struct Wishes {
@@ -97,17 +112,17 @@ impl Wishes {
     }
 
     /// Applies one annotation.
-    fn take(&mut self, name: &str, value: &str) -> Result<(), String> {
+    fn take(&mut self, name: &str, value: &str) -> Result<(), IgnoredAnnotation> {
         if value.len() > VALUE_BYTES {
-            return Err(format!("it must have at most {VALUE_BYTES} bytes"));
+            return Err(IgnoredAnnotation::TooLong);
         }
         if let Some((_, setting)) = SETTINGS.iter().find(|(live, _)| *live == name) {
-            return check_value(setting, value).map_err(|error| error.to_string()); // the running sidecar reads it
+            return check_value(setting, value).map_err(IgnoredAnnotation::Setting); // the running sidecar reads it
         }
         let Some(annotation) = ANNOTATIONS.iter().find(|known| known.name == name) else {
-            return Err("there is no such annotation".to_owned());
+            return Err(IgnoredAnnotation::Unknown);
         };
-        (annotation.set)(self, value).ok_or_else(|| format!("it must be {}", annotation.value.bound().replace('`', "")))
+        (annotation.set)(self, value).ok_or_else(|| IgnoredAnnotation::Value(annotation.value.bound().replace('`', "")))
     }
 
     /// The TCP ports that the sidecar listens on.

@@ -1,5 +1,6 @@
 //! Writes Events about injected and skipped pods on their owners, and about certificates on their Secret.
 
+use super::certificates::KeeperError;
 use super::metrics::Metrics;
 use super::review::{Admission, Owner, shortened};
 use crate::events::Teller;
@@ -65,8 +66,8 @@ impl Events {
     }
 
     /// Reports that certificates cannot be renewed.
-    pub(super) fn rotation_failed(&self, why: &str, secret: ObjectReference) {
-        let note = shortened(&format!("certificates cannot be renewed: {why}"));
+    pub(super) fn rotation_failed(&self, error: &KeeperError, secret: ObjectReference) {
+        let note = shortened(&format!("certificates cannot be renewed: {error}"));
         self.tell(EventType::Warning, "CertificateRotationFailed", "Rotate", note, secret);
     }
 

@@ -24,7 +24,7 @@ mod watchdog;
 pub use certificates::{Objects, Times};
 pub use watchdog::Watchdog;
 
-use crate::inject::{Namespace, Template};
+use crate::inject::{Namespace, Template, TemplateError};
 use arc_swap::ArcSwap;
 use certificates::{Keeper, Served};
 use ebb_listener::Connections;
@@ -98,6 +98,53 @@ pub struct Addresses {
     pub http: String,
 }
 
+/// Why the injector cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The template cannot be read.
+    #[error("cannot read {}: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        error: std::io::Error,
+    },
+    /// The template is invalid.
+    #[error("{}: {error}", path.display())]
+    Template {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: TemplateError,
+    },
+    /// An address cannot be bound.
+    #[error("cannot listen on {address}: {error}")]
+    Bind {
+        /// The address as given.
+        address: String,
+        /// The system's reason.
+        error: std::io::Error,
+    },
+    /// Neither a ServiceAccount nor a kubeconfig names an API server.
+    #[error("cannot reach the API server: {0}")]
+    NoApiServer(kube::config::InferConfigError),
+    /// The API server's configuration cannot be used.
+    #[error("cannot reach the API server: {0}")]
+    Client(kube::Error),
+    /// The webhook's listener refuses its backlog.
+    #[error("cannot listen: {0}")]
+    Listen(rustix::io::Errno),
+    /// The TLS server cannot be configured.
+    #[error("TLS: {0}")]
+    Tls(rustls::Error),
+    /// A bound listener cannot be used.
+    #[error("{0}")]
+    Listener(std::io::Error),
+    /// The webhook's task ended early.
+    #[error("{0}")]
+    Task(tokio::task::JoinError),
+}
+
 /// A metrics page with a series of each metric; a test generates `docs/metrics.md` from it.
 #[doc(hidden)]
 pub fn metrics_page() -> String {
@@ -112,21 +159,20 @@ pub async fn run(
     settings: Settings,
     announce: impl FnOnce(&Addresses),
     shutdown: impl Future<Output = &'static str>,
-) -> Result<(), String> {
+) -> Result<(), RunError> {
     let (mut text, template) = read(&settings.template)?;
     let bind = |address: String| async move {
         let bound = TcpListener::bind(&address).await;
-        bound.map_err(|error| format!("cannot listen on {address}: {error}"))
+        bound.map_err(|error| RunError::Bind { address, error })
     };
     let webhook = bind(settings.listen.clone()).await?;
     let http = bind(settings.http_listen.clone()).await?;
-    let unreachable = |error: &dyn std::fmt::Display| format!("cannot reach the API server: {error}");
-    let config = Config::infer().await.map_err(|error| unreachable(&error))?;
+    let config = Config::infer().await.map_err(RunError::NoApiServer)?;
     // An eviction blocked by a PodDisruptionBudget returns "too many requests", which must not be retried at once.
     let mut once = config.clone();
     once.default_retry = false;
-    let asks_once = Client::try_from(once).map_err(|error| unreachable(&error))?;
-    let client = Client::try_from(config).map_err(|error| unreachable(&error))?;
+    let asks_once = Client::try_from(once).map_err(RunError::Client)?;
+    let client = Client::try_from(config).map_err(RunError::Client)?;
     let name = |listener: &TcpListener| listener.local_addr().map_or_else(|_| "?".to_owned(), |at| at.to_string());
     announce(&Addresses { webhook: name(&webhook), http: name(&http) });
 
@@ -164,14 +210,14 @@ pub async fn run(
     let (unready, is_unready) = watch::channel(true);
     let page = metrics.clone();
     let watchers = ebb_listener::http::serve(
-        http.into_std().map_err(|error| error.to_string())?,
+        http.into_std().map_err(RunError::Listener)?,
         ebb_listener::http::metrics(move || page.text()),
         ebb_listener::http::connections(|| HTTP_BYTES, ebb_listener::Unaccounted),
         is_unready,
         draining.clone(),
     );
     let watchers = tokio::spawn(watchers);
-    let mut probe = SelfProbe::new(webhook.local_addr().map_err(|error| error.to_string())?);
+    let mut probe = SelfProbe::new(webhook.local_addr().map_err(RunError::Listener)?);
     let serving = tokio::spawn(serve::serve(webhook, injector.clone(), served.clone(), draining));
 
     let answers = AtomicBool::new(true);
@@ -194,13 +240,19 @@ pub async fn run(
         loop {
             ticks.tick().await;
             let lease = match &mut candidate {
-                Some(candidate) => candidate.tick(&leases).await.map_err(|error| format!("the Lease: {error}")),
-                None => Ok(()),
+                Some(candidate) => candidate.tick(&leases).await.err(),
+                None => None,
             };
             let is_leader = candidate.as_ref().is_none_or(Candidate::leads);
             lead.send_replace(is_leader);
             metrics.leads(is_leader);
-            let problem = keeper.tick(is_leader, &served, &metrics).await.and(lease).err();
+            let kept = keeper.tick(is_leader, &served, &metrics).await;
+            // As text, since a problem is logged when it differs from the last one.
+            let problem = match (kept, lease) {
+                (Err(error), _) => Some(error.to_string()),
+                (Ok(()), Some(error)) => Some(format!("the Lease: {error}")),
+                (Ok(()), None) => None,
+            };
             if let Some(why) = problem.as_ref().filter(|_| problem != last) {
                 tracing::warn!(why, "failed to update the certificates or the Lease");
             }
@@ -225,15 +277,15 @@ pub async fn run(
     #[expect(clippy::disallowed_methods, reason = "nothing tells when the last API server has noticed")]
     tokio::time::sleep(settings.drain_delay).await;
     drain.send_replace(true);
-    let ended = serving.await.map_err(|error| error.to_string())?;
+    let ended = serving.await.map_err(RunError::Task)?;
     watchers.abort();
     tracing::info!("stopped");
     ended
 }
 
-fn read(path: &PathBuf) -> Result<(String, Template), String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let template = Template::parse(&text).map_err(|why| format!("{}: {why}", path.display()))?;
+fn read(path: &PathBuf) -> Result<(String, Template), RunError> {
+    let text = std::fs::read_to_string(path).map_err(|error| RunError::Unreadable { path: path.clone(), error })?;
+    let template = Template::parse(&text).map_err(|error| RunError::Template { path: path.clone(), error })?;
     Ok((text, template))
 }
 
@@ -249,9 +301,12 @@ fn follow_template(path: &PathBuf, last: &mut String, injector: &Injector) {
                     injector.metrics.template_is_good(true);
                     tracing::info!("sidecar template reloaded");
                 }
-                Err(why) => {
+                Err(error) => {
                     injector.metrics.template_is_good(false);
-                    tracing::error!(why, "sidecar template rejected; the last good one stays active");
+                    tracing::error!(
+                        why = error.to_string(),
+                        "sidecar template rejected; the last good one stays active"
+                    );
                 }
             }
         }

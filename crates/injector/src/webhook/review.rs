@@ -41,6 +41,18 @@ pub(super) struct Owner {
     pub(super) uid: String,
 }
 
+/// Why a text is not an AdmissionReview.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReviewError {
+    #[error("the body is not JSON: {0}")]
+    Json(serde_json::Error),
+    /// Another object. Holds its version and kind.
+    #[error("the body is {0}; it must be \"admission.k8s.io/v1\" \"AdmissionReview\"")]
+    Kind(String),
+    #[error("request.uid is missing")]
+    NoUid,
+}
+
 /// Answers a review. `find` returns namespaces.
 ///
 /// # Errors
@@ -51,17 +63,15 @@ pub(super) fn review(
     own_namespace: &str,
     by: &str,
     template: &Template,
-) -> Result<Admission, String> {
-    let read =
-        excerpt::review(body, &template.variables()).map_err(|error| format!("the body is not JSON: {error}"))?;
+) -> Result<Admission, ReviewError> {
+    let read = excerpt::review(body, &template.variables()).map_err(ReviewError::Json)?;
     let review = read.value;
     let (version, kind) = (&review["apiVersion"], &review["kind"]);
     if version != "admission.k8s.io/v1" || kind != "AdmissionReview" {
-        let found = shortened(&format!("{version} {kind}"));
-        return Err(format!("the body is {found}; it must be \"admission.k8s.io/v1\" \"AdmissionReview\""));
+        return Err(ReviewError::Kind(shortened(&format!("{version} {kind}"))));
     }
     let request = &review["request"];
-    let uid = request["uid"].as_str().filter(|uid| !uid.is_empty()).ok_or("request.uid is missing")?;
+    let uid = request["uid"].as_str().filter(|uid| !uid.is_empty()).ok_or(ReviewError::NoUid)?;
     let pod = &request["object"];
     let namespace = shortened(request["namespace"].as_str().unwrap_or_default());
     let answer = |more: Value| {
@@ -140,7 +150,7 @@ pub(super) fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn ask(body: &Value) -> Result<Admission, String> {
+    fn ask(body: &Value) -> Result<Admission, ReviewError> {
         let find = |name: &str| Namespace { name: name.to_owned(), ..Namespace::default() };
         review(body.to_string().as_bytes(), find, "ebb-system", "a test", &Template::built_in())
     }
@@ -188,7 +198,8 @@ mod tests {
     #[test]
     fn what_is_no_review_is_refused_with_a_sentence() {
         let said = |body: &[u8]| {
-            review(body, |_| Namespace::default(), "", "", &Template::built_in()).expect_err("it is refused")
+            let refused = review(body, |_| Namespace::default(), "", "", &Template::built_in());
+            refused.expect_err("it is refused").to_string()
         };
         assert!(said(b"{").contains("not JSON"));
         assert!(said(b"[]").contains("it must be \"admission.k8s.io/v1\""));

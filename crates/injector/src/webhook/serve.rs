@@ -10,7 +10,7 @@
 //! read. One is parsed at a time, since the injector has one thread.
 
 use super::certificates::Served;
-use super::{Injector, review};
+use super::{Injector, RunError, review};
 use bytes::Bytes;
 use ebb_listener::{Acceptor, Bounds, Charge, Connection, Connections, Progress, Unaccounted, Watched};
 use http::{Method, Request, Response, StatusCode, header};
@@ -82,12 +82,12 @@ pub(super) async fn serve(
     injector: Arc<Injector>,
     served: Arc<Served>,
     mut draining: watch::Receiver<bool>,
-) -> Result<(), String> {
+) -> Result<(), RunError> {
     // Calling listen again only changes the backlog.
-    rustix::net::listen(&listener, BACKLOG).map_err(|error| format!("cannot listen: {error}"))?;
+    rustix::net::listen(&listener, BACKLOG).map_err(RunError::Listen)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let tls = tls.map_err(|error| format!("TLS: {error}"))?.with_no_client_auth();
+    let tls = tls.map_err(RunError::Tls)?.with_no_client_auth();
     let mut tls = tls.with_cert_resolver(served);
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let mut acceptor = Acceptor::new("webhook");
@@ -380,8 +380,9 @@ async fn answer(request: Request<Incoming>, injector: &Injector, mut call: Call)
     drop(body);
     let admission = match admission {
         Ok(admission) => admission,
-        Err(sentence) => {
+        Err(error) => {
             injector.metrics.refused();
+            let sentence = error.to_string();
             tracing::warn!(sentence, "refused a request that is not an AdmissionReview");
             return said(StatusCode::BAD_REQUEST, &sentence, call);
         }

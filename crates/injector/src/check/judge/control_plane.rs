@@ -92,7 +92,7 @@ pub(super) fn version_of_new_pods(facts: &Facts) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{only, troubles, well};
+    use super::super::testing::{only, refused, troubles, well};
     use super::*;
     use serde_json::json;
 
@@ -176,7 +176,7 @@ mod tests {
         let mut alone = Facts { budgets: Ok(Vec::new()), ..injecting() };
         alone.injectors.as_mut().unwrap()[0]["spec"]["replicas"] = json!(1);
         assert_eq!(troubles(&alone), [], "a budget would keep a node with the only replica from being drained");
-        let forbidden = Facts { budgets: Err("forbidden".to_owned()), ..injecting() };
+        let forbidden = Facts { budgets: Err(refused("forbidden")), ..injecting() };
         only(&forbidden, "control-plane", Severity::Warning, "cannot list PodDisruptionBudgets: forbidden");
     }
 
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(troubles(&chosen), [], "somebody wants it so");
         other.templates.as_mut().unwrap()[0]["metadata"]["namespace"] = json!("shop");
         assert_eq!(troubles(&other), [], "the template of another injector");
-        let forbidden = Facts { templates: Err("forbidden".to_owned()), ..injecting() };
+        let forbidden = Facts { templates: Err(refused("forbidden")), ..injecting() };
         only(&forbidden, "control-plane", Severity::Warning, "cannot list templates: forbidden");
     }
 }

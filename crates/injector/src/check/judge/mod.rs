@@ -68,7 +68,7 @@ fn version(facts: &Facts, all: &mut Vec<Finding>) {
             bad(all, CATEGORY, Severity::Error, found, "Upgrade the cluster.");
         }
         None => {
-            let why = facts.version.as_ref().err().map_or("it reports none", String::as_str);
+            let why = facts.version.as_ref().err().map_or_else(|| "it reports none".to_owned(), ToString::to_string);
             bad(
                 all,
                 CATEGORY,
@@ -193,7 +193,7 @@ fn monitoring(facts: &Facts, all: &mut Vec<Finding>) {
 
 #[cfg(test)]
 mod tests {
-    use super::testing::{only, troubles, well};
+    use super::testing::{only, refused, troubles, well};
     use super::*;
     use serde_json::json;
 
@@ -213,7 +213,7 @@ mod tests {
         let list = |items: Value| Ok(items.as_array().unwrap().clone());
         let facts = with(&|facts| facts.version = Ok(json!({"minor": "30"})));
         only(&facts, "kubernetes-version", Error, "native sidecars need 1.31");
-        let away = with(&|facts| facts.version = Err("connection refused".to_owned()));
+        let away = with(&|facts| facts.version = Err(refused("connection refused")));
         only(&away, "kubernetes-version", Error, "connection refused");
         let everywhere = json!([{"spec": {"selector": {}}}]);
         let half = json!([{"metadata": {"name": "i"}, "spec": {"replicas": 2}, "status": {"readyReplicas": 1}}]);
@@ -227,7 +227,7 @@ mod tests {
         only(&facts, "webhook", Error, "no readable CA");
         only(&with(&|facts| facts.policies = list(json!([{}, {}]))), "policy", Error, "2 policies and 0 webhooks");
         only(&with(&|facts| facts.trial = Ok(json!({"spec": {}}))), "injection", Error, "does not get one");
-        only(&with(&|facts| facts.trial = Err("no route".to_owned())), "injection", Error, "refused: no route");
+        only(&with(&|facts| facts.trial = Err(refused("no route"))), "injection", Error, "refused: no route");
         only(
             &with(&|facts| facts.refused = vec!["list pods".to_owned()]),
             "rbac",
@@ -263,6 +263,6 @@ mod tests {
         plane(&pod(&|pod| pod.is_demoted = true), Warning, "Guaranteed");
         plane(&pod(&|pod| pod.pending_resize = Some(String::new())), Warning, "wait for a resize");
         plane(&pod(&|pod| "0.0.1".clone_into(&mut pod.version)), Warning, "another version");
-        only(&with(&|facts| facts.pods = Err("forbidden".to_owned())), "data-plane", Warning, "forbidden");
+        only(&with(&|facts| facts.pods = Err(refused("forbidden"))), "data-plane", Warning, "forbidden");
     }
 }

@@ -1,6 +1,7 @@
 //! A cluster without problems, and assertions on findings.
 
 use super::{Facts, Severity, judge};
+use crate::check::MissingFact;
 use serde_json::json;
 
 pub(super) fn well() -> Facts {
@@ -16,9 +17,13 @@ pub(super) fn well() -> Facts {
         pods: Ok(Vec::new()),
         config_maps: Ok(Vec::new()),
         trial: Ok(json!({"spec": {"initContainers": [{"name": "ebb"}]}})),
-        monitors: Err("not found".to_owned()),
+        monitors: Err(refused("not found")),
         refused: Vec::new(),
     }
+}
+
+pub(super) fn refused(message: &str) -> MissingFact {
+    MissingFact::Refused(message.to_owned())
 }
 
 pub(super) fn troubles(facts: &Facts) -> Vec<(&'static str, Severity, String)> {

@@ -187,7 +187,7 @@ fn verdict(chain: &[CertificateDer<'_>], trusted: Vec<CertificateDer<'_>>, host:
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{only, troubles, well};
+    use super::super::testing::{only, refused, troubles, well};
     use super::*;
     use serde_json::json;
 
@@ -252,7 +252,7 @@ mod tests {
     fn serving(bundle: &str, chain: Result<&str, &str>) -> Facts {
         let text = |text: &str| text.to_owned();
         let (namespace, service, secret) = (text("sys"), text("i"), text("tls"));
-        let chain = chain.map(encoded).map_err(text);
+        let chain = chain.map(encoded).map_err(refused);
         Facts { certificates: vec![Certificate { namespace, service, secret, chain }], ..trusting(bundle) }
     }
 

@@ -4,7 +4,7 @@ use super::decide::Validity;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{RootCertStore, sign::CertifiedKey};
 use std::sync::Arc;
@@ -25,6 +25,21 @@ impl std::fmt::Debug for Pair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pair").field("validity", &validity(&self.certificate)).finish_non_exhaustive()
     }
+}
+
+/// Why a server cannot use a certificate and its key.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::webhook) enum PairError {
+    #[error("the certificate is not PEM: {0}")]
+    CertificatePem(pem::Error),
+    #[error("there is no certificate")]
+    NoCertificate,
+    #[error("the key is not PEM: {0}")]
+    KeyPem(pem::Error),
+    #[error("the key cannot be used: {0}")]
+    Key(rustls::Error),
+    #[error("certificate and key do not match: {0}")]
+    Mismatch(rustls::Error),
 }
 
 type Made = Result<Pair, rcgen::Error>;
@@ -88,16 +103,16 @@ pub(super) fn is_trusted(serving: &str, bundle: &str, name: &str, now: i64) -> b
 ///
 /// # Errors
 /// Why certificate or key cannot be used.
-pub(super) fn presented(pair: &Pair) -> Result<CertifiedKey, String> {
+pub(super) fn presented(pair: &Pair) -> Result<CertifiedKey, PairError> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pair.certificate.as_bytes()).collect();
-    let chain = chain.map_err(|error| format!("the certificate is not PEM: {error}"))?;
+    let chain = chain.map_err(PairError::CertificatePem)?;
     if chain.is_empty() {
-        return Err("there is no certificate".to_owned());
+        return Err(PairError::NoCertificate);
     }
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes());
-    let key = key.map_err(|error| format!("the key is not PEM: {error}"))?;
+    let key = key.map_err(PairError::KeyPem)?;
     let key = rustls::crypto::ring::sign::any_supported_type(&key);
-    let key = CertifiedKey::new(chain, key.map_err(|error| format!("the key cannot be used: {error}"))?);
-    key.keys_match().map_err(|error| format!("certificate and key do not match: {error}"))?;
+    let key = CertifiedKey::new(chain, key.map_err(PairError::Key)?);
+    key.keys_match().map_err(PairError::Mismatch)?;
     Ok(key)
 }

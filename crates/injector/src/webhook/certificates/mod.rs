@@ -20,7 +20,7 @@ use super::events::Events;
 use super::metrics::Metrics;
 use arc_swap::ArcSwapOption;
 use decide::{Step, decide as next_step};
-use issue::{Pair, is_trusted, presented, validity};
+use issue::{Pair, PairError, is_trusted, presented, validity};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{ObjectReference, Secret};
@@ -66,6 +66,24 @@ pub struct Objects {
     pub webhook: String,
     /// Identity of this replica.
     pub identity: String,
+}
+
+/// Why the certificates were not checked or rotated.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KeeperError {
+    #[error("cannot read {}: {error}", path.display())]
+    Unreadable { path: PathBuf, error: std::io::Error },
+    #[error("the Secret: {0}")]
+    Secret(kube::Error),
+    #[error("the MutatingWebhookConfiguration {name}: {error}")]
+    Webhook { name: String, error: kube::Error },
+    /// A certificate or key cannot be generated.
+    #[error("{0}")]
+    Issue(rcgen::Error),
+    #[error("the Secret contains a certificate that its CAs have not signed")]
+    NotSigned,
+    #[error(transparent)]
+    Pair(#[from] PairError),
 }
 
 /// Source of certificates.
@@ -119,7 +137,7 @@ impl Keeper {
     ///
     /// # Errors
     /// Why the check failed; the serving certificate stays.
-    pub(super) async fn tick(&mut self, leads: bool, served: &Served, metrics: &Metrics) -> Result<(), String> {
+    pub(super) async fn tick(&mut self, leads: bool, served: &Served, metrics: &Metrics) -> Result<(), KeeperError> {
         match self {
             Self::Files(files) => files.tick(served, metrics),
             Self::Own(own) => {
@@ -131,7 +149,7 @@ impl Keeper {
     }
 }
 
-fn load(pair: &Pair, served: &Served, metrics: &Metrics) -> Result<(), String> {
+fn load(pair: &Pair, served: &Served, metrics: &Metrics) -> Result<(), KeeperError> {
     let key = presented(pair)?;
     served.0.store(Some(Arc::new(key)));
     if let Some(validity) = validity(&pair.certificate) {
@@ -147,9 +165,9 @@ fn now() -> i64 {
 }
 
 impl Files {
-    fn tick(&mut self, served: &Served, metrics: &Metrics) -> Result<(), String> {
+    fn tick(&mut self, served: &Served, metrics: &Metrics) -> Result<(), KeeperError> {
         let read = |path: &PathBuf| {
-            std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+            std::fs::read_to_string(path).map_err(|error| KeeperError::Unreadable { path: path.clone(), error })
         };
         let pair = Pair { certificate: read(&self.certificate)?, key: read(&self.key)? };
         if self.last.as_ref() != Some(&pair) {
@@ -161,9 +179,9 @@ impl Files {
 }
 
 impl Own {
-    async fn tick(&mut self, leads: bool, served: &Served, metrics: &Metrics) -> Result<(), String> {
+    async fn tick(&mut self, leads: bool, served: &Served, metrics: &Metrics) -> Result<(), KeeperError> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.objects.namespace);
-        let secret = secrets.get(&self.objects.secret).await.map_err(|error| format!("the Secret: {error}"))?;
+        let secret = secrets.get(&self.objects.secret).await.map_err(KeeperError::Secret)?;
         self.uid = secret.uid();
         let mut material = Material::read(&texts(&secret));
         if leads {
@@ -173,7 +191,7 @@ impl Own {
             // A serving certificate that clients cannot verify must not replace a working one.
             let name = self.names.first().map_or("", String::as_str);
             if !is_trusted(&serving.certificate, &material.bundle(), name, now()) {
-                return Err("the Secret contains a certificate that its CAs have not signed".to_owned());
+                return Err(KeeperError::NotSigned);
             }
             load(serving, served, metrics)?;
             self.loaded = Some(serving.clone());
@@ -187,20 +205,20 @@ impl Own {
         secrets: &Api<Secret>,
         mut secret: Secret,
         material: Material,
-    ) -> Result<Material, String> {
+    ) -> Result<Material, KeeperError> {
         self.publish(&material.bundle()).await?;
         let since = self.published.as_ref().filter(|(bundle, _)| *bundle == material.bundle()).map(|(_, since)| *since);
         let step = next_step(now(), &material.state(&self.names, now(), since), &self.times);
         if step == Step::Rest {
             return Ok(material);
         }
-        let material = material.take(step, &self.names, now(), &self.times).map_err(|error| error.to_string())?;
+        let material = material.take(step, &self.names, now(), &self.times).map_err(KeeperError::Issue)?;
         let bytes = |(name, text): (String, String)| (name, ByteString(text.into_bytes()));
         secret.data = Some(material.data().into_iter().map(bytes).collect());
         // The update includes the Secret's version, so that one of two leaders is refused.
         let name = &self.objects.secret;
         let replaced = secrets.replace(name, &PostParams::default(), &secret).await;
-        replaced.map_err(|error| format!("the Secret: {error}"))?;
+        replaced.map_err(KeeperError::Secret)?;
         tracing::info!(step = ?step, "certificates changed");
         self.tell(step, &material);
         self.publish(&material.bundle()).await?;
@@ -236,10 +254,10 @@ impl Own {
     }
 
     /// Writes one Event about a persistent failure.
-    fn tell_failure(&mut self, why: Option<&String>) {
-        self.failures = why.map_or(0, |_| self.failures.saturating_add(1));
-        if let (FAILURES_TOLD, Some(why), Some(events)) = (self.failures, why, &self.events) {
-            events.rotation_failed(why, self.secret());
+    fn tell_failure(&mut self, error: Option<&KeeperError>) {
+        self.failures = error.map_or(0, |_| self.failures.saturating_add(1));
+        if let (FAILURES_TOLD, Some(error), Some(events)) = (self.failures, error, &self.events) {
+            events.rotation_failed(error, self.secret());
         }
     }
 
@@ -256,14 +274,14 @@ impl Own {
     }
 
     /// Writes the CA bundle to every webhook of the configuration with another bundle.
-    async fn publish(&mut self, bundle: &str) -> Result<(), String> {
+    async fn publish(&mut self, bundle: &str) -> Result<(), KeeperError> {
         if bundle.is_empty() {
             return Ok(());
         }
         let configurations: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
         let name = &self.objects.webhook;
-        let said = |error: kube::Error| format!("the MutatingWebhookConfiguration {name}: {error}");
-        let found = configurations.get(name).await.map_err(said)?;
+        let failed = |error| KeeperError::Webhook { name: name.clone(), error };
+        let found = configurations.get(name).await.map_err(failed)?;
         let mut operations = vec![serde_json::json!({
             "op": "test", "path": "/metadata/resourceVersion", "value": found.resource_version(),
         })];
@@ -280,7 +298,7 @@ impl Own {
             let patch: json_patch::Patch =
                 serde_json::from_value(operations.into()).expect("these are operations of a patch");
             let patched = configurations.patch(name, &PatchParams::default(), &Patch::<()>::Json(patch)).await;
-            patched.map_err(said)?;
+            patched.map_err(failed)?;
             tracing::info!(webhook = name, "published the CAs in the webhook configuration");
         }
         if self.published.as_ref().is_none_or(|(published, _)| published != bundle) {
