@@ -3,6 +3,7 @@
 //! The requests that follow the replies of one read are sent in one write, like a pipelining client. The clock is read
 //! twice per iteration, not per request: all requests of a write start at the same time.
 
+use anyhow::{Context as _, anyhow, bail};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -34,15 +35,15 @@ pub(super) trait Load {
 }
 
 impl Connection {
-    pub(super) async fn open(at: &Address, system: System) -> Result<Self, String> {
-        let failed = |error: std::io::Error| format!("cannot reach {at}: {error}");
+    pub(super) async fn open(at: &Address, system: System) -> anyhow::Result<Self> {
+        let failed = || format!("cannot reach {at}");
         let socket: Box<dyn Socket> = match at {
             Address::Tcp(at) => {
-                let socket = TcpStream::connect(at).await.map_err(failed)?;
-                socket.set_nodelay(true).map_err(failed)?;
+                let socket = TcpStream::connect(at).await.with_context(failed)?;
+                socket.set_nodelay(true).with_context(failed)?;
                 Box::new(socket)
             }
-            Address::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(failed)?),
+            Address::Unix(path) => Box::new(UnixStream::connect(path).await.with_context(failed)?),
         };
         let mut protocol = protocol(system);
         let mut output = Vec::new();
@@ -51,7 +52,7 @@ impl Connection {
     }
 
     /// Keeps `in_flight` requests in flight until the load has no more, and every one is answered.
-    pub(super) async fn drive(&mut self, in_flight: usize, load: &mut impl Load) -> Result<(), String> {
+    pub(super) async fn drive(&mut self, in_flight: usize, load: &mut impl Load) -> anyhow::Result<()> {
         let mut slots = vec![(0_u64, Instant::now()); in_flight];
         let mut free: Vec<u32> = (0..in_flight as u32).rev().collect();
         let mut request = Request::default();
@@ -70,7 +71,7 @@ impl Connection {
             }
             self.protocol.flush(&mut self.output);
             if !self.output.is_empty() {
-                self.socket.write_all(&self.output).await.map_err(|error| error.to_string())?;
+                self.socket.write_all(&self.output).await?;
                 self.output.clear();
             }
             if !more && free.len() == in_flight {
@@ -88,13 +89,13 @@ impl Connection {
                 load.take(mark, now - asked, reply);
             })?;
             if stray || free.len() > in_flight {
-                return Err("the server sent an unexpected reply".into());
+                bail!("the server sent an unexpected reply");
             }
             self.begin += used;
         }
     }
 
-    async fn receive(&mut self) -> Result<(), String> {
+    async fn receive(&mut self) -> anyhow::Result<()> {
         if self.begin == self.end {
             (self.begin, self.end) = (0, 0);
         } else if self.end == self.input.len() {
@@ -104,8 +105,8 @@ impl Connection {
                 self.input.resize(self.input.len() * 2, 0);
             }
         }
-        match self.socket.read(&mut self.input[self.end..]).await.map_err(|error| error.to_string())? {
-            0 => Err("the server closed the connection".into()),
+        match self.socket.read(&mut self.input[self.end..]).await? {
+            0 => Err(anyhow!("the server closed the connection")),
             n => {
                 self.end += n;
                 Ok(())

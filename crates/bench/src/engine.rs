@@ -7,6 +7,7 @@
 //!     is fixed, because this process also contains the benchmark.
 //! G2. The clock is real: the cleaner waits in real time, so a faster clock would leave it less time than on a server.
 
+use anyhow::{Context as _, anyhow, bail};
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
@@ -31,15 +32,15 @@ const TICK: Duration = Duration::from_millis(100);
 const LARGEST_BYTES: usize = 64 << 10;
 
 /// Creates a store with a server's options.
-pub(super) fn store(capacity_bytes: u64, seed: u64) -> Result<Arc<Store>, String> {
+pub(super) fn store(capacity_bytes: u64, seed: u64) -> anyhow::Result<Arc<Store>> {
     let options = Options { seed: [mix(seed), mix(!seed)], ..Options::new(capacity_bytes) };
-    Store::new(options).map(Arc::new).map_err(|error| format!("cannot create a store: {error}"))
+    Store::new(options).map(Arc::new).context("cannot create a store")
 }
 
 /// Starts a cleaner with the server's pacing.
-pub(super) fn cleaner(store: &Arc<Store>, clock: &Clock) -> Result<Cleaner, String> {
+pub(super) fn cleaner(store: &Arc<Store>, clock: &Clock) -> anyhow::Result<Cleaner> {
     let cleaner = Cleaner::spawn(store.clone(), clock.clone(), Pacing::default(), ProcessMemory::default);
-    cleaner.map_err(|error| format!("cannot start the cleaner: {error}"))
+    cleaner.context("cannot start the cleaner")
 }
 
 /// A store with its cleaner and the rules of the governor; both threads end with this value.
@@ -51,7 +52,7 @@ pub(super) struct Governed {
 
 impl Governed {
     /// Governs a store; its capacity is the budget.
-    pub(super) fn start(store: &Arc<Store>, clock: &Clock) -> Result<Self, String> {
+    pub(super) fn start(store: &Arc<Store>, clock: &Clock) -> anyhow::Result<Self> {
         let cleaner = cleaner(store, clock)?;
         let stopping = Arc::new(AtomicBool::new(false));
         let governor = {
@@ -122,13 +123,13 @@ impl ValueBytes {
 }
 
 impl FromStr for ValueBytes {
-    type Err = String;
+    type Err = anyhow::Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> anyhow::Result<Self> {
         let bounds = text.split_once('-').and_then(|(least, most)| Some((least.parse().ok()?, most.parse().ok()?)));
         match bounds {
             Some((least, most)) if 1 <= least && least <= most && most <= LARGEST_BYTES => Ok(Self { least, most }),
-            _ => Err(format!("{text:?} is not MIN-MAX, such as 100-500 (1 to {LARGEST_BYTES} bytes)")),
+            _ => Err(anyhow!("{text:?} is not MIN-MAX, such as 100-500 (1 to {LARGEST_BYTES} bytes)")),
         }
     }
 }
@@ -140,10 +141,10 @@ impl fmt::Display for ValueBytes {
 }
 
 /// A parser of sizes between two bounds.
-pub(super) fn size_within(least: u64, most: u64) -> impl Fn(&str) -> Result<ByteSize, String> + Clone {
-    move |text| match text.parse::<ByteSize>().map_err(|error| error.to_string())? {
+pub(super) fn size_within(least: u64, most: u64) -> impl Fn(&str) -> anyhow::Result<ByteSize> + Clone {
+    move |text| match text.parse::<ByteSize>()? {
         ByteSize(bytes) if !(least..=most).contains(&bytes) => {
-            Err(format!("{text} is out of range ({} to {})", ByteSize(least), ByteSize(most)))
+            Err(anyhow!("{text} is out of range ({} to {})", ByteSize(least), ByteSize(most)))
         }
         size => Ok(size),
     }
@@ -174,7 +175,7 @@ impl Writer {
     }
 
     /// Stores item `n` with a value of a random size. A `deadline_ms` of 0 means that it never expires.
-    pub(super) fn set(&mut self, n: u64, deadline_ms: u64) -> Result<(), String> {
+    pub(super) fn set(&mut self, n: u64, deadline_ms: u64) -> anyhow::Result<()> {
         let len = self.random.usize(self.values.least..=self.values.most);
         let name = key(n);
         let attributes = Attributes { deadline_ms, ..Attributes::default() };
@@ -185,20 +186,20 @@ impl Writer {
                 self.stored_bytes += KEY_BYTES + len as u64;
             }
             Err(Error::NoSpace { .. }) => self.refused += 1,
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }
 
     /// Stores items from number 0 until their bytes with headers and index reach `live_bytes`; returns their number.
-    pub(super) fn fill(&mut self, live_bytes: u64) -> Result<u64, String> {
+    pub(super) fn fill(&mut self, live_bytes: u64) -> anyhow::Result<u64> {
         let live = |stats: &Stats| stats.item_bytes + stats.index_bytes;
         for n in 0.. {
             if n % 64 == 0 {
                 let stats = self.store.stats();
                 if stats.evictions + self.refused > 0 {
                     let (reached, capacity) = (live(&stats) >> 20, self.store.ledger().capacity() >> 20);
-                    return Err(format!("the live items do not fit: {reached} MiB of {capacity} MiB are live"));
+                    bail!("the live items do not fit: {reached} MiB of {capacity} MiB are live");
                 }
                 if live(&stats) >= live_bytes {
                     return Ok(n);
@@ -216,13 +217,13 @@ pub(super) fn named(bytes: &[u8]) -> Key<'_> {
 }
 
 /// Whether item `n` is in memory and has not expired at `now_ms`.
-pub(super) fn is_held(store: &Store, n: u64, now_ms: u64) -> Result<bool, String> {
-    let lookup = store.get(named(&key(n)), now_ms, Use::Peek).map_err(|error| error.to_string())?;
+pub(super) fn is_held(store: &Store, n: u64, now_ms: u64) -> anyhow::Result<bool> {
+    let lookup = store.get(named(&key(n)), now_ms, Use::Peek)?;
     Ok(matches!(lookup, Lookup::Found(_)))
 }
 
 /// Number of items that are no longer in memory.
-pub(super) fn lost(store: &Store, items: Range<u64>, now_ms: u64) -> Result<u64, String> {
+pub(super) fn lost(store: &Store, items: Range<u64>, now_ms: u64) -> anyhow::Result<u64> {
     let mut lost = 0;
     for n in items {
         lost += u64::from(!is_held(store, n, now_ms)?);
@@ -263,7 +264,7 @@ mod tests {
 
     #[test]
     fn sizes_outside_of_their_bounds_are_refused_with_the_bounds() {
-        assert_eq!("100-500".parse(), Ok(ValueBytes { least: 100, most: 500 }));
+        assert_eq!("100-500".parse::<ValueBytes>().unwrap(), ValueBytes { least: 100, most: 500 });
         let wrong: Vec<_> = ["", "100", "0-5", "500-100", "1-65537", "a-b"]
             .map(|bad| (bad, bad.parse::<ValueBytes>()))
             .into_iter()
@@ -271,9 +272,9 @@ mod tests {
             .collect();
         assert!(wrong.is_empty(), "{wrong:?}");
         let parse = size_within(16 << 20, 1 << 30);
-        assert_eq!(parse("16Mi"), Ok(ByteSize(16 << 20)));
-        assert_eq!(parse("2Gi").unwrap_err(), "2Gi is out of range (16Mi to 1Gi)");
-        assert!(parse("much").unwrap_err().contains("is not a size"));
+        assert_eq!(parse("16Mi").unwrap(), ByteSize(16 << 20));
+        assert_eq!(parse("2Gi").unwrap_err().to_string(), "2Gi is out of range (16Mi to 1Gi)");
+        assert!(parse("much").unwrap_err().to_string().contains("is not a size"));
     }
 
     #[test]
@@ -290,7 +291,7 @@ mod tests {
         let store = store(16 << 20, 1).unwrap();
         let mut writer = Writer::new(&store, &clock, "100-500".parse().unwrap(), 1);
         let items = writer.fill(8 << 20).unwrap();
-        assert_eq!(lost(&store, 0..items, clock.now_ms()), Ok(0));
+        assert_eq!(lost(&store, 0..items, clock.now_ms()).unwrap(), 0);
         let governed = Governed::start(&store, &clock).unwrap();
         for n in items..items * 2 {
             writer.set(n, 0).unwrap();

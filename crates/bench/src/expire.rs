@@ -10,6 +10,7 @@
 //!     than on a server. Instead, the cases run concurrently, each with its own store, cleaner and governor, and take as long
 //!     as the longest: about 70 s.
 
+use anyhow::{anyhow, bail};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -64,10 +65,10 @@ pub(crate) struct ExpireArgs {
     output: Output,
 }
 
-fn write_span(text: &str) -> Result<Span, String> {
-    match text.parse::<Span>().map_err(|error| error.to_string())? {
+fn write_span(text: &str) -> anyhow::Result<Span> {
+    match text.parse::<Span>()? {
         span @ Span(100..=60_000) => Ok(span),
-        _ => Err(format!("{text} is out of range (100ms to 60s)")),
+        _ => Err(anyhow!("{text} is out of range (100ms to 60s)")),
     }
 }
 
@@ -166,7 +167,7 @@ impl Expiring {
     }
 
     /// Reads every item that is due.
-    fn look(&mut self, now_ms: u64, mut is_held: impl FnMut(u64) -> Result<bool, String>) -> Result<(), String> {
+    fn look(&mut self, now_ms: u64, mut is_held: impl FnMut(u64) -> anyhow::Result<bool>) -> anyhow::Result<()> {
         while let Some(&Reverse((look_ms, n, deadline_ms, ttl_ms))) = self.pending.peek() {
             if look_ms > now_ms {
                 break;
@@ -182,7 +183,7 @@ impl Expiring {
     }
 
     /// Reads all expired items a last time.
-    fn end(mut self, now_ms: u64, mut is_held: impl FnMut(u64) -> Result<bool, String>) -> Result<Vec<Late>, String> {
+    fn end(mut self, now_ms: u64, mut is_held: impl FnMut(u64) -> anyhow::Result<bool>) -> anyhow::Result<Vec<Late>> {
         for Reverse((_, n, deadline_ms, ttl_ms)) in self.pending.into_iter().filter(|item| item.0.2 <= now_ms) {
             self.late.push(Late { late_ms: now_ms - deadline_ms, ttl_ms, held: is_held(n)? });
         }
@@ -252,9 +253,9 @@ pub(super) fn run(args: ExpireArgs) -> Outcome {
     let cases = if args.cases.is_empty() { Case::value_variants().to_vec() } else { args.cases.clone() };
     let longest = cases.iter().map(|case| length_ms(*case, args.write)).max().unwrap_or_default();
     output::note(format_args!("expire: {} concurrent cases for {} s", cases.len(), longest.div_ceil(1000)));
-    let rows: Result<Vec<Row>, String> = std::thread::scope(|scope| {
+    let rows: anyhow::Result<Vec<Row>> = std::thread::scope(|scope| {
         let threads: Vec<_> = cases.iter().map(|case| scope.spawn(|| measure(&args, *case))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err("a case panicked".into()))).collect()
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a case panicked")))).collect()
     });
     let rows = rows?;
     match args.output {
@@ -268,7 +269,7 @@ fn length_ms(case: Case, write: Span) -> u64 {
     write.0 + case.longest_ms() + bound_ms(case.longest_ms()) + LONGER_MS
 }
 
-fn measure(args: &ExpireArgs, case: Case) -> Result<Row, String> {
+fn measure(args: &ExpireArgs, case: Case) -> anyhow::Result<Row> {
     let (clock, store) = (Clock::monotonic(), engine::store(args.budget.0, args.seed)?);
     let _governed = Governed::start(&store, &clock)?;
     let mut writer = Writer::new(&store, &clock, args.value_bytes, args.seed);
@@ -295,7 +296,7 @@ fn measure(args: &ExpireArgs, case: Case) -> Result<Row, String> {
     let stats = store.stats();
     if stats.evictions + writer.refused > 0 {
         let (case, evicted) = (case.describe(), stats.evictions + writer.refused);
-        return Err(format!("{case}: {evicted} items were evicted or refused; raise --budget or lower --items"));
+        bail!("{case}: {evicted} items were evicted or refused; raise --budget or lower --items");
     }
     let held_bytes = stats.segment_bytes + stats.index_bytes;
     Ok(Row { case, lateness: Lateness::of(&late), held_bytes, live_bytes })
@@ -372,7 +373,7 @@ fn as_json(args: &ExpireArgs, rows: &[Row]) -> Value {
 mod tests {
     use super::*;
 
-    fn args(words: &[&str]) -> Result<ExpireArgs, String> {
+    fn args(words: &[&str]) -> anyhow::Result<ExpireArgs> {
         match crate::parsed(&[&["expire"], words].concat())? {
             crate::Command::Expire(args) => Ok(args),
             other => panic!("{other:?}"),

@@ -7,6 +7,7 @@
 //! ```
 //! G1. Only CPU time of the readers is measured, so other processes have little influence. Rounds alternate.
 
+use anyhow::{anyhow, bail};
 use std::sync::{Arc, Barrier};
 
 use clap::Args;
@@ -67,9 +68,9 @@ pub(super) fn run(args: GetArgs) -> Outcome {
     }
 }
 
-fn measure(args: &GetArgs, entries: u64) -> Result<Row, String> {
+fn measure(args: &GetArgs, entries: u64) -> anyhow::Result<Row> {
     output::note(format_args!("get: {entries} items, {} rounds", args.rounds));
-    let filled = |seed| -> Result<Arc<Store>, String> {
+    let filled = |seed| -> anyhow::Result<Arc<Store>> {
         // Twice the bytes of the items with index and headers.
         let store = engine::store((entries * 400).max(64 << 20), seed)?;
         let mut writer = Writer::new(&store, &Clock::monotonic(), ValueBytes::fixed(128), seed);
@@ -90,9 +91,9 @@ fn measure(args: &GetArgs, entries: u64) -> Result<Row, String> {
 }
 
 /// Runs a thread per store; returns the mean CPU of a Get.
-fn read_all(args: &GetArgs, entries: u64, stores: &[Arc<Store>], seed: u64) -> Result<f64, String> {
+fn read_all(args: &GetArgs, entries: u64, stores: &[Arc<Store>], seed: u64) -> anyhow::Result<f64> {
     let start = Barrier::new(stores.len());
-    let nanos: Vec<Result<f64, String>> = std::thread::scope(|scope| {
+    let nanos: Vec<anyhow::Result<f64>> = std::thread::scope(|scope| {
         let threads: Vec<_> = stores
             .iter()
             .zip(0..)
@@ -104,20 +105,20 @@ fn read_all(args: &GetArgs, entries: u64, stores: &[Arc<Store>], seed: u64) -> R
                 })
             })
             .collect();
-        threads.into_iter().map(|thread| thread.join().map_err(|_| "a reader panicked".to_owned())?).collect()
+        threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a reader panicked"))?).collect()
     });
     let nanos = nanos.into_iter().collect::<Result<Vec<_>, _>>()?;
     Ok(nanos.iter().sum::<f64>() / nanos.len() as f64)
 }
 
-fn read(store: &Store, entries: u64, reads: u64, seed: u64) -> Result<f64, String> {
+fn read(store: &Store, entries: u64, reads: u64, seed: u64) -> anyhow::Result<f64> {
     let now_ms = Clock::monotonic().now_ms();
     let before = clock::thread_cpu_micros();
     for read in 0..reads {
         let name = key(mix(seed + read) % entries);
         match store.get(named(&name), now_ms, Use::Read) {
             Ok(Lookup::Found(_)) => {}
-            other => return Err(format!("a stored key is missing: {other:?}")),
+            other => bail!("a stored key is missing: {other:?}"),
         }
     }
     Ok((clock::thread_cpu_micros() - before) as f64 * 1000.0 / reads as f64)

@@ -120,9 +120,9 @@ fn wait<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failur
 
 /// Parses a command line, for tests.
 #[cfg(test)]
-fn parsed(words: &[&str]) -> Result<Command, String> {
+fn parsed(words: &[&str]) -> anyhow::Result<Command> {
     let cli = Cli::try_parse_from(std::iter::once(&"ebb-bench").chain(words));
-    cli.map(|cli| cli.command).map_err(|error| error.to_string())
+    Ok(cli?.command)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! lower it, and the governor compares it with its watermarks. "RSS ÷ live" counts keys and values only, as in all
 //! benchmarks here.
 
+use anyhow::anyhow;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -67,13 +68,13 @@ pub(crate) struct OverwriteArgs {
 struct Rate(Option<u64>);
 
 impl FromStr for Rate {
-    type Err = String;
+    type Err = anyhow::Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> anyhow::Result<Self> {
         match (text, text.parse()) {
             ("unlimited", _) => Ok(Self(None)),
             (_, Ok(mib @ 1..=10_000)) => Ok(Self(Some(mib))),
-            _ => Err("rate is out of range (1 to 10000 MiB per second, or unlimited)".to_owned()),
+            _ => Err(anyhow!("rate is out of range (1 to 10000 MiB per second, or unlimited)")),
         }
     }
 }
@@ -167,7 +168,7 @@ fn measure(args: &OverwriteArgs, rate: Rate) -> Result<(Filled, Row), Failure> {
     store.ledger().set_capacity(args.budget.0);
     let mut writer = Writer::new(&store, &clock, args.value_bytes, args.seed);
     let items = writer.fill(args.budget.0 / 100 * args.live_percent).map_err(|error| {
-        Failure::Usage(format!("--live-percent {} of --budget {}: {error}", args.live_percent, args.budget))
+        Failure::Usage(format!("--live-percent {} of --budget {}: {error:#}", args.live_percent, args.budget))
     })?;
     let before = store.stats();
     let Stats { live_bytes, item_bytes, index_bytes, .. } = before;
@@ -279,7 +280,7 @@ fn as_json(args: &OverwriteArgs, filled: Filled, rows: &[Row]) -> Value {
 mod tests {
     use super::*;
 
-    fn args(words: &[&str]) -> Result<OverwriteArgs, String> {
+    fn args(words: &[&str]) -> anyhow::Result<OverwriteArgs> {
         match crate::parsed(&[&["overwrite"], words].concat())? {
             crate::Command::Overwrite(args) => Ok(args),
             other => panic!("{other:?}"),

@@ -3,6 +3,7 @@
 //! Resident memory is from `statm`, CPU is the sum of `task/*/schedstat` in nanoseconds. Both are the same for every
 //! program and independent of its own metrics.
 
+use anyhow::{Context as _, anyhow, bail};
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -37,9 +38,9 @@ pub(crate) struct Against {
 }
 
 impl FromStr for Against {
-    type Err = String;
+    type Err = anyhow::Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> anyhow::Result<Self> {
         let (name, running) = match text.split_once('=') {
             Some((name, at)) => (name, Some(at)),
             None => (text, None),
@@ -50,17 +51,14 @@ impl FromStr for Against {
             "memcached" => Peer::Memcached,
             "map" => Peer::Map,
             "ebb" => {
-                let program = running.ok_or("name another build as ebb=PROGRAM")?.to_owned();
+                let program = running.context("name another build as ebb=PROGRAM")?.to_owned();
                 return Ok(Self { peer: Peer::Ebb, running: None, program: Some(program) });
             }
-            _ => return Err(format!("`{name}` is not a peer (redis, valkey, memcached, map or ebb=PROGRAM)")),
+            _ => bail!("`{name}` is not a peer (redis, valkey, memcached, map or ebb=PROGRAM)"),
         };
         let running = running.map(|at| {
-            let (at, pid) = at.rsplit_once('@').ok_or("name a running server as redis=HOST:PORT@PID")?;
-            Ok::<_, String>((
-                at.parse::<Address>().map_err(|error| error.to_string())?,
-                pid.parse().map_err(|_| format!("`{pid}` is not a process id"))?,
-            ))
+            let (at, pid) = at.rsplit_once('@').context("name a running server as redis=HOST:PORT@PID")?;
+            anyhow::Ok((at.parse::<Address>()?, pid.parse().map_err(|_| anyhow!("`{pid}` is not a process id"))?))
         });
         Ok(Self { peer, running: running.transpose()?, program: None })
     }
@@ -120,7 +118,7 @@ impl Server {
     }
 
     /// Resident memory in bytes.
-    pub(super) fn rss_bytes(&self) -> Result<u64, String> {
+    pub(super) fn rss_bytes(&self) -> anyhow::Result<u64> {
         rss_bytes(self.pid)
     }
 
@@ -148,10 +146,10 @@ impl Cpu {
 }
 
 /// Resident memory of a process in bytes.
-pub(super) fn rss_bytes(pid: u32) -> Result<u64, String> {
+pub(super) fn rss_bytes(pid: u32) -> anyhow::Result<u64> {
     let gone = || format!("cannot read /proc of process {pid}; does it run on this machine?");
-    let line = std::fs::read_to_string(format!("/proc/{pid}/statm")).map_err(|_| gone())?;
-    let pages: u64 = line.split(' ').nth(1).and_then(|pages| pages.parse().ok()).ok_or_else(gone)?;
+    let line = std::fs::read_to_string(format!("/proc/{pid}/statm")).map_err(|_| anyhow!(gone()))?;
+    let pages: u64 = line.split(' ').nth(1).and_then(|pages| pages.parse().ok()).with_context(gone)?;
     Ok(pages * rustix::param::page_size() as u64)
 }
 
@@ -174,23 +172,23 @@ pub(super) struct Start {
 }
 
 /// Starts the program as a server on free ports and a socket.
-pub(super) fn start_ebb(program: &Path, start: Start) -> Result<Server, String> {
+pub(super) fn start_ebb(program: &Path, start: Start) -> anyhow::Result<Server> {
     start_build("ebb", &program.to_string_lossy(), start)
 }
 
 /// Starts a build of `ebb`.
-fn start_build(name: &'static str, program: &str, start: Start) -> Result<Server, String> {
+fn start_build(name: &'static str, program: &str, start: Start) -> anyhow::Result<Server> {
     let folder = new_folder()?;
     let socket = folder.join("ebb.sock");
     let mut command = command(program, start.pinned);
     command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
     command.arg("--socket").arg(&socket).arg(format!("--max-memory={}Mi", start.memory_mib)).arg("--cores=1");
-    let log = std::fs::File::create(folder.join("log")).map_err(|error| error.to_string())?;
+    let log = std::fs::File::create(folder.join("log"))?;
     command.env_remove("EBB_PROGRAM"); // a variable of this program; the server would warn about it
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn();
-    let mut child = child.map_err(|error| {
+    let mut child = child.with_context(|| {
         let _ = std::fs::remove_dir_all(&folder); // nothing else will
-        format!("cannot start {program} serve: {error}")
+        format!("cannot start {program} serve")
     })?;
     let stdout = child.stdout.take();
     let mut server = Server {
@@ -203,14 +201,11 @@ fn start_build(name: &'static str, program: &str, start: Start) -> Result<Server
         child: Some(child),
         folder: Some(folder.clone()),
     };
-    let mut lines = BufReader::new(stdout.ok_or("a child without output")?).lines();
+    let mut lines = BufReader::new(stdout.context("a child without output")?).lines();
     let said = lines.by_ref().map_while(Result::ok).find_map(|line| listening(&line));
     let Some((data, admin)) = said else {
         let log = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
-        return Err(format!(
-            "{program} serve ended before it listened: {}",
-            log.lines().last().unwrap_or("it printed nothing")
-        ));
+        bail!("{program} serve ended before it listened: {}", log.lines().last().unwrap_or("it printed nothing"));
     };
     // Drain its output from here on, so that it never blocks on a full pipe.
     std::thread::spawn(move || lines.for_each(drop));
@@ -227,7 +222,7 @@ fn listening(line: &str) -> Option<(Address, Address)> {
 }
 
 /// Starts a peer, or uses the running one.
-pub(super) fn peer(against: &Against, start: Start) -> Result<Server, String> {
+pub(super) fn peer(against: &Against, start: Start) -> anyhow::Result<Server> {
     if let Some(program) = &against.program {
         return start_build(named(against.peer).0, program, start);
     }
@@ -258,12 +253,12 @@ fn options(peer: Peer, memory_mib: u64) -> Vec<String> {
 }
 
 /// Starts a peer that is installed here, on a free port.
-pub(super) fn start_peer(peer: Peer, start: Start) -> Result<Server, String> {
+pub(super) fn start_peer(peer: Peer, start: Start) -> anyhow::Result<Server> {
     let port = free_port()?;
     let folder = new_folder()?;
     let socket = folder.join("peer.sock");
     let (name, system) = named(peer);
-    let this = std::env::current_exe().map_err(|error| error.to_string())?;
+    let this = std::env::current_exe()?;
     let program = match peer {
         Peer::Redis => "redis-server",
         Peer::Valkey => "valkey-server",
@@ -294,7 +289,7 @@ pub(super) fn start_peer(peer: Peer, start: Start) -> Result<Server, String> {
     let child = command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let child = child.map_err(|error| {
         let _ = std::fs::remove_dir_all(&folder); // nothing else will
-        format!("cannot start {name}: {error}; is it installed?")
+        anyhow!("cannot start {name}: {error}; is it installed?")
     })?;
     let at = format!("127.0.0.1:{port}");
     let mut server = Server {
@@ -312,7 +307,7 @@ pub(super) fn start_peer(peer: Peer, start: Start) -> Result<Server, String> {
     while std::net::TcpStream::connect(&at).is_err() {
         let ended = server.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)));
         if ended || Instant::now() > deadline {
-            return Err(format!("{name} did not listen on port {port}"));
+            bail!("{name} did not listen on port {port}");
         }
         pause(Duration::from_millis(10));
     }
@@ -344,16 +339,16 @@ fn two_cores() -> bool {
     std::thread::available_parallelism().is_ok_and(|cores| cores.get() >= 2)
 }
 
-fn free_port() -> Result<u16, String> {
+fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    Ok(listener.map_err(|error| format!("no free port: {error}"))?.port())
+    Ok(listener.context("no free port")?.port())
 }
 
-fn new_folder() -> Result<PathBuf, String> {
+fn new_folder() -> anyhow::Result<PathBuf> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let folder = std::env::temp_dir().join(format!("ebb-bench-{}-{number}", std::process::id()));
-    std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     Ok(folder)
 }
 
@@ -378,7 +373,7 @@ mod tests {
 
     #[test]
     fn a_peer_is_started_or_taken_where_it_runs() {
-        assert_eq!("redis".parse(), Ok(Against { peer: Peer::Redis, running: None, program: None }));
+        assert_eq!("redis".parse::<Against>().unwrap(), Against { peer: Peer::Redis, running: None, program: None });
         let running: Against = "memcached=127.0.0.1:11211@42".parse().unwrap();
         assert_eq!(running.running, Some((Address::Tcp("127.0.0.1:11211".into()), 42)));
         assert_eq!(running.describe(64), "memcached: running at 127.0.0.1:11211, process 42");
@@ -399,7 +394,7 @@ mod tests {
     #[test]
     fn this_process_can_be_observed_and_an_absent_one_is_named() {
         assert!(rss_bytes(std::process::id()).unwrap() > 1 << 20);
-        assert!(rss_bytes(u32::MAX).unwrap_err().contains("4294967295"));
+        assert!(rss_bytes(u32::MAX).unwrap_err().to_string().contains("4294967295"));
     }
 
     #[test]

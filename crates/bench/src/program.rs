@@ -1,6 +1,7 @@
 //! Selects the `ebb` program to measure: `--ebb` or `EBB_PROGRAM` if set; else under `cargo run` the program of this
 //! tree, built in the same profile; else the `ebb` in the directory of this program.
 
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,11 +19,11 @@ impl Program {
     ///
     /// # Errors
     /// If the program is missing or cannot be built.
-    pub(crate) fn path(&self) -> Result<PathBuf, String> {
+    pub(crate) fn path(&self) -> anyhow::Result<PathBuf> {
         if let Some(path) = &self.ebb {
             return Ok(path.clone());
         }
-        let own = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
+        let own = std::env::current_exe().context("cannot find this program")?;
         let folder = own.parent().unwrap_or(Path::new("."));
         // Cargo sets these variables for a program that it runs, with another name in tests of other packages.
         let is_run_by_cargo = std::env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == env!("CARGO_PKG_NAME"));
@@ -32,13 +33,13 @@ impl Program {
         let path = folder.join("ebb");
         match path.is_file() {
             true => Ok(path),
-            false => Err(format!("{} not found; build it with cargo build --release, or set --ebb", path.display())),
+            false => Err(anyhow!("{} not found; build it with cargo build --release, or set --ebb", path.display())),
         }
     }
 }
 
 /// Builds `ebb` into `folder`, the directory of this program: `TARGET_DIR/PROFILE` or `TARGET_DIR/TRIPLE/PROFILE`.
-fn build(cargo: &Path, folder: &Path) -> Result<(), String> {
+fn build(cargo: &Path, folder: &Path) -> anyhow::Result<()> {
     let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
     let profile = name(folder).filter(|name| name != "debug").unwrap_or_else(|| "dev".to_owned());
     let above = folder.parent().unwrap_or(folder);
@@ -56,7 +57,7 @@ fn build(cargo: &Path, folder: &Path) -> Result<(), String> {
     }
     match command.status() {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("cargo could not build ebb: {status}")),
-        Err(error) => Err(format!("cannot start {}: {error}", cargo.display())),
+        Ok(status) => Err(anyhow!("cargo could not build ebb: {status}")),
+        Err(error) => Err(error).with_context(|| format!("cannot start {}", cargo.display())),
     }
 }

@@ -22,7 +22,8 @@ pub enum Failure {
 
 impl<E: std::fmt::Display> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self::Failed(error.to_string())
+        // The alternate form of an `anyhow::Error` has the whole chain of causes.
+        Self::Failed(format!("{error:#}"))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Loads of the phases: writes, deletions, checks, and steady Gets that measure the cleaner's effect on latency.
 
+use anyhow::anyhow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -96,7 +97,7 @@ const LONGEST: Duration = Duration::from_secs(600);
 /// Gets surviving keys one by one over a connection, on its own thread, until stopped.
 pub(super) struct Probe {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<Timeline, String>>,
+    thread: JoinHandle<anyhow::Result<Timeline>>,
 }
 
 struct Trickle {
@@ -128,19 +129,19 @@ impl Probe {
         let (at, ended) = (at.clone(), stop.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map_err(|error| error.to_string())?.block_on(async {
+            runtime?.block_on(async {
                 let mut connection = Connection::open(&at, system).await?;
                 let mut trickle = Trickle { survivors, at: 0, stop: ended, timeline: Timeline::default() };
                 let driven = tokio::time::timeout(LONGEST, connection.drive(1, &mut trickle)).await;
-                driven.map_err(|_| "Gets took longer than ten minutes")??;
+                driven.map_err(|_| anyhow!("Gets took longer than ten minutes"))??;
                 Ok(trickle.timeline)
             })
         });
         Self { stop, thread }
     }
 
-    pub(super) fn stop(self) -> Result<Timeline, String> {
+    pub(super) fn stop(self) -> anyhow::Result<Timeline> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| "the thread that measured latency panicked".to_owned())?
+        self.thread.join().map_err(|_| anyhow!("the thread that measured latency panicked"))?
     }
 }

@@ -1,5 +1,6 @@
 //! The phases of a run, in order.
 
+use anyhow::{Context as _, anyhow};
 use std::time::{Duration, Instant};
 
 use super::super::connection::{Connection, Load};
@@ -32,7 +33,7 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     /// Connects and reads the memory of the idle server.
-    pub(super) async fn begin(server: &'a Server, least: Span, most: Span) -> Result<Self, String> {
+    pub(super) async fn begin(server: &'a Server, least: Span, most: Span) -> anyhow::Result<Self> {
         pause(Duration::from_millis(500));
         let idle_rss_bytes = server.rss_bytes()?;
         let connection = Connection::open(&server.data, server.system).await?;
@@ -43,7 +44,7 @@ impl<'a> Run<'a> {
     }
 
     /// Fill, delete 90 %, verify, delete the rest.
-    pub(super) async fn reclaim(mut self, entries: Entries, pattern: Pattern) -> Result<Measured, String> {
+    pub(super) async fn reclaim(mut self, entries: Entries, pattern: Pattern) -> anyhow::Result<Measured> {
         let keeps = |n: u64| pattern.keeps(n);
         self.fill(entries, (0..entries.count).map(|n| (n, 0))).await?;
         self.measured.entries = entries.count;
@@ -84,7 +85,7 @@ impl<'a> Run<'a> {
     }
 
     /// Fill, delete 90 %, refill with larger values to the same live bytes.
-    pub(super) async fn shift(mut self, entries: Entries, pattern: Pattern) -> Result<Measured, String> {
+    pub(super) async fn shift(mut self, entries: Entries, pattern: Pattern) -> anyhow::Result<Measured> {
         self.fill(entries, (0..entries.count).map(|n| (n, 0))).await?;
         self.measured.entries = entries.count;
         let before = self.rest().await?;
@@ -117,7 +118,7 @@ impl<'a> Run<'a> {
     }
 
     /// Fill, then overwrite random keys with values of new sizes.
-    pub(super) async fn churn(mut self, entries: Entries, overwrites: u64) -> Result<Measured, String> {
+    pub(super) async fn churn(mut self, entries: Entries, overwrites: u64) -> anyhow::Result<Measured> {
         self.fill(entries, (0..entries.count).map(|n| (n, 0))).await?;
         self.measured.entries = entries.count;
         let before = self.rest().await?;
@@ -162,7 +163,7 @@ impl<'a> Run<'a> {
         self.empty().await
     }
 
-    async fn fill(&mut self, entries: Entries, numbers: impl Iterator<Item = (u64, u64)>) -> Result<(), String> {
+    async fn fill(&mut self, entries: Entries, numbers: impl Iterator<Item = (u64, u64)>) -> anyhow::Result<()> {
         let most = numbers.size_hint().1.unwrap_or(0) as u64;
         self.say(&format!("storing {}", counted(most, "entry", "entries")));
         let begun = Instant::now();
@@ -173,7 +174,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn delete(&mut self, what: &str, numbers: impl Iterator<Item = u64>) -> Result<(), String> {
+    async fn delete(&mut self, what: &str, numbers: impl Iterator<Item = u64>) -> anyhow::Result<()> {
         self.say(what);
         let mut load = Delete { numbers, refused: 0 };
         self.drive(&mut load).await?;
@@ -181,7 +182,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn check(&mut self, entries: Entries, round: impl Fn(u64) -> Option<u64>) -> Result<(), String> {
+    async fn check(&mut self, entries: Entries, round: impl Fn(u64) -> Option<u64>) -> anyhow::Result<()> {
         self.say("verifying all entries");
         let mut load = Check { entries, at: 0, round, wrong: 0, missing: 0, expected: Vec::new() };
         self.drive(&mut load).await?;
@@ -191,13 +192,13 @@ impl<'a> Run<'a> {
     }
 
     /// Waits a second for buffers to be freed, and reads the memory.
-    async fn rest(&mut self) -> Result<u64, String> {
+    async fn rest(&mut self) -> anyhow::Result<u64> {
         pause(Duration::from_secs(1));
         self.server.rss_bytes()
     }
 
     /// Reads the memory of the emptied server.
-    async fn empty(mut self) -> Result<Measured, String> {
+    async fn empty(mut self) -> anyhow::Result<Measured> {
         let done = Instant::now();
         let watch = Watch::start(self.server.pid);
         let settled = self.settle(&watch, done).await?;
@@ -207,11 +208,11 @@ impl<'a> Run<'a> {
     }
 
     /// Waits until memory settles, within the given minimum and maximum.
-    async fn settle(&mut self, watch: &Watch, from: Instant) -> Result<Settled, String> {
+    async fn settle(&mut self, watch: &Watch, from: Instant) -> anyhow::Result<Settled> {
         loop {
             tokio::time::sleep_until((Instant::now() + Duration::from_millis(50)).into()).await; // the next look
             self.receipts.collect().await;
-            let settled = watch.settled(from).ok_or("cannot read the memory of the server")?;
+            let settled = watch.settled(from).context("cannot read the memory of the server")?;
             let watched = from.elapsed();
             if watched >= self.most || (watched >= self.least && settled.still) {
                 return Ok(settled);
@@ -220,12 +221,12 @@ impl<'a> Run<'a> {
     }
 
     /// Sends a load and collects receipts meanwhile.
-    async fn drive(&mut self, load: &mut impl Load) -> Result<(), String> {
+    async fn drive(&mut self, load: &mut impl Load) -> anyhow::Result<()> {
         let driven = tokio::time::timeout(PHASE, self.connection.drive(DEEP, load));
         let mut driven = std::pin::pin!(driven);
         loop {
             tokio::select! {
-                done = &mut driven => return done.map_err(|_| format!("a phase took too long (at most {} s)", PHASE.as_secs()))?,
+                done = &mut driven => return done.map_err(|_| anyhow!("a phase took too long (at most {} s)", PHASE.as_secs()))?,
                 () = tokio::time::sleep_until((Instant::now() + Duration::from_millis(500)).into()) => {
                     self.receipts.collect().await;
                 }

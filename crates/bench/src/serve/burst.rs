@@ -41,7 +41,7 @@ impl Load for Shot {
 }
 
 /// Sends the calls, closes the connections, waits, and reads the memory.
-pub(super) async fn measure(server: &Server) -> Result<Burst, String> {
+pub(super) async fn measure(server: &Server) -> anyhow::Result<Burst> {
     output::note(format_args!(
         "{}: a burst of {} calls in flight, then {} s",
         server.name,
@@ -64,7 +64,7 @@ pub(super) async fn measure(server: &Server) -> Result<Burst, String> {
         tokio::time::sleep_until((Instant::now() + Duration::from_millis(2)).into()).await; // the next sample
     }
     for call in calls {
-        call.await.map_err(|error| error.to_string())??;
+        call.await??;
     }
     tokio::time::sleep_until((Instant::now() + AFTER).into()).await; // what the figure is defined by
     Ok(Burst { before, peak, after: server.rss_bytes()? })

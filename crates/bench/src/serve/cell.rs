@@ -1,5 +1,6 @@
 //! One cell of the table: a closed loop of one kind of call over some connections, for a fixed time.
 
+use anyhow::{Context as _, anyhow, bail};
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -144,7 +145,7 @@ pub(super) async fn measure(
     cell: Cell,
     keys: u64,
     mut window: Duration,
-) -> Result<Option<Figures>, String> {
+) -> anyhow::Result<Option<Figures>> {
     let at = match cell.via {
         Via::Tcp => Some(&server.data),
         Via::Unix => server.socket.as_ref(),
@@ -156,7 +157,7 @@ pub(super) async fn measure(
             return Ok(Some(figures));
         }
         if window >= LATE {
-            return Err(format!("{}: {cell}: no reply in {} s", server.name, window.as_secs()));
+            bail!("{}: {cell}: no reply in {} s", server.name, window.as_secs());
         }
         window *= 2;
     }
@@ -168,7 +169,7 @@ async fn measure_window(
     cell: Cell,
     keys: u64,
     window: Duration,
-) -> Result<Figures, String> {
+) -> anyhow::Result<Figures> {
     let mut connections = Vec::new();
     for _ in 0..cell.connections {
         connections.push(Connection::open(at, system(server, cell.shape)).await?);
@@ -185,9 +186,8 @@ async fn measure_window(
     let mut figures = Figures::default();
     let (mut operations, mut latency) = (0, Latency::default());
     for task in tasks {
-        let share = tokio::time::timeout(LATE, task).await.map_err(|_| format!("{cell}: no reply in 10 s"))?;
-        let share =
-            share.map_err(|error| error.to_string())?.map_err(|error| format!("{}: {cell}: {error}", server.name))?;
+        let share = tokio::time::timeout(LATE, task).await.map_err(|_| anyhow!("{cell}: no reply in 10 s"))?;
+        let share = share?.with_context(|| format!("{}: {cell}", server.name))?;
         operations += share.operations;
         figures.refused += share.refused;
         latency.add(&share.latency);
@@ -204,7 +204,7 @@ async fn at_instant<T>(when: Instant, look: impl FnOnce() -> T) -> T {
 }
 
 /// Stores the keys for all cells.
-pub(super) async fn store(server: &Server, keys: u64) -> Result<(), String> {
+pub(super) async fn store(server: &Server, keys: u64) -> anyhow::Result<()> {
     struct Fill(Entries, u64, u64);
     impl Load for Fill {
         fn next(&mut self, _: Instant, request: &mut Request) -> bool {
@@ -224,11 +224,11 @@ pub(super) async fn store(server: &Server, keys: u64) -> Result<(), String> {
     let mut connection = Connection::open(&server.data, system(server, Shape::Pipe)).await?;
     let mut fill = Fill(entries(keys), 0, 0);
     let filled = tokio::time::timeout(Duration::from_secs(60), connection.drive(64, &mut fill)).await;
-    filled.map_err(|_| format!("{}: storing took longer than a minute", server.name))??;
-    if fill.2 > 0 { Err(format!("{}: {} of {keys} values were refused", server.name, fill.2)) } else { Ok(()) }
+    filled.map_err(|_| anyhow!("{}: storing took longer than a minute", server.name))??;
+    if fill.2 > 0 { Err(anyhow!("{}: {} of {keys} values were refused", server.name, fill.2)) } else { Ok(()) }
 }
 
 /// Opens a connection for sequential calls.
-pub(super) async fn unary(at: &Address) -> Result<Connection, String> {
+pub(super) async fn unary(at: &Address) -> anyhow::Result<Connection> {
     Connection::open(at, super::super::wire::System::Ebb(Shape::Unary)).await
 }

@@ -41,7 +41,7 @@ pub(super) fn run(args: StallArgs) -> Outcome {
     }
 }
 
-fn measure(args: &StallArgs) -> Result<Results, String> {
+fn measure(args: &StallArgs) -> anyhow::Result<Results> {
     let mut results = Results::default();
     let is_wanted = |part| args.parts.is_empty() || args.parts.contains(&part);
     let note = |text: &dyn std::fmt::Display| output::note(format_args!("stall: {text}"));

@@ -1,5 +1,6 @@
 //! The parts `readers` and `roomy`: a writer and readers of one large value, in a full store and in one with room.
 
+use anyhow::Context as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -40,10 +41,10 @@ pub(super) struct Roomy {
 }
 
 /// Stores the large value.
-fn store_large(store: &Store, len: u64, now_ms: u64) -> Result<(), String> {
+fn store_large(store: &Store, len: u64, now_ms: u64) -> anyhow::Result<()> {
     let (name, value) = (key(LARGE), vec![7; len as usize]);
     let stored = store.set(named(&name), &value, &Attributes::default(), Condition::Always, false, now_ms);
-    stored.map(drop).map_err(|error| format!("cannot store the value of {len} bytes: {error}"))
+    stored.map(drop).with_context(|| format!("cannot store the value of {len} bytes"))
 }
 
 /// Starts threads that read the large value; each returns its number of reads. After a miss a reader stores the value
@@ -62,7 +63,7 @@ fn start_readers(number: u64, store: &Arc<Store>, clock: &Clock, len: u64) -> Th
     })
 }
 
-pub(super) fn fill_full(args: &StallArgs, number: u64) -> Result<Readers, String> {
+pub(super) fn fill_full(args: &StallArgs, number: u64) -> anyhow::Result<Readers> {
     let (clock, store) = (Clock::monotonic(), engine::store(args.store.0, args.seed)?);
     let mut writer = Writer::new(&store, &clock, ValueBytes::fixed(SMALL_BYTES), args.seed);
     let mut n = 0;
@@ -92,7 +93,7 @@ pub(super) fn fill_full(args: &StallArgs, number: u64) -> Result<Readers, String
     Ok(result)
 }
 
-pub(super) fn fill_roomy(args: &StallArgs, cleaner: bool) -> Result<Roomy, String> {
+pub(super) fn fill_roomy(args: &StallArgs, cleaner: bool) -> anyhow::Result<Roomy> {
     let (clock, store) = (Clock::monotonic(), engine::store(args.roomy.0, args.seed)?);
     let _governed = cleaner.then(|| Governed::start(&store, &clock)).transpose()?;
     let mut writer = Writer::new(&store, &clock, ValueBytes::fixed(SMALL_BYTES), args.seed);

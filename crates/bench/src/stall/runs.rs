@@ -1,5 +1,6 @@
 //! The parts `run` and `target`: how soon the cleaner completes a run or reaches a target during writes at full speed.
 
+use anyhow::anyhow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -35,7 +36,7 @@ pub(super) struct Awaited {
 }
 
 /// Overwrites the items of a store at full speed until stopped; returns the stored bytes.
-fn start_churn(mut writer: Writer, items: u64) -> (Arc<AtomicBool>, JoinHandle<Result<u64, String>>) {
+fn start_churn(mut writer: Writer, items: u64) -> (Arc<AtomicBool>, JoinHandle<anyhow::Result<u64>>) {
     let stopping = Arc::new(AtomicBool::new(false));
     let stopped = stopping.clone();
     let thread = std::thread::spawn(move || {
@@ -55,13 +56,13 @@ struct Churned {
     store: Arc<Store>,
     cleaner: ebb_engine::cleaner::Cleaner,
     stopping: Arc<AtomicBool>,
-    writer: Option<JoinHandle<Result<u64, String>>>,
+    writer: Option<JoinHandle<anyhow::Result<u64>>>,
     started: Instant,
     before: Stats,
 }
 
 impl Churned {
-    fn start(args: &StallArgs) -> Result<Self, String> {
+    fn start(args: &StallArgs) -> anyhow::Result<Self> {
         let (clock, store) = (Clock::monotonic(), engine::store(args.run_store.0, args.seed)?);
         let mut writer = Writer::new(&store, &clock, CHURNED.parse()?, args.seed);
         let items = writer.fill(args.run_store.0 / 100 * LIVE_PERCENT)?;
@@ -85,11 +86,11 @@ impl Churned {
         None
     }
 
-    fn end(mut self, awaited: Awaited) -> Result<Awaited, String> {
+    fn end(mut self, awaited: Awaited) -> anyhow::Result<Awaited> {
         let (during, after) = (self.started.elapsed(), self.store.stats());
         self.stopping.store(true, Ordering::Relaxed);
         let writer = self.writer.take().expect("it is taken once");
-        let written_bytes = writer.join().map_err(|_| "the writer panicked")??;
+        let written_bytes = writer.join().map_err(|_| anyhow!("the writer panicked"))??;
         let evicted = after.evictions - self.before.evictions;
         Ok(Awaited { written_bytes, during, evicted, ..awaited })
     }
@@ -102,7 +103,7 @@ impl Drop for Churned {
     }
 }
 
-pub(super) fn await_run(args: &StallArgs) -> Result<Awaited, String> {
+pub(super) fn await_run(args: &StallArgs) -> anyhow::Result<Awaited> {
     let churned = Churned::start(args)?;
     let from_bytes = churned.store.ledger().total();
     let run = churned.cleaner.run(Target::compact(RUN_OCCUPANCY_PERCENT));
@@ -111,7 +112,7 @@ pub(super) fn await_run(args: &StallArgs) -> Result<Awaited, String> {
     churned.end(Awaited { took, from_bytes, to_bytes, ..Awaited::default() })
 }
 
-pub(super) fn await_target(args: &StallArgs) -> Result<Awaited, String> {
+pub(super) fn await_target(args: &StallArgs) -> anyhow::Result<Awaited> {
     let churned = Churned::start(args)?;
     let _run = churned.cleaner.run(Target::compact(RUN_OCCUPANCY_PERCENT));
     pause(HEAD_START);

@@ -4,7 +4,7 @@ use super::waits::{Waits, medians};
 use super::*;
 use std::time::Duration;
 
-fn args(words: &[&str]) -> Result<StallArgs, String> {
+fn args(words: &[&str]) -> anyhow::Result<StallArgs> {
     match crate::parsed(&[&["stall"], words].concat())? {
         crate::Command::Stall(args) => Ok(args),
         other => panic!("{other:?}"),

@@ -1,5 +1,6 @@
 //! Threads that work until they are stopped.
 
+use anyhow::anyhow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -20,10 +21,10 @@ impl<T: Send + 'static> Threads<T> {
         Self { threads: (0..number).map(start).collect(), stopping }
     }
 
-    pub(super) fn stop(mut self) -> Result<Vec<T>, String> {
+    pub(super) fn stop(mut self) -> anyhow::Result<Vec<T>> {
         self.stopping.store(true, Ordering::Relaxed);
         let threads = self.threads.drain(..);
-        threads.map(|thread| thread.join().map_err(|_| "a thread panicked".to_owned())).collect()
+        threads.map(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))).collect()
     }
 }
 

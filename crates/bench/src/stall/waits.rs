@@ -25,7 +25,7 @@ pub(super) struct Waits {
     pub(super) longest_us: f64,
 }
 
-pub(super) fn wait_for_sets(args: &StallArgs, cleaner: bool) -> Result<Waits, String> {
+pub(super) fn wait_for_sets(args: &StallArgs, cleaner: bool) -> anyhow::Result<Waits> {
     let (clock, store) = (Clock::monotonic(), engine::store(args.store.0, args.seed)?);
     let mut writer = Writer::new(&store, &clock, CHURNED.parse()?, args.seed);
     let items = writer.fill(args.store.0 / 100 * LIVE_PERCENT)?;

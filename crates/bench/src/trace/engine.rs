@@ -15,6 +15,7 @@
 //! E2. One shard by default, since the reference policies have one queue, too.
 //! E3. There is no cleaner thread: a write evicts if the ledger is full.
 
+use anyhow::Context as _;
 use ebb_engine::store::{Account, Attributes, Condition, Error, Key, Lookup, Options, Store, Use};
 
 use super::format::{Request, Trace};
@@ -90,7 +91,7 @@ pub(super) struct Replay {
 }
 
 /// Replays a trace through the engine.
-pub(super) fn replay(trace: &Trace, capacity: Capacity, header: u64, shards: usize) -> Result<Replay, String> {
+pub(super) fn replay(trace: &Trace, capacity: Capacity, header: u64, shards: usize) -> anyhow::Result<Replay> {
     let shape = shape(capacity);
     let log_bytes = shape.segments * shape.segment_bytes;
     let mut options = Options::new(log_bytes);
@@ -100,14 +101,14 @@ pub(super) fn replay(trace: &Trace, capacity: Capacity, header: u64, shards: usi
     // The arena is reserved for the first capacity, so that one has room for the index, too.
     options.capacity_bytes = log_bytes + 64 * trace.objects as u64 + (1 << 20);
     options.seed = [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03]; // the same run twice gives the same misses
-    let store = Store::new(options).map_err(|error| format!("cannot create a store: {error}"))?;
+    let store = Store::new(options).context("cannot create a store")?;
     let filler = vec![0_u8; 4 << 20];
     let mut result = Replay { misses: 0, copied_per_written: 0.0, refused: 0 };
     for (at, &request) in trace.requests.iter().enumerate() {
         grant(&store, log_bytes, shape.segment_bytes);
         let now_ms = 1 + at as u64 / 1000;
         let name = spread(request.id).to_le_bytes();
-        match store.get(key(&name), now_ms, Use::Read).map_err(|error| error.to_string())? {
+        match store.get(key(&name), now_ms, Use::Read)? {
             Lookup::Found(_) => continue,
             Lookup::Miss(_) => result.misses += 1,
         }
@@ -115,7 +116,7 @@ pub(super) fn replay(trace: &Trace, capacity: Capacity, header: u64, shards: usi
         match store.set(key(&name), value, &Attributes::default(), Condition::Always, false, now_ms) {
             Ok(_) => {}
             Err(Error::NoSpace { .. } | Error::ValueTooLarge { .. }) => result.refused += 1,
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(error.into()),
         }
     }
     let stats = store.stats();

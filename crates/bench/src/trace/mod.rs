@@ -9,6 +9,7 @@ mod format;
 mod policies;
 mod through;
 
+use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -129,7 +130,7 @@ fn row(trace: &Trace, name: String, share: u64, by: By, header: u64, shards: usi
             By::Bytes => request.size.into(),
         })
     };
-    let replay = engine::replay(trace, capacity, header, shards).map_err(|error| format!("{name}: {error}"))?;
+    let replay = engine::replay(trace, capacity, header, shards).with_context(|| name.clone())?;
     Ok(Row {
         trace: name,
         share,

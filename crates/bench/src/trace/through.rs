@@ -69,7 +69,7 @@ pub(super) fn run(files: &[PathBuf], at: &Address, value_bytes: u32, output: Out
     }
 }
 
-async fn replay(trace: &Trace, at: &Address, value_bytes: u32) -> Result<(u64, u64), String> {
+async fn replay(trace: &Trace, at: &Address, value_bytes: u32) -> anyhow::Result<(u64, u64)> {
     let mut connection = Connection::open(at, System::Ebb(Shape::Pipe)).await?;
     let (mut misses, mut refused) = (0, 0);
     let mut absent: Vec<format::Request> = Vec::with_capacity(PORTION);
@@ -100,6 +100,6 @@ mod tests {
         let server = testing::Server::start();
         let ids: Vec<u32> = (0..1000).map(|at| at % 100).collect();
         let trace = Trace::parse(&encode(&ids, 100)).unwrap();
-        assert_eq!(replay(&trace, &server.address, 128).await, Ok((100, 0)));
+        assert_eq!(replay(&trace, &server.address, 128).await.unwrap(), (100, 0));
     }
 }

@@ -9,6 +9,7 @@
 //! H2. Response headers are not parsed. A call with a message succeeded; a call that ended without one was refused.
 //! H3. Messages that do not fit the peer's windows wait in order.
 
+use anyhow::{Context as _, bail};
 use std::collections::VecDeque;
 
 use super::{Heard, Kind, Protocol, Reply, Request, Shape, message};
@@ -168,7 +169,7 @@ impl Http2 {
         frame(0, SETTINGS, ACK, 0, &mut self.control);
     }
 
-    fn data(&mut self, stream: u32, payload: &[u8], heard: &mut Heard<'_>) -> Result<(), String> {
+    fn data(&mut self, stream: u32, payload: &[u8], heard: &mut Heard<'_>) -> anyhow::Result<()> {
         if self.shape == Shape::Unary {
             if let Some(open) = self.open.iter_mut().find(|open| open.stream == stream) {
                 open.received.extend_from_slice(payload);
@@ -189,7 +190,7 @@ impl Http2 {
         Ok(())
     }
 
-    fn piped(&mut self, input: &[u8], heard: &mut Heard<'_>) -> Result<usize, String> {
+    fn piped(&mut self, input: &[u8], heard: &mut Heard<'_>) -> anyhow::Result<usize> {
         let mut at = 0;
         while let Some(message) = whole_message(&input[at..])? {
             let piped = message::decode_piped(message)?;
@@ -202,9 +203,9 @@ impl Http2 {
         Ok(at)
     }
 
-    fn ended(&mut self, stream: u32, heard: &mut Heard<'_>) -> Result<(), String> {
+    fn ended(&mut self, stream: u32, heard: &mut Heard<'_>) -> anyhow::Result<()> {
         if self.shape == Shape::Pipe {
-            return Err("the server ended the pipe".into());
+            bail!("the server ended the pipe");
         }
         let Some(at) = self.open.iter().position(|open| open.stream == stream) else { return Ok(()) };
         let Some(open) = self.open.remove(at) else { return Ok(()) };
@@ -309,7 +310,7 @@ impl Protocol for Http2 {
         }
     }
 
-    fn hear(&mut self, input: &[u8], heard: &mut Heard<'_>) -> Result<usize, String> {
+    fn hear(&mut self, input: &[u8], heard: &mut Heard<'_>) -> anyhow::Result<usize> {
         let mut at = 0;
         while let Some(head) = input.get(at..at + 9) {
             let len = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
@@ -340,7 +341,7 @@ impl Protocol for Http2 {
                 RST_STREAM => self.ended(stream, heard)?,
                 GOAWAY => {
                     let why = String::from_utf8_lossy(payload.get(8..).unwrap_or_default()).into_owned();
-                    return Err(format!("the server ended the connection {why}").trim_end().to_owned());
+                    bail!("{}", format!("the server ended the connection {why}").trim_end());
                 }
                 _ => {}
             }
@@ -353,21 +354,21 @@ impl Protocol for Http2 {
 }
 
 /// The first message without its prefix of five bytes; `None` if it is incomplete.
-fn whole_message(input: &[u8]) -> Result<Option<&[u8]>, String> {
+fn whole_message(input: &[u8]) -> anyhow::Result<Option<&[u8]>> {
     let Some(head) = input.get(..5) else { return Ok(None) };
     let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
     if head[0] != 0 || len > MAX_MESSAGE_BYTES {
-        return Err(format!("the server sent a message of {len} bytes, compressed: {}", head[0] != 0));
+        bail!("the server sent a message of {len} bytes, compressed: {}", head[0] != 0);
     }
     Ok(input.get(5..5 + len))
 }
 
-fn unpadded(flags: u8, payload: &[u8]) -> Result<&[u8], String> {
+fn unpadded(flags: u8, payload: &[u8]) -> anyhow::Result<&[u8]> {
     if flags & PADDED == 0 {
         return Ok(payload);
     }
     let padding = payload.first().map_or(0, |&padding| usize::from(padding));
-    let end = payload.len().checked_sub(padding).filter(|&end| end >= 1).ok_or("padding longer than its frame")?;
+    let end = payload.len().checked_sub(padding).filter(|&end| end >= 1).context("padding longer than its frame")?;
     Ok(&payload[1..end])
 }
 
@@ -418,7 +419,7 @@ mod tests {
 
     #[test]
     fn invalid_frames_end_the_connection_with_an_error() {
-        let hear = |shape, frames: &[u8]| Http2::new(shape).hear(frames, &mut |_, _| {}).unwrap_err();
+        let hear = |shape, frames: &[u8]| Http2::new(shape).hear(frames, &mut |_, _| {}).unwrap_err().to_string();
         let mut goaway = Vec::new();
         frame(16, GOAWAY, 0, 0, &mut goaway);
         goaway.extend(*b"\0\0\0\0\0\0\0\x0btoo_calm");

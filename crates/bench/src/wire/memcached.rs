@@ -1,6 +1,7 @@
 //! memcached: the text protocol, with replies in the order of requests. A batch of gets is one line; a batch of sets or
 //! deletes is one command per key.
 
+use anyhow::{Context as _, anyhow, bail};
 use std::collections::VecDeque;
 use std::io::Write as _;
 
@@ -63,7 +64,7 @@ impl Protocol for Memcached {
 
     fn flush(&mut self, _: &mut Vec<u8>) {}
 
-    fn hear(&mut self, input: &[u8], heard: &mut Heard<'_>) -> Result<usize, String> {
+    fn hear(&mut self, input: &[u8], heard: &mut Heard<'_>) -> anyhow::Result<usize> {
         let mut at = 0;
         while let Some(asked) = self.asked.front_mut() {
             let (reply, len) = if asked.kind == Kind::Get {
@@ -75,7 +76,7 @@ impl Protocol for Memcached {
                 let done = match text {
                     b"STORED" | b"DELETED" | b"MN" => true,
                     b"NOT_FOUND" => false,
-                    other => return Err(format!("memcached answered `{}`", other.escape_ascii())),
+                    other => bail!("memcached answered `{}`", other.escape_ascii()),
                 };
                 asked.found += usize::from(done);
                 asked.lines -= 1;
@@ -97,7 +98,7 @@ impl Protocol for Memcached {
 /// The reply to a get: number of values, the last value, and length of the reply.
 type Values<'a> = (usize, Option<&'a [u8]>, usize);
 
-fn values(input: &[u8]) -> Result<Option<Values<'_>>, String> {
+fn values(input: &[u8]) -> anyhow::Result<Option<Values<'_>>> {
     let (mut at, mut found, mut last) = (0, 0, None);
     loop {
         let Some((text, len)) = line(&input[at..])? else { return Ok(None) };
@@ -107,20 +108,20 @@ fn values(input: &[u8]) -> Result<Option<Values<'_>>, String> {
         }
         let bad = || format!("memcached answered `{}`", text.escape_ascii());
         let bytes = text.strip_prefix(b"VALUE ").and_then(|rest| rest.rsplit(|&byte| byte == b' ').next());
-        let bytes = bytes.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u32>().ok()).ok_or_else(bad)?;
+        let bytes = bytes.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u32>().ok()).with_context(bad)?;
         let Some(body) = input.get(at..at + bytes as usize + 2) else { return Ok(None) };
-        last = Some(body.strip_suffix(b"\r\n").ok_or_else(bad)?);
+        last = Some(body.strip_suffix(b"\r\n").with_context(bad)?);
         found += 1;
         at += body.len();
     }
 }
 
 /// Reads a line; returns its text and its length with the line end.
-fn line(input: &[u8]) -> Result<Option<(&[u8], usize)>, String> {
+fn line(input: &[u8]) -> anyhow::Result<Option<(&[u8], usize)>> {
     let Some(end) = input.iter().take(4096).position(|&byte| byte == b'\n') else {
-        return if input.len() < 4096 { Ok(None) } else { Err("memcached sent a line without an end".into()) };
+        return if input.len() < 4096 { Ok(None) } else { Err(anyhow!("memcached sent a line without an end")) };
     };
-    let text = input[..end].strip_suffix(b"\r").ok_or("memcached ended a line without CR")?;
+    let text = input[..end].strip_suffix(b"\r").context("memcached ended a line without CR")?;
     Ok(Some((text, end + 1)))
 }
 
@@ -131,9 +132,9 @@ mod tests {
     #[test]
     fn values_are_read_whole_or_not_at_all() {
         let whole = b"VALUE kkkk 0 5\r\nhello\r\nVALUE jjjj 0 0\r\n\r\nEND\r\n";
-        assert_eq!(values(whole), Ok(Some((2, Some(&b""[..]), whole.len()))));
+        assert_eq!(values(whole).unwrap(), Some((2, Some(&b""[..]), whole.len())));
         for cut in 0..whole.len() {
-            assert_eq!(values(&whole[..cut]), Ok(None), "cut at {cut}");
+            assert_eq!(values(&whole[..cut]).unwrap(), None, "cut at {cut}");
         }
         let taken: Vec<_> = ["ERROR\r\n", "VALUE k 0 x\r\n", "VALUE k 0 1\r\nabcd", "END\n"]
             .into_iter()

@@ -3,6 +3,7 @@
 //! Field numbers are those of `proto/`; a test compares them with the generated code.
 
 use super::{Kind, Reply, Request};
+use anyhow::Context as _;
 
 /// Appends the message of a request.
 pub(super) fn encode(request: &Request, out: &mut Vec<u8>) {
@@ -37,7 +38,7 @@ pub(super) fn encode_piped(id: u64, request: &Request, scratch: &mut Vec<u8>, ou
 }
 
 /// Reads the answer to a request.
-pub(super) fn decode<'a>(kind: Kind, batch: bool, message: &'a [u8]) -> Result<Reply<'a>, String> {
+pub(super) fn decode<'a>(kind: Kind, batch: bool, message: &'a [u8]) -> anyhow::Result<Reply<'a>> {
     if batch {
         let mut found = 0;
         for part in Fields(message) {
@@ -75,7 +76,7 @@ pub(super) struct Piped<'a> {
 }
 
 /// Reads a PipeResponse.
-pub(super) fn decode_piped(message: &[u8]) -> Result<Piped<'_>, String> {
+pub(super) fn decode_piped(message: &[u8]) -> anyhow::Result<Piped<'_>> {
     let mut piped = Piped { id: 0, window: None, reply: Reply::Refused("no result".into()) };
     for part in Fields(message) {
         match part? {
@@ -91,7 +92,7 @@ pub(super) fn decode_piped(message: &[u8]) -> Result<Piped<'_>, String> {
     Ok(piped)
 }
 
-fn refusal(error: &[u8]) -> Result<String, String> {
+fn refusal(error: &[u8]) -> anyhow::Result<String> {
     for part in Fields(error) {
         if let (2, Value::Bytes(text)) = part? {
             return Ok(String::from_utf8_lossy(text).into_owned());
@@ -145,7 +146,7 @@ impl<'a> Fields<'a> {
 }
 
 impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u64, Value<'a>), String>;
+    type Item = anyhow::Result<(u64, Value<'a>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_empty() {
@@ -155,7 +156,7 @@ impl<'a> Iterator for Fields<'a> {
         if field.is_none() {
             self.0 = &[];
         }
-        Some(field.ok_or_else(|| "a message could not be read".to_owned()))
+        Some(field.context("a message could not be read"))
     }
 }
 
@@ -218,10 +219,10 @@ mod tests {
     fn answers_are_what_the_contract_says() {
         let hit = proto::GetResponse { outcome: 1, value: b"v"[..].into(), version: 7, flags: 9, ..Default::default() };
         let miss = proto::GetResponse { outcome: 3, ..Default::default() };
-        assert_eq!(decode(Kind::Get, false, &hit.encode_to_vec()), Ok(Reply::Value(b"v")));
-        assert_eq!(decode(Kind::Get, false, &miss.encode_to_vec()), Ok(Reply::Miss));
+        assert_eq!(decode(Kind::Get, false, &hit.encode_to_vec()).unwrap(), Reply::Value(b"v"));
+        assert_eq!(decode(Kind::Get, false, &miss.encode_to_vec()).unwrap(), Reply::Miss);
         let batch = proto::BatchGetResponse { results: vec![hit.clone(), miss, hit] }.encode_to_vec();
-        assert_eq!(decode(Kind::Get, true, &batch), Ok(Reply::Many { found: 2 }));
+        assert_eq!(decode(Kind::Get, true, &batch).unwrap(), Reply::Many { found: 2 });
         let error = proto::Refusal { code: 8, message: "no room".into(), retry_after_ms: 5, ..Default::default() };
         let result = Some(proto::pipe_response::Result::Error(error));
         let piped = proto::PipeResponse { id: 3, result, window: 64 }.encode_to_vec();

@@ -111,7 +111,7 @@ pub(super) trait Protocol: Send {
     /// Writes requests held back for larger writes.
     fn flush(&mut self, out: &mut Vec<u8>);
     /// Parses input and returns the number of consumed bytes. The caller passes the rest again with more input.
-    fn hear(&mut self, input: &[u8], heard: &mut Heard<'_>) -> Result<usize, String>;
+    fn hear(&mut self, input: &[u8], heard: &mut Heard<'_>) -> anyhow::Result<usize>;
 }
 
 /// Callback for each reply and its slot.

@@ -1,5 +1,6 @@
 //! Redis: RESP2, with replies in the order of requests.
 
+use anyhow::{Context as _, anyhow, bail};
 use std::collections::VecDeque;
 
 use super::{Heard, Kind, Protocol, Reply, Request};
@@ -42,10 +43,10 @@ impl Protocol for Resp {
 
     fn flush(&mut self, _: &mut Vec<u8>) {}
 
-    fn hear(&mut self, input: &[u8], heard: &mut Heard<'_>) -> Result<usize, String> {
+    fn hear(&mut self, input: &[u8], heard: &mut Heard<'_>) -> anyhow::Result<usize> {
         let mut at = 0;
         while let Some((value, len)) = parse(&input[at..], 0)? {
-            let (slot, batch) = self.asked.pop_front().ok_or("Redis sent an unexpected reply")?;
+            let (slot, batch) = self.asked.pop_front().context("Redis sent an unexpected reply")?;
             at += len;
             heard(slot, reply(value, batch));
         }
@@ -79,14 +80,14 @@ enum Value<'a> {
 }
 
 /// Parses one value and returns its length; `None` if it is incomplete.
-fn parse(input: &[u8], depth: usize) -> Result<Option<(Value<'_>, usize)>, String> {
+fn parse(input: &[u8], depth: usize) -> anyhow::Result<Option<(Value<'_>, usize)>> {
     let Some(end) = input.iter().take(64 << 10).position(|&byte| byte == b'\n') else { return Ok(None) };
-    let line = input[..end].strip_suffix(b"\r").ok_or("a line of RESP ends without CR")?;
-    let (&kind, rest) = line.split_first().ok_or("an empty line of RESP")?;
+    let line = input[..end].strip_suffix(b"\r").context("a line of RESP ends without CR")?;
+    let (&kind, rest) = line.split_first().context("an empty line of RESP")?;
     let mut len = end + 1;
-    let number = || -> Result<i64, String> {
+    let number = || -> anyhow::Result<i64> {
         let text = std::str::from_utf8(rest).ok().and_then(|text| text.parse().ok());
-        text.ok_or_else(|| format!("`{}` is not a number of RESP", String::from_utf8_lossy(rest)))
+        text.with_context(|| format!("`{}` is not a number of RESP", String::from_utf8_lossy(rest)))
     };
     let value = match kind {
         b'+' => Value::Text(rest),
@@ -94,13 +95,13 @@ fn parse(input: &[u8], depth: usize) -> Result<Option<(Value<'_>, usize)>, Strin
         b':' => Value::Number(number()?),
         b'$' | b'*' if rest == b"-1" => Value::Nil,
         b'$' => {
-            let bytes = usize::try_from(number()?).ok().filter(|&n| n <= 512 << 20).ok_or("a bad length of RESP")?;
+            let bytes = usize::try_from(number()?).ok().filter(|&n| n <= 512 << 20).context("a bad length of RESP")?;
             let Some(body) = input.get(len..len + bytes + 2) else { return Ok(None) };
             len += bytes + 2;
-            Value::Bytes(body.strip_suffix(b"\r\n").ok_or("a RESP string ends without CRLF")?)
+            Value::Bytes(body.strip_suffix(b"\r\n").context("a RESP string ends without CRLF")?)
         }
         b'*' if depth < 4 => {
-            let count = usize::try_from(number()?).map_err(|_| "a bad count of RESP")?;
+            let count = usize::try_from(number()?).map_err(|_| anyhow!("a bad count of RESP"))?;
             let mut present = 0;
             for _ in 0..count {
                 let Some((element, element_len)) = parse(&input[len..], depth + 1)? else { return Ok(None) };
@@ -109,7 +110,7 @@ fn parse(input: &[u8], depth: usize) -> Result<Option<(Value<'_>, usize)>, Strin
             }
             Value::Many { present }
         }
-        _ => return Err(format!("`{}` is not a RESP value", kind.escape_ascii())),
+        _ => bail!("`{}` is not a RESP value", kind.escape_ascii()),
     };
     Ok(Some((value, len)))
 }
@@ -132,11 +133,11 @@ mod tests {
 
     #[test]
     fn values_are_read_whole_or_not_at_all() {
-        assert_eq!(parse(b"$5\r\nhello\r\n:1", 0), Ok(Some((Value::Bytes(b"hello"), 11))));
-        assert_eq!(parse(b"*3\r\n$1\r\na\r\n$-1\r\n$0\r\n\r\n", 0), Ok(Some((Value::Many { present: 2 }, 22))));
+        assert_eq!(parse(b"$5\r\nhello\r\n:1", 0).unwrap(), Some((Value::Bytes(b"hello"), 11)));
+        assert_eq!(parse(b"*3\r\n$1\r\na\r\n$-1\r\n$0\r\n\r\n", 0).unwrap(), Some((Value::Many { present: 2 }, 22)));
         let whole = b"*2\r\n$1\r\na\r\n:7\r\n";
         for cut in 0..whole.len() {
-            assert_eq!(parse(&whole[..cut], 0), Ok(None), "cut at {cut}");
+            assert_eq!(parse(&whole[..cut], 0).unwrap(), None, "cut at {cut}");
         }
     }
 
