@@ -9,6 +9,7 @@
 //! one check of an `Option`.
 
 use crate::wall_clock;
+use anyhow::Context as _;
 use ebb_listener::RateLimit;
 use http::{HeaderMap, Uri};
 use opentelemetry_proto::tonic::collector::trace::v1::{
@@ -109,13 +110,14 @@ impl Tracer {
     ///
     /// # Errors
     /// If the endpoint is not an `http://` URI.
-    pub fn start(endpoint: &str, sample_percent: u8) -> Result<Self, String> {
+    pub fn start(endpoint: &str, sample_percent: u8) -> anyhow::Result<Self> {
         if endpoint.is_empty() {
             return Ok(Self::default());
         }
         let uri: Option<Uri> = endpoint.parse().ok().filter(|uri: &Uri| uri.scheme_str() == Some("http"));
-        let uri = uri
-            .ok_or_else(|| format!("otlpEndpoint: {endpoint:?} is not an http:// URL such as http://localhost:4317"))?;
+        let uri = uri.with_context(|| {
+            format!("otlpEndpoint: {endpoint:?} is not an http:// URL such as http://localhost:4317")
+        })?;
         let channel = Endpoint::from(uri).connect_timeout(TIMEOUT).timeout(TIMEOUT).connect_lazy();
         let (queue, spans) = mpsc::channel(QUEUE);
         let sample_percent = AtomicU8::new(sample_percent);

@@ -5,6 +5,7 @@
 
 use std::io::{Read, Write as _};
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
 
@@ -204,7 +205,7 @@ pub(super) async fn set(args: SetArgs) -> Outcome {
 /// Reads a value, up to one byte beyond the maximum.
 fn value_from(input: impl Read, max: u64) -> Result<Bytes, Failure> {
     let mut value = Vec::new();
-    input.take(max + 1).read_to_end(&mut value).map_err(|error| format!("cannot read standard input: {error}"))?;
+    input.take(max + 1).read_to_end(&mut value).context("cannot read standard input")?;
     if value.len() as u64 > max {
         return Err(Failure::Failed(format!("value: standard input is too large (at most {max} bytes)")));
     }

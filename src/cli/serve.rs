@@ -74,7 +74,7 @@ impl ServeArgs {
         let problems = |problems: Problems| Failure::Config(problems.to_string());
         let environment = Environment::of_process().map_err(problems)?;
         let source = match config_map {
-            Some(reference) => crate::config_map::follow(&reference).map_err(Failure::Config)?,
+            Some(reference) => crate::config_map::follow(&reference).map_err(invalid)?,
             None => config.map_or(Source::Nothing, Source::at),
         };
         let log_format = environment.log_format(&source);
@@ -133,7 +133,7 @@ fn serve(args: ServeArgs) -> Outcome {
     }
     let warnings = warnings.iter().chain(&live.effective().warnings);
     warnings.for_each(|warning| tracing::warn!(warning, "configuration warning"));
-    let server = Server::bind(live).map_err(Failure::Config)?;
+    let server = Server::bind(live).map_err(invalid)?;
     let announce = |at: &Addresses| {
         let socket = at.socket.as_ref().map_or_else(String::new, |socket| format!(" socket={socket}"));
         output::announce(format!("listening data={}{socket} admin={} http={}", at.data, at.admin, at.http));
@@ -149,7 +149,11 @@ fn serve(args: ServeArgs) -> Outcome {
             "started"
         );
     };
-    server.run(runtime, announce, async || signals.next().await).map_err(Failure::Failed)
+    Ok(server.run(runtime, announce, async || signals.next().await)?)
+}
+
+fn invalid(error: anyhow::Error) -> Failure {
+    Failure::Config(format!("{error:#}"))
 }
 
 /// Also logs the failure if the log format is JSON.

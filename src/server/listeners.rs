@@ -2,6 +2,7 @@
 
 use crate::sources::Sockets;
 use crate::transport::{Address, Listener};
+use anyhow::anyhow;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -50,7 +51,8 @@ impl Listeners {
                 self.is_complained = false;
                 tracing::warn!(socket, "socket file was removed; recreated it");
             }
-            Err(why) => {
+            Err(error) => {
+                let why = format!("{error:#}");
                 sockets.lost(&why);
                 if !std::mem::replace(&mut self.is_complained, true) {
                     tracing::warn!(why, "socket file was removed; cannot recreate it");
@@ -60,7 +62,7 @@ impl Listeners {
     }
 }
 
-pub(super) fn tcp(key: &str, text: &str) -> Result<Address, String> {
+pub(super) fn tcp(key: &str, text: &str) -> anyhow::Result<Address> {
     let address = text.parse().map(Address::Tcp);
-    address.map_err(|_| format!("{key}: {text:?} is not an address such as 127.0.0.1:7070"))
+    address.map_err(|_| anyhow!("{key}: {text:?} is not an address such as 127.0.0.1:7070"))
 }

@@ -19,6 +19,7 @@ use crate::traffic::Traffic;
 use crate::transport::{Address, Admin, Connections, InFlight, Listener, Plane, Services, Stage};
 use crate::wall_clock;
 use announce::{announce_receipts, announce_regime, follow};
+use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
 use ebb_config::{Compaction, Live, LogLevel, Reload, StaticSettings};
 use ebb_engine::cleaner::{Cleaner, Target};
@@ -115,12 +116,12 @@ impl Server {
     /// # Errors
     /// A message about the address that cannot be bound, the memory limit that is too small, or the address space that
     /// the system refuses.
-    pub fn bind(live: Live) -> Result<Self, String> {
+    pub fn bind(live: Live) -> anyhow::Result<Self> {
         let limits = memory_limits(&live.config().static_settings);
         let at_start = sample_limits(&limits, &settings::setting(live.dynamic()));
         if at_start.limit_bytes < LEAST_LIMIT {
             let (limit, source) = (at_start.limit_bytes, at_start.limit_source.name());
-            return Err(format!("memory limit: {limit} bytes ({source}) are too few (at least {LEAST_LIMIT})"));
+            bail!("memory limit: {limit} bytes ({source}) are too few (at least {LEAST_LIMIT})");
         }
         let StaticSettings { listen, socket, admin_listen, admin_socket, http_listen, max_value, .. } =
             &live.config().static_settings;
@@ -129,7 +130,7 @@ impl Server {
             first_version: first_version(wall_clock::unix_ms()),
             ..Options::new(at_start.limit_bytes - at_start.limit_bytes / 16)
         });
-        let store = Arc::new(store.map_err(|error| format!("memory: {error}"))?);
+        let store = Arc::new(store.context("memory")?);
         let Reservation { most_bytes, reserved_bytes, tried } = store.reservation();
         if let Some(refused_bytes) = tried.first() {
             let tries = tried.len() + 1;
@@ -178,8 +179,8 @@ impl Server {
         runtime: Runtime,
         announce: impl FnOnce(&Addresses),
         next: impl AsyncFnMut() -> Command,
-    ) -> Result<(), String> {
-        let result = runtime.block_on(self.serve(announce, next)).map_err(|error| error.to_string());
+    ) -> anyhow::Result<()> {
+        let result = runtime.block_on(self.serve(announce, next));
         runtime.shutdown_background();
         result
     }
@@ -188,7 +189,7 @@ impl Server {
         self,
         announce: impl FnOnce(&Addresses),
         mut next: impl AsyncFnMut() -> Command,
-    ) -> std::io::Result<()> {
+    ) -> anyhow::Result<()> {
         let addresses = self.addresses();
         let Self { mut live, limits: memory_limits, at_start, store, data, admin, http: http_listener } = self;
         let (boot, tuning) = (live.config().static_settings.clone(), live.dynamic().clone());
@@ -246,7 +247,7 @@ impl Server {
             started_at_ms: wall_clock::unix_ms() - clock.now_ms(),
             clock,
             traffic: Traffic::default(),
-            tracer: Tracer::start(&boot.otlp_endpoint, tuning.trace_sample.0).map_err(std::io::Error::other)?,
+            tracer: Tracer::start(&boot.otlp_endpoint, tuning.trace_sample.0)?,
             events: Fates::default(),
             sockets: Sockets::default(),
             config: active.clone(),

@@ -1,5 +1,6 @@
 //! Listeners: TCP and Unix sockets, bound before the server reports that it is ready.
 
+use anyhow::{Context as _, bail};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -49,15 +50,13 @@ impl Listener {
     ///
     /// # Errors
     /// A message with the address and the cause.
-    pub fn bind(address: &Address) -> Result<Self, String> {
+    pub fn bind(address: &Address) -> anyhow::Result<Self> {
         match address {
             Address::Tcp(address) => {
                 let listener = std::net::TcpListener::bind(address);
-                listener.map(Self::Tcp).map_err(|error| format!("cannot listen on {address}: {error}"))
+                listener.map(Self::Tcp).with_context(|| format!("cannot listen on {address}"))
             }
-            Address::Unix(path) => {
-                bind_socket(path).map_err(|why| format!("cannot listen on {}: {why}", path.display()))
-            }
+            Address::Unix(path) => bind_socket(path).with_context(|| format!("cannot listen on {}", path.display())),
         }
     }
 
@@ -89,43 +88,45 @@ impl Listener {
     }
 }
 
-fn bind_socket(path: &Path) -> Result<Listener, String> {
+fn bind_socket(path: &Path) -> anyhow::Result<Listener> {
     if let Ok(metadata) = std::fs::symlink_metadata(path) {
         if !metadata.file_type().is_socket() {
-            return Err("the existing file is not a socket".to_owned());
+            bail!("the existing file is not a socket");
         }
         is_dead(path)?;
         // A server that died has left this file.
-        std::fs::remove_file(path)
-            .map_err(|error| format!("cannot remove the socket file of an ended server: {error}"))?;
+        std::fs::remove_file(path).context("cannot remove the socket file of an ended server")?;
     }
-    let listener = std::os::unix::net::UnixListener::bind(path).map_err(|error| error.to_string())?;
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
     let mode = std::fs::Permissions::from_mode(0o660);
-    std::fs::set_permissions(path, mode).map_err(|error| format!("cannot set the mode of the socket file: {error}"))?;
-    let inode = inode(path).map_err(|error| error.to_string())?;
+    std::fs::set_permissions(path, mode).context("cannot set the mode of the socket file")?;
+    let inode = inode(path)?;
     Ok(Listener::Unix(listener, Arc::new(SocketFile { path: path.to_owned(), inode })))
 }
 
 /// Checks that no server listens on the socket at a path. It connects without blocking: if the backlog of a live server
 /// is full, a blocking connect would wait without bound.
-fn is_dead(path: &Path) -> Result<(), String> {
+fn is_dead(path: &Path) -> anyhow::Result<()> {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket =
-        socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(|error| error.to_string())?;
-    let address = SocketAddrUnix::new(path).map_err(|error| error.to_string())?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let address = SocketAddrUnix::new(path)?;
     match connect(&socket, &address) {
         Err(rustix::io::Errno::CONNREFUSED) => Ok(()),
         Ok(()) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::PROTOTYPE) => {
-            Err("another server listens there".to_owned())
+            bail!("another server listens there")
         }
-        Err(error) => Err(format!("cannot check whether a server listens there: {error}")),
+        Err(error) => Err(error).context("cannot check whether a server listens there"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn refusal(address: &Address) -> String {
+        format!("{:#}", Listener::bind(address).unwrap_err())
+    }
 
     #[test]
     fn a_live_socket_with_a_full_backlog_does_not_block() {
@@ -136,7 +137,7 @@ mod tests {
         rustix::net::bind(&live, &rustix::net::SocketAddrUnix::new(&path).unwrap()).unwrap();
         rustix::net::listen(&live, 0).unwrap();
         let _first = std::os::unix::net::UnixStream::connect(&path).unwrap(); // the backlog is full
-        assert!(is_dead(&path).unwrap_err().contains("another server listens there"));
+        assert!(is_dead(&path).unwrap_err().to_string().contains("another server listens there"));
         assert!(path.exists());
     }
 
@@ -145,7 +146,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("datagrams");
         let _live = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-        assert!(Listener::bind(&Address::Unix(path.clone())).unwrap_err().contains("another server listens there"));
+        assert!(refusal(&Address::Unix(path.clone())).contains("another server listens there"));
         assert!(path.exists(), "the file is not removed");
     }
 
@@ -171,7 +172,7 @@ mod tests {
         let address = Address::Unix(path.clone());
         let live = Listener::bind(&address).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
-        assert!(Listener::bind(&address).unwrap_err().contains("another server listens there"));
+        assert!(refusal(&address).contains("another server listens there"));
         drop(live);
         assert!(!path.exists(), "removed on drop");
 
@@ -180,14 +181,14 @@ mod tests {
         drop(replaced);
 
         std::fs::write(&path, "precious").unwrap();
-        assert!(Listener::bind(&address).unwrap_err().contains("is not a socket"));
+        assert!(refusal(&address).contains("is not a socket"));
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 
     #[test]
     fn a_used_port_is_named_in_the_error() {
         let taken = Listener::bind(&Address::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
-        let error = Listener::bind(&Address::Tcp(taken.name().parse().unwrap())).unwrap_err();
+        let error = refusal(&Address::Tcp(taken.name().parse().unwrap()));
         assert!(error.contains(&taken.name()), "{error}");
     }
 }
