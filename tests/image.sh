@@ -26,18 +26,19 @@ esac
 
 # Builds the program for an architecture, and prints its path.
 build() {
-  local target linker flags
+  local target linker
   target=$(machine_of "$1")-unknown-linux-gnu
   if [ "$1" != "$own" ]; then
     linker=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_LINKER
     export "$linker=${!linker:-$(machine_of "$1")-linux-gnu-gcc}"
   fi
-  # Nobody unwinds a program that aborts on a panic, and without symbols a backtrace says nothing. Packed relocations
-  # need glibc 2.36 or newer on the build machine.
-  flags='-C target-feature=+crt-static -C force-unwind-tables=no -C link-arg=-Wl,-z,pack-relative-relocs'
-  # Equal functions are kept once. Rust links with LLD for x86_64; other linkers do not have this.
-  [ "$1" != amd64 ] || flags+=' -C link-arg=-Wl,--icf=all'
-  RUSTFLAGS=$flags cargo build --release --locked --target "$target" >&2
+  # Tables for unwinding take 0.9 MB. A program that aborts on a panic is not unwound, and without symbols a backtrace
+  # shows no names: the message of a panic names file and line without it.
+  # The relocations of this machine's programs are packed by build.rs; those of another one are, too, with glibc 2.36 or
+  # newer.
+  RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs \
+    -C link-arg=-Wl,--no-eh-frame-hdr -C link-arg=-Wl,-T,$PWD/tests/no-unwinding.ld" \
+    cargo build --release --locked --target "$target" >&2
   echo "${CARGO_TARGET_DIR:-target}/$target/release/ebb"
 }
 
