@@ -373,13 +373,6 @@ fn as_json(args: &ExpireArgs, rows: &[Row]) -> Value {
 mod tests {
     use super::*;
 
-    fn args(words: &[&str]) -> anyhow::Result<ExpireArgs> {
-        match crate::parsed(&[&["expire"], words].concat())? {
-            crate::Command::Expire(args) => Ok(args),
-            other => panic!("{other:?}"),
-        }
-    }
-
     #[test]
     fn a_bad_option_is_refused_with_its_name_and_bound() {
         let cases = [
@@ -388,13 +381,7 @@ mod tests {
             (["--budget", "1Mi"], ["--budget", "16Mi to 4Gi"]),
             (["--case", "all"], ["--case", "mixed, spread, equal, short"]),
         ];
-        let is_named = |parts: [&str; 2], sentence: &str| parts.iter().all(|part| sentence.contains(part));
-        let wrong: Vec<_> = cases
-            .map(|(words, parts)| (words, parts, args(&words).map_err(|error| error.to_string())))
-            .into_iter()
-            .filter(|(_, parts, found)| !found.as_ref().is_err_and(|sentence| is_named(*parts, sentence)))
-            .collect();
-        assert!(wrong.is_empty(), "{wrong:?}");
+        crate::testing::assert_refused("expire", &cases);
     }
 
     #[test]

@@ -298,13 +298,7 @@ mod tests {
             (["--seconds", "0"], ["--seconds", "1..=600"]),
             (["--value-bytes", "9-1"], ["--value-bytes", "1 to 65536"]),
         ];
-        let is_named = |parts: [&str; 2], sentence: &str| parts.iter().all(|part| sentence.contains(part));
-        let wrong: Vec<_> = cases
-            .map(|(words, parts)| (words, parts, args(&words).map_err(|error| error.to_string())))
-            .into_iter()
-            .filter(|(_, parts, found)| !found.as_ref().is_err_and(|sentence| is_named(*parts, sentence)))
-            .collect();
-        assert!(wrong.is_empty(), "{wrong:?}");
+        crate::testing::assert_refused("overwrite", &cases);
     }
 
     #[test]

@@ -28,3 +28,14 @@ impl Server {
         Self { address: at.data.parse().unwrap(), admin: at.admin.parse().unwrap() }
     }
 }
+
+/// Asserts that a command refuses each pair of words with a message that contains both parts.
+pub(crate) fn assert_refused(command: &str, cases: &[([&str; 2], [&str; 2])]) {
+    let refused = |words: &[&str]| crate::parsed(&[&[command], words].concat()).map_err(|error| error.to_string());
+    let wrong: Vec<_> = cases
+        .iter()
+        .map(|(words, parts)| (words, parts, refused(words)))
+        .filter(|(_, parts, found)| !found.as_ref().is_err_and(|error| parts.iter().all(|part| error.contains(part))))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}

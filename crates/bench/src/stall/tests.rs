@@ -19,13 +19,7 @@ fn a_bad_option_is_refused_with_its_name_and_bound() {
         (["--rate", "1"], ["--rate", "100..=1000000"]),
         (["--part", "all"], ["--part", "readers, roomy, waits, run, target"]),
     ];
-    let is_named = |parts: [&str; 2], sentence: &str| parts.iter().all(|part| sentence.contains(part));
-    let wrong: Vec<_> = cases
-        .map(|(words, parts)| (words, parts, args(&words).map_err(|error| error.to_string())))
-        .into_iter()
-        .filter(|(_, parts, found)| !found.as_ref().is_err_and(|sentence| is_named(*parts, sentence)))
-        .collect();
-    assert!(wrong.is_empty(), "{wrong:?}");
+    crate::testing::assert_refused("stall", &cases);
     let Err(Failure::Usage(sentence)) = run(args(&["--roomy", "64Mi"]).unwrap()) else { panic!("too many keys") };
     assert_eq!(sentence, "--keys 300000: must be at most 67108 with --roomy 64Mi");
 }
