@@ -51,7 +51,7 @@ impl Case {
         Self {
             name: name.to_owned(),
             expected,
-            pod: yaml::document(&text).unwrap(),
+            pod: yaml::manifests(&text).unwrap().remove(0),
             needs_label: stated.is_some(),
             namespace: stated.unwrap_or_default(),
         }
@@ -291,7 +291,7 @@ fn generated_files_are_current() {
 /// A pod with these annotations, injected from a template with loopback addresses and an additional variable.
 fn over_loopback(annotations: &[(&str, &str)]) -> (Value, Vec<String>) {
     let text = fs::read_to_string("manifests/sidecar.yaml").unwrap();
-    let mut documents = yaml::documents::<Value>(&text).unwrap().into_iter();
+    let mut documents = yaml::manifests::<Value>(&text).unwrap().into_iter();
     let mut template = documents.find(|document| document["kind"] == "PodTemplate").unwrap();
     let spec = &mut template["template"]["spec"];
     let address = json!({"name": "EBB_ADDR", "value": "127.0.0.1:7070"});
@@ -421,7 +421,7 @@ fn injects_workloads_of_every_kind_and_keeps_other_objects() {
     assert_eq!(again, printed, "a second round adds nothing: {said}");
     let (code, back, said) = run(&["uninject", "-f", "-"], &printed);
     assert_eq!((code, said.matches("sidecar removed").count()), (0, 3), "{said}");
-    let values = |text: &str| -> Vec<Value> { yaml::documents(text).unwrap().iter().map(pruned).collect() };
+    let values = |text: &str| -> Vec<Value> { yaml::manifests(text).unwrap().iter().map(pruned).collect() };
     assert_eq!(values(&back), values(WORKLOADS));
 }
 

@@ -31,7 +31,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Value>, Failure> {
     for path in paths {
         for file in files(path)? {
             let (name, text) = text(&file)?;
-            documents.extend(yaml::documents::<Value>(&text).map_err(|error| format!("{name}: {error}"))?);
+            documents.extend(yaml::manifests::<Value>(&text).map_err(|error| format!("{name}: {error}"))?);
         }
     }
     Ok(documents)

@@ -64,7 +64,7 @@ pub async fn compare(cluster: &Cluster, template: &Template, by: By, least: usiz
             }
             None => "shop",
         };
-        let mut given: Value = ebb_config::yaml::document(&text).unwrap();
+        let mut given: Value = ebb_config::yaml::manifests(&text).unwrap().remove(0);
         if name.starts_with("declares-") {
             // The API server fills in defaults of a declared container before anybody else sees it.
             given["spec"] = admitted(cluster, given.clone(), "plain").await.unwrap()["spec"].clone();

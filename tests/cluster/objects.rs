@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// The objects of a YAML text.
 pub fn documents(yaml: &str) -> Vec<Value> {
-    ebb_config::yaml::documents(yaml).unwrap()
+    ebb_config::yaml::manifests(yaml).unwrap()
 }
 
 /// The elements of a list; empty if the value is not a list.

@@ -164,7 +164,7 @@ fn what_is_asked_in_vain_is_said(cluster: &Cluster) {
     };
     let annotations = |name: &str| -> Value {
         let text = std::fs::read_to_string(format!("tests/inject/pods/{name}.yaml")).unwrap();
-        let pod: Value = ebb_config::yaml::document(&text).unwrap();
+        let pod: Value = ebb_config::yaml::manifests(&text).unwrap().remove(0);
         pod["metadata"]["annotations"].clone()
     };
     let injected = std::fs::read_to_string("tests/inject/injected/every-annotation-wrong.yaml").unwrap();

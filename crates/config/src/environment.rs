@@ -93,7 +93,7 @@ impl Environment {
     /// The log format before the configuration is validated, since its problems are logged, too.
     pub fn log_format(&self, source: &Source) -> LogFormat {
         let texts = source.read().unwrap_or_default();
-        let tree: Option<serde_json::Value> = texts.file.and_then(|(_, text)| crate::yaml::document(&text).ok());
+        let tree: Option<serde_json::Value> = texts.file.and_then(|(_, text)| crate::yaml::configuration(&text).ok());
         let in_file = tree.and_then(|tree| Some(tree.get("logFormat")?.as_str()?.to_owned()));
         let given = in_file.or_else(|| self.get("EBB_LOG_FORMAT").map(str::to_owned));
         if given.as_deref() == Some("json") { LogFormat::Json } else { LogFormat::Text }

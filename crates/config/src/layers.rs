@@ -302,7 +302,7 @@ pub(super) fn variable(key: &str) -> String {
 
 /// Parses the file.
 fn parse(text: &str) -> Result<Value, ParseError> {
-    match yaml::document(text)? {
+    match yaml::configuration(text)? {
         Value::Null => Ok(Value::Object(Map::new())),
         tree @ Value::Object(_) => Ok(tree),
         _ => Err(ParseError::NotMapping),

@@ -161,9 +161,9 @@ fn schemas_take_the_numbers_that_the_parsers_take() {
 
 #[test]
 fn numbers_of_yaml_are_taken_where_they_are_exact() {
-    let size = |yaml: &str| crate::yaml::document::<ByteSize>(yaml).map(|size| size.0).map_err(|e| e.to_string());
+    let size = |yaml: &str| crate::yaml::configuration::<ByteSize>(yaml).map(|size| size.0).map_err(|e| e.to_string());
     assert_eq!((size("129e6"), size("67108864"), size("0.5Gi")), (Ok(129_000_000), Ok(64 * MI), Ok(512 * MI)));
     assert!(size("-5").unwrap_err().contains("negative") && size("true").unwrap_err().contains("a size such as 64Mi"));
-    let share = crate::yaml::document::<Percent>("0.85").unwrap_err().to_string();
+    let share = crate::yaml::configuration::<Percent>("0.85").unwrap_err().to_string();
     assert!(share.contains("percentage (a whole number from 0 to 100"), "{share}");
 }

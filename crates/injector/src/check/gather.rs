@@ -296,7 +296,7 @@ mod tests {
         for entry in std::fs::read_dir("../../tests/inject/pods").unwrap() {
             let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
             let expected = text.lines().next().unwrap();
-            let mut pod: Value = ebb_config::yaml::document(&text).unwrap();
+            let mut pod: Value = ebb_config::yaml::manifests(&text).unwrap().remove(0);
             if expected.ends_with("malformed") || text.contains("# namespace: ") {
                 continue;
             }

@@ -66,7 +66,7 @@ impl Template {
     /// # Errors
     /// The missing or invalid field.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
-        let mut documents: Vec<Value> = yaml::documents(text)?;
+        let mut documents: Vec<Value> = yaml::manifests(text)?;
         documents.retain(|value| value["kind"] == "PodTemplate" && value["apiVersion"] == "v1");
         let object = documents.pop().ok_or(TemplateError::NoPodTemplate)?;
         let spec = &object["template"]["spec"];

@@ -424,7 +424,7 @@ mod tests {
         let (mut seen, mut wrong) = (0, Vec::new());
         for file in std::fs::read_dir("../../tests/inject/pods").unwrap() {
             let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
-            for pod in ebb_config::yaml::documents::<Value>(&text).unwrap_or_default() {
+            for pod in ebb_config::yaml::manifests::<Value>(&text).unwrap() {
                 if pod["kind"] != "Pod" {
                     continue;
                 }

@@ -77,7 +77,7 @@ fn images(deployment: &Value, templates: &[Value]) -> Option<(String, String)> {
     if template["metadata"]["annotations"]["ebb-cache.io/sidecar-image"] == "chosen" {
         return None;
     }
-    let template: Value = ebb_config::yaml::document(template["data"][TEMPLATE].as_str()?).ok()?;
+    let template: Value = ebb_config::yaml::manifests(template["data"][TEMPLATE].as_str()?).ok()?.pop()?;
     Some((image(&spec["containers"], "injector")?, image(&template["template"]["spec"]["initContainers"], "ebb")?))
 }
 
