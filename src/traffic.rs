@@ -3,7 +3,7 @@
 use crate::service::Reason;
 use ebb_engine::per_thread::PerThread;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use strum::{EnumCount, IntoStaticStr, VariantArray};
 use tonic::Code;
@@ -210,7 +210,7 @@ impl Rejection {
     }
 }
 
-/// Totals of all lanes.
+/// Totals of all threads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// By method and code.
@@ -316,7 +316,10 @@ impl Traffic {
 
     /// Totals of all threads. Counting is not blocked, so the figures may differ by a few calls.
     pub fn totals(&self) -> Totals {
-        let sum = |of: &dyn Fn(&Counters) -> &AtomicU64| self.0.sum(of);
+        let all: Vec<&Counters> = self.0.all().collect();
+        let sum = |of: &dyn Fn(&Counters) -> &AtomicU64| -> u64 {
+            all.iter().map(|counters| of(counters).load(Ordering::Relaxed)).sum()
+        };
         let open = |of: &dyn Fn(&Counters) -> &[AtomicU64; 2]| {
             // Ends are read before starts, so that ends never exceed starts.
             let ended = sum(&|counters| &of(counters)[Edge::Ended as usize]);

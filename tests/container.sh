@@ -32,6 +32,8 @@ events_logger = "file"
 CONF
 export CONTAINERS_CONF=$work/containers.conf
 tests/image.sh "$image" "$program"
+if readelf --segments --wide "$program" | grep -q GNU_EH_FRAME; then die 'the program has tables for unwinding'; fi
+echo 'ok     the program has no tables for unwinding'
 mkdir "$work/volume" "$work/run"
 chmod a+rx "$work" && chmod 777 "$work/run"
 

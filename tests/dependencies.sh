@@ -10,7 +10,8 @@ deny=$cache/cargo-deny-$version/bin/cargo-deny
 if [ ! -x "$deny" ]; then
   # For a check of a second, a build without optimization is the shorter way.
   env -u CARGO_BUILD_TARGET -u RUSTFLAGS CARGO_TARGET_DIR="$cache/cargo-deny-build" \
-    cargo install cargo-deny --version "$version" --locked --debug --no-default-features --quiet --root "$cache/cargo-deny-$version"
+    cargo install cargo-deny --version "$version" --locked --debug --no-default-features --quiet \
+    --root "$cache/cargo-deny-$version" || skip 'cargo-deny could not be installed'
   rm -rf "$cache/cargo-deny-build"
 fi
 "$deny" --locked check --deny unnecessary-skip --deny unmatched-skip licenses bans sources
@@ -18,5 +19,5 @@ if timeout 120 "$deny" fetch db 2>"$cache/cargo-deny.log"; then
   "$deny" --locked check --disable-fetch advisories
 else
   tail -n 1 "$cache/cargo-deny.log"
-  echo 'the database of advisories cannot be reached from here: known vulnerabilities were not checked'
+  echo 'skipped: the database of advisories cannot be reached from here; advisories and yanked versions were not checked'
 fi

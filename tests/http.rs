@@ -104,6 +104,30 @@ fn oversized_requests_get_the_status_of_their_fault() {
 }
 
 #[test]
+fn the_live_page_consists_of_three_files_of_this_origin() {
+    let ebb = Ebb::start(&[]);
+    let files = [("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")];
+    let wrong: Vec<_> = files
+        .into_iter()
+        .filter_map(|(path, content_type)| {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: ebb\r\nConnection: close\r\n\r\n");
+            let mut answer = String::new();
+            sending(&ebb, request.as_bytes()).read_to_string(&mut answer).unwrap();
+            let headers = answer.split("\r\n\r\n").next().unwrap();
+            let expected = [
+                "HTTP/1.1 200 OK".to_owned(),
+                format!("content-type: {content_type}; charset=utf-8"),
+                "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self';".to_owned(),
+                "x-content-type-options: nosniff".to_owned(),
+            ];
+            let is_missing = |line: &&String| !headers.contains(line.as_str());
+            expected.iter().find(is_missing).map(|line| format!("{path}: {line:?} is not in {headers:?}"))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn the_live_page_streams_on_beside_a_crowd() {
     let ebb = Ebb::start(&[]);
     let mut viewer = connect(&ebb);

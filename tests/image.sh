@@ -32,13 +32,8 @@ build() {
     linker=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_LINKER
     export "$linker=${!linker:-$(machine_of "$1")-linux-gnu-gcc}"
   fi
-  # Tables for unwinding take 0.9 MB. A program that aborts on a panic is not unwound, and without symbols a backtrace
-  # shows no names: the message of a panic names file and line without it.
-  # The relocations of this machine's programs are packed by build.rs; those of another one are, too, with glibc 2.36 or
-  # newer.
-  RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs \
-    -C link-arg=-Wl,--no-eh-frame-hdr -C link-arg=-Wl,-T,$PWD/tests/no-unwinding.ld" \
-    cargo build --release --locked --target "$target" >&2
+  # build.rs has the other options of the linker. A program for another machine needs glibc 2.36 or newer to be linked.
+  RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target "$target" >&2
   echo "${CARGO_TARGET_DIR:-target}/$target/release/ebb"
 }
 

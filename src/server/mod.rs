@@ -21,6 +21,7 @@ use crate::wall_clock;
 use announce::{announce_receipts, announce_regime, follow};
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
+use ebb_config::units::ByteSize;
 use ebb_config::{Compaction, Live, LogLevel, Reload, StaticSettings};
 use ebb_engine::cleaner::{Cleaner, Target};
 use ebb_engine::clock::Clock;
@@ -121,7 +122,7 @@ impl Server {
         let at_start = sample_limits(&limits, &settings::setting(live.dynamic()));
         if at_start.limit_bytes < LEAST_LIMIT {
             let (limit, source) = (at_start.limit_bytes, at_start.limit_source.name());
-            bail!("memory limit: {limit} bytes ({source}) are too few (at least {LEAST_LIMIT})");
+            bail!("memory limit ({source}): {} is too small (at least {})", ByteSize(limit), ByteSize(LEAST_LIMIT));
         }
         let StaticSettings { listen, socket, admin_listen, admin_socket, http_listen, max_value, .. } =
             &live.config().static_settings;

@@ -27,9 +27,9 @@ pub struct Counts {
 
 /// The counters of a thread, by namespace and event.
 #[derive(Debug)]
-struct Slot([[AtomicU64; 3]; NAMED + 1]);
+struct Counters([[AtomicU64; 3]; NAMED + 1]);
 
-impl Default for Slot {
+impl Default for Counters {
     fn default() -> Self {
         Self([const { [const { AtomicU64::new(0) }; 3] }; NAMED + 1])
     }
@@ -37,19 +37,19 @@ impl Default for Slot {
 
 /// The counters.
 #[derive(Debug, Default)]
-pub(super) struct Usage(PerThread<Slot>);
+pub(super) struct Usage(PerThread<Counters>);
 
 impl Usage {
     /// Counts one event.
     pub(super) fn count(&self, namespace: u16, event: Event) {
         // `forget` may reset the count meanwhile.
-        self.0.add_atomically(|slot| &slot.0[usize::from(namespace).min(NAMED)][event as usize], 1);
+        self.0.add_atomically(|own| &own.0[usize::from(namespace).min(NAMED)][event as usize], 1);
     }
 
     /// Moves the counts of a namespace to those of all others, before its number is reused.
     pub(super) fn forget(&self, namespace: u16) {
         let number = usize::from(namespace);
-        for Slot(counts) in self.0.all().filter(|_| number < NAMED) {
+        for Counters(counts) in self.0.all().filter(|_| number < NAMED) {
             for (count, others) in counts[number].iter().zip(&counts[NAMED]) {
                 others.fetch_add(count.swap(0, Ordering::Relaxed), Ordering::Relaxed);
             }
@@ -58,7 +58,9 @@ impl Usage {
 
     /// The counts of a namespace; at [`NAMED`], of all that are not counted separately.
     pub(super) fn of(&self, namespace: usize) -> Counts {
-        let sum = |event: Event| self.0.sum(|slot| &slot.0[namespace][event as usize]);
+        let sum = |event: Event| -> u64 {
+            self.0.all().map(|counters| counters.0[namespace][event as usize].load(Ordering::Relaxed)).sum()
+        };
         Counts { hits: sum(Event::Hit), misses: sum(Event::Miss), sets: sum(Event::Stored) }
     }
 }

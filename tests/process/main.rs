@@ -46,7 +46,7 @@ fn a_limit_in_which_no_cache_fits_is_refused_with_its_number() {
     let output = program().args(SERVE).env("EBB_CGROUP_ROOT", directory.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(64), "{said}");
-    let sentence = "memory limit: 8388608 bytes (cgroup memory.max) are too few (at least 16777216)";
+    let sentence = "memory limit (cgroup memory.max): 8Mi is too small (at least 16Mi)";
     assert!(said.contains(sentence), "{said}");
 }
 

@@ -1,36 +1,36 @@
 //! Counters that threads count in without sharing a cache line.
 //!
 //! ```text
-//!  thread 0 ──► slot 0 ┐
-//!  thread 1 ──► slot 1 ├─ summed on request
-//!  others   ──► shared ┘
+//!  thread 0 ──► counters of thread 0 ┐
+//!  thread 1 ──► counters of thread 1 ├─ summed on request
+//!  others   ──► shared counters      ┘
 //! ```
-//! T1. Only one thread counts in a slot, so counting is a load and a store: no shared cache line, no locked
+//! T1. Only one thread counts in counters of its own, so counting is a load and a store: no shared cache line, no locked
 //!     instruction.
-//! T2. A slot is allocated when its thread counts first, and is never freed. A thread that starts after another has
+//! T2. They are allocated when their thread counts first, and are never freed. A thread that starts after another has
 //!     ended gets its number, and continues its counts.
 
 use crate::sync::thread_number;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Threads with a slot of their own. All others share one.
+/// Threads with counters of their own.
 const THREADS: usize = 256;
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Slot<T>(T);
+struct Aligned<T>(T);
 
-/// A `T`, which holds counters, for every thread.
+/// Counters, a `T` for each thread.
 #[derive(Debug)]
 pub struct PerThread<T> {
-    own: [OnceLock<Box<Slot<T>>>; THREADS],
-    shared: Slot<T>,
+    own: [OnceLock<Box<Aligned<T>>>; THREADS],
+    shared: Aligned<T>,
 }
 
 impl<T: Default> Default for PerThread<T> {
     fn default() -> Self {
-        Self { own: [const { OnceLock::new() }; THREADS], shared: Slot::default() }
+        Self { own: [const { OnceLock::new() }; THREADS], shared: Aligned::default() }
     }
 }
 
@@ -53,20 +53,14 @@ impl<T: Default> PerThread<T> {
         of(self.own().unwrap_or(&self.shared.0)).fetch_add(n, Ordering::Relaxed);
     }
 
-    /// The sum of the counters that `of` chooses. Counting threads are not blocked, so two sums may be a few counts
-    /// apart.
-    pub fn sum(&self, of: impl Fn(&T) -> &AtomicU64) -> u64 {
-        self.all().map(|slot| of(slot).load(Ordering::Relaxed)).sum()
-    }
-
-    /// The counters of every thread.
+    /// The counters of all threads. Counting threads are not blocked, so sums of them may be a few counts apart.
     pub fn all(&self) -> impl Iterator<Item = &T> {
-        self.own.iter().filter_map(OnceLock::get).map(|slot| &slot.0).chain([&self.shared.0])
+        self.own.iter().filter_map(OnceLock::get).map(|own| &own.0).chain([&self.shared.0])
     }
 
     fn own(&self) -> Option<&T> {
-        let slot = self.own.get(thread_number()?)?;
-        Some(&slot.get_or_init(Box::default).0)
+        let own = self.own.get(thread_number()?)?;
+        Some(&own.get_or_init(Box::default).0)
     }
 }
 
@@ -74,31 +68,37 @@ impl<T: Default> PerThread<T> {
 mod tests {
     use super::*;
 
+    type Two = PerThread<[AtomicU64; 2]>;
+
+    fn sum(counters: &Two, at: usize) -> u64 {
+        counters.all().map(|of_thread| of_thread[at].load(Ordering::Relaxed)).sum()
+    }
+
     #[test]
-    fn no_count_is_lost_with_and_without_a_slot() {
-        let counters = PerThread::<[AtomicU64; 2]>::default();
+    fn no_count_is_lost_with_own_and_with_shared_counters() {
+        let counters = Two::default();
         let threads = THREADS as u64 + 20;
         let everybody_is_here = std::sync::Barrier::new(threads as usize);
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
                     everybody_is_here.wait();
-                    counters.add(|slot| &slot[0], 1);
-                    counters.add_atomically(|slot| &slot[1], 2);
+                    counters.add(|own| &own[0], 1);
+                    counters.add_atomically(|own| &own[1], 2);
                     everybody_is_here.wait();
                 });
             }
         });
-        assert_eq!((counters.sum(|slot| &slot[0]), counters.sum(|slot| &slot[1])), (threads, 2 * threads));
-        assert!(counters.shared.0[0].load(Ordering::Relaxed) >= 20, "the last threads share a slot");
+        assert_eq!((sum(&counters, 0), sum(&counters, 1)), (threads, 2 * threads));
+        assert!(counters.shared.0[0].load(Ordering::Relaxed) >= 20, "the last threads share their counters");
     }
 
     #[test]
     fn a_later_thread_continues_the_counts_of_an_ended_one() {
-        let counters = PerThread::<[AtomicU64; 1]>::default();
+        let counters = Two::default();
         for _ in 0..600 {
-            std::thread::scope(|scope| _ = scope.spawn(|| counters.add(|slot| &slot[0], 1)));
+            std::thread::scope(|scope| _ = scope.spawn(|| counters.add(|own| &own[0], 1)));
         }
-        assert_eq!(counters.sum(|slot| &slot[0]), 600);
+        assert_eq!(sum(&counters, 0), 600);
     }
 }

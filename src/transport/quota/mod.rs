@@ -189,7 +189,7 @@ impl Quota {
         }
     }
 
-    /// Counts the requests of the connection's thread.
+    /// Counters of requests.
     pub(super) fn traffic(&self) -> &Traffic {
         &self.traffic
     }

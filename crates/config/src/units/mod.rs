@@ -41,7 +41,7 @@ pub enum ParseError {
     },
     /// Not a [`Percent`]. Holds the text as given.
     #[error("{0:?} is not a percentage (a whole number from 0 to 100, such as 85 or 85%)")]
-    Share(String),
+    Percent(String),
     /// Not a [`Span`].
     #[error("{text:?} is not a duration{problem}; use a form such as 250ms, 5s, 1h30m or 7d")]
     Duration {
@@ -233,7 +233,7 @@ impl FromStr for Percent {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let refuse = || ParseError::Share(text.to_owned());
+        let refuse = || ParseError::Percent(text.to_owned());
         let number = text.trim();
         let (number, rest) = Decimal::read(number.strip_suffix('%').unwrap_or(number).trim_end()).ok_or_else(refuse)?;
         let whole = number.whole().filter(|n| rest.is_empty() && (0..=100).contains(n)).ok_or_else(refuse)?;

@@ -62,7 +62,7 @@ fn spans_of_go_and_of_people_are_taken() {
 }
 
 #[test]
-fn shares_are_whole_percents() {
+fn percentages_are_whole() {
     let cases = [("85%", 85), ("85", 85), ("85 %", 85), ("85.0%", 85), ("0", 0), ("100%", 100)];
     let found = cases.map(|(text, _)| (text, text.parse::<Percent>()));
     assert_eq!(found, cases.map(|(text, percent)| (text, Ok(Percent(percent)))));
