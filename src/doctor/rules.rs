@@ -197,9 +197,13 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         "memory_unaccounted",
         |f| {
             let engine = f.stats.segment_bytes + f.stats.index_bytes + f.stats.in_flight_bytes;
-            let drift = f.memory.used_bytes.saturating_sub(engine);
-            (drift > 32 * MIB && drift > f.memory.limit_bytes / 4).then(|| {
-                format!("{} are used; the cache does not account for {} of them", mib(f.memory.used_bytes), mib(drift))
+            let overhead = f.memory.used_bytes.saturating_sub(engine);
+            (overhead > 32 * MIB && overhead > f.memory.limit_bytes / 4).then(|| {
+                format!(
+                    "{} are used; the cache does not account for {} of them",
+                    mib(f.memory.used_bytes),
+                    mib(overhead)
+                )
             })
         },
         "find what else uses memory in the container; the cache shrinks to make room for it",

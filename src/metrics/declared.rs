@@ -138,7 +138,7 @@ pub(super) static METRICS: &[Metric] = &[
     gauge("memory_used", BYTES, "Memory charged against the limit, in bytes", |r| one(r.memory.used_bytes)),
     gauge("memory_rss", BYTES, "Resident set size of the process, in bytes", |r| one(r.memory.rss_bytes)),
     gauge(
-        "memory_drift",
+        "memory_overhead",
         BYTES,
         "Memory charged to the container that the cache does not account for, in bytes",
         |r| one(r.memory.used_bytes.saturating_sub(r.engine_bytes())),

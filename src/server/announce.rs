@@ -39,8 +39,8 @@ pub(super) fn announce_receipts(lines: &[Line]) {
             freed_segments = sum.done.freed_segments,
             rss_before_bytes = sum.before.process.rss_bytes,
             rss_after_bytes = sum.after.process.rss_bytes,
-            cpu_micros = sum.cost.cpu_us,
-            longest_step_micros = sum.cost.longest_step_us,
+            cpu_us = sum.cost.cpu_us,
+            longest_step_us = sum.cost.longest_step_us,
             missed = Some(missed).filter(|missed| **missed > 0),
             "cleaner run finished",
         );

@@ -43,8 +43,8 @@ impl Default for Complaints {
 impl Complaints {
     fn complain(&self, rejection: Rejection) {
         let due = self.0[rejection as usize].lock().due();
-        if let Some(left_out) = due {
-            tracing::warn!(kind = rejection.name(), left_out, "rejected a client with the wrong protocol or port");
+        if let Some(suppressed) = due {
+            tracing::warn!(kind = rejection.name(), suppressed, "rejected a client with the wrong protocol or port");
         }
     }
 }

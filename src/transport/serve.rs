@@ -127,9 +127,9 @@ impl Plane {
             // Acquire the permit after accepting: a loop that waits for a client must not block the other loops.
             let place = self.connections.place(|| {
                 self.traffic.rejected(Rejection::ConnectionCap, 1);
-                if let Some(left_out) = at_the_cap.due() {
+                if let Some(suppressed) = at_the_cap.due() {
                     let cap = self.limits.connections;
-                    tracing::warn!(cap, left_out, "connection cap reached; closing the longest idle connection");
+                    tracing::warn!(cap, suppressed, "connection cap reached; closing the longest idle connection");
                 }
             });
             let place = place.await;

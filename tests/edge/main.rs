@@ -84,15 +84,15 @@ fn storm(ebb: &Ebb) -> Vec<TcpStream> {
 
 /// Number of failed accepts: the log lines, and the suppressed ones that they report.
 fn refused(ebb: &Ebb) -> usize {
-    let left_out = |line: &String| -> usize {
-        let (_, rest) = line.split_once("left_out=").expect("a line contains the number of suppressed ones");
+    let suppressed = |line: &String| -> usize {
+        let (_, rest) = line.split_once("suppressed=").expect("a line contains the number of suppressed ones");
         rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
     };
     // Other files that cannot be opened meanwhile have their own lines.
     ebb.lines("failed to accept connection")
         .iter()
         .filter(|line| line.contains(REFUSED))
-        .map(|line| 1 + left_out(line))
+        .map(|line| 1 + suppressed(line))
         .sum()
 }
 

@@ -171,9 +171,9 @@ def pod():
                 [("max(ebb_memory_limit_bytes)", "limit"), ("max(ebb_memory_used_bytes)", "used"),
                  ("max(ebb_memory_rss_bytes)", "resident"), ("max(ebb_live_bytes)", "live"), ("max(ebb_budget_bytes)", "budget")],
                 16, 10, overrides=LIMIT_DASHED)
-    board.panel("timeseries", "Memory by use", "Memory that the cache accounts for, and memory that it does not (drift).", "bytes",
+    board.panel("timeseries", "Memory by use", "Memory that the cache accounts for, and memory that it does not (overhead).", "bytes",
                 [("max(ebb_live_bytes)", "live"), ("max(ebb_item_bytes - ebb_live_bytes)", "item headers"), ("max(ebb_dead_bytes)", "dead"),
-                 ("max(ebb_index_bytes)", "index"), ("max(ebb_in_flight_bytes)", "in flight"), ("max(ebb_memory_drift_bytes)", "drift")],
+                 ("max(ebb_index_bytes)", "index"), ("max(ebb_in_flight_bytes)", "in flight"), ("max(ebb_memory_overhead_bytes)", "overhead")],
                 8, 10, custom={"stacking": {"mode": "normal"}, "fillOpacity": 50, "lineWidth": 0})
     board.panel("timeseries", "Regime", "Current memory regime: 1 for the active one.", "none", [("max by (regime) (ebb_regime)", "{{regime}}")],
                 8, custom={"stacking": {"mode": "normal"}, "fillOpacity": 50, "lineWidth": 0, "lineInterpolation": "stepAfter"}, defaults=SHARE)

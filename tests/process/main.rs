@@ -146,8 +146,8 @@ fn told_of_runs(level: &str, runs: usize) -> Vec<u64> {
         "freed_segments=",
         "rss_before_bytes=",
         "rss_after_bytes=",
-        "cpu_micros=",
-        "longest_step_micros=",
+        "cpu_us=",
+        "longest_step_us=",
     ];
     let missing: Vec<_> = figures.into_iter().filter(|figure| of(&first, figure).is_none()).collect();
     assert!(missing.is_empty(), "{missing:?} is missing in {first}");

@@ -19,8 +19,8 @@ const FORBIDDEN_FOR: Duration = Duration::from_secs(600);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, VariantArray, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Fate {
-    /// Written.
-    Told,
+    /// The API server accepted it.
+    Written,
     /// The account lacks the right.
     Forbidden,
     /// The API server returned another error.
@@ -58,10 +58,10 @@ impl Teller {
                 }
                 forbidden_until = None;
                 let fate = match recorder.publish(&event, &about).await {
-                    Ok(()) => Fate::Told,
+                    Ok(()) => Fate::Written,
                     Err(kube::Error::Api(status)) if status.code == 403 => {
                         tracing::warn!(
-                            again_in_seconds = pause.as_secs(),
+                            retry_after_s = pause.as_secs(),
                             why = status.message,
                             "account lacks permission to write Kubernetes Events"
                         );
@@ -145,6 +145,6 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_taken_is_counted_and_the_next_is_told_too() {
-        assert_eq!(told(StatusCode::CREATED, FORBIDDEN_FOR).await, (3, vec![Fate::Told; 3]));
+        assert_eq!(told(StatusCode::CREATED, FORBIDDEN_FOR).await, (3, vec![Fate::Written; 3]));
     }
 }

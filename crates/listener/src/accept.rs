@@ -31,8 +31,8 @@ impl Acceptor {
             match accept().await {
                 Ok(connection) => return connection,
                 Err(error) => {
-                    if let Some(left_out) = self.failures.due() {
-                        tracing::warn!(listener = self.listener, %error, left_out, "failed to accept connection");
+                    if let Some(suppressed) = self.failures.due() {
+                        tracing::warn!(listener = self.listener, %error, suppressed, "failed to accept connection");
                     }
                     back_off().await;
                 }

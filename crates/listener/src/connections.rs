@@ -196,12 +196,12 @@ impl Connections {
 
     fn count(&self, reason: Closed, peer: IpAddr) {
         self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
-        if let Some(left_out) = self.warning.lock().due() {
+        if let Some(suppressed) = self.warning.lock().due() {
             tracing::warn!(
                 listener = self.bounds.listener,
                 reason = reason.name(),
                 %peer,
-                left_out,
+                suppressed,
                 "closed a connection that kept others from being served"
             );
         }

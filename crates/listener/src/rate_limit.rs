@@ -2,29 +2,29 @@
 
 use std::time::{Duration, Instant};
 
-/// At most one log line in an interval, with the number of lines left out.
+/// At most one log line in an interval, with the number of suppressed lines.
 #[derive(Debug)]
 pub struct RateLimit {
     every: Duration,
     last: Option<Instant>,
-    left_out: u64,
+    suppressed: u64,
 }
 
 impl RateLimit {
     /// A limit of one line per `every`.
     pub fn new(every: Duration) -> Self {
-        Self { every, last: None, left_out: 0 }
+        Self { every, last: None, suppressed: 0 }
     }
 
-    /// `Some` when the line is due, with the number of lines left out since the last one.
+    /// `Some` when the line is due, with the number of suppressed lines since the last one.
     pub fn due(&mut self) -> Option<u64> {
         let now = Instant::now();
         if self.last.is_some_and(|last| now.duration_since(last) < self.every) {
-            self.left_out += 1;
+            self.suppressed += 1;
             return None;
         }
         self.last = Some(now);
-        Some(std::mem::take(&mut self.left_out))
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 

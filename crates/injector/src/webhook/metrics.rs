@@ -78,9 +78,10 @@ impl Metrics {
             "Requests refused because they are not an AdmissionReview",
             refused.clone(),
         );
-        registry.register(
+        registry.register_with_unit(
             "certificate_expiry_timestamp",
             "Expiry of the serving certificate, in seconds since 1970",
+            Unit::Seconds,
             certificate.clone(),
         );
         registry.register(
@@ -188,7 +189,7 @@ pub(super) fn example_page(connections: Arc<Connections>) -> String {
         is_dry_run: false,
     };
     metrics.admitted(&admission, Duration::ZERO);
-    metrics.event(Fate::Told);
+    metrics.event(Fate::Written);
     metrics.evicted("evicted");
     let (registered, text) = (format!("{:?}", metrics.registry), metrics.text());
     // The collector's three are not registered one by one.
