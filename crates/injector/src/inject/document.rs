@@ -18,7 +18,7 @@ keeps the others.
 To request a sidecar, set the label `ebb-cache.io/inject: enabled` on the pod or its namespace; `disabled` declines it.
 The pod's label overrides the namespace's. An injected pod has the label `ebb-cache.io/injected: \"true\"` and the
 annotations `ebb-cache.io/injected-by`, `ebb-cache.io/version` and `ebb-cache.io/status`, which lists the injected parts
-as JSON.
+as JSON; and `ebb-cache.io/merged: \"true\"` if the pod declares the container.
 
 ## Changes to a pod
 
@@ -26,7 +26,10 @@ as JSON.
   it.
 - The volumes `ebb-config` (a ConfigMap, the pod's annotations, the sidecar's memory limit and request) and
   `ebb-socket`.
-- `EBB_ADDR` and a mount of the socket's directory in application containers, unless they define these themselves.
+- `EBB_ADDR`, the variables of `sidecar.appEnv` (a value of the chart) and a mount of the socket's directory in
+  application containers, unless they define these themselves.
+- The socket's group in `supplementalGroups` of the pod.
+- The annotation `kubectl.kubernetes.io/default-container` with the first application container, unless it is set.
 - The quality-of-service class stays the same. A pod with pod-level resources (`spec.resources`) gets no additional
   requests.
 
