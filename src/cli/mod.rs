@@ -57,7 +57,8 @@ Examples:
   ebb stats --watch                    watch memory use
   ebb compact                          return memory now
 
-Exit codes: 0 success, 1 failed call or nothing found, 2 invalid command line, 64 invalid configuration.
+Exit codes: 0 success, 1 failed call or nothing found, 2 invalid command line,
+64 cannot start (configuration, address, memory).
 A closed output pipe is not an error."
 )]
 pub(crate) struct Cli {

@@ -49,7 +49,8 @@ pub(crate) const RULES: &[(Severity, &str, Rule, &str)] = &[
         Severity::Error,
         "socket_lost",
         |f| f.sockets.lost.clone().map(|why| format!("the file of the Unix socket is missing: {why}")),
-        "free the path of the file; applications cannot connect through the socket until it is back",
+        "remove the file at the path, or make its directory writable; until then applications cannot connect through the \
+         socket",
     ),
     (
         Severity::Error,

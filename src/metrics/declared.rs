@@ -244,12 +244,12 @@ pub(super) static METRICS: &[Metric] = &[
     counter(
         "copied",
         BYTES,
-        "Items copied by the cleaner, in bytes; divided by ebb_appended_bytes_total: copies for each byte written",
+        "Items copied by the cleaner, in bytes (divide by ebb_appended_bytes_total for the copy ratio)",
         |r| one(r.stats.copied_bytes),
     ),
     by(
         &["reason"],
-        counter("cleaner_runs", None, "Cleaner runs that changed something", |r| {
+        counter("cleaner_runs", None, "Cleaner runs that moved, freed or removed anything, by reason", |r| {
             runs(r, |total| Value::Whole(total.runs))
         }),
     ),

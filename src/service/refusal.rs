@@ -124,7 +124,7 @@ pub enum Refusal {
     #[error("message: malformed: {0}")]
     Malformed(&'static str),
     /// The request did not arrive in time.
-    #[error("request: no progress within {patience_ms} ms, or too little while other calls waited")]
+    #[error("request: stalled (no progress within {patience_ms} ms, or too slow while other calls waited)")]
     Stalled {
         /// Maximum time without progress, in milliseconds.
         patience_ms: u64,

@@ -165,6 +165,6 @@ async fn the_account_of_helm_test_sees_as_much(cluster: &Cluster) {
     let account = cluster.kubeconfig_as(NAMESPACE, ACCOUNT).await;
     assert_eq!(findings(&account), findings(&cluster.kubeconfig()));
     let ended = run(program().args(["check"]).env("KUBECONFIG", &account));
-    assert!(ended.out.contains("was not checked, the dry run of a pod decides"), "it reads no Secret: {ended:?}");
+    assert!(ended.out.contains("; the dry run of a pod tests the certificate"), "it reads no Secret: {ended:?}");
     cluster.used_its_rights(NAMESPACE, ACCOUNT, &rights_of(&hooks, ACCOUNT));
 }

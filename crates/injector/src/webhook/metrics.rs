@@ -86,7 +86,7 @@ impl Metrics {
         );
         registry.register(
             "leader",
-            "Leader, which renews certificates and runs the watchdog (1 on the leader, else 0; 1 on each replica without a Lease)",
+            "Leadership of this replica (1 for the leader, else 0; 1 on every replica if no Lease is used)",
             leads.clone(),
         );
         registry.register("template_good", "State of the template on disk (1 active, 0 rejected)", template.clone());
@@ -102,7 +102,7 @@ impl Metrics {
         let answers = Gauge::default();
         registry.register(
             "webhook_answers",
-            "State of the webhook by the injector's own probe (1 answers, 0 does not)",
+            "Result of the injector's probe of its own webhook (1 success, 0 failure)",
             answers.clone(),
         );
         registry.register_collector(Box::new(Webhook(connections)));

@@ -64,7 +64,7 @@ fn version(facts: &Facts, all: &mut Vec<Finding>) {
     match minor(facts) {
         Some(minor) if minor >= OLDEST => ok(all, CATEGORY, format!("the API server runs Kubernetes 1.{minor}")),
         Some(minor) => {
-            let found = format!("the API server runs Kubernetes 1.{minor}; native sidecars need 1.{OLDEST}");
+            let found = format!("the API server runs Kubernetes 1.{minor}; the injector needs 1.{OLDEST} or newer");
             bad(all, CATEGORY, Severity::Error, found, "Upgrade the cluster.");
         }
         None => {
@@ -212,7 +212,7 @@ mod tests {
         };
         let list = |items: Value| Ok(items.as_array().unwrap().clone());
         let facts = with(&|facts| facts.version = Ok(json!({"minor": "30"})));
-        only(&facts, "kubernetes-version", Error, "native sidecars need 1.31");
+        only(&facts, "kubernetes-version", Error, "the injector needs 1.31 or newer");
         let away = with(&|facts| facts.version = Err(refused("connection refused")));
         only(&away, "kubernetes-version", Error, "connection refused");
         let everywhere = json!([{"spec": {"selector": {}}}]);

@@ -105,7 +105,11 @@ fn served(facts: &Facts, configuration: &str, webhook: &Value, all: &mut Vec<Fin
     let chain = match chain {
         Ok(chain) => certificates(chain),
         Err(why) => {
-            return ok(all, CATEGORY, format!("{secret} was not checked, the dry run of a pod decides: {why}"));
+            return ok(
+                all,
+                CATEGORY,
+                format!("{secret} not checked ({why}); the dry run of a pod tests the certificate"),
+            );
         }
     };
     let Some((from, end)) = chain.first().and_then(validity) else {
