@@ -358,7 +358,8 @@ fn a_port_that_is_taken_is_named() {
     for (admin, http, taken) in [("127.0.0.1:0", &*ebb.http, &ebb.http), (&ebb.admin, "127.0.0.1:0", &ebb.admin)] {
         let mut command = program();
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", admin, "--http-listen", http]);
-        let output = command.output().unwrap();
+        // A backtrace would end the program: it has no tables for unwinding.
+        let output = command.env("RUST_BACKTRACE", "1").output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         if output.status.code() != Some(64) || !said.contains(taken.as_str()) {
             wrong.push(format!("{taken}: {}: {said}", output.status));

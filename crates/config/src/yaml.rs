@@ -41,6 +41,7 @@ pub fn configuration<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
+        emit_comments: false,
         with_snippet: false,
     };
     Ok(serde_saphyr::from_str_with_options(text, options)?)
@@ -68,6 +69,7 @@ fn of_manifests() -> Options {
             max_total_scalar_bytes: 256 << 20,
         },
         legacy_octal_numbers: true,
+        emit_comments: false,
         with_snippet: false,
     }
 }
