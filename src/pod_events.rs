@@ -9,7 +9,7 @@
 use crate::governor::Snapshot;
 use ebb_config::{ActiveConfig, Pod};
 use ebb_engine::decide::Regime;
-use ebb_injector::events::{Fate, Teller};
+use ebb_injector::events::{EventWriter, Fate};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Reporter};
@@ -121,7 +121,7 @@ fn notices(before: &Seen, now: &Seen) -> Vec<Notice> {
 /// Writes Events about one pod.
 #[derive(Debug)]
 pub(crate) struct PodEvents {
-    teller: Teller,
+    writer: EventWriter,
     fates: Fates,
     pod: ObjectReference,
     seen: Seen,
@@ -142,7 +142,7 @@ impl PodEvents {
         };
         let reporter = Reporter { controller: "ebb-cache.io/ebb".to_owned(), instance: Some(pod.name.clone()) };
         let counted = fates.clone();
-        let teller = Teller::start(client, reporter, move |fate| counted.count(fate));
+        let writer = EventWriter::start(client, reporter, move |fate| counted.count(fate));
         let pod = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
@@ -151,7 +151,7 @@ impl PodEvents {
             uid: Some(pod.uid.clone()),
             ..ObjectReference::default()
         };
-        Some(Self { teller, fates, pod, seen: Seen::default() })
+        Some(Self { writer, fates, pod, seen: Seen::default() })
     }
 
     /// Compares a new sample with the last one and writes Events.
@@ -165,7 +165,7 @@ impl PodEvents {
                 action: "Watch".to_owned(),
                 secondary: None,
             };
-            if let Err(fate) = self.teller.tell(event, self.pod.clone()) {
+            if let Err(fate) = self.writer.write(event, self.pod.clone()) {
                 self.fates.count(fate);
             }
         }

@@ -61,7 +61,7 @@ pub(crate) async fn run(args: CheckArgs) -> Outcome {
         }
     }
     match findings.iter().any(|finding| finding.severity == Severity::Error) {
-        true => Err(Failure::Said),
+        true => Err(Failure::Printed),
         false => Ok(()),
     }
 }

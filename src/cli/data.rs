@@ -92,12 +92,12 @@ pub(super) async fn get(args: GetArgs) -> Outcome {
     }
     match found {
         Found::Hit => Ok(()),
-        Found::Stale => said_if(args.output, "the value is stale", Ok(())),
-        Found::Unchanged => said_if(args.output, "unchanged", Ok(())),
-        Found::Negative => said_if(args.output, "negative entry: the source has no value", Err(Failure::Said)),
+        Found::Stale => with_note(args.output, "the value is stale", Ok(())),
+        Found::Unchanged => with_note(args.output, "unchanged", Ok(())),
+        Found::Negative => with_note(args.output, "negative entry: the source has no value", Err(Failure::Printed)),
         Found::Miss | Found::Refused | Found::Unspecified => {
             let reason = short(answer.miss_reason().as_str_name(), "MISS_REASON_").replace('_', " ");
-            said_if(args.output, &format!("no value: {reason}"), Err(Failure::Said))
+            with_note(args.output, &format!("no value: {reason}"), Err(Failure::Printed))
         }
     }
 }
@@ -194,10 +194,10 @@ pub(super) async fn set(args: SetArgs) -> Outcome {
     match stored {
         Stored::Stored => Ok(()),
         Stored::Conflict => {
-            said_if(args.output, &format!("not stored: the version is {}", answer.version), Err(Failure::Said))
+            with_note(args.output, &format!("not stored: the version is {}", answer.version), Err(Failure::Printed))
         }
         Stored::NotStored | Stored::LeaseLost | Stored::Refused | Stored::Unspecified => {
-            said_if(args.output, "not stored: the condition does not hold", Err(Failure::Said))
+            with_note(args.output, "not stored: the condition does not hold", Err(Failure::Printed))
         }
     }
 }
@@ -262,7 +262,7 @@ pub(super) async fn del(args: DelArgs) -> Outcome {
     if let Some(version) = conflict {
         return Err(Failure::Failed(format!("not deleted: the version is {version}")));
     }
-    if deleted == 0 { Err(Failure::Said) } else { Ok(()) }
+    if deleted == 0 { Err(Failure::Printed) } else { Ok(()) }
 }
 
 /// Set the time to live of a key.
@@ -404,7 +404,7 @@ fn short(name: &str, prefix: &str) -> String {
 }
 
 /// Prints the message to standard error for text output; JSON output already contains it.
-fn said_if(output: Output, sentence: &str, outcome: Outcome) -> Outcome {
+fn with_note(output: Output, sentence: &str, outcome: Outcome) -> Outcome {
     if output == Output::Text {
         output::note(format_args!("ebb: {sentence}"));
     }
@@ -447,7 +447,7 @@ mod tests {
     #[tokio::test]
     async fn a_miss_is_an_exit_code_and_a_refusal_is_a_sentence() {
         let server = testing::Server::start().await;
-        assert!(matches!(did(&server, &["get", "k"]).await, Err(Failure::Said)));
+        assert!(matches!(did(&server, &["get", "k"]).await, Err(Failure::Printed)));
         did(&server, &["set", "k", "v"]).await.unwrap();
         did(&server, &["get", "k", "--output", "json"]).await.unwrap();
         let Err(Failure::Failed(said)) = did(&server, &["incr", "k"]).await else { panic!("not implemented there") };

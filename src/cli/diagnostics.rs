@@ -37,17 +37,17 @@ pub(super) async fn run(args: DiagnosticsArgs) -> Outcome {
     output::json(&json!({
         "taken_by": env!("CARGO_PKG_VERSION"),
         "address": args.at.admin_addr.to_string(),
-        "stats": told(client.get_stats(proto::GetStatsRequest {}).await, |told| json::of(&told)),
-        "findings": told(client.diagnose(proto::DiagnoseRequest {}).await, |told| json::of(&told.findings)),
-        "config": told(client.get_config(proto::GetConfigRequest {}).await, |told| json::of(&told)),
-        "memory_map": told(client.get_memory_map(proto::GetMemoryMapRequest {}).await, |told| json::of(&told)),
-        "hot_keys": told(client.list_hot_keys(hot).await, |told| keys::as_json(&told.keys, told.sampled_reads, false)),
-        "big_keys": told(client.list_big_keys(big).await, |told| keys::as_json(&told.keys, told.sampled_entries, false)),
+        "stats": answer_or_refusal(client.get_stats(proto::GetStatsRequest {}).await, |answer| json::of(&answer)),
+        "findings": answer_or_refusal(client.diagnose(proto::DiagnoseRequest {}).await, |answer| json::of(&answer.findings)),
+        "config": answer_or_refusal(client.get_config(proto::GetConfigRequest {}).await, |answer| json::of(&answer)),
+        "memory_map": answer_or_refusal(client.get_memory_map(proto::GetMemoryMapRequest {}).await, |answer| json::of(&answer)),
+        "hot_keys": answer_or_refusal(client.list_hot_keys(hot).await, |answer| keys::as_json(&answer.keys, answer.sampled_reads, false)),
+        "big_keys": answer_or_refusal(client.list_big_keys(big).await, |answer| keys::as_json(&answer.keys, answer.sampled_entries, false)),
     }))
 }
 
 /// The answer, or the reason if the call failed: an older server does not know every call.
-fn told<T>(answer: Result<Response<T>, Status>, show: impl Fn(T) -> Value) -> Value {
+fn answer_or_refusal<T>(answer: Result<Response<T>, Status>, show: impl Fn(T) -> Value) -> Value {
     match answer {
         Ok(answer) => show(answer.into_inner()),
         Err(status) => json!({"refused": format!("{:?}: {}", status.code(), status.message())}),
@@ -59,11 +59,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_server_does_not_tell_stands_in_its_place() {
+    fn an_unsupported_call_is_replaced_by_its_refusal() {
         let old: Result<Response<proto::GetConfigResponse>, _> = Err(Status::unimplemented("there is no GetConfig"));
-        let config = |told| json::of(&told);
-        assert_eq!(told(old, config), json!({"refused": "Unimplemented: there is no GetConfig"}));
-        let told = told(Ok(Response::new(proto::GetConfigResponse { generation: 3, ..Default::default() })), config);
-        assert_eq!(told, json!({"settings": [], "problem": "", "generation": "3", "applied_at_ms": "0"}));
+        let config = |answer| json::of(&answer);
+        assert_eq!(answer_or_refusal(old, config), json!({"refused": "Unimplemented: there is no GetConfig"}));
+        let answer = answer_or_refusal(
+            Ok(Response::new(proto::GetConfigResponse { generation: 3, ..Default::default() })),
+            config,
+        );
+        assert_eq!(answer, json!({"settings": [], "problem": "", "generation": "3", "applied_at_ms": "0"}));
     }
 }

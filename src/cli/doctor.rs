@@ -41,7 +41,7 @@ pub(super) async fn run(args: DoctorArgs) -> Outcome {
         Output::Json => output::json(&json::of(&proto::DiagnoseResponse { findings: findings.clone() }))?,
         Output::Text => output::line(as_text(&findings).trim_end())?,
     }
-    if findings.iter().any(|finding| finding.severity == "error") { Err(Failure::Said) } else { Ok(()) }
+    if findings.iter().any(|finding| finding.severity == "error") { Err(Failure::Printed) } else { Ok(()) }
 }
 
 fn worst_first(mut findings: Vec<Finding>) -> Vec<Finding> {

@@ -12,38 +12,38 @@ const MESSAGE_MARGIN: u64 = 64 << 10;
 /// Maximum size of the values of a batch, in bytes: with default settings, gRPC clients receive no more.
 const BATCH_BYTES: u64 = 4 << 20;
 
-pub(super) fn memory_limits(boot: &StaticSettings) -> governor::Limits {
+pub(super) fn memory_limits(static_settings: &StaticSettings) -> governor::Limits {
     let path = |text: &String| Some(text).filter(|text| !text.is_empty()).map(PathBuf::from);
     governor::Limits {
-        cgroup: Paths::new(path(&boot.cgroup_root)),
-        file: path(&boot.limit_file),
-        request: path(&boot.request_file),
+        cgroup: Paths::new(path(&static_settings.cgroup_root)),
+        file: path(&static_settings.limit_file),
+        request: path(&static_settings.request_file),
         meminfo: PathBuf::from("/proc/meminfo"),
-        default_bytes: boot.default_memory.0,
+        default_bytes: static_settings.default_memory.0,
     }
 }
 
-pub(super) fn limits(boot: &StaticSettings) -> Limits {
+pub(super) fn limits(static_settings: &StaticSettings) -> Limits {
     Limits {
-        connections: boot.connections as usize,
-        streams: boot.streams,
-        stream_window: boot.stream_window.0 as u32,
-        handshake_timeout: boot.handshake_timeout.duration(),
-        idle_timeout: boot.idle_timeout.duration(),
-        write_timeout: boot.write_timeout.duration(),
-        header_list: boot.header_list.0 as u32,
-        message: boot.max_value.0.max(BATCH_BYTES).saturating_add(MESSAGE_MARGIN) as usize,
+        connections: static_settings.connections as usize,
+        streams: static_settings.streams,
+        stream_window: static_settings.stream_window.0 as u32,
+        handshake_timeout: static_settings.handshake_timeout.duration(),
+        idle_timeout: static_settings.idle_timeout.duration(),
+        write_timeout: static_settings.write_timeout.duration(),
+        header_list: static_settings.header_list.0 as u32,
+        message: static_settings.max_value.0.max(BATCH_BYTES).saturating_add(MESSAGE_MARGIN) as usize,
     }
 }
 
 /// The limits of the data listeners. A message may use three quarters of a connection's quota, which leaves a quarter
 /// for small ones.
 pub(super) fn transport(
-    boot: &StaticSettings,
+    static_settings: &StaticSettings,
     in_flight: Arc<InFlight>,
 ) -> impl Fn() -> Transport + Send + Sync + use<> {
-    let limits = limits(boot);
-    let per_connection = boot.in_flight_per_connection.0;
+    let limits = limits(static_settings);
+    let per_connection = static_settings.in_flight_per_connection.0;
     move || {
         let in_flight_bytes = in_flight.max();
         let in_flight_bytes_per_connection = per_connection.min(in_flight_bytes);

@@ -193,9 +193,9 @@ impl Server {
     ) -> anyhow::Result<()> {
         let addresses = self.addresses();
         let Self { mut live, limits: memory_limits, at_start, store, data, admin, http: http_listener } = self;
-        let (boot, tuning) = (live.config().static_settings.clone(), live.dynamic().clone());
+        let (static_settings, dynamic) = (live.config().static_settings.clone(), live.dynamic().clone());
         let clock = Clock::monotonic();
-        let setting = settings::setting(&tuning);
+        let setting = settings::setting(&dynamic);
         if let Some((found_bytes, found_in)) = at_start.beyond_machine {
             let (limit_bytes, found_in) = (at_start.limit_bytes, found_in.name());
             tracing::warn!(
@@ -216,22 +216,22 @@ impl Server {
         let view = View::new(at_start.clone());
         let process = view.clone();
         let cleaner =
-            Cleaner::spawn(store.clone(), clock.clone(), settings::pacing(&tuning), move || process.process())?;
+            Cleaner::spawn(store.clone(), clock.clone(), settings::pacing(&dynamic), move || process.process())?;
         let mut governor =
             Governor::spawn(memory_limits, setting, store.clone(), cleaner.clone(), clock.clone(), view.clone())?;
         // Computed at each use, so that a lowered limit applies at once.
         let in_flight_max = {
-            let (view, most) = (view.clone(), boot.in_flight.0);
+            let (view, most) = (view.clone(), static_settings.in_flight.0);
             move || most.min(view.limit_bytes() / 16)
         };
         let make_room = {
             let (store, clock) = (store.clone(), clock.clone());
             move || store.make_room(clock.now_ms())
         };
-        let most = boot.in_flight_per_connection.0;
+        let most = static_settings.in_flight_per_connection.0;
         let in_flight = InFlight::new(store.ledger().clone(), in_flight_max, most, make_room);
-        let cache = Cache::new(store.clone(), clock.clone(), settings::defaults(&tuning));
-        let cache = Arc::new(cache.behind(transport(&boot, in_flight.clone())));
+        let cache = Cache::new(store.clone(), clock.clone(), settings::defaults(&dynamic));
+        let cache = Arc::new(cache.behind(transport(&static_settings, in_flight.clone())));
         let active = Arc::new(ArcSwap::from_pointee(live.active()));
         // Computed at each use, so that a lowered limit applies at once.
         let http_max = {
@@ -248,18 +248,19 @@ impl Server {
             started_at_ms: wall_clock::unix_ms() - clock.now_ms(),
             clock,
             traffic: Traffic::default(),
-            tracer: Tracer::start(&boot.otlp_endpoint, tuning.trace_sample.0)?,
+            tracer: Tracer::start(&static_settings.otlp_endpoint, dynamic.trace_sample.0)?,
             events: Fates::default(),
             sockets: Sockets::default(),
             config: active.clone(),
         };
-        let mut pod_events = PodEvents::start(&boot.pod, sources.events.clone()).await;
+        let mut pod_events = PodEvents::start(&static_settings.pod, sources.events.clone()).await;
         let metrics = Arc::new(Metrics::new(sources.clone()));
         let history = History::default();
 
-        let limits = limits(&boot);
+        let limits = limits(&static_settings);
         let (stage, drain) = watch::channel(Stage::Serving);
-        let mut listeners = [Listeners::new(data, &boot.socket), Listeners::new(vec![admin], &boot.admin_socket)];
+        let mut listeners =
+            [Listeners::new(data, &static_settings.socket), Listeners::new(vec![admin], &static_settings.admin_socket)];
         let plane = |name, services, listeners: &Listeners| Plane {
             name,
             services,
@@ -271,9 +272,9 @@ impl Server {
             listeners: listeners.subscribe(),
             drain: drain.clone(),
         };
-        let drain_time = boot.drain_timeout.duration();
+        let drain_time = static_settings.drain_timeout.duration();
         let data_services = Services::data(cache.clone(), limits, drain.clone());
-        let running = plane("data", data_services, &listeners[0]).spawn(boot.cores.into(), drain_time)?;
+        let running = plane("data", data_services, &listeners[0]).spawn(static_settings.cores.into(), drain_time)?;
         let admin_services = Services::admin(Admin::new(sources.clone(), history.clone()), drain.clone());
         let mut control = tokio::task::JoinSet::new();
         let admin_plane = plane("admin", admin_services, &listeners[1]);
@@ -323,12 +324,12 @@ impl Server {
             if found != Reload::Unchanged {
                 active.store(Arc::new(live.active()));
             }
-            if let Some(tuning) = follow(found, &live) {
-                sources.tracer.set_sample_percent(tuning.trace_sample.0);
-                governor.set(settings::setting(&tuning));
-                cleaner.set_pacing(settings::pacing(&tuning));
-                cache.set_defaults(settings::defaults(&tuning));
-                if tuning.compaction == Compaction::Now && compaction != Compaction::Now {
+            if let Some(dynamic) = follow(found, &live) {
+                sources.tracer.set_sample_percent(dynamic.trace_sample.0);
+                governor.set(settings::setting(&dynamic));
+                cleaner.set_pacing(settings::pacing(&dynamic));
+                cache.set_defaults(settings::defaults(&dynamic));
+                if dynamic.compaction == Compaction::Now && compaction != Compaction::Now {
                     cleaner.run(Target::compact(100));
                 }
             }

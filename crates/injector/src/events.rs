@@ -38,9 +38,9 @@ impl Fate {
 
 /// The queue of Events.
 #[derive(Clone, Debug)]
-pub struct Teller(mpsc::Sender<(Event, ObjectReference)>);
+pub struct EventWriter(mpsc::Sender<(Event, ObjectReference)>);
 
-impl Teller {
+impl EventWriter {
     /// Starts on this runtime, and counts outcomes.
     pub fn start(client: Client, reporter: Reporter, count: impl Fn(Fate) + Send + 'static) -> Self {
         Self::with_pause(FORBIDDEN_FOR, client, reporter, count)
@@ -80,7 +80,7 @@ impl Teller {
     }
 
     /// Queues an Event, unless the queue is full.
-    pub fn tell(&self, event: Event, about: ObjectReference) -> Result<(), Fate> {
+    pub fn write(&self, event: Event, about: ObjectReference) -> Result<(), Fate> {
         self.0.try_send((event, about)).map_err(|_| Fate::Dropped)
     }
 }
@@ -127,11 +127,11 @@ mod tests {
         let (calls, (fates, mut seen)) = (Arc::<Mutex<usize>>::default(), mpsc::unbounded_channel());
         let reporter = Reporter { controller: "ebb-cache.io/test".to_owned(), instance: None };
         let count = move |fate| fates.send(fate).unwrap();
-        let teller = Teller::with_pause(pause, answering(status, calls.clone()), reporter, count);
+        let writer = EventWriter::with_pause(pause, answering(status, calls.clone()), reporter, count);
         let mut all = Vec::new();
         for reason in ["a", "b", "c"] {
             let (event, about) = event(reason);
-            teller.tell(event, about).unwrap();
+            writer.write(event, about).unwrap();
             all.push(seen.recv().await.unwrap());
         }
         (*calls.lock().unwrap(), all)

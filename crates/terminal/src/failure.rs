@@ -9,7 +9,7 @@ pub enum Failure {
     /// Failed, with a message for standard error; exit code 1.
     Failed(String),
     /// Failed; the message is printed already; exit code 1.
-    Said,
+    Printed,
     /// Failed; the message is logged already. Holds the exit code.
     Logged(u8),
     /// Standard output is closed; exit code 0.
@@ -35,7 +35,7 @@ impl Failure {
     pub fn code(self) -> (u8, Option<String>) {
         match self {
             Self::Failed(sentence) => (1, Some(sentence)),
-            Self::Said => (1, None),
+            Self::Printed => (1, None),
             Self::Usage(sentence) => (2, Some(sentence)),
             Self::Config(sentence) => (64, Some(sentence)),
             Self::Logged(code) => (code, None),

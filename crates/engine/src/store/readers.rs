@@ -10,7 +10,8 @@
 //!     names the item. A writer that frees a segment first removes its last slot and then loads the announcements. One
 //!     of the two comes first in the order of sequentially consistent operations, so one of them sees the other.
 //! R2. A thread announces one segment at a time, so a descheduled thread pins one segment.
-//! R3. Only its own thread writes to a reader's words, so that counting a read shares no cache line.
+//! R3. Only its own thread writes to a reader's words, so that counting a read shares no cache line. The counts are beside
+//!     the announcement, in a line that the read has loaded already, and not in a [`crate::per_thread::PerThread`].
 
 use super::types::Miss;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};

@@ -1,6 +1,6 @@
 //! Gathers facts from the API server. Each fact is a separate call, so that a refused one does not affect the others.
 
-use super::{Certificate, Facts, Listed, MissingFact, Pod, Said};
+use super::{Certificate, Fact, Facts, Listed, MissingFact, Pod};
 use crate::inject::{Context, Namespace, SkipReason, Template, Verdict, inject};
 use http::Request;
 use k8s_openapi::jiff::Timestamp;
@@ -54,7 +54,7 @@ async fn paged<T>(client: &Client, path: &str, selector: &str, keep: impl Fn(&Va
     }
 }
 
-async fn call(client: &Client, request: Result<Request<Vec<u8>>, http::Error>) -> Said {
+async fn call(client: &Client, request: Result<Request<Vec<u8>>, http::Error>) -> Fact {
     let request = request.map_err(|error| MissingFact::Refused(error.to_string()))?;
     client.request::<Value>(request).await.map_err(|error| match error {
         kube::Error::Api(status) => MissingFact::Refused(status.message.clone()),
@@ -63,7 +63,7 @@ async fn call(client: &Client, request: Result<Request<Vec<u8>>, http::Error>) -
 }
 
 /// The result of a dry run that creates a pod with the label.
-async fn trial(client: &Client, namespace: &str) -> Said {
+async fn trial(client: &Client, namespace: &str) -> Fact {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"generateName": "ebb-check-", "labels": {"ebb-cache.io/inject": "enabled"}},
@@ -202,13 +202,13 @@ fn serving(injector: &Value) -> Option<(String, String, String)> {
     let spec = &injector["spec"]["template"]["spec"];
     let named = |values: &Value, name: &str| values.as_array()?.iter().find(|value| value["name"] == name).cloned();
     let container = named(&spec["containers"], "injector")?;
-    let told = |key: &str| {
+    let argument = |key: &str| {
         let words = container["args"].as_array()?.iter().filter_map(Value::as_str);
         words.filter_map(|word| word.strip_prefix(key)).next().map(str::to_owned)
     };
     let mounted = || named(&spec["volumes"], "tls")?["secret"]["secretName"].as_str().map(str::to_owned);
     let namespace = injector["metadata"]["namespace"].as_str()?.to_owned();
-    Some((namespace, told("--service=")?, told("--secret=").or_else(mounted)?))
+    Some((namespace, argument("--service=")?, argument("--secret=").or_else(mounted)?))
 }
 
 /// Whether the pod has succeeded or failed.

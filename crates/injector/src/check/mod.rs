@@ -25,7 +25,7 @@ pub enum MissingFact {
 }
 
 /// An object, or the error of the API server.
-pub type Said = Result<Value, MissingFact>;
+pub type Fact = Result<Value, MissingFact>;
 
 /// All items of a list, or the error of the API server.
 pub type Listed<T = Value> = Result<Vec<T>, MissingFact>;
@@ -36,7 +36,7 @@ pub struct Facts {
     /// Seconds since 1970.
     pub now: i64,
     /// `/version`.
-    pub version: Said,
+    pub version: Fact,
     /// The MutatingWebhookConfigurations of Ebb.
     pub webhooks: Listed,
     /// The MutatingAdmissionPolicies of Ebb.
@@ -54,9 +54,9 @@ pub struct Facts {
     /// The ConfigMaps that current sidecars follow, and those that new ones would.
     pub config_maps: Listed,
     /// The result of a dry run that creates a pod with the label.
-    pub trial: Said,
+    pub trial: Fact,
     /// Whether the cluster has PodMonitors.
-    pub monitors: Said,
+    pub monitors: Fact,
     /// Missing permissions of this account.
     pub refused: Vec<String>,
 }

@@ -3,7 +3,7 @@
 use super::certificates::KeeperError;
 use super::metrics::Metrics;
 use super::review::{Admission, Owner, shortened};
-use crate::events::Teller;
+use crate::events::EventWriter;
 use crate::inject::SkipReason;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// The sender of Events.
 #[derive(Clone, Debug)]
 pub(super) struct Events {
-    teller: Teller,
+    writer: EventWriter,
     metrics: Arc<Metrics>,
 }
 
@@ -22,7 +22,7 @@ impl Events {
     pub(super) fn start(client: Client, identity: String, metrics: Arc<Metrics>) -> Self {
         let reporter = Reporter { controller: "ebb-cache.io/injector".to_owned(), instance: Some(identity) };
         let counted = metrics.clone();
-        Self { teller: Teller::start(client, reporter, move |fate| counted.event(fate)), metrics }
+        Self { writer: EventWriter::start(client, reporter, move |fate| counted.event(fate)), metrics }
     }
 
     /// Reports an admission, if the pod has an owner.
@@ -41,40 +41,40 @@ impl Events {
             ),
         };
         let owner = reference(owner, &admission.namespace);
-        self.tell(type_, name, "Inject", note, owner.clone());
+        self.write(type_, name, "Inject", note, owner.clone());
         if !admission.warnings.is_empty() {
             let note = shortened(&admission.warnings.join("; "));
-            self.tell(EventType::Warning, "AnnotationIgnored", "Inject", note, owner);
+            self.write(EventType::Warning, "AnnotationIgnored", "Inject", note, owner);
         }
     }
 
     /// Reports the eviction of a pod without a sidecar.
     pub(super) fn evicted(&self, owner: &Owner, namespace: &str) {
         let note = "evicting pods without the Ebb sidecar they ask for; their replacements get one".to_owned();
-        self.tell(EventType::Normal, "SidecarMissing", "Evict", note, reference(owner, namespace));
+        self.write(EventType::Normal, "SidecarMissing", "Evict", note, reference(owner, namespace));
     }
 
     /// Reports new certificates where there were no usable ones.
     pub(super) fn certificates_created(&self, note: String, secret: ObjectReference) {
-        self.tell(EventType::Normal, "CertificateCreated", "Create", note, secret);
+        self.write(EventType::Normal, "CertificateCreated", "Create", note, secret);
     }
 
     /// Reports a new certificate. The action names its kind, so that Events about serving certificates and CAs are not
     /// merged. If serving certificates live for minutes only, the note keeps the times of the first Event.
     pub(super) fn certificate_rotated(&self, action: &str, note: String, secret: ObjectReference) {
-        self.tell(EventType::Normal, "CertificateRotated", action, note, secret);
+        self.write(EventType::Normal, "CertificateRotated", action, note, secret);
     }
 
     /// Reports that certificates cannot be renewed.
     pub(super) fn rotation_failed(&self, error: &KeeperError, secret: ObjectReference) {
         let note = shortened(&format!("certificates cannot be renewed: {error}"));
-        self.tell(EventType::Warning, "CertificateRotationFailed", "Rotate", note, secret);
+        self.write(EventType::Warning, "CertificateRotationFailed", "Rotate", note, secret);
     }
 
-    fn tell(&self, type_: EventType, reason: &str, action: &str, note: String, about: ObjectReference) {
+    fn write(&self, type_: EventType, reason: &str, action: &str, note: String, about: ObjectReference) {
         let (reason, action) = (reason.to_owned(), action.to_owned());
         let event = Event { type_, reason, note: Some(note), action, secondary: None };
-        if let Err(fate) = self.teller.tell(event, about) {
+        if let Err(fate) = self.writer.write(event, about) {
             self.metrics.event(fate);
         }
     }

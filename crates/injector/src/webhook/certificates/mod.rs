@@ -142,7 +142,7 @@ impl Keeper {
             Self::Files(files) => files.tick(served, metrics),
             Self::Own(own) => {
                 let done = own.tick(leads, served, metrics).await;
-                own.tell_failure(done.as_ref().err().filter(|_| leads));
+                own.report_failure(done.as_ref().err().filter(|_| leads));
                 done
             }
         }
@@ -220,13 +220,13 @@ impl Own {
         let replaced = secrets.replace(name, &PostParams::default(), &secret).await;
         replaced.map_err(KeeperError::Secret)?;
         tracing::info!(step = ?step, "certificates changed");
-        self.tell(step, &material);
+        self.report(step, &material);
         self.publish(&material.bundle()).await?;
         Ok(material)
     }
 
     /// Writes an Event after a step that changed the serving certificate or the signing CA. Other steps need none.
-    fn tell(&self, step: Step, material: &Material) {
+    fn report(&self, step: Step, material: &Material) {
         let Some(events) = &self.events else { return };
         let until = |pem: Option<&str>| {
             let end = pem.and_then(validity).and_then(|validity| Timestamp::from_second(validity.to).ok());
@@ -254,7 +254,7 @@ impl Own {
     }
 
     /// Writes one Event about a persistent failure.
-    fn tell_failure(&mut self, error: Option<&KeeperError>) {
+    fn report_failure(&mut self, error: Option<&KeeperError>) {
         self.failures = error.map_or(0, |_| self.failures.saturating_add(1));
         if let (FAILURES_TOLD, Some(error), Some(events)) = (self.failures, error, &self.events) {
             events.rotation_failed(error, self.secret());
