@@ -66,8 +66,11 @@ pub fn check_text(text: &str) -> Result<(), Problems> {
 }
 
 fn strictly(texts: &Texts) -> Result<(), Problems> {
-    let effective = merge(texts, &[], &Flags::new())?;
-    if effective.warnings.is_empty() { Ok(()) } else { Err(Problems(effective.warnings)) }
+    let (layers, mut problems) = Layers::read(texts, &[], &Flags::new());
+    problems.extend(layers.wrong().into_values());
+    problems.extend(layers.config().err().unwrap_or_default());
+    problems.extend(layers.warnings);
+    if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
 }
 
 /// Merges all layers. Unknown keys of the file are warnings; see [`check`].
