@@ -56,6 +56,9 @@ fn refuses_unknown_keys_and_malformed_files() {
     assert!(said.contains("watermarks.hihg is not a setting; did you mean watermarks.high?"), "{said}");
     let (_, said) = check("watermarks: { hihg: 90 }\ncores: 0\n");
     assert!(said.contains("watermarks.hihg is not a setting") && said.contains("cores: 0 is out of range"), "{said}");
+    let endless = program().args(["config", "check", "/dev/zero"]).output().unwrap();
+    let said = String::from_utf8_lossy(&endless.stderr).into_owned();
+    assert!(endless.status.code() == Some(64) && said.contains("the configuration is too large"), "{said}");
     assert!(check("watermarks: { low: 5").1.contains("not YAML"));
     assert!(check("- a\n- b\n").1.contains("the file must be a mapping of keys to values"));
     let (code, said) = check("watermarks: { critical: 100% }\n");

@@ -186,7 +186,7 @@ fn top_draws_the_hit_ratio_and_latency_once_calls_are_made() {
         assert!(call(&["get", "k"]));
         top.drawn(HITS) > 3
     });
-    until("the curve of latency is drawn", || top.drawn(P99) > 0);
+    until("the chart shows the p99 latency", || top.drawn(P99) > 0);
     assert!(!top.shows("no reads") && !top.shows("no requests"));
 
     top.resize(80, 24);

@@ -38,11 +38,23 @@ pub(super) async fn run(args: DiagnosticsArgs) -> Outcome {
         "taken_by": env!("CARGO_PKG_VERSION"),
         "address": args.at.admin_addr.to_string(),
         "stats": answer_or_refusal(client.get_stats(proto::GetStatsRequest {}).await, |answer| json::of(&answer)),
-        "findings": answer_or_refusal(client.diagnose(proto::DiagnoseRequest {}).await, |answer| json::of(&answer.findings)),
+        "findings": answer_or_refusal(
+            client.diagnose(proto::DiagnoseRequest {}).await,
+            |answer| json::of(&answer.findings),
+        ),
         "config": answer_or_refusal(client.get_config(proto::GetConfigRequest {}).await, |answer| json::of(&answer)),
-        "memory_map": answer_or_refusal(client.get_memory_map(proto::GetMemoryMapRequest {}).await, |answer| json::of(&answer)),
-        "hot_keys": answer_or_refusal(client.list_hot_keys(hot).await, |answer| keys::as_json(&answer.keys, answer.sampled_reads, false)),
-        "big_keys": answer_or_refusal(client.list_big_keys(big).await, |answer| keys::as_json(&answer.keys, answer.sampled_entries, false)),
+        "memory_map": answer_or_refusal(
+            client.get_memory_map(proto::GetMemoryMapRequest {}).await,
+            |answer| json::of(&answer),
+        ),
+        "hot_keys": answer_or_refusal(
+            client.list_hot_keys(hot).await,
+            |answer| keys::as_json(&answer.keys, answer.sampled_reads, false),
+        ),
+        "big_keys": answer_or_refusal(
+            client.list_big_keys(big).await,
+            |answer| keys::as_json(&answer.keys, answer.sampled_entries, false),
+        ),
     }))
 }
 

@@ -6,6 +6,7 @@ use ebb_config::yaml;
 use ebb_injector::inject::Operation;
 use ebb_terminal::Failure;
 use serde_json::Value;
+use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +23,7 @@ const KINDS: [(&str, &[&str]); 9] = [
     ("CronJob", &["spec", "jobTemplate", "spec", "template"]),
 ];
 
-/// Maximum size of standard input, far more than an API server accepts.
+/// Maximum size of a file or of standard input, far more than an API server accepts.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// Reads every document of every path; `-` is standard input.
@@ -59,20 +60,20 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 fn text(path: &Path) -> Result<(String, String), Failure> {
-    let (name, text) = match path.to_str() {
-        Some("-") => {
-            let mut text = String::new();
-            let read = std::io::stdin().take(MAX_BYTES + 1).read_to_string(&mut text);
-            if text.len() as u64 > MAX_BYTES {
-                let too_large =
-                    format!("standard input: the manifests are too large (at most {} MiB)", MAX_BYTES >> 20);
-                return Err(Failure::Failed(too_large));
-            }
-            ("standard input".to_owned(), read.map(|_| text))
+    let mut text = String::new();
+    let (name, read) = match path.to_str() {
+        Some("-") => ("standard input".to_owned(), std::io::stdin().take(MAX_BYTES + 1).read_to_string(&mut text)),
+        _ => {
+            let file = File::open(path);
+            let read = file.and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text));
+            (path.display().to_string(), read)
         }
-        _ => (path.display().to_string(), std::fs::read_to_string(path)),
     };
-    let text = text.map_err(|error| format!("cannot read {name}: {error}"))?;
+    read.map_err(|error| format!("cannot read {name}: {error}"))?;
+    if text.len() as u64 > MAX_BYTES {
+        let too_large = format!("{name}: the manifests are too large (at most {} MiB)", MAX_BYTES >> 20);
+        return Err(Failure::Failed(too_large));
+    }
     Ok((name, text))
 }
 

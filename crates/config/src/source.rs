@@ -8,10 +8,11 @@
 //! A named file must exist. In a volume every file is optional, and an invalid one does not stop the process from
 //! starting: a broken ConfigMap must not stop all new pods of a namespace.
 
-use super::annotations;
+use super::{annotations, yaml};
 use arc_swap::ArcSwapOption;
 use std::fmt;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -131,8 +132,11 @@ pub(super) struct Texts {
 
 /// Reads a file; `None` if it does not exist.
 fn text(path: &Path) -> Result<Option<String>, ReadError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+    // One byte more than a configuration may have: the parser refuses it then.
+    let most = yaml::MAX_CONFIGURATION as u64 + 1;
+    let mut text = String::new();
+    match File::open(path).and_then(|file| file.take(most).read_to_string(&mut text)) {
+        Ok(_) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(ReadError::Unreadable { path: path.to_owned(), cause: error.to_string() }),
     }

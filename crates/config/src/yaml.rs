@@ -5,19 +5,25 @@
 use serde::de::DeserializeOwned;
 use serde_saphyr::{Options, UserMessageFormatter};
 
-/// A text is not YAML, is not of the expected type, or exceeds a bound. The message names line and column.
+/// Why a text cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("not YAML: {0}")]
-pub struct Error(String);
+pub enum Error {
+    /// A configuration with more bytes than a ConfigMap holds. Holds their number.
+    #[error("the configuration is too large: {0} bytes (at most {MAX_CONFIGURATION})")]
+    TooLarge(usize),
+    /// The text is not YAML, is not of the expected type, or exceeds a bound. Names line and column.
+    #[error("not YAML: {0}")]
+    NotYaml(String),
+}
 
 impl From<serde_saphyr::Error> for Error {
     fn from(error: serde_saphyr::Error) -> Self {
-        Self(error.render_with_formatter(&UserMessageFormatter).replace('\n', " "))
+        Self::NotYaml(error.render_with_formatter(&UserMessageFormatter).replace('\n', " "))
     }
 }
 
 /// Largest configuration, in bytes: what a ConfigMap holds.
-const MAX_CONFIGURATION: usize = 1 << 20;
+pub(crate) const MAX_CONFIGURATION: usize = 1 << 20;
 
 /// Parses a configuration: one document. An empty text is `null`. Words such as `off` and numbers such as `070` or
 /// `1_000` stay text, which the settings read themselves, as they read environment variables and annotations.
@@ -26,7 +32,7 @@ const MAX_CONFIGURATION: usize = 1 << 20;
 /// The text is too large, not YAML, not of type `T`, or has several documents.
 pub fn configuration<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
     if text.len() > MAX_CONFIGURATION {
-        return Err(Error(format!("{} bytes are too many (at most {MAX_CONFIGURATION})", text.len())));
+        return Err(Error::TooLarge(text.len()));
     }
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -47,7 +53,7 @@ pub fn configuration<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
     Ok(serde_saphyr::from_str_with_options(text, options)?)
 }
 
-/// Parses all documents of manifests or a template, except those that are empty.
+/// Parses every document of a manifest or a template. Empty documents are left out.
 ///
 /// `kubectl` reads YAML 1.1: `yes` and `off` are booleans, and `0644` is octal. Unlike there, these words count in any
 /// mix of capitals, numbers that JSON does not have are refused, and so is a key that is written twice in the same way.
@@ -62,12 +68,13 @@ fn of_manifests() -> Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_depth: 128,
-            // Manifests of a whole platform have tens of megabytes; only copies by aliases need to be few.
+            // The manifests of a platform have tens of megabytes. Only the copies that aliases make are few.
             max_documents: usize::MAX,
             max_events: usize::MAX,
             max_nodes: usize::MAX,
             max_total_scalar_bytes: 256 << 20,
         },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 200_000 },
         legacy_octal_numbers: true,
         emit_comments: false,
         with_snippet: false,
@@ -110,6 +117,8 @@ mod tests {
         ];
         let found = rows.clone().map(|(text, _)| (text, configuration::<Value>(text).unwrap()));
         assert_eq!(found, rows);
+        let error = configuration::<Value>(&"#".repeat(MAX_CONFIGURATION + 1)).unwrap_err().to_string();
+        assert_eq!(error, "the configuration is too large: 1048577 bytes (at most 1048576)");
     }
 
     #[test]
@@ -138,7 +147,12 @@ mod tests {
         let anchors: String = (0..60).map(|level| format!("&a{level} [")).collect();
         let copies = format!("a: {anchors}{}{}\n", "x, ".repeat(100_000), "]".repeat(60));
         let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(500_000), vec!["*a"; 9_000].join(", "));
-        let texts = [("deep", deep), ("laughs", laughs), ("copies", copies), ("long", long)];
+        let merged = format!(
+            "a: &a {{{}}}\nb:\n  <<: [{}]\n",
+            (0..1000).map(|n| format!("k{n}: v, ")).collect::<String>(),
+            vec!["*a"; 3000].join(", ")
+        );
+        let texts = [("deep", deep), ("laughs", laughs), ("copies", copies), ("long", long), ("merged", merged)];
         let accepted: Vec<_> = texts
             .iter()
             .filter(|(_, text)| configuration::<Value>(text).is_ok() || manifests::<Value>(text).is_ok())

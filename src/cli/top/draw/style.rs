@@ -1,4 +1,4 @@
-//! Colors, and the format of latencies.
+//! Defines the colors of `ebb top`, and formats latencies.
 
 use ratatui::style::Color;
 
