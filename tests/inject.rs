@@ -444,7 +444,7 @@ fn reports_unreadable_input_and_prints_nothing() {
     let mut wrong = Vec::new();
     for (words, input, sentence) in [
         (&["inject", "-f", "/nowhere.yaml"][..], "", "cannot read /nowhere.yaml"),
-        (&["inject", "-f", "/dev/zero"], "", "/dev/zero: the manifests are too large (at most 64 MiB)"),
+        (&["inject", "-f", "/dev/zero"], "", "/dev/zero: the text is too large (at most 64 MiB)"),
         (&["inject", "-f", "-"], "a: b\n---\na: [", "standard input: not YAML"),
         (&["inject", "-f", "-"], "kind: Deployment\nmetadata: {name: web}\n", "Deployment/web has no spec.template"),
         (&["inject", "-f", "-", "--template", "Cargo.toml"], "", "Cargo.toml: the template"),

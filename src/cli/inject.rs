@@ -67,9 +67,8 @@ pub(crate) fn inject(args: InjectArgs) -> Outcome {
     let template = match &args.template {
         None => Template::built_in(),
         Some(path) => {
-            let text = std::fs::read_to_string(path);
-            let text = text.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-            Template::parse(&text).map_err(|why| format!("{}: {why}", path.display()))?
+            let (name, text) = manifest::text(path)?;
+            Template::parse(&text).map_err(|error| format!("{name}: {error}"))?
         }
     };
     let mut annotations = std::collections::BTreeMap::new();

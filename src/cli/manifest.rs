@@ -59,7 +59,8 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     }
 }
 
-fn text(path: &Path) -> Result<(String, String), Failure> {
+/// Reads a file, or standard input for `-`. Returns its name and its text.
+pub(super) fn text(path: &Path) -> Result<(String, String), Failure> {
     let mut text = String::new();
     let (name, read) = match path.to_str() {
         Some("-") => ("standard input".to_owned(), std::io::stdin().take(MAX_BYTES + 1).read_to_string(&mut text)),
@@ -71,7 +72,7 @@ fn text(path: &Path) -> Result<(String, String), Failure> {
     };
     read.map_err(|error| format!("cannot read {name}: {error}"))?;
     if text.len() as u64 > MAX_BYTES {
-        let too_large = format!("{name}: the manifests are too large (at most {} MiB)", MAX_BYTES >> 20);
+        let too_large = format!("{name}: the text is too large (at most {} MiB)", MAX_BYTES >> 20);
         return Err(Failure::Failed(too_large));
     }
     Ok((name, text))
