@@ -1,0 +1,25 @@
+//! Kubernetes manifests as text: reads their documents as `kubectl` does, finds the pods in them, and edits them so that
+//! every other byte stays as it is.
+//!
+//! ```text
+//!  text ──► documents ──► value (JSON) ──► kinds: where the pods are
+//!               │                             │ additions or removals, by JSON pointer
+//!               └──► tree (spans) ──► insert or remove ──► edits ──► text, read again and compared
+//! ```
+//! An edit is accepted only if the edited text reads as the expected value. Otherwise the document is reprinted.
+
+mod documents;
+mod edit;
+mod edited;
+mod insert;
+mod kinds;
+mod pointer;
+mod print;
+mod remove;
+mod tree;
+
+pub use documents::{Document, Format, ReadError, documents};
+pub use edited::Edited;
+pub use insert::Addition;
+pub use kinds::{Found, PodPath, PodPathError, Pods, pods};
+pub use remove::Removal;
