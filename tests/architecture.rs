@@ -14,7 +14,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("terminal", &[]),
     ("listener", &[]),
     ("config", &["engine"]),
-    ("injector", &["config", "listener", "terminal"]),
+    ("manifest", &["config"]),
+    ("injector", &["config", "listener", "manifest", "terminal"]),
     ("bench", &["config", "engine", "proto", "terminal"]),
 ];
 

@@ -1,9 +1,6 @@
 //! Injection over a corpus of pods: additions, skipped pods, idempotence and reversal. The chart's tests validate the
 //! results against Kubernetes' schemas and compare the policy with them.
 
-mod common;
-
-use common::program;
 use ebb_config::yaml;
 use ebb_injector::inject::{
     Context, Namespace, Outcome, TakeOut, Template, Verdict, chart_file, inject, reference, take_out, texts,
@@ -13,8 +10,6 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
-use std::process::Stdio;
 
 const PODS: &str = "tests/inject/pods";
 const INJECTED: &str = "tests/inject/injected";
@@ -183,28 +178,47 @@ fn pruned(value: &Value) -> Value {
     }
 }
 
+/// Removes the sidecar; the pod as it is then.
+fn taken_out(injected: &Value) -> Value {
+    let TakeOut::Remove(removal) = take_out(injected) else { panic!("{:?}: {injected}", take_out(injected)) };
+    let mut pod = injected.clone();
+    removal.apply(&mut pod);
+    pod
+}
+
 #[test]
-fn the_way_back_leads_back() {
+fn removal_gives_back_the_pod() {
     let mut wrong = Vec::new();
     for case in Case::all() {
-        let Some(mut pod) = case.injected() else { continue };
-        // Removal also removes fields of the pod that equal injected ones.
-        if ["has-the-group", "default-container-chosen"].contains(&case.name.as_str()) {
-            continue;
-        }
-        match take_out(&mut pod) {
-            TakeOut::Done if pruned(&pod) == pruned(&case.pod) => {}
-            TakeOut::Done => {
-                wrong.push(format!("{}: {} instead of {}", case.name, pruned(&pod), pruned(&case.pod)));
-            }
-            TakeOut::Declared if case.name.starts_with("declares-") => {}
-            TakeOut::Declared => wrong.push(format!("{}: its sidecar is taken for a declared one", case.name)),
-            TakeOut::NotInjected => wrong.push(format!("{}: its sidecar is not found", case.name)),
+        let Some(injected) = case.injected() else { continue };
+        let back = taken_out(&injected);
+        // Nulls became collections when something was added to them.
+        if pruned(&back) != pruned(&case.pod) {
+            wrong.push(format!("{}: {back} instead of {}", case.name, case.pod));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let mut pod = Case::read("plain").pod;
-    assert_eq!(take_out(&mut pod), TakeOut::NotInjected);
+    assert_eq!(take_out(&Case::read("plain").pod), TakeOut::NotInjected);
+}
+
+#[test]
+fn removal_keeps_what_was_added_to_the_pod_since() {
+    let case = Case::read("plain");
+    let mut injected = case.injected().unwrap();
+    let mut expected = case.pod.clone();
+    for pod in [&mut injected, &mut expected] {
+        pod["metadata"]["labels"]["later"] = json!("1");
+        let env = &mut pod["spec"]["containers"][0]["env"];
+        let mut variables = env.as_array().cloned().unwrap_or_default();
+        variables.insert(0, json!({"name": "LATER", "value": "1"}));
+        *env = variables.into();
+        let mut volumes = pod["spec"]["volumes"].as_array().cloned().unwrap_or_default();
+        volumes.insert(0, json!({"name": "later", "emptyDir": {}}));
+        pod["spec"]["volumes"] = volumes.into();
+    }
+    assert_eq!(pruned(&taken_out(&injected)), pruned(&expected));
+    injected["metadata"]["annotations"]["ebb-cache.io/status"] = json!("{}");
+    assert_eq!(take_out(&injected), TakeOut::Unlisted);
 }
 
 /// The quality-of-service class, by the kubelet's rules.
@@ -311,10 +325,9 @@ fn over_loopback(annotations: &[(&str, &str)]) -> (Value, Vec<String>) {
     let Outcome { verdict: Verdict::Inject(operations), warnings } = inject(&pod, &context, &template) else {
         panic!()
     };
-    let mut injected = patched(&pod, &serde_json::to_value(operations).unwrap());
-    let got = injected.clone();
-    assert_eq!((take_out(&mut injected), pruned(&injected)), (TakeOut::Done, pruned(&pod)));
-    (got, warnings)
+    let injected = patched(&pod, &serde_json::to_value(operations).unwrap());
+    assert_eq!(pruned(&taken_out(&injected)), pruned(&pod));
+    (injected, warnings)
 }
 
 #[test]
@@ -358,104 +371,4 @@ fn the_policy_knows_every_annotation() {
     assert!(names.len() > 25, "{names:?}");
     let unknown: Vec<_> = names.into_iter().filter(|name| !known.contains(&format!("\"{name}\""))).collect();
     assert!(unknown.is_empty(), "{unknown:?} are not among {known}");
-}
-
-/// Runs `ebb WORDS` with `input`; exit code, standard output, standard error.
-fn run(words: &[&str], input: &str) -> (i32, String, String) {
-    let mut command = program();
-    command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-}
-
-const WORKLOADS: &str = "\
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: untouched}
-data: {b: '1', a: '0x10'}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, namespace: shop}
-spec:
-  template:
-    metadata: {labels: {app: web}}
-    spec: {containers: [{name: app, image: 'app:1'}]}
----
-apiVersion: batch/v1
-kind: CronJob
-metadata: {name: night}
-spec:
-  jobTemplate:
-    spec:
-      template:
-        spec: {restartPolicy: Never, containers: [{name: app, image: 'app:1'}]}
----
-apiVersion: v1
-kind: List
-items:
-  - {apiVersion: v1, kind: Pod, metadata: {generateName: x-}, spec: {hostNetwork: true, containers: [{name: app}]}}
-  - {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db}, spec: {template: {spec: {containers: [{name: app}]}}}}
-";
-
-#[test]
-fn injects_workloads_of_every_kind_and_keeps_other_objects() {
-    let (code, printed, said) = run(&["inject", "-f", "-"], WORKLOADS);
-    assert_eq!(code, 0, "{said}");
-    let lines = [
-        "Deployment/web: injected",
-        "CronJob/night: injected",
-        "Pod/x-*: skipped (host-network): spec.hostNetwork is true",
-        "StatefulSet/db: injected",
-    ];
-    let missing: Vec<_> = lines.into_iter().filter(|line| !said.contains(line)).collect();
-    assert!(missing.is_empty(), "{missing:?} is missing in {said}");
-    assert_eq!(printed.matches("restartPolicy: Always").count(), 3);
-    assert!(printed.starts_with(
-        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: untouched\ndata:\n  b: \"1\"\n  a: \"0x10\"\n---\n"
-    ));
-    let (_, again, said) = run(&["inject", "-f", "-"], &printed);
-    assert_eq!(again, printed, "a second round adds nothing: {said}");
-    let (code, back, said) = run(&["uninject", "-f", "-"], &printed);
-    assert_eq!((code, said.matches("sidecar removed").count()), (0, 3), "{said}");
-    let values = |text: &str| -> Vec<Value> { yaml::manifests(text).unwrap().iter().map(pruned).collect() };
-    assert_eq!(values(&back), values(WORKLOADS));
-}
-
-#[test]
-fn annotations_can_be_given_and_json_can_be_printed() {
-    let pod =
-        r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "app"}]}}"#;
-    let words = ["inject", "-f", "-", "--output", "json", "--set", "memory-limit=64Mi", "--set", "uid=root"];
-    let (code, printed, said) = run(&words, pod);
-    let injected: Value = serde_json::from_str(&printed).unwrap();
-    assert_eq!((code, &injected["spec"]["initContainers"][0]["resources"]["limits"]["memory"]), (0, &json!("64Mi")));
-    let warning = "annotation config.ebb-cache.io/uid (\"root\") is ignored: it must be 1 to 2147483647";
-    assert!(said.contains(warning), "{said}");
-    let (_, printed, said) = run(&["inject", "-f", "-", "--labelled"], pod);
-    assert!(!printed.contains("initContainers") && said.contains("skipped (not-labelled)"), "{said}");
-}
-
-#[test]
-fn reports_unreadable_input_and_prints_nothing() {
-    let mut wrong = Vec::new();
-    for (words, input, sentence) in [
-        (&["inject", "-f", "/nowhere.yaml"][..], "", "cannot read /nowhere.yaml"),
-        (&["inject", "-f", "/dev/zero"], "", "/dev/zero: the text is too large (at most 64 MiB)"),
-        (&["inject", "-f", "-"], "a: b\n---\na: [", "standard input: not YAML"),
-        (&["inject", "-f", "-"], "kind: Deployment\nmetadata: {name: web}\n", "Deployment/web has no spec.template"),
-        (&["inject", "-f", "-", "--template", "Cargo.toml"], "", "Cargo.toml: the template"),
-        (&["inject", "-f", "src"], "", "src contains no .yaml, .yml or .json"),
-    ] {
-        let (code, printed, said) = run(words, input);
-        if (code, printed.as_str()) != (1, "") || !said.contains(sentence) {
-            wrong.push(format!("{words:?}, which needs {sentence:?}: code {code}, {printed:?}, {said}"));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(run(&["inject", "-f", "-", "--set", "uid"], "").0, 2);
-    assert_eq!(run(&["inject"], "").0, 2, "nothing to inject into");
 }

@@ -2,8 +2,11 @@
 
 use super::{Failure, Outcome, manifest, output};
 use clap::{Args, ValueEnum};
-use ebb_injector::inject::{Context, Namespace, TakeOut, Template, Verdict, inject as sidecar, take_out};
+use ebb_injector::inject::{Template, check_name};
+use ebb_injector::offline::{self, Offline};
+use ebb_manifest::{Document, PodPath, documents};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Output formats of manifests.
@@ -19,29 +22,41 @@ enum Output {
 /// Add a sidecar to the pods and workloads of manifests.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Pods, Deployments, StatefulSets, DaemonSets, ReplicaSets, ReplicationControllers, Jobs, CronJobs, PodTemplates and
-lists of them get a sidecar; other documents are printed unchanged. Comments are lost. Standard error lists the injected
-pods, and the skipped pods with the reason. docs/injection.md describes the annotations.
+Documents are read as kubectl reads them. The sidecar is inserted, and every other byte is printed as it was: comments,
+quotes, order, line endings. A document that cannot be edited as text, such as a pod behind an alias, is reprinted, with
+a warning. Pods, workloads of Kubernetes, lists of them, and Rollout, CloneSet, DeploymentConfig, Knative Service, JobSet,
+LeaderWorkerSet, RayCluster, RayJob, RayService, MPIJob and PyTorchJob are known; other documents are printed as they are.
+A Namespace among the manifests counts, with its label and annotations.
+
+Standard error lists the injected pods, and the skipped pods with the reason. If a document cannot be read, nothing is
+printed, and the exit code is 1. docs/injection.md describes the annotations.
 
 Examples:
   ebb inject -f deployment.yaml | kubectl apply -f -
   kubectl get deployment web -o yaml | ebb inject -f - | kubectl apply -f -
-  ebb inject -f manifests/ --set memory-limit=64Mi
+  ebb inject -f manifests/ --image REGISTRY/ebb:0.1.0 --set memory-limit=64Mi
+  ebb inject -f job.yaml --pod-at 'spec.tasks[*].template'
   helm template ebb charts/ebb --set sidecar.example=true >sidecar.yaml; ebb inject -f pod.yaml --template sidecar.yaml")]
 pub(crate) struct InjectArgs {
-    /// File, directory of .yaml, .yml and .json files, or - for standard input; repeatable.
+    /// File, directory of .yaml, .yml and .json files at any depth, or - for standard input; repeatable
     #[arg(short, long = "filename", value_name = "PATH", required = true)]
     filenames: Vec<PathBuf>,
-    /// File with the PodTemplate of the sidecar, as the chart renders it [default: built in].
+    /// File with the PodTemplate of the sidecar, as the chart renders it [default: built in]
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
-    /// Annotation for pods that do not have it, such as memory-limit=64Mi; repeatable.
+    /// Image of the sidecar, in place of the template's
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+    /// Annotation for pods that do not have it, such as memory-limit=64Mi; repeatable
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
-    /// Inject only into pods with the label ebb-cache.io/inject: enabled.
+    /// Inject only into pods with the label ebb-cache.io/inject: enabled, on the pod or its Namespace
     #[arg(long)]
     labelled: bool,
-    /// Output format of the manifests.
+    /// Path of the pod template in kinds that are not known, such as spec.template; repeatable
+    #[arg(long, value_name = "PATH")]
+    pod_at: Vec<PodPath>,
+    /// Output format of the manifests
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
@@ -49,128 +64,135 @@ pub(crate) struct InjectArgs {
 /// Remove the sidecars that `ebb inject` added.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Empty fields are removed, even if the original had them. A declared container ebb stays.
+The annotation ebb-cache.io/status lists what was added. Only that is removed, and every other byte is printed as it was.
 
 Examples:
+  ebb uninject -f deployment.yaml | kubectl apply -f -
   kubectl get deployment web -o yaml | ebb uninject -f - | kubectl apply -f -")]
 pub(crate) struct UninjectArgs {
-    /// File, directory of .yaml, .yml and .json files, or - for standard input; repeatable.
+    /// File, directory of .yaml, .yml and .json files at any depth, or - for standard input; repeatable
     #[arg(short, long = "filename", value_name = "PATH", required = true)]
     filenames: Vec<PathBuf>,
-    /// Output format of the manifests.
+    /// Path of the pod template in kinds that are not known, such as spec.template; repeatable
+    #[arg(long, value_name = "PATH")]
+    pod_at: Vec<PodPath>,
+    /// Output format of the manifests
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
 
 /// Adds sidecars.
 pub(crate) fn inject(args: InjectArgs) -> Outcome {
-    let template = match &args.template {
+    let mut template = match &args.template {
         None => Template::built_in(),
         Some(path) => {
             let (name, text) = manifest::text(path)?;
             Template::parse(&text).map_err(|error| format!("{name}: {error}"))?
         }
     };
-    let mut annotations = std::collections::BTreeMap::new();
-    for text in &args.set {
-        let (name, value) = text
-            .split_once('=')
-            .ok_or_else(|| Failure::Usage(format!("--set: {text:?} is not NAME=VALUE, such as memory-limit=64Mi")))?;
-        annotations.insert(format!("{}{name}", ebb_config::annotations::PREFIX), value.to_owned());
+    if let Some(image) = &args.image {
+        template.set_image(image).map_err(|error| Failure::Usage(format!("--image: {error}")))?;
     }
-    let mut documents = manifest::read(&args.filenames)?;
-    for document in &mut documents {
-        manifest::pods(document, &mut |found| {
-            let manifest::Found { owner, namespace, pod } = found;
-            let namespace = Namespace { name: namespace, annotations: annotations.clone(), ..Namespace::default() };
-            let context = Context {
-                namespace: &namespace,
-                own_namespace: None,
-                needs_label: args.labelled,
-                by: concat!("ebb inject ", env!("CARGO_PKG_VERSION")),
-            };
-            let outcome = sidecar(pod, &context, &template);
-            match outcome.verdict {
-                Verdict::Inject(operations) => {
-                    manifest::apply(pod, &operations);
-                    output::note(format_args!("{owner}: injected"));
-                }
-                Verdict::Skip(reason, detail) => {
-                    output::note(format_args!("{owner}: skipped ({}): {detail}", reason.label()))
-                }
-            }
-            outcome.warnings.iter().for_each(|warning| output::note(format_args!("{owner}: warning: {warning}")));
-            Ok(())
-        })?;
+    let files = manifest::read(&args.filenames)?;
+    // What cannot be read is reported below.
+    let objects: Vec<Value> = files
+        .iter()
+        .filter(|(_, text)| text.contains("Namespace"))
+        .flat_map(|(_, text)| documents(text).flatten().map(|document| document.value))
+        .collect();
+    let offline = Offline {
+        template: &template,
+        annotations: annotations(&args.set)?,
+        needs_label: args.labelled,
+        by: concat!("ebb inject ", env!("CARGO_PKG_VERSION")),
+        pod_paths: &args.pod_at,
+        namespaces: offline::namespaces(&objects),
+    };
+    drop(objects);
+    let changed = run(&files, args.output, |document| offline.inject(document))?;
+    if changed > 0 && !template.image().contains('/') {
+        output::note(format_args!(
+            "warning: image {:?} names no registry, so a cluster cannot pull it; use --image, or set image.repository \
+             in the chart's values and use --template",
+            template.image()
+        ));
     }
-    print(documents, args.output)
+    Ok(())
 }
 
 /// Removes sidecars.
 pub(crate) fn uninject(args: UninjectArgs) -> Outcome {
-    let mut documents = manifest::read(&args.filenames)?;
-    for document in &mut documents {
-        manifest::pods(document, &mut |found| {
-            let mut pod = found.pod.clone();
-            let done = take_out(&mut pod);
-            match done {
-                TakeOut::Done => {
-                    prune(found.pod, &pod);
-                    output::note(format_args!("{}: sidecar removed", found.owner));
-                }
-                TakeOut::NotInjected => output::note(format_args!("{}: skipped: not injected", found.owner)),
-                TakeOut::Declared => output::note(format_args!(
-                    "{}: skipped: the pod declares the container ebb, whose injected fields cannot be identified",
-                    found.owner
-                )),
-            }
-            Ok(())
-        })?;
-    }
-    print(documents, args.output)
+    let files = manifest::read(&args.filenames)?;
+    run(&files, args.output, |document| Offline::uninject(document, &args.pod_at))?;
+    Ok(())
 }
 
-/// Removes everything from `value` that `wanted` does not contain. Keeps the order.
-fn prune(value: &mut Value, wanted: &Value) {
-    match (value, wanted) {
-        (Value::Object(fields), Value::Object(wanted)) => {
-            fields.retain(|key, _| wanted.contains_key(key));
-            for (key, value) in fields.iter_mut() {
-                prune(value, &wanted[key]);
+/// The annotations of `--set`, by full name.
+fn annotations(set: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let annotation = |text: &String| {
+        let usage = |problem: String| Failure::Usage(format!("--set: {problem}"));
+        let pair = text.split_once('=');
+        let (name, value) =
+            pair.ok_or_else(|| usage(format!("{text:?} is not NAME=VALUE, such as memory-limit=64Mi")))?;
+        check_name(name).map_err(|error| usage(error.to_string()))?;
+        Ok((format!("{}{name}", ebb_config::annotations::PREFIX), value.to_owned()))
+    };
+    set.iter().map(annotation).collect()
+}
+
+/// Changes every document, and prints all or nothing. Returns the number of changed pods.
+fn run(
+    files: &[(String, String)],
+    how: Output,
+    change: impl Fn(&Document<'_>) -> offline::Outcome,
+) -> Result<usize, Failure> {
+    let (mut printed, mut values, mut changed) = (String::new(), Vec::new(), 0);
+    let mut notes = Vec::new();
+    for (name, text) in files {
+        let mut of_file = String::new();
+        for document in documents(text) {
+            let document = document.map_err(|error| format!("{name}: {error}"))?;
+            let outcome = change(&document);
+            changed += outcome.changed;
+            notes.extend(outcome.notes);
+            match how {
+                Output::Yaml => of_file.push_str(&outcome.text),
+                Output::Json => {
+                    let read = documents(&outcome.text).flatten().map(|document| document.value);
+                    values.extend(read.filter(|value| !value.is_null()));
+                }
             }
         }
-        (Value::Array(values), Value::Array(wanted)) => {
-            let mut left = wanted.iter().peekable();
-            values.retain_mut(|value| {
-                let is_wanted = left.peek().is_some_and(|wanted| is_same(value, wanted));
-                if is_wanted {
-                    prune(value, left.next().expect("it was there"));
-                }
-                is_wanted
-            });
-        }
-        _ => {}
+        join(&mut printed, &of_file);
     }
-}
-
-/// Whether two list entries are the same, by name or as a whole.
-fn is_same(value: &Value, wanted: &Value) -> bool {
-    match (value.get("name").and_then(Value::as_str), wanted["name"].as_str()) {
-        (Some(name), Some(wanted_name)) if value.get("mountPath").is_none() => name == wanted_name,
-        _ => value == wanted,
-    }
-}
-
-fn print(mut documents: Vec<Value>, how: Output) -> Outcome {
+    notes.iter().for_each(|note| output::note(format_args!("{note}")));
     match how {
-        Output::Yaml => {
-            let texts: Result<Vec<String>, _> = documents.iter().map(serde_saphyr::to_string).collect();
-            output::line(texts?.join("---\n").trim_end())
-        }
-        Output::Json if documents.len() == 1 => output::line(&serde_json::to_string_pretty(&documents.remove(0))?),
+        Output::Yaml => output::bytes(printed.as_bytes())?,
+        Output::Json if values.len() == 1 => output::line(&serde_json::to_string_pretty(&values[0])?)?,
         Output::Json => {
-            let list = json!({"apiVersion": "v1", "kind": "List", "items": documents});
-            output::line(&serde_json::to_string_pretty(&list)?)
+            let list = json!({"apiVersion": "v1", "kind": "List", "items": values});
+            output::line(&serde_json::to_string_pretty(&list)?)?;
         }
     }
+    Ok(changed)
+}
+
+/// Appends the text of a file, with a marker between the documents of two files.
+fn join(all: &mut String, text: &str) {
+    if text.trim().is_empty() {
+        return;
+    }
+    if all.is_empty() {
+        all.push_str(text);
+        return;
+    }
+    if !all.ends_with('\n') {
+        all.push('\n');
+    }
+    let text = text.trim_start_matches('\u{feff}');
+    // After directives, a document needs its own marker, which it has.
+    if !text.starts_with("---") && !text.starts_with('%') {
+        all.push_str("---\n");
+    }
+    all.push_str(text);
 }

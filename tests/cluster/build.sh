@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds kube-apiserver and etcd for the cluster tests, from the modules pinned in go.mod and go.sum: once per version, in
-# about eight minutes on two cores. Prints the directory of the binaries.
+# Builds kube-apiserver, etcd and the reader of manifests for the cluster tests, from the modules pinned in go.mod and
+# go.sum: once per version, in about eight minutes on two cores. Prints the directory of the binaries.
 #
-#   tests/cluster/build.sh CACHE_DIR            kube-apiserver and etcd
+#   tests/cluster/build.sh CACHE_DIR            kube-apiserver, etcd and reader
 #   tests/cluster/build.sh CACHE_DIR NAME...    these, too, such as kubelet: about four minutes more for each
 set -eu
 . "$(dirname "$0")/../lib.sh"
@@ -11,8 +11,9 @@ shift
 cd "$(dirname "$0")"
 version=$(sed -nE "s|^\sk8s.io/kubernetes (v[0-9.]+).*|\1|p" go.mod)
 into=$cache/cluster/$(cat go.mod go.sum | sha256sum | cut -c1-16)
-wanted=(etcd kube-apiserver "$@")
+wanted=(etcd kube-apiserver reader "$@")
 missing=()
+[ ! reader/main.go -nt "$into/reader" ] || rm -f "$into/reader"
 for name in "${wanted[@]}"; do [ -x "$into/$name" ] || missing+=("$name"); done
 if [ ${#missing[@]} -gt 0 ]; then
   if ! command -v go >/dev/null; then
@@ -29,6 +30,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   for name in "${missing[@]}"; do
     case $name in
       etcd) package=go.etcd.io/etcd/server/v3 ;;
+      reader) package=./reader ;;
       *) package=k8s.io/kubernetes/cmd/$name ;;
     esac
     nice -n 19 go build -p 2 -trimpath -o "$into/.$name" -ldflags "-s -w $stamp" "$package"

@@ -3,8 +3,8 @@
 //! ```text
 //!  the chart's PodTemplate ──► inject (pure): pod as JSON ──► operations that only add, or the reason for none
 //!                                 ▲
-//!                    ebb inject ──┤  files, offline
-//!                  ebb injector ──┘  webhook, with its certificates
+//!                       offline ──┤  manifests (ebb inject)
+//!                       webhook ──┘  with its certificates (ebb injector)
 //!
 //!  check ──► findings about an installation        events ──► Events of Kubernetes, in the background
 //! ```
@@ -12,4 +12,5 @@
 pub mod check;
 pub mod events;
 pub mod inject;
+pub mod offline;
 pub mod webhook;

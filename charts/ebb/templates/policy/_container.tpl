@@ -65,13 +65,8 @@ variables.more.filter(m, !(m.name in {{ toRawJson $names }})).map(m, {{ $type }}
 {{- toYaml $variables }}
 {{- end }}
 
-{{/* The annotation that lists the injected parts of a pod: JSON with sorted keys, the same text as `ebb inject` writes. Only
-the address in it depends on the pod. */}}
+{{/* The annotation that lists the additions to a pod: JSON with sorted keys, the same text as `ebb inject` writes. */}}
 {{- define "ebb.celStatus" -}}
-{{- $more := "" }}
-{{- range .Values.sidecar.appEnv }}{{ $more = printf "%s,%s" $more (toRawJson .) }}{{ end }}
-{{- $volumes := eq .Values.sidecar.address "socket" | ternary (list "ebb-config" "ebb-socket") (list "ebb-config") }}
-{{- $before := `{"containers":["ebb"],"env":[{"name":"EBB_ADDR","value":"` }}
-{{- $after := printf `"}%s],"version":%s,"volumes":%s}` $more (include "ebb.sidecarVersion" . | toRawJson) (toRawJson $volumes) }}
-{{- include "ebb.celString" $before }} + variables.address + {{ include "ebb.celString" $after }}
+{{- $after := printf `"],"version":%s}` (include "ebb.sidecarVersion" . | toRawJson) -}}
+{{- include "ebb.celString" `{"added":["` }} + variables.added.join("\",\"") + {{ include "ebb.celString" $after }}
 {{- end }}

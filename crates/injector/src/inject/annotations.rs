@@ -5,6 +5,7 @@ use super::values::{address, boolean, enough, id, is_name, names, one_of, quanti
 use super::wish::Wishes;
 use ebb_config::annotations::SETTINGS;
 use std::fmt::Write as _;
+use strsim::levenshtein;
 
 /// Maximum length of a value, in bytes.
 pub(super) const VALUE_BYTES: usize = 4 << 10;
@@ -245,6 +246,28 @@ pub(super) const ANNOTATIONS: &[Annotation] = &[
         set: |wishes, value| wishes.set_socket(value),
     },
 ];
+/// There is no annotation of this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name:?} is not an annotation{}", guess.map_or_else(String::new, |guess| format!("; did you mean {guess}?")))]
+pub struct UnknownName {
+    name: String,
+    guess: Option<&'static str>,
+}
+
+/// Checks the name of an annotation, without its prefix.
+///
+/// # Errors
+/// There is none of this name. Holds the most similar name, if one is similar.
+pub fn check_name(name: &str) -> Result<(), UnknownName> {
+    let names = || ANNOTATIONS.iter().map(|known| known.name).chain(SETTINGS.iter().map(|(known, _)| *known));
+    if names().any(|known| known == name) {
+        return Ok(());
+    }
+    let nearest = names().map(|known| (levenshtein(known, name), known)).min();
+    let guess = nearest.filter(|(distance, _)| *distance <= 3).map(|(_, known)| known);
+    Err(UnknownName { name: name.to_owned(), guess })
+}
+
 const LOG_FORMATS: &[&str] = &["text", "json"];
 const POSITIONS: &[&str] = &["first", "last"];
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];

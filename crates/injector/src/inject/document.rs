@@ -12,13 +12,14 @@ Printed from the code by `EBB_BLESS=1 cargo test --test inject`; do not edit.
 
 The chart renders a PodTemplate with the sidecar. There are three ways to inject it: the webhook (`ebb injector`), the
 API server (a MutatingAdmissionPolicy, Kubernetes 1.36 or newer), or `ebb inject` for files. All read the same
-annotations and give the same pod. If a pod declares an init container `ebb`, injection adds the missing fields and
+annotations and give the same pod. `ebb inject` keeps comments and format of a file. If a pod declares an init container `ebb`, injection adds the missing fields and
 keeps the others.
 
 To request a sidecar, set the label `ebb-cache.io/inject: enabled` on the pod or its namespace; `disabled` declines it.
 The pod's label overrides the namespace's. An injected pod has the label `ebb-cache.io/injected: \"true\"` and the
-annotations `ebb-cache.io/injected-by`, `ebb-cache.io/version` and `ebb-cache.io/status`, which lists the injected parts
-as JSON; and `ebb-cache.io/merged: \"true\"` if the pod declares the container.
+annotations `ebb-cache.io/injected-by`, `ebb-cache.io/version` and `ebb-cache.io/status`, which lists the additions as
+JSON; and `ebb-cache.io/merged: \"true\"` if the pod declares the container. `ebb uninject` removes the listed additions
+and nothing else.
 
 ## Changes to a pod
 

@@ -21,11 +21,11 @@ mod template;
 mod values;
 mod wish;
 
-pub use annotations::chart_file;
+pub use annotations::{UnknownName, chart_file, check_name};
 pub use document::reference;
 pub use patch::Operation;
 pub use skip::{SYSTEM_NAMESPACES, SkipReason};
-pub use take_out::{TakeOut, take_out};
+pub use take_out::{TakeOut, take_out, with_replaced};
 pub use template::{Template, TemplateError};
 
 use patch::{Patch, escaped};
@@ -33,6 +33,9 @@ use pod::list;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use wish::Wishes;
+
+/// The annotation that lists the additions.
+const STATUS: &str = "/metadata/annotations/ebb-cache.io~1status";
 
 /// The namespace of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,6 +92,7 @@ pub fn inject(pod: &Value, context: &Context<'_>, template: &Template) -> Outcom
     add_sidecar(&mut patch, pod, &wishes);
     add_volumes(&mut patch, &wishes);
     add_to_applications(&mut patch, &wishes);
+    add_status(&mut patch, template);
     Outcome { verdict: Verdict::Inject(patch.finish()), warnings }
 }
 
@@ -102,15 +106,21 @@ fn mark(patch: &mut Patch, context: &Context<'_>, wishes: &Wishes, template: &Te
         patch.unless("/metadata/labels/ebb-cache.io~1metrics", json!("disabled"));
     }
     patch.add("/metadata/annotations/ebb-cache.io~1injected-by", json!(context.by));
-    let volumes: Vec<&Value> = wishes.volumes.iter().map(|volume| &volume["name"]).collect();
-    // Keys are sorted: the policy writes the same text.
-    let status =
-        json!({"containers": ["ebb"], "env": wishes.env, "version": template.version, "volumes": volumes}).to_string();
-    patch.add("/metadata/annotations/ebb-cache.io~1status", status.into());
     patch.add("/metadata/annotations/ebb-cache.io~1version", json!(template.version));
     // Makes `kubectl logs` show the application's logs.
     let first = patch.object()["spec"]["containers"][0]["name"].clone();
-    patch.unless("/metadata/annotations/kubectl.kubernetes.io~1default-container", first);
+    if first.is_string() {
+        patch.unless("/metadata/annotations/kubectl.kubernetes.io~1default-container", first);
+    }
+}
+
+/// Lists the additions, so that they can be removed again. The annotations of Ebb's own are not listed.
+fn add_status(patch: &mut Patch, template: &Template) {
+    let is_own = |address: &str| address.starts_with("/metadata/annotations/ebb-cache.io~1");
+    let added: Vec<&str> = patch.added().into_iter().filter(|address| !is_own(address)).collect();
+    // Keys are sorted: the policy writes the same text.
+    let status = json!({"added": added, "version": template.version}).to_string();
+    patch.add(STATUS, status.into());
 }
 
 fn add_sidecar(patch: &mut Patch, pod: &Value, wishes: &Wishes) {

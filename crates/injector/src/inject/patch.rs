@@ -20,11 +20,12 @@ pub struct Operation {
 pub(super) struct Patch {
     object: Value,
     operations: Vec<Operation>,
+    addresses: Vec<String>,
 }
 
 impl Patch {
     pub(super) fn new(object: &Value) -> Self {
-        Self { object: object.clone(), operations: Vec::new() }
+        Self { object: object.clone(), operations: Vec::new(), addresses: Vec::new() }
     }
 
     /// The object after all operations so far.
@@ -35,6 +36,12 @@ impl Patch {
     /// Adds a value. An array index inserts before that element; `-` appends.
     pub(super) fn add(&mut self, path: &str, value: Value) {
         let (parent, last) = path.rsplit_once('/').expect("a pointer has a slash");
+        let end = if value == json!({}) || value == json!([]) { "/" } else { "" };
+        let name = match self.object.pointer(parent) {
+            Some(Value::Array(values)) => identity(&value, values.len()),
+            _ => last.to_owned(),
+        };
+        self.addresses.push(format!("{}/{name}{end}", address(&self.object, parent)));
         match self.object.pointer_mut(parent) {
             Some(Value::Object(fields)) => drop(fields.insert(unescaped(last), value.clone())),
             Some(Value::Array(values)) => {
@@ -63,8 +70,60 @@ impl Patch {
         }
     }
 
+    /// Addresses of all additions so far, sorted; a collection that is added empty ends with a slash.
+    pub(super) fn added(&self) -> Vec<&str> {
+        let mut added: Vec<&str> = self.addresses.iter().map(String::as_str).collect();
+        added.sort_unstable();
+        added
+    }
+
     pub(super) fn finish(self) -> Vec<Operation> {
         self.operations
+    }
+}
+
+/// The address of a value: its JSON pointer with the names of list elements instead of their indexes, so that it stays
+/// right when the lists change.
+pub(super) fn address(object: &Value, pointer: &str) -> String {
+    let (mut at, mut address) = (object, String::new());
+    for part in pointer.split('/').skip(1) {
+        let next = match at {
+            Value::Array(values) => part.parse().ok().and_then(|index: usize| values.get(index)),
+            at => at.get(unescaped(part)),
+        };
+        let name = match (at, next) {
+            (Value::Array(_), Some(next)) => identity(next, part.parse().unwrap_or_default()),
+            _ => part.to_owned(),
+        };
+        address = format!("{address}/{name}");
+        at = next.unwrap_or(&Value::Null);
+    }
+    address
+}
+
+/// The pointer of an address; `None` if there is no such value.
+pub(super) fn resolve(object: &Value, address: &str) -> Option<String> {
+    let (mut at, mut pointer) = (object, String::new());
+    for part in address.split('/').skip(1) {
+        match at {
+            Value::Array(values) => {
+                let mut all = values.iter().enumerate();
+                let (index, value) = all.find(|(index, value)| identity(value, *index) == part)?;
+                (at, pointer) = (value, format!("{pointer}/{index}"));
+            }
+            fields => (at, pointer) = (fields.get(unescaped(part))?, format!("{pointer}/{part}")),
+        }
+    }
+    Some(pointer)
+}
+
+/// What distinguishes an element of a list: its mount path, its name, or the element itself.
+fn identity(element: &Value, index: usize) -> String {
+    let name = ["mountPath", "name"].iter().find_map(|key| element.get(key)?.as_str());
+    match element {
+        Value::String(text) => escaped(text),
+        Value::Number(number) => number.to_string(),
+        _ => name.map_or_else(|| index.to_string(), escaped),
     }
 }
 

@@ -1,73 +1,64 @@
-//! Reverses `inject`: removes the sidecar from a pod.
+//! Reverses `inject`: finds what it added to a pod.
 
-use super::pod::{SOCKET_VOLUME, list};
+use super::STATUS;
+use super::patch::{Operation, address, resolve};
+use ebb_manifest::Removal;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
-/// Result of removing the sidecar.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What to remove from a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TakeOut {
-    /// The sidecar was removed.
-    Done,
+    /// The additions, by JSON pointer in the pod.
+    Remove(Removal),
     /// The pod was not injected.
     NotInjected,
-    /// The pod declares the container `ebb` itself, so injected fields cannot be distinguished from its own.
-    Declared,
+    /// The status annotation does not list the additions, so they cannot be distinguished from the pod's own fields.
+    Unlisted,
 }
 
-/// Removes the sidecar. Empty lists and objects are removed, too, since their presence before injection is unknown.
-pub fn take_out(pod: &mut Value) -> TakeOut {
+/// Finds the additions that the status annotation lists.
+pub fn take_out(pod: &Value) -> TakeOut {
     let annotations = &pod["metadata"]["annotations"];
     if annotations["ebb-cache.io/injected-by"].is_null() {
         return TakeOut::NotInjected;
     }
-    if !annotations["ebb-cache.io/merged"].is_null() {
-        return TakeOut::Declared;
-    }
     let status: Value = annotations["ebb-cache.io/status"].as_str().unwrap_or_default().parse().unwrap_or_default();
-    let sidecar = list(&pod["spec"]["initContainers"]).find(|container| container["name"] == "ebb");
-    let group = sidecar.map(|sidecar| sidecar["securityContext"]["runAsGroup"].clone()).unwrap_or_default();
-
-    let first = pod["spec"]["containers"][0]["name"].clone();
-    if pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"] == first {
-        remove(pod, "/metadata/annotations", "kubectl.kubernetes.io/default-container");
+    let Some(added) = status["added"].as_array() else { return TakeOut::Unlisted };
+    let is_of_declared = |address: &str| address.starts_with("/spec/initContainers/ebb/");
+    let mut removal = Removal::default();
+    let mut is_listed = annotations["ebb-cache.io/merged"].is_null();
+    for address in added.iter().filter_map(Value::as_str) {
+        is_listed |= is_of_declared(address);
+        let (list, address) = match address.strip_suffix('/') {
+            Some(collection) => (&mut removal.if_empty, collection),
+            None => (&mut removal.paths, address),
+        };
+        list.extend(resolve(pod, address));
     }
-    remove(pod, "/metadata/labels", "ebb-cache.io/injected");
-    remove(pod, "/metadata/labels", "ebb-cache.io/metrics");
-    for name in ["injected-by", "status", "version"] {
-        remove(pod, "/metadata/annotations", &format!("ebb-cache.io/{name}"));
+    if !is_listed {
+        return TakeOut::Unlisted;
     }
-    retain(pod, "/spec/initContainers", |container| container["name"] != "ebb");
-    retain(pod, "/spec/volumes", |volume| list(&status["volumes"]).all(|ours| *ours != volume["name"]));
-    retain(pod, "/spec/securityContext/supplementalGroups", |there| *there != group);
-    let containers = list(&pod["spec"]["containers"]).count();
-    for at in 0..containers {
-        retain(pod, &format!("/spec/containers/{at}/volumeMounts"), |mount| mount["name"] != SOCKET_VOLUME);
-        retain(pod, &format!("/spec/containers/{at}/env"), |variable| {
-            list(&status["env"]).all(|ours| ours != variable)
-        });
+    for name in ["injected-by", "merged", "status", "version"] {
+        removal.paths.extend(resolve(pod, &format!("/metadata/annotations/ebb-cache.io~1{name}")));
     }
-    for path in ["/spec/securityContext", "/metadata/labels", "/metadata/annotations", "/metadata"] {
-        drop_if_empty(pod, path);
-    }
-    TakeOut::Done
+    let replaced = status["replaced"].as_object().into_iter().flatten();
+    removal.replaced = replaced.filter_map(|(at, text)| Some((resolve(pod, at)?, text.as_str()?.to_owned()))).collect();
+    TakeOut::Remove(removal)
 }
 
-fn remove(object: &mut Value, path: &str, key: &str) {
-    if let Some(fields) = object.pointer_mut(path).and_then(Value::as_object_mut) {
-        fields.remove(key);
+/// Records in the status annotation what additions replace in the text of a pod: by JSON pointer in the pod, the text.
+pub fn with_replaced(pod: &Value, operations: &mut [Operation], replaced: &BTreeMap<String, String>) {
+    if replaced.is_empty() {
+        return;
     }
-}
-
-fn retain(object: &mut Value, path: &str, keep: impl Fn(&Value) -> bool) {
-    if let Some(values) = object.pointer_mut(path).and_then(Value::as_array_mut) {
-        values.retain(keep);
-        drop_if_empty(object, path);
-    }
-}
-
-fn drop_if_empty(object: &mut Value, path: &str) {
-    if object.pointer(path).is_some_and(|value| *value == json!([]) || *value == json!({})) {
-        let (parent, key) = path.rsplit_once('/').expect("a pointer has a slash");
-        remove(object, parent, key);
+    for operation in operations.iter_mut().filter(|operation| operation.path == STATUS) {
+        let status = operation.value.as_str().unwrap_or_default();
+        let mut status: Value = status.parse().expect("it was written as JSON");
+        let replaced: serde_json::Map<String, Value> =
+            replaced.iter().map(|(at, text)| (address(pod, at), json!(text))).collect();
+        status["replaced"] = replaced.into();
+        status.sort_all_objects();
+        operation.value = status.to_string().into();
     }
 }

@@ -42,6 +42,9 @@ pub enum TemplateError {
         /// Number of containers.
         applications: usize,
     },
+    /// The text is not an image.
+    #[error("{0:?} is not an image; it must not be empty or have spaces, such as REGISTRY/ebb:0.1.0")]
+    Image(String),
     /// The sidecar lacks a field or has another value. Holds what it must have.
     #[error("the template's initContainer must have {0}")]
     Sidecar(&'static str),
@@ -54,6 +57,23 @@ impl Template {
     /// The chart's template with default values.
     pub fn built_in() -> Self {
         Self::parse(BUILT_IN).expect("a test parses it")
+    }
+
+    /// The sidecar's image.
+    pub fn image(&self) -> &str {
+        self.container["image"].as_str().unwrap_or_default()
+    }
+
+    /// Replaces the sidecar's image.
+    ///
+    /// # Errors
+    /// The text is empty or has spaces.
+    pub fn set_image(&mut self, image: &str) -> Result<(), TemplateError> {
+        if image.is_empty() || image.contains(char::is_whitespace) {
+            return Err(TemplateError::Image(image.to_owned()));
+        }
+        self.container["image"] = image.into();
+        Ok(())
     }
 
     /// Names of the environment variables for application containers.

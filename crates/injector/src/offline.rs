@@ -1,0 +1,158 @@
+//! Adds sidecars to manifests and removes them, document by document, without a cluster.
+
+use crate::inject::{Context, Namespace, TakeOut, Template, Verdict, inject, take_out, texts, with_replaced};
+use ebb_manifest::{Addition, Document, PodPath, Pods, Removal, pods};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Settings of an injection into manifests.
+#[derive(Clone, Debug)]
+pub struct Offline<'a> {
+    /// The sidecar.
+    pub template: &'a Template,
+    /// Annotations for pods that do not have them, by full name.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether pods are skipped if neither they nor their namespaces have the label.
+    pub needs_label: bool,
+    /// Name for the annotation `injected-by`.
+    pub by: &'a str,
+    /// Paths of pods in kinds that are not known.
+    pub pod_paths: &'a [PodPath],
+    /// The namespaces that the manifests contain, by name.
+    pub namespaces: BTreeMap<String, Namespace>,
+}
+
+/// A document afterwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The document; as it was if nothing was changed.
+    pub text: String,
+    /// What was done to each pod, and warnings, one line each.
+    pub notes: Vec<String>,
+    /// Number of pods that were changed.
+    pub changed: usize,
+    /// Whether the document had to be reprinted.
+    pub is_reprinted: bool,
+}
+
+/// The namespaces that documents define.
+pub fn namespaces<'a>(documents: impl IntoIterator<Item = &'a Value>) -> BTreeMap<String, Namespace> {
+    let mut found = BTreeMap::new();
+    for document in documents {
+        let items = document["items"].as_array().map_or(std::slice::from_ref(document), Vec::as_slice);
+        for object in items.iter().filter(|object| object["kind"] == "Namespace" && object["apiVersion"] == "v1") {
+            let metadata = &object["metadata"];
+            let Some(name) = metadata["name"].as_str() else { continue };
+            let (labels, annotations) = (texts(&metadata["labels"]), texts(&metadata["annotations"]));
+            found.insert(name.to_owned(), Namespace { name: name.to_owned(), labels, annotations });
+        }
+    }
+    found
+}
+
+impl Offline<'_> {
+    /// Injects sidecars into the pods of a document.
+    pub fn inject(&self, document: &Document<'_>) -> Outcome {
+        let (mut notes, mut additions, mut changed) = (Vec::new(), Vec::new(), 0);
+        for (owner, namespace, at) in self.found(document, &mut notes) {
+            let pod = document.value.pointer(&at).expect("it was found there");
+            let namespace = self.namespace(namespace);
+            let context =
+                Context { namespace: &namespace, own_namespace: None, needs_label: self.needs_label, by: self.by };
+            let outcome = inject(pod, &context, self.template);
+            match outcome.verdict {
+                Verdict::Inject(mut operations) => {
+                    let replaced = document.replaced(&below(&at, &operations));
+                    let replaced = replaced.into_iter().map(|(path, text)| (path[at.len()..].to_owned(), text));
+                    with_replaced(pod, &mut operations, &replaced.collect());
+                    additions.extend(below(&at, &operations));
+                    changed += 1;
+                    notes.push(format!("{owner}: injected"));
+                }
+                Verdict::Skip(reason, detail) => notes.push(format!("{owner}: skipped ({}): {detail}", reason.label())),
+            }
+            notes.extend(outcome.warnings.iter().map(|warning| format!("{owner}: warning: {warning}")));
+        }
+        if changed == 0 {
+            return Outcome { text: document.text.to_owned(), notes, changed, is_reprinted: false };
+        }
+        let edited = document.add(&additions);
+        finish(edited, notes, changed)
+    }
+
+    /// Removes the sidecars from the pods of a document.
+    pub fn uninject(document: &Document<'_>, pod_paths: &[PodPath]) -> Outcome {
+        let (mut notes, mut removal, mut changed) = (Vec::new(), Removal::default(), 0);
+        for found in pods(&document.value, pod_paths) {
+            let Pods::At(pointers) = found.pods else { continue };
+            for at in pointers {
+                let pod = document.value.pointer(&at).expect("it was found there");
+                let prefixed = |path: String| format!("{at}{path}");
+                match take_out(pod) {
+                    TakeOut::Remove(Removal { paths, if_empty, replaced }) => {
+                        removal.paths.extend(paths.into_iter().map(prefixed));
+                        removal.if_empty.extend(if_empty.into_iter().map(prefixed));
+                        removal.replaced.extend(replaced.into_iter().map(|(path, text)| (prefixed(path), text)));
+                        changed += 1;
+                        notes.push(format!("{}: sidecar removed", found.owner));
+                    }
+                    TakeOut::NotInjected => notes.push(format!("{}: skipped: not injected", found.owner)),
+                    TakeOut::Unlisted => notes.push(format!(
+                        "{}: skipped: the annotation ebb-cache.io/status does not list what was added",
+                        found.owner
+                    )),
+                }
+            }
+        }
+        if changed == 0 {
+            return Outcome { text: document.text.to_owned(), notes, changed, is_reprinted: false };
+        }
+        finish(document.remove(&removal), notes, changed)
+    }
+
+    /// Owner, namespace and pointer of each pod. Notes the objects without one.
+    fn found(&self, document: &Document<'_>, notes: &mut Vec<String>) -> Vec<(String, String, String)> {
+        let mut all = Vec::new();
+        for found in pods(&document.value, self.pod_paths) {
+            match found.pods {
+                Pods::At(pointers) => {
+                    all.extend(pointers.into_iter().map(|at| (found.owner.clone(), found.namespace.clone(), at)));
+                }
+                Pods::Missing(path) => notes.push(format!("{}: no pod found at {path}; not changed", found.owner)),
+                Pods::Perhaps(paths) => notes.push(format!(
+                    "{}: not changed, since its kind is not known; to inject it, use --pod-at {}",
+                    found.owner,
+                    paths.join(" --pod-at ")
+                )),
+            }
+        }
+        all
+    }
+
+    /// A namespace with the given annotations, which it may override.
+    fn namespace(&self, name: String) -> Namespace {
+        let known = self.namespaces.get(&name).cloned();
+        let mut namespace = known.unwrap_or_else(|| Namespace { name, ..Namespace::default() });
+        let own = std::mem::take(&mut namespace.annotations);
+        namespace.annotations = self.annotations.clone();
+        namespace.annotations.extend(own);
+        namespace
+    }
+}
+
+/// Operations on a pod as additions to the document that has the pod at `at`.
+fn below(at: &str, operations: &[crate::inject::Operation]) -> Vec<Addition> {
+    let addition = |operation: &crate::inject::Operation| Addition {
+        path: format!("{at}{}", operation.path),
+        value: operation.value.clone(),
+    };
+    operations.iter().map(addition).collect()
+}
+
+fn finish(edited: ebb_manifest::Edited, mut notes: Vec<String>, changed: usize) -> Outcome {
+    let is_reprinted = edited.reprinted.is_some();
+    if let Some(reason) = edited.reprinted {
+        notes.push(format!("warning: the document is reprinted without its comments: {reason}"));
+    }
+    Outcome { text: edited.text, notes, changed, is_reprinted }
+}

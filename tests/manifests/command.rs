@@ -1,0 +1,206 @@
+//! `ebb inject` and `ebb uninject`, as commands.
+
+use crate::common::program;
+use ebb_config::yaml;
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Write as _;
+use std::process::Stdio;
+
+/// Runs `ebb WORDS` with `input`; exit code, standard output, standard error.
+fn run(words: &[&str], input: &str) -> (i32, String, String) {
+    let mut command = program();
+    command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+const WORKLOADS: &str = "\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: untouched}
+data: {b: '1', a: '0x10'}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: app, image: 'app:1'}]}
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: night}
+spec:
+  jobTemplate:
+    spec:
+      template:
+        spec: {restartPolicy: Never, containers: [{name: app, image: 'app:1'}]}
+---
+apiVersion: v1
+kind: List
+items:
+  - {apiVersion: v1, kind: Pod, metadata: {generateName: x-}, spec: {hostNetwork: true, containers: [{name: app}]}}
+  - {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: db}, spec: {template: {spec: {containers: [{name: app}]}}}}
+";
+
+#[test]
+fn injects_workloads_of_every_kind_and_keeps_other_objects() {
+    let (code, printed, said) = run(&["inject", "-f", "-"], WORKLOADS);
+    assert_eq!(code, 0, "{said}");
+    let lines = [
+        "Deployment/web: injected",
+        "CronJob/night: injected",
+        "Pod/x-*: skipped (host-network): spec.hostNetwork is true",
+        "StatefulSet/db: injected",
+    ];
+    let missing: Vec<_> = lines.into_iter().filter(|line| !said.contains(line)).collect();
+    assert!(missing.is_empty(), "{missing:?} is missing in {said}");
+    assert_eq!(printed.matches("\"restartPolicy\": \"Always\"").count(), 3, "pods in flow style stay in flow style");
+    assert!(
+        printed.starts_with(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: untouched}\ndata: {b: '1', a: '0x10'}\n---\n"
+        )
+    );
+    let (_, again, said) = run(&["inject", "-f", "-"], &printed);
+    assert_eq!(again, printed, "a second round adds nothing: {said}");
+    let (code, back, said) = run(&["uninject", "-f", "-"], &printed);
+    assert_eq!((code, said.matches("sidecar removed").count()), (0, 3), "{said}");
+    assert_eq!(back, WORKLOADS);
+}
+
+#[test]
+fn annotations_can_be_given_and_json_can_be_printed() {
+    let pod =
+        r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "app"}]}}"#;
+    let words = ["inject", "-f", "-", "--output", "json", "--set", "memory-limit=64Mi", "--set", "uid=root"];
+    let (code, printed, said) = run(&words, pod);
+    let injected: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!((code, &injected["spec"]["initContainers"][0]["resources"]["limits"]["memory"]), (0, &json!("64Mi")));
+    let warning = "annotation config.ebb-cache.io/uid (\"root\") is ignored: it must be 1 to 2147483647";
+    assert!(said.contains(warning), "{said}");
+    let (_, printed, said) = run(&["inject", "-f", "-", "--labelled"], pod);
+    assert!(!printed.contains("initContainers") && said.contains("skipped (not-labelled)"), "{said}");
+}
+
+#[test]
+fn reports_unreadable_input_and_prints_nothing() {
+    let mut wrong = Vec::new();
+    for (words, input, sentence) in [
+        (&["inject", "-f", "/nowhere.yaml"][..], "", "cannot read /nowhere.yaml"),
+        (&["inject", "-f", "/dev/zero"], "", "/dev/zero: the text is too large (at most 64 MiB)"),
+        (&["inject", "-f", "-"], "a: b\n---\na: [", "standard input: document 2, line 3: not YAML"),
+        (&["inject", "-f", "-"], "a: {{ .Values.a }}\n", "standard input: document 1, line 1: an unrendered template"),
+        (&["uninject", "-f", "-"], "a: 1\n? {b: c}\n: d\n", "standard input: document 1, line"),
+        (&["inject", "-f", "-", "--template", "Cargo.toml"], "", "Cargo.toml: the template"),
+        (&["inject", "-f", "src"], "", "src contains no .yaml, .yml or .json"),
+    ] {
+        let (code, printed, said) = run(words, input);
+        if (code, printed.as_str()) != (1, "") || !said.contains(sentence) {
+            wrong.push(format!("{words:?}, which needs {sentence:?}: code {code}, {printed:?}, {said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let mut wrong = Vec::new();
+    for (words, sentence) in [
+        (&["--set", "uid"][..], "--set: \"uid\" is not NAME=VALUE"),
+        (&["--set", "memory-limt=1Gi"], "--set: \"memory-limt\" is not an annotation; did you mean memory-limit?"),
+        (&["--set", "nothing-like-it=1"], "--set: \"nothing-like-it\" is not an annotation"),
+        (&["--image", "a b"], "--image: \"a b\" is not an image"),
+        (&["--pod-at", "spec..x"], "it must be keys separated by dots"),
+    ] {
+        let words: Vec<&str> = ["inject", "-f", "-"].iter().chain(words).copied().collect();
+        let (code, printed, said) = run(&words, "");
+        if (code, printed.as_str()) != (2, "") || !said.contains(sentence) {
+            wrong.push(format!("{words:?}, which needs {sentence:?}: code {code}, {printed:?}, {said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(run(&["inject"], "").0, 2, "nothing to inject into");
+}
+
+#[test]
+fn reads_directories_at_any_depth_and_joins_files_as_documents() {
+    let folder = tempfile::tempdir().unwrap();
+    let pod = |name: &str| {
+        format!("kind: Pod\napiVersion: v1\nmetadata: {{name: {name}}}\nspec:\n  containers:\n  - name: app")
+    };
+    fs::create_dir_all(folder.path().join("a/b")).unwrap();
+    std::os::unix::fs::symlink(folder.path(), folder.path().join("a/circle")).unwrap();
+    for (path, text) in [
+        ("a/b/deep.yaml", pod("deep")),
+        ("a/first.yml", format!("---\n{}\n", pod("first"))),
+        ("last.json", "{\"kind\": \"Pod\", \"apiVersion\": \"v1\", \"metadata\": {\"name\": \"last\"}}".to_owned()),
+        ("notes.txt", "[".to_owned()),
+    ] {
+        fs::write(folder.path().join(path), text).unwrap();
+    }
+    let path = folder.path().to_str().unwrap();
+    let (code, printed, said) = run(&["inject", "-f", path, "--image", "example/ebb:1"], "");
+    let owners: Vec<&str> = said.lines().filter_map(|line| line.split_once(':')).map(|(owner, _)| owner).collect();
+    assert_eq!((code, owners), (0, vec!["Pod/deep", "Pod/first", "Pod/last"]), "{said}");
+    let names: Vec<Value> =
+        yaml::manifests::<Value>(&printed).unwrap().iter().map(|pod| pod["metadata"]["name"].clone()).collect();
+    assert_eq!(names, ["deep", "first", "last"]);
+    assert_eq!(printed.matches("image: \"example/ebb:1\"").count(), 2);
+}
+
+#[test]
+fn a_namespace_among_the_manifests_counts() {
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels: {ebb-cache.io/inject: enabled}\n  \
+                     annotations: {config.ebb-cache.io/memory-limit: 48Mi}\n---\n";
+    let pod = |name: &str, namespace: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {{containers: [{{name: app}}]}}\n---\n"
+        )
+    };
+    let text = pod("a", "shop") + &pod("b", "other") + namespace;
+    let (code, printed, said) = run(&["inject", "-f", "-", "--labelled", "--set", "memory-limit=64Mi"], &text);
+    assert!(said.contains("Pod/a: injected") && said.contains("Pod/b: skipped (not-labelled)"), "{said}");
+    assert_eq!((code, printed.matches("48Mi").count()), (0, 3), "limit, request and the annotation: {printed}");
+}
+
+#[test]
+fn an_image_that_no_cluster_can_pull_is_warned_about() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: app}]}\n";
+    let warns = |words: &[&str], input: &str| run(words, input).2.contains("names no registry");
+    assert!(warns(&["inject", "-f", "-"], pod));
+    assert!(!warns(&["inject", "-f", "-", "--image", "example/ebb:1"], pod));
+    assert!(!warns(&["inject", "-f", "-"], "kind: ConfigMap\napiVersion: v1\n"), "nothing was injected");
+}
+
+#[test]
+fn kinds_without_a_known_pod_pass_through_with_a_line() {
+    let rows = [
+        (
+            "batch.volcano.sh/v1alpha1",
+            "Job",
+            "{tasks: [{template: {spec: {containers: [{name: a}]}}}]}",
+            "--pod-at spec.tasks[*].template",
+        ),
+        ("argoproj.io/v1alpha1", "Rollout", "{workloadRef: {name: a}}", "Rollout/x: no pod found at spec.template"),
+        ("apps/v1", "Deployment", "{replicas: 5}", "Deployment/x: no pod found at spec.template"),
+    ];
+    let mut wrong = Vec::new();
+    for (version, kind, spec, sentence) in rows {
+        let text = format!("apiVersion: {version}\nkind: {kind} # kept\nmetadata: {{name: x}}\nspec: {spec}\n");
+        let (code, printed, said) = run(&["inject", "-f", "-"], &text);
+        if (code, printed.as_str()) != (0, text.as_str()) || !said.contains(sentence) {
+            wrong.push(format!("{kind}: {said}\n{printed}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let volcano = "apiVersion: batch.volcano.sh/v1alpha1\nkind: Job\nmetadata: {name: x}\nspec:\n  tasks:\n  - template:\n      spec:\n        containers:\n        - name: a\n";
+    let words = ["inject", "-f", "-", "--pod-at", "spec.tasks[*].template"];
+    let (_, printed, said) = run(&words, volcano);
+    assert!(
+        said.contains("Job/x: injected") && printed.contains("        initContainers:\n        - name: ebb\n"),
+        "{said}{printed}"
+    );
+    let (_, back, _) = run(&["uninject", "-f", "-", "--pod-at", "spec.tasks[*].template"], &printed);
+    assert_eq!(back, volcano);
+}
