@@ -148,9 +148,12 @@ impl<'a> Writer<'a> {
                     Shape::Mapping { .. } => Value::Object(Map::from_iter(below.entries)),
                     _ => below.front.into_iter().chain(below.back).collect(),
                 };
-                match entry.filter(|_| self.is_in_block(at)) {
-                    Some(entry) => self.fill(at, entry, &value, depth),
-                    None => {
+                match entry {
+                    Some(entry) if self.is_in_block(at) => self.fill(at, entry, &value, depth),
+                    entry => {
+                        if let Some(from) = entry.and_then(|entry| self.colon(entry)) {
+                            self.replace(at.to_owned(), from + 1..node.end);
+                        }
                         let inner = print::flow(&value);
                         self.edit(node.start + 1..node.start + 1, inner[1..inner.len() - 1].to_owned(), depth);
                         Ok(())

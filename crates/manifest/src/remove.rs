@@ -15,7 +15,7 @@ use std::ops::Range;
 pub struct Removal {
     /// JSON pointers in the document.
     pub paths: Vec<String>,
-    /// Pointers of collections to remove if nothing is left in them.
+    /// Pointers of collections to remove if nothing is left in them, unless they are in `replaced`.
     pub if_empty: Vec<String>,
     /// What collections that are empty then were before, by pointer: the text after the colon.
     pub replaced: BTreeMap<String, String>,
@@ -37,7 +37,7 @@ impl Removal {
         let mut parents: Vec<&String> = self.if_empty.iter().collect();
         parents.sort_by(|a, b| compare(b, a));
         for path in parents {
-            if object.pointer(path).is_some_and(is_empty) {
+            if object.pointer(path).is_some_and(is_empty) && !self.replaced.contains_key(path) {
                 remove(object, path);
             }
         }

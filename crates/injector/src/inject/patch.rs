@@ -36,12 +36,14 @@ impl Patch {
     /// Adds a value. An array index inserts before that element; `-` appends.
     pub(super) fn add(&mut self, path: &str, value: Value) {
         let (parent, last) = path.rsplit_once('/').expect("a pointer has a slash");
-        let end = if value == json!({}) || value == json!([]) { "/" } else { "" };
         let name = match self.object.pointer(parent) {
             Some(Value::Array(values)) => identity(&value, values.len()),
             _ => last.to_owned(),
         };
-        self.addresses.push(format!("{}/{name}{end}", address(&self.object, parent)));
+        // A collection that is created for others goes when nothing is left in it, so it is not listed.
+        if value != json!({}) && value != json!([]) {
+            self.addresses.push(format!("{}/{name}", address(&self.object, parent)));
+        }
         match self.object.pointer_mut(parent) {
             Some(Value::Object(fields)) => drop(fields.insert(unescaped(last), value.clone())),
             Some(Value::Array(values)) => {
@@ -70,7 +72,7 @@ impl Patch {
         }
     }
 
-    /// Addresses of all additions so far, sorted; a collection that is added empty ends with a slash.
+    /// Addresses of all additions so far, sorted.
     pub(super) fn added(&self) -> Vec<&str> {
         let mut added: Vec<&str> = self.addresses.iter().map(String::as_str).collect();
         added.sort_unstable();

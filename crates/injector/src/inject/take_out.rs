@@ -4,7 +4,7 @@ use super::STATUS;
 use super::patch::{Operation, address, resolve};
 use ebb_manifest::Removal;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What to remove from a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,26 +25,29 @@ pub fn take_out(pod: &Value) -> TakeOut {
     }
     let status: Value = annotations["ebb-cache.io/status"].as_str().unwrap_or_default().parse().unwrap_or_default();
     let Some(added) = status["added"].as_array() else { return TakeOut::Unlisted };
-    let is_of_declared = |address: &str| address.starts_with("/spec/initContainers/ebb/");
-    let mut removal = Removal::default();
-    let mut is_listed = annotations["ebb-cache.io/merged"].is_null();
-    for address in added.iter().filter_map(Value::as_str) {
-        is_listed |= is_of_declared(address);
-        let (list, address) = match address.strip_suffix('/') {
-            Some(collection) => (&mut removal.if_empty, collection),
-            None => (&mut removal.paths, address),
-        };
-        list.extend(resolve(pod, address));
-    }
+    let added: Vec<&str> = added.iter().filter_map(Value::as_str).collect();
+    let is_of_declared = |address: &&str| address.starts_with("/spec/initContainers/ebb/");
+    let is_listed = annotations["ebb-cache.io/merged"].is_null() || added.iter().any(is_of_declared);
     if !is_listed {
         return TakeOut::Unlisted;
     }
-    for name in ["injected-by", "merged", "status", "version"] {
-        removal.paths.extend(resolve(pod, &format!("/metadata/annotations/ebb-cache.io~1{name}")));
-    }
+    let own = ["injected-by", "merged", "status", "version"]
+        .map(|name| format!("/metadata/annotations/ebb-cache.io~1{name}"));
+    let mut removal = Removal::default();
+    removal.paths = added.into_iter().chain(own.iter().map(String::as_str)).filter_map(|at| resolve(pod, at)).collect();
+    let collections: BTreeSet<String> = removal.paths.iter().flat_map(|path| collections(pod, path)).collect();
+    removal.if_empty = collections.into_iter().collect();
     let replaced = status["replaced"].as_object().into_iter().flatten();
     removal.replaced = replaced.filter_map(|(at, text)| Some((resolve(pod, at)?, text.as_str()?.to_owned()))).collect();
     TakeOut::Remove(removal)
+}
+
+/// The collections around a value that may have been created for it: neither the pod's spec nor an element of a list.
+fn collections(pod: &Value, path: &str) -> Vec<String> {
+    let parents = path.match_indices('/').skip(1).map(|(at, _)| &path[..at]);
+    let is_element =
+        |path: &str| path.rsplit_once('/').is_some_and(|(list, _)| pod.pointer(list).is_some_and(Value::is_array));
+    parents.filter(|path| *path != "/spec" && !is_element(path)).map(str::to_owned).collect()
 }
 
 /// Records in the status annotation what additions replace in the text of a pod: by JSON pointer in the pod, the text.
