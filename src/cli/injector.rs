@@ -88,6 +88,9 @@ pub(crate) struct InjectorArgs {
     /// Log format: text or json.
     #[arg(long, env = "EBB_INJECTOR_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     log_format: String,
+    /// Log level: error, warn, info, debug or trace.
+    #[arg(long, env = "EBB_INJECTOR_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    log_level: String,
 }
 
 /// Runs the webhook until a signal stops it.
@@ -107,7 +110,11 @@ fn serve(args: InjectorArgs) -> Outcome {
         "json" => LogFormat::Json,
         other => return Err(Failure::Usage(format!("--log-format: {other:?} is not a log format (text or json)"))),
     };
-    crate::logging::start(log_format, LogLevel::Info);
+    let log_level = serde_json::from_value(args.log_level.as_str().into()).map_err(|_| {
+        let levels = "error, warn, info, debug or trace";
+        Failure::Usage(format!("--log-level: {:?} is not a log level ({levels})", args.log_level))
+    })?;
+    crate::logging::start(log_format, log_level);
     let seconds = |name: &str, span: Span, least: i64| {
         let seconds = i64::try_from(span.0 / 1000).unwrap_or(i64::MAX);
         match seconds >= least && seconds <= 10 * 365 * 86_400 {

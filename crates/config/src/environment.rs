@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use strsim::levenshtein;
 
 /// Variables of command-line flags, in addition to those of the settings.
-pub const OF_COMMANDS: [&str; 27] = [
+pub const OF_COMMANDS: [&str; 28] = [
     "EBB_ADDR",
     "EBB_ADMIN_ADDR",
     "EBB_CONFIG",
@@ -23,6 +23,7 @@ pub const OF_COMMANDS: [&str; 27] = [
     "EBB_INJECTOR_LEASE",
     "EBB_INJECTOR_LISTEN",
     "EBB_INJECTOR_LOG_FORMAT",
+    "EBB_INJECTOR_LOG_LEVEL",
     "EBB_INJECTOR_LOOK",
     "EBB_INJECTOR_NAMESPACE",
     "EBB_INJECTOR_NO_EVENTS",

@@ -91,6 +91,7 @@ pub fn inject(pod: &Value, context: &Context<'_>, template: &Template) -> Outcom
     mark(&mut patch, context, &wishes, template);
     add_sidecar(&mut patch, pod, &wishes);
     add_volumes(&mut patch, &wishes);
+    add_pull_secrets(&mut patch, template);
     add_to_applications(&mut patch, &wishes);
     add_status(&mut patch, template);
     Outcome { verdict: Verdict::Inject(patch.finish()), warnings }
@@ -180,6 +181,16 @@ fn add_volumes(patch: &mut Patch, wishes: &Wishes) {
         let groups = &patch.object()["spec"]["securityContext"]["supplementalGroups"];
         if !list(groups).any(|there| there == group) {
             patch.add("/spec/securityContext/supplementalGroups/-", group.clone());
+        }
+    }
+}
+
+/// Adds the pull secrets that the pod lacks. A pod of a cluster already has those of its ServiceAccount.
+fn add_pull_secrets(patch: &mut Patch, template: &Template) {
+    for secret in &template.pull_secrets {
+        patch.array_at("/spec/imagePullSecrets");
+        if !list(&patch.object()["spec"]["imagePullSecrets"]).any(|there| there["name"] == secret["name"]) {
+            patch.add("/spec/imagePullSecrets/-", secret.clone());
         }
     }
 }

@@ -6,7 +6,8 @@
 //! | is Guaranteed | CPU and memory | the same: it stays Guaranteed |
 //! | any other | memory, CPU if requested | CPU and memory |
 //!
-//! A missing request defaults to the limit, so no request must be written as zero.
+//! A missing request defaults to the limit, so no request must be written as zero. Other resources of the template, such as
+//! ephemeral storage, do not depend on the pod.
 
 use super::pod::{all_containers, text};
 use super::wish::Wishes;
@@ -17,6 +18,18 @@ use serde_json::{Value, json};
 const CPU: &str = "50m";
 
 pub(super) fn resources(pod: &Value, wishes: &Wishes) -> Value {
+    let mut resources = cpu_and_memory(pod, wishes);
+    for (part, wanted) in wishes.container["resources"].as_object().into_iter().flatten() {
+        for (resource, amount) in wanted.as_object().into_iter().flatten() {
+            if resource != "cpu" && resource != "memory" {
+                resources[part][resource] = amount.clone();
+            }
+        }
+    }
+    resources
+}
+
+fn cpu_and_memory(pod: &Value, wishes: &Wishes) -> Value {
     let spec = &pod["spec"];
     let (limits, requests) = (&wishes.container["resources"]["limits"], &wishes.container["resources"]["requests"]);
     let wanted = wishes.memory_limit.clone().unwrap_or_else(|| text(&limits["memory"]).unwrap_or_default());

@@ -18,6 +18,8 @@ pub struct Template {
     pub(super) mounts: Vec<Value>,
     /// Groups that may open the socket.
     pub(super) groups: Vec<Value>,
+    /// Pull secrets of the pod.
+    pub(super) pull_secrets: Vec<Value>,
     /// Ebb's version.
     pub(super) version: String,
 }
@@ -119,6 +121,7 @@ impl Template {
             env: list(&application["env"]),
             mounts: list(&application["volumeMounts"]),
             groups: list(&spec["securityContext"]["supplementalGroups"]),
+            pull_secrets: list(&spec["imagePullSecrets"]),
             version: version.as_str().unwrap_or("unknown").to_owned(),
         })
     }

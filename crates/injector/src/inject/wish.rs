@@ -143,7 +143,8 @@ impl Wishes {
     pub(super) fn set_env(&mut self, name: &str, value: String) {
         let variables = self.container["env"].as_array_mut().expect("the template's container has an environment");
         match variables.iter_mut().find(|variable| variable["name"] == name) {
-            Some(variable) => variable["value"] = value.into(),
+            // As a whole: a variable with both `value` and `valueFrom` makes the pod invalid.
+            Some(variable) => *variable = json!({"name": name, "value": value}),
             None => variables.push(json!({"name": name, "value": value})),
         }
     }
@@ -300,6 +301,22 @@ mod tests {
             })
             .collect();
         assert!(wrong.is_empty(), "{wrong:?}");
+    }
+
+    #[test]
+    fn additional_variable_replaces_one_from_a_secret() {
+        let mut template = Template::built_in();
+        let secret = json!({"name": "OTLP_TOKEN", "valueFrom": {"secretKeyRef": {"name": "otlp", "key": "token"}}});
+        template.container["env"].as_array_mut().unwrap().push(secret.clone());
+        let namespace = Namespace::default();
+        let context = Context { namespace: &namespace, own_namespace: None, needs_label: false, by: "a test" };
+        let variable = |pod: &Value| {
+            let container = Wishes::read(pod, &context, &template).container;
+            list(&container["env"]).find(|variable| variable["name"] == "OTLP_TOKEN").cloned()
+        };
+        assert_eq!(variable(&json!({})), Some(secret));
+        let pod = json!({"metadata": {"annotations": {format!("{PREFIX}additional-env"): "OTLP_TOKEN=none"}}});
+        assert_eq!(variable(&pod), Some(json!({"name": "OTLP_TOKEN", "value": "none"})));
     }
 
     #[test]
