@@ -16,6 +16,7 @@ from helm import CHART, VERSIONS, Helm
 MANIFESTS = pathlib.Path("manifests")
 SCHEMA = CHART / "values.schema.json"
 README = CHART / "README.md"
+DEFAULTS = CHART / "files/defaults.yaml"
 # Settings that the chart derives from its own values.
 OWN = {"listen", "socket", "adminListen", "adminSocket", "httpListen", "limitFile", "cgroupRoot", "pod"}
 
@@ -74,6 +75,12 @@ def commented_values():
     return found, without
 
 
+def defaults(_helm):
+    """The values again: a template cannot read values.yaml, and completes values from this file."""
+    header = "# Generated from values.yaml by `tests/chart.sh CACHE_DIR --bless`; do not edit.\n"
+    return header + yaml.safe_dump(yaml.safe_load((CHART / "values.yaml").read_text()), sort_keys=False, width=120)
+
+
 def readme(_helm):
     before, rest = README.read_text().split("<!-- values: generated -->\n")
     _, after = rest.split("<!-- end of values -->\n")
@@ -100,6 +107,7 @@ def manifest(given, namespace, helm):
 # Functions that generate each file. The order matters: manifests are rendered with the schema.
 FILES = {
     SCHEMA: schema,
+    DEFAULTS: defaults,
     README: readme,
     MANIFESTS / "webhook.yaml": functools.partial(manifest, "injector.mode=webhook", True),
     MANIFESTS / "policy.yaml": functools.partial(manifest, "injector.mode=policy", False),

@@ -1,21 +1,84 @@
+{{/* Completes .Values. Each template calls it first. Helm removes a key that a user sets to null, also a whole section, and
+`.Values.injector.tls.source` would then end the render with a nil pointer. A missing key gets its default here, except that
+lists stay empty and IDs stay absent. Maps of Kubernetes and of Ebb are the user's as a whole. */}}
+{{- define "ebb.complete" -}}
+{{- include "ebb.fill" (dict "values" .Values "defaults" (.Files.Get "files/defaults.yaml" | fromYaml)) }}
+{{- end }}
+
+{{- define "ebb.fill" -}}
+{{- $values := .values }}
+{{- range $key, $default := .defaults }}
+{{- $given := hasKey $values $key | ternary (get $values $key) nil }}
+{{- if kindIs "invalid" $given }}
+{{- if not (or (kindIs "slice" $default) (has $key (list "runAsUser" "runAsGroup"))) }}
+{{- $_ := set $values $key (deepCopy $default) }}
+{{- end }}
+{{- else if and (kindIs "map" $default) (not (has $key (list "resources" "config" "static" "labels"))) }}
+{{- include "ebb.fill" (dict "values" $given "defaults" $default) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "ebb.name" -}}
 {{- .Values.nameOverride | default .Chart.Name | trunc 50 | trimSuffix "-" }}
 {{- end }}
 
+{{/* Begin of the names of the release's objects. A Service's name has at most 63 characters, and no dots, which the name of a
+release may have. */}}
 {{- define "ebb.fullname" -}}
 {{- $name := include "ebb.name" . }}
+{{- $release := replace "." "-" .Release.Name }}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
-{{- else if contains $name .Release.Name }}
-{{- .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else if contains $name $release }}
+{{- $release | trunc 50 | trimSuffix "-" }}
 {{- else }}
-{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" }}
+{{- printf "%s-%s" $release $name | trunc 50 | trimSuffix "-" }}
 {{- end }}
 {{- end }}
 
-{{/* Name of cluster-scoped objects. It includes the namespace, since releases in different namespaces may share a name. */}}
+{{/* Name of cluster-scoped objects. It includes namespace and release, since releases in different namespaces may share a
+name, and so may releases with the same override. */}}
 {{- define "ebb.clusterName" -}}
-{{- printf "%s.%s.ebb-cache.io" (include "ebb.fullname" .) .Release.Namespace }}
+{{- $name := include "ebb.fullname" . }}
+{{- if not (contains .Release.Name $name) }}{{ $name = printf "%s.%s" .Release.Name $name }}{{ end }}
+{{- printf "%s.%s.ebb-cache.io" $name .Release.Namespace }}
+{{- end }}
+
+{{/* One map of a list of maps; a later one overrides an earlier one. No key is rendered twice. Empty for no keys. */}}
+{{- define "ebb.merged" -}}
+{{- $merged := dict }}
+{{- range . }}
+{{- range $key, $value := . }}
+{{- $_ := set $merged $key $value }}
+{{- end }}
+{{- end }}
+{{- if $merged }}{{ toYaml $merged }}{{ end }}
+{{- end }}
+
+{{/* One list of environment variables of a list of lists; a later variable overrides an earlier one of its name, in its place.
+Server-side apply refuses a name that occurs twice. */}}
+{{- define "ebb.variables" -}}
+{{- $names := list }}
+{{- $variables := dict }}
+{{- range . }}
+{{- range . }}
+{{- if not (hasKey $variables .name) }}{{ $names = append $names .name }}{{ end }}
+{{- $_ := set $variables .name . }}
+{{- end }}
+{{- end }}
+{{- range $names }}
+- {{ get $variables . | toYaml | nindent 2 | trim }}
+{{- end }}
+{{- end }}
+
+{{/* Pull secrets of the chart's own pods. Each is a name or an object with a name, as in other charts. */}}
+{{- define "ebb.pullSecrets" -}}
+{{- $secrets := list }}
+{{- range . }}
+{{- $secrets = append $secrets (kindIs "map" . | ternary . (dict "name" .)) }}
+{{- end }}
+{{- if $secrets }}{{ $secrets | uniq | toYaml }}{{ end }}
 {{- end }}
 
 {{/* Annotations of the pods of one component: .own, and those for a Prometheus without its operator, with the .port of the
@@ -25,25 +88,63 @@ metrics. .own takes precedence. */}}
 {{- if .root.Values.monitoring.annotations.enabled }}
 {{- $scrape = dict "prometheus.io/scrape" "true" "prometheus.io/port" (int .port | toString) "prometheus.io/path" "/metrics" }}
 {{- end }}
-{{- with merge (deepCopy (.own | default dict)) $scrape }}
-{{- toYaml . }}
-{{- end }}
+{{- include "ebb.merged" (list $scrape .own) }}
 {{- end }}
 
 {{- define "ebb.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "ebb.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "ebb.name" . | toYaml }}
+app.kubernetes.io/instance: {{ toYaml .Release.Name }}
 {{- end }}
 
+{{/* Labels of an object or a pod of .component. `commonLabels` override the chart's, and .labels override both; .fixed labels
+and those that selectors match stay. */}}
 {{- define "ebb.labels" -}}
-{{ include "ebb.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | quote }}
-app.kubernetes.io/part-of: ebb
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
+{{- $chart := dict
+  "app.kubernetes.io/version" (.root.Values.image.tag | default .root.Chart.AppVersion | trunc 63 | trimAll "._-")
+  "app.kubernetes.io/part-of" "ebb"
+  "app.kubernetes.io/managed-by" .root.Release.Service
+  "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_")
+}}
+{{- $matched := include "ebb.selectorLabels" .root | fromYaml }}
+{{- include "ebb.merged" (list $chart .root.Values.commonLabels .labels .fixed $matched (dict "app.kubernetes.io/component" .component)) }}
 {{- end }}
+
+{{/* Metadata of an object of .component of .root: its .name, .labels and .annotations in addition to the common ones,
+.namespace unless it is the release's own, and .cluster for a cluster-scoped object. */}}
+{{- define "ebb.metadata" -}}
+name: {{ toYaml .name }}
+{{- if not .cluster }}
+namespace: {{ .namespace | default .root.Release.Namespace | toYaml }}
+{{- end }}
+labels:
+  {{- include "ebb.labels" . | nindent 2 }}
+{{- with include "ebb.merged" (list .root.Values.commonAnnotations .annotations) }}
+annotations:
+  {{- . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* A HorizontalPodAutoscaler of the Deployment .name of .component of .root, by .autoscaling. */}}
+{{- define "ebb.autoscaler" -}}
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  {{- include "ebb.metadata" . | nindent 2 }}
+spec:
+  scaleTargetRef:
+    apiVersion: apps/v1
+    kind: Deployment
+    name: {{ .name }}
+  minReplicas: {{ int .autoscaling.minReplicas }}
+  maxReplicas: {{ int .autoscaling.maxReplicas }}
+  metrics:
+    - type: ContainerResource
+      containerResource:
+        container: {{ .container }}
+        name: cpu
+        target:
+          type: Utilization
+          averageUtilization: {{ int .autoscaling.targetCPUUtilizationPercentage }}
 {{- end }}
 
 {{- define "ebb.image" -}}
@@ -234,6 +335,48 @@ even in the release's own namespace; the webhook cannot. */}}
 {{- end }}
 {{- end }}
 
+{{/* Environment variables of the sidecar, without those of `sidecar.extraEnv`. The configuration is a variable instead of a
+flag, so that `ebb config print` in this container reads the same one. */}}
+{{- define "ebb.sidecarEnv" -}}
+{{- $sidecar := .Values.sidecar }}
+- name: EBB_CONFIG
+  value: /etc/ebb
+- name: EBB_LISTEN
+  value: {{ printf "%s:%d" $sidecar.bindAddress (int $sidecar.ports.data) | quote }}
+- name: EBB_ADMIN_LISTEN
+  value: {{ printf "127.0.0.1:%d" (int $sidecar.ports.admin) | quote }}
+- name: EBB_ADMIN_ADDR
+  value: {{ printf "127.0.0.1:%d" (int $sidecar.ports.admin) | quote }}
+- name: EBB_HTTP_LISTEN
+  value: {{ printf "%s:%d" $sidecar.httpAddress (int $sidecar.ports.http) | quote }}
+{{- if eq $sidecar.address "socket" }}
+- name: EBB_SOCKET
+  value: /run/ebb/ebb.sock
+{{- end }}
+- name: EBB_ADDR
+  value: {{ include "ebb.address" . | quote }}
+{{- if $sidecar.events }}
+{{ include "ebb.eventsEnv" . }}
+{{- end }}
+{{- include "ebb.settings" (dict "settings" (merge (deepCopy $sidecar.static) (dict "logFormat" "json")) "prefix" "EBB") }}
+{{- include "ebb.settings" (dict "settings" $sidecar.config "prefix" "EBB") }}
+{{- end }}
+
+{{/* Environment variables of the shared cache, without those of `standalone.extraEnv`. */}}
+{{- define "ebb.standaloneEnv" -}}
+{{- $standalone := .Values.standalone }}
+- name: EBB_CONFIG
+  value: /etc/ebb
+- name: EBB_LISTEN
+  value: {{ printf "%s:7070" $standalone.listenAddress | quote }}
+- name: EBB_HTTP_LISTEN
+  value: {{ printf "%s:7072" $standalone.listenAddress | quote }}
+{{- if $standalone.events }}
+{{ include "ebb.eventsEnv" . }}
+{{- end }}
+{{- include "ebb.settings" (dict "settings" (merge (deepCopy $standalone.static) (dict "logFormat" "json")) "prefix" "EBB") }}
+{{- end }}
+
 {{/* The container spec of the sidecar. All modes render it from here. */}}
 {{- define "ebb.sidecar" -}}
 {{- $sidecar := .Values.sidecar }}
@@ -245,35 +388,7 @@ restartPolicy: Always
 args:
   - serve
 env:
-  # A variable instead of a flag, so that `ebb config print` in this container reads the same configuration.
-  - name: EBB_CONFIG
-    value: /etc/ebb
-  - name: EBB_LISTEN
-    value: {{ printf "%s:%d" $sidecar.bindAddress (int $sidecar.ports.data) | quote }}
-  - name: EBB_ADMIN_LISTEN
-    value: {{ printf "127.0.0.1:%d" (int $sidecar.ports.admin) | quote }}
-  - name: EBB_ADMIN_ADDR
-    value: {{ printf "127.0.0.1:%d" (int $sidecar.ports.admin) | quote }}
-  - name: EBB_HTTP_LISTEN
-    value: {{ printf "%s:%d" $sidecar.httpAddress (int $sidecar.ports.http) | quote }}
-  {{- if eq $sidecar.address "socket" }}
-  - name: EBB_SOCKET
-    value: /run/ebb/ebb.sock
-  {{- end }}
-  - name: EBB_ADDR
-    value: {{ include "ebb.address" . | quote }}
-  {{- if $sidecar.events }}
-  {{- include "ebb.eventsEnv" . | nindent 2 }}
-  {{- end }}
-  {{- with include "ebb.settings" (dict "settings" (merge (deepCopy $sidecar.static) (dict "logFormat" "json")) "prefix" "EBB") }}
-  {{- . | trim | nindent 2 }}
-  {{- end }}
-  {{- with include "ebb.settings" (dict "settings" $sidecar.config "prefix" "EBB") }}
-  {{- . | nindent 2 }}
-  {{- end }}
-  {{- with $sidecar.extraEnv }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- include "ebb.variables" (list (include "ebb.sidecarEnv" . | fromYamlArray) $sidecar.extraEnv) | trim | nindent 2 }}
 ports:
   - name: ebb-http
     containerPort: {{ int $sidecar.ports.http }}
@@ -335,11 +450,7 @@ readOnly: true
 apiVersion: v1
 kind: PodTemplate
 metadata:
-  name: {{ include "ebb.fullname" . }}-sidecar
-  namespace: {{ .Release.Namespace }}
-  labels:
-    {{- include "ebb.labels" . | nindent 4 }}
-    app.kubernetes.io/component: example
+  {{- include "ebb.metadata" (dict "root" . "name" (printf "%s-sidecar" (include "ebb.fullname" .)) "component" "example") | nindent 2 }}
 template:
   metadata:
     labels:
@@ -351,6 +462,10 @@ template:
     securityContext:
       supplementalGroups:
         - {{ int64 .Values.sidecar.runAsGroup }}
+    {{- end }}
+    {{- with include "ebb.pullSecrets" .Values.sidecar.imagePullSecrets }}
+    imagePullSecrets:
+      {{- . | nindent 6 }}
     {{- end }}
     initContainers:
       - {{ include "ebb.sidecar" . | nindent 8 | trim }}
@@ -370,6 +485,51 @@ template:
       {{- end }}
 {{- end }}
 
+{{/* The injector's ServiceAccount. */}}
+{{- define "ebb.injectorAccount" -}}
+{{- .Values.injector.serviceAccount.name | default (include "ebb.injector" .) }}
+{{- end }}
+
+{{/* Minimum number of replicas of .injector or .standalone. */}}
+{{- define "ebb.leastReplicas" -}}
+{{- .autoscaling.enabled | ternary .autoscaling.minReplicas .replicas | int }}
+{{- end }}
+
+{{/* IP families of a Service. */}}
+{{- define "ebb.serviceFamilies" -}}
+{{- with .ipFamilyPolicy }}
+ipFamilyPolicy: {{ . }}
+{{- end }}
+{{- with .ipFamilies }}
+ipFamilies:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Whether monitors and rules are rendered: the cluster has their kinds, or a value says so, as for a render without a
+cluster. */}}
+{{- define "ebb.hasMonitors" -}}
+{{- if or .Values.monitoring.force (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1") }}true{{ end }}
+{{- end }}
+
+{{/* The endpoint of a monitor: .port of the metrics, and .monitor with its values. */}}
+{{- define "ebb.endpoint" -}}
+port: {{ .port }}
+path: /metrics
+interval: {{ .monitor.interval }}
+{{- with .monitor.scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+{{- with .monitor.relabelings }}
+relabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .monitor.metricRelabelings }}
+metricRelabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{- define "ebb.injector" -}}
 {{ include "ebb.fullname" . }}-injector
 {{- end }}
@@ -383,13 +543,7 @@ template:
 {{- if and (eq .Values.injector.mode "webhook") (or (eq .Values.injector.tls.source "self") .Values.injector.watchdog.enabled) }}true{{ end }}
 {{- end }}
 
-{{/* Metadata of an object of the injector: .root, .name, and .cluster for a cluster-scoped object. */}}
+{{/* Metadata of an object of the injector: .root, .name, .annotations, and .cluster for a cluster-scoped object. */}}
 {{- define "ebb.injectorMetadata" -}}
-name: {{ .name }}
-{{- if not .cluster }}
-namespace: {{ .root.Release.Namespace }}
-{{- end }}
-labels:
-  {{- include "ebb.labels" .root | nindent 2 }}
-  app.kubernetes.io/component: injector
+{{- include "ebb.metadata" (merge (dict "component" "injector") .) }}
 {{- end }}
