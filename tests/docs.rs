@@ -94,6 +94,30 @@ fn commands_of_the_memory_page_work() {
     until("the log has a line for the run", || ebb.logged("cleaner run finished") > 0);
 }
 
+#[test]
+fn injection_by_example_shows_what_ebb_inject_writes() {
+    const PAGE: &str = "docs/injection-by-example.md";
+    let text = fs::read_to_string(PAGE).unwrap();
+    let (before, rest) = text.split_once("## Before\n\n```yaml\n").unwrap().1.split_once("```").unwrap();
+    let (head, after) = rest.split_once("## After\n\n```yaml\n").unwrap();
+    let (after, tail) = after.split_once("```").unwrap();
+    let ebb = Ebb::start(&["--max-memory", "64Mi"]);
+    let folder = tempfile::tempdir().unwrap();
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    fs::write(folder.path().join("deployment.yaml"), before).unwrap();
+    run(&block(PAGE, "ebb inject"), &ebb, folder.path());
+    let injected = read("injected.yaml");
+    if std::env::var_os("EBB_BLESS").is_some() {
+        let start = text.split_once(before).unwrap().0;
+        fs::write(PAGE, format!("{start}{before}{head}## After\n\n```yaml\n{injected}```{tail}")))
+            .unwrap();
+    } else {
+        assert_eq!(after, injected, "EBB_BLESS=1 cargo test --test docs by_example rewrites it");
+    }
+    let parsed = |text: &str| ebb_config::yaml::manifests::<serde_json::Value>(text).unwrap();
+    assert_eq!(parsed(&read("original.yaml")), parsed(before), "uninject reverses it");
+}
+
 /// Every shell or code block, by document and first words, with the test that runs it.
 const RUN: &[(&str, &str, &str)] = &[
     ("docs/getting-started.md", "cargo build", "tests/docs.rs"),
@@ -101,8 +125,34 @@ const RUN: &[(&str, &str, &str)] = &[
     ("docs/getting-started.md", "cargo run --release -p ebb-bench", "tests/docs.rs"),
     ("docs/getting-started.md", "cat > ebb.yaml", "tests/docs.rs"),
     ("docs/getting-started.md", "ebb inject", "tests/docs.rs"),
+    ("docs/injection-by-example.md", "import json", "tests/clients/python.sh"),
+    ("docs/injection-by-example.md", "apiVersion", "tests/docs.rs"),
+    ("docs/injection-by-example.md", "ebb inject", "tests/docs.rs"),
+    ("docs/injection-by-example.md", "apiVersion", "tests/docs.rs"),
     ("docs/memory.md", "ebb compact", "tests/docs.rs"),
     ("docs/operations.md", "kubectl port-forward", "tests/install.sh"),
+    ("docs/platforms.md", "helm package", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "apiVersion: argoproj.io/v1alpha1", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "apiVersion: source.toolkit.fluxcd.io/v1", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "apiVersion: autoscaling/v2", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "apiVersion: autoscaling.k8s.io/v1", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "# values", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "# values", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "apiVersion: v1", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "apiVersion: v1", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "apiVersion: constraints.gatekeeper.sh/v1beta1", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "apiVersion: kyverno.io/v2", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "# values", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "apiVersion: v1", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "# values", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "# values", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "# values", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "# values", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "# values", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "# values", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "# values", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "# values", "tests/chart/test_platforms.py"),
+    ("docs/platforms.md", "apiVersion: v1", "tests/chart/test_platforms.py"),
     ("README.md", "REGISTRY=", "tests/container.sh"),
     ("README.md", "helm install", "tests/cluster/docs.rs"),
     ("README.md", "kubectl get pods", "tests/cluster/docs.rs"),
@@ -147,7 +197,7 @@ fn a_test_runs_every_block_of_a_document() {
     for (document, words, test) in RUN {
         let text = fs::read_to_string(test).unwrap();
         // Scripts ask for a block of a document by its first words.
-        let asks = if test.ends_with(".rs") {
+        let asks = if [".rs", ".py"].iter().any(|kind| test.ends_with(kind)) {
             text.contains(document)
         } else {
             ["", "'"].iter().any(|quote| text.contains(&format!("tests/block.sh {document} {quote}{words}")))

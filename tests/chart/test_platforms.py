@@ -130,3 +130,12 @@ def test_chart_names_its_image():
 def test_default_values_name_one_image(helm):
     text = helm.template("helm4", VERSIONS[-1], "--set", "standalone.enabled=true,tests.check=true").text
     assert set(re.findall(r"image: (\S+)", text)) == {"ebb:0.1.0", "app"}
+
+
+EXAMPLE = re.findall(r"^```yaml\n(.*?)^```$", pathlib.Path("docs/injection-by-example.md").read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("text", EXAMPLE, ids=["before", "after"])
+def test_injection_by_example_is_valid_in_each_version(text):
+    (document,) = objects(text)
+    assert {version: found for version in VERSIONS if (found := schemas.problems([document], version))} == {}

@@ -17,6 +17,7 @@ data=$(server_address data)
 # Run in a separate directory that contains the contract.
 export PATH=$cache/python/bin:$PATH
 stubs=$(tests/block.sh README.md 'pip install grpcio') snippet=$(tests/block.sh README.md 'import os, grpc')
+example=$(tests/block.sh docs/injection-by-example.md 'import json')
 ln -s "$PWD/proto" "$work/proto"
 cd "$work"
 eval "$stubs" >/dev/null
@@ -25,4 +26,14 @@ for address in "$data" "unix:$work/ebb.sock"; do
   [ "$said" = "b'hello'" ] || { echo "$address: README.md's Python says $said"; exit 1; }
 done
 echo "README.md's Python says b'hello'"
+for address in "$data" "unix:$work/ebb.sock" 127.0.0.1:1; do
+  said=$(EBB_ADDR=$address python3 -c "$example
+loaded = []
+prices = [price(item, lambda item: loaded.append(item) or 7) for item in ('$address', '$address')]
+print(prices, len(loaded))")
+  expected=1
+  [ "$address" != 127.0.0.1:1 ] || expected=2
+  [ "$said" = "[7, 7] $expected" ] || { echo "$address: the Python of docs/injection-by-example.md says $said"; exit 1; }
+done
+echo "the Python of docs/injection-by-example.md loads a value once, and works without a cache"
 PYTHONPATH=$work python3 "$here/client.py" "$data" "unix:$work/ebb.sock"
