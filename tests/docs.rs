@@ -109,8 +109,7 @@ fn injection_by_example_shows_what_ebb_inject_writes() {
     let injected = read("injected.yaml");
     if std::env::var_os("EBB_BLESS").is_some() {
         let start = text.split_once(before).unwrap().0;
-        fs::write(PAGE, format!("{start}{before}{head}## After\n\n```yaml\n{injected}```{tail}")))
-            .unwrap();
+        fs::write(PAGE, format!("{start}{before}```{head}## After\n\n```yaml\n{injected}```{tail}")).unwrap();
     } else {
         assert_eq!(after, injected, "EBB_BLESS=1 cargo test --test docs by_example rewrites it");
     }

@@ -1,8 +1,12 @@
 {{/* Completes .Values. Each template calls it first. Helm removes a key that a user sets to null, also a whole section, and
 `.Values.injector.tls.source` would then end the render with a nil pointer. A missing key gets its default here, except that
-lists stay empty and IDs stay absent. Maps of Kubernetes and of Ebb are the user's as a whole. */}}
+lists stay empty and IDs stay absent. Maps of Kubernetes and of Ebb are the user's as a whole. The templates of a chart share
+.Values, so the first call completes them for all. */}}
 {{- define "ebb.complete" -}}
+{{- if not .Values._isComplete }}
 {{- include "ebb.fill" (dict "values" .Values "defaults" (.Files.Get "files/defaults.yaml" | fromYaml)) }}
+{{- $_ := set .Values "_isComplete" true }}
+{{- end }}
 {{- end }}
 
 {{- define "ebb.fill" -}}
