@@ -124,3 +124,25 @@ def test_each_template_completes_the_values_first():
     first = "{{- include \"ebb.complete\" . }}"
     templates = [path for path in CHART.glob("templates/**/*") if path.is_file() and not path.name.startswith("_")]
     assert [path for path in templates if path.read_text().split("\n")[0] != first] == []
+
+
+@pytest.mark.parametrize("major", HELMS)
+def test_sections_of_a_part_of_another_chart_may_be_null(helm, tmp_path, major):
+    (tmp_path / "Chart.yaml").write_text(
+        "apiVersion: v2\nname: parent\nversion: 0.1.0\ndependencies: [{name: ebb, version: 0.1.0, repository: ''}]\n"
+    )
+    (tmp_path / "charts").mkdir()
+    (tmp_path / "charts/ebb").symlink_to(CHART.absolute())
+
+    def rendered(values, *arguments):
+        (tmp_path / "values.yaml").write_text(json.dumps(values))
+        result = helm.template_anew(major, VERSIONS[-1], *arguments, chart=tmp_path)
+        assert result.code == 0, result.why
+        return result.text
+
+    expected = rendered({})
+    for path in [path for path in MAPS if len(path) == 1] + [("injector", "tls"), ("sidecar", "ports")]:
+        assert rendered({"ebb": with_null(path, {})}) == expected, path
+    # Helm 4 drops a null in the values.yaml of the other chart, but not one that a user gives.
+    without = rendered({}, "--set", "ebb.injector.runAsUser=null")
+    assert without.count("runAsUser") == expected.count("runAsUser") - 1
