@@ -19,7 +19,7 @@ CLUSTERED = (
     "ValidatingAdmissionPolicyBinding",
 )
 # Labels of the chart that a user may set, too.
-OURS = ("app.kubernetes.io/version", "app.kubernetes.io/part-of", "app.kubernetes.io/managed-by", "helm.sh/chart")
+OURS = ("app.kubernetes.io/version", "app.kubernetes.io/managed-by", "helm.sh/chart")
 LONG = ".".join(["a" * 63] * 3 + ["b" * 61])
 
 
@@ -62,7 +62,7 @@ def test_labels_of_the_user_are_merged_with_those_of_the_chart(render, major, mo
         "commonLabels": common,
         "injector": {"podLabels": {"team": "edge", "helm.sh/chart": "mine"}},
         "standalone": {"podLabels": {"team": "edge", "app.kubernetes.io/version": "mine"}},
-        "monitoring": {name: {"labels": {"team": "watch", "app.kubernetes.io/part-of": "mine"}}
+        "monitoring": {name: {"labels": {"team": "watch", "app.kubernetes.io/version": "mine"}}
                        for name in ("injector", "sidecars", "standalone", "rules", "dashboards")},
     }
     # The reader of objects refuses duplicate keys.
@@ -72,7 +72,7 @@ def test_labels_of_the_user_are_merged_with_those_of_the_chart(render, major, mo
     assert {labels["team"] for labels in pods} == {"edge"}
     monitors = [document for kind in ("PodMonitor", "PrometheusRule") for document in of_kind(documents, kind)]
     labels = [monitor["metadata"]["labels"] for monitor in monitors]
-    assert {(one["team"], one["app.kubernetes.io/part-of"], one["tier"]) for one in labels} == {("watch", "mine", "common")}
+    assert {(one["team"], one["app.kubernetes.io/version"], one["tier"]) for one in labels} == {("watch", "mine", "common")}
 
 
 @modes

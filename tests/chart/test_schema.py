@@ -53,6 +53,7 @@ BAD = {
     "sidecar.resources.limits.ephemeral-storage=1GB": "ephemeral-storage",
     "commonAnnotations.a=1": "commonAnnotations",
     "commonLabels.app\\.kubernetes\\.io/name=mine": "app.kubernetes.io/name",
+    "commonLabels.app\\.kubernetes\\.io/part-of=mine": "app.kubernetes.io/part-of",
     "monitoring.rules.labels.app\\.kubernetes\\.io/instance=mine": "app.kubernetes.io/instance",
     "standalone.podLabels.ebb-cache\\.io/inject=enabled": "ebb-cache.io/inject",
     "monitoring.sidecars.scrapeTimeout=soon": "scrapeTimeout",

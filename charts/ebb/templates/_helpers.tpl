@@ -101,16 +101,15 @@ app.kubernetes.io/instance: {{ toYaml .Release.Name }}
 {{- end }}
 
 {{/* Labels of an object or a pod of .component. `commonLabels` override the chart's, and .labels override both; .fixed labels
-and those that selectors match stay. */}}
+and those that selectors match stay; `ebb check` selects by part-of. */}}
 {{- define "ebb.labels" -}}
 {{- $chart := dict
   "app.kubernetes.io/version" (.root.Values.image.tag | default .root.Chart.AppVersion | trunc 63 | trimAll "._-")
-  "app.kubernetes.io/part-of" "ebb"
   "app.kubernetes.io/managed-by" .root.Release.Service
   "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_")
 }}
 {{- $matched := include "ebb.selectorLabels" .root | fromYaml }}
-{{- include "ebb.merged" (list $chart .root.Values.commonLabels .labels .fixed $matched (dict "app.kubernetes.io/component" .component)) }}
+{{- include "ebb.merged" (list $chart .root.Values.commonLabels .labels .fixed $matched (dict "app.kubernetes.io/component" .component "app.kubernetes.io/part-of" "ebb")) }}
 {{- end }}
 
 {{/* Metadata of an object of .component of .root: its .name, .labels and .annotations in addition to the common ones,
