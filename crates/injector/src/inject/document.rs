@@ -30,6 +30,7 @@ and nothing else.
 - `EBB_ADDR`, the variables of `sidecar.appEnv` (a value of the chart) and a mount of the socket's directory in
   application containers, unless they define these themselves.
 - The socket's group in `supplementalGroups` of the pod.
+- The chart's `sidecar.imagePullSecrets`, if there are any.
 - The annotation `kubectl.kubernetes.io/default-container` with the first application container, unless it is set.
 - The quality-of-service class stays the same. A pod with pod-level resources (`spec.resources`) gets no additional
   requests.
