@@ -145,7 +145,7 @@ def test_policy_adds_variables_storage_and_pull_secrets(helm):
     text = only(helm.ci("sidecar"), "MutatingAdmissionPolicy")["spec"]["mutations"][0]["jsonPatch"]["expression"]
     assert 'valueFrom: Object.spec.initContainers.env.valueFrom{\n' in text
     assert '"ephemeral-storage": "1.5Gi"' in text and '"ephemeral-storage": "16Mi"' in text
-    assert '["mirror","registry.example"].filter(name,' in text
+    assert 'variables.pull_secrets.map(name, JSONPatch{' in text
 
 
 def test_templates_do_not_ask_the_cluster_for_objects():

@@ -85,6 +85,13 @@ Server-side apply refuses a name that occurs twice. */}}
 {{- if $secrets }}{{ $secrets | uniq | toYaml }}{{ end }}
 {{- end }}
 
+{{/* The names of pull secrets as a CEL list; empty if there are none. */}}
+{{- define "ebb.pullSecretNames" -}}
+{{- $names := list }}
+{{- range include "ebb.pullSecrets" . | fromYamlArray }}{{ $names = append $names .name }}{{ end }}
+{{- if $names }}{{ toRawJson $names }}{{ end }}
+{{- end }}
+
 {{/* Annotations of the pods of one component: .own, and those for a Prometheus without its operator, with the .port of the
 metrics. .own takes precedence. */}}
 {{- define "ebb.podAnnotations" -}}

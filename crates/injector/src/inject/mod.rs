@@ -187,12 +187,17 @@ fn add_volumes(patch: &mut Patch, wishes: &Wishes) {
 
 /// Adds the pull secrets that the pod lacks. A pod of a cluster already has those of its ServiceAccount.
 fn add_pull_secrets(patch: &mut Patch, template: &Template) {
-    for secret in &template.pull_secrets {
+    let secrets: Vec<Value> = lacking(patch.object(), template).cloned().collect();
+    for secret in secrets {
         patch.array_at("/spec/imagePullSecrets");
-        if !list(&patch.object()["spec"]["imagePullSecrets"]).any(|there| there["name"] == secret["name"]) {
-            patch.add("/spec/imagePullSecrets/-", secret.clone());
-        }
+        patch.add("/spec/imagePullSecrets/-", secret);
     }
+}
+
+/// The template's pull secrets that a pod lacks.
+fn lacking<'a>(pod: &'a Value, template: &'a Template) -> impl Iterator<Item = &'a Value> {
+    let is_there = |secret: &Value| list(&pod["spec"]["imagePullSecrets"]).any(|own| own["name"] == secret["name"]);
+    template.pull_secrets.iter().filter(move |secret| !is_there(secret))
 }
 
 /// Adds the environment variables and mounts to the application containers. Existing ones are kept.

@@ -65,3 +65,39 @@ pub fn with_replaced(pod: &Value, operations: &mut [Operation], replaced: &BTree
         operation.value = status.to_string().into();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inject::{Context, Namespace, Template, Verdict, inject};
+
+    #[test]
+    fn pull_secrets_and_storage_of_the_template_come_and_go() {
+        let mut template = Template::built_in();
+        template.pull_secrets = vec![json!({"name": "mirror"}), json!({"name": "own"})];
+        template.container["resources"]["limits"]["ephemeral-storage"] = json!("1Gi");
+        let namespace = Namespace::default();
+        let context = Context { namespace: &namespace, own_namespace: None, needs_label: false, by: "a test" };
+        for (secrets, expected) in [
+            (json!([{"name": "own"}]), json!([{"name": "own"}, {"name": "mirror"}])),
+            (Value::Null, json!([{"name": "mirror"}, {"name": "own"}])),
+        ] {
+            let mut pod = json!({
+                "metadata": {"name": "web"},
+                "spec": {"containers": [{"name": "app", "image": "app"}]},
+            });
+            if !secrets.is_null() {
+                pod["spec"]["imagePullSecrets"] = secrets.clone();
+            }
+            let Verdict::Inject(operations) = inject(&pod, &context, &template).verdict else { panic!("skipped") };
+            let mut injected = pod.clone();
+            let patch: json_patch::Patch = serde_json::from_value(json!(operations)).unwrap();
+            json_patch::patch(&mut injected, &patch).unwrap();
+            assert_eq!(injected["spec"]["imagePullSecrets"], expected);
+            let limits = &injected["spec"]["initContainers"][0]["resources"]["limits"];
+            assert_eq!(*limits, json!({"memory": "256Mi", "ephemeral-storage": "1Gi"}));
+            assert_eq!(take_out(&mut injected), TakeOut::Done);
+            assert_eq!(injected["spec"]["imagePullSecrets"], secrets, "the pod's own stay");
+        }
+    }
+}
