@@ -80,6 +80,7 @@ const SPEC: Shape = Fields(&[
     ("nodeSelector", Keys(&["kubernetes.io/os", "type"])),
     ("volumes", Shape::Some(&VOLUME, is_ours)),
     ("securityContext", Fields(&[("supplementalGroups", List(&Scalar))])),
+    ("imagePullSecrets", List(&Fields(&[("name", Scalar)]))),
     ("resources", RESOURCES),
 ]);
 const POD: Shape = Fields(&[("metadata", META), ("spec", SPEC), ("status", Fields(&[("phase", Scalar)]))]);
@@ -418,7 +419,9 @@ mod tests {
 
     #[test]
     fn excerpt_of_each_pod_of_the_corpus_is_injected_as_the_whole() {
-        let template = Template::built_in();
+        let text = std::fs::read_to_string("../../manifests/sidecar.yaml").unwrap();
+        let secrets = "imagePullSecrets: [{name: mirror}, {name: own}]\n    initContainers:";
+        let template = Template::parse(&text.replace("initContainers:", secrets)).unwrap();
         let namespace = Namespace { name: "shop".to_owned(), ..Namespace::default() };
         let context = Context { namespace: &namespace, own_namespace: None, needs_label: false, by: "a test" };
         let (mut seen, mut wrong) = (0, Vec::new());
