@@ -196,7 +196,8 @@ fn add_pull_secrets(patch: &mut Patch, template: &Template) {
 
 /// The template's pull secrets that a pod lacks.
 fn lacking<'a>(pod: &'a Value, template: &'a Template) -> impl Iterator<Item = &'a Value> {
-    let is_there = |secret: &Value| list(&pod["spec"]["imagePullSecrets"]).any(|own| own["name"] == secret["name"]);
+    let is_there =
+        move |secret: &Value| list(&pod["spec"]["imagePullSecrets"]).any(|own| own["name"] == secret["name"]);
     template.pull_secrets.iter().filter(move |secret| !is_there(secret))
 }
 
