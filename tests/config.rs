@@ -233,6 +233,100 @@ fn a_pod_starts_with_the_valid_keys_of_an_invalid_file() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What `ebb config check --env` and `ebb config print` say with these variables.
+fn with_variables(variables: &[(&str, &str)]) -> (i32, String, String) {
+    let checked = program().args(["config", "check", "--env"]).envs(variables.iter().copied()).output().unwrap();
+    let printed = program().args(["config", "print"]).envs(variables.iter().copied()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (checked.status.code().unwrap(), text(checked.stderr), text(printed.stdout))
+}
+
+#[test]
+fn the_environment_is_checked_as_the_start_reads_it() {
+    let bad: &[(&[(&str, &str)], &str)] = &[
+        (&[("EBB_TICK", "5ms")], "tick: 5 is out of range (10 to 2000 ms)"),
+        (&[("EBB_PACING_CPU", "0%")], "pacing.cpu: 0 is out of range (1 to 100 percent)"),
+        (&[("EBB_MAX_MEMORY", "1Mi")], "maxMemory: 1048576 bytes are too few (0 or at least 16Mi)"),
+        (&[("EBB_MAX_VALUE", "4Mi")], "maxValue: 4194304 is out of range (1 to 3670016 bytes)"),
+        (&[("EBB_OTLP_ENDPOINT", "x y")], "otlpEndpoint: \"x y\" is not an http:// URL"),
+        (&[("EBB_LISTEN", "localhost")], "listen: \"localhost\" is not an address such as 127.0.0.1:7070"),
+        (&[("EBB_HTTP_LISTEN", "0.0.0.0:7070")], "httpListen: 0.0.0.0:7070 collides with listen (127.0.0.1:7070)"),
+        (&[("EBB_WATERMARKS_LOW", "98%")], "watermarks.low: 98 is out of range (0 to 97 percent)"),
+        (&[("EBB_LOG_LEVEL", "loud")], "logLevel (EBB_LOG_LEVEL): "),
+        (&[("EBB_CONFIG", "/no/such/file")], "cannot read /no/such/file"),
+    ];
+    let mut wrong = Vec::new();
+    for (variables, sentence) in bad {
+        let (code, said, _) = with_variables(variables);
+        if code != 1 || !said.contains(sentence) {
+            wrong.push(format!("{variables:?}: {code} {said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let (code, said, _) = with_variables(&[("EBB_TICK", "5ms"), ("EBB_CORES", "0"), ("EBB_STREAMS", "x")]);
+    let all = ["tick: 5 is", "cores: 0 is", "streams (EBB_STREAMS)"];
+    assert!(code == 1 && all.iter().all(|part| said.contains(part)), "all problems in one run: {said}");
+    assert_eq!(with_variables(&[("EBB_WATERMARKS_HIGH", "80%"), ("EBB_MAX_MEMORY", "0")]).0, 0);
+    let volume = Volume::new(&[("ebb.yaml", "tick: 9ms\n")]);
+    let (code, said, _) = with_variables(&[("EBB_CONFIG", volume.path())]);
+    assert!(code == 1 && said.contains("tick: 9 is out of range"), "{said}");
+}
+
+#[test]
+fn a_lone_watermark_pulls_the_others_along_from_every_source() {
+    let marks = |rows: &str| {
+        let value = |key: &str| {
+            let row = rows.lines().find(|line| line.split_whitespace().next() == Some(key)).unwrap();
+            row.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+        };
+        ["watermarks.low", "watermarks.high", "watermarks.critical"].map(value)
+    };
+    let file = |files: &[(&str, &str)], variables: &[(&str, &str)]| {
+        let volume = Volume::new(files);
+        let print = program()
+            .args(["config", "print", "--config", volume.path()])
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        marks(&String::from_utf8(print.stdout).unwrap().replace(volume.path(), "DIR"))
+    };
+    let (_, _, printed) = with_variables(&[("EBB_WATERMARKS_HIGH", "80%")]);
+    assert_eq!(marks(&printed), ["74% follows EBB_WATERMARKS_HIGH", "80% EBB_WATERMARKS_HIGH", "98% default"]);
+    assert_eq!(
+        file(&[("ebb.yaml", "watermarks: { critical: 80% }\n")], &[]),
+        ["70% follows DIR/ebb.yaml", "76% follows DIR/ebb.yaml", "80% DIR/ebb.yaml"]
+    );
+    // The chart sets all three as variables, and a pod overrides one.
+    let all = [("EBB_WATERMARKS_LOW", "88%"), ("EBB_WATERMARKS_HIGH", "94%"), ("EBB_WATERMARKS_CRITICAL", "98%")];
+    let high = "annotation config.ebb-cache.io/memory-high";
+    assert_eq!(
+        file(&[("annotations", "config.ebb-cache.io/memory-high=\"80%\"\n")], &all),
+        [format!("74% follows {high}"), format!("80% {high}"), "98% EBB_WATERMARKS_CRITICAL".to_owned()]
+    );
+}
+
+#[test]
+fn a_bad_variable_of_a_dynamic_setting_is_reported_and_the_default_holds() {
+    let volume = Volume::new(&[]);
+    let variables = [("EBB_TICK", "5ms"), ("EBB_LOG_LEVEL", "loud"), ("EBB_MAX_MEMORY", "64Mi")];
+    let mut command = program();
+    command.args(common::SERVE).args(["--config", volume.path()]).envs(variables);
+    let ebb = Ebb::spawn(command);
+    assert_eq!((metric(&ebb, "ebb_config_good "), limit(&ebb)), (0, 64 << 20));
+    until("both are named", || {
+        ebb.logged("tick (EBB_TICK) is skipped: tick: 5 is out of range (10 to 2000 ms)") == 1
+            && ebb.logged("logLevel (EBB_LOG_LEVEL): ") == 1
+    });
+    volume.swap(&[("ebb.yaml", "maxMemory: 32Mi\n")]);
+    until("a valid file applies", || limit(&ebb) == 32 << 20);
+    assert_eq!(metric(&ebb, "ebb_config_good "), 0, "a file does not mend a variable");
+    let (_, _, printed) = with_variables(&variables);
+    let row = |row: &str| row.split_whitespace().eq(["tick", "100ms", "default"]);
+    assert!(printed.lines().any(row), "{printed}");
+    let static_one = program().args(common::SERVE).env("EBB_CORES", "0").output().unwrap();
+    assert_eq!(static_one.status.code(), Some(64), "no cache can be served without threads");
+}
+
 #[test]
 fn a_pod_starts_with_the_files_that_can_be_read() {
     let annotations = "config.ebb-cache.io/log-level=\"warn\"\n";

@@ -1,5 +1,6 @@
 //! `ebb config`: check a file, and print active values with their sources.
 
+use super::serve::ServeArgs;
 use super::{Failure, Outcome, output};
 use clap::{Args, Subcommand};
 use ebb_config::Row;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 #[command(after_help = "\
 Examples:
   ebb config check ebb.yaml
+  EBB_TICK=5ms ebb config check --env
   ebb config print --config ebb.yaml")]
 pub(crate) struct ConfigArgs {
     /// The subcommand.
@@ -20,16 +22,21 @@ pub(crate) struct ConfigArgs {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Report all problems of a file; exit with 64 if there are any.
+    /// Report all problems of a file (exit code 64), or of the environment (exit code 1).
     Check {
         /// The file.
-        file: PathBuf,
+        #[arg(required_unless_present = "env")]
+        file: Option<PathBuf>,
+        /// Check the environment of this process and its file as the start of `ebb serve` reads them; FILE replaces
+        /// EBB_CONFIG.
+        #[arg(long)]
+        env: bool,
     },
     /// Print all active values with their sources.
     Print {
         /// Arguments of `ebb serve`.
         #[command(flatten)]
-        serve: super::serve::ServeArgs,
+        serve: ServeArgs,
     },
     /// Print the JSON schema of the file.
     Schema,
@@ -38,7 +45,16 @@ enum ConfigCommand {
 /// Checks or prints.
 pub(crate) fn run(args: ConfigArgs) -> Outcome {
     match args.command {
-        ConfigCommand::Check { file } => {
+        ConfigCommand::Check { file, env: true } => {
+            let (problems, warnings) = ServeArgs::of_environment(file)?.check()?;
+            warnings.iter().for_each(|warning| output::note(format_args!("ebb: warning: {warning}")));
+            match problems.is_empty() {
+                true => output::line("the environment is valid"),
+                false => Err(Failure::Failed(problems.join("\n"))),
+            }
+        }
+        ConfigCommand::Check { file, env: false } => {
+            let file = file.expect("clap requires it");
             ebb_config::check(&file).map_err(|problems| Failure::Config(problems.0.join("\n")))?;
             output::line(&format!("{} is valid", file.display()))
         }

@@ -75,7 +75,7 @@ pub(crate) struct InjectorArgs {
     /// Evict pods that should have a sidecar but lack one, so that their owners replace them.
     #[arg(long, env = "EBB_INJECTOR_WATCHDOG")]
     watchdog: bool,
-    /// Interval between searches of the watchdog, at least 100ms; a pod found twice in a row is evicted.
+    /// Interval between searches of the watchdog, 100ms to 24h; a pod found twice in a row is evicted.
     #[arg(long, env = "EBB_INJECTOR_WATCHDOG_INTERVAL", value_name = "TIME", default_value = "5m")]
     watchdog_interval: Span,
     /// Maximum evictions of the watchdog per minute, 1 to 600.
@@ -130,8 +130,9 @@ fn serve(args: InjectorArgs) -> Outcome {
     if args.look.0 < 50 {
         return Err(Failure::Usage("--look must be at least 50ms".to_owned()));
     }
-    if args.watchdog_interval.0 < 100 {
-        return Err(Failure::Usage("--watchdog-interval must be at least 100ms".to_owned()));
+    if !(100..=86_400_000).contains(&args.watchdog_interval.0) {
+        let given = args.watchdog_interval;
+        return Err(Failure::Usage(format!("--watchdog-interval: {given} is out of range (100ms to 24h)")));
     }
     let watchdog = Watchdog {
         interval: args.watchdog_interval.duration(),

@@ -56,8 +56,23 @@ pub(crate) struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// Reads the configuration from these arguments, the environment and the file.
-    pub(super) fn load(self) -> Result<Loaded, Failure> {
+    /// The arguments of a server that is started with variables alone, and with this file instead of theirs.
+    pub(super) fn of_environment(file: Option<PathBuf>) -> Result<Self, Failure> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let (config, config_map) = match file {
+            Some(file) => (Some(file), None),
+            None => (variable("EBB_CONFIG").map(PathBuf::from), variable("EBB_CONFIG_MAP")),
+        };
+        if config.is_some() && config_map.is_some() {
+            return Err(Failure::Usage("EBB_CONFIG cannot be used with EBB_CONFIG_MAP".to_owned()));
+        }
+        let (listen, socket, admin_listen, admin_socket) = Default::default();
+        let (http_listen, max_memory, cores) = Default::default();
+        Ok(Self { listen, socket, admin_listen, admin_socket, http_listen, config, config_map, max_memory, cores })
+    }
+
+    /// The environment, the source and the flags of these arguments.
+    fn parts(self) -> Result<(Environment, Source, Flags), Failure> {
         let Self { listen, socket, admin_listen, admin_socket, http_listen, config, config_map, max_memory, cores } =
             self;
         let flags = [
@@ -71,14 +86,28 @@ impl ServeArgs {
         ];
         let given = |(key, value, flag): (&str, Option<String>, &'static str)| Some((key.to_owned(), (value?, flag)));
         let flags: Flags = flags.into_iter().filter_map(given).collect();
-        let problems = |problems: Problems| Failure::Config(problems.to_string());
-        let environment = Environment::of_process().map_err(problems)?;
+        let environment = Environment::of_process().map_err(|problems| Failure::Config(problems.to_string()))?;
         let source = match config_map {
             Some(reference) => crate::config_map::follow(&reference).map_err(invalid)?,
             None => config.map_or(Source::Nothing, Source::at),
         };
+        Ok((environment, source, flags))
+    }
+
+    /// Every problem of what a start would read, also those with which a server starts; and warnings about unknown
+    /// variables.
+    pub(super) fn check(self) -> Result<(Vec<String>, Vec<String>), Failure> {
+        let (environment, source, flags) = self.parts()?;
+        let checked = ebb_config::check_start(&source, &environment.variables, &flags);
+        Ok((checked.err().map(|problems| problems.0).unwrap_or_default(), environment.warnings))
+    }
+
+    /// Reads the configuration from these arguments, the environment and the file.
+    pub(super) fn load(self) -> Result<Loaded, Failure> {
+        let (environment, source, flags) = self.parts()?;
         let log_format = environment.log_format(&source);
         let from = source.to_string();
+        let problems = |problems: Problems| Failure::Config(problems.to_string());
         let live = Live::start(source, environment.variables, flags).map_err(problems);
         Ok(Loaded { live, log_format, from, warnings: environment.warnings })
     }

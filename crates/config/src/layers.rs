@@ -1,9 +1,10 @@
 //! Merges defaults, environment, file, annotations and flags, and collects all their problems.
 
 use super::source::Texts;
-use super::{Config, Source, annotations, yaml};
+use super::{Config, Source, Watermarks, annotations, bounds, marks, yaml};
+use crate::units::Percent;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use strsim::levenshtein;
 
@@ -57,6 +58,47 @@ pub fn check(file: &Path) -> Result<(), Problems> {
     strictly(&Source::File(file.to_owned()).read().map_err(|error| Problems(vec![error.to_string()]))?)
 }
 
+/// Checks everything that a start of the server reads. It is stricter than the start: every problem counts, also one
+/// with which a server starts.
+///
+/// # Errors
+/// Every problem.
+pub fn check_start(source: &Source, environment: &[(String, String)], flags: &Flags) -> Result<(), Problems> {
+    let (texts, unreadable) = match source.read() {
+        Ok(texts) => (texts, None),
+        Err(error) => (source.readable(), Some(error.to_string())),
+    };
+    let mut problems: Vec<String> = unreadable.into_iter().collect();
+    // The environment alone first: the file may hide its problems.
+    for texts in [&Texts::default(), &texts] {
+        let (layers, of_file) = Layers::read(texts, environment, flags);
+        problems.extend(of_file);
+        problems.extend(layers.wrong().into_values());
+        problems.extend(layers.config().err().unwrap_or_default());
+        problems.extend(layers.warnings);
+    }
+    let mut seen = BTreeSet::new();
+    problems.retain(|problem| seen.insert(problem.clone()));
+    if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
+}
+
+/// Checks variables as [`check_start`] does, without a file.
+///
+/// # Errors
+/// Every problem.
+pub fn check_environment(environment: &[(String, String)]) -> Result<(), Problems> {
+    check_start(&Source::Nothing, environment, &Flags::new())
+}
+
+/// Settings of annotations that a sidecar with these variables skips, with the reason. Each value is valid on its own
+/// ([`check_value`]).
+pub fn check_annotations(environment: &[(String, String)], annotations: &[(String, String)]) -> Vec<(String, String)> {
+    let (environment, _) = usable(environment.to_vec());
+    let texts = Texts { annotations: annotations.to_vec(), ..Texts::default() };
+    let (mut layers, _) = Layers::read(&texts, &environment, &Flags::new());
+    layers.settle()
+}
+
 /// Checks a text.
 ///
 /// # Errors
@@ -100,32 +142,21 @@ pub(super) fn merge_leniently(
 ) -> Result<(Effective, Option<Problems>), Problems> {
     merge(&Texts { file: None, annotations: Vec::new(), ..texts.clone() }, environment, flags)?;
     let (mut layers, mut problems) = Layers::read(texts, environment, flags);
-    for (key, why) in layers.wrong() {
-        problems.push(why);
-        layers.leave_out(&key);
-    }
-    loop {
-        let across = match layers.config() {
-            Ok(config) => {
-                let problems = Some(Problems(problems)).filter(|problems| !problems.0.is_empty());
-                return Ok((layers.effective(config), problems));
-            }
-            Err(across) => across,
-        };
-        // Skip the optional key whose absence leaves the fewest problems.
-        let without = |key: &String| {
-            let mut fewer = layers.clone();
-            fewer.leave_out(key);
-            fewer.config().err().map_or(0, |problems| problems.len())
-        };
-        let may_go = layers.overrides.iter().filter(|(_, value)| value.may_go).map(|(key, _)| key);
-        let Some(key) = may_go.min_by_key(|key| without(key)).cloned() else {
-            return Err(Problems(across));
-        };
-        let source = layers.overrides[&key].source.clone();
-        problems.push(format!("{key} ({source}) is skipped: {}", across.join("; ")));
-        layers.leave_out(&key);
-    }
+    problems.extend(layers.settle().into_iter().map(|(_, why)| why));
+    let config = layers.config().map_err(Problems)?;
+    let problems = Some(Problems(problems)).filter(|problems| !problems.0.is_empty());
+    Ok((layers.effective(config), problems))
+}
+
+/// The variables without those of dynamic settings that are invalid, alone or in combination, and why those are
+/// skipped: a cache can be served without them.
+pub(super) fn usable(mut environment: Vec<(String, String)>) -> (Vec<(String, String)>, Vec<String>) {
+    let (mut layers, _) = Layers::read(&Texts::default(), &environment, &Flags::new());
+    let dynamic = leaves(&serde_json::to_value(super::DynamicSettings::default()).expect("settings are a tree"));
+    layers.overrides.iter_mut().for_each(|(key, value)| value.may_go = dynamic.contains_key(key));
+    let skipped = layers.settle();
+    environment.retain(|(name, _)| !skipped.iter().any(|(key, _)| variable(key) == *name));
+    (environment, skipped.into_iter().map(|(_, why)| why).collect())
 }
 
 /// A value that is not the default.
@@ -135,6 +166,8 @@ struct Override {
     source: String,
     /// Whether the value is from a layer that must not stop the process from starting.
     may_go: bool,
+    /// The layer, in ascending precedence.
+    rank: u8,
     /// The value of the layer below.
     beneath: Option<Box<Override>>,
 }
@@ -157,13 +190,13 @@ impl Layers {
         if let Some(volume) = &texts.volume {
             for (key, file) in [("limitFile", "memory-limit"), ("requestFile", "memory-request")] {
                 let path = volume.join(file).display().to_string();
-                layers.put(key, path.into(), format!("volume {}", volume.display()), false);
+                layers.put(key, path.into(), format!("volume {}", volume.display()), 0, false);
             }
         }
         for key in known.keys() {
             let name = variable(key);
             if let Some((_, text)) = environment.iter().find(|(variable, _)| *variable == name) {
-                layers.put(key, text.as_str().into(), name, false);
+                layers.put(key, text.as_str().into(), name, 1, false);
             }
         }
         if let Some((name, text)) = &texts.file {
@@ -176,7 +209,7 @@ impl Layers {
                         match () {
                             () if known.contains_key(&key) => match value {
                                 Value::Null => {} // not set
-                                value => layers.put(&key, value, name.clone(), true),
+                                value => layers.put(&key, value, name.clone(), 2, true),
                             },
                             // An empty section counts as not set.
                             () if !keys.is_empty() && is_empty(&value) => {}
@@ -191,18 +224,18 @@ impl Layers {
             }
         }
         for (key, text) in &texts.annotations {
-            layers.put(key, text.as_str().into(), annotations::name(key), true);
+            layers.put(key, text.as_str().into(), annotations::name(key), 3, true);
         }
         for (key, (text, flag)) in flags {
-            layers.put(key, text.as_str().into(), (*flag).to_owned(), false);
+            layers.put(key, text.as_str().into(), (*flag).to_owned(), 4, false);
         }
         (layers, problems)
     }
 
-    fn put(&mut self, key: &str, value: Value, source: String, may_go: bool) {
+    fn put(&mut self, key: &str, value: Value, source: String, rank: u8, may_go: bool) {
         let value = meant(&self.defaults, key, value);
         let beneath = self.overrides.remove(key).map(Box::new);
-        self.overrides.insert(key.to_owned(), Override { value, source, may_go, beneath });
+        self.overrides.insert(key.to_owned(), Override { value, source, may_go, rank, beneath });
     }
 
     /// Removes the highest layer's value of a key.
@@ -221,6 +254,73 @@ impl Layers {
         wrong.collect()
     }
 
+    /// Skips values of layers that must not stop the process, until no other of them can be improved. Returns their
+    /// keys, with the reasons.
+    fn settle(&mut self) -> Vec<(String, String)> {
+        let mut skipped = Vec::new();
+        loop {
+            let wrong = self.wrong().into_iter().filter(|(key, _)| self.overrides[key].may_go);
+            let wrong: Vec<_> = wrong.collect();
+            if wrong.is_empty() {
+                break;
+            }
+            // A value of a lower layer may be wrong, too.
+            for (key, why) in wrong {
+                self.leave_out(&key);
+                skipped.push((key, why));
+            }
+        }
+        while let Err(across) = self.config() {
+            // Skip the optional key whose absence leaves the fewest problems.
+            let without = |key: &String| {
+                let mut fewer = self.clone();
+                fewer.leave_out(key);
+                fewer.config().err().map_or(0, |problems| problems.len())
+            };
+            let may_go = self.overrides.iter().filter(|(_, value)| value.may_go).map(|(key, _)| key);
+            let Some((left, key)) = may_go.map(|key| (without(key), key.clone())).min() else { break };
+            if left >= across.len() {
+                break;
+            }
+            let source = &self.overrides[&key].source;
+            skipped.push((key.clone(), format!("{key} ({source}) is skipped: {}", across.join("; "))));
+            self.leave_out(&key);
+        }
+        skipped
+    }
+
+    /// The watermarks, and for each one that follows another the source of that one.
+    fn marks(&self) -> [(Percent, Option<String>); 3] {
+        let all = marks::KEYS.map(|key| {
+            let chain = std::iter::successors(self.overrides.get(key), |one| one.beneath.as_deref());
+            let valid = chain.filter_map(|one| {
+                let mark: Percent = serde_json::from_value(one.value.clone()).ok()?;
+                Some((one.rank, mark.0, one.source.clone()))
+            });
+            valid.collect::<Vec<_>>()
+        });
+        let Watermarks { low, high, critical } = Watermarks::default();
+        let mut marks = [low.0, high.0, critical.0];
+        let mut followed = [None, None, None];
+        for rank in 0..=4 {
+            let of_layer = |at: usize| all[at].iter().find(|(layer, ..)| *layer == rank);
+            let set = [0, 1, 2].map(|at| of_layer(at).map(|(_, mark, _)| *mark));
+            let next = marks::follow(marks, set);
+            for at in 0..3 {
+                if set[at].is_some() {
+                    followed[at] = None;
+                } else if next[at] != marks[at] {
+                    // The mark that was set last, seen from this one.
+                    let leader = [1, 0, 2].into_iter().filter(|other| *other != at).find_map(of_layer);
+                    followed[at] = leader.map(|(.., source)| format!("follows {source}"));
+                }
+            }
+            marks = next;
+        }
+        let mut followed = followed.into_iter();
+        marks.map(|mark| (Percent(mark), followed.next().flatten()))
+    }
+
     /// The configuration without the values that are invalid on their own.
     ///
     /// # Errors
@@ -232,13 +332,21 @@ impl Layers {
                 place(&mut tree, key, value.clone());
             }
         }
-        let config: Config = serde_json::from_value(tree).map_err(|error| vec![error.to_string()])?;
-        let problems = config.problems();
+        let mut config: Config = serde_json::from_value(tree).map_err(|error| vec![error.to_string()])?;
+        let [(low, _), (high, _), (critical, _)] = self.marks();
+        config.dynamic.watermarks = Watermarks { low, high, critical };
+        let problems = bounds::problems(&config);
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 
     fn effective(self, config: Config) -> Effective {
-        let source = |key: &str| self.overrides.get(key).map_or_else(|| "default".to_owned(), |o| o.source.clone());
+        let marks = self.marks();
+        let follows = |key: &str| {
+            let at = marks::KEYS.iter().position(|mark| *mark == key)?;
+            marks[at].1.clone()
+        };
+        let set = |key: &str| self.overrides.get(key).map_or_else(|| "default".to_owned(), |o| o.source.clone());
+        let source = |key: &str| follows(key).unwrap_or_else(|| set(key));
         let values = leaves(&serde_json::to_value(&config).expect("a configuration is a tree"));
         let row = |(key, value): (String, Value)| Row { source: source(&key), value: plain(&value), key };
         Effective { rows: values.into_iter().map(row).collect(), config, warnings: self.warnings }

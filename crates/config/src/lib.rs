@@ -9,17 +9,21 @@
 use strum::IntoStaticStr;
 
 pub mod annotations;
+pub mod bounds;
 mod document;
 pub mod environment;
 mod layers;
 mod live;
+mod marks;
 mod source;
 pub mod units;
 pub mod yaml;
 
 pub use document::{reference, schema};
 pub use environment::Environment;
-pub use layers::{Effective, Flags, Problems, Row, check, check_text, check_value};
+pub use layers::{
+    Effective, Flags, Problems, Row, check, check_annotations, check_environment, check_start, check_text, check_value,
+};
 pub use live::{ActiveConfig, Live, Reload};
 pub use source::Source;
 
@@ -334,58 +338,5 @@ impl Default for PacingSettings {
 impl Default for DefaultSettings {
     fn default() -> Self {
         Self { ttl: Span(0), max_stale: Span(60_000) }
-    }
-}
-
-impl Config {
-    /// Every violation of a bound that the types cannot express.
-    fn problems(&self) -> Vec<String> {
-        let Watermarks { low, high, critical } = &self.dynamic.watermarks;
-        let Drift { busy_occupancy, idle_occupancy, .. } = &self.dynamic.drift;
-        let mut problems = Vec::new();
-        let mut below = |a: &str, a_value: &Percent, b: &str, b_value: &Percent| {
-            if a_value >= b_value {
-                problems.push(format!("{a}: {a_value} must be below {b} ({b_value})"));
-            }
-        };
-        below("watermarks.low", low, "watermarks.high", high);
-        below("watermarks.high", high, "watermarks.critical", critical);
-        below("drift.busyOccupancy", busy_occupancy, "drift.idleOccupancy", idle_occupancy);
-        let mut within = |name: &str, value: u64, min: u64, max: u64, unit: &str| {
-            if !(min..=max).contains(&value) {
-                problems.push(format!("{name}: {value} is out of range ({min} to {max}{unit})"));
-            }
-        };
-        // Use never exceeds the budget, so a critical watermark of 100% would never be passed.
-        within("watermarks.critical", critical.0.into(), 2, 99, " percent");
-        within("cores", self.static_settings.cores.into(), 1, 64, "");
-        within("connections", self.static_settings.connections.into(), 1, 65_536, "");
-        within("streams", self.static_settings.streams.into(), 1, 65_536, "");
-        within("maxValue", self.static_settings.max_value.0, 1, 3_584 << 10, " bytes");
-        within("streamWindow", self.static_settings.stream_window.0, 32 << 10, (1 << 31) - 1, " bytes");
-        within("headerList", self.static_settings.header_list.0, 1 << 10, 1 << 20, " bytes");
-        within("defaultMemory", self.static_settings.default_memory.0, 16 << 20, 1 << 44, " bytes");
-        within("pacing.stepMicros", self.dynamic.pacing.step_micros.into(), 10, 1_000, " microseconds");
-        within("pacing.cpu", self.dynamic.pacing.cpu.0.into(), 1, 100, " percent");
-        within("tick", self.dynamic.tick.0, 10, 2_000, " ms");
-        within("drift.busyOccupancy", busy_occupancy.0.into(), 50, 99, " percent");
-        within("traceSample", self.dynamic.trace_sample.0.into(), 0, 100, " percent");
-        let Pod { events, name, namespace, uid } = &self.static_settings.pod;
-        for (key, value) in [("name", name), ("namespace", namespace), ("uid", uid)] {
-            if *events && value.is_empty() {
-                problems
-                    .push(format!("pod.{key}: must not be empty if pod.events is true; set it from the downward API"));
-            }
-        }
-        let collector = &self.static_settings.otlp_endpoint;
-        let is_http = |uri: http::Uri| uri.scheme_str() == Some("http");
-        if !collector.is_empty() && !collector.parse().is_ok_and(is_http) {
-            problems.push(format!("otlpEndpoint: {collector:?} is not an http:// URL such as http://localhost:4317"));
-        }
-        let max_memory = self.dynamic.max_memory.0;
-        if max_memory != 0 && max_memory < 16 << 20 {
-            problems.push(format!("maxMemory: {max_memory} bytes are too few (0 or at least 16Mi)"));
-        }
-        problems
     }
 }

@@ -22,6 +22,10 @@ pub struct Live {
     file: Option<(String, String)>,
     effective: Effective,
     problem: Option<String>,
+    /// Why variables of dynamic settings are skipped; they stay so until the process ends.
+    skipped: Option<String>,
+    /// Both, for readers.
+    problems: Option<String>,
     generation: u64,
     applied_at_ms: u64,
 }
@@ -61,8 +65,10 @@ impl Live {
     /// The configuration at the start.
     ///
     /// # Errors
-    /// Every problem of every layer. Invalid keys in a volume are skipped instead; see [`Self::problem`].
+    /// Every problem of every layer. Invalid keys in a volume, and variables of dynamic settings, are skipped instead;
+    /// see [`Self::problem`].
     pub fn start(source: Source, environment: Vec<(String, String)>, flags: Flags) -> Result<Self, Problems> {
+        let (environment, skipped) = layers::usable(environment);
         let seen = source.read();
         let (effective, problem) = match (&seen, source.is_lenient()) {
             (Ok(texts), false) => (layers::merge(texts, &environment, &flags)?, None),
@@ -76,7 +82,8 @@ impl Live {
             }
         };
         let file = seen.as_ref().ok().filter(|_| problem.is_none()).and_then(|texts| texts.file.clone());
-        Ok(Self {
+        let skipped = Some(skipped.join("; ")).filter(|skipped| !skipped.is_empty());
+        let mut live = Self {
             source,
             environment,
             flags,
@@ -84,15 +91,26 @@ impl Live {
             unsettled: None,
             file,
             effective,
-            problem,
+            problem: None,
+            skipped,
+            problems: None,
             generation: 1,
             applied_at_ms: unix_ms(),
-        })
+        };
+        live.set_problem(problem);
+        Ok(live)
     }
 
-    /// Why the current source is invalid, if it is; the last valid configuration stays active.
+    /// Why the current source or a variable is invalid, if one is. The last valid configuration of the source stays
+    /// active, and the default of the variable's setting.
     pub fn problem(&self) -> Option<&str> {
-        self.problem.as_deref()
+        self.problems.as_deref()
+    }
+
+    fn set_problem(&mut self, problem: Option<String>) {
+        let both: Vec<&str> = [&problem, &self.skipped].into_iter().flatten().map(String::as_str).collect();
+        self.problems = Some(both.join("; ")).filter(|problems| !problems.is_empty());
+        self.problem = problem;
     }
 
     /// The active configuration.
@@ -107,12 +125,12 @@ impl Live {
 
     /// The active configuration, for publishing.
     pub fn active(&self) -> ActiveConfig {
-        let Self { effective, problem, generation, applied_at_ms, .. } = self;
+        let Self { effective, problems, generation, applied_at_ms, .. } = self;
         let (generation, applied_at_ms) = (*generation, *applied_at_ms);
         ActiveConfig {
             rows: effective.rows.clone(),
             compaction: effective.config.dynamic.compaction,
-            problem: problem.clone(),
+            problem: problems.clone(),
             generation,
             applied_at_ms,
         }
@@ -145,12 +163,13 @@ impl Live {
         });
         match merged {
             Ok((file, gone, next)) => {
-                (self.file, self.problem) = (file, gone);
+                self.file = file;
+                self.set_problem(gone);
                 let applied = self.apply(next);
                 self.problem.clone().map_or(applied, Reload::Rejected)
             }
             Err(why) => {
-                self.problem = Some(why.clone());
+                self.set_problem(Some(why.clone()));
                 Reload::Rejected(why)
             }
         }

@@ -354,19 +354,19 @@ macro_rules! as_text {
 
 as_text!(
     ByteSize,
-    "^\\+?([0-9]+\\.?[0-9]*|\\.[0-9]+) *([KMGTPE]iB?|[kKMGTPE]B|[numkMGTPEB]|[eE][+-]?[0-9]+)?$",
+    "^\\+?([0-9]{1,30}\\.?[0-9]{0,18}|\\.[0-9]{1,18}) *([KMGTPE]iB?|[kKMGTPE]B|[numkMGTPEB]|[eE](\\+?(0?[0-9]|1[0-8])|-0?[0-9]))?$",
     "a size such as 64Mi",
     { "type": ["string", "number"], "minimum": 0 }
 );
 as_text!(
     Percent,
-    "^\\+?0*(100|[0-9]{1,2})(\\.0*)? *%?$",
+    "^\\+?0{0,30}(100|[0-9]{1,2})(\\.0{0,18})? *%?$",
     "a percentage such as 85 or 85%",
     { "type": ["string", "integer"], "minimum": 0, "maximum": 100 }
 );
 as_text!(
     Span,
-    "^\\+?(([0-9]+\\.?[0-9]*|\\.[0-9]+) *(ns|us|\u{b5}s|\u{3bc}s|ms|s|m|h|d|w) *)+$|^0$",
+    "^\\+?(([0-9]{1,30}\\.?[0-9]{0,18}|\\.[0-9]{1,18}) *(ns|us|\u{b5}s|\u{3bc}s|ms|s|m|h|d|w) *)+$|^0$",
     "a duration such as 250ms or 5s",
     { "type": ["string", "integer"], "minimum": 0, "maximum": 0 } // a number has no unit
 );
