@@ -17,8 +17,9 @@ MANIFESTS = pathlib.Path("manifests")
 SCHEMA = CHART / "values.schema.json"
 README = CHART / "README.md"
 DEFAULTS = CHART / "files/defaults.yaml"
+BOUNDS = CHART / "files/bounds.yaml"
 # Settings that the chart derives from its own values.
-OWN = {"listen", "socket", "adminListen", "adminSocket", "httpListen", "limitFile", "cgroupRoot", "pod"}
+OWN = {"listen", "socket", "adminListen", "adminSocket", "httpListen", "limitFile", "requestFile", "cgroupRoot", "pod"}
 
 
 def ebb_settings():
@@ -47,12 +48,47 @@ def settings(schema):
     return out
 
 
-def schema(_helm):
-    out, ours = json.loads(SCHEMA.read_text()), ebb_settings()
+def parts():
+    """The settings of the chart's `config` and `static`, as name of the schema's definition and properties."""
+    ours = ebb_settings()
     for part, text in zip(("live", "static"), reference_page(), strict=True):
         keys = sorted({key.split(".")[0] for key in re.findall(r"^\| `([\w.]+)` \|", text, re.M)} - OWN)
-        out["definitions"][part] = settings({"type": "object", "properties": {key: ours[key] for key in keys}})
+        yield part, {key: ours[key] for key in keys}
+
+
+def schema(_helm):
+    out = json.loads(SCHEMA.read_text())
+    for part, properties in parts():
+        out["definitions"][part] = settings({"type": "object", "properties": properties})
     return json.dumps(out, indent=2, ensure_ascii=False) + "\n"
+
+
+def amounts(properties, path=()):
+    """Sizes and durations among settings, as path and schema."""
+    for key, setting in properties.items():
+        if "x-minimum" in setting:
+            yield ".".join((*path, key)), setting
+        yield from amounts(setting.get("properties", {}), (*path, key))
+
+
+def bounds(_helm):
+    """What the schema cannot express: bounds of amounts in strings, and defaults of settings that are compared."""
+    out = [
+        "# Generated from docs/configuration.schema.json by `tests/chart.sh CACHE_DIR --bless`; do not edit.",
+        "# Bounds of sizes (in bytes) and durations (in milliseconds); templates/validate.yaml compares them.",
+    ]
+    for part, properties in parts():
+        out.append({"live": "config", "static": "static"}[part] + ":")
+        for path, setting in sorted(amounts(properties)):
+            unit = "bytes" if "number" in setting["type"] else "milliseconds"
+            out.append(
+                f"  {path}: {{unit: {unit}, min: {setting['x-minimum']}, max: {setting['x-maximum']}, "
+                f"zero: {json.dumps(setting.get('x-zero', False))}, range: {json.dumps(setting['x-range'])}}}"
+            )
+    drift = ebb_settings()["drift"]["properties"]
+    out.append("# Defaults of settings that are compared with others.\ndrift:")
+    out += [f"  {key}: {json.dumps(drift[key]['default'])}" for key in ("busyOccupancy", "idleOccupancy")]
+    return "\n".join(out) + "\n"
 
 
 def commented_values():
@@ -108,6 +144,7 @@ def manifest(given, namespace, helm):
 FILES = {
     SCHEMA: schema,
     DEFAULTS: defaults,
+    BOUNDS: bounds,
     README: readme,
     MANIFESTS / "webhook.yaml": functools.partial(manifest, "injector.mode=webhook", True),
     MANIFESTS / "policy.yaml": functools.partial(manifest, "injector.mode=policy", False),

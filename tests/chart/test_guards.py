@@ -24,7 +24,21 @@ GUARDS = (
     ("1.37.0", "injector.resources.limits.memory=0.05Gi", "injector.resources.limits.memory: 0.05Gi is too small"),
     ("1.37.0", "injector.tls.certificateLifetime=2s999ms", "injector.tls.certificateLifetime: 2s999ms is out of range (3s to 2920h)"),
     ("1.37.0", "injector.tls.certificateLifetime=18w", "injector.tls.certificateLifetime: 18w is out of range (3s to 2920h)"),
-    ("1.37.0", "injector.watchdog.interval=0.05s", "injector.watchdog.interval: 0.05s is too short (at least 100ms)."),
+    ("1.37.0", "injector.watchdog.interval=0.05s", "injector.watchdog.interval: 0.05s is out of range (100ms to 24h)."),
+    ("1.37.0", "injector.watchdog.interval=25h", "injector.watchdog.interval: 25h is out of range (100ms to 24h)."),
+    ("1.37.0", "sidecar.config.tick=5ms", "sidecar.config.tick: 5ms is out of range (10ms to 2s)."),
+    ("1.37.0", "standalone.static.maxValue=4Mi", "standalone.static.maxValue: 4Mi is out of range (1 to 3584Ki)."),
+    ("1.37.0", "sidecar.config.maxMemory=1Mi", "sidecar.config.maxMemory: 1Mi is out of range (0, 16Mi to 16Ti)."),
+    (
+        "1.37.0",
+        "sidecar.config.drift.idleOccupancy=90%",
+        "sidecar.config.drift.busyOccupancy: 90% must be below sidecar.config.drift.idleOccupancy (90%).",
+    ),
+    (
+        "1.37.0",
+        "sidecar.extraEnv[0].name=EBB_CORES,sidecar.extraEnv[0].value=x",
+        "sidecar.extraEnv: EBB_CORES is not allowed; settings of Ebb are values of sidecar.config and sidecar.static",
+    ),
     (
         "1.37.0",
         "sidecar.config.watermarks.low=94%",
@@ -32,13 +46,8 @@ GUARDS = (
     ),
     (
         "1.37.0",
-        "standalone.config.watermarks.high=99",
-        "standalone.config.watermarks.high: 99% must be below standalone.config.watermarks.critical (98%).",
-    ),
-    (
-        "1.37.0",
-        "sidecar.config.watermarks.critical=100%",
-        "sidecar.config.watermarks.critical: 100% is too high (at most 99%).",
+        "standalone.config.watermarks.high=98",
+        "standalone.config.watermarks.high: 98% must be below standalone.config.watermarks.critical (98%).",
     ),
     (
         "1.37.0",
@@ -127,8 +136,30 @@ GUARDS = (
 )
 
 
+# Guards for clusters with cert-manager.
+CERTIFICATES = (
+    ("duration=59m", "injector.tls.certificate.duration: 59m is out of range (1h, and 35040h with the chart's own CA)."),
+    ("duration=40000h", "injector.tls.certificate.duration: 40000h is out of range"),
+    ("renewBefore=2160h", "injector.tls.certificate.renewBefore: 2160h is out of range (5m, and below injector.tls.certificate.duration, 2160h)."),
+    ("renewBefore=4m", "injector.tls.certificate.renewBefore: 4m is out of range"),
+)
+
+
 def refusal(helm, major, version, given):
     return helm.template(major, version, "--set", given, known=())
+
+
+def certificate_refusal(helm, major, given):
+    values = f"injector.tls.source=cert-manager,injector.tls.certificate.{given}"
+    return helm.template(major, VERSIONS[-1], "--set", values)
+
+
+@pytest.mark.parametrize("major", HELMS)
+@pytest.mark.parametrize("given, sentence", CERTIFICATES, ids=[given for given, _ in CERTIFICATES])
+def test_refuses_a_certificate_that_is_never_renewed_in_time(helm, major, given, sentence):
+    result = certificate_refusal(helm, major, given)
+    assert result.code != 0
+    assert sentence in result.why
 
 
 @pytest.mark.parametrize("major", HELMS)
@@ -139,9 +170,12 @@ def test_refuses_with_its_message(helm, major, version, given, sentence):
     assert sentence in result.why
 
 
+TEXTS = "".join((CHART / "templates" / name).read_text() for name in ("validate.yaml", "_helpers.tpl"))
+# The excepted message depends on objects in the cluster.
 SENTENCES = [
-    json.loads(found)
-    for found in re.findall(r'fail \(?(?:printf )?("(?:[^"\\]|\\.)*")', (CHART / "templates/validate.yaml").read_text())
+    sentence
+    for found in re.findall(r'fail \(?(?:printf )?("(?:[^"\\]|\\.)*")', TEXTS)
+    if "injects in this cluster already" not in (sentence := json.loads(found))
 ]
 
 
@@ -149,4 +183,6 @@ SENTENCES = [
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_each_guard_has_a_test(helm, major, sentence):
     pattern = re.sub(r"%[sd]", ".*", re.escape(sentence).replace("%%", "%"))
-    assert re.search(pattern, "".join(refusal(helm, major, version, given).why for version, given, _ in GUARDS))
+    said = [refusal(helm, major, version, given).why for version, given, _ in GUARDS]
+    said += [certificate_refusal(helm, major, given).why for given, _ in CERTIFICATES]
+    assert re.search(pattern, "".join(said))

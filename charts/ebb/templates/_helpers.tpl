@@ -218,6 +218,26 @@ spec:
 {{- else }}{{ mulf (trimSuffix $unit . | float64) (get $units $unit) }}{{ end }}
 {{- end }}
 
+{{/* A size in Ebb's syntax as a quantity: 64M for 64MB. */}}
+{{- define "ebb.quantity" -}}
+{{- . | trim | replace " " "" | replace "B" "" | replace "K" "k" | replace "ki" "Ki" }}
+{{- end }}
+
+{{/* Refuses an amount out of its bounds: .path and .text of the value, and the .bound from files/bounds.yaml. */}}
+{{- define "ebb.checkAmount" -}}
+{{- $bound := .bound }}
+{{- $isSize := eq $bound.unit "bytes" }}
+{{- $quantity := ternary (include "ebb.quantity" .text) .text $isSize }}
+{{- $amount := include (ternary "ebb.amount" "ebb.milliseconds" $isSize) $quantity | float64 }}
+{{- $isZero := and $bound.zero (eq $amount 0.0) }}
+{{- /* A fraction that a float cannot hold may lie beyond the maximum. Short ones of binary units are exact. */}}
+{{- $isInexact := and (regexMatch "[.][0-9]*[1-9]|[num]$|ns|us|µs|μs|[eE]-" $quantity) (not (regexMatch "^[+]?[0-9]*[.][0-9]{1,3}[KMGTPE]i$" $quantity)) }}
+{{- $isOver := or (gt $amount (float64 $bound.max)) (and $isInexact (eq $amount (float64 $bound.max))) }}
+{{- if and (not $isZero) (or $isOver (lt (ceil $amount) (float64 $bound.min))) }}
+{{- fail (printf "%s: %s is out of range (%s)." .path .text $bound.range) }}
+{{- end }}
+{{- end }}
+
 {{/* A duration in Ebb's syntax, in milliseconds. */}}
 {{- define "ebb.milliseconds" -}}
 {{- $units := include "ebb.spanUnits" . | fromJson }}

@@ -40,7 +40,7 @@ impl Unit {
     }
 
     /// A value in its shortest form, for people.
-    pub(super) fn text(self, value: u64) -> String {
+    pub fn text(self, value: u64) -> String {
         match self {
             Self::Number | Self::Micros => value.to_string(),
             Self::Percent => Percent(value.min(100) as u8).to_string(),
@@ -130,9 +130,10 @@ bounds! {
     "traceSample" Percent 0, 100; c => c.dynamic.trace_sample.0.into()
 }
 
-/// Characters of an OTLP endpoint after `http://`, as a pattern of JSON schema.
-pub(super) const ENDPOINT_PATTERN: &str =
-    "^(http://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\\[[0-9a-fA-F:.]+\\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?)?$";
+/// An OTLP endpoint, as a pattern of JSON schema.
+pub(super) const ENDPOINT_PATTERN: &str = "^(http://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\\[[0-9a-fA-F:.]+\\])\
+    (:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?\
+    (/[A-Za-z0-9._~/-]*)?)?$";
 
 /// Every violation of a bound and of a relation between settings.
 pub(super) fn problems(config: &Config) -> Vec<String> {

@@ -96,7 +96,8 @@ pub fn check_annotations(environment: &[(String, String)], annotations: &[(Strin
     let (environment, _) = usable(environment.to_vec());
     let texts = Texts { annotations: annotations.to_vec(), ..Texts::default() };
     let (mut layers, _) = Layers::read(&texts, &environment, &Flags::new());
-    layers.settle()
+    let reason = |why: String| why.split_once(" is skipped: ").map_or(why.clone(), |(_, reason)| reason.to_owned());
+    layers.settle().into_iter().map(|(key, why)| (key, reason(why))).collect()
 }
 
 /// Checks a text.
@@ -399,7 +400,7 @@ fn defaults() -> Value {
 }
 
 /// The environment variable of a setting: `watermarks.high` is `EBB_WATERMARKS_HIGH`.
-pub(super) fn variable(key: &str) -> String {
+pub fn variable(key: &str) -> String {
     let mut name = String::from("EBB_");
     for c in key.chars() {
         match c {

@@ -23,6 +23,7 @@ pub use document::{reference, schema};
 pub use environment::Environment;
 pub use layers::{
     Effective, Flags, Problems, Row, check, check_annotations, check_environment, check_start, check_text, check_value,
+    variable,
 };
 pub use live::{ActiveConfig, Live, Reload};
 pub use source::Source;
