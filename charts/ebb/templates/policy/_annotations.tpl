@@ -17,12 +17,16 @@
 {{/* The policy's variables for each annotation: memory_limit is the text, memory_limit_read the parsed value,
 memory_limit_fits whether it is valid. */}}
 {{- define "ebb.policyVariables" -}}
+{{- $portAnnotations := dict "data" "grpc-port" "admin" "admin-port" "http" "http-port" }}
 - name: annotations
   expression: >-
     object.metadata.?annotations.orValue({})
 - name: inherited
   expression: >-
     namespaceObject.metadata.?annotations.orValue({})
+- name: containers
+  expression: >-
+    (object.spec.containers + object.spec.?initContainers.orValue([])).map(c, c.name).filter(name, name != "ebb")
 {{- $annotations := include "ebb.annotations" . | fromYaml }}
 {{- range $name, $annotation := $annotations.injection }}
 - name: {{ replace "-" "_" $name }}
@@ -42,6 +46,12 @@ memory_limit_fits whether it is valid. */}}
     {{ include "ebb.celIsAsked" $name }} && variables.{{ replace "-" "_" $name }}_is_short &&
     {{ include "ebb.celOf" (dict "name" $name "expression" $annotation.fits) }}
 {{- end }}
+- name: ports_asked
+  expression: >-
+    [{{ range $index, $name := list "data" "admin" "http" }}{{ if $index }}, {{ end }}{{ include "ebb.celAsked" (dict "name" (get $portAnnotations $name) "as" "int(value)" "default" (get $.Values.sidecar.ports $name | int)) }}{{ end }}]
+- name: ports_differ
+  expression: >-
+    size(variables.ports_asked.distinct()) == 3
 {{- end }}
 
 {{/* The annotation's value if it is valid, else .default; both as CEL. .as is a CEL expression of `value` and `read`. */}}

@@ -1,12 +1,15 @@
 //! The table of annotations that are read at injection, and their effects. The reference page and the chart's policy
 //! are generated from it.
 
+use super::settings::{followed_bound, followed_policy, variable_policy};
 use super::values::{address, boolean, enough, id, is_name, names, one_of, quantity, size, startup_timeout};
-use super::wish::Wishes;
-use ebb_config::annotations::SETTINGS;
+use super::wish::{MOST_VARIABLES, Wishes};
+use ebb_config::annotations::{PREFIX, SETTINGS};
 use std::fmt::Write as _;
 use strsim::levenshtein;
 
+/// CEL that converts a size in Ebb's syntax to a quantity; an empty text if it is none.
+pub(super) const READ_SIZE: &str = r#"value.trim().matches({{ include "ebb.sizePattern" . | include "ebb.celString" }}) ? value.trim().replace(" ", "").replace("B", "").replace("K", "k").replace("ki", "Ki") : """#;
 /// Maximum length of a value, in bytes.
 pub(super) const VALUE_BYTES: usize = 4 << 10;
 /// An annotation that is read at injection.
@@ -44,14 +47,16 @@ impl Kind {
     /// The allowed values, as Markdown; completes the sentence "it must be".
     pub(super) fn bound(self) -> String {
         let text = match self {
-            Self::Address => "an IP address",
+            Self::Address => "a loopback address, `0.0.0.0` or `::`",
             Self::Boolean => "`true` or `false`",
             Self::ConfigMap => "the name of a ConfigMap",
-            Self::Environment => "`NAME=value`, at most 100 separated by commas",
+            Self::Environment => {
+                "`NAME=value`, at most 100 separated by commas; `EBB_…` must be a setting in its range, no address or file"
+            }
             Self::Id => "1 to 2147483647",
             Self::Image => "an image, without spaces",
             Self::Memory => "a quantity of at least `16Mi`",
-            Self::Names => "names of containers, separated by commas",
+            Self::Names => "names of containers of the pod, separated by commas",
             Self::OneOf(words) => {
                 let quoted: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
                 let (last, others) = quoted.split_last().expect("there are words");
@@ -70,22 +75,31 @@ impl Kind {
 
     /// The check for the policy, as CEL: whether `value` is valid, and the expression for `read`, if it is parsed
     /// first. Helm renders the parts in braces.
-    fn policy(self) -> (String, Option<&'static str>) {
-        const READ_SIZE: &str = r#"value.trim().matches({{ include "ebb.sizePattern" . | include "ebb.celString" }}) ? value.trim().replace(" ", "").replace("B", "").replace("K", "k").replace("ki", "Ki") : """#;
+    fn policy(self, name: &str) -> (String, Option<&'static str>) {
         const READ_SPAN: &str = r#"value.trim().matches("^[0-9]{1,10}$") ? int(value.trim()) * 1000 : value.trim().matches({{ include "ebb.spanPattern" . | include "ebb.celString" }}) ? int([3600001.0, value.findAll("[0-9.]+ *[a-zµμ]+").map(part, double(part.find("[0-9.]+")) * {{ include "ebb.spanUnits" . }}[part.find("[a-zµμ]+")]).sum()].min() + 0.999999) : 0"#;
         let fits = match self {
-            Self::Address => "isIP(value)",
+            Self::Address => "isIP(value) && (ip(value).isLoopback() || ip(value).isUnspecified())",
             Self::Boolean => r#"value in ["true", "false"]"#,
             Self::ConfigMap => {
                 r#"value.matches("^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$") && size(value) <= 253"#
             }
             Self::Environment => {
-                r#"size(value.split(",")) <= 100 && value.split(",").all(pair, pair.trim().matches("(?s)^[A-Za-z_][A-Za-z0-9_]*=.*$"))"#
+                let of_ebb = variable_policy();
+                let fits = format!(
+                    r#"size(value.split(",")) <= {MOST_VARIABLES} && value.split(",").map(pair, pair.trim()).all(pair, pair.matches("(?s)^[A-Za-z_][A-Za-z0-9_]*=.*$") && (!pair.startsWith("EBB_") || {of_ebb}))"#
+                );
+                return (fits, None);
             }
             Self::Id => r#"value.matches("^[0-9]{1,10}$") && int(value) >= 1 && int(value) <= 2147483647"#,
             Self::Image => r#"value.matches("^\\S+$")"#,
             Self::Memory => r#"isQuantity(read) && !quantity(read).isLessThan(quantity("16Mi"))"#,
-            Self::Names => "true",
+            // Of a namespace's names, a pod may have none.
+            Self::Names => {
+                let fits = format!(
+                    r#"!("{PREFIX}{name}" in variables.annotations) || value.split(",").all(name, name.trim() == "") || value.split(",").exists(name, name.trim() in variables.containers)"#
+                );
+                return (format!("({fits})"), None);
+            }
             Self::OneOf(words) => return (format!("value in {words:?}"), None),
             Self::Port => r#"value.matches("^[0-9]{1,5}$") && int(value) >= 1024 && int(value) <= 65535"#,
             Self::Quantity | Self::Size => r#"isQuantity(read) && quantity(read).isGreaterThan(quantity("0"))"#,
@@ -285,14 +299,21 @@ pub fn chart_file() -> String {
          # of `value` whose result is `read` in `fits`.\ninjection:\n",
     );
     for Annotation { name, value, .. } in ANNOTATIONS {
-        let (fits, read) = value.policy();
+        let (fits, read) = value.policy(name);
         let _ = writeln!(file, "  {name}:");
         if let Some(read) = read {
             let _ = writeln!(file, "    as: {}", quoted(read));
         }
         let _ = writeln!(file, "    fits: {}\n    must: {}", quoted(&fits), quoted(&value.bound().replace('`', "")));
     }
-    file.push_str("\n# The sidecar follows and checks these annotations.\nfollowed:\n");
-    SETTINGS.iter().for_each(|(name, _)| file.push_str(&format!("  - {name}\n")));
+    file.push_str("\n# The sidecar follows these annotations; the policy warns about values that it will not accept.\nfollowed:\n");
+    for (name, key) in SETTINGS {
+        let (fits, read) = followed_policy(key);
+        let _ = writeln!(file, "  {name}:");
+        if let Some(read) = read {
+            let _ = writeln!(file, "    as: {}", quoted(read));
+        }
+        let _ = writeln!(file, "    fits: {}\n    must: {}", quoted(&fits), quoted(&followed_bound(key)));
+    }
     file
 }

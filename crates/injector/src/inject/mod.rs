@@ -15,11 +15,13 @@ mod document;
 mod patch;
 mod pod;
 mod resources;
+mod settings;
 mod skip;
 mod take_out;
 mod template;
 mod values;
 mod wish;
+mod workload;
 
 pub use annotations::{UnknownName, chart_file, check_name};
 pub use document::reference;
@@ -27,6 +29,7 @@ pub use patch::Operation;
 pub use skip::{SYSTEM_NAMESPACES, SkipReason};
 pub use take_out::{TakeOut, take_out, with_replaced};
 pub use template::{Template, TemplateError};
+pub use workload::workload_warnings;
 
 use patch::{Patch, escaped};
 use pod::list;
@@ -84,8 +87,12 @@ pub fn inject(pod: &Value, context: &Context<'_>, template: &Template) -> Outcom
     let mut wishes = Wishes::read(pod, context, template);
     let warnings = std::mem::take(&mut wishes.warnings);
     if let Some((reason, detail)) = skip::skip(pod, context, &wishes) {
-        // Warnings about annotations are irrelevant for a skipped pod.
-        return Outcome { verdict: Verdict::Skip(reason, detail), warnings: Vec::new() };
+        // Warnings about annotations are irrelevant for a skipped pod, except about one that should be the label.
+        let warnings = match reason {
+            SkipReason::NotLabelled => workload::label_as_annotation(&pod["metadata"]).into_iter().collect(),
+            _ => Vec::new(),
+        };
+        return Outcome { verdict: Verdict::Skip(reason, detail), warnings };
     }
     let mut patch = Patch::new(pod);
     mark(&mut patch, context, &wishes, template);

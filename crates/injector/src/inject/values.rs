@@ -47,16 +47,20 @@ pub(super) fn id(text: &str) -> Option<u64> {
     digits(text).filter(|id| (1..=0x7fff_ffff).contains(id))
 }
 
+/// A port that needs no privilege.
+pub(super) fn port(text: &str) -> Option<u64> {
+    digits(text).filter(|port| (1024..=65535).contains(port))
+}
+
 /// A number of at most ten digits, without a sign: the policy accepts the same.
 pub(super) fn digits(text: &str) -> Option<u64> {
     let is_number = (1..=10).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().expect("ten digits fit"))
 }
 
-/// An IP address in Kubernetes' syntax.
+/// An address to listen on that every pod has, in Kubernetes' syntax.
 pub(super) fn address(text: &str) -> Option<IpAddr> {
-    let is_mapped = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
-    text.parse().ok().filter(|address| !is_mapped(address))
+    text.parse().ok().filter(|address: &IpAddr| address.is_loopback() || address.is_unspecified())
 }
 
 /// Whether the text is a valid name of a ConfigMap: a DNS subdomain.

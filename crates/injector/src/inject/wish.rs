@@ -4,31 +4,39 @@
 //! the allowed values.
 
 use super::Context;
-use super::annotations::{ANNOTATIONS, VALUE_BYTES};
-use super::pod::{SOCKET_VOLUME, list};
+use super::annotations::{ANNOTATIONS, Kind, VALUE_BYTES};
+use super::pod::{SOCKET_VOLUME, all_containers, list};
+use super::settings::{followed_bound, followed_fits, variable_fits};
 use super::template::Template;
-use super::values::{digits, host_and_port, is_socket, quantity};
+use super::values::{host_and_port, is_socket, names, port, quantity};
+use super::workload::{guess, label_as_annotation};
 use ebb_config::annotations::{PREFIX, SETTINGS};
-use ebb_config::check_value;
+use ebb_config::check_annotations;
 use ebb_config::units::Span;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Maximum number of variables in `additional-env`; the API server limits the cost of a policy.
-const MOST_VARIABLES: usize = 100;
+pub(super) const MOST_VARIABLES: usize = 100;
 /// Maximum number of warnings about one pod; an additional one says that more annotations are ignored.
 const MOST_WARNINGS: usize = 20;
+
+/// Annotations of ports, with the variable that has the port.
+const PORTS: [(&str, &str); 3] =
+    [("grpc-port", "EBB_LISTEN"), ("admin-port", "EBB_ADMIN_LISTEN"), ("http-port", "EBB_HTTP_LISTEN")];
 
 /// What an annotation that is ignored must be.
 #[derive(Debug, thiserror::Error)]
 enum IgnoredAnnotation {
     #[error("it must have at most {VALUE_BYTES} bytes")]
     TooLong,
-    /// Not a value of the sidecar's setting.
+    /// Contradicts others. Holds the problem.
     #[error("{0}")]
-    Setting(serde_json::Error),
-    #[error("there is no such annotation")]
-    Unknown,
+    Contradiction(String),
+    /// Holds the probable name, as the end of the sentence.
+    #[error("there is no such annotation{0}")]
+    Unknown(String),
     /// Holds the allowed values.
     #[error("it must be {0}")]
     Value(String),
@@ -71,28 +79,110 @@ impl Wishes {
             only: None,
             never: Vec::new(),
         };
+        let own = super::texts(&pod["metadata"]["annotations"]);
         let mut all = context.namespace.annotations.clone();
-        if let Value::Object(own) = &pod["metadata"]["annotations"] {
-            let texts = own.iter().filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
-            all.extend(texts);
-        }
-        let read = all.iter().filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value)));
+        all.extend(own.clone());
+        let containers: Vec<&str> = all_containers(&pod["spec"])
+            .filter_map(|container| container["name"].as_str())
+            .filter(|name| *name != "ebb")
+            .collect();
+        let read = all.iter().filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value.as_str())));
         // `additional-env` is applied last, so that it overrides variables set by other annotations.
         let (variables, others): (Vec<_>, Vec<_>) = read.partition(|(name, _)| *name == "additional-env");
+        let others = wishes.without_colliding_ports(others);
         for (name, value) in others.into_iter().chain(variables) {
-            if let Err(must) = wishes.take(name, value) {
-                match wishes.warnings.len() {
-                    MOST_WARNINGS => wishes.warnings.push("more annotations are ignored".to_owned()),
-                    0..MOST_WARNINGS => {
-                        let shown = if value.len() > VALUE_BYTES { String::new() } else { format!(" ({value:?})") };
-                        wishes.warnings.push(format!("annotation {PREFIX}{name}{shown} is ignored: {must}"));
-                    }
-                    _ => {}
-                }
+            let is_own = own.contains_key(&format!("{PREFIX}{name}"));
+            let taken = match is_own {
+                true => wishes.check_names(name, value, &containers).and_then(|()| wishes.take(name, value)),
+                false => wishes.take(name, value),
+            };
+            if let Err(must) = taken {
+                wishes.ignored(name, value, &must);
             }
+        }
+        wishes.warn_about_contradictions(&all);
+        if let Some(warning) = label_as_annotation(&pod["metadata"]) {
+            wishes.warn(warning);
         }
         wishes.take_declared(pod);
         wishes
+    }
+
+    /// Adds a warning. A pod gets a bounded number of them.
+    fn warn(&mut self, warning: String) {
+        match self.warnings.len() {
+            MOST_WARNINGS => self.warnings.push("more annotations are ignored".to_owned()),
+            0..MOST_WARNINGS => self.warnings.push(warning),
+            _ => {}
+        }
+    }
+
+    fn ignored(&mut self, name: &str, value: &str, must: &IgnoredAnnotation) {
+        let shown = if value.len() > VALUE_BYTES { String::new() } else { format!(" ({value:?})") };
+        self.warn(format!("annotation {PREFIX}{name}{shown} is ignored: {must}"));
+    }
+
+    /// Leaves out the annotations of ports if the sidecar's ports would collide.
+    fn without_colliding_ports<'a>(&mut self, all: Vec<(&'a str, &'a str)>) -> Vec<(&'a str, &'a str)> {
+        let of = |text: &str| text.rsplit_once(':').and_then(|(_, port)| port.parse::<u64>().ok());
+        let by_default = |variable: &str| {
+            let own = list(&self.container["env"]).find(|known| known["name"] == variable);
+            own.and_then(|known| of(known["value"].as_str()?))
+        };
+        let wanted = |name: &str| all.iter().find(|(known, _)| *known == name).and_then(|(_, value)| port(value));
+        let ports = PORTS.map(|(name, variable)| wanted(name).or_else(|| by_default(variable)));
+        let [Some(data), Some(admin), Some(http)] = ports else { return all };
+        if data != admin && data != http && admin != http {
+            return all;
+        }
+        let is_port = |name: &str| PORTS.iter().any(|(known, _)| *known == name);
+        let (ports, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(name, _)| is_port(name));
+        let names: Vec<String> = ports.iter().map(|(name, _)| format!("{PREFIX}{name}")).collect();
+        self.warn(format!(
+            "annotation {} is ignored: the ports must differ (data {data}, admin {admin}, http {http})",
+            names.join(", ")
+        ));
+        others
+    }
+
+    /// Checks names of containers.
+    fn check_names(&mut self, name: &str, value: &str, containers: &[&str]) -> Result<(), IgnoredAnnotation> {
+        let is_list = ANNOTATIONS.iter().any(|known| known.name == name && matches!(known.value, Kind::Names));
+        if !is_list || value.len() > VALUE_BYTES {
+            return Ok(());
+        }
+        let names = names(value);
+        let unknown: Vec<&String> = names.iter().filter(|name| !containers.contains(&name.as_str())).collect();
+        let Some(first) = unknown.first() else { return Ok(()) };
+        let hint = did_you_mean(guess(first, containers.iter().copied()));
+        if unknown.len() == names.len() {
+            let must = Kind::Names.bound();
+            return Err(IgnoredAnnotation::Value(format!("{must}{hint}")));
+        }
+        self.warn(format!("annotation {PREFIX}{name} ({value:?}): the pod has no container {first}{hint}"));
+        Ok(())
+    }
+
+    /// Warns about values that the sidecar accepts alone, but not with each other.
+    fn warn_about_contradictions(&mut self, all: &BTreeMap<String, String>) {
+        let of = |name: &str| all.get(&format!("{PREFIX}{name}"));
+        let chosen: Vec<(String, String)> = SETTINGS
+            .iter()
+            .filter_map(|(name, key)| Some(((*key).to_owned(), of(name)?.clone())))
+            .filter(|(key, value)| value.len() <= VALUE_BYTES && followed_fits(key, value))
+            .collect();
+        if chosen.len() < 2 {
+            return;
+        }
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let environment: Vec<(String, String)> = list(&self.container["env"])
+            .filter_map(|variable| Some((text(&variable["name"])?, text(&variable["value"])?)))
+            .collect();
+        for (key, why) in check_annotations(&environment, &chosen) {
+            let known = SETTINGS.iter().find(|(_, setting)| *setting == key);
+            let Some((name, value)) = known.and_then(|(name, _)| Some((*name, of(name)?.clone()))) else { continue };
+            self.ignored(name, &value, &IgnoredAnnotation::Contradiction(why));
+        }
     }
 
     /// Resources of a declared container override annotations, since they stay in the pod.
@@ -117,10 +207,14 @@ impl Wishes {
             return Err(IgnoredAnnotation::TooLong);
         }
         if let Some((_, setting)) = SETTINGS.iter().find(|(live, _)| *live == name) {
-            return check_value(setting, value).map_err(IgnoredAnnotation::Setting); // the running sidecar reads it
+            // The running sidecar reads it.
+            let fits = followed_fits(setting, value);
+            return if fits { Ok(()) } else { Err(IgnoredAnnotation::Value(followed_bound(setting))) };
         }
         let Some(annotation) = ANNOTATIONS.iter().find(|known| known.name == name) else {
-            return Err(IgnoredAnnotation::Unknown);
+            let known = ANNOTATIONS.iter().map(|known| known.name).chain(SETTINGS.iter().map(|(live, _)| *live));
+            let meant = guess(name, known).map(|name| format!("{PREFIX}{name}"));
+            return Err(IgnoredAnnotation::Unknown(did_you_mean(meant.as_deref())));
         };
         (annotation.set)(self, value).ok_or_else(|| IgnoredAnnotation::Value(annotation.value.bound().replace('`', "")))
     }
@@ -157,7 +251,8 @@ impl Wishes {
                 && !name.starts_with(|c: char| c.is_ascii_digit())
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         };
-        if pairs.len() > MOST_VARIABLES || !pairs.iter().all(|(name, _)| is_variable(name)) {
+        let fits = |name: &str, value: &str| is_variable(name) && (!name.starts_with("EBB_") || variable_fits(name, value));
+        if pairs.len() > MOST_VARIABLES || !pairs.iter().all(|(name, value)| fits(name, value)) {
             return None;
         }
         pairs.into_iter().for_each(|(name, value)| self.set_env(name, value.to_owned()));
@@ -176,7 +271,7 @@ impl Wishes {
 
     /// Sets the port in the addresses of these variables; Unix sockets are unchanged.
     pub(super) fn set_port(&mut self, text: &str, variables: &[&str]) -> Option<()> {
-        let port = digits(text).filter(|port| (1024..=65535).contains(port))?;
+        let port = port(text)?;
         for name in variables {
             self.move_address(name, |address| Some(format!("{}:{port}", host_and_port(address)?.0)));
         }
@@ -255,6 +350,11 @@ impl Wishes {
         let period = probe["periodSeconds"].as_u64().unwrap_or(10).max(1);
         probe["failureThreshold"] = timeout.0.div_ceil(period * 1000).into();
     }
+}
+
+/// The end of a sentence with a probable name.
+fn did_you_mean(name: Option<&str>) -> String {
+    name.map(|name| format!("; did you mean {name}?")).unwrap_or_default()
 }
 
 #[cfg(test)]
