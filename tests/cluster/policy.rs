@@ -169,7 +169,7 @@ fn what_is_asked_in_vain_is_said(cluster: &Cluster) {
         let start = sentence.split("(\"").next().unwrap().trim_end();
         // CEL has no distance between words, so the policy makes no guesses.
         let sentence = sentence.split("; did you mean").next().unwrap();
-        let end: String = sentence.rsplit(": ").next().unwrap().chars().take(60).collect();
+        let end: String = sentence.rsplit(": ").next().unwrap().chars().take(50).collect();
         let is_said = said.contains(start) && said.contains(&end);
         if said.matches("Warning:").count() != 1 || !is_said {
             wrong.push(format!("{name}: one warning with {sentence:?} is expected in {said}"));
