@@ -280,7 +280,7 @@ impl Server {
         let admin_plane = plane("admin", admin_services, &listeners[1]);
         control.spawn(async move { admin_plane.serve(drain_time).await });
         // The HTTP listener answers probes and scrapes until the last call has ended.
-        let (unready, is_unready) = watch::channel(false);
+        let (unready, is_unready) = watch::channel(None);
         let (over, is_over) = watch::channel(false);
         let routes = http::metrics(move || metrics.text()).merge(page::routes(sources.clone(), history.clone()));
         control.spawn(http::serve(http_listener, routes, sources.http.clone(), is_unready, is_over));
@@ -342,7 +342,7 @@ impl Server {
 
         // First refuse new connections, then end the calls. The threads that calls need stop last.
         listeners.iter().for_each(Listeners::close);
-        unready.send_replace(true);
+        unready.send_replace(Some("stopping".to_owned()));
         stage.send_replace(Stage::Draining);
         let data = tokio::task::spawn_blocking(move || running.join());
         {

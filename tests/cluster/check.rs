@@ -76,6 +76,22 @@ async fn forgotten(cluster: &Cluster) -> Value {
     forgotten
 }
 
+/// A Deployment with an annotation that belongs on its pods.
+fn misplaced() -> Value {
+    let labels = json!({"app": "misplaced"});
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {
+            "name": "misplaced", "namespace": "shop",
+            "annotations": {"config.ebb-cache.io/memory-limit": "64Mi"},
+        },
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "app", "image": "app"}]}},
+        },
+    })
+}
+
 /// Changes the injector like `kubectl set image`.
 async fn set_image(cluster: &Cluster, image: &str) {
     let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
@@ -119,10 +135,11 @@ async fn ebb_check_finds_what_is_planted_and_nothing_else() {
     let planted = [
         config_map("ebb-config", "tick: 1"),
         config_map("tuned", "tick: 2"),
+        misplaced(),
         following(&cluster, "tuned").await,
         forgotten(&cluster).await,
     ];
-    for object in &planted[..2] {
+    for object in &planted[..3] {
         cluster.create(object).await;
     }
     cluster.create(&config_map("unfollowed", "tick: 3")).await;
@@ -137,6 +154,7 @@ async fn ebb_check_finds_what_is_planted_and_nothing_else() {
         ("control-plane", "runs the image another but injects"),
         ("config", "the ConfigMap shop/ebb-config"),
         ("config", "the ConfigMap shop/tuned"),
+        ("workloads", "shop/misplaced: annotation config.ebb-cache.io/memory-limit of the Deployment is ignored"),
         ("data-plane", "have none: shop/forgotten"),
     ];
     expect(&found, &all);

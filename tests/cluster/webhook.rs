@@ -276,9 +276,29 @@ async fn injection_recovers_from_failed_replicas_and_api_server() {
     cluster.until_injected(&plain(), "shop").await;
     cluster.until("the replica leads again", async || two.leads()).await;
 
-    fs::write(cluster.folder.path().join("sidecar.yaml"), "not: a template # kubectl.kubernetes.io/x\n").unwrap();
-    cluster.until("a bad template is noticed", async || two.metric("ebb_injector_template_good") == 0).await;
-    cluster.injected("the last good template stays", &plain(), "shop").await;
+    let file = cluster.folder.path().join("sidecar.yaml");
+    let good = fs::read_to_string(&file).unwrap();
+    let log_format = "- name: EBB_LOG_FORMAT";
+    assert!(good.contains(log_format), "{good}");
+    let no_start = good.replacen(log_format, &format!("- {{name: EBB_CORES, value: \"0\"}}\n          {log_format}"), 1);
+    for bad in ["not: a template # kubectl.kubernetes.io/x\n", &no_start] {
+        fs::write(&file, bad).unwrap();
+        cluster.until("a bad template is noticed", async || two.metric("ebb_injector_template_good") == 0).await;
+        cluster.injected("the last good template stays", &plain(), "shop").await;
+        if bad == no_start {
+            let events: Api<Event> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+            let is_told = async || {
+                let events = events.list(&ListParams::default()).await.unwrap();
+                let notes = events.iter().filter(|event| event.reason.as_deref() == Some("TemplateRejected"));
+                let mut notes = notes.filter_map(|event| event.note.as_deref());
+                notes.any(|note| note.contains("the last good one stays active"))
+            };
+            cluster.until("an Event says so", is_told).await;
+            assert!(two.log().contains("cores: 0 is out of range (1 to 64)"), "{}", two.log());
+        }
+        fs::write(&file, &good).unwrap();
+        cluster.until("a good one is taken", async || two.metric("ebb_injector_template_good") == 1).await;
+    }
 
     assert_eq!(two.terminate(), Some(0), "{}", two.log());
     let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), NAMESPACE);

@@ -1,7 +1,7 @@
 //! Gathers facts from the API server. Each fact is a separate call, so that a refused one does not affect the others.
 
 use super::{Certificate, Fact, Facts, Listed, MissingFact, Pod};
-use crate::inject::{Context, Namespace, SkipReason, Template, Verdict, inject};
+use crate::inject::{Context, Namespace, SkipReason, Template, Verdict, inject, workload_warnings};
 use http::Request;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -31,6 +31,7 @@ pub async fn gather(client: &Client, namespace: &str) -> Facts {
         certificates: certificates(client, &injectors).await,
         injectors,
         templates,
+        misplaced: misplaced(client).await,
         budgets: list("/apis/policy/v1/poddisruptionbudgets", "").await,
         config_maps: config_maps(client, &pods).await,
         pods,
@@ -62,6 +63,30 @@ async fn call(client: &Client, request: Result<Request<Vec<u8>>, http::Error>) -
     })
 }
 
+/// Warnings about workloads whose annotations or labels belong on their pod templates.
+async fn misplaced(client: &Client) -> Listed<String> {
+    let kinds = [
+        ("/apis/apps/v1/deployments", "Deployment"),
+        ("/apis/apps/v1/statefulsets", "StatefulSet"),
+        ("/apis/apps/v1/daemonsets", "DaemonSet"),
+        ("/apis/batch/v1/cronjobs", "CronJob"),
+    ];
+    let mut all = Vec::new();
+    for (path, kind) in kinds {
+        let warned = |item: &Value| {
+            // Items of a list do not name their kind.
+            let mut item = item.clone();
+            item["kind"] = kind.into();
+            let warnings = workload_warnings(&item);
+            let name = |part: &str| item["metadata"][part].as_str().unwrap_or_default().to_owned();
+            let (namespace, name) = (name("namespace"), name("name"));
+            (!warnings.is_empty()).then(|| format!("{namespace}/{name}: {}", warnings.join("; ")))
+        };
+        all.extend(paged(client, path, "", warned).await?);
+    }
+    Ok(all)
+}
+
 /// The result of a dry run that creates a pod with the label.
 async fn trial(client: &Client, namespace: &str) -> Fact {
     let pod = json!({
@@ -88,6 +113,9 @@ async fn refused(client: &Client, namespace: &str) -> Vec<String> {
         ("list", "", "configmaps", ""),
         ("create", "", "pods", namespace),
         ("list", "apps", "deployments", ""),
+        ("list", "apps", "statefulsets", ""),
+        ("list", "apps", "daemonsets", ""),
+        ("list", "batch", "cronjobs", ""),
         ("list", "policy", "poddisruptionbudgets", ""),
         ("list", "admissionregistration.k8s.io", "mutatingwebhookconfigurations", ""),
         ("list", "admissionregistration.k8s.io", "mutatingadmissionpolicies", ""),

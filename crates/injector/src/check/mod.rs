@@ -47,6 +47,8 @@ pub struct Facts {
     pub certificates: Vec<Certificate>,
     /// The ConfigMaps of injectors, with their templates.
     pub templates: Listed,
+    /// Warnings about workloads whose annotations or labels have no effect.
+    pub misplaced: Listed<String>,
     /// The PodDisruptionBudgets.
     pub budgets: Listed,
     /// Pods with a sidecar, and pods of labelled namespaces, with the checked fields only.

@@ -43,7 +43,14 @@ pub fn reference() -> String {
     let mut page = String::from(OPENING);
     page.push_str(
         "\n## Annotations read at injection\n\n\
-         Annotations of the pod override those of its namespace. An invalid value is ignored, with a warning.\n\n\
+         Annotations of the pod override those of its namespace. An invalid value is ignored, with a warning, and the\n\
+         default applies. Webhook and `ebb inject` also guess what a misspelled name means.\n\n\
+         - Ports are checked together: if two of the sidecar's ports would be equal, all annotations of ports are ignored.\n\
+         - Names that no container of the pod has are ignored. If a pod's `app-containers` has no other names, it is\n\
+         \x20 ignored as a whole.\n\
+         - `additional-env` is ignored as a whole if a variable of Ebb in it is no setting, is out of its range\n\
+         \x20 (docs/configuration.md), or sets an address or a file. Numbers have no leading zeros, durations one unit\n\
+         \x20 (`30m`), and sizes the syntax of Kubernetes.\n\n\
          | annotation | value | meaning |\n|---|---|---|\n",
     );
     for Annotation { name, value, meaning, .. } in ANNOTATIONS {
@@ -51,7 +58,8 @@ pub fn reference() -> String {
     }
     page.push_str(
         "\n## Annotations followed while the pod runs\n\n\
-         `kubectl annotate pod` changes settings of one pod within about a minute. They override the ConfigMap.\n\n\
+         `kubectl annotate pod` changes settings of one pod within about a minute. They override the ConfigMap.\n\
+         A watermark that is set alone pulls the others along, so `memory-high: 80%` needs no other annotation.\n\n\
          | annotation | setting (docs/configuration.md) |\n|---|---|\n",
     );
     for (name, setting) in SETTINGS {

@@ -40,6 +40,7 @@ macro_rules! reasons {
 }
 
 reasons! {
+    NoTemplate "no-template" "With the webhook: the injector has no valid template of the sidecar."
     Malformed "malformed" "The pod has no list of containers, or a list instead of an object."
     TooLarge "too-large" "The pod has more than 500 containers; or, with the webhook, the fields that injection reads exceed 2 MiB."
     AlreadyInjected "already-injected" "The pod already has the sidecar."

@@ -2,8 +2,9 @@
 //!
 //! It contains the sidecar and one application container with the additions for applications.
 
-use ebb_config::yaml;
+use ebb_config::{Problems, check_environment, yaml};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// The sidecar and its additions to the pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +48,9 @@ pub enum TemplateError {
     /// The text is not an image.
     #[error("{0:?} is not an image; it must not be empty or have spaces, such as REGISTRY/ebb:0.1.0")]
     Image(String),
+    /// The sidecar would not start, or not use a setting. Holds all problems.
+    #[error("the sidecar refuses its environment: {0}")]
+    Environment(Problems),
     /// The sidecar lacks a field or has another value. Holds what it must have.
     #[error("the template's initContainer must have {0}")]
     Sidecar(&'static str),
@@ -114,6 +118,10 @@ impl Template {
         if let Some((key, ..)) = shapes.iter().find(|(_, at, fits)| !container.pointer(at).is_some_and(fits)) {
             return Err(TemplateError::Sidecar(key));
         }
+        let problems = check_environment(&variables_of(container)).err();
+        if let Some(problems) = problems {
+            return Err(TemplateError::Environment(problems));
+        }
         let version = &object["template"]["metadata"]["annotations"]["ebb-cache.io/version"];
         Ok(Self {
             container: container.clone(),
@@ -127,6 +135,17 @@ impl Template {
     }
 }
 
+/// The variables of the container; those from a field of the pod have a value of their own there.
+fn variables_of(container: &Value) -> Vec<(String, String)> {
+    let variables = container["env"].as_array().into_iter().flatten();
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let value = |variable: &Value| text(&variable["value"]).or(variable["valueFrom"].as_object().map(|_| "x".to_owned()));
+    // An empty variable counts as not set, and the last of two with one name counts.
+    let all: BTreeMap<String, String> =
+        variables.filter_map(|variable| Some((text(&variable["name"])?, value(variable)?))).collect();
+    all.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +156,28 @@ mod tests {
         assert_eq!(template.version, env!("CARGO_PKG_VERSION"));
         assert_eq!((template.volumes.len(), template.env.len(), template.mounts.len()), (2, 1, 1));
         assert_eq!(template.groups, [65532]);
+    }
+
+    #[test]
+    fn a_sidecar_that_would_not_start_is_refused_with_all_problems() {
+        let with = |from: &str, to: &str| {
+            assert!(BUILT_IN.contains(from));
+            Template::parse(&BUILT_IN.replace(from, to)).map(drop).map_err(|error| error.to_string())
+        };
+        let log = "- name: EBB_LOG_FORMAT";
+        let more = |variables: &str| with(log, &format!("{variables}\n          {log}"));
+        assert_eq!(
+            more("- {name: EBB_TICK, value: 5ms}\n          - {name: EBB_CORES, value: \"0\"}"),
+            Err("the sidecar refuses its environment: cores: 0 is out of range (1 to 64); tick: 5 is out of range (10 to \
+                 2000 ms)"
+                .to_owned())
+        );
+        assert!(with("0.0.0.0:7072", "0.0.0.0:7070").unwrap_err().contains("collides"));
+        assert_eq!(more("- {name: EBB_CORES, value: \"\"}"), Ok(()), "an empty variable is not set");
+        let field = "valueFrom: {fieldRef: {fieldPath: metadata.name}}";
+        let pod = ["NAME", "NAMESPACE", "UID"].map(|part| format!("- {{name: EBB_POD_{part}, {field}}}"));
+        let events = format!("- {{name: EBB_POD_EVENTS, value: \"true\"}}\n          {}", pod.join("\n          "));
+        assert_eq!(more(&events), Ok(()));
     }
 
     #[test]

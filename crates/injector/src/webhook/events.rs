@@ -71,6 +71,13 @@ impl Events {
         self.write(EventType::Warning, "CertificateRotationFailed", "Rotate", note, secret);
     }
 
+    /// Reports a template that is not used.
+    pub(super) fn template_rejected(&self, why: &str, has_last: bool, pod: ObjectReference) {
+        let meanwhile = if has_last { "the last good one stays active" } else { "no pod gets a sidecar" };
+        let note = shortened(&format!("sidecar template rejected, {meanwhile}: {why}"));
+        self.write(EventType::Warning, "TemplateRejected", "Load", note, pod);
+    }
+
     fn write(&self, type_: EventType, reason: &str, action: &str, note: String, about: ObjectReference) {
         let (reason, action) = (reason.to_owned(), action.to_owned());
         let event = Event { type_, reason, note: Some(note), action, secondary: None };

@@ -19,13 +19,14 @@ mod pages;
 mod review;
 mod self_probe;
 mod serve;
+mod template;
 mod watchdog;
 
 pub use certificates::{Objects, Times};
 pub use watchdog::Watchdog;
 
-use crate::inject::{Namespace, Template, TemplateError};
-use arc_swap::ArcSwap;
+use crate::inject::Namespace;
+use arc_swap::ArcSwapOption;
 use certificates::{Keeper, Served};
 use ebb_listener::Connections;
 use events::Events;
@@ -35,6 +36,7 @@ use lease::Candidate;
 use metrics::Metrics;
 use namespaces::Namespaces;
 use self_probe::SelfProbe;
+use template::Followed;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -75,7 +77,8 @@ const HTTP_BYTES: u64 = 4 << 20;
 
 /// Shared state of admissions.
 pub(super) struct Injector {
-    template: ArcSwap<Template>,
+    /// The last good template; `None` before there was one.
+    template: ArcSwapOption<crate::inject::Template>,
     namespaces: Namespaces,
     own_namespace: String,
     by: String,
@@ -108,14 +111,6 @@ pub enum RunError {
         path: PathBuf,
         /// The system's reason.
         error: std::io::Error,
-    },
-    /// The template is invalid.
-    #[error("{}: {error}", path.display())]
-    Template {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        error: TemplateError,
     },
     /// An address cannot be bound.
     #[error("cannot listen on {address}: {error}")]
@@ -160,7 +155,9 @@ pub async fn run(
     announce: impl FnOnce(&Addresses),
     shutdown: impl Future<Output = &'static str>,
 ) -> Result<(), RunError> {
-    let (mut text, template) = read(&settings.template)?;
+    // A file that is not there is an error of the arguments. One that is invalid is repaired while the injector runs.
+    let unreadable = |error| RunError::Unreadable { path: settings.template.clone(), error };
+    std::fs::metadata(&settings.template).map_err(unreadable)?;
     let bind = |address: String| async move {
         let bound = TcpListener::bind(&address).await;
         bound.map_err(|error| RunError::Bind { address, error })
@@ -181,7 +178,7 @@ pub async fn run(
     let identity = settings.objects.identity.clone();
     let events = settings.events.then(|| Events::start(client.clone(), identity, metrics.clone()));
     let injector = Arc::new(Injector {
-        template: ArcSwap::from_pointee(template),
+        template: ArcSwapOption::empty(),
         namespaces: Namespaces::follow(client.clone()),
         connections,
         own_namespace: settings.objects.namespace.clone(),
@@ -189,6 +186,8 @@ pub async fn run(
         events: events.clone(),
         metrics: metrics.clone(),
     });
+    let mut template = Followed::new(settings.template.clone(), &settings.objects);
+    template.look(&injector.template, &injector.metrics, injector.events.as_ref());
     let served = Arc::new(Served::default());
     // Certificates in files need no leader.
     let is_needed = settings.files.is_none() || settings.watchdog.is_some();
@@ -207,7 +206,7 @@ pub async fn run(
         None => Keeper::own(client.clone(), settings.objects.clone(), settings.names.clone(), settings.times, events),
     };
     let (drain, draining) = watch::channel(false);
-    let (unready, is_unready) = watch::channel(true);
+    let (unready, is_unready) = watch::channel(Some("starting".to_owned()));
     let page = metrics.clone();
     let watchers = ebb_listener::http::serve(
         http.into_std().map_err(RunError::Listener)?,
@@ -257,9 +256,14 @@ pub async fn run(
                 tracing::warn!(why, "failed to update the certificates or the Lease");
             }
             last = problem;
-            let is_ready = served.is_there() && answers.load(Ordering::Relaxed);
-            unready.send_if_modified(|unready| std::mem::replace(unready, !is_ready) == is_ready);
-            follow_template(&settings.template, &mut text, &injector);
+            template.look(&injector.template, &injector.metrics, injector.events.as_ref());
+            let reason = match () {
+                () if !served.is_there() => Some("there is no certificate".to_owned()),
+                () if !answers.load(Ordering::Relaxed) => Some("the webhook does not answer its own probe".to_owned()),
+                () if injector.template.load().is_none() => template.problem().map(str::to_owned),
+                () => None,
+            };
+            unready.send_if_modified(|unready| std::mem::replace(unready, reason.clone()) != reason);
         }
     };
     let reason = tokio::select! {
@@ -269,7 +273,7 @@ pub async fn run(
         () = watchdog => "the watchdog ended",
     };
     // API servers keep calling until they notice that this replica is not ready.
-    unready.send_replace(true);
+    unready.send_replace(Some("stopping".to_owned()));
     tracing::info!(reason, delay_ms = settings.drain_delay.as_millis() as u64, "stopping");
     if let Some(candidate) = &mut candidate {
         candidate.release(&leases).await;
@@ -281,40 +285,4 @@ pub async fn run(
     watchers.abort();
     tracing::info!("stopped");
     ended
-}
-
-fn read(path: &PathBuf) -> Result<(String, Template), RunError> {
-    let text = std::fs::read_to_string(path).map_err(|error| RunError::Unreadable { path: path.clone(), error })?;
-    let template = Template::parse(&text).map_err(|error| RunError::Template { path: path.clone(), error })?;
-    Ok((text, template))
-}
-
-/// Applies a changed template; an invalid one keeps the last valid one.
-fn follow_template(path: &PathBuf, last: &mut String, injector: &Injector) {
-    match std::fs::read_to_string(path) {
-        Ok(text) if text == *last => {}
-        Ok(text) => {
-            *last = text;
-            match Template::parse(last) {
-                Ok(template) => {
-                    injector.template.store(Arc::new(template));
-                    injector.metrics.template_is_good(true);
-                    tracing::info!("sidecar template reloaded");
-                }
-                Err(error) => {
-                    injector.metrics.template_is_good(false);
-                    tracing::error!(
-                        why = error.to_string(),
-                        "sidecar template rejected; the last good one stays active"
-                    );
-                }
-            }
-        }
-        Err(error) => {
-            if !std::mem::take(last).is_empty() {
-                injector.metrics.template_is_good(false);
-                tracing::error!(%error, "cannot read the sidecar template; the last good one stays active");
-            }
-        }
-    }
 }

@@ -62,9 +62,10 @@ pub(super) fn review(
     find: impl Fn(&str) -> Namespace,
     own_namespace: &str,
     by: &str,
-    template: &Template,
+    template: Option<&Template>,
 ) -> Result<Admission, ReviewError> {
-    let read = excerpt::review(body, &template.variables()).map_err(ReviewError::Json)?;
+    let variables = template.map(Template::variables).unwrap_or_default();
+    let read = excerpt::review(body, &variables).map_err(ReviewError::Json)?;
     let review = read.value;
     let (version, kind) = (&review["apiVersion"], &review["kind"]);
     if version != "admission.k8s.io/v1" || kind != "AdmissionReview" {
@@ -95,6 +96,13 @@ pub(super) fn review(
         admission.detail = shortened(&what);
         return Ok(admission);
     }
+    let Some(template) = template else {
+        admission.detail = "the injector has no valid sidecar template".to_owned();
+        admission.warnings = vec![format!("no Ebb sidecar: {}", admission.detail)];
+        admission.answer = answer(json!({"warnings": admission.warnings}));
+        admission.reason = Some(Some(SkipReason::NoTemplate));
+        return Ok(admission);
+    };
     if read.is_too_large {
         admission.detail = "the fields that injection reads are too large (at most 2 MiB)".to_owned();
         admission.warnings = vec![format!("no Ebb sidecar: {}", admission.detail)];
@@ -152,7 +160,7 @@ mod tests {
 
     fn ask(body: &Value) -> Result<Admission, ReviewError> {
         let find = |name: &str| Namespace { name: name.to_owned(), ..Namespace::default() };
-        review(body.to_string().as_bytes(), find, "ebb-system", "a test", &Template::built_in())
+        review(body.to_string().as_bytes(), find, "ebb-system", "a test", Some(&Template::built_in()))
     }
 
     fn with(object: Value) -> Value {
@@ -179,6 +187,20 @@ mod tests {
     }
 
     #[test]
+    fn without_a_template_a_pod_passes_with_a_warning() {
+        let body = with(json!({"spec": {"containers": [{"name": "app"}]}})).to_string();
+        let find = |_: &str| Namespace::default();
+        let admission = review(body.as_bytes(), find, "ebb-system", "a test", None).unwrap();
+        let warning = "no Ebb sidecar: the injector has no valid sidecar template";
+        assert_eq!(
+            admission.answer["response"],
+            json!({"uid": "7", "allowed": true, "warnings": [warning]}),
+            "nothing is patched and nobody is refused"
+        );
+        assert_eq!(admission.reason, Some(Some(SkipReason::NoTemplate)));
+    }
+
+    #[test]
     fn a_skipped_pod_is_allowed_with_a_reason() {
         let admission = ask(&with(json!({"spec": {"hostNetwork": true, "containers": [{"name": "app"}]}}))).unwrap();
         assert_eq!(admission.answer["response"], json!({"uid": "7", "allowed": true}));
@@ -198,7 +220,7 @@ mod tests {
     #[test]
     fn what_is_no_review_is_refused_with_a_sentence() {
         let said = |body: &[u8]| {
-            let refused = review(body, |_| Namespace::default(), "", "", &Template::built_in());
+            let refused = review(body, |_| Namespace::default(), "", "", Some(&Template::built_in()));
             refused.expect_err("it is refused").to_string()
         };
         assert!(said(b"{").contains("not JSON"));

@@ -374,9 +374,9 @@ async fn answer(request: Request<Incoming>, injector: &Injector, mut call: Call)
         Err(_) => return said(StatusCode::REQUEST_TIMEOUT, "the body took too long", call),
     };
     let begun = Instant::now();
-    let template = injector.template.load();
+    let template = injector.template.load_full();
     let admission =
-        review::review(&body, |name| injector.namespace(name), &injector.own_namespace, &injector.by, &template);
+        review::review(&body, |name| injector.namespace(name), &injector.own_namespace, &injector.by, template.as_deref());
     drop(body);
     let admission = match admission {
         Ok(admission) => admission,

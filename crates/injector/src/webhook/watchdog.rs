@@ -243,7 +243,8 @@ async fn missed_in_all(
     excluded: &[String],
     memory: &Memory,
 ) -> Result<(Vec<Missed>, usize), kube::Error> {
-    let template = injector.template.load();
+    // Without a template nobody would get a sidecar.
+    let Some(template) = injector.template.load_full() else { return Ok((Vec::new(), 0)) };
     let judge = |pod: &Value, judge: fn(&Value, &Context<'_>, &Template) -> Option<Missed>| {
         let namespace = injector.namespace(pod["metadata"]["namespace"].as_str().unwrap_or_default());
         let context = Context {

@@ -70,7 +70,7 @@ pub fn connections(
     })
 }
 
-/// Serves `routes` and the probes until `draining` turns true. While `unready` is true, `/readyz` answers 503.
+/// Serves `routes` and the probes until `draining` turns true. While `unready` has a reason, `/readyz` answers 503 with it.
 ///
 /// # Errors
 /// When the listener cannot be registered.
@@ -78,7 +78,7 @@ pub async fn serve(
     listener: std::net::TcpListener,
     routes: Router,
     connections: Arc<Connections>,
-    unready: watch::Receiver<bool>,
+    unready: watch::Receiver<Option<String>>,
     mut draining: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
@@ -88,8 +88,13 @@ pub async fn serve(
     // A second listen only changes the backlog. With a short one, a client whose SYN is dropped retries a second later.
     rustix::net::listen(&listener, BACKLOG)?;
     let readyz = move || {
-        let ready = !*unready.borrow();
-        async move { if ready { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") } }
+        let reason = unready.borrow().clone();
+        async move {
+            match reason {
+                None => (StatusCode::OK, "ready\n".to_owned()),
+                Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
+            }
+        }
     };
     let router = routes.route("/livez", get(|| async { "live\n" })).route("/readyz", get(readyz));
     let listener = TcpListener::from_std(listener)?;

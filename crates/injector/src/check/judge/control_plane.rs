@@ -1,6 +1,7 @@
 //! Checks that injectors are ready, have a PodDisruptionBudget, and inject the image that they run.
 
 use super::{Facts, Finding, Severity, Value, bad, items, ok, plain};
+use crate::inject::Template;
 
 /// The key of the template in an injector's ConfigMap.
 const TEMPLATE: &str = "sidecar.yaml";
@@ -13,6 +14,12 @@ pub(super) fn control_plane(facts: &Facts, all: &mut Vec<Finding>) {
     }
     let budgets = items(&facts.budgets, "PodDisruptionBudgets", CATEGORY, all);
     let templates = items(&facts.templates, "templates", CATEGORY, all);
+    for (name, why) in templates.iter().filter_map(rejected) {
+        let found = format!("the injector rejects the sidecar template in the ConfigMap {name}: {why}");
+        let remedy = "Correct the chart's values and run helm upgrade. Until then the last good template is in use, and a \
+                      restarted injector injects nothing.";
+        bad(all, CATEGORY, Severity::Error, found, remedy);
+    }
     for deployment in injectors {
         let name = &deployment["metadata"]["name"];
         let (wanted, ready) = (deployment["spec"]["replicas"].as_u64(), deployment["status"]["readyReplicas"].as_u64());
@@ -40,6 +47,13 @@ pub(super) fn control_plane(facts: &Facts, all: &mut Vec<Finding>) {
             bad(all, CATEGORY, Severity::Warning, found, remedy);
         }
     }
+}
+
+/// The name of a template's ConfigMap and why the template cannot be used, if it cannot.
+fn rejected(config_map: &Value) -> Option<(String, String)> {
+    let error = Template::parse(config_map["data"][TEMPLATE].as_str()?).err()?;
+    let meta = &config_map["metadata"];
+    Some((format!("{}/{}", plain(&meta["namespace"]), plain(&meta["name"])), error.to_string()))
 }
 
 /// Whether a PodDisruptionBudget selects the pods of a Deployment.
@@ -110,6 +124,24 @@ mod tests {
         assert_eq!((of(&[], &[]), of(&["2"], &["3"]), version_of_new_pods(&injecting())), (None, None, None));
     }
 
+    /// A template with one variable.
+    fn template(variable: &str, value: &str) -> Value {
+        let sidecar = json!({
+            "name": "ebb", "image": "ebb:2", "env": [{"name": variable, "value": value}], "ports": [{}],
+            "resources": {"limits": {"memory": "64Mi"}}, "securityContext": {}, "startupProbe": {},
+        });
+        let spec = json!({"initContainers": [sidecar], "containers": [{"name": "app"}]});
+        json!({"apiVersion": "v1", "kind": "PodTemplate", "template": {"spec": spec}})
+    }
+
+    #[test]
+    fn a_template_that_the_injector_rejects_is_an_error() {
+        let mut facts = injecting();
+        facts.templates.as_mut().unwrap()[0]["data"]["sidecar.yaml"] = json!(template("EBB_TICK", "5ms").to_string());
+        let words = "rejects the sidecar template in the ConfigMap ebb/i: the sidecar refuses its environment: tick: 5 is";
+        only(&facts, "control-plane", Severity::Error, words);
+    }
+
     /// An injector without problems: two replicas, a PodDisruptionBudget and a template.
     fn injecting() -> Facts {
         let at = json!({"namespace": "ebb", "name": "i"});
@@ -123,7 +155,7 @@ mod tests {
                 },
             }},
         });
-        let template = json!({"template": {"spec": {"initContainers": [{"name": "ebb", "image": "ebb:2"}]}}});
+        let template = template("EBB_CORES", "2");
         Facts {
             injectors: Ok(vec![injector]),
             budgets: Ok(vec![json!({"metadata": at, "spec": {"selector": {"matchLabels": {"app": "ebb"}}}})]),

@@ -29,6 +29,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     trial(facts, &mut all);
     rbac(facts, &mut all);
     config(facts, &mut all);
+    misplaced(facts, &mut all);
     data_plane(facts, &mut all);
     monitoring(facts, &mut all);
     all
@@ -172,6 +173,27 @@ fn config(facts: &Facts, all: &mut Vec<Finding>) {
     }
     if good > 0 {
         ok(all, CATEGORY, format!("valid ConfigMaps: {good}"));
+    }
+}
+
+/// Maximum number of workloads in the evidence.
+const MOST_NAMED: usize = 10;
+
+fn misplaced(facts: &Facts, all: &mut Vec<Finding>) {
+    const CATEGORY: &str = "workloads";
+    match &facts.misplaced {
+        Ok(found) if found.is_empty() => {}
+        Ok(found) => {
+            let named = found.iter().take(MOST_NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
+            let more = found.len().saturating_sub(MOST_NAMED);
+            let more = if more == 0 { String::new() } else { format!("; and {more} more") };
+            let remedy = "Move them to the pod template: injection reads pods, not the workloads that create them.";
+            bad(all, CATEGORY, Severity::Warning, format!("{named}{more}"), remedy);
+        }
+        Err(why) => {
+            let found = format!("cannot list workloads: {why}");
+            bad(all, CATEGORY, Severity::Warning, found, "Use an account that may list them.");
+        }
     }
 }
 

@@ -13,6 +13,7 @@ pub(super) fn well() -> Facts {
         injectors: Ok(Vec::new()),
         certificates: Vec::new(),
         templates: Ok(Vec::new()),
+        misplaced: Ok(Vec::new()),
         budgets: Ok(Vec::new()),
         pods: Ok(Vec::new()),
         config_maps: Ok(Vec::new()),
