@@ -19,6 +19,7 @@ mod apiserver;
 mod audit;
 mod check;
 mod config_map;
+mod confinement;
 mod corpus;
 mod docs;
 mod given_certificate;
