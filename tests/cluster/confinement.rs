@@ -38,17 +38,26 @@ async fn the_injector_changes_the_ca_bundle_and_the_path_alone() {
     let forbidden = [
         ("rules", add("/webhooks/0/rules/0/resources", json!(["*"]))),
         ("rules of operations", add("/webhooks/0/rules/0/operations", json!(["*"]))),
-        ("another rule", add("/webhooks/0/rules/-", json!({
-            "apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["secrets"], "scope": "*",
-        }))),
+        (
+            "another rule",
+            add(
+                "/webhooks/0/rules/-",
+                json!({
+                    "apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["secrets"], "scope": "*",
+                }),
+            ),
+        ),
         ("the namespace selector", add("/webhooks/0/namespaceSelector", json!({}))),
         ("the object selector", add("/webhooks/1/objectSelector", json!({}))),
         ("match conditions", add("/webhooks/0/matchConditions", json!([]))),
         ("no match conditions", json!([{"op": "remove", "path": "/webhooks/0/matchConditions"}])),
-        ("a URL", json!([
-            {"op": "remove", "path": "/webhooks/0/clientConfig/service"},
-            {"op": "add", "path": "/webhooks/0/clientConfig/url", "value": "https://attacker.example/"},
-        ])),
+        (
+            "a URL",
+            json!([
+                {"op": "remove", "path": "/webhooks/0/clientConfig/service"},
+                {"op": "add", "path": "/webhooks/0/clientConfig/url", "value": "https://attacker.example/"},
+            ]),
+        ),
         ("the service", add("/webhooks/0/clientConfig/service", elsewhere)),
         ("the name of the service", add("/webhooks/0/clientConfig/service/name", json!("mine"))),
         ("the port", add("/webhooks/0/clientConfig/service/port", json!(8443))),
@@ -60,15 +69,24 @@ async fn the_injector_changes_the_ca_bundle_and_the_path_alone() {
         ("the name of a webhook", add("/webhooks/0/name", json!("mine.ebb-cache.io"))),
         ("one webhook less", json!([{"op": "remove", "path": "/webhooks/1"}])),
         ("none at all", json!([{"op": "remove", "path": "/webhooks"}])),
-        ("one more", json!([{"op": "copy", "from": "/webhooks/0", "path": "/webhooks/-"},
-            {"op": "add", "path": "/webhooks/2/name", "value": "mine.ebb-cache.io"}])),
+        (
+            "one more",
+            json!([{"op": "copy", "from": "/webhooks/0", "path": "/webhooks/-"},
+            {"op": "add", "path": "/webhooks/2/name", "value": "mine.ebb-cache.io"}]),
+        ),
         ("another order", json!([{"op": "move", "from": "/webhooks/0", "path": "/webhooks/1"}])),
         ("a label", add("/metadata/labels/mine", json!("x"))),
         ("an annotation", add("/metadata/annotations", json!({"cert-manager.io/inject-ca-from": "shop/mine"}))),
         ("a finalizer", add("/metadata/finalizers", json!(["mine.example/stays"]))),
-        ("an owner", add("/metadata/ownerReferences", json!([
-            {"apiVersion": "v1", "kind": "Namespace", "name": "shop", "uid": "1"},
-        ]))),
+        (
+            "an owner",
+            add(
+                "/metadata/ownerReferences",
+                json!([
+                    {"apiVersion": "v1", "kind": "Namespace", "name": "shop", "uid": "1"},
+                ]),
+            ),
+        ),
     ];
     let (_, first) = &forbidden[0];
     cluster.until("the policy is active", async || refusal(injector, first).await.is_some()).await;

@@ -280,7 +280,8 @@ async fn injection_recovers_from_failed_replicas_and_api_server() {
     let good = fs::read_to_string(&file).unwrap();
     let log_format = "- name: EBB_LOG_FORMAT";
     assert!(good.contains(log_format), "{good}");
-    let no_start = good.replacen(log_format, &format!("- {{name: EBB_CORES, value: \"0\"}}\n          {log_format}"), 1);
+    let no_start =
+        good.replacen(log_format, &format!("- {{name: EBB_CORES, value: \"0\"}}\n          {log_format}"), 1);
     for bad in ["not: a template # kubectl.kubernetes.io/x\n", &no_start] {
         fs::write(&file, bad).unwrap();
         cluster.until("a bad template is noticed", async || two.metric("ebb_injector_template_good") == 0).await;

@@ -76,7 +76,9 @@ impl Bound {
     fn problem(&self, value: u64) -> String {
         let Self { key, unit, min, max, .. } = *self;
         match self.is_zero_allowed {
-            true if value < min => format!("{key}: {value}{} are too few (0 or at least {})", unit.suffix(), unit.text(min)),
+            true if value < min => {
+                format!("{key}: {value}{} are too few (0 or at least {})", unit.suffix(), unit.text(min))
+            }
             _ => format!("{key}: {value} is out of range ({min} to {max}{})", unit.suffix()),
         }
     }
@@ -249,6 +251,8 @@ mod tests {
             with(|settings| settings.listen = "999.1.1.1:7070".to_owned()),
             ["listen: \"999.1.1.1:7070\" is not an address such as 127.0.0.1:7070"]
         );
-        assert!(with(|settings| settings.socket = format!("/{}", "s".repeat(107)))[0].contains("108 bytes (at most 107)"));
+        assert!(
+            with(|settings| settings.socket = format!("/{}", "s".repeat(107)))[0].contains("108 bytes (at most 107)")
+        );
     }
 }

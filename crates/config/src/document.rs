@@ -101,7 +101,8 @@ pub fn reference() -> String {
     );
     let sections = [("Dynamic settings", false), ("Static settings", true)];
     for (title, wanted) in sections {
-        let _ = write!(page, "\n## {title}\n\n| key | default | range | environment | meaning |\n|---|---|---|---|---|\n");
+        let _ =
+            write!(page, "\n## {title}\n\n| key | default | range | environment | meaning |\n|---|---|---|---|---|\n");
         for (key, value) in leaves(&defaults) {
             let is_static = static_settings.get(key.split('.').next().unwrap_or_default()).is_some();
             if is_static == wanted {

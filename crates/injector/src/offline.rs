@@ -1,6 +1,9 @@
 //! Adds sidecars to manifests and removes them, document by document, without a cluster.
 
-use crate::inject::{Context, Namespace, TakeOut, Template, Verdict, inject, take_out, texts, with_replaced};
+use crate::inject::{
+    Context, Namespace, Operation, TakeOut, Template, Verdict, inject, take_out, texts, with_replaced,
+    workload_warnings,
+};
 use ebb_manifest::{Addition, Document, PodPath, Pods, Removal, pods};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -116,6 +119,9 @@ impl Offline<'_> {
         for found in pods(&document.value, self.pod_paths) {
             match found.pods {
                 Pods::At(pointers) => {
+                    let object = document.value.pointer(&found.object).expect("it was found there");
+                    let warnings = workload_warnings(object);
+                    notes.extend(warnings.iter().map(|warning| format!("{}: warning: {warning}", found.owner)));
                     all.extend(pointers.into_iter().map(|at| (found.owner.clone(), found.namespace.clone(), at)));
                 }
                 Pods::Missing(path) => notes.push(format!("{}: no pod found at {path}; not changed", found.owner)),
@@ -141,11 +147,9 @@ impl Offline<'_> {
 }
 
 /// Operations on a pod as additions to the document that has the pod at `at`.
-fn below(at: &str, operations: &[crate::inject::Operation]) -> Vec<Addition> {
-    let addition = |operation: &crate::inject::Operation| Addition {
-        path: format!("{at}{}", operation.path),
-        value: operation.value.clone(),
-    };
+fn below(at: &str, operations: &[Operation]) -> Vec<Addition> {
+    let addition =
+        |operation: &Operation| Addition { path: format!("{at}{}", operation.path), value: operation.value.clone() };
     operations.iter().map(addition).collect()
 }
 

@@ -4,9 +4,9 @@
 use super::settings::{followed_bound, followed_policy, variable_policy};
 use super::values::{address, boolean, enough, id, is_name, names, one_of, quantity, size, startup_timeout};
 use super::wish::{MOST_VARIABLES, Wishes};
+use super::workload::guess;
 use ebb_config::annotations::{PREFIX, SETTINGS};
 use std::fmt::Write as _;
-use strsim::levenshtein;
 
 /// CEL that converts a size in Ebb's syntax to a quantity; an empty text if it is none.
 pub(super) const READ_SIZE: &str = r#"value.trim().matches({{ include "ebb.sizePattern" . | include "ebb.celString" }}) ? value.trim().replace(" ", "").replace("B", "").replace("K", "k").replace("ki", "Ki") : """#;
@@ -277,9 +277,7 @@ pub fn check_name(name: &str) -> Result<(), UnknownName> {
     if names().any(|known| known == name) {
         return Ok(());
     }
-    let nearest = names().map(|known| (levenshtein(known, name), known)).min();
-    let guess = nearest.filter(|(distance, _)| *distance <= 3).map(|(_, known)| known);
-    Err(UnknownName { name: name.to_owned(), guess })
+    Err(UnknownName { name: name.to_owned(), guess: guess(name, names()) })
 }
 
 const LOG_FORMATS: &[&str] = &["text", "json"];

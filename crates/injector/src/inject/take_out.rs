@@ -33,13 +33,12 @@ pub fn take_out(pod: &Value) -> TakeOut {
     }
     let own = ["injected-by", "merged", "status", "version"]
         .map(|name| format!("/metadata/annotations/ebb-cache.io~1{name}"));
-    let mut removal = Removal::default();
-    removal.paths = added.into_iter().chain(own.iter().map(String::as_str)).filter_map(|at| resolve(pod, at)).collect();
-    let collections: BTreeSet<String> = removal.paths.iter().flat_map(|path| collections(pod, path)).collect();
-    removal.if_empty = collections.into_iter().collect();
+    let paths: Vec<String> =
+        added.into_iter().chain(own.iter().map(String::as_str)).filter_map(|at| resolve(pod, at)).collect();
+    let collections: BTreeSet<String> = paths.iter().flat_map(|path| collections(pod, path)).collect();
     let replaced = status["replaced"].as_object().into_iter().flatten();
-    removal.replaced = replaced.filter_map(|(at, text)| Some((resolve(pod, at)?, text.as_str()?.to_owned()))).collect();
-    TakeOut::Remove(removal)
+    let replaced = replaced.filter_map(|(at, text)| Some((resolve(pod, at)?, text.as_str()?.to_owned()))).collect();
+    TakeOut::Remove(Removal { paths, if_empty: collections.into_iter().collect(), replaced })
 }
 
 /// The collections around a value that may have been created for it: neither the pod's spec nor an element of a list.
@@ -96,7 +95,8 @@ mod tests {
             assert_eq!(injected["spec"]["imagePullSecrets"], expected);
             let limits = &injected["spec"]["initContainers"][0]["resources"]["limits"];
             assert_eq!(*limits, json!({"memory": "256Mi", "ephemeral-storage": "1Gi"}));
-            assert_eq!(take_out(&mut injected), TakeOut::Done);
+            let TakeOut::Remove(removal) = take_out(&injected) else { panic!("not injected") };
+            removal.apply(&mut injected);
             assert_eq!(injected["spec"]["imagePullSecrets"], secrets, "the pod's own stay");
         }
     }

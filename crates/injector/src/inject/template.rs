@@ -139,7 +139,8 @@ impl Template {
 fn variables_of(container: &Value) -> Vec<(String, String)> {
     let variables = container["env"].as_array().into_iter().flatten();
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let value = |variable: &Value| text(&variable["value"]).or(variable["valueFrom"].as_object().map(|_| "x".to_owned()));
+    let value =
+        |variable: &Value| text(&variable["value"]).or(variable["valueFrom"].as_object().map(|_| "x".to_owned()));
     // An empty variable counts as not set, and the last of two with one name counts.
     let all: BTreeMap<String, String> =
         variables.filter_map(|variable| Some((text(&variable["name"])?, value(variable)?))).collect();

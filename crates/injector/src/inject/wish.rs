@@ -251,7 +251,8 @@ impl Wishes {
                 && !name.starts_with(|c: char| c.is_ascii_digit())
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         };
-        let fits = |name: &str, value: &str| is_variable(name) && (!name.starts_with("EBB_") || variable_fits(name, value));
+        let fits =
+            |name: &str, value: &str| is_variable(name) && (!name.starts_with("EBB_") || variable_fits(name, value));
         if pairs.len() > MOST_VARIABLES || !pairs.iter().all(|(name, value)| fits(name, value)) {
             return None;
         }

@@ -36,12 +36,12 @@ use lease::Candidate;
 use metrics::Metrics;
 use namespaces::Namespaces;
 use self_probe::SelfProbe;
-use template::Followed;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use template::Followed;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 

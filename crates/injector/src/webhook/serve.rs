@@ -375,8 +375,13 @@ async fn answer(request: Request<Incoming>, injector: &Injector, mut call: Call)
     };
     let begun = Instant::now();
     let template = injector.template.load_full();
-    let admission =
-        review::review(&body, |name| injector.namespace(name), &injector.own_namespace, &injector.by, template.as_deref());
+    let admission = review::review(
+        &body,
+        |name| injector.namespace(name),
+        &injector.own_namespace,
+        &injector.by,
+        template.as_deref(),
+    );
     drop(body);
     let admission = match admission {
         Ok(admission) => admission,

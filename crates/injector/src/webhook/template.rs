@@ -100,7 +100,8 @@ mod tests {
             let is_good = metrics.text().contains("ebb_injector_template_good 1");
             (is_good, active.load_full(), followed.problem().map(str::to_owned))
         };
-        let bad = GOOD.replace("- name: EBB_LOG_FORMAT", "- {name: EBB_CORES, value: \"0\"}\n          - name: EBB_LOG_FORMAT");
+        let bad = GOOD
+            .replace("- name: EBB_LOG_FORMAT", "- {name: EBB_CORES, value: \"0\"}\n          - name: EBB_LOG_FORMAT");
         let (is_good, template, problem) = look(&bad);
         assert!(!is_good && template.is_none(), "there is none to keep");
         assert!(problem.unwrap().ends_with("the sidecar refuses its environment: cores: 0 is out of range (1 to 64)"));

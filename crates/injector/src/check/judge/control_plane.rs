@@ -138,7 +138,8 @@ mod tests {
     fn a_template_that_the_injector_rejects_is_an_error() {
         let mut facts = injecting();
         facts.templates.as_mut().unwrap()[0]["data"]["sidecar.yaml"] = json!(template("EBB_TICK", "5ms").to_string());
-        let words = "rejects the sidecar template in the ConfigMap ebb/i: the sidecar refuses its environment: tick: 5 is";
+        let words =
+            "rejects the sidecar template in the ConfigMap ebb/i: the sidecar refuses its environment: tick: 5 is";
         only(&facts, "control-plane", Severity::Error, words);
     }
 
