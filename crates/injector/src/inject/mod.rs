@@ -125,8 +125,8 @@ fn mark(patch: &mut Patch, context: &Context<'_>, wishes: &Wishes, template: &Te
 /// Lists the additions, so that they can be removed again. The annotations of Ebb's own are not listed.
 fn add_status(patch: &mut Patch, template: &Template) {
     let is_own = |address: &str| address.starts_with("/metadata/annotations/ebb-cache.io~1");
-    let added: Vec<&str> = patch.added().into_iter().filter(|address| !is_own(address)).collect();
-    // Keys are sorted: the policy writes the same text.
+    let added: Vec<&String> = patch.added().iter().filter(|address| !is_own(address)).collect();
+    // The policy writes the same text: keys are sorted, and additions are in the order of the operations.
     let status = json!({"added": added, "version": template.version}).to_string();
     patch.add(STATUS, status.into());
 }
@@ -211,19 +211,20 @@ fn lacking<'a>(pod: &'a Value, template: &'a Template) -> impl Iterator<Item = &
 /// Adds the environment variables and mounts to the application containers. Existing ones are kept.
 fn add_to_applications(patch: &mut Patch, wishes: &Wishes) {
     let containers: Vec<Value> = list(&patch.object()["spec"]["containers"]).cloned().collect();
-    for (at, container) in containers.iter().enumerate().filter(|(_, container)| wishes.wants(container)) {
-        let is_mounted = |mount: &Value| {
-            let path = |mount: &Value| mount["mountPath"].as_str().map(|path| path.trim_end_matches('/').to_owned());
-            list(&container["volumeMounts"]).any(|there| path(there) == path(mount))
-        };
+    let applications = || containers.iter().enumerate().filter(|(_, container)| wishes.wants(container));
+    let path = |mount: &Value| mount["mountPath"].as_str().map(|path| path.trim_end_matches('/').to_owned());
+    for (at, container) in applications() {
+        let is_mounted = |mount: &Value| list(&container["volumeMounts"]).any(|there| path(there) == path(mount));
         for mount in wishes.mounts.iter().filter(|mount| !is_mounted(mount)) {
             patch.array_at(&format!("/spec/containers/{at}/volumeMounts"));
             patch.add(&format!("/spec/containers/{at}/volumeMounts/-"), mount.clone());
         }
-        let is_set = |variable: &Value| list(&container["env"]).any(|there| there["name"] == variable["name"]);
-        // Each variable is inserted at the front, in reverse. This keeps their order, and the container's own variables
-        // can refer to them.
-        for variable in wishes.env.iter().rev().filter(|variable| !is_set(variable)) {
+    }
+    // Each variable is inserted at the front, in reverse. This keeps their order, and the container's own variables can
+    // refer to them.
+    for variable in wishes.env.iter().rev() {
+        let is_set = |container: &Value| list(&container["env"]).any(|there| there["name"] == variable["name"]);
+        for (at, _) in applications().filter(|(_, container)| !is_set(container)) {
             patch.array_at(&format!("/spec/containers/{at}/env"));
             patch.add(&format!("/spec/containers/{at}/env/0"), variable.clone());
         }

@@ -72,11 +72,9 @@ impl Patch {
         }
     }
 
-    /// Addresses of all additions so far, sorted.
-    pub(super) fn added(&self) -> Vec<&str> {
-        let mut added: Vec<&str> = self.addresses.iter().map(String::as_str).collect();
-        added.sort_unstable();
-        added
+    /// Addresses of all additions so far.
+    pub(super) fn added(&self) -> &[String] {
+        &self.addresses
     }
 
     pub(super) fn finish(self) -> Vec<Operation> {
