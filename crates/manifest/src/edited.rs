@@ -4,7 +4,7 @@ use crate::documents::{Document, Format, documents};
 use crate::insert::{self, Addition};
 use crate::remove::{self, Removal, pruned};
 use crate::tree::NotEditable;
-use crate::{edit, print};
+use crate::{edit, pointer, print};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -21,6 +21,12 @@ impl Document<'_> {
     /// The texts that additions would replace, by JSON pointer: an empty collection or a null that is written, with the
     /// spaces between it and the colon. A [`Removal`] restores them.
     pub fn replaced(&self, additions: &[Addition]) -> BTreeMap<String, String> {
+        // Most documents have none, and reading the spans costs as much as reading the document.
+        let is_candidate = |path: &str| self.value.pointer(path).is_some_and(remove::is_empty);
+        let is_below = |path: &str| pointer::split(path).is_some_and(|(parent, _)| is_candidate(parent));
+        if !additions.iter().any(|addition| is_candidate(&addition.path) || is_below(&addition.path)) {
+            return BTreeMap::new();
+        }
         insert::plan(self, additions).map(|plan| plan.replaced).unwrap_or_default()
     }
 

@@ -52,7 +52,7 @@ fn compare(a: &str, b: &str) -> std::cmp::Ordering {
     keys(a).cmp(&keys(b))
 }
 
-fn is_empty(value: &Value) -> bool {
+pub(crate) fn is_empty(value: &Value) -> bool {
     match value {
         Value::Array(values) => values.is_empty(),
         Value::Object(fields) => fields.is_empty(),
