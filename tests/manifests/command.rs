@@ -180,7 +180,7 @@ fn kinds_without_a_known_pod_pass_through_with_a_line() {
             "batch.volcano.sh/v1alpha1",
             "Job",
             "{tasks: [{template: {spec: {containers: [{name: a}]}}}]}",
-            "--pod-at spec.tasks[*].template",
+            "--pod-at 'spec.tasks[*].template'",
         ),
         ("argoproj.io/v1alpha1", "Rollout", "{workloadRef: {name: a}}", "Rollout/x: no pod found at spec.template"),
         ("apps/v1", "Deployment", "{replicas: 5}", "Deployment/x: no pod found at spec.template"),

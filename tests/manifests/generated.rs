@@ -322,7 +322,7 @@ fn every_other_byte_of_generated_manifests_stays() {
                 changed += found.changed;
                 documents += found.documents;
                 reprinted += found.reprinted;
-                for note in found.notes.iter().filter(|note| note.starts_with("warning: ")) {
+                for note in found.notes.iter().filter(|note| note.contains("reprinted")) {
                     *reasons.entry(note.clone()).or_default() += 1;
                 }
                 assert!(found.changed == 0 || found.injected.contains("ebb-cache.io/status"));

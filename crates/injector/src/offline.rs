@@ -4,7 +4,7 @@ use crate::inject::{
     Context, Namespace, Operation, TakeOut, Template, Verdict, inject, take_out, texts, with_replaced,
     workload_warnings,
 };
-use ebb_manifest::{Addition, Document, PodPath, Pods, Removal, pods};
+use ebb_manifest::{Addition, Document, Edited, PodPath, Pods, Removal, pods};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -56,7 +56,7 @@ pub fn namespaces<'a>(documents: impl IntoIterator<Item = &'a Value>) -> BTreeMa
 impl Offline<'_> {
     /// Injects sidecars into the pods of a document.
     pub fn inject(&self, document: &Document<'_>) -> Outcome {
-        let (mut notes, mut additions, mut changed) = (Vec::new(), Vec::new(), 0);
+        let (mut notes, mut additions, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         for (owner, namespace, at) in self.found(document, &mut notes) {
             let pod = document.value.pointer(&at).expect("it was found there");
             let namespace = self.namespace(namespace);
@@ -69,23 +69,22 @@ impl Offline<'_> {
                     let replaced = replaced.into_iter().map(|(path, text)| (path[at.len()..].to_owned(), text));
                     with_replaced(pod, &mut operations, &replaced.collect());
                     additions.extend(below(&at, &operations));
-                    changed += 1;
                     notes.push(format!("{owner}: injected"));
+                    changed.push(owner.clone());
                 }
                 Verdict::Skip(reason, detail) => notes.push(format!("{owner}: skipped ({}): {detail}", reason.label())),
             }
             notes.extend(outcome.warnings.iter().map(|warning| format!("{owner}: warning: {warning}")));
         }
-        if changed == 0 {
-            return Outcome { text: document.text.to_owned(), notes, changed, is_reprinted: false };
+        if changed.is_empty() {
+            return Outcome { text: document.text.to_owned(), notes, changed: 0, is_reprinted: false };
         }
-        let edited = document.add(&additions);
-        finish(edited, notes, changed)
+        finish(document.add(&additions), &changed, notes)
     }
 
     /// Removes the sidecars from the pods of a document.
     pub fn uninject(document: &Document<'_>, pod_paths: &[PodPath]) -> Outcome {
-        let (mut notes, mut removal, mut changed) = (Vec::new(), Removal::default(), 0);
+        let (mut notes, mut removal, mut changed) = (Vec::new(), Removal::default(), Vec::new());
         for found in pods(&document.value, pod_paths) {
             let Pods::At(pointers) = found.pods else { continue };
             for at in pointers {
@@ -96,8 +95,8 @@ impl Offline<'_> {
                         removal.paths.extend(paths.into_iter().map(prefixed));
                         removal.if_empty.extend(if_empty.into_iter().map(prefixed));
                         removal.replaced.extend(replaced.into_iter().map(|(path, text)| (prefixed(path), text)));
-                        changed += 1;
                         notes.push(format!("{}: sidecar removed", found.owner));
+                        changed.push(found.owner.clone());
                     }
                     TakeOut::NotInjected => notes.push(format!("{}: skipped: not injected", found.owner)),
                     TakeOut::Unlisted => notes.push(format!(
@@ -107,10 +106,10 @@ impl Offline<'_> {
                 }
             }
         }
-        if changed == 0 {
-            return Outcome { text: document.text.to_owned(), notes, changed, is_reprinted: false };
+        if changed.is_empty() {
+            return Outcome { text: document.text.to_owned(), notes, changed: 0, is_reprinted: false };
         }
-        finish(document.remove(&removal), notes, changed)
+        finish(document.remove(&removal), &changed, notes)
     }
 
     /// Owner, namespace and pointer of each pod. Notes the objects without one.
@@ -126,9 +125,9 @@ impl Offline<'_> {
                 }
                 Pods::Missing(path) => notes.push(format!("{}: no pod found at {path}; not changed", found.owner)),
                 Pods::Perhaps(paths) => notes.push(format!(
-                    "{}: not changed, since its kind is not known; to inject it, use --pod-at {}",
+                    "{}: not changed, since its kind is not known; to inject it, use --pod-at '{}'",
                     found.owner,
-                    paths.join(" --pod-at ")
+                    paths.join("' --pod-at '")
                 )),
             }
         }
@@ -153,10 +152,11 @@ fn below(at: &str, operations: &[Operation]) -> Vec<Addition> {
     operations.iter().map(addition).collect()
 }
 
-fn finish(edited: ebb_manifest::Edited, mut notes: Vec<String>, changed: usize) -> Outcome {
+fn finish(edited: Edited, owners: &[String], mut notes: Vec<String>) -> Outcome {
+    let changed = owners.len();
     let is_reprinted = edited.reprinted.is_some();
     if let Some(reason) = edited.reprinted {
-        notes.push(format!("warning: the document is reprinted without its comments: {reason}"));
+        notes.push(format!("{}: warning: the document is reprinted without its comments: {reason}", owners.join(", ")));
     }
     Outcome { text: edited.text, notes, changed, is_reprinted }
 }
