@@ -152,6 +152,8 @@ const RUN: &[(&str, &str, &str)] = &[
     ("docs/platforms.md", "# values", "tests/chart/test_platforms.py"),
     ("docs/platforms.md", "# values", "tests/chart/test_platforms.py"),
     ("docs/platforms.md", "apiVersion: v1", "tests/chart/test_platforms.py"),
+    ("docs/security.md", "apiVersion: apiserver.config.k8s.io/v1", "tests/cluster/apiserver.rs"),
+    ("docs/security.md", "apiVersion: v1", "tests/cluster/apiserver.rs"),
     ("README.md", "REGISTRY=", "tests/container.sh"),
     ("README.md", "helm install", "tests/cluster/docs.rs"),
     ("README.md", "kubectl get pods", "tests/cluster/docs.rs"),

@@ -6,6 +6,7 @@ use clap::Args;
 use ebb_config::environment::first_log_format;
 use ebb_config::units::Span;
 use ebb_config::{Environment, LogFormat, LogLevel};
+use ebb_injector::inject::{Allowed, names as annotation_names};
 use ebb_injector::webhook::{self, Objects, Settings, Times, Watchdog};
 use std::path::PathBuf;
 
@@ -15,7 +16,7 @@ use std::path::PathBuf;
 The chart runs it with injector.mode: webhook. It finds the API server by the pod's ServiceAccount or by KUBECONFIG.
 
 Without --tls-cert and --tls-key it issues a CA and a serving certificate and stores them in a Secret. The leader renews
-them long before they expire and publishes the CA in the MutatingWebhookConfiguration.
+them long before they expire and publishes the CA in the MutatingWebhookConfiguration, with a path that holds a secret.
 
 Examples:
   ebb injector --template /etc/ebb-injector/sidecar.yaml
@@ -36,13 +37,19 @@ pub(crate) struct InjectorArgs {
     /// Key of the serving certificate (PEM).
     #[arg(long, env = "EBB_INJECTOR_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// File with secrets of the webhook's path, one a line: reviews go to /inject/SECRET. Without it they go to /inject.
+    #[arg(long, env = "EBB_INJECTOR_PATHS", value_name = "FILE", requires = "tls_cert")]
+    paths: Option<PathBuf>,
+    /// CA of the API servers' client certificates (PEM); reviews without such a certificate are refused.
+    #[arg(long, env = "EBB_INJECTOR_CLIENT_CA", value_name = "FILE")]
+    client_ca: Option<PathBuf>,
     /// Namespace of the injector; its pods get no sidecars.
     #[arg(long, env = "EBB_INJECTOR_NAMESPACE", value_name = "NAME", default_value = "ebb-system")]
     namespace: String,
     /// Service of the webhook.
     #[arg(long, env = "EBB_INJECTOR_SERVICE", value_name = "NAME", default_value = "ebb-injector")]
     service: String,
-    /// MutatingWebhookConfiguration whose CA bundle the injector updates.
+    /// MutatingWebhookConfiguration whose CA bundle and path the injector updates.
     #[arg(long, env = "EBB_INJECTOR_WEBHOOK", value_name = "NAME", default_value = "ebb.ebb-system.ebb-cache.io")]
     webhook: String,
     /// Secret that holds the CA and the serving certificate.
@@ -69,6 +76,13 @@ pub(crate) struct InjectorArgs {
     /// Time after SIGTERM during which calls are still accepted.
     #[arg(long, env = "EBB_INJECTOR_DRAIN_DELAY", value_name = "TIME", default_value = "3s")]
     drain_delay: Span,
+    /// Annotations that a namespace may set for its pods unless it has the label ebb-cache.io/trusted: true, without
+    /// prefix. By default all but additional-env, image and unix-socket-path.
+    #[arg(long, env = "EBB_INJECTOR_NAMESPACE_ANNOTATIONS", value_name = "NAME", value_delimiter = ',')]
+    namespace_annotations: Option<Vec<String>>,
+    /// The same for pods.
+    #[arg(long, env = "EBB_INJECTOR_POD_ANNOTATIONS", value_name = "NAME", value_delimiter = ',')]
+    pod_annotations: Option<Vec<String>>,
     /// Do not write Events.
     #[arg(long, env = "EBB_INJECTOR_NO_EVENTS")]
     no_events: bool,
@@ -139,6 +153,10 @@ fn serve(args: InjectorArgs) -> Outcome {
         max_per_minute: args.watchdog_max_per_minute,
         excluded: args.watchdog_excluded,
     };
+    let allowed = Allowed::new(args.namespace_annotations, args.pod_annotations).map_err(|name| {
+        let known = annotation_names().collect::<Vec<_>>().join(", ");
+        Failure::Usage(format!("--namespace-annotations, --pod-annotations: {name:?} is no annotation ({known})"))
+    })?;
     let settle = seconds("settle", args.settle, 0)?;
     let (service, namespace) = (&args.service, &args.namespace);
     let settings = Settings {
@@ -147,9 +165,12 @@ fn serve(args: InjectorArgs) -> Outcome {
         http_listen: args.http_listen,
         template: args.template,
         files: args.tls_cert.zip(args.tls_key),
+        paths: args.paths,
+        client_ca: args.client_ca,
         times: Times { serving, ca, settle, grace: settle },
         look: args.look.duration(),
         drain_delay: args.drain_delay.duration(),
+        allowed,
         events: !args.no_events,
         watchdog: args.watchdog.then_some(watchdog),
         objects: Objects {

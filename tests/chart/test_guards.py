@@ -62,6 +62,12 @@ GUARDS = (
     ("1.31.0", "injector.failurePolicy=Fail,injector.replicas=1", "injector.replicas: 1 is too few if injector.failurePolicy is Fail (at least 2)"),
     ("1.31.0", "injector.tls.source=secret", "injector.tls.existingSecret: must not be empty if injector.tls.source is secret"),
     ("1.31.0", "injector.tls.source=cert-manager", "Install cert-manager first"),
+    ("1.31.0", "injector.tls.paths={sixteen-characters}", "injector.tls.paths: the injector makes and publishes the path itself"),
+    (
+        "1.31.0",
+        "injector.clientCA.configMap=a,injector.clientCA.secret=b",
+        "injector.clientCA: name a ConfigMap or a Secret, not both.",
+    ),
     ("1.31.0", "injector.httpPort=10250", "injector.httpPort: must differ from injector.port (10250)."),
     ("1.37.0", "injector.failurePolicy=Fail,injector.autoscaling.enabled=true,injector.autoscaling.minReplicas=1", "injector.autoscaling.minReplicas: 1 is too few"),
     (

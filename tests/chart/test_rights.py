@@ -46,3 +46,48 @@ def test_standalone_cache_has_a_token_only_for_events(helm, name, has_token):
 def test_rbac_create_false_leaves_no_role(helm):
     documents = helm.objects("--set", "rbac.create=false")
     assert [document["kind"] for document in documents if "Role" in document["kind"]] == []
+
+
+def test_account_that_patches_the_webhook_is_confined(helm):
+    documents = helm.ci("default")
+    policy, binding = (only(documents, kind) for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"))
+    assert binding["spec"] == {"policyName": policy["metadata"]["name"], "validationActions": ["Deny"]}
+    [is_the_injector] = policy["spec"]["matchConditions"]
+    assert '"system:serviceaccount:ebb-system:ebb-injector"' in is_the_injector["expression"]
+
+
+@pytest.mark.parametrize("name", ["cert-manager", "existing-secret"])
+def test_certificates_from_outside_need_no_right_on_webhooks(helm, name):
+    documents = helm.ci(name)
+    assert not of_kind(documents, "ValidatingAdmissionPolicy")
+    for role in ("ClusterRole", "Role"):
+        assert not any("admissionregistration.k8s.io" in rule["apiGroups"] for rule in rules(documents, role))
+
+
+def paths(documents):
+    webhooks = only(documents, "MutatingWebhookConfiguration")["webhooks"]
+    return {webhook["clientConfig"]["service"].get("path") for webhook in webhooks}
+
+
+def test_path_of_the_webhook_is_in_a_template_only_if_it_is_given(helm):
+    assert paths(helm.ci("default")) == {None}
+    assert paths(helm.ci("existing-secret")) == {"/inject"}
+    documents = helm.ci("border")
+    assert paths(documents) == {"/inject/the-path-of-this-year-6zq1"}
+    secret = only(documents, "Secret")
+    assert secret["stringData"]["paths"].splitlines() == ["the-path-of-this-year-6zq1", "the-path-of-last-year-0axw"]
+    injector = only(documents, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    assert "the-path" not in str(injector)
+
+
+def test_only_api_servers_may_reach_the_webhook(helm):
+    policy = only(helm.ci("border"), "NetworkPolicy")
+    [webhook] = [rule for rule in policy["spec"]["ingress"] if rule["ports"][0]["port"] == "webhook"]
+    assert webhook["from"] == [{"ipBlock": {"cidr": cidr}} for cidr in ("10.0.0.2/32", "fd00::/64")]
+
+
+def test_lists_that_are_null_are_empty(helm):
+    given = ("allowedAnnotations.namespaces", "allowedAnnotations.pods", "networkPolicy.apiServerCIDRs", "tls.paths")
+    documents = helm.objects("--set", ",".join(f"injector.{name}=null" for name in given))
+    arguments = only(documents, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "--pod-annotations=" in arguments and "--namespace-annotations=" in arguments

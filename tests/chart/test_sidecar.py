@@ -4,6 +4,8 @@ import pytest
 
 from helm import only
 
+TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"
+
 
 @pytest.fixture(scope="module")
 def pod(helm):
@@ -42,11 +44,19 @@ def test_is_resized_in_place(sidecar):
 
 
 def test_mounts_its_configuration_and_the_socket(sidecar):
-    mounts = {mount["name"]: mount["mountPath"] for mount in sidecar["volumeMounts"]}
-    assert mounts == {"ebb-config": "/etc/ebb", "ebb-socket": "/run/ebb"}
+    mounts = [(mount["name"], mount["mountPath"]) for mount in sidecar["volumeMounts"]]
+    assert mounts == [("ebb-config", "/etc/ebb"), ("ebb-config", TOKEN), ("ebb-socket", "/run/ebb")]
 
 
 def test_shares_the_socket_with_the_application(pod):
     application = pod["containers"][0]
     assert application["volumeMounts"][0]["mountPath"] == "/run/ebb"
     assert application["env"] == [{"name": "EBB_ADDR", "value": "unix:/run/ebb/ebb.sock"}]
+
+
+def test_has_no_token_unless_it_writes_events(helm, sidecar):
+    there = [mount for mount in sidecar["volumeMounts"] if mount["mountPath"] == TOKEN]
+    assert there == [{"name": "ebb-config", "mountPath": TOKEN, "readOnly": True}]
+    documents = helm.objects("--set", "injector.mode=none,sidecar.example=true,sidecar.events=true")
+    writes = only(documents, "PodTemplate")["template"]["spec"]["initContainers"][0]
+    assert TOKEN not in [mount["mountPath"] for mount in writes["volumeMounts"]]

@@ -2,6 +2,7 @@
 
 use crate::common::within;
 use crate::process::Process;
+use ebb_injector::inject::TRUSTED;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::api::{Patch, PatchParams, PostParams};
@@ -19,6 +20,9 @@ const TOKEN: &str = "an-operator-of-this-test";
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Serializes the selection of free ports.
 static STARTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Switches off the plugin that adds the token of an account to pods.
+const WITHOUT_ACCOUNTS: &str = "--disable-admission-plugins=ServiceAccount";
 
 /// Audit policy: logs the calls of service accounts and their results.
 const AUDIT: &str = "\
@@ -43,8 +47,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster with the namespaces `shop`, with the label for injection, and `plain`, without it; `None` if
-    /// the binaries are missing.
+    /// Starts a cluster with the namespaces `shop`, with the labels for injection and for all annotations, and `plain`,
+    /// without any; `None` if the binaries are missing.
     pub async fn start() -> Option<Self> {
         let folder = |name, holds: &str| {
             let folder = Path::new(&env::var_os(name)?).canonicalize().ok()?;
@@ -62,7 +66,7 @@ impl Cluster {
         cluster.launch(&cluster.server.clone());
         cluster.is_ready().await;
         drop(alone);
-        cluster.namespace("shop", json!({"ebb-cache.io/inject": "enabled"})).await;
+        cluster.namespace("shop", json!({"ebb-cache.io/inject": "enabled", TRUSTED: "true"})).await;
         cluster.namespace("plain", json!({})).await;
         Some(cluster)
     }
@@ -87,8 +91,8 @@ impl Cluster {
             &format!("--service-account-signing-key-file={}", at("accounts.key")),
             "--authorization-mode=RBAC",
             &format!("--token-auth-file={}", at("tokens.csv")),
-            // This plugin waits for tokens that a controller would create.
-            "--disable-admission-plugins=ServiceAccount",
+            // This plugin refuses pods without the account that a controller would create in each namespace.
+            WITHOUT_ACCOUNTS,
             // The API server calls webhooks at the addresses in EndpointSlices, since there is no kube-proxy.
             "--enable-aggregator-routing",
             &format!("--audit-policy-file={}", at("audit.yaml")),
@@ -157,6 +161,34 @@ impl Cluster {
         drop(self.processes.pop());
         self.launch(&self.server.clone());
         self.is_ready().await;
+    }
+
+    /// Restarts the API server with a certificate for calls of the injector, configured as docs/security.md says.
+    pub async fn present(&mut self, certificate: &str, key: &str) {
+        let page = fs::read_to_string("docs/security.md").unwrap();
+        let blocks: Vec<_> = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        let [admission, kubeconfig] = blocks.as_slice() else { panic!("{blocks:?}") };
+        let folder = format!("{}/", self.folder.path().display());
+        for (name, text) in [
+            ("admission.yaml", *admission),
+            ("webhooks.kubeconfig", *kubeconfig),
+            ("client.crt", certificate),
+            ("client.key", key),
+        ] {
+            fs::write(format!("{folder}{name}"), text.replace("/etc/kubernetes/", &folder)).unwrap();
+        }
+        self.server.push(format!("--admission-control-config-file={folder}admission.yaml"));
+        self.restart().await;
+    }
+
+    /// Restarts the API server so that it adds tokens to the pods of these namespaces.
+    pub async fn add_tokens(&mut self, namespaces: &[&str]) {
+        self.server.retain(|word| word != WITHOUT_ACCOUNTS);
+        self.restart().await;
+        for namespace in namespaces {
+            let metadata = json!({"name": "default", "namespace": namespace});
+            self.create(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})).await;
+        }
     }
 
     /// A kubeconfig for this cluster.

@@ -2,9 +2,12 @@
 
 use crate::apiserver::Cluster;
 use crate::helm::NAMESPACE;
-use ebb_injector::inject::{Context, Namespace, Template, Verdict, inject, texts};
+use ebb_injector::inject::{Allowed, Context, Namespace, TRUSTED, Template, Verdict, inject, texts};
 use serde_json::{Value, json};
 use std::fs;
+
+/// A namespace that may not set every annotation.
+pub const CROWD: &str = "crowd";
 
 /// The injecting component.
 #[derive(Clone, Copy, PartialEq)]
@@ -43,8 +46,11 @@ fn injected(pod: &Value, namespace: Option<Namespace>, template: &Template) -> O
     Some(pod)
 }
 
-/// Compares all pods; `least` is the minimum number of compared ones.
+/// Compares all pods, in namespaces that may set every annotation and in one that may not; `least` is the minimum number
+/// of compared ones.
 pub async fn compare(cluster: &Cluster, template: &Template, by: By, least: usize) {
+    cluster.namespace(CROWD, json!({"ebb-cache.io/inject": "enabled"})).await;
+    let by_default = template.clone().changed_by(Allowed::new(None, None).unwrap());
     let (mut compared, mut wrong) = (0, Vec::new());
     let mut paths: Vec<_> = fs::read_dir("tests/inject/pods").unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
@@ -58,7 +64,9 @@ pub async fn compare(cluster: &Cluster, template: &Template, by: By, least: usiz
         compared += 1;
         let namespace = match &stated {
             Some(stated) => {
-                cluster.namespace(name, json!(stated.labels)).await;
+                let mut labels = stated.labels.clone();
+                labels.insert(TRUSTED.to_owned(), "true".to_owned());
+                cluster.namespace(name, json!(labels)).await;
                 cluster.annotate(name, json!(stated.annotations)).await;
                 name
             }
@@ -69,18 +77,21 @@ pub async fn compare(cluster: &Cluster, template: &Template, by: By, least: usiz
             // The API server fills in defaults of a declared container before anybody else sees it.
             given["spec"] = admitted(cluster, given.clone(), "plain").await.unwrap()["spec"].clone();
         }
-        let got = admitted(cluster, given.clone(), namespace).await;
-        match injected(&given, stated, template) {
-            Some(ours) => {
-                let ours = admitted(cluster, ours, namespace).await;
-                // The policy does not list the fields that it adds to a declared container.
-                let ours = ours.map(|pod| if by == By::Policy { without_fields_of_declared(pod) } else { pod });
-                if got.is_err() || got != ours {
-                    wrong.push(format!("{name}: {got:?} instead of {ours:?}"));
+        let in_the_crowd = stated.is_none().then_some((CROWD, &by_default));
+        for (namespace, template) in [(namespace, template)].into_iter().chain(in_the_crowd) {
+            let got = admitted(cluster, given.clone(), namespace).await;
+            match injected(&given, stated.clone(), template) {
+                Some(ours) => {
+                    let ours = admitted(cluster, ours, namespace).await;
+                    // The policy does not list the fields that it adds to a declared container.
+                    let ours = ours.map(|pod| if by == By::Policy { without_fields_of_declared(pod) } else { pod });
+                    if got.is_err() || got != ours {
+                        wrong.push(format!("{name} in {namespace}: {got:?} instead of {ours:?}"));
+                    }
                 }
+                None if got.as_ref().is_ok_and(|pod| pod["metadata"]["labels"]["ebb-cache.io/injected"].is_null()) => {}
+                None => wrong.push(format!("{name} in {namespace}: {got:?} instead of what was given")),
             }
-            None if got.as_ref().is_ok_and(|pod| pod["metadata"]["labels"]["ebb-cache.io/injected"].is_null()) => {}
-            None => wrong.push(format!("{name}: {got:?} instead of what was given")),
         }
     }
     assert!(wrong.is_empty() && compared >= least, "{compared} compared: {}", wrong.join("\n"));

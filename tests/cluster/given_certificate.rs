@@ -4,7 +4,7 @@ use crate::apiserver::Cluster;
 use crate::helm::{Helm, NAMESPACE};
 use crate::pods::plain;
 use crate::rbac::rights_of;
-use crate::replica::{CONFIGURATION, GIVEN, INJECTOR, Replica, can_be_reached, mount_certificate};
+use crate::replica::{CONFIGURATION, GIVEN, INJECTOR, Replica, can_be_reached, mount_certificate, mount_paths, path};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
@@ -43,7 +43,8 @@ pub async fn trust(cluster: &Cluster, cas: &str) {
 #[tokio::test]
 async fn serves_an_existing_certificate_and_its_renewals() {
     let Some(cluster) = Cluster::start().await.filter(|_| can_be_reached()) else { return };
-    let values = format!("injector.mode=webhook,injector.tls.source=secret,injector.tls.existingSecret={GIVEN}");
+    let source = format!("injector.mode=webhook,injector.tls.source=secret,injector.tls.existingSecret={GIVEN}");
+    let values = format!("{source},injector.tls.paths={{the-first-of-the-paths}}");
     cluster.namespace(NAMESPACE, json!({})).await;
     let first = renew(&cluster, CertificateParams::default()).await;
     Helm::Four.install(&cluster, &values);
@@ -57,6 +58,16 @@ async fn serves_an_existing_certificate_and_its_renewals() {
     // If only the second CA is trusted, pods are created without a sidecar until the replica serves its certificate.
     trust(&cluster, &second).await;
     cluster.until_injected(&plain(), "shop").await;
+
+    // A path is replaced in two upgrades: replicas accept the next one before API servers use it.
+    let both = ["the-first-of-the-paths,the-second-of-the-paths", "the-second-of-the-paths,the-first-of-the-paths"];
+    for (paths, used) in both.into_iter().zip(["the-first-of-the-paths", "the-second-of-the-paths"]) {
+        Helm::Four.upgrade(&cluster, &format!("{source},injector.tls.paths={{{paths}}}"), &[]);
+        assert_eq!(path(&cluster).await, Some(format!("/inject/{used}")));
+        trust(&cluster, &second).await;
+        mount_paths(&cluster).await;
+        cluster.until_injected(&plain(), "shop").await;
+    }
 
     let rights = rights_of(&Helm::Four.get(&cluster, "manifest"), INJECTOR);
     assert!(rights.iter().all(|right| !["secrets", "leases"].contains(&&*right.resource)), "{rights:?}");

@@ -38,6 +38,34 @@ pub fn with_containers(containers: &Value) -> Value {
 }
 
 impl Cluster {
+    /// Creates an owner of pods with these labels in its template; returns the reference to it.
+    pub async fn owner(&self, kind: &str, name: &str, namespace: &str, labels: &Value) -> Value {
+        let api_version = match kind {
+            "Job" => "batch/v1",
+            "ReplicationController" => "v1",
+            _ => "apps/v1",
+        };
+        let mut template = json!({
+            "metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "app", "image": "app"}]},
+        });
+        json_patch::merge(&mut template["metadata"]["labels"], labels);
+        let mut spec = json!({"selector": {"matchLabels": {"app": name}}, "template": template});
+        match kind {
+            "Job" => {
+                spec["template"]["spec"]["restartPolicy"] = json!("Never");
+                spec.as_object_mut().unwrap().remove("selector");
+            }
+            "ReplicationController" => spec["selector"] = json!({"app": name}),
+            "StatefulSet" => spec["serviceName"] = json!(name),
+            _ => {}
+        }
+        let metadata = json!({"name": name, "namespace": namespace});
+        let object = json!({"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec});
+        let created = create(&self.client, &object, &PostParams::default()).await.unwrap();
+        let uid = &created["metadata"]["uid"];
+        json!({"apiVersion": api_version, "kind": kind, "name": name, "uid": uid, "controller": true})
+    }
+
     /// The pod as the API server would store it, or the reason for a refusal.
     pub async fn admit(&self, pod: &Value, namespace: &str) -> Result<Value, String> {
         let mut pod = pod.clone();

@@ -1,10 +1,10 @@
 //! The policy: additions to pods, skipped pods, installation, upgrade and removal.
 
 use crate::apiserver::Cluster;
-use crate::corpus::{self, By};
+use crate::corpus::{self, By, CROWD};
 use crate::helm::{Helm, NAMESPACE};
 use crate::pods::{annotated, labelled, lacks, plain, pod, resources, sidecar, told, with_containers};
-use ebb_injector::inject::Template;
+use ebb_injector::inject::{Context, Namespace, Template, inject};
 use serde_json::{Value, json};
 
 const POLICY: &str = "injector.mode=policy";
@@ -34,6 +34,7 @@ async fn the_policy_injects_labelled_pods_and_skips_others() {
     how_large_the_sidecar_is(&cluster).await;
     what_is_asked_in_vain_is_said(&cluster);
     which_applications_are_told(&cluster).await;
+    where_sockets_may_be(&cluster).await;
     which_pods_are_left_alone(&cluster).await;
     the_pod_of_helm_test(&cluster).await;
 
@@ -146,15 +147,16 @@ async fn how_large_the_sidecar_is(cluster: &Cluster) {
 /// The warnings of `ebb inject`, cut to the API server's maximum, without guesses.
 fn what_is_asked_in_vain_is_said(cluster: &Cluster) {
     let folder = tempfile::tempdir().unwrap();
-    let said = |annotations: &Value| {
+    let said_in = |namespace: &str, annotations: &Value| {
         let file = folder.path().join("pod.json");
         let given = pod(&json!({"metadata": {"annotations": annotations}}));
         std::fs::write(&file, given.to_string()).unwrap();
         let file = file.to_str().unwrap();
-        let ended = cluster.kubectl(&["create", "--dry-run=server", "--namespace", "shop", "--filename", file]);
+        let ended = cluster.kubectl(&["create", "--dry-run=server", "--namespace", namespace, "--filename", file]);
         assert_eq!(ended.code, Some(0), "{}", ended.said);
         ended.said
     };
+    let said = |annotations: &Value| said_in("shop", annotations);
     let annotations = |name: &str| -> Value {
         let text = std::fs::read_to_string(format!("tests/inject/pods/{name}.yaml")).unwrap();
         let pod: Value = ebb_config::yaml::manifests(&text).unwrap().remove(0);
@@ -191,8 +193,58 @@ fn what_is_asked_in_vain_is_said(cluster: &Cluster) {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let names = ["image", "additional-env", "unix-socket-path", "memory-limit"];
+    let all: serde_json::Map<_, _> =
+        names.iter().map(|name| (format!("config.ebb-cache.io/{name}"), json!("64Mi"))).collect();
+    let refused = said_in(CROWD, &Value::Object(all));
+    let sentence = |name| format!("config.ebb-cache.io/{name} is ignored: the namespace needs the label");
+    let told = names.map(|name| refused.contains(&sentence(name)));
+    assert_eq!((told, refused.matches("Warning:").count()), ([true, true, true, false], 1), "{refused}");
     let right = said(&annotations("every-annotation"));
     assert!(!right.contains("Warning:"), "{right}");
+}
+
+/// The policy and `ebb inject` agree about paths of sockets.
+async fn where_sockets_may_be(cluster: &Cluster) {
+    let folders = [
+        "/run/a",
+        "/run/a/b/c",
+        "/var/run/a",
+        "/tmp/a",
+        "/var/tmp/a",
+        "/run/secrets-of-mine",
+        "/run",
+        "/var/run",
+        "/tmp",
+        "/run/secrets",
+        "/var/run/secrets/kubernetes.io/serviceaccount",
+        "/tmp/secrets",
+        "/etc/a",
+        "/usr/lib",
+        "/proc/1",
+        "/sys/fs",
+        "/var/lib/a",
+        "/srv/a",
+        "/app/data",
+        "/run/../etc",
+        "/run/./a",
+        "/run//a",
+        "run/a",
+        "/etc/ebb",
+    ];
+    let mut wrong = Vec::new();
+    for folder in folders {
+        let given = annotated(&[("unix-socket-path", &format!("{folder}/e.sock"))]);
+        let namespace = Namespace::default();
+        let context = Context { namespace: &namespace, own_namespace: None, needs_label: false, by: "a test" };
+        let is_ignored = !inject(&given, &context, &Template::built_in()).warnings.is_empty();
+        let got = cluster.admit(&given, "shop").await.unwrap();
+        let mount = &got["spec"]["containers"][0]["volumeMounts"][0]["mountPath"];
+        if *mount != if is_ignored { "/run/ebb" } else { folder } {
+            wrong.push(format!("{folder}: mounted at {mount}, although ignored is {is_ignored}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 async fn which_applications_are_told(cluster: &Cluster) {

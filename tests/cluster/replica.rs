@@ -23,6 +23,8 @@ pub const INJECTOR: &str = "ebb-injector";
 pub const SECRET: &str = "ebb-injector-tls";
 /// The Secret with an existing certificate.
 pub const GIVEN: &str = "given-certificate";
+/// The ConfigMap with the CA of the API servers' client certificates.
+pub const CLIENT_CA: &str = "api-server-ca";
 /// Its MutatingWebhookConfiguration.
 pub const CONFIGURATION: &str = "ebb.ebb-system.ebb-cache.io";
 
@@ -73,6 +75,12 @@ impl Replica {
         if given.iter().any(|word| word.starts_with("--tls-cert=")) {
             let [certificate, key] = mount_certificate(cluster).await.map(|path| path.display().to_string());
             ours.extend([format!("--tls-cert={certificate}"), format!("--tls-key={key}")]);
+        }
+        if given.iter().any(|word| word.starts_with("--paths=")) {
+            ours.push(format!("--paths={}", mount_paths(cluster).await.display()));
+        }
+        if given.iter().any(|word| word.starts_with("--client-ca=")) {
+            ours.push(format!("--client-ca={}", mount_client_ca(cluster).await.display()));
         }
         let key = |word: &str| word.split('=').next().unwrap().to_owned();
         let kept = given[1..].iter().filter(|word| !ours.iter().any(|own| key(own) == key(word)));
@@ -185,6 +193,30 @@ pub async fn mount_certificate(cluster: &Cluster) -> [PathBuf; 2] {
         fs::write(&path, &data[name].0).unwrap();
         path
     })
+}
+
+/// Writes the secrets of the webhook's path, as a kubelet would.
+pub async fn mount_paths(cluster: &Cluster) -> PathBuf {
+    let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    let data = secrets.get("ebb-injector-paths").await.unwrap().data.unwrap();
+    let path = cluster.folder.path().join("paths");
+    fs::write(&path, &data["paths"].0).unwrap();
+    path
+}
+
+/// Writes the CA of the API servers' client certificates, as a kubelet would.
+pub async fn mount_client_ca(cluster: &Cluster) -> PathBuf {
+    let config_maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), NAMESPACE);
+    let path = cluster.folder.path().join("client-ca.crt");
+    fs::write(&path, &config_maps.get(CLIENT_CA).await.unwrap().data.unwrap()["ca.crt"]).unwrap();
+    path
+}
+
+/// The path by which the API server calls the webhook, if there is one.
+pub async fn path(cluster: &Cluster) -> Option<String> {
+    let configurations: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
+    let webhooks = configurations.get(CONFIGURATION).await.unwrap().webhooks.unwrap();
+    webhooks[0].client_config.service.clone().unwrap().path
 }
 
 /// The distinct CA bundles of the webhooks; empty bytes if none is set.

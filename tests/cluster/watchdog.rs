@@ -17,9 +17,8 @@ use std::path::PathBuf;
 const WATCHING: &str = "injector.mode=webhook,injector.watchdog.enabled=true,injector.watchdog.interval=1s,\
                         injector.watchdog.maxPerMinute=600";
 
-/// A pod with a controller as owner.
-fn made_by(kind: &str, owner: &str, name: &str) -> Value {
-    let owner = json!({"apiVersion": "apps/v1", "kind": kind, "name": owner, "uid": owner, "controller": true});
+/// A pod with this owner.
+fn made_by(owner: &Value, name: &str) -> Value {
     pod(&json!({"metadata": {
         "name": name, "namespace": "shop", "labels": {"app": owner["name"]}, "ownerReferences": [owner],
     }}))
@@ -35,13 +34,17 @@ async fn names(cluster: &Cluster) -> BTreeSet<String> {
 async fn watchdog_evicts_one_missed_pod_first_then_the_others() {
     let Some(cluster) = Cluster::start().await.filter(|_| can_be_reached()) else { return };
     Helm::Four.install(&cluster, WATCHING);
+    let web_set = cluster.owner("ReplicaSet", "web", "shop", &json!({})).await;
     for name in ["web-1", "web-2", "web-3"] {
-        cluster.create(&made_by("ReplicaSet", "web", name)).await;
+        cluster.create(&made_by(&web_set, name)).await;
     }
-    cluster.create(&made_by("Job", "once", "once-1")).await;
+    let job = cluster.owner("Job", "once", "shop", &json!({})).await;
+    cluster.create(&made_by(&job, "once-1")).await;
     cluster.create(&pod(&json!({"metadata": {"name": "alone", "namespace": "shop"}}))).await;
     // A budget that allows no disruption; it covers only running pods.
-    cluster.create(&made_by("StatefulSet", "kept", "kept-1")).await;
+    let kept = cluster.owner("StatefulSet", "kept", "shop", &json!({})).await;
+    cluster.create(&made_by(&kept, "kept-1")).await;
+    let quiet = pods_that_only_their_labels_ask_for(&cluster).await;
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "shop");
     let runs = Patch::Merge(json!({"status": {"phase": "Running"}}));
     pods.patch_status("kept-1", &PatchParams::default(), &runs).await.unwrap();
@@ -55,6 +58,7 @@ async fn watchdog_evicts_one_missed_pod_first_then_the_others() {
     let one = Replica::ready(&cluster, "leader", "1s").await;
     let _asked = Replica::serving(&cluster, "follower").await;
     assert!(one.leads());
+    cluster.create(&made_by(&job, "once-2")).await;
     let web = async || names(&cluster).await.into_iter().filter(|name| name.starts_with("web-")).collect::<Vec<_>>();
     cluster.until("one pod of the owner is evicted", async || web().await.len() == 2).await;
     assert_eq!(one.metric("ebb_injector_evictions_total{outcome=\"held-back\"}"), 1, "the budget holds");
@@ -63,17 +67,47 @@ async fn watchdog_evicts_one_missed_pod_first_then_the_others() {
     cluster.until("it looks again, and again", async || looks() >= so_far + 3).await;
     assert_eq!(web().await.len(), 2, "until it has come again, the others stay");
 
-    cluster.create(&made_by("ReplicaSet", "web", "web-4")).await;
+    cluster.create(&made_by(&web_set, "web-4")).await;
     let again = serde_json::to_value(pods.get("web-4").await.unwrap()).unwrap();
     assert_eq!(lacks(&again), None, "it came again with its sidecar");
     cluster.until("the others follow", async || web().await == ["web-4"]).await;
-    let left = BTreeSet::from(["alone", "kept-1", "once-1", "web-4"].map(str::to_owned));
+    let left =
+        BTreeSet::from(["alone", "declines-1", "forged-1", "kept-1", "once-1", "once-2", "web-4"].map(str::to_owned));
     assert_eq!(names(&cluster).await, left, "whoever is not created again, or counts it as a failure, stays");
     cluster.until("one is left that may not go", async || one.metric("ebb_injector_missed_pods") == 1).await;
     assert_eq!(one.metric("ebb_injector_evictions_total{outcome=\"evicted\"}"), 3);
+    let elsewhere: Api<Pod> = Api::namespaced(cluster.client.clone(), "plain");
+    for name in quiet {
+        assert!(elsewhere.get(&name).await.is_ok(), "{name} is evicted by a label that anybody may set");
+    }
 
     let rights = rights_of(&Helm::Four.get(&cluster, "manifest"), INJECTOR);
     cluster.used_its_rights(NAMESPACE, INJECTOR, &rights);
+}
+
+/// Pods with the label, whose owners do not ask: whoever may label pods must not be able to evict them. Returns the names
+/// of those in `plain`; in `shop` are `declines-1` and `forged-1`.
+async fn pods_that_only_their_labels_ask_for(cluster: &Cluster) -> Vec<String> {
+    let label = json!({"ebb-cache.io/inject": "enabled"});
+    let mut names = Vec::new();
+    for kind in ["DaemonSet", "ReplicaSet", "ReplicationController", "StatefulSet"] {
+        let name = format!("quiet-{}", kind.to_lowercase());
+        let owner = cluster.owner(kind, &name, "plain", &json!({})).await;
+        let mut quiet = made_by(&owner, &format!("{name}-1"));
+        quiet["metadata"]["namespace"] = json!("plain");
+        json_patch::merge(&mut quiet["metadata"]["labels"], &label);
+        cluster.create(&quiet).await;
+        names.push(format!("{name}-1"));
+    }
+    // In a namespace that asks: the owner declines, and its pod has lost the label.
+    let owner = cluster.owner("ReplicaSet", "declines", "shop", &json!({"ebb-cache.io/inject": "disabled"})).await;
+    cluster.create(&made_by(&owner, "declines-1")).await;
+    // An owner that does not exist.
+    let mut forged = owner;
+    forged["uid"] = json!("forged");
+    forged["name"] = json!("web");
+    cluster.create(&made_by(&forged, "forged-1")).await;
+    names
 }
 
 /// A memory cgroup with the chart's limit, removed at the end; `None` if it cannot be created.
@@ -116,9 +150,11 @@ async fn pods_and_namespaces_of_any_size_fit_the_charts_limit() {
         return;
     };
     Helm::Four.install(&cluster, WATCHING);
+    let web = cluster.owner("ReplicaSet", "web", "shop", &json!({})).await;
+    let once = cluster.owner("Job", "once", "shop", &json!({})).await;
     let variables: Vec<_> = (0..10_000).map(|n| json!({"name": format!("V{n}"), "value": "some value"})).collect();
     for number in 0..24 {
-        let mut large = made_by("ReplicaSet", "web", &format!("web-{number}"));
+        let mut large = made_by(&web, &format!("web-{number}"));
         large["spec"]["containers"][0]["env"] = json!(variables);
         // Half of the pods disable injection.
         if number % 2 == 0 {
@@ -134,7 +170,7 @@ async fn pods_and_namespaces_of_any_size_fit_the_charts_limit() {
     }
     // Every second pod is in a namespace without injection: a search lists all pods.
     let small = (0..5_000).map(|number| {
-        let mut pod = made_by("Job", "once", &format!("once-{number}"));
+        let mut pod = made_by(&once, &format!("once-{number}"));
         if number % 2 == 0 {
             pod["metadata"]["namespace"] = json!("plain");
         }

@@ -6,7 +6,7 @@ use crate::corpus::{self, By};
 use crate::helm::{Helm, NAMESPACE};
 use crate::pods::{annotated, labelled, lacks, plain, pod, resources, told, with_containers};
 use crate::rbac::rights_of;
-use crate::replica::{CONFIGURATION, INJECTOR, Replica, SECRET, bundles, can_be_reached, mount, unroute};
+use crate::replica::{CONFIGURATION, INJECTOR, Replica, SECRET, bundles, can_be_reached, mount, path, unroute};
 use ebb_injector::inject::Template;
 use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -39,7 +39,7 @@ async fn the_webhook_gives_pods_what_ebb_inject_gives_them() {
     assert!(nobody.contains("namespaces.injector.ebb-cache.io"), "the webhook is named: {nobody}");
     let one = Replica::serving(&cluster, "one").await;
     cluster.until_injected(&plain(), "shop").await;
-    steady_load(&one).await;
+    steady_load(&one, &path(&cluster).await.unwrap()).await;
 
     assert_eq!(told(&cluster.injected("a pod with nothing", &plain(), "shop").await), ["app"]);
     corpus::compare(&cluster, &Template::built_in(), By::Webhook, 49).await;
@@ -53,7 +53,7 @@ async fn the_webhook_gives_pods_what_ebb_inject_gives_them() {
     cluster.injected("a pod asks in a namespace that does not", &labelled("enabled"), "plain").await;
     annotations_are_inherited(&cluster).await;
     a_wrong_annotation_is_a_warning(&cluster).await;
-    owners_are_told(&cluster).await;
+    owners_are_told(&cluster, &one).await;
 
     let all = futures::stream::iter(0..200).map(async |_| cluster.injected("200 at once", &plain(), "shop").await);
     assert_eq!(all.buffer_unordered(50).count().await, 200);
@@ -91,7 +91,7 @@ async fn a_wrong_annotation_is_a_warning(cluster: &Cluster) {
 }
 
 /// The owner of a pod gets Events, except for dry runs.
-async fn owners_are_told(cluster: &Cluster) {
+async fn owners_are_told(cluster: &Cluster, one: &Replica) {
     let events: Api<Event> = Api::namespaced(cluster.client.clone(), "shop");
     let told = async || {
         let events = events.list(&ListParams::default()).await.unwrap();
@@ -99,34 +99,107 @@ async fn owners_are_told(cluster: &Cluster) {
             events.items.into_iter().map(|event| (event.reason.unwrap(), event.regarding.unwrap().name.unwrap()));
         told.collect::<BTreeSet<_>>()
     };
-    let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "1", "controller": true});
-    let owned = |spec: Value| {
-        let metadata = json!({"name": null, "generateName": "p-", "ownerReferences": [owner]});
-        pod(&json!({"metadata": metadata, "spec": spec}))
-    };
-    cluster.injected("only tried", &owned(json!({})), "shop").await;
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "shop");
-    // A second Event of the same kind is merged with the first.
-    for spec in [json!({}), json!({"hostNetwork": true}), json!({})] {
-        let mut pod = owned(spec);
-        pod["metadata"]["annotations"] = json!({"config.ebb-cache.io/uid": "root"});
+    let owned = |owner: &Value, more: Value| {
+        let metadata = json!({"name": null, "generateName": "p-", "ownerReferences": [owner]});
+        let mut pod = pod(&json!({"metadata": metadata}));
+        json_patch::merge(&mut pod, &more);
+        pod
+    };
+    let create = async |pod: Value| {
         let pod: Pod = serde_json::from_value(pod).unwrap();
         pods.create(&PostParams::default(), &pod).await.unwrap();
+    };
+    let owner = cluster.owner("ReplicaSet", "web", "shop", &json!({})).await;
+    cluster.injected("only tried", &owned(&owner, json!({})), "shop").await;
+    // A second Event of the same kind is merged with the first.
+    for spec in [json!({}), json!({"hostNetwork": true}), json!({})] {
+        let annotations = json!({"config.ebb-cache.io/uid": "s3cret"});
+        create(owned(&owner, json!({"metadata": {"annotations": annotations}, "spec": spec}))).await;
     }
-    let expected = [("AnnotationIgnored", "web"), ("Injected", "web"), ("InjectionSkipped", "web")];
-    let expected = BTreeSet::from(expected.map(|(reason, name)| (reason.to_owned(), name.to_owned())));
-    cluster.until("the owner has Events", async || told().await == expected).await;
+    for kind in ["DaemonSet", "Job", "ReplicationController", "StatefulSet"] {
+        let other = cluster.owner(kind, &format!("other-{}", kind.to_lowercase()), "shop", &json!({})).await;
+        create(owned(&other, json!({}))).await;
+    }
+    // An owner of a kind that is not read: the Event is about the namespace.
+    let unknown =
+        json!({"apiVersion": "example.test/v1", "kind": "Rollout", "name": "r", "uid": "1", "controller": true});
+    create(owned(&unknown, json!({}))).await;
+    // An owner that does not exist gets no Event.
+    let so_far = one.metric(UNVERIFIED);
+    let mut forged = owner.clone();
+    forged["uid"] = json!("forged");
+    create(owned(&forged, json!({}))).await;
+    cluster.until("a forged owner is noticed", async || one.metric(UNVERIFIED) == so_far + 1).await;
+
+    let injected = ["web", "other-daemonset", "other-job", "other-replicationcontroller", "other-statefulset", "shop"];
+    let mut expected: BTreeSet<_> = injected.iter().map(|name| ("Injected".to_owned(), (*name).to_owned())).collect();
+    expected.extend(["AnnotationIgnored", "InjectionSkipped"].map(|reason| (reason.to_owned(), "web".to_owned())));
+    cluster.until("the owners have Events", async || told().await == expected).await;
     let of_the_first = async || {
         let injected = events.list(&ListParams::default()).await.unwrap().items;
-        let injected: Vec<_> = injected.iter().filter(|event| event.reason.as_deref() == Some("Injected")).collect();
+        let is_first = |event: &&Event| {
+            let about = event.regarding.as_ref().and_then(|about| about.name.as_deref());
+            event.reason.as_deref() == Some("Injected") && about == Some("web")
+        };
+        let injected: Vec<_> = injected.iter().filter(is_first).collect();
         injected.len() == 1 && injected[0].series.as_ref().is_some_and(|series| series.count == 2)
     };
     cluster.until("a repeated Event is counted, a dry run is not", of_the_first).await;
+    let notes = events.list(&ListParams::default()).await.unwrap().items;
+    let notes: Vec<_> = notes.into_iter().filter_map(|event| event.note).collect();
+    assert!(!notes.iter().any(|note| note.contains("s3cret")), "an annotation's value is in a note: {notes:?}");
+    reviews_of_anybody_write_nothing_elsewhere(cluster, one).await;
+}
+
+/// Admissions whose object the API server does not have.
+const UNVERIFIED: &str = "ebb_injector_events_total{outcome=\"unverified\"}";
+
+/// Whoever reaches the webhook can name any object, also one that exists.
+async fn reviews_of_anybody_write_nothing_elsewhere(cluster: &Cluster, one: &Replica) {
+    let real = cluster.owner("ReplicaSet", "of-the-system", "kube-system", &json!({})).await;
+    let of_plain = cluster.owner("ReplicaSet", "of-plain", "plain", &json!({})).await;
+    let caller = client(Config::new(format!("https://{}", one.address()).parse().unwrap()));
+    let path = path(cluster).await.unwrap();
+    let ask = async |namespace: &str, owner: &Value| {
+        let object = pod(&json!({"metadata": {"ownerReferences": [owner]}}));
+        let review = json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "request": {
+                "uid": "1", "kind": {"kind": "Pod"}, "operation": "CREATE", "namespace": namespace, "object": object,
+            },
+        });
+        let asked = http::Request::post(&path).body(review.to_string().into_bytes()).unwrap();
+        caller.request::<Value>(asked).await.unwrap()
+    };
+    ask("kube-system", &real).await;
+    let so_far = one.metric(UNVERIFIED);
+    // The owner exists, but in another namespace.
+    ask("plain", &real).await;
+    cluster.until("it is not found there", async || one.metric(UNVERIFIED) == so_far + 1).await;
+    ask("plain", &of_plain).await;
+    let events = async |namespace: &str| {
+        let events: Api<Event> = Api::namespaced(cluster.client.clone(), namespace);
+        events.list(&ListParams::default()).await.unwrap().items.len()
+    };
+    cluster.until("an owner that exists has its Event", async || events("plain").await == 1).await;
+    assert_eq!(events("kube-system").await, 0);
+    // A flood from one address is limited, as soon as it is faster than the rate and longer than the burst.
+    for _ in 0..20 {
+        let answers = futures::future::join_all((0..1_000).map(async |_| {
+            let asked = http::Request::post(&path).body(Vec::from("{}")).unwrap();
+            caller.request::<Value>(asked).await.err()
+        }));
+        if answers.await.into_iter().flatten().any(|error| error.to_string().contains("too many reviews")) {
+            break;
+        }
+    }
+    assert!(one.metric("ebb_injector_limited_total{what=\"review\"}") > 0);
 }
 
 /// Prints the latency of reviews, at 200 per second over kept connections. There is no bound, since the machine is
 /// busy.
-async fn steady_load(replica: &Replica) {
+async fn steady_load(replica: &Replica, path: &str) {
     const CONNECTIONS: u64 = 4;
     const EACH: usize = 250;
     let idle = replica.rss_mib();
@@ -145,7 +218,7 @@ async fn steady_load(replica: &Replica) {
         for _ in 0..EACH {
             due.tick().await;
             let begun = Instant::now();
-            let asked = http::Request::post("/inject").body(review.clone()).unwrap();
+            let asked = http::Request::post(path).body(review.clone()).unwrap();
             let answer: Value = caller.request(asked).await.unwrap();
             took.push(begun.elapsed());
             assert_eq!(answer["response"]["allowed"], true, "{answer}");
@@ -172,17 +245,29 @@ async fn cas_change_and_no_pod_is_refused() {
     let follower = Replica::ready(&cluster, "follower", "1s").await;
     follower.route(&cluster, "follower").await;
     cluster.until_injected(&plain(), "shop").await;
-    let seen = std::cell::RefCell::new(BTreeSet::new());
+    let (seen, paths) = (std::cell::RefCell::new(BTreeSet::new()), std::cell::RefCell::new(BTreeSet::new()));
     let more = async || {
         for _ in 0..10 {
             cluster.injected("while CAs change", &plain(), "shop").await;
         }
         let now = bundles(&cluster).await;
         seen.borrow_mut().extend(now);
+        let path = path(&cluster).await;
+        paths.borrow_mut().extend(path);
         seen.borrow().len() >= 5
     };
     within(Duration::from_secs(150), "five different bundles of CAs", more).await;
     assert!(leader.leads() && !follower.leads(), "no replica failed meanwhile");
+    let paths: Vec<_> = paths.into_inner().into_iter().collect();
+    assert!(paths.len() >= 2 && paths.iter().all(|path| path.len() == 72), "the path changes with the CA: {paths:?}");
+    let caller = client(Config::new(format!("https://{}", follower.address()).parse().unwrap()));
+    for wrong in
+        ["/inject", "/inject/", "/", "/inject/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]
+    {
+        let asked = http::Request::post(wrong).body(Vec::from("{}")).unwrap();
+        let refused = caller.request::<Value>(asked).await.unwrap_err().to_string();
+        assert!(refused.contains("path in the webhook configuration"), "{wrong}: {refused}");
+    }
     rotations_are_told(&cluster).await;
     failures_are_told(&cluster).await;
     nobody_insists_on_telling(&cluster, &leader).await;

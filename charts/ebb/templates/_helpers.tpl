@@ -454,10 +454,28 @@ volumeMounts:
   - name: ebb-config
     mountPath: /etc/ebb
     readOnly: true
+  {{- if not $sidecar.events }}
+  # The API server mounts the token of the pod's account only where nothing else is mounted.
+  - name: ebb-config
+    mountPath: /var/run/secrets/kubernetes.io/serviceaccount
+    readOnly: true
+  {{- end }}
   {{- if eq $sidecar.address "socket" }}
   - name: ebb-socket
     mountPath: /run/ebb
   {{- end }}
+{{- end }}
+
+{{/* Names of the sidecar's variables, as a list in CEL: additional-env must not change them. */}}
+{{- define "ebb.sidecarVariables" -}}
+{{- $names := list }}
+{{- range (include "ebb.sidecar" . | fromYaml).env }}{{ $names = append $names .name }}{{ end }}
+{{- toRawJson $names }}
+{{- end }}
+
+{{/* The annotations that .which (namespaces or pods) of .root may set without the label ebb-cache.io/trusted, as JSON. */}}
+{{- define "ebb.allowedAnnotations" -}}
+{{- get .root.Values.injector.allowedAnnotations .which | default list | toJson }}
 {{- end }}
 
 {{/* Environment variables and mount of an application container. */}}
@@ -566,6 +584,21 @@ metricRelabelings:
 
 {{- define "ebb.injectorSecret" -}}
 {{- if eq .Values.injector.tls.source "secret" }}{{ .Values.injector.tls.existingSecret }}{{ else }}{{ include "ebb.injector" . }}-tls{{ end }}
+{{- end }}
+
+{{/* The volume source with the CA of the API servers' client certificates; empty if reviews need none. */}}
+{{- define "ebb.clientCA" -}}
+{{- $ca := .Values.injector.clientCA }}
+{{- if $ca.configMap }}
+configMap:
+  name: {{ $ca.configMap }}
+{{- else if $ca.secret }}
+secret:
+  secretName: {{ $ca.secret }}
+  items:
+    - key: {{ $ca.key }}
+      path: {{ $ca.key }}
+{{- end }}
 {{- end }}
 
 {{/* Whether the injector needs a leader, for rotating its own certificates and for evictions. */}}

@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 
 /// Maximum number of queued Events; more are dropped, since a rollout of hundreds of pods repeats one message.
 const WAITING: usize = 64;
+/// Number of Events after which repeated ones are forgotten, which bounds the memory of the recorder.
+const REMEMBERED: usize = 1_000;
 /// Pause after a refusal for lack of rights.
 const FORBIDDEN_FOR: Duration = Duration::from_secs(600);
 
@@ -48,15 +50,19 @@ impl EventWriter {
 
     fn with_pause(pause: Duration, client: Client, reporter: Reporter, count: impl Fn(Fate) + Send + 'static) -> Self {
         let (sender, mut receiver) = mpsc::channel::<(Event, ObjectReference)>(WAITING);
-        let recorder = Recorder::new(client, reporter);
+        let start = move || Recorder::new(client.clone(), reporter.clone());
         tokio::spawn(async move {
-            let mut forbidden_until = None;
+            let (mut forbidden_until, mut recorder, mut remembered) = (None, start(), 0);
             while let Some((event, about)) = receiver.recv().await {
                 if forbidden_until.is_some_and(|until| Instant::now() < until) {
                     count(Fate::Forbidden);
                     continue;
                 }
                 forbidden_until = None;
+                if remembered == REMEMBERED {
+                    (recorder, remembered) = (start(), 0);
+                }
+                remembered += 1;
                 let fate = match recorder.publish(&event, &about).await {
                     Ok(()) => Fate::Written,
                     Err(kube::Error::Api(status)) if status.code == 403 => {

@@ -9,11 +9,6 @@
 {{- regexReplaceAll "\\bread\\b" (regexReplaceAll "\\bvalue\\b" .expression $variable) (printf "%s_read" $variable) }}
 {{- end }}
 
-{{/* Whether the pod or its namespace has an annotation. */}}
-{{- define "ebb.celIsAsked" -}}
-("config.ebb-cache.io/{{ . }}" in variables.annotations || "config.ebb-cache.io/{{ . }}" in variables.inherited)
-{{- end }}
-
 {{/* The policy's variables for each annotation: memory_limit is the text, memory_limit_read the parsed value,
 memory_limit_fits whether it is valid. */}}
 {{- define "ebb.policyVariables" -}}
@@ -27,23 +22,42 @@ memory_limit_fits whether it is valid. */}}
 - name: containers
   expression: >-
     (object.spec.containers + object.spec.?initContainers.orValue([])).map(c, c.name).filter(name, name != "ebb")
+- name: is_trusted
+  expression: >-
+    namespaceObject.metadata.?labels[?"ebb-cache.io/trusted"].orValue("") == "true"
+{{- $allowed := dict }}
+{{- range $variable, $which := dict "annotations" "pods" "inherited" "namespaces" }}
+{{- $_ := set $allowed $variable (include "ebb.allowedAnnotations" (dict "root" $ "which" $which) | fromJsonArray) }}
+- name: trusted_{{ $variable }}
+  expression: >-
+    variables.is_trusted ? variables.{{ $variable }} : {}
+{{- end }}
 {{- $annotations := include "ebb.annotations" . | fromYaml }}
 {{- range $name, $annotation := $annotations.injection }}
-- name: {{ replace "-" "_" $name }}
+{{- $variable := replace "-" "_" $name }}
+{{- $own := has $name $allowed.annotations | ternary "variables.annotations" "variables.trusted_annotations" }}
+{{- $inherited := has $name $allowed.inherited | ternary "variables.inherited" "variables.trusted_inherited" }}
+- name: {{ $variable }}
   expression: >-
-    string(variables.annotations[?"config.ebb-cache.io/{{ $name }}"].or(
-    variables.inherited[?"config.ebb-cache.io/{{ $name }}"]).orValue(""))
-- name: {{ replace "-" "_" $name }}_is_short
+    string({{ $own }}[?"config.ebb-cache.io/{{ $name }}"].or(
+    {{ $inherited }}[?"config.ebb-cache.io/{{ $name }}"]).orValue(""))
+- name: {{ $variable }}_is_own
   expression: >-
-    size(bytes(variables.{{ replace "-" "_" $name }})) <= {{ int $annotations.valueBytes }}
+    "config.ebb-cache.io/{{ $name }}" in {{ $own }}
+- name: {{ $variable }}_is_asked
+  expression: >-
+    variables.{{ $variable }}_is_own || "config.ebb-cache.io/{{ $name }}" in {{ $inherited }}
+- name: {{ $variable }}_is_short
+  expression: >-
+    size(bytes(variables.{{ $variable }})) <= {{ int $annotations.valueBytes }}
 {{- with $annotation.as }}
-- name: {{ replace "-" "_" $name }}_read
+- name: {{ $variable }}_read
   expression: >-
     {{ include "ebb.celOf" (dict "name" $name "expression" .) }}
 {{- end }}
-- name: {{ replace "-" "_" $name }}_fits
+- name: {{ $variable }}_fits
   expression: >-
-    {{ include "ebb.celIsAsked" $name }} && variables.{{ replace "-" "_" $name }}_is_short &&
+    variables.{{ $variable }}_is_asked && variables.{{ $variable }}_is_short &&
     {{ include "ebb.celOf" (dict "name" $name "expression" $annotation.fits) }}
 {{- end }}
 - name: ports_asked

@@ -5,7 +5,7 @@ use super::settings::{followed_bound, followed_policy, variable_policy};
 use super::values::{address, boolean, enough, id, is_name, names, one_of, quantity, size, startup_timeout};
 use super::wish::{MOST_VARIABLES, Wishes};
 use super::workload::guess;
-use ebb_config::annotations::{PREFIX, SETTINGS};
+use ebb_config::annotations::SETTINGS;
 use std::fmt::Write as _;
 
 /// CEL that converts a size in Ebb's syntax to a quantity; an empty text if it is none.
@@ -51,7 +51,8 @@ impl Kind {
             Self::Boolean => "`true` or `false`",
             Self::ConfigMap => "the name of a ConfigMap",
             Self::Environment => {
-                "`NAME=value`, at most 100 separated by commas; `EBB_…` must be a setting in its range, no address or file"
+                "`NAME=value`, at most 100 separated by commas, none that the template sets; `EBB_…` must be a setting in its \
+                 range, no address or file"
             }
             Self::Id => "1 to 2147483647",
             Self::Image => "an image, without spaces",
@@ -65,8 +66,8 @@ impl Kind {
             Self::Port => "1024 to 65535",
             Self::Quantity | Self::Size => "a quantity above 0, such as `100Mi` or `250m`",
             Self::Socket => {
-                "a path such as `/run/ebb/ebb.sock`, with two folders at least and 100 characters at most, in a pod that \
-                 gets a socket"
+                "a path such as `/run/ebb/ebb.sock`, below a folder of `/run`, `/tmp`, `/var/run` or `/var/tmp` other than \
+                 `secrets`, with 100 characters at most, in a pod that gets a socket"
             }
             Self::StartupTimeout => "`1s` to `1h`; a number without a unit is in seconds",
         };
@@ -86,7 +87,7 @@ impl Kind {
             Self::Environment => {
                 let of_ebb = variable_policy();
                 let fits = format!(
-                    r#"size(value.split(",")) <= {MOST_VARIABLES} && value.split(",").map(pair, pair.trim()).all(pair, pair.matches("(?s)^[A-Za-z_][A-Za-z0-9_]*=.*$") && (!pair.startsWith("EBB_") || {of_ebb}))"#
+                    r#"size(value.split(",")) <= {MOST_VARIABLES} && value.split(",").map(pair, pair.trim()).all(pair, pair.matches("(?s)^[A-Za-z_][A-Za-z0-9_]*=.*$") && !(pair.split("=")[0] in {{{{ include "ebb.sidecarVariables" . }}}}) && (!pair.startsWith("EBB_") || {of_ebb}))"#
                 );
                 return (fits, None);
             }
@@ -95,8 +96,9 @@ impl Kind {
             Self::Memory => r#"isQuantity(read) && !quantity(read).isLessThan(quantity("16Mi"))"#,
             // Of a namespace's names, a pod may have none.
             Self::Names => {
+                let own = name.replace('-', "_");
                 let fits = format!(
-                    r#"!("{PREFIX}{name}" in variables.annotations) || value.split(",").all(name, name.trim() == "") || value.split(",").exists(name, name.trim() in variables.containers)"#
+                    r#"!variables.{own}_is_own || value.split(",").all(name, name.trim() == "") || value.split(",").exists(name, name.trim() in variables.containers)"#
                 );
                 return (format!("({fits})"), None);
             }
@@ -104,7 +106,7 @@ impl Kind {
             Self::Port => r#"value.matches("^[0-9]{1,5}$") && int(value) >= 1024 && int(value) <= 65535"#,
             Self::Quantity | Self::Size => r#"isQuantity(read) && quantity(read).isGreaterThan(quantity("0"))"#,
             Self::Socket => {
-                r#"{{ if ne .Values.sidecar.address "socket" }}false && {{ end }}value.matches("^(/[A-Za-z0-9_-][A-Za-z0-9._-]*){3,}$") && !value.startsWith("/etc/ebb/") && size(value) <= 100"#
+                r#"{{ if ne .Values.sidecar.address "socket" }}false && {{ end }}value.matches("^(/var)?/(run|tmp)(/[A-Za-z0-9_-][A-Za-z0-9._-]*){2,}$") && !value.matches("^(/var)?/(run|tmp)/secrets/") && size(value) <= 100"#
             }
             Self::StartupTimeout => "read >= 1000 && read <= 3600000",
         };

@@ -29,6 +29,8 @@ and nothing else.
   `ebb-socket`.
 - `EBB_ADDR`, the variables of `sidecar.appEnv` (a value of the chart) and a mount of the socket's directory in
   application containers, unless they define these themselves.
+- In the sidecar, the volume `ebb-config` also where the token of the pod's ServiceAccount would be, unless
+  `sidecar.events` needs the token.
 - The socket's group in `supplementalGroups` of the pod.
 - The chart's `sidecar.imagePullSecrets`, if there are any.
 - The annotation `kubectl.kubernetes.io/default-container` with the first application container, unless it is set.
@@ -45,11 +47,14 @@ pub fn reference() -> String {
         "\n## Annotations read at injection\n\n\
          Annotations of the pod override those of its namespace. An invalid value is ignored, with a warning, and the\n\
          default applies. Webhook and `ebb inject` also guess what a misspelled name means.\n\n\
+         Annotations that the chart's value `injector.allowedAnnotations` does not allow are ignored, too: by default\n\
+         `additional-env`, `image` and `unix-socket-path`, unless the namespace has the label\n\
+         `ebb-cache.io/trusted: \"true\"` ([security](security.md)). `ebb inject` allows all.\n\n\
          - Ports are checked together: if two of the sidecar's ports would be equal, all annotations of ports are ignored.\n\
          - Names that no container of the pod has are ignored. If a pod's `app-containers` has no other names, it is\n\
          \x20 ignored as a whole.\n\
          - `additional-env` is ignored as a whole if a variable of Ebb in it is no setting, is out of its range\n\
-         \x20 (docs/configuration.md), or sets an address or a file. Numbers have no leading zeros, durations one unit\n\
+         \x20 (docs/configuration.md), or sets an address or a file, and if the template sets a variable in it. Numbers have no leading zeros, durations one unit\n\
          \x20 (`30m`), and sizes the syntax of Kubernetes.\n\n\
          | annotation | value | meaning |\n|---|---|---|\n",
     );

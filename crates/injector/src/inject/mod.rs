@@ -10,6 +10,7 @@
 //!
 //! The chart's MutatingAdmissionPolicy implements the same in the API server; tests with an API server compare both.
 
+mod allowed;
 mod annotations;
 mod document;
 mod patch;
@@ -23,6 +24,7 @@ mod values;
 mod wish;
 mod workload;
 
+pub use allowed::{Allowed, RESERVED, TRUSTED, names};
 pub use annotations::{UnknownName, chart_file, check_name};
 pub use document::reference;
 pub use patch::Operation;
@@ -30,6 +32,8 @@ pub use skip::{SYSTEM_NAMESPACES, SkipReason};
 pub use take_out::{TakeOut, take_out, with_replaced};
 pub use template::{Template, TemplateError};
 pub use workload::workload_warnings;
+
+pub(crate) use values::is_name as is_object_name;
 
 use patch::{Patch, escaped};
 use pod::list;
@@ -45,7 +49,7 @@ const STATUS: &str = "/metadata/annotations/ebb-cache.io~1status";
 pub struct Namespace {
     /// Its name.
     pub name: String,
-    /// Its labels; only `ebb-cache.io/inject` matters.
+    /// Its labels; only `ebb-cache.io/inject` and [`TRUSTED`] matter.
     pub labels: BTreeMap<String, String>,
     /// Its annotations, which its pods inherit.
     pub annotations: BTreeMap<String, String>,

@@ -2,6 +2,7 @@
 //!
 //! It contains the sidecar and one application container with the additions for applications.
 
+use super::allowed::Allowed;
 use ebb_config::{Problems, check_environment, yaml};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ pub struct Template {
     pub(super) pull_secrets: Vec<Value>,
     /// Ebb's version.
     pub(super) version: String,
+    /// The annotations that change it.
+    pub(super) allowed: Allowed,
 }
 
 /// Why a text contains no usable template.
@@ -82,6 +85,12 @@ impl Template {
         Ok(())
     }
 
+    /// The template with these annotations; without a call, all are allowed.
+    #[must_use]
+    pub fn changed_by(self, allowed: Allowed) -> Self {
+        Self { allowed, ..self }
+    }
+
     /// Names of the environment variables for application containers.
     pub fn variables(&self) -> Vec<String> {
         self.env.iter().filter_map(|variable| variable["name"].as_str().map(str::to_owned)).collect()
@@ -131,6 +140,7 @@ impl Template {
             groups: list(&spec["securityContext"]["supplementalGroups"]),
             pull_secrets: list(&spec["imagePullSecrets"]),
             version: version.as_str().unwrap_or("unknown").to_owned(),
+            allowed: Allowed::default(),
         })
     }
 }

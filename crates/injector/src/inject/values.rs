@@ -64,7 +64,7 @@ pub(super) fn address(text: &str) -> Option<IpAddr> {
 }
 
 /// Whether the text is a valid name of a ConfigMap: a DNS subdomain.
-pub(super) fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     let is_label = |label: &str| {
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         !label.is_empty() && label.bytes().all(plain) && !label.starts_with('-') && !label.ends_with('-')

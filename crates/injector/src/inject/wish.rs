@@ -3,13 +3,14 @@
 //! An invalid annotation never rejects the pod: the default applies, and a warning names the annotation, its value and
 //! the allowed values.
 
-use super::Context;
+use super::allowed::TRUSTED;
 use super::annotations::{ANNOTATIONS, Kind, VALUE_BYTES};
 use super::pod::{SOCKET_VOLUME, all_containers, list};
 use super::settings::{followed_bound, followed_fits, variable_fits};
 use super::template::Template;
 use super::values::{host_and_port, is_socket, names, port, quantity};
 use super::workload::{guess, label_as_annotation};
+use super::{Context, texts};
 use ebb_config::annotations::{PREFIX, SETTINGS};
 use ebb_config::check_annotations;
 use ebb_config::units::Span;
@@ -37,6 +38,8 @@ enum IgnoredAnnotation {
     /// Holds the probable name, as the end of the sentence.
     #[error("there is no such annotation{0}")]
     Unknown(String),
+    #[error("the namespace needs the label {TRUSTED}: true")]
+    Refused,
     /// Holds the allowed values.
     #[error("it must be {0}")]
     Value(String),
@@ -59,6 +62,8 @@ pub(super) struct Wishes {
     pub(super) warnings: Vec<String>,
     pub(super) only: Option<Vec<String>>,
     pub(super) never: Vec<String>,
+    /// Variables of the template's sidecar, which `additional-env` must not change.
+    fixed: Vec<String>,
 }
 
 impl Wishes {
@@ -78,16 +83,23 @@ impl Wishes {
             warnings: Vec::new(),
             only: None,
             never: Vec::new(),
+            fixed: list(&template.container["env"]).filter_map(|own| own["name"].as_str().map(str::to_owned)).collect(),
         };
-        let own = super::texts(&pod["metadata"]["annotations"]);
+        let mut own = texts(&pod["metadata"]["annotations"]);
         let mut all = context.namespace.annotations.clone();
+        let refused = template.allowed.take_refused(context.namespace, &mut all, &mut own);
         all.extend(own.clone());
+        for (name, value) in &refused {
+            let is_long = value.len() > VALUE_BYTES;
+            let why = if is_long { IgnoredAnnotation::TooLong } else { IgnoredAnnotation::Refused };
+            wishes.warn(format!("annotation {name} is ignored: {why}"));
+        }
         let containers: Vec<&str> = all_containers(&pod["spec"])
             .filter_map(|container| container["name"].as_str())
             .filter(|name| *name != "ebb")
             .collect();
         let read = all.iter().filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value.as_str())));
-        // `additional-env` is applied last, so that it overrides variables set by other annotations.
+        // `additional-env` is applied last, since it may override a variable that only another annotation sets.
         let (variables, others): (Vec<_>, Vec<_>) = read.partition(|(name, _)| *name == "additional-env");
         let others = wishes.without_colliding_ports(others);
         for (name, value) in others.into_iter().chain(variables) {
@@ -251,8 +263,10 @@ impl Wishes {
                 && !name.starts_with(|c: char| c.is_ascii_digit())
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         };
-        let fits =
-            |name: &str, value: &str| is_variable(name) && (!name.starts_with("EBB_") || variable_fits(name, value));
+        let is_free = |name: &str| !self.fixed.iter().any(|fixed| fixed == name);
+        let fits = |name: &str, value: &str| {
+            is_variable(name) && is_free(name) && (!name.starts_with("EBB_") || variable_fits(name, value))
+        };
         if pairs.len() > MOST_VARIABLES || !pairs.iter().all(|(name, value)| fits(name, value)) {
             return None;
         }
@@ -305,9 +319,13 @@ impl Wishes {
                 && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
         };
         let parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
-        let fits = parts.len() >= 3 && path.len() <= 100 && parts.into_iter().all(is_part);
-        let is_free = !path.starts_with("/etc/ebb/");
-        let (folder, _) = path.rsplit_once('/').filter(|_| fits && is_free && !self.mounts.is_empty())?;
+        // A mount hides what is there in the application's image, so sockets have directories of their own.
+        let is_meant = match parts.as_slice() {
+            ["var", "run" | "tmp", folder, _, ..] | ["run" | "tmp", folder, _, ..] => *folder != "secrets",
+            _ => false,
+        };
+        let fits = is_meant && path.len() <= 100 && parts.into_iter().all(is_part);
+        let (folder, _) = path.rsplit_once('/').filter(|_| fits && !self.mounts.is_empty())?;
         self.move_address("EBB_SOCKET", |_| Some(path.to_owned()));
         self.move_address("EBB_ADDR", |address| is_socket(address).then(|| format!("unix:{path}")));
         let own = self.container["volumeMounts"].as_array_mut().into_iter().flatten();
@@ -359,94 +377,4 @@ fn did_you_mean(name: Option<&str>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::inject::Namespace;
-
-    /// Reads a pod with one annotation.
-    fn read(name: &str, value: &str) -> Wishes {
-        let namespace = Namespace::default();
-        let context = Context { namespace: &namespace, own_namespace: None, needs_label: false, by: "a test" };
-        let pod = json!({"metadata": {"annotations": {format!("{PREFIX}{name}"): value}}});
-        Wishes::read(&pod, &context, &Template::built_in())
-    }
-
-    #[test]
-    fn startup_timeout_takes_every_length_of_time() {
-        let timeout = |text: &str| {
-            let wishes = read("startup-timeout", text);
-            (wishes.container["startupProbe"]["failureThreshold"].as_u64(), wishes.warnings)
-        };
-        let cases = [
-            ("90", 90),
-            ("90s", 90),
-            ("1m30s", 90),
-            ("2m", 120),
-            ("1.5m", 90),
-            (" 1m 30s ", 90),
-            ("+1h", 3600),
-            ("1s", 1),
-            ("1001ms", 2),
-            ("0.01d", 864),
-        ];
-        let found = cases.map(|(text, _)| (text, timeout(text)));
-        assert_eq!(found, cases.map(|(text, failures)| (text, (Some(failures), Vec::new()))));
-        let refused =
-            ["", "0", "0s", "999ms", "-5s", "3601", "3601s", "1h1ms", "1d", "90x", "s", "99999999999999999999"];
-        let sentence = "it must be 1s to 1h; a number without a unit is in seconds";
-        let wrong: Vec<_> = refused
-            .map(|text| (text, timeout(text)))
-            .into_iter()
-            .filter(|(_, (failures, warnings))| {
-                *failures != Some(60) || !warnings.first().is_some_and(|warning| warning.ends_with(sentence))
-            })
-            .collect();
-        assert!(wrong.is_empty(), "{wrong:?}");
-    }
-
-    #[test]
-    fn additional_variable_replaces_one_from_a_secret() {
-        let mut template = Template::built_in();
-        let secret = json!({"name": "OTLP_TOKEN", "valueFrom": {"secretKeyRef": {"name": "otlp", "key": "token"}}});
-        template.container["env"].as_array_mut().unwrap().push(secret.clone());
-        let namespace = Namespace::default();
-        let context = Context { namespace: &namespace, own_namespace: None, needs_label: false, by: "a test" };
-        let variable = |pod: &Value| {
-            let container = Wishes::read(pod, &context, &template).container;
-            list(&container["env"]).find(|variable| variable["name"] == "OTLP_TOKEN").cloned()
-        };
-        assert_eq!(variable(&json!({})), Some(secret));
-        let pod = json!({"metadata": {"annotations": {format!("{PREFIX}additional-env"): "OTLP_TOKEN=none"}}});
-        assert_eq!(variable(&pod), Some(json!({"name": "OTLP_TOKEN", "value": "none"})));
-    }
-
-    #[test]
-    fn annotation_that_is_too_long_is_named_without_its_value() {
-        let warnings = [4096, 4097].map(|bytes| (bytes, read("image", &"x".repeat(bytes)).warnings.len()));
-        assert_eq!(warnings, [(4096, 0), (4097, 1)]);
-        let said = &read("image", &"x".repeat(4097)).warnings[0];
-        assert_eq!(said, "annotation config.ebb-cache.io/image is ignored: it must have at most 4096 bytes");
-    }
-
-    #[test]
-    fn memory_annotations_take_every_form_of_a_size() {
-        let cases = [
-            ("64Mi", "64Mi"),
-            ("64MiB", "64Mi"),
-            ("64MB", "64M"),
-            ("0.5Gi", "0.5Gi"),
-            ("129e6", "129e6"),
-            ("128974848000m", "128974848000m"),
-            (" 1 GiB", "1Gi"),
-        ];
-        let expected = cases.map(|(text, quantity)| (text, Some(quantity.to_owned())));
-        assert_eq!(cases.map(|(text, _)| (text, read("memory-limit", text).memory_limit)), expected);
-        assert_eq!(cases.map(|(text, _)| (text, read("memory-request", text).memory_request)), expected);
-        let refused = ["16MB", "1e7", "64mi", "-64Mi", "0", "lots", ""];
-        let found = refused.map(|text| {
-            let wishes = read("memory-limit", text);
-            (text, wishes.memory_limit, wishes.warnings.len())
-        });
-        assert_eq!(found, refused.map(|text| (text, None, 1)));
-    }
-}
+mod tests;

@@ -1,35 +1,87 @@
 //! Writes Events about injected and skipped pods on their owners, and about certificates on their Secret.
 
+use super::bucket::{Bucket, EVENTS};
 use super::certificates::KeeperError;
 use super::metrics::Metrics;
+use super::namespaces::Namespaces;
+use super::owners;
 use super::review::{Admission, Owner, shortened};
-use crate::events::EventWriter;
-use crate::inject::SkipReason;
+use crate::events::{EventWriter, Fate};
+use crate::inject::{SYSTEM_NAMESPACES, SkipReason, names as annotation_names};
+use ebb_config::annotations::{PREFIX, SETTINGS};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Reporter};
+use parking_lot::Mutex;
 use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// Maximum number of admissions that wait until their object is read.
+const WAITING: usize = 64;
 
 /// The sender of Events.
 #[derive(Clone, Debug)]
 pub(super) struct Events {
     writer: EventWriter,
     metrics: Arc<Metrics>,
+    /// Admissions whose object is not known to exist.
+    claims: mpsc::Sender<Claim>,
+    bucket: Arc<Mutex<Bucket>>,
+}
+
+/// Events about an object that a review names.
+struct Claim {
+    owner: Owner,
+    namespace: String,
+    events: Vec<Event>,
 }
 
 impl Events {
     /// Starts on this runtime.
-    pub(super) fn start(client: Client, identity: String, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn start(client: Client, identity: String, metrics: Arc<Metrics>, namespaces: Namespaces) -> Self {
         let reporter = Reporter { controller: "ebb-cache.io/injector".to_owned(), instance: Some(identity) };
         let counted = metrics.clone();
-        Self { writer: EventWriter::start(client, reporter, move |fate| counted.event(fate)), metrics }
+        let writer = EventWriter::start(client.clone(), reporter, move |fate| counted.event(fate.name()));
+        let (claims, waiting) = mpsc::channel(WAITING);
+        let bucket = Arc::new(Mutex::new(Bucket::new(EVENTS, Instant::now())));
+        let events = Self { writer, metrics, claims, bucket };
+        tokio::spawn(events.clone().verify(client, namespaces, waiting));
+        events
     }
 
-    /// Reports an admission, if the pod has an owner.
+    /// Writes the Events of admissions about objects that the API server has. Everybody who reaches the webhook can name
+    /// any object.
+    async fn verify(self, client: Client, namespaces: Namespaces, mut waiting: mpsc::Receiver<Claim>) {
+        while let Some(Claim { owner, namespace, events }) = waiting.recv().await {
+            let about = match owners::path(&owner, &namespace) {
+                Some(path) => match owners::is_there(&client, &path, &owner.uid).await {
+                    Ok(is_there) => is_there.then(|| reference(&owner, &namespace)),
+                    Err(error) => {
+                        tracing::debug!(%error, "failed to read the owner of a pod");
+                        None
+                    }
+                },
+                // Owners of other kinds are not read.
+                None => namespaces.reference(&namespace),
+            };
+            for event in events {
+                match &about {
+                    Some(about) => self.send(event, about.clone()),
+                    None => self.metrics.event("unverified"),
+                }
+            }
+        }
+    }
+
+    /// Reports an admission, if the pod has an owner. The notes contain nothing that the review says, except names of
+    /// annotations that exist.
     pub(super) fn admitted(&self, admission: &Admission) {
         let (Some(owner), Some(reason)) = (&admission.owner, admission.reason) else { return };
-        let silent = [SkipReason::AlreadyInjected, SkipReason::Disabled, SkipReason::NotLabelled];
-        if admission.is_dry_run || reason.is_some_and(|reason| silent.contains(&reason)) {
+        let silent =
+            [SkipReason::AlreadyInjected, SkipReason::Disabled, SkipReason::NotLabelled, SkipReason::SystemNamespace];
+        let is_silent = admission.is_dry_run || reason.is_some_and(|reason| silent.contains(&reason));
+        if is_silent || SYSTEM_NAMESPACES.contains(&admission.namespace.as_str()) {
             return;
         }
         let (type_, name, note) = match reason {
@@ -37,14 +89,24 @@ impl Events {
             Some(reason) => (
                 EventType::Warning,
                 "InjectionSkipped",
-                format!("no Ebb sidecar injected into pods ({}): {}", reason.label(), admission.detail),
+                format!(
+                    "no Ebb sidecar injected into pods ({}): {}",
+                    reason.label(),
+                    reason.meaning().replace('`', "")
+                ),
             ),
         };
-        let owner = reference(owner, &admission.namespace);
-        self.write(type_, name, "Inject", note, owner.clone());
+        let mut events = vec![event(type_, name, "Inject", note)];
         if !admission.warnings.is_empty() {
-            let note = shortened(&admission.warnings.join("; "));
-            self.write(EventType::Warning, "AnnotationIgnored", "Inject", note, owner);
+            let note = ignored(&admission.warnings);
+            events.push(event(EventType::Warning, "AnnotationIgnored", "Inject", note));
+        }
+        if !self.bucket.lock().take(Instant::now()) {
+            return self.metrics.limited("event");
+        }
+        let claim = Claim { owner: owner.clone(), namespace: admission.namespace.clone(), events };
+        if self.claims.try_send(claim).is_err() {
+            self.metrics.event(Fate::Dropped.name());
         }
     }
 
@@ -79,12 +141,34 @@ impl Events {
     }
 
     fn write(&self, type_: EventType, reason: &str, action: &str, note: String, about: ObjectReference) {
-        let (reason, action) = (reason.to_owned(), action.to_owned());
-        let event = Event { type_, reason, note: Some(note), action, secondary: None };
+        self.send(event(type_, reason, action, note), about);
+    }
+
+    fn send(&self, event: Event, about: ObjectReference) {
         if let Err(fate) = self.writer.write(event, about) {
-            self.metrics.event(fate);
+            self.metrics.event(fate.name());
         }
     }
+}
+
+fn event(type_: EventType, reason: &str, action: &str, note: String) -> Event {
+    let (reason, action) = (reason.to_owned(), action.to_owned());
+    Event { type_, reason, note: Some(note), action, secondary: None }
+}
+
+/// The note about ignored annotations: their names, without values.
+fn ignored(warnings: &[String]) -> String {
+    let followed = SETTINGS.iter().map(|(name, _)| *name);
+    let is_ignored = |name: &&str| {
+        let begins = format!("annotation {PREFIX}{name} ");
+        warnings.iter().any(|warning| warning.starts_with(&begins))
+    };
+    let mut known: Vec<String> =
+        annotation_names().chain(followed).filter(is_ignored).map(|name| format!("{PREFIX}{name}")).collect();
+    if known.len() < warnings.len() {
+        known.push("others".to_owned());
+    }
+    shortened(&format!("annotations of pods are ignored; the injector's log has the reasons: {}", known.join(", ")))
 }
 
 fn reference(owner: &Owner, namespace: &str) -> ObjectReference {
@@ -96,5 +180,22 @@ fn reference(owner: &Owner, namespace: &str) -> ObjectReference {
         namespace: Some(namespace.to_owned()),
         uid: Some(uid),
         ..ObjectReference::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_about_annotations_has_their_names_and_no_values() {
+        let warnings = ["uid (\"s3cret\") is ignored: x", "memory-high (\"y\") is ignored: x", "no-such is ignored: x"];
+        let warnings = warnings.map(|text| format!("annotation {PREFIX}{text}"));
+        let sentence = "annotations of pods are ignored; the injector's log has the reasons: ";
+        let both = "config.ebb-cache.io/uid, config.ebb-cache.io/memory-high";
+        assert_eq!(ignored(&warnings), format!("{sentence}{both}, others"));
+        assert_eq!(ignored(&warnings[..2]), format!("{sentence}{both}"));
+        let many: Vec<_> = annotation_names().map(|name| format!("annotation {PREFIX}{name} is ignored: x")).collect();
+        assert!(ignored(&many).len() <= 256, "the note is bounded");
     }
 }

@@ -1,7 +1,6 @@
 //! Metrics of the injector.
 
 use super::review::Admission;
-use crate::events::Fate;
 use ebb_listener::{Closed, Connections};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -31,6 +30,7 @@ pub(super) struct Metrics {
     leads: Gauge,
     template: Gauge,
     events: Family<Labels, Counter>,
+    limited: Family<Labels, Counter>,
     missed: Gauge,
     evictions: Family<Labels, Counter>,
     answers: Gauge,
@@ -92,6 +92,12 @@ impl Metrics {
         registry.register("template_good", "State of the template on disk (1 active, 0 rejected)", template.clone());
         registry.register("warnings", "Annotations ignored because their value is invalid", warnings.clone());
         registry.register("events", "Kubernetes Events, by outcome", events.clone());
+        let limited = Family::<Labels, Counter>::default();
+        registry.register(
+            "limited",
+            "Reviews refused and Events not written because their rate is too high",
+            limited.clone(),
+        );
         let (missed, evictions) = (Gauge::default(), Family::<Labels, Counter>::default());
         registry.register(
             "missed_pods",
@@ -117,6 +123,7 @@ impl Metrics {
             leads,
             template,
             events,
+            limited,
             missed,
             evictions,
             answers,
@@ -154,8 +161,13 @@ impl Metrics {
         self.answers.set(answers.into());
     }
 
-    pub(super) fn event(&self, fate: Fate) {
-        self.events.get_or_create(&vec![("outcome", fate.name())]).inc();
+    pub(super) fn event(&self, outcome: &'static str) {
+        self.events.get_or_create(&vec![("outcome", outcome)]).inc();
+    }
+
+    /// Counts a review or an admission's Events that exceed their rate.
+    pub(super) fn limited(&self, what: &'static str) {
+        self.limited.get_or_create(&vec![("what", what)]).inc();
     }
 
     /// Sets the number of pods that lack their sidecar.
@@ -189,7 +201,8 @@ pub(super) fn example_page(connections: Arc<Connections>) -> String {
         is_dry_run: false,
     };
     metrics.admitted(&admission, Duration::ZERO);
-    metrics.event(Fate::Written);
+    metrics.event("written");
+    metrics.limited("review");
     metrics.evicted("evicted");
     let (registered, text) = (format!("{:?}", metrics.registry), metrics.text());
     // The collector's three are not registered one by one.

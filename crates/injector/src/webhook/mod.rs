@@ -9,12 +9,15 @@
 //! ```
 //! It rejects no pod: a pod that cannot be injected is skipped, with the reason.
 
+mod bucket;
 mod certificates;
+mod clients;
 mod events;
 mod excerpt;
 mod lease;
 mod metrics;
 mod namespaces;
+mod owners;
 mod pages;
 mod review;
 mod self_probe;
@@ -23,11 +26,14 @@ mod template;
 mod watchdog;
 
 pub use certificates::{Objects, Times};
+pub use clients::ClientCaError;
 pub use watchdog::Watchdog;
 
-use crate::inject::Namespace;
+use crate::inject::{Allowed, Namespace};
 use arc_swap::ArcSwapOption;
+use bucket::{Buckets, REVIEWS};
 use certificates::{Keeper, Served};
+use clients::Clients;
 use ebb_listener::Connections;
 use events::Events;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -40,7 +46,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use template::Followed;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -56,6 +62,10 @@ pub struct Settings {
     pub template: PathBuf,
     /// Files with certificate and key; if `None`, the injector issues them.
     pub files: Option<(PathBuf, PathBuf)>,
+    /// The file with the secrets of the path, one a line; only with `files`.
+    pub paths: Option<PathBuf>,
+    /// The CA of the API servers' client certificates; if `None`, reviews need no certificate.
+    pub client_ca: Option<PathBuf>,
     /// The objects with the certificates.
     pub objects: Objects,
     /// DNS names of the webhook.
@@ -66,6 +76,8 @@ pub struct Settings {
     pub look: Duration,
     /// Time after SIGTERM during which calls are accepted, until API servers stop calling.
     pub drain_delay: Duration,
+    /// The annotations that namespaces and pods may set.
+    pub allowed: Allowed,
     /// Whether to write Events.
     pub events: bool,
     /// The watchdog, if it is on.
@@ -85,6 +97,8 @@ pub(super) struct Injector {
     metrics: Arc<Metrics>,
     events: Option<Events>,
     connections: Arc<Connections>,
+    reviews: Buckets,
+    clients: Option<Arc<Clients>>,
 }
 
 impl Injector {
@@ -123,6 +137,9 @@ pub enum RunError {
     /// Neither a ServiceAccount nor a kubeconfig names an API server.
     #[error("cannot reach the API server: {0}")]
     NoApiServer(kube::config::InferConfigError),
+    /// The CA of clients cannot be used.
+    #[error("the CA of clients: {0}")]
+    ClientCa(#[from] ClientCaError),
     /// The API server's configuration cannot be used.
     #[error("cannot reach the API server: {0}")]
     Client(kube::Error),
@@ -162,6 +179,7 @@ pub async fn run(
         let bound = TcpListener::bind(&address).await;
         bound.map_err(|error| RunError::Bind { address, error })
     };
+    let clients = settings.client_ca.clone().map(Clients::read).transpose()?.map(Arc::new);
     let webhook = bind(settings.listen.clone()).await?;
     let http = bind(settings.http_listen.clone()).await?;
     let config = Config::infer().await.map_err(RunError::NoApiServer)?;
@@ -176,17 +194,21 @@ pub async fn run(
     let connections = serve::connections();
     let metrics = Arc::new(Metrics::new(connections.clone()));
     let identity = settings.objects.identity.clone();
-    let events = settings.events.then(|| Events::start(client.clone(), identity, metrics.clone()));
+    let namespaces = Namespaces::follow(client.clone());
+    let start = || Events::start(client.clone(), identity, metrics.clone(), namespaces.clone());
+    let events = settings.events.then(start);
     let injector = Arc::new(Injector {
         template: ArcSwapOption::empty(),
-        namespaces: Namespaces::follow(client.clone()),
+        namespaces,
         connections,
+        reviews: Buckets::new(REVIEWS, Instant::now()),
+        clients: clients.clone(),
         own_namespace: settings.objects.namespace.clone(),
         by: format!("webhook {}", settings.objects.webhook),
         events: events.clone(),
         metrics: metrics.clone(),
     });
-    let mut template = Followed::new(settings.template.clone(), &settings.objects);
+    let mut template = Followed::new(settings.template.clone(), settings.allowed.clone(), &settings.objects);
     template.look(&injector.template, &injector.metrics, injector.events.as_ref());
     let served = Arc::new(Served::default());
     // Certificates in files need no leader.
@@ -202,7 +224,7 @@ pub async fn run(
         }
     };
     let mut keeper = match settings.files.clone() {
-        Some((certificate, key)) => Keeper::files(certificate, key),
+        Some((certificate, key)) => Keeper::files(certificate, key, settings.paths.clone()),
         None => Keeper::own(client.clone(), settings.objects.clone(), settings.names.clone(), settings.times, events),
     };
     let (drain, draining) = watch::channel(false);
@@ -247,10 +269,12 @@ pub async fn run(
             metrics.leads(is_leader);
             let kept = keeper.tick(is_leader, &served, &metrics).await;
             // As text, since a problem is logged when it differs from the last one.
-            let problem = match (kept, lease) {
-                (Err(error), _) => Some(error.to_string()),
-                (Ok(()), Some(error)) => Some(format!("the Lease: {error}")),
-                (Ok(()), None) => None,
+            let client_ca = clients.as_ref().and_then(|clients| clients.follow().err());
+            let problem = match (kept, lease, client_ca) {
+                (Err(error), ..) => Some(error.to_string()),
+                (Ok(()), Some(error), _) => Some(format!("the Lease: {error}")),
+                (Ok(()), None, Some(error)) => Some(format!("the CA of clients: {error}")),
+                (Ok(()), None, None) => None,
             };
             if let Some(why) = problem.as_ref().filter(|_| problem != last) {
                 tracing::warn!(why, "failed to update the certificates or the Lease");

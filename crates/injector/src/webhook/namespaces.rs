@@ -3,10 +3,11 @@
 //! A namespace may have 1.5 MiB of labels and managed fields. Only the fields for injection are kept, and only a few
 //! complete objects are in memory at a time.
 
-use crate::inject::Namespace;
+use crate::inject::{Namespace, TRUSTED};
 use ebb_config::annotations::PREFIX;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1;
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -18,14 +19,15 @@ use std::fmt;
 
 /// Namespaces per page; the text of a page is briefly in memory.
 const PAGE: u32 = 16;
-/// The label for all pods of a namespace.
-const LABEL: &str = "ebb-cache.io/inject";
+/// The labels that injection reads.
+const LABELS: [&str; 2] = ["ebb-cache.io/inject", TRUSTED];
 /// Maximum length of a kept value, in bytes; `inject` ignores longer ones with a warning.
 const VALUE_BYTES: usize = 5 << 10;
 /// Maximum number of kept values per namespace, more than there are annotations.
 const MOST_VALUES: usize = 100;
 
 /// The known namespaces.
+#[derive(Clone, Debug)]
 pub(super) struct Namespaces(Store<Excerpt>);
 
 impl Namespaces {
@@ -53,6 +55,19 @@ impl Namespaces {
             namespace.annotations = found.metadata.annotations.clone().unwrap_or_default();
         }
         namespace
+    }
+
+    /// The namespace as the object of an Event, if it is known. The Event is written into it.
+    pub(super) fn reference(&self, name: &str) -> Option<ObjectReference> {
+        let found = self.0.get(&ObjectRef::new(name))?;
+        Some(ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Namespace".to_owned()),
+            name: Some(name.to_owned()),
+            namespace: Some(name.to_owned()),
+            uid: Some(found.metadata.uid.clone()?),
+            ..ObjectReference::default()
+        })
     }
 }
 
@@ -97,22 +112,23 @@ fn meta<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Err
     #[serde(rename_all = "camelCase")]
     struct Meta {
         name: Option<String>,
+        uid: Option<String>,
         resource_version: Option<String>,
         #[serde(default, deserialize_with = "labels")]
         labels: BTreeMap<String, String>,
         #[serde(default, deserialize_with = "annotations")]
         annotations: BTreeMap<String, String>,
     }
-    let Meta { name, resource_version, labels, annotations } = serde::Deserialize::deserialize(deserializer)?;
+    let Meta { name, uid, resource_version, labels, annotations } = serde::Deserialize::deserialize(deserializer)?;
     let (labels, annotations) = (Some(labels), Some(annotations));
-    Ok(ObjectMeta { name, resource_version, labels, annotations, ..ObjectMeta::default() })
+    Ok(ObjectMeta { name, uid, resource_version, labels, annotations, ..ObjectMeta::default() })
 }
 
-fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
-    deserializer.deserialize_any(Kept(|key| key == LABEL))
+pub(super) fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    deserializer.deserialize_any(Kept(|key| LABELS.contains(&key)))
 }
 
-fn annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+pub(super) fn annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     deserializer.deserialize_any(Kept(|key| key.starts_with(PREFIX)))
 }
 
@@ -157,16 +173,18 @@ mod tests {
         let mut annotations = json!(many);
         annotations["config.ebb-cache.io/uid"] = json!("7");
         annotations["config.ebb-cache.io/image"] = json!("x".repeat(1 << 20));
-        let labels = json!({LABEL: "enabled", "other": "x"});
+        let labels = json!({"ebb-cache.io/inject": "enabled", TRUSTED: "true", "other": "x"});
         let metadata = json!({
-            "name": "shop", "resourceVersion": "3", "labels": labels, "annotations": annotations, "managedFields": [many],
+            "name": "shop", "uid": "9", "resourceVersion": "3", "labels": labels, "annotations": annotations, "managedFields": [many],
         });
         let text =
             json!({"kind": "Namespace", "metadata": metadata, "spec": {"finalizers": ["kubernetes"]}}).to_string();
         let read: Excerpt = serde_json::from_str(&text).unwrap();
-        let ObjectMeta { name, resource_version, labels, annotations, .. } = read.metadata;
-        assert_eq!((name.as_deref(), resource_version.as_deref()), (Some("shop"), Some("3")));
-        assert_eq!(labels.unwrap(), [(LABEL.to_owned(), "enabled".to_owned())].into());
+        let ObjectMeta { name, uid, resource_version, labels, annotations, .. } = read.metadata;
+        let read = [name, uid, resource_version].map(Option::unwrap);
+        assert_eq!(read, ["shop", "9", "3"]);
+        let kept = LABELS.map(str::to_owned).into_iter().zip(["enabled", "true"].map(str::to_owned));
+        assert_eq!(labels.unwrap(), kept.collect());
         let annotations = annotations.unwrap();
         assert_eq!((annotations.len(), annotations["config.ebb-cache.io/uid"].as_str()), (2, "7"));
         assert_eq!(annotations["config.ebb-cache.io/image"].len(), VALUE_BYTES);

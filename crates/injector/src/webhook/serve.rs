@@ -21,6 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -87,8 +88,17 @@ pub(super) async fn serve(
     rustix::net::listen(&listener, BACKLOG).map_err(RunError::Listen)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let tls = tls.map_err(RunError::Tls)?.with_no_client_auth();
-    let mut tls = tls.with_cert_resolver(served);
+    let tls = tls.map_err(RunError::Tls)?;
+    let tls = match &injector.clients {
+        Some(clients) => tls.with_client_cert_verifier(clients.clone()),
+        None => tls.with_no_client_auth(),
+    };
+    let mut tls = tls.with_cert_resolver(served.clone());
+    if injector.clients.is_some() {
+        // A resumed session would skip the verification by a CA that has changed.
+        tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        tls.send_tls13_tickets = 0;
+    }
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let mut acceptor = Acceptor::new("webhook");
     let tls = TlsAcceptor::from(Arc::new(tls));
@@ -101,9 +111,10 @@ pub(super) async fn serve(
         };
         let connection = injector.connections.admit(peer.ip());
         let (tls, injector, draining, alive) = (tls.clone(), injector.clone(), draining.clone(), alive.clone());
+        let served = served.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = converse(stream, tls, injector, &connection, draining) => {}
+                () = converse((stream, peer.ip()), tls, (injector, served), &connection, draining) => {}
                 () = connection.displaced() => {}
             }
             drop(alive);
@@ -120,9 +131,9 @@ pub(super) async fn serve(
 
 /// Serves one connection until it ends or stalls.
 async fn converse(
-    stream: TcpStream,
+    (stream, peer): (TcpStream, IpAddr),
     tls: TlsAcceptor,
-    injector: Arc<Injector>,
+    (injector, served): (Arc<Injector>, Arc<Served>),
     connection: &Arc<Connection>,
     draining: watch::Receiver<bool>,
 ) {
@@ -136,14 +147,20 @@ async fn converse(
         Err(_) => return tracing::debug!("TLS handshake timed out"),
     };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let may_ask = injector.clients.is_none() || stream.get_ref().1.peer_certificates().is_some();
     let progress = Arc::new(Progress::default());
     let calls = Arc::new(Calls::new(opened, connection.clone()));
     let stream = TokioIo::new(Watched::new(stream, progress.clone()));
     let service = {
         let calls = calls.clone();
         hyper::service::service_fn(move |request| {
-            let (injector, call) = (injector.clone(), calls.begin());
-            async move { Ok::<_, Infallible>(answer(request, &injector, call).await) }
+            let (injector, served, call) = (injector.clone(), served.clone(), calls.begin());
+            async move {
+                Ok::<_, Infallible>(match refusal(&request, &injector, &served, peer, may_ask) {
+                    Some((status, sentence)) => said(status, sentence, call),
+                    None => answer(request, &injector, call).await,
+                })
+            }
         })
     };
     let watch = Watch { progress, calls, draining };
@@ -353,14 +370,30 @@ async fn read(mut body: Incoming, call: &mut Call) -> Result<Vec<u8>, Unread> {
     Ok(bytes)
 }
 
-async fn answer(request: Request<Incoming>, injector: &Injector, mut call: Call) -> Answer {
-    match (request.uri().path(), request.method()) {
-        ("/inject", &Method::POST) => {}
-        ("/inject", _) => return said(StatusCode::METHOD_NOT_ALLOWED, "reviews are POSTed", call),
+/// The answer to a request that is not read, because it is no review of a client that may ask.
+fn refusal(
+    request: &Request<Incoming>,
+    injector: &Injector,
+    served: &Served,
+    peer: IpAddr,
+    may_ask: bool,
+) -> Option<(StatusCode, &'static str)> {
+    let path = request.uri().path();
+    Some(match request.method() {
         // The self-probe, which checks that the listener answers.
-        ("/livez", &Method::GET) => return said(StatusCode::OK, "live", call),
-        _ => return said(StatusCode::NOT_FOUND, "reviews go to /inject", call),
-    }
+        &Method::GET if path == "/livez" => (StatusCode::OK, "live"),
+        _ if !may_ask => (StatusCode::UNAUTHORIZED, "reviews need a client certificate"),
+        _ if !served.accepts(path) => (StatusCode::NOT_FOUND, "reviews go to the path in the webhook configuration"),
+        &Method::POST if injector.reviews.take(peer, Instant::now()) => return None,
+        &Method::POST => {
+            injector.metrics.limited("review");
+            (StatusCode::TOO_MANY_REQUESTS, "too many reviews from this address (500 a second)")
+        }
+        _ => (StatusCode::METHOD_NOT_ALLOWED, "reviews are POSTed"),
+    })
+}
+
+async fn answer(request: Request<Incoming>, injector: &Injector, mut call: Call) -> Answer {
     let body = match tokio::time::timeout(PATIENCE, read(request.into_body(), &mut call)).await {
         Ok(Ok(body)) => body,
         Ok(Err(Unread::TooLarge)) => {

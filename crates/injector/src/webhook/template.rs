@@ -7,7 +7,7 @@
 use super::Objects;
 use super::events::Events;
 use super::metrics::Metrics;
-use crate::inject::Template;
+use crate::inject::{Allowed, Template};
 use arc_swap::ArcSwapOption;
 use k8s_openapi::api::core::v1::ObjectReference;
 use std::path::PathBuf;
@@ -17,6 +17,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Followed {
     path: PathBuf,
+    /// The annotations that namespaces and pods may set.
+    allowed: Allowed,
     /// The last reading: the text, or why there is none.
     seen: Option<Result<String, String>>,
     problem: Option<String>,
@@ -25,7 +27,7 @@ pub(super) struct Followed {
 }
 
 impl Followed {
-    pub(super) fn new(path: PathBuf, objects: &Objects) -> Self {
+    pub(super) fn new(path: PathBuf, allowed: Allowed, objects: &Objects) -> Self {
         let about = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
@@ -33,7 +35,7 @@ impl Followed {
             namespace: Some(objects.namespace.clone()),
             ..ObjectReference::default()
         };
-        Self { path, seen: None, problem: None, about }
+        Self { path, allowed, seen: None, problem: None, about }
     }
 
     /// Why the template on disk is not in use, if it is not.
@@ -57,7 +59,7 @@ impl Followed {
         match parsed {
             Ok(template) => {
                 self.problem = None;
-                active.store(Some(Arc::new(template)));
+                active.store(Some(Arc::new(template.changed_by(self.allowed.clone()))));
                 tracing::info!("sidecar template loaded");
             }
             Err(why) => {
@@ -92,8 +94,9 @@ mod tests {
             webhook: String::new(),
             identity: "ebb-injector-0".to_owned(),
         };
+        let allowed = Allowed::new(None, None).unwrap();
         let (active, metrics) = (ArcSwapOption::empty(), Metrics::new(serve::connections()));
-        let mut followed = Followed::new(path.clone(), &objects);
+        let mut followed = Followed::new(path.clone(), allowed.clone(), &objects);
         let mut look = |text: &str| {
             std::fs::write(&path, text).unwrap();
             followed.look(&active, &metrics, None);
@@ -106,11 +109,13 @@ mod tests {
         assert!(!is_good && template.is_none(), "there is none to keep");
         assert!(problem.unwrap().ends_with("the sidecar refuses its environment: cores: 0 is out of range (1 to 64)"));
         let (is_good, first, problem) = look(GOOD);
-        assert!(is_good && first.is_some() && problem.is_none());
+        assert!(is_good && problem.is_none());
+        let restricted = Template::parse(GOOD).unwrap().changed_by(allowed);
+        assert_eq!(first.as_deref(), Some(&restricted));
         let (is_good, kept, problem) = look(&bad);
         assert!(!is_good && kept == first && problem.is_some());
-        let (is_good, ..) = look(GOOD);
-        assert!(is_good);
+        let (is_good, again, _) = look(GOOD);
+        assert!(is_good && again.as_deref() == Some(&restricted), "a template that is loaded again has the same bounds");
         std::fs::remove_file(&path).unwrap();
     }
 }

@@ -1,18 +1,22 @@
 //! The watchdog: evicts pods that should have a sidecar and lack one, so that their owners replace them.
 //!
 //! ```text
-//!  metadata of pods without the label ──► candidates ──► each whole ──► missed (pure: what `inject` would do now)
-//!                                                                          └──► Memory::choose (pure) ──► evictions
+//!  metadata of pods without the label ──► candidates ──► each whole, with the metadata of its owner's template
+//!                                    missed (pure: what `inject` would do now) ◄──┘
+//!                                       └──► Memory::choose (pure) ──► evictions
 //! ```
 //! Lists are read in pages, metadata first. Memory is bounded for pods of any size and number (`pages`).
 //!
 //! W1. Only pods whose owners replace them are evicted. Pods of Jobs are not: an eviction would count as a failure.
 //! W2. Pods are evicted, not deleted, so PodDisruptionBudgets apply. Only the leader evicts, with a limit per minute.
 //! W3. One pod of an owner is evicted first, and others only after its replacement has a sidecar.
-//! W4. Until a first replacement has a sidecar, and after one has none, only one owner is probed at a time, since no
+//! W4. A live pod's labels and annotations evict nobody, since more people may change them than evict pods. What asks is
+//!     the label of the namespace, or the template of an owner that the API server has with the uid of the pod's owner.
+//! W5. Until a first replacement has a sidecar, and after one has none, only one owner is probed at a time, since no
 //!     injector may be working. Any replica may answer a review, so only the pods show this.
 
 use super::Injector;
+use super::owners::{self, Asked};
 use super::pages::{self, Of};
 use super::review::{Owner, owner};
 use crate::inject::{Context, Template, Verdict, inject};
@@ -65,6 +69,18 @@ fn missed(pod: &Value, context: &Context<'_>, template: &Template) -> Option<Mis
         }
         Verdict::Skip(..) => None,
     }
+}
+
+/// The pod with the labels and annotations of its owner's template instead of its own.
+fn as_asked(pod: &Value, asked: &Asked) -> Value {
+    let mut pod = pod.clone();
+    let has_sidecar = pod["metadata"]["labels"]["ebb-cache.io/injected"].clone();
+    pod["metadata"]["labels"] = json!(asked.labels);
+    if !has_sidecar.is_null() {
+        pod["metadata"]["labels"]["ebb-cache.io/injected"] = has_sidecar;
+    }
+    pod["metadata"]["annotations"] = json!(asked.annotations);
+    pod
 }
 
 /// The pod, if its metadata allows that it was missed.
@@ -264,13 +280,21 @@ async fn missed_in_all(
         }
     })
     .await?;
-    let mut found = Vec::new();
-    for Missed { namespace, name, uid, .. } in candidates {
+    let (mut found, mut templates) = (Vec::new(), BTreeMap::new());
+    for Missed { namespace, name, uid, owner } in candidates {
+        if !templates.contains_key(&owner.uid) {
+            let asked = match owners::path(&owner, &namespace) {
+                Some(path) => owners::asked(client, &path, &owner.uid).await?,
+                None => None,
+            };
+            templates.insert(owner.uid.clone(), asked);
+        }
+        let Some(asked) = &templates[&owner.uid] else { continue };
         let path = format!("/api/v1/namespaces/{namespace}/pods?fieldSelector=metadata.name%3D{name}");
         pages::each(client, &path, Of::Pod, |read| {
             // A pod of the same name may have replaced it.
             if read.value["metadata"]["uid"] == uid.as_str() && !read.is_too_large {
-                found.extend(judge(&read.value, missed));
+                found.extend(judge(&as_asked(&read.value, asked), missed));
             }
         })
         .await?;
@@ -377,6 +401,31 @@ mod tests {
         let expected = [by_metadata, by_metadata, by_metadata, by_the_rest, by_the_rest];
         assert_eq!(found.collect::<Vec<_>>(), expected, "whether it is missed, and a candidate, after each change");
         assert!(is_candidate(&json!({"metadata": pod("ReplicaSet")["metadata"]})));
+    }
+
+    #[test]
+    fn labels_of_a_live_pod_evict_nobody() {
+        let entry = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        let of_owner = |labels| Asked { labels, annotations: BTreeMap::new() };
+        let [asks, declines, silent] = [
+            of_owner(entry("ebb-cache.io/inject", "enabled")),
+            of_owner(entry("ebb-cache.io/inject", "disabled")),
+            of_owner(BTreeMap::new()),
+        ];
+        let live = pod("ReplicaSet");
+        let found = [&asks, &declines, &silent].map(|asked| is_missed(&as_asked(&live, asked)));
+        assert_eq!(found, [true, false, false], "whether it is missed, by what its owner's template says");
+
+        // An annotation of the live pod does not move the port that keeps it from being injected.
+        let mut taken = live.clone();
+        taken["spec"]["containers"][0]["ports"] = json!([{"containerPort": 7070}]);
+        taken["metadata"]["annotations"] = json!({"config.ebb-cache.io/grpc-port": "9070"});
+        assert_eq!([is_missed(&taken), is_missed(&as_asked(&taken, &asks))], [true, false]);
+        // Nor does the removal of a label: a pod with its sidecar has the sidecar's volumes.
+        let mut injected = live;
+        injected["spec"]["volumes"] = json!([{"name": "ebb-config"}]);
+        injected["spec"]["initContainers"] = json!([{"name": "ebb"}]);
+        assert!(!is_missed(&as_asked(&injected, &asks)));
     }
 
     fn of(owner: &str, uid: &str) -> Missed {

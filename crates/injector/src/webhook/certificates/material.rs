@@ -1,7 +1,8 @@
-//! The content of the Secret: up to three CAs, and the serving certificate.
+//! The content of the Secret: up to three CAs, each with the secret of a path, and the serving certificate.
 
 use super::decide::{State, Step, Times};
 use super::issue::{Pair, ca, is_trusted, presented, serving, validity};
+use super::paths::{Secret, Secrets};
 use std::collections::BTreeMap;
 
 /// The data of a Secret.
@@ -15,6 +16,7 @@ pub(super) struct Material {
     /// The certificate without its key, since it no longer signs.
     pub(super) old: Option<String>,
     pub(super) serving: Option<Pair>,
+    pub(super) secrets: Secrets,
 }
 
 impl Material {
@@ -25,11 +27,15 @@ impl Material {
             let pair = Pair { certificate: text(certificate)?, key: text(key)? };
             presented(&pair).is_ok().then_some(pair)
         };
+        let secret = |name: &str| text(name).and_then(|text| Secret::read(&text));
+        let secrets = Secrets { current: secret("signing.path"), next: secret("next.path"), old: secret("old.path") };
         Self {
-            ca: pair("signing.crt", "signing.key"),
+            // Both are published together, so one without the other is of no use.
+            ca: pair("signing.crt", "signing.key").filter(|_| secrets.current.is_some()),
             next: pair("next.crt", "next.key"),
             old: text("old.crt").filter(|old| validity(old).is_some()),
             serving: pair("tls.crt", "tls.key"),
+            secrets,
         }
     }
 
@@ -45,6 +51,12 @@ impl Material {
         }
         if let Some(old) = &self.old {
             put("old.crt", old);
+        }
+        let Secrets { current, next, old } = &self.secrets;
+        for (name, secret) in [("signing", current), ("next", next), ("old", old)] {
+            if let Some(secret) = secret {
+                put(&format!("{name}.path"), secret.text());
+            }
         }
         put("ca.crt", &self.bundle());
         data
@@ -86,14 +98,24 @@ impl Material {
             Step::Rest => self,
             Step::Begin => {
                 let ca = Some(ca(now, times.ca)?);
-                Self { serving: signed(&ca)?, ca, ..Self::default() }
+                let secrets = Secrets { current: Some(Secret::random()), ..Secrets::default() };
+                Self { serving: signed(&ca)?, ca, secrets, ..Self::default() }
             }
             Step::SignServing => Self { serving: signed(&self.ca)?, ..self },
-            Step::PrepareNext => Self { next: Some(ca(now, times.ca)?), ..self },
-            Step::Promote => {
-                Self { serving: signed(&self.next)?, old: self.ca.map(|ca| ca.certificate), ca: self.next, next: None }
+            Step::PrepareNext => {
+                let secrets = Secrets { next: Some(Secret::random()), ..self.secrets };
+                Self { next: Some(ca(now, times.ca)?), secrets, ..self }
             }
-            Step::DropOld => Self { old: None, ..self },
+            Step::Promote => {
+                let Secrets { current, next, .. } = self.secrets;
+                let secrets = match next {
+                    None => Secrets { current, ..Secrets::default() },
+                    next => Secrets { current: next, next: None, old: current },
+                };
+                let old = self.ca.map(|ca| ca.certificate);
+                Self { serving: signed(&self.next)?, old, ca: self.next, next: None, secrets }
+            }
+            Step::DropOld => Self { old: None, secrets: Secrets { old: None, ..self.secrets }, ..self },
         })
     }
 }
@@ -112,6 +134,9 @@ mod tests {
         published: (i64, String),
         trusted: String,
         served: [Option<String>; 2],
+        /// The path that the API server uses, and those that each replica accepts.
+        path: (i64, String, String),
+        accepted: [Vec<String>; 2],
         now: i64,
         hasty: bool,
     }
@@ -133,17 +158,29 @@ mod tests {
             }
             self.secret = material.data();
             let replica = usize::try_from(self.now / 10 % 2).unwrap();
-            self.served[replica] = Material::read(&self.secret).serving.map(|serving| serving.certificate);
+            let material = Material::read(&self.secret);
+            self.accepted[replica] = material.secrets.paths();
+            self.served[replica] = material.serving.map(|serving| serving.certificate);
+            let path = material.secrets.current.map_or_else(String::new, |secret| secret.path());
+            if self.path.1 != path {
+                self.path = (self.now, path, std::mem::take(&mut self.path.2));
+            }
             self.now += 10;
             if self.now >= self.published.0 + 50 {
                 self.trusted.clone_from(&self.published.1);
+            }
+            if self.now >= self.path.0 + 50 {
+                self.path.2.clone_from(&self.path.1);
             }
             step
         }
 
         fn is_refused(&self) -> bool {
             let served = self.served.iter().flatten();
+            let is_unknown =
+                |paths: &Vec<String>| [&self.path.1, &self.path.2].iter().any(|path| !paths.contains(path));
             served.into_iter().any(|serving| !is_trusted(serving, &self.trusted, NAME, self.now))
+                || self.accepted.iter().any(is_unknown)
         }
     }
 
@@ -156,6 +193,8 @@ mod tests {
             published: nothing,
             trusted: String::new(),
             served: [None, None],
+            path: (start, String::new(), String::new()),
+            accepted: [Vec::new(), Vec::new()],
             now: start,
             hasty,
         };
@@ -186,6 +225,21 @@ mod tests {
     }
 
     #[test]
+    fn the_secret_of_the_path_changes_with_the_ca() {
+        let names = [NAME.to_owned()];
+        let take = |material: &Material, step| material.clone().take(step, &names, 1_800_000_000, &TIMES).unwrap();
+        let first = take(&Material::default(), Step::Begin);
+        let prepared = take(&first, Step::PrepareNext);
+        assert_eq!(prepared.secrets.current, first.secrets.current, "replicas must know the next one first");
+        let promoted = take(&prepared, Step::Promote);
+        assert_eq!(promoted.secrets.current, prepared.secrets.next);
+        assert_eq!(promoted.secrets.old, first.secrets.current, "API servers may use it yet");
+        let dropped = take(&promoted, Step::DropOld);
+        assert_eq!(dropped.secrets.paths(), [promoted.secrets.current.unwrap().path()]);
+        assert_eq!(take(&first, Step::SignServing).secrets, first.secrets);
+    }
+
+    #[test]
     fn a_leader_that_does_not_wait_for_the_bundle_is_found_out() {
         assert!(rotate(true).1 > 0);
     }
@@ -197,8 +251,11 @@ mod tests {
         let material = Material::default().take(Step::Begin, &names, now, &TIMES).unwrap();
         assert_eq!(decide(now, &material.state(&names, now, None), &TIMES), Step::Rest);
         let mut data = material.data();
-        data.insert("signing.key".to_owned(), "garbage".to_owned());
-        assert_eq!(decide(now, &Material::read(&data).state(&names, now, None), &TIMES), Step::Begin);
+        for (name, text) in [("signing.key", "garbage"), ("signing.path", "../short")] {
+            let whole = data.insert(name.to_owned(), text.to_owned()).unwrap();
+            assert_eq!(decide(now, &Material::read(&data).state(&names, now, None), &TIMES), Step::Begin, "{name}");
+            data.insert(name.to_owned(), whole);
+        }
         let other = Material { ca: Some(foreign), ..material.clone() };
         assert_eq!(
             decide(now, &other.state(&names, now, None), &TIMES),

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!  self    the leader: decide (pure) ──► Secret ──► every replica: the serving certificate it serves
-//!                                  │     └───► caBundle of the MutatingWebhookConfiguration
+//!                                  │     └───► caBundle and path of the MutatingWebhookConfiguration
 //!                                  └──► Events on the Secret
-//!  files   tls.crt, tls.key ──► every replica
+//!  files   tls.crt, tls.key, paths ──► every replica
 //! ```
 //! Events are on the Secret: it changes at each of these steps and is in the namespace of the release, and the leader
 //! has already read it, so only the right to write Events is needed. `kubectl events` shows them. A Deployment would
@@ -13,12 +13,13 @@
 mod decide;
 mod issue;
 mod material;
+mod paths;
 
 pub use decide::Times;
 
 use super::events::Events;
 use super::metrics::Metrics;
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use decide::{Step, decide as next_step};
 use issue::{Pair, PairError, is_trusted, presented, validity};
 use k8s_openapi::ByteString;
@@ -36,20 +37,28 @@ use std::sync::Arc;
 /// Consecutive failures before an Event: conflicts between two leaders and restarts of the API server are transient.
 const FAILURES_TOLD: u32 = 3;
 
-/// The current serving certificate. It can change while connections are open.
+/// The current serving certificate and the paths of reviews. They can change while connections are open.
 #[derive(Debug, Default)]
-pub(super) struct Served(ArcSwapOption<CertifiedKey>);
+pub(super) struct Served {
+    key: ArcSwapOption<CertifiedKey>,
+    paths: ArcSwap<Vec<String>>,
+}
 
 impl Served {
-    /// Whether there is one.
+    /// Whether there is a certificate.
     pub(super) fn is_there(&self) -> bool {
-        self.0.load().is_some()
+        self.key.load().is_some()
+    }
+
+    /// Whether reviews go to this path.
+    pub(super) fn accepts(&self, path: &str) -> bool {
+        paths::is_among(path, &self.paths.load())
     }
 }
 
 impl ResolvesServerCert for Served {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.load_full()
+        self.key.load_full()
     }
 }
 
@@ -73,6 +82,8 @@ pub struct Objects {
 pub(super) enum KeeperError {
     #[error("cannot read {}: {error}", path.display())]
     Unreadable { path: PathBuf, error: std::io::Error },
+    #[error("{}: line {line}: must be 16 to 128 small letters, digits or -", path.display())]
+    Path { path: PathBuf, line: usize },
     #[error("the Secret: {0}")]
     Secret(kube::Error),
     #[error("the MutatingWebhookConfiguration {name}: {error}")]
@@ -98,6 +109,8 @@ pub(super) enum Keeper {
 pub(super) struct Files {
     certificate: PathBuf,
     key: PathBuf,
+    /// The secrets of the paths; without the file, the path has none.
+    paths: Option<PathBuf>,
     last: Option<Pair>,
 }
 
@@ -118,8 +131,8 @@ pub(super) struct Own {
 }
 
 impl Keeper {
-    pub(super) fn files(certificate: PathBuf, key: PathBuf) -> Self {
-        Self::Files(Files { certificate, key, last: None })
+    pub(super) fn files(certificate: PathBuf, key: PathBuf, paths: Option<PathBuf>) -> Self {
+        Self::Files(Files { certificate, key, paths, last: None })
     }
 
     pub(super) fn own(
@@ -151,7 +164,7 @@ impl Keeper {
 
 fn load(pair: &Pair, served: &Served, metrics: &Metrics) -> Result<(), KeeperError> {
     let key = presented(pair)?;
-    served.0.store(Some(Arc::new(key)));
+    served.key.store(Some(Arc::new(key)));
     if let Some(validity) = validity(&pair.certificate) {
         metrics.certificate_ends(validity.to);
         tracing::info!(not_after = validity.to, "serving a new certificate");
@@ -169,6 +182,19 @@ impl Files {
         let read = |path: &PathBuf| {
             std::fs::read_to_string(path).map_err(|error| KeeperError::Unreadable { path: path.clone(), error })
         };
+        let paths = match &self.paths {
+            None => vec![paths::PLAIN.to_owned()],
+            Some(path) => {
+                let text = read(path)?;
+                let lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty());
+                let secret = |(at, line)| match paths::Secret::read(line) {
+                    Some(secret) => Ok(secret.path()),
+                    None => Err(KeeperError::Path { path: path.clone(), line: at + 1 }),
+                };
+                lines.map(secret).collect::<Result<_, _>>()?
+            }
+        };
+        served.paths.store(Arc::new(paths));
         let pair = Pair { certificate: read(&self.certificate)?, key: read(&self.key)? };
         if self.last.as_ref() != Some(&pair) {
             load(&pair, served, metrics)?;
@@ -184,8 +210,9 @@ impl Own {
         let secret = secrets.get(&self.objects.secret).await.map_err(KeeperError::Secret)?;
         self.uid = secret.uid();
         let mut material = Material::read(&texts(&secret));
+        served.paths.store(Arc::new(material.secrets.paths()));
         if leads {
-            material = self.lead(&secrets, secret, material).await?;
+            material = self.lead(&secrets, secret, material, served).await?;
         }
         if let Some(serving) = material.serving.as_ref().filter(|serving| self.loaded.as_ref() != Some(serving)) {
             // A serving certificate that clients cannot verify must not replace a working one.
@@ -205,8 +232,9 @@ impl Own {
         secrets: &Api<Secret>,
         mut secret: Secret,
         material: Material,
+        served: &Served,
     ) -> Result<Material, KeeperError> {
-        self.publish(&material.bundle()).await?;
+        self.publish(&material).await?;
         let since = self.published.as_ref().filter(|(bundle, _)| *bundle == material.bundle()).map(|(_, since)| *since);
         let step = next_step(now(), &material.state(&self.names, now(), since), &self.times);
         if step == Step::Rest {
@@ -221,7 +249,8 @@ impl Own {
         replaced.map_err(KeeperError::Secret)?;
         tracing::info!(step = ?step, "certificates changed");
         self.report(step, &material);
-        self.publish(&material.bundle()).await?;
+        served.paths.store(Arc::new(material.secrets.paths()));
+        self.publish(&material).await?;
         Ok(material)
     }
 
@@ -273,11 +302,10 @@ impl Own {
         }
     }
 
-    /// Writes the CA bundle to every webhook of the configuration with another bundle.
-    async fn publish(&mut self, bundle: &str) -> Result<(), KeeperError> {
-        if bundle.is_empty() {
-            return Ok(());
-        }
+    /// Writes CA bundle and path to every webhook of the configuration with others.
+    async fn publish(&mut self, material: &Material) -> Result<(), KeeperError> {
+        let (bundle, path) = (material.bundle(), material.secrets.current.as_ref().map(paths::Secret::path));
+        let Some(path) = path.filter(|_| !bundle.is_empty()) else { return Ok(()) };
         let configurations: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
         let name = &self.objects.webhook;
         let failed = |error| KeeperError::Webhook { name: name.clone(), error };
@@ -292,6 +320,11 @@ impl Own {
                 let value = ByteString(bundle.as_bytes().to_vec());
                 operations.push(serde_json::json!({"op": "add", "path": path, "value": value}));
             }
+            let service = webhook.client_config.service.as_ref();
+            if service.is_some_and(|service| service.path.as_ref() != Some(&path)) {
+                let at = format!("/webhooks/{at}/clientConfig/service/path");
+                operations.push(serde_json::json!({"op": "add", "path": at, "value": path}));
+            }
         }
         if operations.len() > 1 {
             self.published = None;
@@ -299,10 +332,10 @@ impl Own {
                 serde_json::from_value(operations.into()).expect("these are operations of a patch");
             let patched = configurations.patch(name, &PatchParams::default(), &Patch::<()>::Json(patch)).await;
             patched.map_err(failed)?;
-            tracing::info!(webhook = name, "published the CAs in the webhook configuration");
+            tracing::info!(webhook = name, "published the CAs and the path in the webhook configuration");
         }
-        if self.published.as_ref().is_none_or(|(published, _)| published != bundle) {
-            self.published = Some((bundle.to_owned(), now()));
+        if self.published.as_ref().is_none_or(|(published, _)| *published != bundle) {
+            self.published = Some((bundle, now()));
         }
         Ok(())
     }
