@@ -100,14 +100,16 @@ echo 'ok     but the caches of pods that run'
 release install --set injector.mode=policy
 echo 'ok     helm install --wait: the policy, without a webhook'
 check_within 60 'ebb check says when the API server has taken it up' "$program" check --namespace shop
-kubectl annotate namespace shop config.ebb-cache.io/unix-socket-path=/srv/cache/ebb.sock >/dev/null
+kubectl label namespace shop ebb-cache.io/trusted=true >/dev/null
+kubectl annotate namespace shop config.ebb-cache.io/unix-socket-path=/run/cache/ebb.sock >/dev/null
 deploy shop alone 2
 check_within 60 'each pod of a Deployment runs with a cache' each_has_one shop alone 2
 one=$(running shop alone '{.items[0].metadata.name}')
-[ "$(running shop alone '{.items[0].spec.containers[0].env[0].value}')" = unix:/srv/cache/ebb.sock ]
+[ "$(running shop alone '{.items[0].spec.containers[0].env[0].value}')" = unix:/run/cache/ebb.sock ]
 [ "$(kubectl exec --namespace shop "$one" --container ebb -- /ebb incr visits)" = 1 ]
 kubectl exec --namespace shop "$one" --container ebb -- /ebb diagnostics | grep -q '"source": "EBB_SOCKET"'
 kubectl annotate namespace shop config.ebb-cache.io/unix-socket-path- >/dev/null
+kubectl label namespace shop ebb-cache.io/trusted- >/dev/null
 echo 'ok     and the cache answers, at the socket that the namespace asks for'
 helm_test
 uninstall

@@ -112,7 +112,7 @@ pub(crate) enum Command {
     /// Remove the sidecars that `ebb inject` added.
     Uninject(inject::UninjectArgs),
     /// Run the webhook that injects sidecars.
-    Injector(injector::InjectorArgs),
+    Injector(Box<injector::InjectorArgs>),
     /// Print shell completions.
     Completions(shell::CompletionsArgs),
     /// Print the manual page, or write one for each command.
@@ -203,7 +203,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Check(args) => wait(check::run(args)),
         Command::Inject(args) => inject::inject(args),
         Command::Uninject(args) => inject::uninject(args),
-        Command::Injector(args) => injector::run(args), // makes its own runtime
+        Command::Injector(args) => injector::run(*args), // makes its own runtime
     }
 }
 

@@ -9,6 +9,11 @@
 {{- regexReplaceAll "\\bread\\b" (regexReplaceAll "\\bvalue\\b" .expression $variable) (printf "%s_read" $variable) }}
 {{- end }}
 
+{{/* Whether the pod or its namespace has an annotation that the sidecar follows; no permission is needed for these. */}}
+{{- define "ebb.celIsAsked" -}}
+("config.ebb-cache.io/{{ . }}" in variables.annotations || "config.ebb-cache.io/{{ . }}" in variables.inherited)
+{{- end }}
+
 {{/* The policy's variables for each annotation: memory_limit is the text, memory_limit_read the parsed value,
 memory_limit_fits whether it is valid. */}}
 {{- define "ebb.policyVariables" -}}

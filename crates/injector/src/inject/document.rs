@@ -53,9 +53,9 @@ pub fn reference() -> String {
          - Ports are checked together: if two of the sidecar's ports would be equal, all annotations of ports are ignored.\n\
          - Names that no container of the pod has are ignored. If a pod's `app-containers` has no other names, it is\n\
          \x20 ignored as a whole.\n\
-         - `additional-env` is ignored as a whole if a variable of Ebb in it is no setting, is out of its range\n\
-         \x20 (docs/configuration.md), or sets an address or a file, and if the template sets a variable in it. Numbers have no leading zeros, durations one unit\n\
-         \x20 (`30m`), and sizes the syntax of Kubernetes.\n\n\
+         - `additional-env` is ignored as a whole if the template sets a variable in it, or if a variable of Ebb in it is\n\
+         \x20 no setting, is out of its range (docs/configuration.md), or sets an address or a file. Numbers have no leading\n\
+         \x20 zeros, durations one unit (`30m`), and sizes the syntax of Kubernetes.\n\n\
          | annotation | value | meaning |\n|---|---|---|\n",
     );
     for Annotation { name, value, meaning, .. } in ANNOTATIONS {

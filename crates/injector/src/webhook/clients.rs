@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Why a CA of clients cannot be used.
@@ -84,12 +84,12 @@ impl Clients {
     }
 }
 
-fn text(path: &PathBuf) -> Result<String, ClientCaError> {
-    std::fs::read_to_string(path).map_err(|error| ClientCaError::Unreadable { path: path.clone(), error })
+fn text(path: &Path) -> Result<String, ClientCaError> {
+    std::fs::read_to_string(path).map_err(|error| ClientCaError::Unreadable { path: path.to_owned(), error })
 }
 
-fn verifier(path: &PathBuf, text: &str) -> Result<Arc<dyn ClientCertVerifier>, ClientCaError> {
-    let path = || path.clone();
+fn verifier(path: &Path, text: &str) -> Result<Arc<dyn ClientCertVerifier>, ClientCaError> {
+    let path = || path.to_owned();
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
         let certificate = certificate.map_err(|error| ClientCaError::Pem { path: path(), error })?;

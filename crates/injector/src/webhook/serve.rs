@@ -379,13 +379,13 @@ fn refusal(
     may_ask: bool,
 ) -> Option<(StatusCode, &'static str)> {
     let path = request.uri().path();
-    Some(match request.method() {
+    Some(match *request.method() {
         // The self-probe, which checks that the listener answers.
-        &Method::GET if path == "/livez" => (StatusCode::OK, "live"),
+        Method::GET if path == "/livez" => (StatusCode::OK, "live"),
         _ if !may_ask => (StatusCode::UNAUTHORIZED, "reviews need a client certificate"),
         _ if !served.accepts(path) => (StatusCode::NOT_FOUND, "reviews go to the path in the webhook configuration"),
-        &Method::POST if injector.reviews.take(peer, Instant::now()) => return None,
-        &Method::POST => {
+        Method::POST if injector.reviews.take(peer, Instant::now()) => return None,
+        Method::POST => {
             injector.metrics.limited("review");
             (StatusCode::TOO_MANY_REQUESTS, "too many reviews from this address (500 a second)")
         }

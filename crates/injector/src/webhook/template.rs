@@ -115,7 +115,10 @@ mod tests {
         let (is_good, kept, problem) = look(&bad);
         assert!(!is_good && kept == first && problem.is_some());
         let (is_good, again, _) = look(GOOD);
-        assert!(is_good && again.as_deref() == Some(&restricted), "a template that is loaded again has the same bounds");
+        assert!(
+            is_good && again.as_deref() == Some(&restricted),
+            "a template that is loaded again has the same bounds"
+        );
         std::fs::remove_file(&path).unwrap();
     }
 }

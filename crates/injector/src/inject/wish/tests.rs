@@ -29,8 +29,7 @@ fn startup_timeout_takes_every_length_of_time() {
     ];
     let found = cases.map(|(text, _)| (text, timeout(text)));
     assert_eq!(found, cases.map(|(text, failures)| (text, (Some(failures), Vec::new()))));
-    let refused =
-        ["", "0", "0s", "999ms", "-5s", "3601", "3601s", "1h1ms", "1d", "90x", "s", "99999999999999999999"];
+    let refused = ["", "0", "0s", "999ms", "-5s", "3601", "3601s", "1h1ms", "1d", "90x", "s", "99999999999999999999"];
     let sentence = "it must be 1s to 1h; a number without a unit is in seconds";
     let wrong: Vec<_> = refused
         .map(|text| (text, timeout(text)))
@@ -117,8 +116,7 @@ fn annotations_need_the_administrators_permission() {
         all.iter().map(|(name, value)| (format!("{PREFIX}{name}"), (*value).to_owned())).collect()
     };
     let inherited = texts(&[("image", "theirs:1"), ("memory-limit", "1Gi"), ("cpu-request", "1")]);
-    let own =
-        texts(&[("image", "own:1"), ("memory-limit", "2Gi"), ("additional-env", "A=b"), ("memory-high", "80%")]);
+    let own = texts(&[("image", "own:1"), ("memory-limit", "2Gi"), ("additional-env", "A=b"), ("memory-high", "80%")]);
     let pod = json!({"metadata": {"annotations": own}});
     let read = |allowed: &Allowed, trusted: &str| {
         let labels = [(TRUSTED.to_owned(), trusted.to_owned())].into();
@@ -185,6 +183,19 @@ fn additional_variable_keeps_one_from_a_secret() {
     assert_eq!(variable(&json!({})), Some(secret.clone()));
     let pod = json!({"metadata": {"annotations": {format!("{PREFIX}additional-env"): "OTLP_TOKEN=none"}}});
     assert_eq!(variable(&pod), Some(secret));
+}
+
+#[test]
+fn names_of_a_namespace_are_not_checked_as_those_of_a_pod_that_are_refused() {
+    let annotation = |value: &str| [(format!("{PREFIX}app-containers"), value.to_owned())].into();
+    let namespace = Namespace { annotations: annotation("other"), ..Namespace::default() };
+    let context = Context { namespace: &namespace, own_namespace: None, needs_label: false, by: "a test" };
+    let own: std::collections::BTreeMap<String, String> = annotation("web");
+    let pod = json!({"metadata": {"annotations": own}, "spec": {"containers": [{"name": "web"}]}});
+    let allowed = Allowed::new(None, Some(Vec::new())).unwrap();
+    let wishes = Wishes::read(&pod, &context, &Template::built_in().changed_by(allowed));
+    assert_eq!(wishes.only, Some(vec!["other".to_owned()]));
+    assert_eq!(wishes.warnings.len(), 1, "{:?}", wishes.warnings);
 }
 
 #[test]
