@@ -56,6 +56,12 @@ def test_account_that_patches_the_webhook_is_confined(helm):
     assert '"system:serviceaccount:ebb-system:ebb-injector"' in is_the_injector["expression"]
 
 
+def test_account_of_another_name_is_confined_as_well(helm):
+    given = "injector.serviceAccount.create=false,injector.serviceAccount.name=mine"
+    [is_the_injector] = only(helm.objects("--set", given), "ValidatingAdmissionPolicy")["spec"]["matchConditions"]
+    assert '"system:serviceaccount:ebb-system:mine"' in is_the_injector["expression"]
+
+
 @pytest.mark.parametrize("name", ["cert-manager", "existing-secret"])
 def test_certificates_from_outside_need_no_right_on_webhooks(helm, name):
     documents = helm.ci(name)
