@@ -132,13 +132,14 @@ def test_sidecar_has_variables_from_secrets_and_fields(helm):
 
 
 @pytest.mark.parametrize("major", HELMS)
-def test_a_variable_of_the_user_overrides_the_setting_of_its_name(helm, major):
-    given = "sidecar.example=true,sidecar.config.logLevel=warn,sidecar.extraEnv[0].name=EBB_LOG_LEVEL,sidecar.extraEnv[0].value=debug"
+def test_a_variable_of_the_pod_overrides_the_setting_of_its_name(helm, major):
+    source = "sidecar.extraEnv[0].valueFrom.configMapKeyRef"
+    given = f"sidecar.example=true,sidecar.config.logLevel=warn,sidecar.extraEnv[0].name=EBB_LOG_LEVEL,{source}.name=c,{source}.key=k"
     result = helm.template(major, VERSIONS[-1], "--set", given)
     template = only([one for one in objects(result.text) if one["kind"] == "PodTemplate"], "PodTemplate")
     names = [one["name"] for one in template["template"]["spec"]["initContainers"][0]["env"]]
     assert len(names) == len(set(names))
-    assert variables([template])["EBB_LOG_LEVEL"]["value"] == "debug"
+    assert variables([template])["EBB_LOG_LEVEL"]["valueFrom"] == {"configMapKeyRef": {"name": "c", "key": "k"}}
 
 
 def test_policy_adds_variables_storage_and_pull_secrets(helm):

@@ -57,7 +57,16 @@ impl Offline<'_> {
     /// Injects sidecars into the pods of a document.
     pub fn inject(&self, document: &Document<'_>) -> Outcome {
         let (mut notes, mut additions, mut changed) = (Vec::new(), Vec::new(), Vec::new());
-        for (owner, namespace, at) in self.found(document, &mut notes) {
+        let found = self.found(document, &mut notes);
+        if let Some(key) = document.overridden_key().filter(|_| !found.is_empty()) {
+            let owners: Vec<_> = found.into_iter().map(|(owner, ..)| owner).collect();
+            notes.push(format!(
+                "{}: not changed: the merge key << stands after {key:?} and overrides it in kubectl; write << first",
+                owners.join(", ")
+            ));
+            return Outcome { text: document.text.to_owned(), notes, changed: 0, is_reprinted: false };
+        }
+        for (owner, namespace, at) in found {
             let pod = document.value.pointer(&at).expect("it was found there");
             let namespace = self.namespace(namespace);
             let context =

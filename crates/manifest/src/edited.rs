@@ -3,7 +3,7 @@
 use crate::documents::{Document, Format, documents};
 use crate::insert::{self, Addition};
 use crate::remove::{self, Removal, pruned};
-use crate::tree::NotEditable;
+use crate::tree::{NotEditable, Tree};
 use crate::{edit, pointer, print};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -18,6 +18,13 @@ pub struct Edited {
 }
 
 impl Document<'_> {
+    /// A key that stands before a merge key `<<` with the same key. In `kubectl` the merge key wins, here the key; so the
+    /// document means something else there.
+    pub fn overridden_key(&self) -> Option<String> {
+        // Reading the spans costs as much as reading the document.
+        self.text.contains("<<").then(|| Tree::read(self.text).ok()?.overridden).flatten()
+    }
+
     /// The texts that additions would replace, by JSON pointer: an empty collection or a null that is written, with the
     /// spaces between it and the colon. A [`Removal`] restores them.
     pub fn replaced(&self, additions: &[Addition]) -> BTreeMap<String, String> {

@@ -160,7 +160,7 @@ impl<'a> Writer<'a> {
                     }
                 }
             }
-            Shape::Scalar | Shape::Alias => Err(form()),
+            Shape::Scalar | Shape::Alias(_) => Err(form()),
         }
     }
 
@@ -325,12 +325,12 @@ pub(crate) fn locate<'a>(tree: &'a Tree, at: &str) -> Result<(&'a Node, Option<&
                 let found = key.parse::<usize>().ok().and_then(|index| items.get(index));
                 (node, entry) = (found.ok_or_else(shared)?, None);
             }
-            Shape::Alias => return Err(shared()),
+            Shape::Alias(_) => return Err(shared()),
             Shape::Scalar => return Err(NotEditable::Form(at.to_owned())),
         }
     }
     match &node.shape {
-        Shape::Alias => Err(shared()),
+        Shape::Alias(_) => Err(shared()),
         _ if tree.is_aliased(node) => Err(shared()),
         _ => Ok((node, entry)),
     }

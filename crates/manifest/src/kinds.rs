@@ -62,7 +62,7 @@ impl FromStr for PodPath {
 
     fn from_str(text: &str) -> Result<Self, PodPathError> {
         let mut steps = Vec::new();
-        for part in text.trim_start_matches('.').split('.') {
+        for part in text.strip_prefix('.').unwrap_or(text).split('.') {
             let (key, lists) = part.split_at(part.find('[').unwrap_or(part.len()));
             let is_key =
                 !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
@@ -189,7 +189,12 @@ fn search(object: &Value, at: &str, kind_of_list: Option<(&str, &str)>, more: &[
             }
         }
         None => {
-            let pointers: Vec<_> = more.iter().flat_map(|path| path.find(object, at)).collect();
+            let mut pointers: Vec<String> = Vec::new();
+            for pointer in more.iter().flat_map(|path| path.find(object, at)) {
+                if !pointers.contains(&pointer) {
+                    pointers.push(pointer);
+                }
+            }
             if !pointers.is_empty() {
                 return add(Pods::At(pointers));
             }
@@ -256,7 +261,8 @@ mod tests {
             })
             .collect();
         assert!(wrong.is_empty(), "{wrong:?}");
-        let refused = ["", ".", "a..b", "a[0]", "a[*", "a b", "[*].a", "a[*][*]"].map(|path| path.parse::<PodPath>());
+        let refused =
+            ["", ".", "..a", "a..b", "a[0]", "a[*", "a b", "[*].a", "a[*][*]"].map(|path| path.parse::<PodPath>());
         assert!(refused.iter().all(|path| path == &Err(PodPathError)), "{refused:?}");
     }
 
@@ -316,7 +322,10 @@ mod tests {
         assert_eq!(found[1], ("Pod/a".to_owned(), Pods::At(vec!["/items/1".to_owned()])));
         let own =
             json!({"apiVersion": "example.com/v1", "kind": "App", "metadata": {"name": "b"}, "spec": {"pod": pod}});
-        assert_eq!(at(&own, &["spec.pod"]), [("App/b".to_owned(), Pods::At(vec!["/spec/pod".to_owned()]))]);
+        assert_eq!(
+            at(&own, &["spec.pod", ".spec.pod"]),
+            [("App/b".to_owned(), Pods::At(vec!["/spec/pod".to_owned()]))]
+        );
         let without = json!({"apiVersion": "example.com/v1", "kind": "App", "metadata": {"name": "b"}});
         assert_eq!(at(&without, &["spec.pod"]), [("App/b".to_owned(), Pods::Missing("spec.pod".to_owned()))]);
     }

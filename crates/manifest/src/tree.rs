@@ -1,7 +1,7 @@
 //! The tree of a document with the place of each node in the text.
 
 use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// A node of a document. Places are bytes of the document's text.
 #[derive(Debug)]
@@ -18,9 +18,16 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) enum Shape {
     Scalar,
-    Alias,
-    Mapping { is_flow: bool, entries: Vec<Entry> },
-    Sequence { is_flow: bool, items: Vec<Node> },
+    /// Refers to the node with the anchor of this number.
+    Alias(usize),
+    Mapping {
+        is_flow: bool,
+        entries: Vec<Entry>,
+    },
+    Sequence {
+        is_flow: bool,
+        items: Vec<Node>,
+    },
 }
 
 /// An entry of a mapping.
@@ -49,6 +56,8 @@ pub(crate) enum NotEditable {
 #[derive(Debug)]
 pub(crate) struct Tree {
     pub(crate) root: Node,
+    /// A key that a merge key after it overrides in kubectl. Other readers, and Ebb's, let it win over every merge key.
+    pub(crate) overridden: Option<String>,
     aliased: HashSet<usize>,
 }
 
@@ -56,15 +65,20 @@ impl Tree {
     /// Reads the tree of a document.
     pub(crate) fn read(text: &str) -> Result<Self, NotEditable> {
         let options = granit_parser::options! { emit_comments: false };
-        let mut builder =
-            Builder { text, parser: Parser::new_from_str_with_options(text, options), aliased: HashSet::new() };
+        let mut builder = Builder {
+            text,
+            parser: Parser::new_from_str_with_options(text, options),
+            aliased: HashSet::new(),
+            keys: HashMap::new(),
+            overridden: None,
+        };
         loop {
             let (event, span) = builder.next()?;
             match event {
                 Event::StreamStart | Event::DocumentStart(..) => {}
                 event => {
                     let root = builder.node(event, span)?;
-                    return Ok(Self { root, aliased: builder.aliased });
+                    return Ok(Self { root, overridden: builder.overridden, aliased: builder.aliased });
                 }
             }
         }
@@ -90,6 +104,9 @@ struct Builder<'a> {
     text: &'a str,
     parser: Parser<'a, granit_parser::StrInput<'a>>,
     aliased: HashSet<usize>,
+    /// Keys of the mappings with an anchor, by its number.
+    keys: HashMap<usize, Vec<String>>,
+    overridden: Option<String>,
 }
 
 impl<'a> Builder<'a> {
@@ -112,7 +129,7 @@ impl<'a> Builder<'a> {
             }
             Event::Alias(anchor) => {
                 self.aliased.insert(anchor);
-                Ok(Node { start, end, shape: Shape::Alias, anchor: 0 })
+                Ok(Node { start, end, shape: Shape::Alias(anchor), anchor: 0 })
             }
             Event::SequenceStart(style, anchor, _) => {
                 let (mut items, mut last) = (Vec::new(), end);
@@ -149,6 +166,7 @@ impl<'a> Builder<'a> {
                         _ => return Err(NotEditable::Unknown("a key is not a scalar".to_owned())),
                     }
                 };
+                self.note_keys(anchor, &entries);
                 let is_flow = style == StructureStyle::Flow;
                 Ok(Node {
                     start,
@@ -158,6 +176,35 @@ impl<'a> Builder<'a> {
                 })
             }
             other => Err(NotEditable::Unknown(format!("unexpected {other:?}"))),
+        }
+    }
+
+    /// Notes the keys of a mapping with an anchor, and a key that a merge key after it overrides.
+    fn note_keys(&mut self, anchor: usize, entries: &[Entry]) {
+        let mut keys: Vec<String> = Vec::new();
+        for Entry { key, value, .. } in entries {
+            if key != "<<" {
+                keys.push(key.clone());
+                continue;
+            }
+            let merged = self.merged(value);
+            if self.overridden.is_none() {
+                self.overridden = merged.iter().find(|key| keys.contains(key)).cloned();
+            }
+            keys.extend(merged);
+        }
+        if anchor != 0 {
+            self.keys.insert(anchor, keys);
+        }
+    }
+
+    /// The keys that the value of a merge key brings.
+    fn merged(&self, value: &Node) -> Vec<String> {
+        match &value.shape {
+            Shape::Alias(anchor) => self.keys.get(anchor).cloned().unwrap_or_default(),
+            Shape::Mapping { entries, .. } => entries.iter().map(|entry| entry.key.clone()).collect(),
+            Shape::Sequence { items, .. } => items.iter().flat_map(|item| self.merged(item)).collect(),
+            Shape::Scalar => Vec::new(),
         }
     }
 
@@ -185,6 +232,19 @@ fn bytes(span: &Span) -> Result<(usize, usize), NotEditable> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn finds_keys_that_a_merge_key_overrides() {
+        let rows = [
+            ("a: &a {k: 1}\nb: {<<: *a, k: 2}\n", None),
+            ("a: &a {k: 1}\nb: {k: 2, <<: *a}\n", Some("k")),
+            ("a: &a {k: 1}\nb:\n  l: 2\n  <<: *a\n", None),
+            ("a: &a {k: 1}\nb:\n- k: 2\n  <<: [*a, {l: 1}]\n", Some("k")),
+            ("a: &a {k: 1}\nb: &b {<<: *a}\nc: {k: 2, <<: *b}\n", Some("k")),
+        ];
+        let found = rows.map(|(text, _)| Tree::read(text).unwrap().overridden);
+        assert_eq!(found, rows.map(|(_, key)| key.map(str::to_owned)));
+    }
 
     /// The texts of the values below the root.
     fn values(text: &str) -> Vec<&str> {

@@ -5,6 +5,7 @@ use super::pod::{LEAST, SOCKET_VOLUME, all_containers, list, text};
 use super::wish::Wishes;
 use ebb_config::units::Quantity;
 use serde_json::Value;
+use std::collections::HashSet;
 
 /// System namespaces.
 pub const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
@@ -41,7 +42,7 @@ macro_rules! reasons {
 
 reasons! {
     NoTemplate "no-template" "With the webhook: the injector has no valid template of the sidecar."
-    Malformed "malformed" "The pod has no list of containers, or a list instead of an object."
+    Malformed "malformed" "The pod has no list of containers, a list instead of an object, or two containers of one name."
     TooLarge "too-large" "The pod has more than 500 containers; or, with the webhook, the fields that injection reads exceed 2 MiB."
     AlreadyInjected "already-injected" "The pod already has the sidecar."
     Disabled "disabled" "The label of the pod is `disabled`, or that of the namespace if the pod has none."
@@ -143,7 +144,11 @@ fn malformed(pod: &Value) -> Option<String> {
             return Some(format!("{path} must be a list"));
         }
     }
+    let mut names = HashSet::new();
     for container in all_containers(&pod["spec"]) {
+        if let Some(name) = container["name"].as_str().filter(|name| !names.insert(*name)) {
+            return Some(format!("two containers have the name {name:?}"));
+        }
         if !container.is_object() {
             return Some("each container must be an object".to_owned());
         }

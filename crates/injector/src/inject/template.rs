@@ -145,12 +145,15 @@ impl Template {
     }
 }
 
-/// The variables of the container; those from a field of the pod have a value of their own there.
+/// The variables of the container. Those from a field of the pod have a value of their own there; those from a ConfigMap
+/// or a Secret, and those that refer to others, are known only in the pod and left out.
 fn variables_of(container: &Value) -> Vec<(String, String)> {
     let variables = container["env"].as_array().into_iter().flatten();
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let value =
-        |variable: &Value| text(&variable["value"]).or(variable["valueFrom"].as_object().map(|_| "x".to_owned()));
+    let value = |variable: &Value| match &variable["valueFrom"]["fieldRef"] {
+        Value::Object(_) => Some("x".to_owned()),
+        _ => text(&variable["value"]).filter(|value| !value.contains("$(")),
+    };
     // An empty variable counts as not set, and the last of two with one name counts.
     let all: BTreeMap<String, String> =
         variables.filter_map(|variable| Some((text(&variable["name"])?, value(variable)?))).collect();
@@ -189,6 +192,9 @@ mod tests {
         let pod = ["NAME", "NAMESPACE", "UID"].map(|part| format!("- {{name: EBB_POD_{part}, {field}}}"));
         let events = format!("- {{name: EBB_POD_EVENTS, value: \"true\"}}\n          {}", pod.join("\n          "));
         assert_eq!(more(&events), Ok(()));
+        let from_map = "- {name: EBB_LOG_LEVEL, valueFrom: {configMapKeyRef: {name: c, key: k}}}";
+        let referring = "- {name: EBB_OTLP_ENDPOINT, value: \"http://$(NODE_IP):4317\"}";
+        assert_eq!([from_map, referring].map(more), [Ok(()), Ok(())], "these are known only in the pod");
     }
 
     #[test]
