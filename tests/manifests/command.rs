@@ -204,3 +204,18 @@ fn kinds_without_a_known_pod_pass_through_with_a_line() {
     let (_, back, _) = run(&["uninject", "-f", "-", "--pod-at", "spec.tasks[*].template"], &printed);
     assert_eq!(back, volcano);
 }
+
+#[test]
+fn a_pod_that_kubectl_reads_in_another_way_passes_through() {
+    let pod = |entries: &str| {
+        format!(
+            "x: &x {{image: base, env: [{{name: A}}]}}\napiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec:\n  containers:\n  - {entries}\n"
+        )
+    };
+    let overridden = pod("{name: app, image: own, <<: *x}");
+    let (code, printed, said) = run(&["inject", "-f", "-"], &overridden);
+    assert_eq!((code, printed), (0, overridden));
+    assert!(said.contains("Pod/a: not changed: the merge key << stands after \"image\""), "{said}");
+    let (_, _, said) = run(&["inject", "-f", "-"], &pod("{<<: *x, name: app, image: own}"));
+    assert!(said.contains("Pod/a: injected"), "{said}");
+}
