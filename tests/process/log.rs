@@ -61,7 +61,7 @@ fn a_refusal_to_start_is_json_where_the_log_is() {
         (vec!["--config", file], vec![], "cores"),
         (vec!["--config", "/does/not/exist"], vec![json], "/does/not/exist"),
         (vec!["--listen", &address], vec![json], address.as_str()),
-        (vec![], vec![json, ("EBB_TICK", "nonsense")], "EBB_TICK"),
+        (vec![], vec![json, ("EBB_CORES", "nonsense")], "EBB_CORES"),
     ] {
         let output = program().arg("serve").args(&arguments).envs(variables).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
