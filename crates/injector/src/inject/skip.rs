@@ -70,6 +70,12 @@ pub(super) fn skip(pod: &Value, context: &Context<'_>, wishes: &Wishes) -> Optio
     if number > MOST_CONTAINERS {
         return found(SkipReason::TooLarge, format!("the pod has {number} containers (at most {MOST_CONTAINERS})"));
     }
+    let mut names = HashSet::new();
+    if let Some(name) =
+        containers().filter_map(|container| container["name"].as_str()).find(|name| !names.insert(*name))
+    {
+        return found(SkipReason::Malformed, format!("two containers have the name {name:?}"));
+    }
     let has_sidecar = containers().any(|container| container["name"] == "ebb");
     if has_sidecar && meta["labels"]["ebb-cache.io/injected"] == "true" {
         return found(SkipReason::AlreadyInjected, "the label ebb-cache.io/injected is true".to_owned());
@@ -144,11 +150,7 @@ fn malformed(pod: &Value) -> Option<String> {
             return Some(format!("{path} must be a list"));
         }
     }
-    let mut names = HashSet::new();
     for container in all_containers(&pod["spec"]) {
-        if let Some(name) = container["name"].as_str().filter(|name| !names.insert(*name)) {
-            return Some(format!("two containers have the name {name:?}"));
-        }
         if !container.is_object() {
             return Some("each container must be an object".to_owned());
         }
