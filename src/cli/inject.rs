@@ -22,14 +22,17 @@ enum Output {
 /// Add a sidecar to the pods and workloads of manifests.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Documents are read as kubectl reads them. The sidecar is inserted, and every other byte is printed as it was: comments,
-quotes, order, line endings. A document that cannot be edited as text, such as a pod behind an alias, is reprinted, with
-a warning. Pods, workloads of Kubernetes, lists of them, and Rollout, CloneSet, DeploymentConfig, Knative Service, JobSet,
-LeaderWorkerSet, RayCluster, RayJob, RayService, MPIJob and PyTorchJob are known; other documents are printed as they are.
-A Namespace among the manifests counts, with its label and annotations.
+Documents are read as kubectl reads them. The sidecar is inserted, and every other byte is
+printed as it was: comments, quotes, order, line endings. A document that cannot be edited as
+text, such as a pod behind an alias, is reprinted, with a warning.
 
-Standard error lists the injected pods, and the skipped pods with the reason. If a document cannot be read, nothing is
-printed, and the exit code is 1. docs/injection.md describes the annotations.
+Pods, workloads of Kubernetes and lists of them are known, and Rollout, CloneSet,
+DeploymentConfig, Knative Service, JobSet, LeaderWorkerSet, RayCluster, RayJob, RayService, MPIJob
+and PyTorchJob. Other documents are printed as they are. A Namespace among the manifests counts,
+with its label and annotations.
+
+Standard error lists the injected pods, and the skipped pods with the reason. If a document cannot
+be read, nothing is printed, and the exit code is 1. docs/injection.md describes the annotations.
 
 Examples:
   ebb inject -f deployment.yaml | kubectl apply -f -
@@ -64,7 +67,8 @@ pub(crate) struct InjectArgs {
 /// Remove the sidecars that `ebb inject` added.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The annotation ebb-cache.io/status lists what was added. Only that is removed, and every other byte is printed as it was.
+The annotation ebb-cache.io/status lists what was added. Only that is removed, and every other
+byte is printed as it was.
 
 Examples:
   ebb uninject -f deployment.yaml | kubectl apply -f -
