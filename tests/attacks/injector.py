@@ -75,7 +75,9 @@ PODS = {
 def post(address, body, timeout=15):
     """The response of an AdmissionReview; None if the status is not 200."""
     host, port = address.rsplit(":", 1)
-    connection = http.client.HTTPSConnection(host, int(port), timeout=timeout, context=TLS)
+    # Reviews are limited by address, and the attacks come from another one.
+    source = ("127.0.0.2", 0)
+    connection = http.client.HTTPSConnection(host, int(port), timeout=timeout, source_address=source, context=TLS)
     try:
         connection.request("POST", "/inject", body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
