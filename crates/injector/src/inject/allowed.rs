@@ -2,7 +2,7 @@
 //!
 //! Offline, everything is allowed, since the user is the author. In a cluster, a namespace with the label [`TRUSTED`] and
 //! its pods may set everything; others only what the administrator lists. Annotations that the running sidecar follows
-//! are not listed: it reads those of its pod by itself.
+//! are not listed: it reads those of its own pod.
 
 use super::Namespace;
 use super::annotations::ANNOTATIONS;

@@ -145,8 +145,8 @@ impl Template {
     }
 }
 
-/// The variables of the container. Those from a field of the pod have a value of their own there; those from a ConfigMap
-/// or a Secret, and those that refer to others, are known only in the pod and left out.
+/// The variables of the container. A variable from a field of the pod gets a placeholder. Variables from a ConfigMap or a
+/// Secret, and variables that refer to others, are left out, since their values are known only in the pod.
 fn variables_of(container: &Value) -> Vec<(String, String)> {
     let variables = container["env"].as_array().into_iter().flatten();
     let text = |value: &Value| value.as_str().map(str::to_owned);

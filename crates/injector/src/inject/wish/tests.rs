@@ -61,7 +61,7 @@ fn sockets_stay_below_directories_meant_for_them() {
         "/var/lib/app",
         "/var/log/app",
         "/home/app",
-        "/root/app",
+        "/data/app",
         "/opt/app",
         "/app/data",
         "/srv/www",
