@@ -2,7 +2,8 @@
 //!
 //! Idle connections never block a new one: at either bound the longest-stalled connection is closed. The address with
 //! the most connections loses one first, so one address cannot displace all others. A new connection is exempt from the
-//! bound on their number for a moment; otherwise a burst would close probes that have not sent their request yet.
+//! bound on their number for a moment, and of all new ones those with a request make room for memory first; otherwise a
+//! burst would close probes that have not sent their request yet.
 
 use crate::RateLimit;
 use parking_lot::{Mutex, MutexGuard};
@@ -127,8 +128,11 @@ impl Bounds {
         let is_new = |entry: &Entry| now.duration_since(entry.opened) < GRACE;
         let mut of_peer: BTreeMap<IpAddr, usize> = BTreeMap::new();
         staying().for_each(|(_, entry)| *of_peer.entry(entry.peer).or_default() += 1);
-        let rank =
-            |(_, entry): &(&u64, &Entry)| (is_new(entry), std::cmp::Reverse(of_peer[&entry.peer]), entry.stalled_since);
+        let is_silent = |entry: &Entry| entry.bytes <= self.silent_bytes;
+        let rank = |(_, entry): &(&u64, &Entry)| {
+            let protection = (is_new(entry), is_new(entry) && is_silent(entry));
+            (protection, std::cmp::Reverse(of_peer[&entry.peer]), entry.stalled_since)
+        };
         let candidates = staying().filter(|(id, entry)| **id != spared && (may_be_new || !is_new(entry)));
         candidates.min_by_key(rank).map(|(id, _)| *id)
     }
@@ -320,6 +324,18 @@ mod tests {
         assert_eq!(bounds.victim(&crowd(4 * BURST + 1), 0, u64::MAX, now), Some(1));
         assert_eq!(bounds.victim(&crowd(5), 0, u64::MAX, now + GRACE), Some(1));
         assert_eq!(bounds.victim(&crowd(3), 0, 29, now), Some(1), "the bound on memory has no grace");
+    }
+
+    #[test]
+    fn new_connections_with_requests_make_room_before_silent_ones() {
+        let (bounds, start) = (bounds(4), Instant::now());
+        let mut crowd = table(start, &[(1, 60, 60), (1, 60, 61), (1, 60, 62), (1, 60, 63)]);
+        for busy in [1, 2, 3] {
+            crowd.get_mut(&busy).unwrap().bytes = 50;
+        }
+        let now = start + Duration::from_secs(60);
+        assert_eq!(bounds.victim(&crowd, 3, 159, now), Some(1), "the first has not sent its request yet");
+        assert_eq!(bounds.victim(&crowd, 3, 159, now + GRACE), Some(0), "nor does it for long");
     }
 
     #[test]
