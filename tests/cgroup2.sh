@@ -4,7 +4,7 @@
 # tests/cgroup2/init.sh.
 # qemu, busybox, runc and the kernel come from Debian's packages; the kernel is unpacked into the cache, not installed.
 #
-#   tests/cgroup2.sh CACHE_DIR PROGRAM                  every scenario: a boot with PSI, and one without
+#   tests/cgroup2.sh CACHE_DIR PROGRAM                  every scenario: a boot with PSI, and one without PSI and IPv6
 #   tests/cgroup2.sh CACHE_DIR PROGRAM storms,resized   these scenarios, with PSI
 #
 # EBB_STORM_SECONDS: seconds of one round of writing (default 3); a storm takes rounds until it has stored its minimum.
@@ -66,5 +66,5 @@ boot() { # scenarios, kernel arguments
 }
 all=control,storms,high,resized,nested,swap,namespace,container,page_cache
 boot "${only:-$all}" psi=1
-[ -n "$only" ] || boot without_psi psi=0
+[ -n "$only" ] || boot without_psi,without_ipv6 "psi=0 ipv6.disable=1"
 exit "$failed"

@@ -341,7 +341,7 @@ fn loopback_addresses_follow_the_sidecars_listen_address() {
         (&[][..], "127.0.0.1:7070", "127.0.0.1:7070"),
         (&[("grpc-port", "9070")], "127.0.0.1:9070", "127.0.0.1:9070"),
         (&[("bind-address", "0.0.0.0")], "0.0.0.0:7070", "127.0.0.1:7070"),
-        (&[("bind-address", "::"), ("grpc-port", "9070")], "[::]:9070", "[::1]:9070"),
+        (&[("bind-address", "::"), ("grpc-port", "9070")], "[::]:9070", "127.0.0.1:9070"),
         (&[("bind-address", "127.0.0.2")], "127.0.0.2:7070", "127.0.0.2:7070"),
     ] {
         let (pod, warnings) = over_loopback(annotations);

@@ -8,6 +8,7 @@ use ebb_config::units::Span;
 use ebb_config::{Environment, LogFormat, LogLevel};
 use ebb_injector::inject::{Allowed, names as annotation_names};
 use ebb_injector::webhook::{self, Objects, Settings, Times, Watchdog};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Run the webhook that injects sidecars.
@@ -22,12 +23,12 @@ Examples:
   ebb injector --template /etc/ebb-injector/sidecar.yaml
   ebb injector --template sidecar.yaml --tls-cert tls.crt --tls-key tls.key --listen 127.0.0.1:10250")]
 pub(crate) struct InjectorArgs {
-    /// Address of the webhook; port 0 selects a free port.
-    #[arg(long, env = "EBB_INJECTOR_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:10250")]
-    listen: String,
+    /// Address of the webhook; port 0 selects a free port. `[::]` serves IPv6 and IPv4.
+    #[arg(long, env = "EBB_INJECTOR_LISTEN", value_name = "ADDR", default_value = "[::]:10250")]
+    listen: SocketAddr,
     /// Address of the HTTP listener: /livez, /readyz, /metrics.
-    #[arg(long, env = "EBB_INJECTOR_HTTP_LISTEN", value_name = "ADDR", default_value = "0.0.0.0:10251")]
-    http_listen: String,
+    #[arg(long, env = "EBB_INJECTOR_HTTP_LISTEN", value_name = "ADDR", default_value = "[::]:10251")]
+    http_listen: SocketAddr,
     /// File with the PodTemplate of the sidecar, as the chart renders it; changes apply without a restart.
     #[arg(long, env = "EBB_INJECTOR_TEMPLATE", value_name = "FILE")]
     template: PathBuf,

@@ -53,7 +53,7 @@ impl Listener {
     pub fn bind(address: &Address) -> anyhow::Result<Self> {
         match address {
             Address::Tcp(address) => {
-                let listener = std::net::TcpListener::bind(address);
+                let listener = ebb_listener::bind(*address);
                 listener.map(Self::Tcp).with_context(|| format!("cannot listen on {address}"))
             }
             Address::Unix(path) => bind_socket(path).with_context(|| format!("cannot listen on {}", path.display())),

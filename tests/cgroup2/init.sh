@@ -339,6 +339,18 @@ without_psi() {
   end 'without PSI'
 }
 
+# A kernel without IPv6 (the kernel argument ipv6.disable=1): `[::]` becomes 0.0.0.0.
+without_ipv6() {
+  begin without-ipv6
+  [ ! -e /proc/net/if_inet6 ] || problem 'the kernel has IPv6'
+  mib 64 >"$group/memory.max"
+  ADDRESSES='--listen 127.0.0.1:7070 --admin-listen 127.0.0.1:7071 --http-listen [::]:7072'
+  serve
+  expect_limit 64
+  grep -q 'this kernel has no IPv6' "$work/server.log" || problem 'the log does not say that IPv6 is missing'
+  end 'without IPv6'
+}
+
 for scenario in $(argument scenarios | tr , ' '); do $scenario; done
 echo 'done'
 poweroff -f

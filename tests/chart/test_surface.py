@@ -70,7 +70,7 @@ def test_services_have_their_ip_families(helm, name):
     ).keys()
 
 
-def test_ipv6_pods_listen_on_ipv6(helm):
+def test_pods_listen_on_both_families(helm):
     documents = helm.ci("ipv6")
     listening = [word for word in pod(documents)["containers"][0]["args"] if "listen" in word]
     assert listening == ["--listen=[::]:10250", "--http-listen=[::]:10251"]

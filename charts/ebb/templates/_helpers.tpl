@@ -327,11 +327,12 @@ emptyDir:
   sizeLimit: 1Mi
 {{- end }}
 
-{{/* The address that applications connect to. For an unspecified listen address this is loopback. */}}
+{{/* The address that applications connect to. For an unspecified listen address this is the loopback address of IPv4: every
+pod has it, and a listener of `[::]` serves both families. */}}
 {{- define "ebb.address" -}}
 {{- if eq .Values.sidecar.address "socket" }}unix:/run/ebb/ebb.sock
 {{- else }}
-{{- $near := dict "0.0.0.0" "127.0.0.1" "[::]" "[::1]" }}
+{{- $near := dict "0.0.0.0" "127.0.0.1" "[::]" "127.0.0.1" }}
 {{- $address := .Values.sidecar.bindAddress }}
 {{- printf "%s:%d" (get $near $address | default $address) (int .Values.sidecar.ports.data) }}
 {{- end }}

@@ -6,12 +6,14 @@
 //! ```
 
 mod accept;
+mod bind;
 mod connections;
 pub mod http;
 mod progress;
 mod rate_limit;
 
 pub use accept::Acceptor;
+pub use bind::bind;
 pub use connections::{Account, Bounds, Charge, Closed, Connection, Connections, Counts, Unaccounted};
 pub use progress::{Progress, Watched};
 pub use rate_limit::RateLimit;

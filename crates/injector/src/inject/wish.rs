@@ -16,7 +16,7 @@ use ebb_config::check_annotations;
 use ebb_config::units::Span;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Maximum number of variables in `additional-env`; the API server limits the cost of a policy.
 pub(super) const MOST_VARIABLES: usize = 100;
@@ -296,13 +296,10 @@ impl Wishes {
         Some(())
     }
 
-    /// Sets the listen address. For an unspecified address, applications connect to loopback.
+    /// Sets the listen address. For an unspecified address, applications connect to IPv4's loopback
+    /// address, which every pod has: a listener of `[::]` serves both families.
     pub(super) fn set_bind_address(&mut self, address: IpAddr) {
-        let near = match address {
-            IpAddr::V4(every) if every.is_unspecified() => IpAddr::from(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(every) if every.is_unspecified() => IpAddr::from(Ipv6Addr::LOCALHOST),
-            one => one,
-        };
+        let near = if address.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address };
         for (name, address) in [("EBB_LISTEN", address), ("EBB_ADDR", near)] {
             self.move_address(name, |there| {
                 let port = host_and_port(there)?.1.parse().ok()?;

@@ -43,6 +43,7 @@ use metrics::Metrics;
 use namespaces::Namespaces;
 use self_probe::SelfProbe;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,9 +56,9 @@ use tokio::sync::watch;
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Address of the webhook.
-    pub listen: String,
+    pub listen: SocketAddr,
     /// Address of `/livez`, `/readyz` and `/metrics`.
-    pub http_listen: String,
+    pub http_listen: SocketAddr,
     /// The file with the PodTemplate of the sidecar.
     pub template: PathBuf,
     /// Files with certificate and key; if `None`, the injector issues them.
@@ -130,7 +131,7 @@ pub enum RunError {
     #[error("cannot listen on {address}: {error}")]
     Bind {
         /// The address as given.
-        address: String,
+        address: SocketAddr,
         /// The system's reason.
         error: std::io::Error,
     },
@@ -175,13 +176,16 @@ pub async fn run(
     // A file that is not there is an error of the arguments. One that is invalid is repaired while the injector runs.
     let unreadable = |error| RunError::Unreadable { path: settings.template.clone(), error };
     std::fs::metadata(&settings.template).map_err(unreadable)?;
-    let bind = |address: String| async move {
-        let bound = TcpListener::bind(&address).await;
+    let bind = |address: SocketAddr| {
+        let bound = ebb_listener::bind(address).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        });
         bound.map_err(|error| RunError::Bind { address, error })
     };
     let clients = settings.client_ca.clone().map(Clients::read).transpose()?.map(Arc::new);
-    let webhook = bind(settings.listen.clone()).await?;
-    let http = bind(settings.http_listen.clone()).await?;
+    let webhook = bind(settings.listen)?;
+    let http = bind(settings.http_listen)?;
     let config = Config::infer().await.map_err(RunError::NoApiServer)?;
     // An eviction blocked by a PodDisruptionBudget returns "too many requests", which must not be retried at once.
     let mut once = config.clone();

@@ -3,7 +3,7 @@
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,11 +25,8 @@ pub(super) struct SelfProbe {
 impl SelfProbe {
     /// A probe of the webhook that listens at `listening`.
     pub(super) fn new(listening: SocketAddr) -> Self {
-        let ip = match listening.ip() {
-            IpAddr::V4(every) if every.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(every) if every.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            one => one,
-        };
+        // A listener of `[::]` serves IPv4, too, and `::1` is missing where IPv6 is switched off.
+        let ip = if listening.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listening.ip() };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
         let config = config.expect("the provider has cipher suites").dangerous();

@@ -114,7 +114,7 @@ pub(super) async fn serve(
         let served = served.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = converse((stream, peer.ip()), tls, (injector, served), &connection, draining) => {}
+                () = converse((stream, peer.ip().to_canonical()), tls, (injector, served), &connection, draining) => {}
                 () = connection.displaced() => {}
             }
             drop(alive);
