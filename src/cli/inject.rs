@@ -4,10 +4,18 @@ use super::{Failure, Outcome, manifest, output};
 use clap::{Args, ValueEnum};
 use ebb_injector::inject::{Template, check_name};
 use ebb_injector::offline::{self, Offline};
-use ebb_manifest::{Document, PodPath, documents};
+use ebb_manifest::{Chunk, Document, Editor, PodPath, ReadError, Text, chunks, documents};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::PathBuf;
+
+/// Threads that change documents, at most.
+const MAX_THREADS: usize = 8;
+/// Chunks that are worth a thread.
+const MIN_CHUNKS: usize = 64;
+/// Bytes that are written at once.
+const BUFFER: usize = 64 << 10;
 
 /// Output formats of manifests.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -99,11 +107,9 @@ pub(crate) fn inject(args: InjectArgs) -> Outcome {
     }
     let files = manifest::read(&args.filenames)?;
     // What cannot be read is reported below.
-    let objects: Vec<Value> = files
-        .iter()
-        .filter(|(_, text)| text.contains("Namespace"))
-        .flat_map(|(_, text)| documents(text).flatten().map(|document| document.value))
-        .collect();
+    let all = files.iter().flat_map(|(_, text)| chunks(text)).filter(|chunk| chunk.text().contains("Namespace"));
+    let objects: Vec<Value> =
+        all.flat_map(|chunk| chunk.read().unwrap_or_default()).map(|document| document.value).collect();
     let offline = Offline {
         template: &template,
         annotations: annotations(&args.set)?,
@@ -113,7 +119,7 @@ pub(crate) fn inject(args: InjectArgs) -> Outcome {
         namespaces: offline::namespaces(&objects),
     };
     drop(objects);
-    let changed = run(&files, args.output, |document| offline.inject(document))?;
+    let changed = run(&files, args.output, |document, editor| offline.inject(document, editor))?;
     if changed > 0 && !template.image().contains('/') {
         output::note(format_args!(
             "warning: image {:?} names no registry, so a cluster cannot pull it; use --image, or set image.repository \
@@ -127,7 +133,7 @@ pub(crate) fn inject(args: InjectArgs) -> Outcome {
 /// Removes sidecars.
 pub(crate) fn uninject(args: UninjectArgs) -> Outcome {
     let files = manifest::read(&args.filenames)?;
-    run(&files, args.output, |document| Offline::uninject(document, &args.pod_at))?;
+    run(&files, args.output, |document, editor| Offline::uninject(document, editor, &args.pod_at))?;
     Ok(())
 }
 
@@ -145,33 +151,43 @@ fn annotations(set: &[String]) -> Result<BTreeMap<String, String>, Failure> {
 }
 
 /// Changes every document, and prints all or nothing. Returns the number of changed pods.
-fn run(
-    files: &[(String, String)],
+fn run<'a>(
+    files: &'a [(String, String)],
     how: Output,
-    change: impl Fn(&Document<'_>) -> offline::Outcome,
+    change: impl Fn(&Document<'a>, &mut Editor) -> offline::Outcome<'a> + Sync,
 ) -> Result<usize, Failure> {
-    let (mut printed, mut values, mut changed) = (String::new(), Vec::new(), 0);
+    let (mut texts, mut values, mut changed) = (Vec::new(), Vec::new(), 0);
     let mut notes = Vec::new();
     for (name, text) in files {
-        let mut of_file = String::new();
-        for document in documents(text) {
-            let document = document.map_err(|error| format!("{name}: {error}"))?;
-            let outcome = change(&document);
-            changed += outcome.changed;
-            notes.extend(outcome.notes);
-            match how {
-                Output::Yaml => of_file.push_str(&outcome.text),
-                Output::Json => {
-                    let read = documents(&outcome.text).flatten().map(|document| document.value);
-                    values.extend(read.filter(|value| !value.is_null()));
+        let mut of_file = Vec::new();
+        let (mut documents_before, mut lines_before) = (0, 0);
+        let chunks = chunks(text);
+        for (chunk, outcomes) in chunks.iter().zip(in_parallel(&chunks, &change)) {
+            let outcomes =
+                outcomes.map_err(|error| format!("{name}: {}", error.after(documents_before, lines_before)))?;
+            (documents_before, lines_before) = (documents_before + outcomes.len(), lines_before + chunk.lines());
+            for outcome in outcomes {
+                changed += outcome.changed;
+                notes.extend(outcome.notes);
+                match how {
+                    Output::Yaml => of_file.push(outcome.text),
+                    Output::Json => {
+                        let text = outcome.text.to_string();
+                        let read = documents(&text).flatten().map(|document| document.value);
+                        values.extend(read.filter(|value| !value.is_null()));
+                    }
                 }
             }
         }
-        join(&mut printed, &of_file);
+        texts.push(of_file);
     }
     notes.iter().for_each(|note| output::note(format_args!("{note}")));
     match how {
-        Output::Yaml => output::bytes(printed.as_bytes())?,
+        Output::Yaml => {
+            let mut to = std::io::BufWriter::with_capacity(BUFFER, output::Stdout);
+            let written = joined(&texts).into_iter().try_for_each(|piece| to.write_all(piece.as_bytes()));
+            output::outcome(written.and_then(|()| to.flush()))?;
+        }
         Output::Json if values.len() == 1 => output::line(&serde_json::to_string_pretty(&values[0])?)?,
         Output::Json => {
             let list = json!({"apiVersion": "v1", "kind": "List", "items": values});
@@ -181,22 +197,52 @@ fn run(
     Ok(changed)
 }
 
-/// Appends the text of a file, with a marker between the documents of two files.
-fn join(all: &mut String, text: &str) {
-    if text.trim().is_empty() {
-        return;
+/// The outcomes of one chunk.
+type Outcomes<'a> = Result<Vec<offline::Outcome<'a>>, ReadError>;
+
+/// Changes the documents of chunks on all processors. Returns the outcomes in order.
+fn in_parallel<'a>(
+    chunks: &[Chunk<'a>],
+    change: &(impl Fn(&Document<'a>, &mut Editor) -> offline::Outcome<'a> + Sync),
+) -> Vec<Outcomes<'a>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+    // A thread takes neighbors, since the documents of one author are alike.
+    let share = chunks.len().div_ceil(threads).max(MIN_CHUNKS);
+    let of = |chunks: &[Chunk<'a>]| -> Vec<Outcomes<'a>> {
+        let mut editor = Editor::default();
+        let mut of_chunk = |chunk: &Chunk<'a>| -> Outcomes<'a> {
+            Ok(chunk.read()?.iter().map(|document| change(document, &mut editor)).collect())
+        };
+        chunks.iter().map(&mut of_chunk).collect()
+    };
+    if chunks.len() <= share {
+        return of(chunks);
     }
-    if all.is_empty() {
-        all.push_str(text);
-        return;
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = chunks.chunks(share).map(|part| scope.spawn(|| of(part))).collect();
+        parts.into_iter().flat_map(|part| part.join().expect("an injection does not panic")).collect()
+    })
+}
+
+/// The documents of all files in a row, with a marker between those of two files.
+fn joined<'a>(files: &'a [Vec<Text<'_>>]) -> Vec<&'a str> {
+    let mut all: Vec<&str> = Vec::new();
+    let is_blank = |file: &&Vec<Text<'_>>| file.iter().flat_map(Text::pieces).all(|piece| piece.trim().is_empty());
+    for file in files.iter().filter(|file| !is_blank(file)) {
+        let mut pieces = file.iter().flat_map(Text::pieces).filter(|piece| !piece.is_empty()).peekable();
+        let is_first = all.is_empty();
+        if !is_first && !all.last().is_some_and(|last| last.ends_with('\n')) {
+            all.push("\n");
+        }
+        if let Some(first) = pieces.next_if(|_| !is_first) {
+            let first = first.trim_start_matches('\u{feff}');
+            // After directives, a document needs its own marker, which it has.
+            if !first.starts_with("---") && !first.starts_with('%') {
+                all.push("---\n");
+            }
+            all.push(first);
+        }
+        all.extend(pieces);
     }
-    if !all.ends_with('\n') {
-        all.push('\n');
-    }
-    let text = text.trim_start_matches('\u{feff}');
-    // After directives, a document needs its own marker, which it has.
-    if !text.starts_with("---") && !text.starts_with('%') {
-        all.push_str("---\n");
-    }
-    all.push_str(text);
+    all
 }

@@ -12,7 +12,7 @@ mod reader;
 
 use ebb_injector::inject::{Context, Namespace, Operation, Template, Verdict, inject};
 use ebb_injector::offline::{self, Offline};
-use ebb_manifest::{Document, Pods, documents, pods};
+use ebb_manifest::{Document, Editor, Pods, documents, pods};
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
@@ -31,6 +31,16 @@ pub(crate) fn read(text: &str) -> Result<Vec<Value>, String> {
     documents(text).map(|document| value(document).map_err(|error| error.to_string())).collect()
 }
 
+/// A change of a document.
+type Change<'a> = &'a dyn for<'d> Fn(&Document<'d>, &mut Editor) -> offline::Outcome<'d>;
+
+/// Changes every document of a text.
+fn each<'a>(text: &'a str, change: Change<'_>) -> Result<Vec<offline::Outcome<'a>>, String> {
+    let mut editor = Editor::default();
+    let changed = documents(text).map(|document| document.map(|document| change(&document, &mut editor)));
+    changed.collect::<Result<_, _>>().map_err(|error| error.to_string())
+}
+
 /// Injects into a text, and checks every promise. The error says which is broken.
 pub(crate) fn round_trip(text: &str) -> Result<RoundTrip, String> {
     static TEMPLATE: LazyLock<Template> = LazyLock::new(Template::built_in);
@@ -43,14 +53,9 @@ pub(crate) fn round_trip(text: &str) -> Result<RoundTrip, String> {
         pod_paths: &[],
         namespaces: offline::namespaces(&originals),
     };
-    let each =
-        |text: &str, change: &dyn Fn(&Document<'_>) -> offline::Outcome| -> Result<Vec<offline::Outcome>, String> {
-            documents(text)
-                .map(|document| document.map(|document| change(&document)).map_err(|error| error.to_string()))
-                .collect()
-        };
-    let outcomes = each(text, &|document| offline.inject(document))?;
-    let injected: String = outcomes.iter().map(|outcome| outcome.text.as_str()).collect();
+    let inject: Change<'_> = &|document, editor| offline.inject(document, editor);
+    let outcomes = each(text, inject)?;
+    let injected: String = outcomes.iter().map(|outcome| outcome.text.to_string()).collect();
 
     // The meaning: the original with the operations of the injection.
     let values = read(&injected).map_err(|error| format!("the result cannot be read: {error}\n{injected}"))?;
@@ -60,30 +65,31 @@ pub(crate) fn round_trip(text: &str) -> Result<RoundTrip, String> {
     }
 
     // A second injection changes nothing.
-    let again = each(&injected, &|document| offline.inject(document))?;
-    let again: String = again.iter().map(|outcome| outcome.text.as_str()).collect();
+    let again = each(&injected, inject)?;
+    let again: String = again.iter().map(|outcome| outcome.text.to_string()).collect();
     if again != injected {
         return Err(format!("a second injection changes the text:\n{injected}\n======\n{again}"));
     }
 
     // The removal gives back the bytes, or the meaning if a document was reprinted.
-    let back = each(&injected, &|document| Offline::uninject(document, &[]))?;
+    let back = each(&injected, &|document, editor| Offline::uninject(document, editor, &[]))?;
     for ((document, outcome), back) in documents(text).zip(&outcomes).zip(&back) {
         let original = document.expect("it was read before");
         let is_same = match outcome.is_reprinted || back.is_reprinted {
-            false => back.text == original.text,
-            true => read(&back.text)?.iter().map(pruned).eq([pruned(&original.value)]),
+            false => back.text.to_string() == original.text,
+            true => read(&back.text.to_string())?.iter().map(pruned).eq([pruned(&original.value)]),
         };
         if !is_same {
             return Err(format!("the removal leaves:\n{}\n====== instead of\n{}", back.text, original.text));
         }
     }
+    let reprinted = outcomes.iter().zip(&back).filter(|(there, back)| there.is_reprinted || back.is_reprinted).count();
     Ok(RoundTrip {
-        injected,
         notes: outcomes.iter().flat_map(|outcome| outcome.notes.clone()).collect(),
         changed: outcomes.iter().map(|outcome| outcome.changed).sum(),
         documents: outcomes.iter().filter(|outcome| outcome.changed > 0).count(),
-        reprinted: outcomes.iter().zip(&back).filter(|(there, back)| there.is_reprinted || back.is_reprinted).count(),
+        reprinted,
+        injected,
     })
 }
 

@@ -4,7 +4,7 @@ use crate::inject::{
     Context, Namespace, Operation, TakeOut, Template, Verdict, inject, take_out, texts, with_replaced,
     workload_warnings,
 };
-use ebb_manifest::{Addition, Document, Edited, PodPath, Pods, Removal, pods};
+use ebb_manifest::{Addition, Document, Edited, Editor, PodPath, Pods, Removal, Text, pods};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -26,10 +26,10 @@ pub struct Offline<'a> {
 }
 
 /// A document afterwards.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+#[derive(Clone, Debug)]
+pub struct Outcome<'a> {
     /// The document; as it was if nothing was changed.
-    pub text: String,
+    pub text: Text<'a>,
     /// What was done to each pod, and warnings, one line each.
     pub notes: Vec<String>,
     /// Number of pods that were changed.
@@ -55,7 +55,7 @@ pub fn namespaces<'a>(documents: impl IntoIterator<Item = &'a Value>) -> BTreeMa
 
 impl Offline<'_> {
     /// Injects sidecars into the pods of a document.
-    pub fn inject(&self, document: &Document<'_>) -> Outcome {
+    pub fn inject<'a>(&self, document: &Document<'a>, editor: &mut Editor) -> Outcome<'a> {
         let (mut notes, mut additions, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         let found = self.found(document, &mut notes);
         if let Some(key) = document.overridden_key().filter(|_| !found.is_empty()) {
@@ -64,7 +64,7 @@ impl Offline<'_> {
                 "{}: not changed: the merge key << stands after {key:?} and overrides it in kubectl; write << first",
                 owners.join(", ")
             ));
-            return Outcome { text: document.text.to_owned(), notes, changed: 0, is_reprinted: false };
+            return Outcome { text: Text::kept(document.text), notes, changed: 0, is_reprinted: false };
         }
         for (owner, namespace, at) in found {
             let pod = document.value.pointer(&at).expect("it was found there");
@@ -86,13 +86,13 @@ impl Offline<'_> {
             notes.extend(outcome.warnings.iter().map(|warning| format!("{owner}: warning: {warning}")));
         }
         if changed.is_empty() {
-            return Outcome { text: document.text.to_owned(), notes, changed: 0, is_reprinted: false };
+            return Outcome { text: Text::kept(document.text), notes, changed: 0, is_reprinted: false };
         }
-        finish(document.add(&additions), &changed, notes)
+        finish(editor.add(document, &additions), &changed, notes)
     }
 
     /// Removes the sidecars from the pods of a document.
-    pub fn uninject(document: &Document<'_>, pod_paths: &[PodPath]) -> Outcome {
+    pub fn uninject<'a>(document: &Document<'a>, editor: &mut Editor, pod_paths: &[PodPath]) -> Outcome<'a> {
         let (mut notes, mut removal, mut changed) = (Vec::new(), Removal::default(), Vec::new());
         for found in pods(&document.value, pod_paths) {
             let Pods::At(pointers) = found.pods else { continue };
@@ -116,9 +116,9 @@ impl Offline<'_> {
             }
         }
         if changed.is_empty() {
-            return Outcome { text: document.text.to_owned(), notes, changed: 0, is_reprinted: false };
+            return Outcome { text: Text::kept(document.text), notes, changed: 0, is_reprinted: false };
         }
-        finish(document.remove(&removal), &changed, notes)
+        finish(editor.remove(document, &removal), &changed, notes)
     }
 
     /// Owner, namespace and pointer of each pod. Notes the objects without one.
@@ -161,7 +161,7 @@ fn below(at: &str, operations: &[Operation]) -> Vec<Addition> {
     operations.iter().map(addition).collect()
 }
 
-fn finish(edited: Edited, owners: &[String], mut notes: Vec<String>) -> Outcome {
+fn finish<'a>(edited: Edited<'a>, owners: &[String], mut notes: Vec<String>) -> Outcome<'a> {
     let changed = owners.len();
     let is_reprinted = edited.reprinted.is_some();
     if let Some(reason) = edited.reprinted {

@@ -51,35 +51,68 @@ pub enum ReadError {
 }
 
 /// Reads the documents of a text one by one. Their texts in a row are the whole text.
-///
-/// A document that starts with a brace is read as JSON if it is JSON, several in a row if need be.
 pub fn documents(text: &str) -> impl Iterator<Item = Result<Document<'_>, ReadError>> {
-    let mut state = (0, 1);
-    split(text).into_iter().flat_map(move |chunk| {
-        let texts = json(&text[chunk.clone()]).map_or_else(
-            || vec![(&text[chunk.clone()], Format::Yaml, None)],
-            |values| values.into_iter().map(|(text, value)| (text, Format::Json, Some(value))).collect(),
-        );
-        let (number, line) = &mut state;
-        let documents: Vec<_> = texts
-            .into_iter()
-            .map(|(text, format, value)| {
-                *number += 1;
-                let first_line = *line;
-                *line += text.matches('\n').count();
-                let value = value.map_or_else(|| read(text, *number, first_line), Ok)?;
-                Ok(Document { text, format, value })
-            })
-            .collect();
-        documents
+    let (mut number, mut lines) = (0, 0);
+    chunks(text).into_iter().flat_map(move |chunk| {
+        let (documents, line) = (chunk.read(), lines);
+        lines += chunk.lines();
+        let before = number;
+        number += documents.as_ref().map_or(1, Vec::len);
+        match documents {
+            Ok(documents) => documents.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error.after(before, line))],
+        }
     })
 }
 
+/// The parts of a text that can be read without the others: one YAML document, or JSON objects in a row.
+pub fn chunks(text: &str) -> Vec<Chunk<'_>> {
+    split(text).into_iter().map(|range| Chunk(&text[range])).collect()
+}
+
+/// A part of a text that can be read without the others.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<'a>(&'a str);
+
+impl<'a> Chunk<'a> {
+    /// Reads its documents. A chunk that starts with a brace is read as JSON if it is JSON.
+    ///
+    /// # Errors
+    /// With the numbers of document and line in this chunk.
+    pub fn read(&self) -> Result<Vec<Document<'a>>, ReadError> {
+        if let Some(values) = json(self.0) {
+            let document = |(text, value)| Document { text, format: Format::Json, value };
+            return Ok(values.into_iter().map(document).collect());
+        }
+        Ok(vec![Document { text: self.0, format: Format::Yaml, value: read(self.0)? }])
+    }
+
+    /// Its text.
+    pub fn text(&self) -> &'a str {
+        self.0
+    }
+
+    /// Number of line breaks.
+    pub fn lines(&self) -> usize {
+        self.0.matches('\n').count()
+    }
+}
+
+impl ReadError {
+    /// The error of a chunk, as one of the whole text with so many documents and lines before the chunk.
+    #[must_use]
+    pub fn after(mut self, documents: usize, lines: usize) -> Self {
+        let (Self::NotYaml { document, line, .. } | Self::Unrendered { document, line }) = &mut self;
+        (*document, *line) = (*document + documents, *line + lines);
+        self
+    }
+}
+
 /// Reads one YAML document.
-fn read(text: &str, document: usize, first_line: usize) -> Result<Value, ReadError> {
+fn read(text: &str) -> Result<Value, ReadError> {
     let placeholder = || {
         let at = text.lines().position(|line| line.split('#').next().unwrap_or_default().contains("{{"))?;
-        Some(ReadError::Unrendered { document, line: first_line + at })
+        Some(ReadError::Unrendered { document: 1, line: 1 + at })
     };
     match yaml::manifests::<Value>(text) {
         Ok(mut values) => match values.len() {
@@ -93,7 +126,7 @@ fn read(text: &str, document: usize, first_line: usize) -> Result<Value, ReadErr
                 .rsplit_once(" at line ")
                 .and_then(|(problem, place)| Some((problem, place.split(',').next()?.parse::<usize>().ok()?)))
                 .unwrap_or((problem, 1));
-            ReadError::NotYaml { document, line: first_line + line - 1, problem: problem.to_owned() }
+            ReadError::NotYaml { document: 1, line, problem: problem.to_owned() }
         })),
     }
 }

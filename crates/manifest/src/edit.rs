@@ -1,6 +1,44 @@
 //! Edits of a text by ranges of bytes.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
+
+/// A text in pieces. Most documents get the same additions, which are stored once.
+#[derive(Clone, Debug, Default)]
+pub struct Text<'a>(Vec<Piece<'a>>);
+
+#[derive(Clone, Debug)]
+enum Piece<'a> {
+    Kept(&'a str),
+    New(Arc<str>),
+}
+
+impl<'a> Text<'a> {
+    /// A text as it was.
+    pub fn kept(text: &'a str) -> Self {
+        Self(vec![Piece::Kept(text)])
+    }
+
+    pub(crate) fn new(text: Arc<str>) -> Self {
+        Self(vec![Piece::New(text)])
+    }
+
+    /// The pieces in order.
+    pub fn pieces(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|piece| match piece {
+            Piece::Kept(text) => *text,
+            Piece::New(text) => text,
+        })
+    }
+}
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pieces().try_for_each(|piece| f.write_str(piece))
+    }
+}
 
 /// Replaces a range of bytes. An empty range inserts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,20 +49,22 @@ pub(crate) struct Edit {
     pub(crate) depth: usize,
 }
 
-/// Applies edits that do not overlap, except that ranges to delete may.
-pub(crate) fn apply(text: &str, mut edits: Vec<Edit>) -> String {
+/// Applies edits that do not overlap, except that ranges to delete may. `share` makes a piece of a new text.
+pub(crate) fn apply<'a>(text: &'a str, mut edits: Vec<Edit>, mut share: impl FnMut(String) -> Arc<str>) -> Text<'a> {
     edits.sort_by_key(|edit| (edit.range.start, std::cmp::Reverse(edit.depth)));
-    let mut out = String::with_capacity(text.len() + edits.iter().map(|edit| edit.text.len()).sum::<usize>());
+    let mut pieces = Vec::new();
     let mut at = 0;
     for Edit { range, text: new, .. } in edits {
         if range.start > at {
-            out.push_str(&text[at..range.start]);
+            pieces.push(Piece::Kept(&text[at..range.start]));
         }
-        out.push_str(&new);
+        if !new.is_empty() {
+            pieces.push(Piece::New(share(new)));
+        }
         at = at.max(range.end);
     }
-    out.push_str(&text[at..]);
-    out
+    pieces.push(Piece::Kept(&text[at..]));
+    Text(pieces)
 }
 
 /// Start of the line that contains `at`.
@@ -78,9 +118,9 @@ pub(crate) fn with_comments(text: &str, at: usize, after: usize) -> usize {
 }
 
 /// Lines as they are inserted at the start of a line, or at the end of a text without a last line break.
-pub(crate) fn as_lines(text: &str, at: usize, lines: &[String]) -> String {
+pub(crate) fn as_lines(text: &str, at: usize, lines: &str) -> String {
     let line_break = line_break(text, at);
-    let joined = lines.join(line_break);
+    let joined = if line_break == "\n" { Cow::Borrowed(lines) } else { lines.replace('\n', line_break).into() };
     match at == text.len() && at > 0 && !text.ends_with('\n') {
         true => format!("{line_break}{joined}"),
         false => format!("{joined}{line_break}"),

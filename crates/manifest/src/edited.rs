@@ -1,20 +1,41 @@
 //! A document after an edit.
 
 use crate::documents::{Document, Format, documents};
+use crate::edit::{self, Text};
 use crate::insert::{self, Addition};
+use crate::pointer;
+use crate::print::{self, Prints, Style};
 use crate::remove::{self, Removal, pruned};
 use crate::tree::{NotEditable, Tree};
-use crate::{edit, pointer, print};
-use serde_json::Value;
-use std::collections::BTreeMap;
+use ebb_config::yaml;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+/// Maximum number of different values, and of texts, that an [`Editor`] remembers.
+const MAX_REMEMBERED: usize = 64;
+/// New texts of this length are shared by the documents that get them, in bytes.
+const WORTH_SHARING: usize = 64;
 
 /// A document after an edit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Edited {
+#[derive(Clone, Debug)]
+pub struct Edited<'a> {
     /// The text.
-    pub text: String,
+    pub text: Text<'a>,
     /// Why the document is reprinted, if it is: comments and format are lost then.
     pub reprinted: Option<String>,
+}
+
+/// Edits documents, and remembers what many of them get.
+///
+/// An edit is accepted only if the edited text reads as the expected value. A large addition takes longer to read than
+/// the document it goes to, so it is read once by itself, in every style that it is printed in, and each document is read
+/// with a stand-in of the same shape in its place.
+#[derive(Debug, Default)]
+pub struct Editor {
+    shared: HashSet<Arc<str>>,
+    readable: Vec<(Value, Style)>,
+    prints: Prints,
 }
 
 impl Document<'_> {
@@ -34,46 +55,10 @@ impl Document<'_> {
         if !additions.iter().any(|addition| is_candidate(&addition.path) || is_below(&addition.path)) {
             return BTreeMap::new();
         }
-        insert::plan(self, additions).map(|plan| plan.replaced).unwrap_or_default()
-    }
-
-    /// Adds values.
-    ///
-    /// # Panics
-    /// The parent of an addition neither exists nor is added before it.
-    pub fn add(&self, additions: &[Addition]) -> Edited {
-        let mut expected = self.value.clone();
-        insert::apply(&mut expected, additions);
-        let edits = insert::plan(self, additions).map(|plan| plan.edits);
-        self.edited(edits, &expected, |value| *value == expected)
-    }
-
-    /// Removes values.
-    pub fn remove(&self, removal: &Removal) -> Edited {
-        let mut expected = self.value.clone();
-        removal.apply(&mut expected);
-        let wanted = pruned(&expected);
-        self.edited(remove::plan(self, removal), &expected, |value| pruned(value) == wanted)
-    }
-
-    /// Applies edits, and reads the result again. If it is not what it should be, prints the expected value.
-    fn edited(
-        &self,
-        edits: Result<Vec<edit::Edit>, NotEditable>,
-        expected: &Value,
-        is_expected: impl Fn(&Value) -> bool,
-    ) -> Edited {
-        let edited = edits.and_then(|edits| {
-            let text = edit::apply(self.text, edits);
-            match is_read_as(&text, is_expected) {
-                true => Ok(text),
-                false => Err(NotEditable::Unknown("the edited text would read differently".to_owned())),
-            }
+        let plan = Tree::read(self.text).and_then(|tree| {
+            insert::plan(self, &tree, insert::style(self.text, &tree.root), additions, &mut Prints::default())
         });
-        match edited {
-            Ok(text) => Edited { text, reprinted: None },
-            Err(reason) => Edited { text: self.print(expected), reprinted: Some(reason.to_string()) },
-        }
+        plan.map(|plan| plan.replaced).unwrap_or_default()
     }
 
     /// Prints a value in place of the document, with its marker.
@@ -88,6 +73,129 @@ impl Document<'_> {
         let head = if marker.is_empty() { String::new() } else { format!("{marker}{line_break}") };
         format!("{head}{}{end}", lines.join(line_break))
     }
+
+    fn reprinted<'a>(&self, value: &Value, reason: &NotEditable) -> Edited<'a> {
+        Edited { text: Text::new(self.print(value).into()), reprinted: Some(reason.to_string()) }
+    }
+}
+
+impl Editor {
+    /// Adds values to a document.
+    ///
+    /// # Panics
+    /// The parent of an addition neither exists nor is added before it.
+    pub fn add<'a>(&mut self, document: &Document<'a>, additions: &[Addition]) -> Edited<'a> {
+        self.added(document, additions).unwrap_or_else(|reason| {
+            let mut expected = document.value.clone();
+            insert::apply(&mut expected, additions);
+            document.reprinted(&expected, &reason)
+        })
+    }
+
+    fn added<'a>(&mut self, document: &Document<'a>, additions: &[Addition]) -> Result<Edited<'a>, NotEditable> {
+        let tree = Tree::read(document.text)?;
+        let style = insert::style(document.text, &tree.root);
+        let light: Vec<Addition> =
+            additions.iter().map(|addition| self.lightened(addition, additions, style)).collect();
+        let check = insert::plan(document, &tree, style, &light, &mut self.prints)?;
+        let mut expected = document.value.clone();
+        insert::apply(&mut expected, &light);
+        let check = edit::apply(document.text, check.edits, Arc::from).to_string();
+        if !is_read_as(&check, |value| *value == expected) {
+            return Err(reads_differently());
+        }
+        let plan = insert::plan(document, &tree, style, additions, &mut self.prints)?;
+        let text = edit::apply(document.text, plan.edits, |text| self.share(text));
+        Ok(Edited { text, reprinted: None })
+    }
+
+    /// Removes values from a document.
+    pub fn remove<'a>(&mut self, document: &Document<'a>, removal: &Removal) -> Edited<'a> {
+        let mut expected = document.value.clone();
+        removal.apply(&mut expected);
+        let wanted = pruned(&expected);
+        let text = remove::plan(document, removal).and_then(|edits| {
+            let text = edit::apply(document.text, edits, |text| self.share(text));
+            match is_read_as(&text.to_string(), |value| pruned(value) == wanted) {
+                true => Ok(text),
+                false => Err(reads_differently()),
+            }
+        });
+        match text {
+            Ok(text) => Edited { text, reprinted: None },
+            Err(reason) => document.reprinted(&expected, &reason),
+        }
+    }
+
+    /// The same piece for the same text.
+    fn share(&mut self, text: String) -> Arc<str> {
+        if text.len() < WORTH_SHARING {
+            return text.into();
+        }
+        if let Some(shared) = self.shared.get(text.as_str()) {
+            return shared.clone();
+        }
+        if self.shared.len() >= MAX_REMEMBERED {
+            self.shared.clear();
+        }
+        let shared: Arc<str> = text.into();
+        self.shared.insert(shared.clone());
+        shared
+    }
+
+    /// An addition with a stand-in for a large value that is printed readably, and that no other addition goes into.
+    fn lightened(&mut self, addition: &Addition, all: &[Addition], style: Style) -> Addition {
+        let stand_in = stand_in(&addition.value);
+        let goes_into = |other: &Addition| {
+            let siblings = pointer::split(&addition.path).map_or("", |(parent, _)| parent);
+            other.path.strip_prefix(siblings).is_some_and(|rest| rest.matches('/').count() > 1)
+        };
+        let value = match stand_in != addition.value
+            && !all.iter().any(goes_into)
+            && self.is_readable(&addition.value, style)
+        {
+            true => stand_in,
+            false => addition.value.clone(),
+        };
+        Addition { path: addition.path.clone(), value }
+    }
+
+    /// Whether a value reads back as itself in every form it is printed in.
+    fn is_readable(&mut self, value: &Value, style: Style) -> bool {
+        if self.readable.iter().any(|(known, of)| *of == style && known == value) {
+            return true;
+        }
+        let texts = [
+            print::item(value, 0, style).join("\n"),
+            format!("- {}", print::flow(value)),
+            format!("- {}", print::flow_lines(value, "  ", "  ").join("\n")),
+        ];
+        let list = Value::Array(vec![value.clone()]);
+        let is_read = |text: &String| yaml::manifests::<Value>(text).is_ok_and(|read| read.first() == Some(&list));
+        let is_readable = texts.iter().all(is_read);
+        if is_readable {
+            if self.readable.len() >= MAX_REMEMBERED {
+                self.readable.clear();
+            }
+            self.readable.push((value.clone(), style));
+        }
+        is_readable
+    }
+}
+
+/// A value with the first child of each collection alone, which is printed in the same style.
+fn stand_in(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            fields.iter().take(1).map(|(key, value)| (key.clone(), stand_in(value))).collect::<Map<_, _>>().into()
+        }
+        Value::Array(items) => items.iter().take(1).map(stand_in).collect(),
+        value => value.clone(),
+    }
+}
+
+fn reads_differently() -> NotEditable {
+    NotEditable::Unknown("the edited text would read differently".to_owned())
 }
 
 /// Whether a text is one document with the expected value.
@@ -107,8 +215,8 @@ mod tests {
         let additions: Vec<_> =
             additions.iter().map(|(path, value)| Addition { path: (*path).to_owned(), value: value.clone() }).collect();
         let document = documents(text).next().unwrap().unwrap();
-        let Edited { text, reprinted } = document.add(&additions);
-        reprinted.map_or(Ok(text), Err)
+        let Edited { text, reprinted } = Editor::default().add(&document, &additions);
+        reprinted.map_or(Ok(text.to_string()), Err)
     }
 
     #[test]
@@ -141,12 +249,13 @@ mod tests {
             let replaced = documents(text).next().unwrap().unwrap().replaced(additions);
             let if_empty = (!exists).then(|| "/a".to_owned()).into_iter().collect();
             let removal = Removal { paths: vec!["/a/k".to_owned()], if_empty, replaced };
-            documents(after).next().unwrap().unwrap().remove(&removal)
+            let back = Editor::default().remove(&documents(after).next().unwrap().unwrap(), &removal);
+            (back.text.to_string(), back.reprinted)
         };
         let mut wrong = Vec::new();
         for (text, after) in rows {
             let (found, back) = (with_key(text), removed(text, after));
-            if found.as_deref() != Ok(after) || back != (Edited { text: text.to_owned(), reprinted: None }) {
+            if found.as_deref() != Ok(after) || back != (text.to_owned(), None) {
                 wrong.push((text, found, back));
             }
         }

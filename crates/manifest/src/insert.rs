@@ -3,7 +3,7 @@
 use crate::documents::Document;
 use crate::edit::{self, Edit, as_lines, column, next_line, own_line, with_comments};
 use crate::pointer;
-use crate::print::{self, Style};
+use crate::print::{self, Prints, Style};
 use crate::tree::{Entry, Node, NotEditable, Shape, Tree};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -50,10 +50,14 @@ pub(crate) fn apply(object: &mut Value, additions: &[Addition]) {
 }
 
 /// Plans the edits for additions to a document.
-pub(crate) fn plan(document: &Document<'_>, additions: &[Addition]) -> Result<Plan, NotEditable> {
-    let tree = Tree::read(document.text)?;
-    let style = style(document.text, &tree.root);
-    let mut writer = Writer { text: document.text, tree: &tree, style, plan: Plan::default() };
+pub(crate) fn plan(
+    document: &Document<'_>,
+    tree: &Tree,
+    style: Style,
+    additions: &[Addition],
+    prints: &mut Prints,
+) -> Result<Plan, NotEditable> {
+    let mut writer = Writer { text: document.text, tree, style, plan: Plan::default(), prints };
     for (parent, below) in group(&document.value, additions)? {
         writer.write(&parent, below)?;
     }
@@ -101,6 +105,7 @@ struct Writer<'a> {
     tree: &'a Tree,
     style: Style,
     plan: Plan,
+    prints: &'a mut Prints,
 }
 
 impl<'a> Writer<'a> {
@@ -198,12 +203,12 @@ impl<'a> Writer<'a> {
         }
         self.replace(at.to_owned(), range.clone());
         self.edit(range, String::new(), depth);
-        let lines = print::children(value, column(self.text, entry.start), self.style);
+        let lines = print::children(value, column(self.text, entry.start), self.style).join("\n");
         self.lines(next_line(self.text, entry.value.end.max(from)), &lines, depth);
         Ok(())
     }
 
-    fn lines(&mut self, at: usize, lines: &[String], depth: usize) {
+    fn lines(&mut self, at: usize, lines: &str, depth: usize) {
         if !lines.is_empty() {
             self.edit(at..at, as_lines(self.text, at, lines), depth);
         }
@@ -219,7 +224,7 @@ impl<'a> Writer<'a> {
                 "metadata" => "spec",
                 _ => "",
             };
-            let lines = print::entry(&key, &value, at_column, self.style);
+            let lines = self.prints.print(Some(&key), &value, at_column, self.style);
             let before = entries.iter().position(|entry| entry.key == follower);
             let before = before.filter(|at| own_line(self.text, entries[*at].start).is_some());
             let at = match before {
@@ -238,9 +243,12 @@ impl<'a> Writer<'a> {
     fn block_items(&mut self, items: &[Node], from: usize, below: Below, depth: usize) -> Option<()> {
         let first = dash(self.text, from, items.first()?)?;
         let at_column = own_line(self.text, first)?;
-        let print = |value: &Value| print::item(value, at_column, self.style);
-        let (front, back): (Vec<_>, Vec<_>) =
-            (below.front.iter().flat_map(print).collect(), below.back.iter().flat_map(print).collect());
+        let mut print = |values: &[Value]| {
+            let items: Vec<_> =
+                values.iter().map(|value| self.prints.print(None, value, at_column, self.style)).collect();
+            items.join("\n")
+        };
+        let (front, back) = (print(&below.front), print(&below.back));
         let start = with_comments(self.text, first, next_line(self.text, from));
         self.lines(start, &front, depth);
         self.lines(next_line(self.text, items.last()?.end.max(first + 1)), &back, depth);
@@ -337,7 +345,7 @@ pub(crate) fn locate<'a>(tree: &'a Tree, at: &str) -> Result<(&'a Node, Option<&
 }
 
 /// The indentation that a document uses where it first indents.
-fn style(text: &str, root: &Node) -> Style {
+pub(crate) fn style(text: &str, root: &Node) -> Style {
     let (mut step, mut dashes) = (None, None);
     let mut nodes = vec![root];
     while let Some(node) = nodes.pop() {

@@ -18,8 +18,9 @@ mod print;
 mod remove;
 mod tree;
 
-pub use documents::{Document, Format, ReadError, documents};
-pub use edited::Edited;
+pub use documents::{Chunk, Document, Format, ReadError, chunks, documents};
+pub use edit::Text;
+pub use edited::{Edited, Editor};
 pub use insert::Addition;
 pub use kinds::{Found, PodPath, PodPathError, Pods, pods};
 pub use remove::Removal;

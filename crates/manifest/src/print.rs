@@ -1,6 +1,7 @@
 //! Prints values as YAML in block style, or as JSON.
 
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Indentation of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +10,47 @@ pub(crate) struct Style {
     pub(crate) step: usize,
     /// Columns from a key to the dashes of its list.
     pub(crate) dash: usize,
+}
+
+/// Values in block style that were printed before: many documents get the same ones.
+#[derive(Debug, Default)]
+pub(crate) struct Prints(Vec<Print>);
+
+#[derive(Debug)]
+struct Print {
+    key: Option<String>,
+    value: Value,
+    column: usize,
+    style: Style,
+    text: Arc<str>,
+}
+
+/// Maximum number of values that are remembered.
+const MAX_PRINTS: usize = 64;
+
+impl Prints {
+    /// The lines of `key: value`, or of `- value` without a key, at a column.
+    pub(crate) fn print(&mut self, key: Option<&str>, value: &Value, column: usize, style: Style) -> Arc<str> {
+        let is_same = |known: &&Print| {
+            known.column == column && known.style == style && known.key.as_deref() == key && known.value == *value
+        };
+        if let Some(known) = self.0.iter().find(is_same) {
+            return known.text.clone();
+        }
+        let lines = match key {
+            Some(key) => entry(key, value, column, style),
+            None => item(value, column, style),
+        };
+        let text: Arc<str> = lines.join("\n").into();
+        if matches!(value, Value::Object(_) | Value::Array(_)) {
+            if self.0.len() >= MAX_PRINTS {
+                self.0.clear();
+            }
+            let key = key.map(str::to_owned);
+            self.0.push(Print { key, value: value.clone(), column, style, text: text.clone() });
+        }
+        text
+    }
 }
 
 /// The lines of a document.
