@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A real kubelet runs pods from `ebb inject` (see node.sh). The sidecar starts before its application and ends after it,
 # follows an in-place resize, lets a shrink complete that the kubelet had refused, and applies settings of a ConfigMap and of
-# an annotation, while the application writes at full speed. Takes a minute; builds a kubelet once, in about four.
+# an annotation, while the application writes at full speed. Admin commands reach the sidecars. Takes a minute; builds a kubelet once, in about four.
 #
 #   tests/kubelet.sh CACHE_DIR PROGRAM          `ebb-bench` must be in the directory of PROGRAM; both are static
 set -eu
@@ -10,12 +10,13 @@ source "$(dirname "$0")/node.sh"
 
 # A user's pod; `ebb inject` adds the sidecar.
 create() {
+  local edit=${5:-}
   cat >"$work/$1.yaml" <<POD
 apiVersion: v1
 kind: Pod
 metadata:
   name: $1
-  labels: {ebb-cache.io/inject: enabled}
+  labels: {ebb-cache.io/inject: enabled, app: $1}
   annotations: {config.ebb-cache.io/image: "$image:1", config.ebb-cache.io/memory-limit: 128Mi}
 spec:
   nodeName: $node
@@ -25,7 +26,7 @@ spec:
   terminationGracePeriodSeconds: 10
   containers: [{name: app, image: "$4:1", args: $3, securityContext: {runAsUser: 1000}}]
 POD
-  "$program" inject -f "$work/$1.yaml" 2>/dev/null | kubectl create --filename=- >/dev/null
+  "$program" inject -f "$work/$1.yaml" 2>/dev/null | sed "$edit" | kubectl create --filename=- >/dev/null
 }
 of() { kubectl get pod "$1" --output "jsonpath={$2}"; }
 says() { [ "$(of "$2" "$1")" = "$3" ]; }
@@ -72,3 +73,36 @@ check_within 60 'an annotation of the pod wins' limit_is 40
 unharmed
 create once Never '[set, key, value]' "$image"
 check_within 60 'a pod whose application has ended ends, with its cache' says .status.phase once Succeeded
+
+# The plugin, as kubectl finds it, in the words of docs/operations.md.
+mkdir "$work/plugin"
+ln -s "$program" "$work/plugin/kubectl-ebb"
+PATH=$work/plugin:$PATH
+create quiet Always '[]' "$idle" 's/EBB_ADMIN_LISTEN/EBB_ADMIN_SOCKET/; s,127.0.0.1:7071,/run/ebb/admin.sock,; /EBB_ADMIN_ADDR/{n;s,127.0.0.1:7071,unix:/run/ebb/admin.sock,}'
+check_within 60 'a pod with an admin socket runs' kubectl wait --for=condition=Ready pod/quiet --timeout=1s
+has() { kubectl ebb stats "$2" --output json | grep -q "$1"; }
+check_within 20 'kubectl ebb stats asks a pod' has '"limit_bytes": "41943040"' pod/shop
+check_within 20 'and one with an admin socket' has '"limit_bytes": "50331648"' quiet
+# Without a controller a Deployment is only its selector.
+for name in shop quiet; do kubectl create deployment "$name" --image=none >/dev/null; done
+asked=$(kubectl ebb doctor deploy/shop || true)
+[[ $asked == pod/shop$'\n'* ]] || { echo "kubectl ebb doctor deploy/shop printed: $asked"; exit 1; }
+kubectl ebb keys --hot deploy/quiet >/dev/null
+echo 'ok     kubectl ebb doctor and keys ask the pods of a workload'
+start top script --quiet --flush --command "stty rows 40 cols 120; TERM=xterm exec '$tools/kubectl' ebb top deploy/shop deploy/quiet" "$work/screen" </dev/null
+# Until it is connected, a row has a name and no sizes.
+on_screen() { for part in pod/quiet pod/shop '[0-9] [KM]iB'; do grep -qa "$part" "$work/screen" || return 1; done; }
+check_within 30 'kubectl ebb top shows the pods of two workloads' on_screen
+stop "$started"
+refuses() { # part of the message, arguments
+  local said part=$1
+  shift
+  said=$(kubectl ebb "$@" 2>&1) && { echo "kubectl ebb $* succeeded"; exit 1; }
+  [[ $said == *"$part"* ]] || { echo "kubectl ebb $* said: $said"; exit 1; }
+}
+refuses 'pod/none: not found in namespace default' stats pod/none
+refuses 'deployment/none: not found in namespace elsewhere' doctor deploy/none -n elsewhere
+refuses 'pod/once: its sidecar is not running (the pod is Succeeded)' stats pod/once
+refuses '"svc" is no kind of object with pods' top svc/shop
+kubectl exec --stdin shop --container ebb -- /ebb dial-stdio </dev/null | head -n 1 | grep -qx 'ebb admin'
+echo 'ok     each refusal names the pod and the reason'

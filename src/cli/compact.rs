@@ -35,10 +35,11 @@ pub(crate) struct CompactArgs {
 
 /// Compacts, shows the progress and prints the receipt.
 pub(super) async fn compact(args: CompactArgs) -> Outcome {
-    let refuse = |s: tonic::Status| refused("compact", &args.at.admin_addr, &s);
+    let at = args.at.server().await?;
+    let refuse = |s: tonic::Status| refused("compact", &at, &s);
     let request =
         proto::CompactRequest { target_occupancy_percent: args.target_occupancy.0.into(), dry_run: args.dry_run };
-    let mut stream = args.at.connect().await?.compact(request).await.map_err(refuse)?.into_inner();
+    let mut stream = at.connect().await?.compact(request).await.map_err(refuse)?.into_inner();
     let mut receipt = None;
     let cleared = |status| {
         output::progress("");
@@ -77,9 +78,10 @@ pub(crate) struct ReleaseArgs {
 
 /// Releases memory down to a target.
 pub(super) async fn release(args: ReleaseArgs) -> Outcome {
-    let refuse = |s: tonic::Status| refused("release", &args.at.admin_addr, &s);
+    let at = args.at.server().await?;
+    let refuse = |s: tonic::Status| refused("release", &at, &s);
     let request = proto::ReleaseMemoryRequest { target_bytes: args.to.0, timeout_ms: args.timeout.0 };
-    let mut client = args.at.connect_for(Duration::from_millis(args.timeout.0)).await?;
+    let mut client = at.connect_for(Duration::from_millis(args.timeout.0)).await?;
     let answer = client.release_memory(request).await.map_err(refuse)?.into_inner();
     let receipt = answer.receipt.unwrap_or_default();
     print(&receipt, args.output)?;

@@ -1,15 +1,20 @@
 //! Arguments for connecting to a server, and messages for failed calls.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use super::pods::{self, InCluster, Pod, Target};
 use ebb_proto::admin_service_client::AdminServiceClient;
 use ebb_proto::cache_service_client::CacheServiceClient;
-use ebb_proto::client::{self, Address, ConnectError};
-use ebb_terminal::Failure;
+use ebb_proto::client::{self, Address, ConnectError, ParseAddressError};
+use ebb_terminal::{Failure, Output, output};
+use futures::StreamExt as _;
+use serde_json::Value;
 
 /// Arguments for the data listener.
 #[derive(Args, Clone, Debug)]
@@ -22,12 +27,70 @@ pub(crate) struct DataAt {
     pub(crate) timeout: ebb_config::units::Span,
 }
 
-/// Arguments for the admin listener.
+/// Address of the admin listener.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct AdminAt {
+pub(crate) struct AtHere {
     /// Address of the admin listener: HOST:PORT or unix:/path.
     #[arg(long, env = "EBB_ADMIN_ADDR", default_value = "127.0.0.1:7071")]
     pub(crate) admin_addr: Address,
+}
+
+/// Arguments for the admin listener, of this machine or of a pod.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AdminAt {
+    /// Pod or workload whose sidecar to ask instead of an address: pod/NAME, deploy/NAME. Uses kubectl's configuration,
+    /// and the right to create pods/exec.
+    #[arg(value_name = "TARGET")]
+    target: Option<Target>,
+    #[command(flatten)]
+    within: InCluster,
+    #[command(flatten)]
+    here: AtHere,
+}
+
+impl FromStr for At {
+    type Err = ParseAddressError;
+
+    fn from_str(text: &str) -> Result<Self, ParseAddressError> {
+        text.parse().map(Self::Address)
+    }
+}
+
+/// A server to ask.
+#[derive(Clone, Debug)]
+pub(crate) enum At {
+    /// One at an address.
+    Address(Address),
+    /// The sidecar of a pod.
+    Pod(Box<Pod>),
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Pod(pod) => pod.fmt(f),
+        }
+    }
+}
+
+impl At {
+    /// Connects to the admin listener; each call ends after `timeout`.
+    pub(crate) async fn channel(&self, timeout: Option<Duration>) -> Result<Channel, Failure> {
+        match self {
+            Self::Address(address) => channel(address, timeout).await,
+            Self::Pod(pod) => pod.channel(timeout).await,
+        }
+    }
+
+    pub(crate) async fn connect(&self) -> Result<AdminServiceClient<Channel>, Failure> {
+        self.connect_for(Duration::ZERO).await
+    }
+
+    /// Extends the timeout for calls that run this long before they are answered.
+    pub(crate) async fn connect_for(&self, work: Duration) -> Result<AdminServiceClient<Channel>, Failure> {
+        Ok(AdminServiceClient::new(self.channel(Some(ADMIN_PATIENCE + work)).await?))
+    }
 }
 
 impl DataAt {
@@ -41,14 +104,88 @@ impl DataAt {
 const ADMIN_PATIENCE: Duration = Duration::from_secs(10);
 
 impl AdminAt {
-    pub(crate) async fn connect(&self) -> Result<AdminServiceClient<Channel>, Failure> {
-        self.connect_for(Duration::ZERO).await
+    /// Every server that is meant: one, or the sidecar of each pod of a workload.
+    pub(crate) async fn servers(&self) -> Result<Vec<At>, Failure> {
+        servers(self.target.as_slice(), &self.within, std::slice::from_ref(&self.here.admin_addr)).await
     }
 
-    /// Extends the timeout for calls that run this long before they are answered.
-    pub(crate) async fn connect_for(&self, work: Duration) -> Result<AdminServiceClient<Channel>, Failure> {
-        Ok(AdminServiceClient::new(channel(&self.admin_addr, Some(ADMIN_PATIENCE + work)).await?))
+    /// The one server that is meant.
+    pub(crate) async fn server(&self) -> Result<At, Failure> {
+        let mut servers = self.servers().await?;
+        match (servers.pop(), servers.len(), &self.target) {
+            (Some(one), 0, _) => Ok(one),
+            (Some(last), more, Some(target)) => {
+                Err(Failure::Usage(format!("{target} has {} pods; name one of them, such as {last}", more + 1)))
+            }
+            _ => Err(Failure::Usage("no server was named".into())),
+        }
     }
+
+    /// Whether a workload was named, which may have several pods.
+    pub(crate) fn is_workload(&self) -> bool {
+        self.target.as_ref().is_some_and(Target::is_workload)
+    }
+}
+
+/// Sidecars that are asked at once.
+const AT_ONCE: usize = 8;
+
+/// Asks every server that is meant, and prints the answers: that of one server as it is, those of a workload under the
+/// names of its pods. Returns the answers. A pod that cannot be asked is reported, and the others are asked; the command
+/// fails in the end.
+pub(crate) async fn print_each<T>(
+    at: &AdminAt,
+    how: Output,
+    ask: impl AsyncFn(&At) -> Result<T, Failure>,
+    as_text: impl Fn(&T) -> String,
+    as_json: impl Fn(&T) -> Value,
+) -> Result<Vec<T>, Failure> {
+    let servers = at.servers().await?;
+    if !at.is_workload() {
+        let [server] = &servers[..] else { return Err(Failure::Usage("one pod has one sidecar".into())) };
+        let answer = ask(server).await?;
+        match how {
+            Output::Json => output::json(&as_json(&answer))?,
+            Output::Text => output::line(as_text(&answer).trim_end())?,
+        }
+        return Ok(vec![answer]);
+    }
+    let (all, ask) = (servers.len(), &ask);
+    let asked = futures::stream::iter(servers).map(async |server| (ask(&server).await, server));
+    let mut answers = Vec::new();
+    let mut by_pod = serde_json::Map::new();
+    let mut asked = std::pin::pin!(asked.buffered(AT_ONCE));
+    while let Some((answer, server)) = asked.next().await {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(failure) => {
+                if let (_, Some(sentence)) = failure.code() {
+                    output::note(sentence);
+                }
+                continue;
+            }
+        };
+        match how {
+            Output::Json => drop(by_pod.insert(server.to_string(), as_json(&answer))),
+            Output::Text => output::line(&format!("{server}\n{}\n", as_text(&answer).trim_end()))?,
+        }
+        answers.push(answer);
+    }
+    if let Output::Json = how {
+        output::json(&by_pod.into())?;
+    }
+    match all - answers.len() {
+        0 => Ok(answers),
+        failed => Err(Failure::Failed(format!("{failed} of {all} pods could not be asked"))),
+    }
+}
+
+/// The sidecars of targets; without a target, the servers at the addresses.
+pub(crate) async fn servers(targets: &[Target], within: &InCluster, here: &[Address]) -> Result<Vec<At>, Failure> {
+    if targets.is_empty() {
+        return Ok(here.iter().cloned().map(At::Address).collect());
+    }
+    Ok(pods::find(targets, within).await?.into_iter().map(|pod| At::Pod(Box::new(pod))).collect())
 }
 
 /// Connects.
@@ -64,7 +201,7 @@ fn failure(error: ConnectError) -> Failure {
 }
 
 /// The message for a failed call: the call, the server, the reason and the retry delay.
-pub(crate) fn refused(what: &str, at: &Address, status: &Status) -> Failure {
+pub(crate) fn refused(what: &str, at: &impl fmt::Display, status: &Status) -> Failure {
     let code = match status.code() {
         Code::Unavailable => "unavailable",
         Code::DeadlineExceeded | Code::Cancelled => "timed out",

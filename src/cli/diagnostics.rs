@@ -23,7 +23,7 @@ values. Fields that the server does not report contain the reason instead.
 
 Examples:
   ebb diagnostics > ebb.json
-  kubectl exec POD --container ebb -- /ebb diagnostics > ebb.json")]
+  ebb diagnostics pod/shop-0 > ebb.json")]
 pub(crate) struct DiagnosticsArgs {
     #[command(flatten)]
     at: AdminAt,
@@ -31,12 +31,13 @@ pub(crate) struct DiagnosticsArgs {
 
 /// Prints the bundle.
 pub(super) async fn run(args: DiagnosticsArgs) -> Outcome {
-    let mut client = args.at.connect().await?;
+    let at = args.at.server().await?;
+    let mut client = at.connect().await?;
     let hot = proto::ListHotKeysRequest { limit: KEYS, clear: false };
     let big = proto::ListBigKeysRequest { limit: KEYS, clear: false, sample: SAMPLE };
     output::json(&json!({
         "taken_by": env!("CARGO_PKG_VERSION"),
-        "address": args.at.admin_addr.to_string(),
+        "address": at.to_string(),
         "stats": answer_or_refusal(client.get_stats(proto::GetStatsRequest {}).await, |answer| json::of(&answer)),
         "findings": answer_or_refusal(
             client.diagnose(proto::DiagnoseRequest {}).await,

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::connect::{AdminAt, refused};
+use super::connect::{AdminAt, At, print_each, refused};
 use super::{Failure, Outcome, explain, output};
 use ebb_proto::diagnose_response::Finding;
 use ebb_proto::{self as proto, json};
@@ -14,6 +14,8 @@ use ebb_terminal::Output;
 Examples:
   ebb doctor                           exits with 1 if any finding is an error
   ebb doctor --output json
+  ebb doctor pod/shop-0 -n shop
+  ebb doctor deploy/shop               every pod of the workload
   ebb doctor --explain                 list all runbooks; needs no server
   ebb doctor --explain oom_killed      also for alerts, such as EbbSlowReads")]
 pub(crate) struct DoctorArgs {
@@ -34,14 +36,17 @@ pub(super) async fn run(args: DoctorArgs) -> Outcome {
         let text = asked.as_ref().map_or_else(explain::list, |code| explain::explain(code));
         return output::line(text.trim_end());
     }
-    let refuse = |s: tonic::Status| refused("doctor", &args.at.admin_addr, &s);
-    let answer = args.at.connect().await?.diagnose(proto::DiagnoseRequest {}).await.map_err(refuse)?;
-    let findings = worst_first(answer.into_inner().findings);
-    match args.output {
-        Output::Json => output::json(&json::of(&proto::DiagnoseResponse { findings: findings.clone() }))?,
-        Output::Text => output::line(as_text(&findings).trim_end())?,
+    let ask = async |at: &At| {
+        let refuse = |s: tonic::Status| refused("doctor", at, &s);
+        let answer = at.connect().await?.diagnose(proto::DiagnoseRequest {}).await.map_err(refuse)?;
+        Ok(proto::DiagnoseResponse { findings: worst_first(answer.into_inner().findings) })
+    };
+    let answers = print_each(&args.at, args.output, ask, |answer| as_text(&answer.findings), json::of).await?;
+    let is_error = |finding: &Finding| finding.severity == "error";
+    match answers.iter().flat_map(|answer| &answer.findings).any(is_error) {
+        true => Err(Failure::Printed),
+        false => Ok(()),
     }
-    if findings.iter().any(|finding| finding.severity == "error") { Err(Failure::Printed) } else { Ok(()) }
 }
 
 fn worst_first(mut findings: Vec<Finding>) -> Vec<Finding> {

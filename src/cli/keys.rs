@@ -51,8 +51,9 @@ struct Which {
 
 /// Prints the keys.
 pub(super) async fn run(args: KeysArgs) -> Outcome {
-    let refuse = |s: tonic::Status| refused("keys", &args.at.admin_addr, &s);
-    let mut client = args.at.connect().await?;
+    let at = args.at.server().await?;
+    let refuse = |s: tonic::Status| refused("keys", &at, &s);
+    let mut client = at.connect().await?;
     let (limit, clear) = (args.limit, args.clear);
     let (keys, sampled, [one, many]) = if args.which.hot {
         let answer =

@@ -39,8 +39,9 @@ pub(crate) struct MemoryMapArgs {
 
 /// Prints the histogram and the map.
 pub(super) async fn run(args: MemoryMapArgs) -> Outcome {
-    let refuse = |s: tonic::Status| refused("memory-map", &args.at.admin_addr, &s);
-    let answer = args.at.connect().await?.get_memory_map(proto::GetMemoryMapRequest {}).await.map_err(refuse)?;
+    let at = args.at.server().await?;
+    let refuse = |s: tonic::Status| refused("memory-map", &at, &s);
+    let answer = at.connect().await?.get_memory_map(proto::GetMemoryMapRequest {}).await.map_err(refuse)?;
     let map = answer.into_inner();
     match args.output {
         Output::Json => output::json(&json::of(&map)),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   data      get set del touch incr scan                                     calls of the data API
-//!   admin     stats top doctor keys memory-map diagnostics compact release    calls of the admin API
+//!   admin     stats top doctor keys memory-map diagnostics compact release    calls of the admin API; dial-stdio
 //!   server    serve config                                                    the sidecar itself
 //!   cluster   inject uninject injector check                                  injection of sidecars
 //!   shell     completions man                                                 shell completions and manual pages
@@ -19,6 +19,7 @@ mod config;
 mod connect;
 mod data;
 mod diagnostics;
+mod dial_stdio;
 mod doctor;
 mod explain;
 mod inject;
@@ -26,6 +27,7 @@ mod injector;
 mod keys;
 mod manifest;
 mod memory_map;
+mod pods;
 mod serve;
 mod shell;
 mod signals;
@@ -56,6 +58,9 @@ Examples:
   ebb get greeting                     print it
   ebb stats --watch                    watch memory use
   ebb compact                          return memory now
+  ebb top deploy/shop -n shop          watch the sidecars of a workload
+
+Under the name kubectl-ebb on the PATH, the program is a plugin: kubectl ebb top deploy/shop.
 
 Exit codes: 0 success, 1 failed call or nothing found, 2 invalid command line,
 64 cannot start (configuration, address, memory).
@@ -105,6 +110,8 @@ pub(crate) enum Command {
     MemoryMap(memory_map::MemoryMapArgs),
     /// Write a support bundle as JSON.
     Diagnostics(diagnostics::DiagnosticsArgs),
+    /// Connect standard input and output to the admin listener.
+    DialStdio(dial_stdio::DialStdioArgs),
     /// Check an installation in a cluster and suggest fixes.
     Check(check::CheckArgs),
     /// Add a sidecar to the pods and workloads of manifests.
@@ -129,12 +136,20 @@ pub fn main() -> ExitCode {
 /// Parses the command line; `None` after printing help or the version.
 fn parse() -> Result<Option<Cli>, Failure> {
     let is_empty = |(name, value): (OsString, OsString)| name.to_string_lossy().starts_with("EBB_") && is_blank(&value);
-    let parsed = match std::env::vars_os().any(is_empty) {
-        false => Cli::try_parse(),
-        // An empty variable counts as not set. This path is slower, since it builds the arguments of all commands.
-        true => without_empty_variables(Cli::command())
-            .try_get_matches()
-            .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)),
+    let parsed = match (std::env::vars_os().any(is_empty), is_plugin()) {
+        (false, false) => Cli::try_parse(),
+        // This path is slower, since it builds the arguments of all commands.
+        (has_empty, is_plugin) => {
+            let mut command = Cli::command();
+            if is_plugin {
+                command = command.bin_name("kubectl ebb");
+            }
+            if has_empty {
+                // An empty variable counts as not set.
+                command = without_empty_variables(command);
+            }
+            command.try_get_matches().and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches))
+        }
     };
     let error = match parsed {
         Ok(cli) => return Ok(Some(cli)),
@@ -162,6 +177,12 @@ fn logs_json() -> bool {
         _ => return false,
     };
     first_log_format(variable) == LogFormat::Json
+}
+
+/// Whether kubectl has run this program as its plugin, by the name `kubectl-ebb`.
+fn is_plugin() -> bool {
+    let called = std::env::args_os().next().unwrap_or_default();
+    std::path::Path::new(&called).file_stem().is_some_and(|name| name == "kubectl-ebb")
 }
 
 fn is_blank(value: &OsStr) -> bool {
@@ -198,6 +219,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Keys(args) => wait(keys::run(args)),
         Command::MemoryMap(args) => wait(memory_map::run(args)),
         Command::Diagnostics(args) => wait(diagnostics::run(args)),
+        Command::DialStdio(args) => dial_stdio::run(&args),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
         Command::Check(args) => wait(check::run(args)),

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::connect::{AdminAt, refused};
+use super::connect::{AdminAt, At, print_each, refused};
 use ebb_config::units::Span;
 use ebb_config::units::format::{bytes, count, counted, duration};
 use ebb_proto as proto;
@@ -14,6 +14,8 @@ use ebb_terminal::{Failure, Outcome, Output, Table, output};
 #[command(after_help = "\
 Examples:
   ebb stats
+  ebb stats pod/shop-0 -n shop         the sidecar of a pod
+  ebb stats deploy/shop                of every pod of a workload
   ebb stats --watch                    refresh every second until interrupted
   ebb stats --watch --every 200ms --output json")]
 pub(crate) struct StatsArgs {
@@ -32,18 +34,19 @@ pub(crate) struct StatsArgs {
 
 /// Prints the statistics, once or periodically.
 pub(super) async fn run(args: StatsArgs) -> Outcome {
-    let refuse = |s: tonic::Status| refused("stats", &args.at.admin_addr, &s);
-    let mut client = args.at.connect().await?;
     if !args.watch {
-        let stats = client.get_stats(proto::GetStatsRequest {}).await.map_err(refuse)?.into_inner();
-        return match args.output {
-            Output::Json => output::json(&json::of(&stats)),
-            Output::Text => output::line(as_text(&stats).trim_end()),
+        let ask = async |at: &At| {
+            let refuse = |s: tonic::Status| refused("stats", at, &s);
+            Ok(at.connect().await?.get_stats(proto::GetStatsRequest {}).await.map_err(refuse)?.into_inner())
         };
+        return print_each(&args.at, args.output, ask, as_text, json::of).await.map(drop);
     }
     if args.every.0 < 100 {
         return Err(Failure::Usage("--every must be at least 100ms".into()));
     }
+    let at = args.at.server().await?;
+    let refuse = |s: tonic::Status| refused("stats", &at, &s);
+    let mut client = at.connect().await?;
     let request = proto::WatchStatsRequest { interval_ms: args.every.0 };
     let mut stream = client.watch_stats(request).await.map_err(refuse)?.into_inner();
     while let Some(update) = stream.message().await.map_err(refuse)? {

@@ -1,7 +1,6 @@
 //! Follows one sidecar: receives its updates, and keeps the last state while it is disconnected.
 
-use crate::cli::connect::channel;
-use ebb_proto::client::Address;
+use crate::cli::connect::At;
 use ebb_proto::diagnose_response::Finding;
 use ebb_proto::{self as proto, admin_service_client::AdminServiceClient};
 use ebb_terminal::Failure;
@@ -46,12 +45,12 @@ pub(super) struct Details {
 }
 
 /// Sends the updates of a sidecar to `to` until the receiver is dropped.
-pub(super) async fn follow(number: usize, address: Address, every_ms: u64, to: Sender<(usize, Update)>) {
+pub(super) async fn follow(number: usize, at: At, every_ms: u64, to: Sender<(usize, Update)>) {
     let mut tries = tokio::time::interval(RETRY_INTERVAL);
     tries.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tries.tick().await;
-        let why = match watch(number, &address, every_ms, &to).await {
+        let why = match watch(number, &at, every_ms, &to).await {
             Ok(()) => "the server closed the stream".to_owned(),
             Err(failure) => failure.code().1.unwrap_or_default(),
         };
@@ -61,17 +60,16 @@ pub(super) async fn follow(number: usize, address: Address, every_ms: u64, to: S
     }
 }
 
-async fn watch(number: usize, address: &Address, every_ms: u64, to: &Sender<(usize, Update)>) -> Result<(), Failure> {
+async fn watch(number: usize, at: &At, every_ms: u64, to: &Sender<(usize, Update)>) -> Result<(), Failure> {
     let timeout = (Duration::from_millis(every_ms) * 3).max(MIN_READ_TIMEOUT);
-    let mut client = AdminServiceClient::new(channel(address, Some(timeout)).await?);
+    let mut client = AdminServiceClient::new(at.channel(Some(timeout)).await?);
     let request = proto::WatchStatsRequest { interval_ms: every_ms };
-    let failed =
-        |status: tonic::Status| Failure::Failed(format!("lost the connection to {address}: {}", status.message()));
+    let failed = |status: tonic::Status| Failure::Failed(format!("lost the connection to {at}: {}", status.message()));
     let mut stream = client.watch_stats(request).await.map_err(failed)?.into_inner();
     let mut fetched: Option<Instant> = None;
     loop {
         let response = tokio::time::timeout(timeout, stream.message()).await;
-        let response = response.map_err(|_| Failure::Failed(format!("no data from {address} for {timeout:?}")))?;
+        let response = response.map_err(|_| Failure::Failed(format!("no data from {at} for {timeout:?}")))?;
         let Some(response) = response.map_err(failed)? else { return Ok(()) };
         let update = Update::Stats(Box::new(response.stats.unwrap_or_default()));
         if to.send((number, update)).await.is_err() {
@@ -116,7 +114,7 @@ pub(super) struct Reading {
 /// The latest state of a sidecar.
 #[derive(Debug)]
 pub(super) struct Sidecar {
-    pub(super) address: Address,
+    pub(super) at: At,
     /// The latest statistics, and when they arrived.
     pub(super) latest: Option<(Instant, proto::GetStatsResponse)>,
     previous: Option<(Instant, proto::GetStatsResponse)>,
@@ -133,9 +131,9 @@ pub(super) struct Sidecar {
 
 impl Sidecar {
     /// A sidecar that has sent nothing yet.
-    pub(super) fn new(address: Address) -> Self {
+    pub(super) fn new(at: At) -> Self {
         Self {
-            address,
+            at,
             latest: None,
             previous: None,
             disconnected: None,
@@ -281,7 +279,7 @@ mod tests {
     #[tokio::test]
     async fn follows_a_server_that_does_not_report_its_configuration() {
         let server = crate::cli::testing::Server::start().await;
-        let mut client = AdminServiceClient::new(channel(&server.address, None).await.unwrap());
+        let mut client = AdminServiceClient::new(At::Address(server.address).channel(None).await.unwrap());
         let details = fetch_details(&mut client).await.unwrap();
         assert_eq!((details.findings.len(), details.config), (2, None));
     }

@@ -8,6 +8,8 @@
 mod draw;
 mod follow;
 
+use super::connect::servers;
+use super::pods::{InCluster, Target};
 use clap::Args;
 use crossterm::event::{Event, EventStream, KeyCode, KeyEventKind, KeyModifiers};
 use ebb_config::units::Span;
@@ -40,8 +42,15 @@ Keys:
 Examples:
   ebb top
   ebb top --admin-addr 127.0.0.1:7071 --admin-addr unix:/run/ebb/admin.sock
-  kubectl port-forward pod/shop-0 7071 & ebb top")]
+  ebb top pod/shop-0 -n shop
+  ebb top deploy/shop deploy/cart      every pod of two workloads")]
 pub(crate) struct TopArgs {
+    /// Pods or workloads whose sidecars to watch instead of addresses: pod/NAME, deploy/NAME. Uses kubectl's
+    /// configuration, and the right to create pods/exec.
+    #[arg(value_name = "TARGET")]
+    targets: Vec<Target>,
+    #[command(flatten)]
+    within: InCluster,
     /// Address of the admin listener: HOST:PORT or unix:/path; may be repeated.
     #[arg(long, env = "EBB_ADMIN_ADDR", value_name = "ADDR", value_delimiter = ',', default_value = "127.0.0.1:7071")]
     admin_addr: Vec<Address>,
@@ -97,10 +106,11 @@ pub(super) async fn run(args: TopArgs) -> Outcome {
         ));
     }
     let (sender, mut updates) = tokio::sync::mpsc::channel(64);
-    for (number, address) in args.admin_addr.iter().enumerate() {
-        tokio::spawn(follow::follow(number, address.clone(), args.every.0, sender.clone()));
+    let servers = servers(&args.targets, &args.within, &args.admin_addr).await?;
+    for (number, at) in servers.iter().enumerate() {
+        tokio::spawn(follow::follow(number, at.clone(), args.every.0, sender.clone()));
     }
-    let sidecars = args.admin_addr.into_iter().map(Sidecar::new).collect();
+    let sidecars = servers.into_iter().map(Sidecar::new).collect();
     let mut app = App::new(sidecars);
     let mut terminal = ratatui::try_init()?;
     let mut events = EventStream::new();

@@ -35,7 +35,7 @@ pub(super) fn table(app: &App, area: Rect) -> Table<'_> {
 }
 
 fn cells(sidecar: &Sidecar) -> Vec<Cell<'_>> {
-    let name = sidecar.address.to_string();
+    let name = sidecar.at.to_string();
     let Some((_, stats)) = &sidecar.latest else {
         let (word, why) = match &sidecar.disconnected {
             Some(why) => ("offline".red(), why.clone()),
