@@ -74,10 +74,12 @@ impl Offline<'_> {
             let outcome = inject(pod, &context, self.template);
             match outcome.verdict {
                 Verdict::Inject(mut operations) => {
-                    let replaced = document.replaced(&below(&at, &operations));
-                    let replaced = replaced.into_iter().map(|(path, text)| (path[at.len()..].to_owned(), text));
-                    with_replaced(pod, &mut operations, &replaced.collect());
-                    additions.extend(below(&at, &operations));
+                    if document.may_replace(operations.iter().map(|operation| format!("{at}{}", operation.path))) {
+                        let replaced = document.replaced(&below(&at, operations.clone()));
+                        let replaced = replaced.into_iter().map(|(path, text)| (path[at.len()..].to_owned(), text));
+                        with_replaced(pod, &mut operations, &replaced.collect());
+                    }
+                    additions.extend(below(&at, operations));
                     notes.push(format!("{owner}: injected"));
                     changed.push(owner.clone());
                 }
@@ -155,10 +157,9 @@ impl Offline<'_> {
 }
 
 /// Operations on a pod as additions to the document that has the pod at `at`.
-fn below(at: &str, operations: &[Operation]) -> Vec<Addition> {
-    let addition =
-        |operation: &Operation| Addition { path: format!("{at}{}", operation.path), value: operation.value.clone() };
-    operations.iter().map(addition).collect()
+fn below(at: &str, operations: Vec<Operation>) -> Vec<Addition> {
+    let addition = |operation: Operation| Addition { path: format!("{at}{}", operation.path), value: operation.value };
+    operations.into_iter().map(addition).collect()
 }
 
 fn finish<'a>(edited: Edited<'a>, owners: &[String], mut notes: Vec<String>) -> Outcome<'a> {

@@ -46,15 +46,17 @@ impl Document<'_> {
         self.text.contains("<<").then(|| Tree::read(self.text).ok()?.overridden).flatten()
     }
 
+    /// Whether additions at these pointers may replace a text. Most replace none, and to find out which they replace
+    /// costs as much as reading the document.
+    pub fn may_replace(&self, paths: impl IntoIterator<Item = String>) -> bool {
+        let is_candidate = |path: &str| self.value.pointer(path).is_some_and(remove::is_empty);
+        let is_below = |path: &str| pointer::split(path).is_some_and(|(parent, _)| is_candidate(parent));
+        paths.into_iter().any(|path| is_candidate(&path) || is_below(&path))
+    }
+
     /// The texts that additions would replace, by JSON pointer: an empty collection or a null that is written, with the
     /// spaces between it and the colon. A [`Removal`] restores them.
     pub fn replaced(&self, additions: &[Addition]) -> BTreeMap<String, String> {
-        // Most documents have none, and reading the spans costs as much as reading the document.
-        let is_candidate = |path: &str| self.value.pointer(path).is_some_and(remove::is_empty);
-        let is_below = |path: &str| pointer::split(path).is_some_and(|(parent, _)| is_candidate(parent));
-        if !additions.iter().any(|addition| is_candidate(&addition.path) || is_below(&addition.path)) {
-            return BTreeMap::new();
-        }
         let plan = Tree::read(self.text).and_then(|tree| {
             insert::plan(self, &tree, insert::style(self.text, &tree.root), additions, &mut Prints::default())
         });

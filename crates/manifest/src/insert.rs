@@ -5,7 +5,8 @@ use crate::edit::{self, Edit, as_lines, column, next_line, own_line, with_commen
 use crate::pointer;
 use crate::print::{self, Prints, Style};
 use crate::tree::{Entry, Node, NotEditable, Shape, Tree};
-use serde_json::{Map, Value};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -20,10 +21,10 @@ pub struct Addition {
 
 /// Additions below one node of the document.
 #[derive(Debug, Default)]
-struct Below {
-    entries: Vec<(String, Value)>,
-    front: Vec<Value>,
-    back: Vec<Value>,
+struct Below<'a> {
+    entries: Vec<(String, Cow<'a, Value>)>,
+    front: Vec<Cow<'a, Value>>,
+    back: Vec<Cow<'a, Value>>,
 }
 
 /// Edits, and the texts that they replace.
@@ -65,8 +66,8 @@ pub(crate) fn plan(
 }
 
 /// Groups additions by the node of the document that they are below.
-fn group(value: &Value, additions: &[Addition]) -> Result<Vec<(String, Below)>, NotEditable> {
-    let mut groups: Vec<(String, Below)> = Vec::new();
+fn group<'a>(value: &Value, additions: &'a [Addition]) -> Result<Vec<(String, Below<'a>)>, NotEditable> {
+    let mut groups: Vec<(String, Below<'a>)> = Vec::new();
     for addition in additions {
         let (parent, last) = pointer::split(&addition.path).expect("a pointer has a slash");
         let created = groups.iter_mut().find_map(|(at, below)| {
@@ -80,7 +81,7 @@ fn group(value: &Value, additions: &[Addition]) -> Result<Vec<(String, Below)>, 
         });
         if let Some((at, value)) = created {
             let path = addition.path[at.len()..].to_owned();
-            apply(value, &[Addition { path, value: addition.value.clone() }]);
+            apply(value.to_mut(), &[Addition { path, value: addition.value.clone() }]);
             continue;
         }
         let at = groups.iter().position(|(at, _)| at == parent).unwrap_or_else(|| {
@@ -90,10 +91,10 @@ fn group(value: &Value, additions: &[Addition]) -> Result<Vec<(String, Below)>, 
         let below = &mut groups[at].1;
         match value.pointer(parent) {
             Some(Value::Object(fields)) if fields.get(&last).is_none_or(Value::is_null) => {
-                below.entries.push((last, addition.value.clone()));
+                below.entries.push((last, Cow::Borrowed(&addition.value)));
             }
-            Some(Value::Array(_)) if last == "-" => below.back.push(addition.value.clone()),
-            Some(Value::Array(_)) if last == "0" => below.front.insert(0, addition.value.clone()),
+            Some(Value::Array(_)) if last == "-" => below.back.push(Cow::Borrowed(&addition.value)),
+            Some(Value::Array(_)) if last == "0" => below.front.insert(0, Cow::Borrowed(&addition.value)),
             _ => return Err(NotEditable::Form(addition.path.clone())),
         }
     }
@@ -109,7 +110,7 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn write(&mut self, at: &str, below: Below) -> Result<(), NotEditable> {
+    fn write(&mut self, at: &str, below: Below<'_>) -> Result<(), NotEditable> {
         let (node, entry) = locate(self.tree, at)?;
         let depth = at.matches('/').count() + 1;
         let form = || NotEditable::Form(at.to_owned());
@@ -143,15 +144,17 @@ impl<'a> Writer<'a> {
                 Ok(())
             }
             Shape::Sequence { is_flow: true, items } if !items.is_empty() => {
-                let parts = |values: Vec<Value>| values.into_iter().map(|value| (String::new(), value)).collect();
+                let parts = |values: Vec<_>| values.into_iter().map(|value| (String::new(), value)).collect();
                 let children = items[0].start..items.last().expect("it is not empty").end;
                 self.flow(node, children, parts(below.front), parts(below.back), depth);
                 Ok(())
             }
             Shape::Mapping { .. } | Shape::Sequence { .. } => {
                 let value = match &node.shape {
-                    Shape::Mapping { .. } => Value::Object(Map::from_iter(below.entries)),
-                    _ => below.front.into_iter().chain(below.back).collect(),
+                    Shape::Mapping { .. } => {
+                        Value::Object(below.entries.into_iter().map(|(key, value)| (key, value.into_owned())).collect())
+                    }
+                    _ => below.front.into_iter().chain(below.back).map(Cow::into_owned).collect(),
                 };
                 match entry {
                     Some(entry) if self.is_in_block(at) => self.fill(at, entry, &value, depth),
@@ -215,7 +218,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Adds entries to a mapping in block style: before the entry that they belong before, else at the end.
-    fn block_entries(&mut self, entries: &[Entry], new: Vec<(String, Value)>, depth: usize) -> Option<()> {
+    fn block_entries(&mut self, entries: &[Entry], new: Vec<(String, Cow<'_, Value>)>, depth: usize) -> Option<()> {
         let (first, last) = (entries.first()?, entries.last()?);
         let at_column = column(self.text, first.start);
         for (key, value) in new {
@@ -240,10 +243,10 @@ impl<'a> Writer<'a> {
     }
 
     /// Adds items to a sequence in block style, whose key ends at `from`.
-    fn block_items(&mut self, items: &[Node], from: usize, below: Below, depth: usize) -> Option<()> {
+    fn block_items(&mut self, items: &[Node], from: usize, below: Below<'_>, depth: usize) -> Option<()> {
         let first = dash(self.text, from, items.first()?)?;
         let at_column = own_line(self.text, first)?;
-        let mut print = |values: &[Value]| {
+        let mut print = |values: &[Cow<'_, Value>]| {
             let items: Vec<_> =
                 values.iter().map(|value| self.prints.print(None, value, at_column, self.style)).collect();
             items.join("\n")
@@ -261,8 +264,8 @@ impl<'a> Writer<'a> {
         &mut self,
         node: &Node,
         children: Range<usize>,
-        front: Vec<(String, Value)>,
-        back: Vec<(String, Value)>,
+        front: Vec<(String, Cow<'_, Value>)>,
+        back: Vec<(String, Cow<'_, Value>)>,
         depth: usize,
     ) {
         let line = edit::line_start(self.text, children.start);
@@ -277,7 +280,7 @@ impl<'a> Writer<'a> {
         } else {
             (" ".to_owned(), None)
         };
-        let print = |(key, value): &(String, Value)| match unit {
+        let print = |(key, value): &(String, Cow<'_, Value>)| match unit {
             Some(unit) => format!("{key}{}", print::flow_lines(value, indent, unit).join(line_break)),
             None => format!("{key}{}", print::flow(value)),
         };
