@@ -23,7 +23,8 @@ Examples:
   ebb serve --listen 127.0.0.1:0 --max-memory 256Mi
   ebb serve --socket /run/ebb/ebb.sock --config /etc/ebb/ebb.yaml")]
 pub(crate) struct ServeArgs {
-    /// Address of the data listener; port 0 selects a free port [env: EBB_LISTEN=] [default: 127.0.0.1:7070].
+    /// Address of the data listener, or `off` with --socket; port 0 selects a free port [env: EBB_LISTEN=] [default:
+    /// 127.0.0.1:7070].
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
     /// Unix socket of the data listener, in addition to the address [env: EBB_SOCKET=].

@@ -22,7 +22,7 @@ use announce::{announce_receipts, announce_regime, follow};
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
 use ebb_config::units::ByteSize;
-use ebb_config::{Compaction, Live, LogLevel, Reload, StaticSettings};
+use ebb_config::{Compaction, Live, LogLevel, OFF, Reload, StaticSettings};
 use ebb_engine::cleaner::{Cleaner, Target};
 use ebb_engine::clock::Clock;
 use ebb_engine::store::{Options, Reservation, Store, first_version};
@@ -65,7 +65,7 @@ impl ebb_listener::Account for HttpAccount {
 /// The addresses of a server, in the form that clients use, and its memory limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// Address of the data listener.
+    /// Address of the data listener; `off` if there is only a socket.
     pub data: String,
     /// Unix socket of the data listener, if there is one.
     pub socket: Option<String>,
@@ -143,7 +143,10 @@ impl Server {
                 "the system refused address space; the cache cannot grow beyond most_bytes without a restart"
             );
         }
-        let mut data = vec![Listener::bind(&tcp("listen", listen)?)?];
+        let mut data = Vec::new();
+        if listen != OFF {
+            data.push(Listener::bind(&tcp("listen", listen)?)?);
+        }
         if !socket.is_empty() {
             data.push(Listener::bind(&Address::Unix(socket.into()))?);
         }
@@ -160,9 +163,13 @@ impl Server {
 
     /// The addresses of the server.
     pub fn addresses(&self) -> Addresses {
+        let name = |is_socket| {
+            let mut listeners = self.data.iter();
+            listeners.find(|listener| matches!(listener, Listener::Unix(..)) == is_socket).map(Listener::name)
+        };
         Addresses {
-            data: self.data[0].name(),
-            socket: self.data.get(1).map(Listener::name),
+            data: name(false).unwrap_or_else(|| OFF.to_owned()),
+            socket: name(true),
             admin: self.admin.name(),
             http: self.http.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string()),
             limit_bytes: self.at_start.limit_bytes,

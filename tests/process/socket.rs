@@ -77,3 +77,44 @@ fn the_admin_socket_is_made_again_as_well() {
     });
     assert_eq!(ebb.terminate().1, Some(0));
 }
+
+/// The number of TCP sockets that a server listens on.
+fn listening(ebb: &Ebb) -> usize {
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", ebb.child.id())).unwrap();
+    let own: Vec<String> = descriptors
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", ebb.child.id())).unwrap();
+    let rows = table.lines().skip(1).map(|row| row.split_whitespace().collect::<Vec<_>>());
+    // State 0A is LISTEN; the tenth column is the inode.
+    let inodes = rows.filter(|row| row[3] == "0A").map(|row| row[9].to_owned());
+    inodes.filter(|inode| own.contains(inode)).count()
+}
+
+#[test]
+fn without_a_data_port_the_socket_and_the_probes_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ebb.sock");
+    let command = |words: &[&str]| {
+        let mut command = program();
+        let free = ["--admin-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--max-memory", "64Mi"];
+        command.args(["serve", "--listen", "off"]).args(free).args(words);
+        command
+    };
+    let mut ebb = Ebb::spawn(command(&["--socket", path.to_str().unwrap()]));
+    assert_eq!(ebb.data, "off");
+    assert!(call(&path, &["set", "k", "v"]).status.success());
+    assert_eq!(call(&path, &["get", "k"]).stdout, b"v");
+    let stats = program().args(["stats", "--admin-addr", &ebb.admin]).output().unwrap();
+    assert!(stats.status.success(), "{stats:?}");
+    assert_eq!(listening(&ebb), 2, "admin and HTTP only");
+    // The file of the socket is made again without a data port, too.
+    std::fs::remove_file(&path).unwrap();
+    until("a new client gets an answer", || call(&path, &["get", "k"]).status.success());
+    assert_eq!(ebb.terminate().1, Some(0));
+
+    let refused = command(&[]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("listen: off needs a path in socket"), "{said}");
+}

@@ -3,7 +3,7 @@
 //! A type accepts every text of its kind. The table holds what a setting accepts of it, and [`problems`] holds the
 //! relations between settings.
 
-use super::{Config, Drift, Pod, Watermarks};
+use super::{Config, Drift, OFF, Pod, Watermarks};
 use crate::units::{ByteSize, Percent, Span};
 use std::net::SocketAddr;
 
@@ -180,7 +180,11 @@ fn listeners(config: &Config) -> Vec<String> {
     let settings = &config.static_settings;
     let mut problems = Vec::new();
     let admin = (settings.admin_socket.is_empty()).then_some(("adminListen", &settings.admin_listen));
-    let tcp = [Some(("listen", &settings.listen)), admin, Some(("httpListen", &settings.http_listen))];
+    let data = (settings.listen != OFF).then_some(("listen", &settings.listen));
+    if data.is_none() && settings.socket.is_empty() {
+        problems.push("listen: off needs a path in socket".to_owned());
+    }
+    let tcp = [data, admin, Some(("httpListen", &settings.http_listen))];
     let mut bound: Vec<(&str, SocketAddr)> = Vec::new();
     for (key, text) in tcp.into_iter().flatten() {
         let Ok(address) = text.parse::<SocketAddr>() else {
@@ -251,6 +255,12 @@ mod tests {
             with(|settings| settings.listen = "999.1.1.1:7070".to_owned()),
             ["listen: \"999.1.1.1:7070\" is not an address such as 127.0.0.1:7070"]
         );
+        assert_eq!(with(|settings| settings.listen = OFF.to_owned()), ["listen: off needs a path in socket"]);
+        let no_port = |settings: &mut crate::StaticSettings| {
+            (settings.listen, settings.socket) = (OFF.to_owned(), "/run/ebb/ebb.sock".to_owned());
+            settings.http_listen = "127.0.0.1:7070".to_owned();
+        };
+        assert_eq!(with(no_port), [""; 0], "the port is free");
         assert!(
             with(|settings| settings.socket = format!("/{}", "s".repeat(107)))[0].contains("108 bytes (at most 107)")
         );

@@ -34,6 +34,9 @@ use ebb_engine::decide::Thresholds;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Value of `listen` without a data port.
+pub const OFF: &str = "off";
+
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -50,7 +53,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase")]
 pub struct StaticSettings {
-    /// Address of the data listener; port 0 selects a free port.
+    /// Address of the data listener; port 0 selects a free port. `off` leaves only `socket`.
     pub listen: String,
     /// Path of a Unix socket for data calls; disabled if empty.
     pub socket: String,
