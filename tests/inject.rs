@@ -310,7 +310,8 @@ fn over_loopback(annotations: &[(&str, &str)]) -> (Value, Vec<String>) {
     let spec = &mut template["template"]["spec"];
     let address = json!({"name": "EBB_ADDR", "value": "127.0.0.1:7070"});
     let own = spec["initContainers"][0]["env"].as_array_mut().unwrap();
-    own.retain(|variable| variable["name"] != "EBB_SOCKET" && variable["name"] != "EBB_ADDR");
+    own.retain(|variable| !["EBB_LISTEN", "EBB_SOCKET", "EBB_ADDR"].map(Value::from).contains(&variable["name"]));
+    own.push(json!({"name": "EBB_LISTEN", "value": "127.0.0.1:7070"}));
     own.push(address.clone());
     spec["containers"][0] =
         json!({"name": "app", "image": "app", "env": [address, {"name": "CACHE", "value": "$(EBB_ADDR)"}]});

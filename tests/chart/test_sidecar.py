@@ -60,3 +60,20 @@ def test_has_no_token_unless_it_writes_events(helm, sidecar):
     documents = helm.objects("--set", "injector.mode=none,sidecar.example=true,sidecar.events=true")
     writes = only(documents, "PodTemplate")["template"]["spec"]["initContainers"][0]
     assert TOKEN not in [mount["mountPath"] for mount in writes["volumeMounts"]]
+
+
+# Values, and the listen address of the data port.
+LISTENS = (
+    ("", "off"),
+    ("sidecar.ports.data=17070", "off"),
+    ("sidecar.bindAddress=0.0.0.0,sidecar.ports.data=17070", "0.0.0.0:17070"),
+    ("sidecar.address=tcp", "127.0.0.1:7070"),
+)
+
+
+@pytest.mark.parametrize(("values", "expected"), LISTENS)
+def test_opens_the_data_port_only_if_applications_or_values_need_it(helm, values, expected):
+    documents = helm.objects("--set", f"injector.mode=none,sidecar.example=true,{values}".rstrip(","))
+    container = only(documents, "PodTemplate")["template"]["spec"]["initContainers"][0]
+    listen = [variable["value"] for variable in container["env"] if variable["name"] == "EBB_LISTEN"]
+    assert listen == [expected]

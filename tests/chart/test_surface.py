@@ -143,9 +143,11 @@ def test_a_variable_of_the_pod_overrides_the_setting_of_its_name(helm, major):
 
 
 def test_policy_adds_variables_storage_and_pull_secrets(helm):
-    text = only(helm.ci("sidecar"), "MutatingAdmissionPolicy")["spec"]["mutations"][0]["jsonPatch"]["expression"]
+    spec = only(helm.ci("sidecar"), "MutatingAdmissionPolicy")["spec"]
+    text = spec["mutations"][0]["jsonPatch"]["expression"]
     assert 'valueFrom: Object.spec.initContainers.env.valueFrom{\n' in text
-    assert '"ephemeral-storage": "1.5Gi"' in text and '"ephemeral-storage": "16Mi"' in text
+    variables = {variable["name"]: variable["expression"] for variable in spec["variables"]}
+    assert '["1.5Gi"]' in variables["storage_limits_wanted"] and '["16Mi"]' in variables["storage_requests_wanted"]
     assert 'variables.pull_secrets.map(name, JSONPatch{' in text
 
 

@@ -219,3 +219,27 @@ fn a_pod_that_kubectl_reads_in_another_way_passes_through() {
     let (_, _, said) = run(&["inject", "-f", "-"], &pod("{<<: *x, name: app, image: own}"));
     assert!(said.contains("Pod/a: injected"), "{said}");
 }
+
+#[test]
+fn stateful_sets_whose_claims_take_a_volume_of_the_sidecar_are_skipped() {
+    let set = |label: &str, claim: &str| {
+        format!(
+            "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{name: db}}\nspec:\n  template:\n    metadata: {{labels: \
+             {{ebb-cache.io/inject: {label}}}}}\n    spec: {{containers: [{{name: app}}]}}\n  volumeClaimTemplates:\n  - \
+             metadata: {{name: data}}\n  - metadata: {{name: {claim}}}\n"
+        )
+    };
+    let cases = [
+        ("enabled", "ebb-socket", "skipped (volume-conflict): spec.volumeClaimTemplates has ebb-socket"),
+        ("enabled", "ebb-config", "skipped (volume-conflict): spec.volumeClaimTemplates has ebb-config"),
+        ("disabled", "ebb-socket", "skipped (disabled)"),
+        ("enabled", "ebb", "injected"),
+    ];
+    for (label, claim, expected) in cases {
+        let given = set(label, claim);
+        let (code, printed, said) = run(&["inject", "-f", "-", "--image", "example/ebb:1"], &given);
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains(&format!("StatefulSet/db: {expected}")), "{claim}: {said}");
+        assert_eq!(printed == given, expected != "injected", "{printed}");
+    }
+}

@@ -338,6 +338,17 @@ pod has it, and a listener of `[::]` serves both families. */}}
 {{- end }}
 {{- end }}
 
+{{/* Whether sidecars have only a socket: no data port, so an application may use its number. Another listen address than the
+default asks for the port. */}}
+{{- define "ebb.hasSocketOnly" -}}
+{{- if and (eq .Values.sidecar.address "socket") (eq .Values.sidecar.bindAddress "127.0.0.1") }}true{{ end }}
+{{- end }}
+
+{{/* The data port of sidecars, also of those that an annotation gives one. */}}
+{{- define "ebb.dataPort" -}}
+{{- if include "ebb.hasSocketOnly" . }}7070{{ else }}{{ int .Values.sidecar.ports.data }}{{ end }}
+{{- end }}
+
 {{/* Namespaces without injection, as a JSON list. */}}
 {{- define "ebb.excludedNamespaces" -}}
 {{- append (.Values.injector.excludedNamespaces | default list) .Release.Namespace | uniq | toJson }}
@@ -373,7 +384,7 @@ flag, so that `ebb config print` in this container reads the same one. */}}
 - name: EBB_CONFIG
   value: /etc/ebb
 - name: EBB_LISTEN
-  value: {{ printf "%s:%d" $sidecar.bindAddress (int $sidecar.ports.data) | quote }}
+  value: {{ eq (include "ebb.hasSocketOnly" .) "true" | ternary "off" (printf "%s:%d" $sidecar.bindAddress (int $sidecar.ports.data)) | quote }}
 - name: EBB_ADMIN_LISTEN
   value: {{ printf "127.0.0.1:%d" (int $sidecar.ports.admin) | quote }}
 - name: EBB_ADMIN_ADDR

@@ -1,11 +1,11 @@
 //! Adds sidecars to manifests and removes them, document by document, without a cluster.
 
 use crate::inject::{
-    Context, Namespace, Operation, TakeOut, Template, Verdict, inject, take_out, texts, with_replaced,
-    workload_warnings,
+    Context, Namespace, Operation, Outcome as Injection, SkipReason, TakeOut, Template, VOLUMES, Verdict, inject,
+    take_out, texts, with_replaced, workload_warnings,
 };
 use ebb_manifest::{Addition, Document, Edited, Editor, PodPath, Pods, Removal, Text, pods};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Settings of an injection into manifests.
@@ -71,7 +71,7 @@ impl Offline<'_> {
             let namespace = self.namespace(namespace);
             let context =
                 Context { namespace: &namespace, own_namespace: None, needs_label: self.needs_label, by: self.by };
-            let outcome = inject(pod, &context, self.template);
+            let outcome = with_claims(pod, claim(document, &at), |pod| inject(pod, &context, self.template));
             match outcome.verdict {
                 Verdict::Inject(mut operations) => {
                     if document.may_replace(operations.iter().map(|operation| format!("{at}{}", operation.path))) {
@@ -154,6 +154,29 @@ impl Offline<'_> {
         namespace.annotations.extend(own);
         namespace
     }
+}
+
+/// The first of the claims of a workload, such as a StatefulSet, with the name of a volume of the sidecar. Its pods get a
+/// volume of each claim.
+fn claim<'a>(document: &'a Document<'_>, pod: &str) -> Option<&'a str> {
+    let workload = document.value.pointer(pod.strip_suffix("/spec/template")?)?;
+    let claims = workload["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten();
+    let mut names = claims.filter_map(|claim| claim["metadata"]["name"].as_str());
+    names.find(|name| VOLUMES.contains(name))
+}
+
+/// Injects into the pod as the controller creates it, with a volume of the claim.
+fn with_claims(pod: &Value, claim: Option<&str>, inject: impl Fn(&Value) -> Injection) -> Injection {
+    let Some(claim) = claim else { return inject(pod) };
+    let mut created = pod.clone();
+    let mut volumes = created["spec"]["volumes"].as_array().cloned().unwrap_or_default();
+    volumes.push(json!({"name": claim}));
+    created["spec"]["volumes"] = volumes.into();
+    let mut outcome = inject(&created);
+    if let Verdict::Skip(SkipReason::VolumeConflict, detail) = &mut outcome.verdict {
+        *detail = format!("spec.volumeClaimTemplates has {claim}");
+    }
+    outcome
 }
 
 /// Operations on a pod as additions to the document that has the pod at `at`.

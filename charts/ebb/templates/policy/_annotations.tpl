@@ -67,10 +67,39 @@ memory_limit_fits whether it is valid. */}}
 {{- end }}
 - name: ports_asked
   expression: >-
-    [{{ range $index, $name := list "data" "admin" "http" }}{{ if $index }}, {{ end }}{{ include "ebb.celAsked" (dict "name" (get $portAnnotations $name) "as" "int(value)" "default" (get $.Values.sidecar.ports $name | int)) }}{{ end }}]
+    [{{ range $index, $name := list "data" "admin" "http" }}{{ if $index }}, {{ end }}{{ include "ebb.celAsked" (dict "name" (get $portAnnotations $name) "as" "int(value)" "default" (eq $name "data" | ternary (include "ebb.dataPort" $ | int) (get $.Values.sidecar.ports $name | int))) }}{{ end }}]
+- name: asks_for_data_port
+  expression: >-
+    {{ if include "ebb.hasSocketOnly" . }}variables.grpc_port_fits || variables.bind_address_fits{{ else }}true{{ end }}
 - name: ports_differ
   expression: >-
-    size(variables.ports_asked.distinct()) == 3
+    variables.asks_for_data_port
+    ? size(variables.ports_asked.distinct()) == 3
+    : variables.ports_asked[1] != variables.ports_asked[2]
+{{- /* As an integer of bytes, so that the share is the same as that of `ebb inject`. */}}
+{{- $most := "17592186044416.0" }}
+- name: memory_of_applications
+  expression: >-
+    object.spec.containers.map(c,
+    int([quantity(string(c.?resources.?limits[?"memory"].orValue("0"))).asApproximateFloat(), {{ $most }}].min())).sum()
+- name: memory_of_all
+  expression: >-
+    variables.memory_of_applications > 0 ? variables.memory_of_applications :
+    int([quantity(string(object.spec.?resources.?limits[?"memory"].orValue("0"))).asApproximateFloat(), {{ $most }}].min())
+- name: memory_share_contradicts
+  expression: >-
+    variables.memory_share_fits && variables.memory_limit_fits &&
+    variables.memory_share_is_own == variables.memory_limit_is_own
+- name: memory_share_is_meant
+  expression: >-
+    variables.memory_share_fits && !variables.memory_share_contradicts &&
+    (!variables.memory_limit_fits || variables.memory_share_is_own)
+- name: wanted
+  expression: >-
+    {{ include "ebb.celAsked" (dict "name" "app-containers" "as" `value.split(",").map(name, name.trim())` "default" "[]") }}
+- name: skipped
+  expression: >-
+    {{ include "ebb.celAsked" (dict "name" "skip-containers" "as" `value.split(",").map(name, name.trim())` "default" "[]") }}
 {{- end }}
 
 {{/* The annotation's value if it is valid, else .default; both as CEL. .as is a CEL expression of `value` and `read`. */}}

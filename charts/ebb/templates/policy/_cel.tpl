@@ -35,22 +35,10 @@ have a type, because a CEL map may not mix types. */}}
 {{- toRawJson . }}
 {{- end }}
 
-{{/* Ephemeral storage as one more entry of a CEL map; it does not depend on the pod. Empty if there is none. */}}
-{{- define "ebb.celStorage" -}}
-{{- with (. | default dict) }}
-{{- with index . "ephemeral-storage" }}, "ephemeral-storage": {{ include "ebb.scalar" . | include "ebb.celString" }}{{ end }}
-{{- end }}
-{{- end }}
-
-{{/* The sidecar's resources depend on the pod. variables.limits and variables.requests are lists of name and amount, since
-a CEL map literal always has all its keys. */}}
+{{/* The sidecar's resources depend on the pod. variables.limits and variables.requests are lists of name and amount. */}}
 {{- define "ebb.celResources" -}}
-{{- $limit := include "ebb.celStorage" .Values.sidecar.resources.limits }}
-{{- $request := include "ebb.celStorage" .Values.sidecar.resources.requests -}}
 Object.spec.initContainers.resources{
-  limits: size(variables.limits) == 2
-    ? {"cpu": variables.limits[0].amount, "memory": variables.limits[1].amount{{ $limit }}}
-    : {"memory": variables.limits[0].amount{{ $limit }}},
-  requests: {"cpu": variables.requests[0].amount, "memory": variables.requests[1].amount{{ $request }}}
+  limits: variables.limits.transformMapEntry(i, entry, {entry.name: entry.amount}),
+  requests: variables.requests.transformMapEntry(i, entry, {entry.name: entry.amount})
 }
 {{- end }}

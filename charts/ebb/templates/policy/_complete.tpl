@@ -30,12 +30,8 @@ expression of the declared value, .path that of its path. */}}
 {{- $own := "variables.own.?resources" }}
 {{- range $part := list "limits" "requests" }}
 {{- $parts = append $parts (printf "(%s.?%s.hasValue() ? [] : [JSONPatch{op: \"add\", path: variables.place + \"/resources/%s\", value: {}}])" $own $part $part) }}
-{{- range $resource := list "cpu" "memory" }}
+{{- range $resource := list "cpu" "memory" "ephemeral-storage" }}
 {{- $parts = append $parts (printf "variables.%s.filter(entry, entry.name == %q && !%s.?%s[?%q].hasValue()).map(entry, JSONPatch{op: \"add\", path: variables.place + \"/resources/%s/%s\", value: entry.amount})" $part $resource $own $part $resource $part $resource) }}
-{{- end }}
-{{- with get (get $.Values.sidecar.resources $part | default dict) "ephemeral-storage" }}
-{{- $amount := include "ebb.scalar" . | include "ebb.celString" }}
-{{- $parts = append $parts (printf "(%s.?%s[?\"ephemeral-storage\"].hasValue() ? [] : [JSONPatch{op: \"add\", path: variables.place + \"/resources/%s/ephemeral-storage\", value: %s}])" $own $part $part $amount) }}
 {{- end }}
 {{- end }}
 {{- printf "(%s.hasValue() ? [] : [JSONPatch{op: \"add\", path: variables.place + \"/resources\", value: {}}]) +\n%s" $own (join " +\n" $parts) }}

@@ -6,7 +6,7 @@ begins with "?" is optional. */}}
 {{- $_ := set $container $field (include "ebb.celOr" (dict "name" $annotation "default" (get $container $field | include "ebb.celString"))) }}
 {{- end }}
 {{- $addresses := dict
-  "EBB_LISTEN" `cel:variables.host + ":" + string(variables.port_data)`
+  "EBB_LISTEN" (include "ebb.hasSocketOnly" . | empty | ternary `cel:variables.host + ":" + string(variables.port_data)` `cel:variables.has_data_port ? variables.host + ":" + string(variables.port_data) : "off"`)
   "EBB_ADMIN_LISTEN" `cel:"127.0.0.1:" + string(variables.port_admin)`
   "EBB_ADMIN_ADDR" `cel:"127.0.0.1:" + string(variables.port_admin)`
   "EBB_HTTP_LISTEN" (printf `cel:%s + string(variables.port_http)` (printf "%s:" .Values.sidecar.httpAddress | include "ebb.celString"))

@@ -180,6 +180,11 @@ impl Quantity {
     /// Zero.
     pub const ZERO: Self = Self(0);
 
+    /// The amount in whole units, rounded down; 0 for a negative one.
+    pub fn whole(self) -> u64 {
+        u64::try_from(self.0.max(0) / NANO).unwrap_or(u64::MAX)
+    }
+
     /// Parses exactly the syntax of Kubernetes; `None` if the text is not a quantity.
     pub fn parse(text: &str) -> Option<Self> {
         let (number, suffix) = Decimal::read(text)?;

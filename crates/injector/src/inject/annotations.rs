@@ -2,7 +2,9 @@
 //! are generated from it.
 
 use super::settings::{followed_bound, followed_policy, variable_policy};
-use super::values::{address, boolean, enough, id, is_name, names, one_of, quantity, size, startup_timeout};
+use super::values::{
+    address, boolean, enough, id, is_name, names, one_of, quantity, share, size, startup_timeout, storage,
+};
 use super::wish::{MOST_VARIABLES, Wishes};
 use super::workload::guess;
 use ebb_config::annotations::SETTINGS;
@@ -38,9 +40,11 @@ pub(super) enum Kind {
     OneOf(&'static [&'static str]),
     Port,
     Quantity,
+    Share,
     Size,
     Socket,
     StartupTimeout,
+    Storage,
 }
 
 impl Kind {
@@ -65,11 +69,13 @@ impl Kind {
             }
             Self::Port => "1024 to 65535",
             Self::Quantity | Self::Size => "a quantity above 0, such as `100Mi` or `250m`",
+            Self::Share => "a percentage, `1%` to `100%`",
             Self::Socket => {
                 "a path such as `/run/ebb/ebb.sock`, below a folder of `/run`, `/tmp`, `/var/run` or `/var/tmp` other than \
                  `secrets`, with 100 characters at most, in a pod that gets a socket"
             }
             Self::StartupTimeout => "`1s` to `1h`; a number without a unit is in seconds",
+            Self::Storage => "a quantity of at least `1Mi`",
         };
         text.to_owned()
     }
@@ -77,6 +83,7 @@ impl Kind {
     /// The check for the policy, as CEL: whether `value` is valid, and the expression for `read`, if it is parsed
     /// first. Helm renders the parts in braces.
     fn policy(self, name: &str) -> (String, Option<&'static str>) {
+        const READ_SHARE: &str = r#"value.trim().matches("^([1-9][0-9]?|100) *%?$") ? int(value.find("[0-9]+")) : 0"#;
         const READ_SPAN: &str = r#"value.trim().matches("^[0-9]{1,10}$") ? int(value.trim()) * 1000 : value.trim().matches({{ include "ebb.spanPattern" . | include "ebb.celString" }}) ? int([3600001.0, value.findAll("[0-9.]+ *[a-zµμ]+").map(part, double(part.find("[0-9.]+")) * {{ include "ebb.spanUnits" . }}[part.find("[a-zµμ]+")]).sum()].min() + 0.999999) : 0"#;
         let fits = match self {
             Self::Address => "isIP(value) && (ip(value).isLoopback() || ip(value).isUnspecified())",
@@ -105,14 +112,17 @@ impl Kind {
             Self::OneOf(words) => return (format!("value in {words:?}"), None),
             Self::Port => r#"value.matches("^[0-9]{1,5}$") && int(value) >= 1024 && int(value) <= 65535"#,
             Self::Quantity | Self::Size => r#"isQuantity(read) && quantity(read).isGreaterThan(quantity("0"))"#,
+            Self::Share => "read >= 1 && read <= 100",
             Self::Socket => {
                 r#"{{ if ne .Values.sidecar.address "socket" }}false && {{ end }}value.matches("^(/var)?/(run|tmp)(/[A-Za-z0-9_-][A-Za-z0-9._-]*){2,}$") && !value.matches("^(/var)?/(run|tmp)/secrets/") && size(value) <= 100"#
             }
             Self::StartupTimeout => "read >= 1000 && read <= 3600000",
+            Self::Storage => r#"isQuantity(read) && !quantity(read).isLessThan(quantity("1Mi"))"#,
         };
         let read = match self {
-            Self::Memory | Self::Size => Some(READ_SIZE),
+            Self::Memory | Self::Size | Self::Storage => Some(READ_SIZE),
             Self::Quantity => Some("value.trim()"),
+            Self::Share => Some(READ_SHARE),
             Self::StartupTimeout => Some(READ_SPAN),
             _ => None,
         };
@@ -137,13 +147,15 @@ pub(super) const ANNOTATIONS: &[Annotation] = &[
     Annotation {
         name: "app-containers",
         value: Kind::Names,
-        meaning: "Containers that get `EBB_ADDR` and the socket; all by default.",
+        meaning: "Containers that get `EBB_ADDR` and the socket; by default all of `spec.containers`. Init containers that \
+                  start after the sidecar can be named, too.",
         set: |wishes, value| Some(names(value)).map(|names| wishes.only = Some(names)),
     },
     Annotation {
         name: "bind-address",
         value: Kind::Address,
-        meaning: "Listen address of the data port; `127.0.0.1` unless the chart's values set another.",
+        meaning: "Listen address of the data port; `127.0.0.1` unless the chart's values set another. Opens the port in a pod \
+                  that has only a socket.",
         set: |wishes, value| address(value).map(|address| wishes.set_bind_address(address)),
     },
     Annotation {
@@ -155,7 +167,7 @@ pub(super) const ANNOTATIONS: &[Annotation] = &[
     Annotation {
         name: "cpu-limit",
         value: Kind::Quantity,
-        meaning: "CPU limit of the sidecar.",
+        meaning: "CPU limit of the sidecar; at least its request.",
         set: |wishes, value| quantity(value).map(|value| wishes.cpu_limit = Some(value)),
     },
     Annotation {
@@ -163,6 +175,12 @@ pub(super) const ANNOTATIONS: &[Annotation] = &[
         value: Kind::Quantity,
         meaning: "CPU request of the sidecar.",
         set: |wishes, value| quantity(value).map(|value| wishes.cpu_request = Some(value)),
+    },
+    Annotation {
+        name: "ephemeral-storage",
+        value: Kind::Storage,
+        meaning: "Request and limit of the sidecar's ephemeral storage.",
+        set: |wishes, value| storage(value).map(|value| wishes.storage = Some(value)),
     },
     Annotation {
         name: "gid",
@@ -173,7 +191,7 @@ pub(super) const ANNOTATIONS: &[Annotation] = &[
     Annotation {
         name: "grpc-port",
         value: Kind::Port,
-        meaning: "Data port, on `bind-address`.",
+        meaning: "Data port, on `bind-address`. Opens the port in a pod that has only a socket.",
         set: |wishes, value| wishes.set_port(value, &["EBB_LISTEN", "EBB_ADDR"]),
     },
     Annotation {
@@ -218,6 +236,12 @@ pub(super) const ANNOTATIONS: &[Annotation] = &[
         value: Kind::Size,
         meaning: "Memory request of the sidecar; at most its limit.",
         set: |wishes, value| size(value).map(|value| wishes.memory_request = Some(value)),
+    },
+    Annotation {
+        name: "memory-share",
+        value: Kind::Share,
+        meaning: "Memory limit of the sidecar, as a share of the limits of all of `spec.containers`, 32Mi to 8Gi.",
+        set: |wishes, value| share(value).map(|share| wishes.memory_share = Some(share)),
     },
     Annotation {
         name: "metrics-enabled",

@@ -28,14 +28,19 @@ and nothing else.
 - The volumes `ebb-config` (a ConfigMap, the pod's annotations, the sidecar's memory limit and request) and
   `ebb-socket`.
 - `EBB_ADDR`, the variables of `sidecar.appEnv` (a value of the chart) and a mount of the socket's directory in
-  application containers, unless they define these themselves.
+  application containers, unless they define these themselves. Init containers and native sidecars get them if
+  `app-containers` names them and they start after the sidecar.
 - In the sidecar, the volume `ebb-config` also where the token of the pod's ServiceAccount would be, unless
   `sidecar.events` needs the token.
 - The socket's group in `supplementalGroups` of the pod.
 - The chart's `sidecar.imagePullSecrets`, if there are any.
 - The annotation `kubectl.kubernetes.io/default-container` with the first application container, unless it is set.
-- The quality-of-service class stays the same. A pod with pod-level resources (`spec.resources`) gets no additional
-  requests.
+- A Guaranteed pod stays Guaranteed, and a Burstable pod Burstable. A BestEffort pod becomes Burstable, since a cache
+  needs a memory limit. A pod with pod-level resources (`spec.resources`) gets no additional requests.
+- If all application containers and native sidecars have a CPU limit, the sidecar gets the largest one, but at most one
+  core, and at least its own request. The chart's value and the annotation `cpu-limit` override it. In a Guaranteed pod
+  limit and request are equal: the larger of `cpu-request` and `cpu-limit`, or the chart's request.
+- With a socket, the sidecar opens no data port, so an application may use 7070.
 
 Nothing else changes, and nothing is removed.
 ";
@@ -53,6 +58,12 @@ pub fn reference() -> String {
          - Ports are checked together: if two of the sidecar's ports would be equal, all annotations of ports are ignored.\n\
          - Names that no container of the pod has are ignored. If a pod's `app-containers` has no other names, it is\n\
          \x20 ignored as a whole.\n\
+         - `memory-share` counts containers that have a memory limit. If none has one, it counts the limit of the pod\n\
+         \x20 (`spec.resources`), and without that it is ignored. If `memory-limit` is set at the same place, `memory-share`\n\
+         \x20 is ignored; if one is set on the pod and the other on the namespace, that of the pod applies.\n\
+         - An init container that is named in `app-containers` and starts before the sidecar causes a warning. By default\n\
+         \x20 the sidecar is the first; it is not with `position: last`, or where the pod declares it.\n\
+         - In a pod with only a socket, `bind-address` counts as an annotation of ports.\n\
          - `additional-env` is ignored as a whole if the template sets a variable in it, or if a variable of Ebb in it is\n\
          \x20 no setting, is out of its range (docs/configuration.md), or sets an address or a file. Numbers have no leading\n\
          \x20 zeros, durations one unit (`30m`), and sizes the syntax of Kubernetes.\n\n\

@@ -5,7 +5,8 @@
 //! ```
 //! J1. Injection only adds: no field of the pod is replaced or removed, except null values.
 //! J2. Injection is idempotent: an injected pod is not changed again.
-//! J3. The pod keeps its quality-of-service class.
+//! J3. A Guaranteed pod stays Guaranteed, and a Burstable one Burstable. A BestEffort pod becomes Burstable, since a cache
+//!     needs a memory limit.
 //! J4. An invalid annotation produces a warning and never rejects a pod.
 //!
 //! The chart's MutatingAdmissionPolicy implements the same in the API server; tests with an API server compare both.
@@ -13,8 +14,10 @@
 mod allowed;
 mod annotations;
 mod document;
+mod nodes;
 mod patch;
 mod pod;
+mod ports;
 mod resources;
 mod settings;
 mod skip;
@@ -33,6 +36,7 @@ pub use take_out::{TakeOut, take_out, with_replaced};
 pub use template::{Template, TemplateError};
 pub use workload::workload_warnings;
 
+pub(crate) use skip::VOLUMES;
 pub(crate) use values::is_name as is_object_name;
 
 use patch::{Patch, escaped};
@@ -100,10 +104,13 @@ pub fn inject(pod: &Value, context: &Context<'_>, template: &Template) -> Outcom
     }
     let mut patch = Patch::new(pod);
     mark(&mut patch, context, &wishes, template);
+    // Before the sidecar, which changes the indexes of init containers.
+    let start = wishes.start(pod);
+    add_to_callers(&mut patch, &wishes, "initContainers", |at, container| at >= start && wishes.wants_init(container));
     add_sidecar(&mut patch, pod, &wishes);
     add_volumes(&mut patch, &wishes);
     add_pull_secrets(&mut patch, template);
-    add_to_applications(&mut patch, &wishes);
+    add_to_callers(&mut patch, &wishes, "containers", |_, container| wishes.wants(container));
     add_status(&mut patch, template);
     Outcome { verdict: Verdict::Inject(patch.finish()), warnings }
 }
@@ -113,7 +120,9 @@ fn mark(patch: &mut Patch, context: &Context<'_>, wishes: &Wishes, template: &Te
     patch.object_at("/metadata");
     patch.object_at("/metadata/labels");
     patch.object_at("/metadata/annotations");
-    patch.add("/metadata/labels/ebb-cache.io~1injected", json!("true"));
+    if patch.object()["metadata"]["labels"]["ebb-cache.io/injected"] != "true" {
+        patch.add("/metadata/labels/ebb-cache.io~1injected", json!("true"));
+    }
     if !wishes.is_scraped {
         patch.unless("/metadata/labels/ebb-cache.io~1metrics", json!("disabled"));
     }
@@ -212,25 +221,25 @@ fn lacking<'a>(pod: &'a Value, template: &'a Template) -> impl Iterator<Item = &
     template.pull_secrets.iter().filter(move |secret| !is_there(secret))
 }
 
-/// Adds the environment variables and mounts to the application containers. Existing ones are kept.
-fn add_to_applications(patch: &mut Patch, wishes: &Wishes) {
-    let containers: Vec<Value> = list(&patch.object()["spec"]["containers"]).cloned().collect();
-    let applications = || containers.iter().enumerate().filter(|(_, container)| wishes.wants(container));
+/// Adds the environment variables and mounts to the containers of a list that call the cache. Existing ones are kept.
+fn add_to_callers(patch: &mut Patch, wishes: &Wishes, of: &str, is_caller: impl Fn(usize, &Value) -> bool) {
+    let containers: Vec<Value> = list(&patch.object()["spec"][of]).cloned().collect();
+    let callers = || containers.iter().enumerate().filter(|(at, container)| is_caller(*at, container));
     let path = |mount: &Value| mount["mountPath"].as_str().map(|path| path.trim_end_matches('/').to_owned());
-    for (at, container) in applications() {
+    for (at, container) in callers() {
         let is_mounted = |mount: &Value| list(&container["volumeMounts"]).any(|there| path(there) == path(mount));
         for mount in wishes.mounts.iter().filter(|mount| !is_mounted(mount)) {
-            patch.array_at(&format!("/spec/containers/{at}/volumeMounts"));
-            patch.add(&format!("/spec/containers/{at}/volumeMounts/-"), mount.clone());
+            patch.array_at(&format!("/spec/{of}/{at}/volumeMounts"));
+            patch.add(&format!("/spec/{of}/{at}/volumeMounts/-"), mount.clone());
         }
     }
     // Each variable is inserted at the front, in reverse. This keeps their order, and the container's own variables can
     // refer to them.
     for variable in wishes.env.iter().rev() {
         let is_set = |container: &Value| list(&container["env"]).any(|there| there["name"] == variable["name"]);
-        for (at, _) in applications().filter(|(_, container)| !is_set(container)) {
-            patch.array_at(&format!("/spec/containers/{at}/env"));
-            patch.add(&format!("/spec/containers/{at}/env/0"), variable.clone());
+        for (at, _) in callers().filter(|(_, container)| !is_set(container)) {
+            patch.array_at(&format!("/spec/{of}/{at}/env"));
+            patch.add(&format!("/spec/{of}/{at}/env/0"), variable.clone());
         }
     }
 }

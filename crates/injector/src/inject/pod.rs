@@ -6,6 +6,8 @@ use serde_json::Value;
 pub(super) const SOCKET_VOLUME: &str = "ebb-socket";
 /// Minimum memory limit of a container of Ebb.
 pub(super) const LEAST: &str = "16Mi";
+/// Minimum ephemeral storage of a container of Ebb: a pod whose log does not fit is evicted.
+pub(super) const LEAST_STORAGE: &str = "1Mi";
 
 /// The elements of a list; empty if the value is not a list.
 pub(super) fn list(value: &Value) -> impl Iterator<Item = &Value> {

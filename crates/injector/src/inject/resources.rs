@@ -2,31 +2,86 @@
 //!
 //! | the pod | limits | requests |
 //! |---|---|---|
-//! | has pod-level resources (`spec.resources`) | memory, within the pod's limit | zero for resources with a pod-level limit or request |
+//! | has pod-level resources (`spec.resources`) | memory, within the pod's limit; CPU if all applications have one | zero for resources with a pod-level limit or request |
 //! | is Guaranteed | CPU and memory | the same: it stays Guaranteed |
-//! | any other | memory, CPU if requested | CPU and memory |
+//! | any other | memory; CPU if asked for, or if all applications have one | CPU and memory |
 //!
-//! A missing request defaults to the limit, so no request must be written as zero. Other resources of the template, such as
-//! ephemeral storage, do not depend on the pod.
+//! A missing request defaults to the limit, so no request must be written as zero. A quota or a LimitRange may demand a
+//! CPU limit of each container. Then all applications have one, since a LimitRange's defaults come before any injection.
+//! The sidecar gets the largest of them, at most one core. Ephemeral storage does not depend on the pod.
 
-use super::pod::{all_containers, text};
+use super::pod::{all_containers, list, text};
 use super::wish::Wishes;
 use ebb_config::units::Quantity;
 use serde_json::{Value, json};
 
 /// CPU request if neither annotation nor template sets one.
 const CPU: &str = "50m";
+/// Largest CPU limit that follows from those of the applications; one core serves several hundred thousand reads a second.
+const MOST_CPU: &str = "1";
+/// Ephemeral storage.
+pub(super) const STORAGE: &str = "ephemeral-storage";
+/// Smallest and largest memory limit as a share of the applications' limits, in MiB.
+const SHARED_MIB: (u64, u64) = (32, 8 << 10);
+/// Largest amount that is counted for a container: the largest limit of a server.
+const MOST_BYTES: u64 = 16 << 40;
 
 pub(super) fn resources(pod: &Value, wishes: &Wishes) -> Value {
     let mut resources = cpu_and_memory(pod, wishes);
     for (part, wanted) in wishes.container["resources"].as_object().into_iter().flatten() {
         for (resource, amount) in wanted.as_object().into_iter().flatten() {
-            if resource != "cpu" && resource != "memory" {
+            if resource != "cpu" && resource != "memory" && resource != STORAGE {
                 resources[part][resource] = amount.clone();
             }
         }
     }
+    for (part, amount) in storage(wishes) {
+        resources[part][STORAGE] = amount.into();
+    }
     resources
+}
+
+/// Limit and request of ephemeral storage, which fit each other and the amount that the pod declares.
+fn storage(wishes: &Wishes) -> impl Iterator<Item = (&'static str, String)> {
+    let [declared_limit, declared_request] = &wishes.declared_storage;
+    let wanted = |declared: &Option<String>, part: &str| {
+        let of_template = || text(&wishes.container["resources"][part][STORAGE]);
+        declared.clone().or_else(|| wishes.storage.clone()).or_else(of_template)
+    };
+    let (mut limit, mut request) = (wanted(declared_limit, "limits"), wanted(declared_request, "requests"));
+    if limit.as_ref().zip(request.as_ref()).is_some_and(|(limit, request)| is_less(limit, request)) {
+        match declared_request {
+            Some(_) => limit.clone_from(&request),
+            None => request.clone_from(&limit),
+        }
+    }
+    [("limits", limit), ("requests", request)].into_iter().filter_map(|(part, amount)| Some((part, amount?)))
+}
+
+/// This percentage of the applications' memory limits, or of the pod's if no application has one.
+pub(super) fn share_of_applications(spec: &Value, share: u64) -> Option<String> {
+    let bytes = |of: &Value| {
+        let limit = text(&of["resources"]["limits"]["memory"]);
+        limit.and_then(|limit| Quantity::parse(&limit)).map_or(0, |limit| limit.whole().min(MOST_BYTES))
+    };
+    let applications = list(&spec["containers"]).map(bytes).sum();
+    let total = if applications > 0 { applications } else { bytes(spec) };
+    let (least, most) = SHARED_MIB;
+    (total > 0).then(|| format!("{}Mi", (total.saturating_mul(share) / 100 >> 20).clamp(least, most)))
+}
+
+/// The largest CPU limit of the applications, at most one core; `None` if one of them has none. Native sidecars are
+/// applications, too.
+fn cpu_limit_of_applications(spec: &Value) -> Option<String> {
+    let sidecars = list(&spec["initContainers"]).filter(|container| container["restartPolicy"] == "Always");
+    let others = list(&spec["containers"]).chain(sidecars).filter(|container| container["name"] != "ebb");
+    let limit = |container: &Value| {
+        text(&container["resources"]["limits"]["cpu"]).filter(|limit| Quantity::parse(limit).is_some())
+    };
+    let limits: Option<Vec<String>> = others.map(limit).collect();
+    let largest =
+        limits?.into_iter().reduce(|largest, limit| if is_less(&largest, &limit) { limit } else { largest })?;
+    Some(if is_less(MOST_CPU, &largest) { MOST_CPU.to_owned() } else { largest })
 }
 
 fn cpu_and_memory(pod: &Value, wishes: &Wishes) -> Value {
@@ -50,8 +105,12 @@ fn cpu_and_memory(pod: &Value, wishes: &Wishes) -> Value {
     let request = if covers_memory { "0".to_owned() } else { request };
     let asked = if covers_cpu { "0" } else { &cpu };
     let mut resources = json!({"limits": {"memory": memory}, "requests": {"cpu": asked, "memory": request}});
-    if let Some(limit) = wishes.cpu_limit.clone().or_else(|| text(&limits["cpu"])).filter(|_| !covers_cpu) {
-        resources["limits"]["cpu"] = if is_less(&limit, &cpu) { cpu.into() } else { limit.into() };
+    let chosen = wishes.cpu_limit.clone().or_else(|| text(&limits["cpu"])).filter(|_| !covers_cpu);
+    // The request of a declared container stays, and may be above the applications' limits.
+    let may_follow = !covers_cpu || all_containers(spec).all(|container| container["name"] != "ebb");
+    let followed = || cpu_limit_of_applications(spec).filter(|_| may_follow);
+    if let Some(limit) = chosen.or_else(followed) {
+        resources["limits"]["cpu"] = if !covers_cpu && is_less(&limit, &cpu) { cpu.into() } else { limit.into() };
     }
     resources
 }
@@ -67,6 +126,6 @@ fn is_guaranteed(spec: &Value) -> bool {
     })
 }
 
-fn is_less(a: &str, b: &str) -> bool {
+pub(super) fn is_less(a: &str, b: &str) -> bool {
     Quantity::parse(a).zip(Quantity::parse(b)).is_some_and(|(a, b)| a < b)
 }

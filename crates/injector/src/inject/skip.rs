@@ -1,6 +1,7 @@
 //! Which pods are skipped, and why.
 
 use super::Context;
+use super::nodes::{VIRTUAL, WINDOWS};
 use super::pod::{LEAST, SOCKET_VOLUME, all_containers, list, text};
 use super::wish::Wishes;
 use ebb_config::units::Quantity;
@@ -10,7 +11,7 @@ use std::collections::HashSet;
 /// System namespaces.
 pub const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 /// Volumes of the sidecar.
-const VOLUMES: [&str; 2] = ["ebb-config", SOCKET_VOLUME];
+pub(crate) const VOLUMES: [&str; 2] = ["ebb-config", SOCKET_VOLUME];
 
 /// Maximum number of containers. The patch grows with each container, so a pod with more is skipped.
 const MOST_CONTAINERS: usize = 500;
@@ -50,10 +51,10 @@ reasons! {
     SystemNamespace "system-namespace" "The pod is in a system namespace, or in the injector's own."
     MirrorPod "mirror-pod" "The pod is the mirror of a static pod, which the kubelet runs from a file."
     HostNetwork "host-network" "The pod uses the host's network, where the ports of two caches would collide."
-    Windows "windows" "The pod is for Windows nodes; there is no Windows image."
-    VirtualKubelet "virtual-kubelet" "The pod is scheduled to a virtual kubelet."
+    Windows "windows" "The pod is for Windows nodes, by `spec.os`, `nodeSelector` or required node affinity; there is no Windows image."
+    VirtualKubelet "virtual-kubelet" "The pod is for nodes of a virtual kubelet (`type: virtual-kubelet`), by `nodeSelector` or required node affinity. A toleration alone skips no pod."
     NameConflict "name-conflict" "An application container is called `ebb`."
-    VolumeConflict "volume-conflict" "A volume is called `ebb-config` or `ebb-socket`."
+    VolumeConflict "volume-conflict" "A volume is called `ebb-config` or `ebb-socket`, also one of a StatefulSet's `volumeClaimTemplates`."
     PortConflict "port-conflict" "A container uses a TCP port that the sidecar needs."
     PodLimitTooSmall "pod-limit-too-small" "The memory limit of the pod (`spec.resources`), or of its declared container `ebb`, is below 16Mi."
 }
@@ -98,11 +99,12 @@ pub(super) fn skip(pod: &Value, context: &Context<'_>, wishes: &Wishes) -> Optio
     if spec["hostNetwork"] == true {
         return found(SkipReason::HostNetwork, "spec.hostNetwork is true".to_owned());
     }
-    if spec["os"]["name"] == "windows" || spec["nodeSelector"]["kubernetes.io/os"] == "windows" {
-        return found(SkipReason::Windows, "spec.os or the nodeSelector is windows".to_owned());
+    let os = (spec["os"]["name"] == "windows").then_some("spec.os");
+    if let Some(field) = os.or_else(|| WINDOWS.asked_by(spec)) {
+        return found(SkipReason::Windows, format!("{field} asks for Windows nodes"));
     }
-    if spec["nodeSelector"]["type"] == "virtual-kubelet" {
-        return found(SkipReason::VirtualKubelet, "the nodeSelector is virtual-kubelet".to_owned());
+    if let Some(field) = VIRTUAL.asked_by(spec) {
+        return found(SkipReason::VirtualKubelet, format!("{field} asks for nodes of a virtual kubelet"));
     }
     if list(&spec["containers"]).any(|container| container["name"] == "ebb") {
         return found(SkipReason::NameConflict, "spec.containers has a container ebb".to_owned());

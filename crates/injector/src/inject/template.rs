@@ -186,7 +186,7 @@ mod tests {
                  2000 ms)"
                 .to_owned())
         );
-        assert!(with("0.0.0.0:7072", "0.0.0.0:7070").unwrap_err().contains("collides"));
+        assert!(with("0.0.0.0:7072", "0.0.0.0:7071").unwrap_err().contains("collides"));
         assert_eq!(more("- {name: EBB_CORES, value: \"\"}"), Ok(()), "an empty variable is not set");
         let field = "valueFrom: {fieldRef: {fieldPath: metadata.name}}";
         let pod = ["NAME", "NAMESPACE", "UID"].map(|part| format!("- {{name: EBB_POD_{part}, {field}}}"));

@@ -1,6 +1,6 @@
 //! Parses values of annotations.
 
-use super::pod::LEAST;
+use super::pod::{LEAST, LEAST_STORAGE};
 use ebb_config::units::{Quantity, Span};
 use std::net::IpAddr;
 
@@ -35,6 +35,18 @@ pub(super) fn size(text: &str) -> Option<String> {
 /// A size of at least the minimum memory limit, as a quantity.
 pub(super) fn enough(text: &str) -> Option<String> {
     size(text).filter(|text| Quantity::parse(text) >= Quantity::parse(LEAST))
+}
+
+/// A share of 1 to 100 percent.
+pub(super) fn share(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let number = text.strip_suffix('%').unwrap_or(text).trim_end_matches(' ');
+    digits(number).filter(|share| !number.starts_with('0') && (1..=100).contains(share))
+}
+
+/// A size of at least the minimum of ephemeral storage, as a quantity.
+pub(super) fn storage(text: &str) -> Option<String> {
+    size(text).filter(|text| Quantity::parse(text) >= Quantity::parse(LEAST_STORAGE))
 }
 
 /// A duration of 1 s to 1 h.

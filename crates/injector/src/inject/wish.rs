@@ -5,10 +5,12 @@
 
 use super::allowed::TRUSTED;
 use super::annotations::{ANNOTATIONS, Kind, VALUE_BYTES};
-use super::pod::{SOCKET_VOLUME, all_containers, list};
+use super::pod::{SOCKET_VOLUME, all_containers, list, text};
+use super::ports;
+use super::resources::{self, STORAGE};
 use super::settings::{followed_bound, followed_fits, variable_fits};
 use super::template::Template;
-use super::values::{host_and_port, is_socket, names, port, quantity};
+use super::values::{is_socket, names, quantity};
 use super::workload::{guess, label_as_annotation};
 use super::{Context, texts};
 use ebb_config::annotations::{PREFIX, SETTINGS};
@@ -16,16 +18,11 @@ use ebb_config::check_annotations;
 use ebb_config::units::Span;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Maximum number of variables in `additional-env`; the API server limits the cost of a policy.
 pub(super) const MOST_VARIABLES: usize = 100;
 /// Maximum number of warnings about one pod; an additional one says that more annotations are ignored.
 const MOST_WARNINGS: usize = 20;
-
-/// Annotations of ports, with the variable that has the port.
-const PORTS: [(&str, &str); 3] =
-    [("grpc-port", "EBB_LISTEN"), ("admin-port", "EBB_ADMIN_LISTEN"), ("http-port", "EBB_HTTP_LISTEN")];
 
 /// What an annotation that is ignored must be.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +54,12 @@ pub(super) struct Wishes {
     pub(super) memory_request: Option<String>,
     pub(super) cpu_limit: Option<String>,
     pub(super) cpu_request: Option<String>,
+    /// Percentage of the applications' memory limits.
+    pub(super) memory_share: Option<u64>,
+    /// Ephemeral storage by annotation.
+    pub(super) storage: Option<String>,
+    /// Limit and request of ephemeral storage of the declared container.
+    pub(super) declared_storage: [Option<String>; 2],
     pub(super) is_last: bool,
     pub(super) is_scraped: bool,
     pub(super) warnings: Vec<String>,
@@ -78,6 +81,9 @@ impl Wishes {
             memory_request: None,
             cpu_limit: None,
             cpu_request: None,
+            memory_share: None,
+            storage: None,
+            declared_storage: [None, None],
             is_last: false,
             is_scraped: true,
             warnings: Vec::new(),
@@ -101,7 +107,8 @@ impl Wishes {
         let read = all.iter().filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value.as_str())));
         // `additional-env` is applied last, since it may override a variable that only another annotation sets.
         let (variables, others): (Vec<_>, Vec<_>) = read.partition(|(name, _)| *name == "additional-env");
-        let others = wishes.without_colliding_ports(others);
+        let (others, collision) = ports::without_collisions(&wishes.container, others);
+        collision.into_iter().for_each(|warning| wishes.warn(warning));
         for (name, value) in others.into_iter().chain(variables) {
             let is_own = own.contains_key(&format!("{PREFIX}{name}"));
             let taken = match is_own {
@@ -112,7 +119,9 @@ impl Wishes {
                 wishes.ignored(name, value, &must);
             }
         }
+        wishes.take_memory_share(pod, &own, &all);
         wishes.warn_about_contradictions(&all);
+        wishes.warn_about_early_callers(pod, &all);
         if let Some(warning) = label_as_annotation(&pod["metadata"]) {
             wishes.warn(warning);
         }
@@ -132,29 +141,6 @@ impl Wishes {
     fn ignored(&mut self, name: &str, value: &str, must: &IgnoredAnnotation) {
         let shown = if value.len() > VALUE_BYTES { String::new() } else { format!(" ({value:?})") };
         self.warn(format!("annotation {PREFIX}{name}{shown} is ignored: {must}"));
-    }
-
-    /// Leaves out the annotations of ports if the sidecar's ports would collide.
-    fn without_colliding_ports<'a>(&mut self, all: Vec<(&'a str, &'a str)>) -> Vec<(&'a str, &'a str)> {
-        let of = |text: &str| text.rsplit_once(':').and_then(|(_, port)| port.parse::<u64>().ok());
-        let by_default = |variable: &str| {
-            let own = list(&self.container["env"]).find(|known| known["name"] == variable);
-            own.and_then(|known| of(known["value"].as_str()?))
-        };
-        let wanted = |name: &str| all.iter().find(|(known, _)| *known == name).and_then(|(_, value)| port(value));
-        let ports = PORTS.map(|(name, variable)| wanted(name).or_else(|| by_default(variable)));
-        let [Some(data), Some(admin), Some(http)] = ports else { return all };
-        if data != admin && data != http && admin != http {
-            return all;
-        }
-        let is_port = |name: &str| PORTS.iter().any(|(known, _)| *known == name);
-        let (ports, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(name, _)| is_port(name));
-        let names: Vec<String> = ports.iter().map(|(name, _)| format!("{PREFIX}{name}")).collect();
-        self.warn(format!(
-            "annotation {} is ignored: the ports must differ (data {data}, admin {admin}, http {http})",
-            names.join(", ")
-        ));
-        others
     }
 
     /// Checks names of containers.
@@ -197,12 +183,61 @@ impl Wishes {
         }
     }
 
-    /// Resources of a declared container override annotations, since they stay in the pod.
+    /// Sets the memory limit to a share of the applications' limits, unless `memory-limit` of the same object, or of the
+    /// pod, sets it.
+    fn take_memory_share(&mut self, pod: &Value, own: &BTreeMap<String, String>, all: &BTreeMap<String, String>) {
+        let Some(share) = self.memory_share else { return };
+        let is_own = |name: &str| own.contains_key(&format!("{PREFIX}{name}"));
+        let is_inherited = !is_own("memory-share");
+        if self.memory_limit.is_some() && is_inherited && is_own("memory-limit") {
+            return;
+        }
+        let problem = if self.memory_limit.is_some() && is_inherited == !is_own("memory-limit") {
+            "memory-limit is set, too"
+        } else if let Some(limit) = resources::share_of_applications(&pod["spec"], share) {
+            self.memory_limit = Some(limit);
+            return;
+        } else {
+            "no container of the pod has a memory limit"
+        };
+        let value = all.get(&format!("{PREFIX}memory-share")).map(String::as_str).unwrap_or_default();
+        self.ignored("memory-share", value, &IgnoredAnnotation::Contradiction(problem.to_owned()));
+    }
+
+    /// Warns about an init container that is named as a caller, but starts before the sidecar.
+    fn warn_about_early_callers(&mut self, pod: &Value, all: &BTreeMap<String, String>) {
+        let start = self.start(pod);
+        let early = list(&pod["spec"]["initContainers"]).take(start).find(|container| self.wants_init(container));
+        let Some(name) = early.and_then(|container| container["name"].as_str()) else { return };
+        let value = all.get(&format!("{PREFIX}app-containers")).map(String::as_str).unwrap_or_default();
+        self.warn(format!(
+            "annotation {PREFIX}app-containers ({value:?}): init container {name} starts before the sidecar and cannot call it"
+        ));
+    }
+
+    /// Number of the pod's init containers that start before the sidecar.
+    pub(super) fn start(&self, pod: &Value) -> usize {
+        let init = || list(&pod["spec"]["initContainers"]);
+        let declared = init().position(|container| container["name"] == "ebb");
+        declared.unwrap_or_else(|| if self.is_last { init().count() } else { 0 })
+    }
+
+    /// Amounts of a declared container override annotations, since they stay in the pod. A request without a limit is
+    /// also the least that the limit may be.
     fn take_declared(&mut self, pod: &Value) {
         let Some(declared) = list(&pod["spec"]["initContainers"]).find(|container| container["name"] == "ebb") else {
             return;
         };
-        let said = |part: &str, resource: &str| declared["resources"][part][resource].as_str().and_then(quantity);
+        let said = |part: &str, resource: &str| {
+            text(&declared["resources"][part][resource]).and_then(|amount| quantity(&amount))
+        };
+        let of_template = text(&self.container["resources"]["limits"]["memory"]);
+        let limit = self.memory_limit.clone().or(of_template);
+        if let Some((request, limit)) = said("requests", "memory").zip(limit) {
+            if resources::is_less(&limit, &request) {
+                self.memory_limit = Some(request);
+            }
+        }
         for (wish, part, resource) in [
             (&mut self.memory_limit, "limits", "memory"),
             (&mut self.memory_request, "requests", "memory"),
@@ -211,6 +246,7 @@ impl Wishes {
         ] {
             *wish = said(part, resource).or_else(|| wish.take());
         }
+        self.declared_storage = ["limits", "requests"].map(|part| said(part, STORAGE));
     }
 
     /// Applies one annotation.
@@ -231,19 +267,16 @@ impl Wishes {
         (annotation.set)(self, value).ok_or_else(|| IgnoredAnnotation::Value(annotation.value.bound().replace('`', "")))
     }
 
-    /// The TCP ports that the sidecar listens on.
-    pub(super) fn ports(&self) -> Vec<u64> {
-        let listening = list(&self.container["env"]).filter(|variable| {
-            variable["name"].as_str().is_some_and(|name| name.starts_with("EBB_") && name.ends_with("LISTEN"))
-        });
-        listening.filter_map(|variable| variable["value"].as_str()?.rsplit_once(':')?.1.parse().ok()).collect()
-    }
-
     /// Whether an application container gets the environment variables and mounts.
     pub(super) fn wants(&self, container: &Value) -> bool {
         let Some(name) = container["name"].as_str() else { return false };
         let is_in = |names: &[String]| names.iter().any(|wanted| wanted == name);
         self.only.as_deref().is_none_or(is_in) && !is_in(&self.never)
+    }
+
+    /// Whether an init container gets the environment variables and mounts: only by its name.
+    pub(super) fn wants_init(&self, container: &Value) -> bool {
+        self.only.is_some() && container["name"] != "ebb" && self.wants(container)
     }
 
     pub(super) fn set_env(&mut self, name: &str, value: String) {
@@ -275,36 +308,12 @@ impl Wishes {
     }
 
     /// Changes an address variable of the sidecar and of applications, if it is set and `moved` returns a new value.
-    fn move_address(&mut self, name: &str, moved: impl Fn(&str) -> Option<String>) {
+    pub(super) fn move_address(&mut self, name: &str, moved: impl Fn(&str) -> Option<String>) {
         let own = self.container["env"].as_array_mut().expect("the template's container has an environment");
         for variable in own.iter_mut().chain(&mut self.env).filter(|variable| variable["name"] == name) {
             if let Some(address) = variable["value"].as_str().and_then(&moved) {
                 variable["value"] = address.into();
             }
-        }
-    }
-
-    /// Sets the port in the addresses of these variables; Unix sockets are unchanged.
-    pub(super) fn set_port(&mut self, text: &str, variables: &[&str]) -> Option<()> {
-        let port = port(text)?;
-        for name in variables {
-            self.move_address(name, |address| Some(format!("{}:{port}", host_and_port(address)?.0)));
-        }
-        if variables.contains(&"EBB_HTTP_LISTEN") {
-            self.container["ports"][0]["containerPort"] = port.into();
-        }
-        Some(())
-    }
-
-    /// Sets the listen address. For an unspecified address, applications connect to IPv4's loopback
-    /// address, which every pod has: a listener of `[::]` serves both families.
-    pub(super) fn set_bind_address(&mut self, address: IpAddr) {
-        let near = if address.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address };
-        for (name, address) in [("EBB_LISTEN", address), ("EBB_ADDR", near)] {
-            self.move_address(name, |there| {
-                let port = host_and_port(there)?.1.parse().ok()?;
-                Some(SocketAddr::new(address, port).to_string())
-            });
         }
     }
 

@@ -55,8 +55,13 @@ const CONTAINER: Shape = Fields(&[
     ("env", Env),
     ("ports", Shape::Some(&PORT, is_tcp)),
     ("resources", RESOURCES),
+    ("restartPolicy", Scalar),
     ("volumeMounts", List(&MOUNT)),
 ]);
+const REQUIREMENT: Shape = Fields(&[("key", Scalar), ("operator", Scalar), ("values", List(&Scalar))]);
+const TERM: Shape = Fields(&[("matchExpressions", List(&REQUIREMENT))]);
+const NODES: Shape =
+    Fields(&[("requiredDuringSchedulingIgnoredDuringExecution", Fields(&[("nodeSelectorTerms", List(&TERM))]))]);
 const VOLUME: Shape = Fields(&[("name", Scalar)]);
 const OWNER: Shape =
     Fields(&[("apiVersion", Scalar), ("controller", Scalar), ("kind", Scalar), ("name", Scalar), ("uid", Scalar)]);
@@ -77,7 +82,8 @@ const SPEC: Shape = Fields(&[
     ("initContainers", InitContainers),
     ("hostNetwork", Scalar),
     ("os", Fields(&[("name", Scalar)])),
-    ("nodeSelector", Keys(&["kubernetes.io/os", "type"])),
+    ("nodeSelector", Keys(&["kubernetes.io/os", "beta.kubernetes.io/os", "node.kubernetes.io/windows-build", "type"])),
+    ("affinity", Fields(&[("nodeAffinity", NODES)])),
     ("volumes", Shape::Some(&VOLUME, is_ours)),
     ("securityContext", Fields(&[("supplementalGroups", List(&Scalar))])),
     ("imagePullSecrets", List(&Fields(&[("name", Scalar)]))),

@@ -418,8 +418,8 @@ mod tests {
 
         // An annotation of the live pod does not move the port that keeps it from being injected.
         let mut taken = live.clone();
-        taken["spec"]["containers"][0]["ports"] = json!([{"containerPort": 7070}]);
-        taken["metadata"]["annotations"] = json!({"config.ebb-cache.io/grpc-port": "9070"});
+        taken["spec"]["containers"][0]["ports"] = json!([{"containerPort": 7072}]);
+        taken["metadata"]["annotations"] = json!({"config.ebb-cache.io/http-port": "9072"});
         assert_eq!([is_missed(&taken), is_missed(&as_asked(&taken, &asks))], [true, false]);
         // Nor does the removal of a label: a pod with its sidecar has the sidecar's volumes.
         let mut injected = live;

@@ -227,3 +227,64 @@ fn memory_annotations_take_every_form_of_a_size() {
     });
     assert_eq!(found, refused.map(|text| (text, None, 1)));
 }
+
+#[test]
+fn shares_and_storage_take_every_form_of_an_amount() {
+    let shares = [("25%", 25), ("25", 25), (" 1 % ", 1), ("100%", 100)];
+    assert_eq!(shares.map(|(text, _)| (text, crate::inject::values::share(text))), shares.map(|(t, n)| (t, Some(n))));
+    let refused = ["0", "0%", "101%", "12.5%", "05", "-5%", "25%%", "%", "", "a quarter"];
+    assert_eq!(refused.map(|text| (text, read("memory-share", text).warnings.len())), refused.map(|text| (text, 1)));
+    let storage = [("1Mi", Some("1Mi")), ("64MiB", Some("64Mi")), ("64m", None), ("1023Ki", None), ("lots", None)];
+    let found = storage.map(|(text, _)| (text, read("ephemeral-storage", text).storage));
+    assert_eq!(found, storage.map(|(text, amount)| (text, amount.map(str::to_owned))));
+}
+
+#[test]
+fn share_of_memory_is_within_its_bounds() {
+    let limits = |limits: &[Value]| {
+        let containers: Vec<Value> =
+            limits.iter().map(|limit| json!({"resources": {"limits": {"memory": limit}}})).collect();
+        json!({"containers": containers})
+    };
+    let cases = [
+        (limits(&[json!("1Gi"), json!("500M"), Value::Null]), 25, Some("375Mi")),
+        (limits(&[json!("129e6")]), 50, Some("61Mi")),
+        (limits(&[json!(134_217_728)]), 50, Some("64Mi")),
+        (limits(&[json!("64Mi")]), 25, Some("32Mi")),
+        (limits(&[json!("64Gi")]), 80, Some("8192Mi")),
+        (limits(&[json!("15Ei"), json!("15Ei")]), 100, Some("8192Mi")),
+        (limits(&[Value::Null]), 25, None),
+        (limits(&[json!("0"), json!("lots"), json!("-5")]), 25, None),
+        (json!({"resources": {"limits": {"memory": "1Gi"}}, "containers": [{}]}), 10, Some("102Mi")),
+    ];
+    for (spec, share, expected) in cases {
+        assert_eq!(resources::share_of_applications(&spec, share).as_deref(), expected, "{share} of {spec}");
+    }
+}
+
+#[test]
+fn limit_or_share_of_the_pod_overrides_that_of_its_namespace() {
+    let pair = |(name, value): &(&str, &str)| (format!("{PREFIX}{name}"), (*value).to_owned());
+    let read = |of_namespace: &[(&str, &str)], own: &[(&str, &str)]| {
+        let namespace = Namespace { annotations: of_namespace.iter().map(pair).collect(), ..Namespace::default() };
+        let context = Context { namespace: &namespace, own_namespace: None, needs_label: false, by: "a test" };
+        let own: std::collections::BTreeMap<_, _> = own.iter().map(pair).collect();
+        let app = json!({"name": "app", "resources": {"limits": {"memory": "1Gi"}}});
+        let pod = json!({"metadata": {"annotations": own}, "spec": {"containers": [app]}});
+        let wishes = Wishes::read(&pod, &context, &Template::built_in());
+        (wishes.memory_limit.unwrap_or_default(), wishes.warnings)
+    };
+    let (share, limit) = (("memory-share", "25%"), ("memory-limit", "64Mi"));
+    let said = "annotation config.ebb-cache.io/memory-share (\"25%\") is ignored: memory-limit is set, too";
+    let found = [
+        read(&[], &[share]),
+        read(&[limit], &[share]),
+        read(&[share], &[limit]),
+        read(&[share, limit], &[]),
+        read(&[], &[share, limit]),
+        read(&[limit, ("memory-share", "50%")], &[share]),
+    ];
+    let silent = |limit: &str| (limit.to_owned(), Vec::new());
+    let both = ("64Mi".to_owned(), vec![said.to_owned()]);
+    assert_eq!(found, [silent("256Mi"), silent("256Mi"), silent("64Mi"), both.clone(), both, silent("256Mi")]);
+}
