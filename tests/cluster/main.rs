@@ -30,6 +30,7 @@ mod pod_events;
 mod pods;
 mod policy;
 mod process;
+mod quota;
 mod rbac;
 mod replica;
 mod token;

@@ -4,6 +4,7 @@ use crate::apiserver::Cluster;
 use crate::corpus::{self, By, CROWD};
 use crate::helm::{Helm, NAMESPACE};
 use crate::pods::{annotated, labelled, lacks, plain, pod, resources, sidecar, told, with_containers};
+use crate::quota;
 use ebb_injector::inject::{Context, Namespace, Template, inject};
 use serde_json::{Value, json};
 
@@ -30,6 +31,7 @@ async fn the_policy_injects_labelled_pods_and_skips_others() {
     Helm::Four.install(&cluster, &format!("{POLICY},standalone.enabled=true,injector.failurePolicy=Fail"));
     until_active(&cluster).await;
     corpus::compare(&cluster, &Template::built_in(), By::Policy, 50).await;
+    quota::namespaces_with_rules(&cluster).await;
     what_a_pod_gets(&cluster).await;
     how_large_the_sidecar_is(&cluster).await;
     what_is_asked_in_vain_is_said(&cluster);
@@ -107,7 +109,7 @@ async fn how_large_the_sidecar_is(cluster: &Cluster) {
         (
             "a pod's own total is kept",
             merged(pod(&app(both("1", "1Gi"))), total(both("1", "1Gi"))),
-            json!({"limits": {"memory": "256Mi"}, "requests": zero}),
+            json!({"limits": {"cpu": "1", "memory": "256Mi"}, "requests": zero}),
             "Guaranteed",
         ),
         (
@@ -147,25 +149,31 @@ async fn how_large_the_sidecar_is(cluster: &Cluster) {
 /// The warnings of `ebb inject`, cut to the API server's maximum, without guesses.
 fn what_is_asked_in_vain_is_said(cluster: &Cluster) {
     let folder = tempfile::tempdir().unwrap();
-    let said_in = |namespace: &str, annotations: &Value| {
+    let said_of = |namespace: &str, given: &Value| {
         let file = folder.path().join("pod.json");
-        let given = pod(&json!({"metadata": {"annotations": annotations}}));
         std::fs::write(&file, given.to_string()).unwrap();
         let file = file.to_str().unwrap();
         let ended = cluster.kubectl(&["create", "--dry-run=server", "--namespace", namespace, "--filename", file]);
         assert_eq!(ended.code, Some(0), "{}", ended.said);
         ended.said
     };
-    let said = |annotations: &Value| said_in("shop", annotations);
-    let annotations = |name: &str| -> Value {
-        let text = std::fs::read_to_string(format!("tests/inject/pods/{name}.yaml")).unwrap();
-        let pod: Value = ebb_config::yaml::manifests(&text).unwrap().remove(0);
-        pod["metadata"]["annotations"].clone()
+    let said_in = |namespace: &str, annotations: &Value| {
+        said_of(namespace, &pod(&json!({"metadata": {"annotations": annotations}})))
     };
-    let injected = std::fs::read_to_string("tests/inject/injected/every-annotation-wrong.yaml").unwrap();
-    let sentences: Vec<&str> = injected.lines().map_while(|line| line.strip_prefix("# ")).collect();
+    let said = |annotations: &Value| said_in("shop", annotations);
+    let of_corpus = |name: &str| -> Value {
+        let text = std::fs::read_to_string(format!("tests/inject/pods/{name}.yaml")).unwrap();
+        ebb_config::yaml::manifests(&text).unwrap().remove(0)
+    };
+    let annotations = |name: &str| of_corpus(name)["metadata"]["annotations"].clone();
+    let wrong_ones = ["every-annotation-wrong", "shares-and-storage-wrong"];
+    let injected =
+        wrong_ones.map(|name| std::fs::read_to_string(format!("tests/inject/injected/{name}.yaml")).unwrap());
+    let sentences: Vec<&str> =
+        injected.iter().flat_map(|text| text.lines().map_while(|line| line.strip_prefix("# "))).collect();
     let mut wrong = Vec::new();
-    for (name, value) in annotations("every-annotation-wrong").as_object().unwrap() {
+    let given = wrong_ones.map(annotations);
+    for (name, value) in given.iter().flat_map(|annotations| annotations.as_object().unwrap()) {
         let said = said(&json!({name: value}));
         let sentence = sentences.iter().find(|sentence| sentence.contains(&format!("{name} "))).unwrap();
         let start = sentence.split("(\"").next().unwrap().trim_end();
@@ -200,8 +208,22 @@ fn what_is_asked_in_vain_is_said(cluster: &Cluster) {
     let sentence = |name| format!("config.ebb-cache.io/{name} is ignored: the namespace needs the label");
     let told = names.map(|name| refused.contains(&sentence(name)));
     assert_eq!((told, refused.matches("Warning:").count()), ([true, true, true, false], 1), "{refused}");
-    let right = said(&annotations("every-annotation"));
-    assert!(!right.contains("Warning:"), "{right}");
+    for name in ["every-annotation", "init-containers-as-callers", "memory-limit-over-a-namespaces-share"] {
+        let right = said_of("shop", &of_corpus(name));
+        assert!(!right.contains("Warning:"), "{name}: {right}");
+    }
+    for name in [
+        "data-port-collides",
+        "declares-ebb-between-init-containers",
+        "init-containers-before-the-sidecar",
+        "memory-share-and-limit",
+        "memory-share-without-limits",
+    ] {
+        let injected = std::fs::read_to_string(format!("tests/inject/injected/{name}.yaml")).unwrap();
+        let begin: String = injected.strip_prefix("# ").unwrap().chars().take(100).collect();
+        let said = said_of("shop", &of_corpus(name));
+        assert!(said.matches("Warning:").count() == 1 && said.contains(&begin), "{name}: {begin} in {said}");
+    }
 }
 
 /// The policy and `ebb inject` agree about paths of sockets.
@@ -277,11 +299,11 @@ async fn which_pods_are_left_alone(cluster: &Cluster) {
     assert_eq!(told(&cluster.injected("a pod asks in a namespace that does", &asks, "shop").await), ["app"]);
     cluster.injected("a label that means nothing does not count", &labelled("perhaps"), "shop").await;
     let port = |more: Value| {
-        let mut port = json!({"containerPort": 7070});
+        let mut port = json!({"containerPort": 7072});
         json_patch::merge(&mut port, &more);
         with_containers(&json!([{"name": "app", "image": "app", "ports": [port]}]))
     };
-    cluster.injected("a pod needs UDP port 7070", &port(json!({"protocol": "UDP"})), "shop").await;
+    cluster.injected("a pod needs UDP port 7072", &port(json!({"protocol": "UDP"})), "shop").await;
     let spec = |spec: Value| pod(&json!({"spec": spec}));
     let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}, "spec": {"nodeName": "n"}});
     let left_alone = [
@@ -295,7 +317,7 @@ async fn which_pods_are_left_alone(cluster: &Cluster) {
         ("a pod for a virtual kubelet", spec(json!({"nodeSelector": {"type": "virtual-kubelet"}})), "shop"),
         ("a mirror pod", pod(&mirror), "shop"),
         ("a pod with a volume ebb-config", spec(json!({"volumes": [{"name": "ebb-config", "emptyDir": {}}]})), "shop"),
-        ("a pod that needs the port 7070", port(json!({})), "shop"),
+        ("a pod that needs the port 7072", port(json!({})), "shop"),
     ];
     cluster.are_left_alone(&left_alone).await;
     let many = |number: usize| {

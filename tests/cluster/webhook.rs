@@ -5,6 +5,7 @@ use crate::common::within;
 use crate::corpus::{self, By};
 use crate::helm::{Helm, NAMESPACE};
 use crate::pods::{annotated, labelled, lacks, plain, pod, resources, told, with_containers};
+use crate::quota;
 use crate::rbac::rights_of;
 use crate::replica::{CONFIGURATION, INJECTOR, Replica, SECRET, bundles, can_be_reached, mount, path, unroute};
 use ebb_injector::inject::Template;
@@ -51,6 +52,7 @@ async fn the_webhook_gives_pods_what_ebb_inject_gives_them() {
     ];
     cluster.are_left_alone(&left_alone).await;
     cluster.injected("a pod asks in a namespace that does not", &labelled("enabled"), "plain").await;
+    quota::namespaces_with_rules(&cluster).await;
     annotations_are_inherited(&cluster).await;
     a_wrong_annotation_is_a_warning(&cluster).await;
     owners_are_told(&cluster, &one).await;
