@@ -220,7 +220,8 @@ fn what_is_asked_in_vain_is_said(cluster: &Cluster) {
         "memory-share-without-limits",
     ] {
         let injected = std::fs::read_to_string(format!("tests/inject/injected/{name}.yaml")).unwrap();
-        let begin: String = injected.strip_prefix("# ").unwrap().chars().take(100).collect();
+        let sentence = injected.lines().next().unwrap().strip_prefix("# ").unwrap();
+        let begin: String = sentence.chars().take(100).collect();
         let said = said_of("shop", &of_corpus(name));
         assert!(said.matches("Warning:").count() == 1 && said.contains(&begin), "{name}: {begin} in {said}");
     }
