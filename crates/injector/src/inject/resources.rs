@@ -67,7 +67,7 @@ pub(super) fn share_of_applications(spec: &Value, share: u64) -> Option<String> 
     let applications = list(&spec["containers"]).map(bytes).sum();
     let total = if applications > 0 { applications } else { bytes(spec) };
     let (least, most) = SHARED_MIB;
-    (total > 0).then(|| format!("{}Mi", (total.saturating_mul(share) / 100 >> 20).clamp(least, most)))
+    (total > 0).then(|| format!("{}Mi", ((total.saturating_mul(share) / 100) >> 20).clamp(least, most)))
 }
 
 /// The largest CPU limit of the applications, at most one core; `None` if one of them has none. Native sidecars are

@@ -233,10 +233,10 @@ impl Wishes {
         };
         let of_template = text(&self.container["resources"]["limits"]["memory"]);
         let limit = self.memory_limit.clone().or(of_template);
-        if let Some((request, limit)) = said("requests", "memory").zip(limit) {
-            if resources::is_less(&limit, &request) {
-                self.memory_limit = Some(request);
-            }
+        if let Some((request, limit)) = said("requests", "memory").zip(limit)
+            && resources::is_less(&limit, &request)
+        {
+            self.memory_limit = Some(request);
         }
         for (wish, part, resource) in [
             (&mut self.memory_limit, "limits", "memory"),
