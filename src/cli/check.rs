@@ -7,8 +7,9 @@ use ebb_injector::check::{Severity, gather, judge};
 /// Check an installation in a cluster and suggest fixes.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-It uses the same cluster as kubectl and changes nothing: the test pod is a dry run. It reads the Secret of the webhook's
-certificate if permitted, and keeps only the certificate.
+It uses the same cluster as kubectl and changes nothing. It creates pods as dry runs: one in --namespace, and one in each
+labelled namespace in which this account may create pods, to see whether quotas and policies admit a sidecar there. It
+reads the Secret of the webhook's certificate if permitted, and keeps only the certificate.
 
 Exit codes: 0 no errors, 1 at least one error.
 
@@ -34,10 +35,27 @@ enum How {
     Json,
 }
 
+/// Number of labelled namespaces from which on progress is shown, and between two lines where it cannot be replaced.
+const MANY: usize = 50;
+
+/// Shows on standard error how many labelled namespaces are done.
+fn progress(done: usize, all: usize) {
+    if all < MANY {
+        return;
+    }
+    let text = format!("labelled namespaces checked: {done} of {all}");
+    match output::shows_progress() {
+        true => output::progress(text),
+        false if done % MANY == 0 => output::note(text),
+        false => {}
+    }
+}
+
 /// Checks the installation and prints the findings.
 pub(crate) async fn run(args: CheckArgs) -> Outcome {
     let client = kube::Client::try_default().await.map_err(|error| format!("cannot reach the API server: {error}"))?;
-    let findings = judge(&gather(&client, &args.namespace).await);
+    let findings = judge(&gather(&client, &args.namespace, &progress).await);
+    output::progress("");
     match args.output {
         How::Json => output::json(&serde_json::to_value(&findings)?)?,
         How::Text => {

@@ -192,6 +192,11 @@ impl Quantity {
         number.times(nanos).map(Self)
     }
 
+    /// The amount in billionths of a unit.
+    pub fn nanos(self) -> i128 {
+        self.0
+    }
+
     /// Converts any form of [`ByteSize`] to Kubernetes' syntax: `64M` for `64MB`; `None` if the text is not a size.
     pub fn spelled(text: &str) -> Option<String> {
         text.parse::<ByteSize>().ok()?;

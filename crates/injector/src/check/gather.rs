@@ -1,7 +1,11 @@
 //! Gathers facts from the API server. Each fact is a separate call, so that a refused one does not affect the others.
 
+use super::injection::Injection;
+use super::namespaces::tried;
+use super::pods::{Found, pods};
+use super::selection::Selection;
 use super::{Certificate, Fact, Facts, Listed, MissingFact, Pod};
-use crate::inject::{Context, Namespace, SkipReason, Template, Verdict, inject, workload_warnings};
+use crate::inject::{Namespace, texts, workload_warnings};
 use http::Request;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -13,8 +17,9 @@ const PAGE: usize = 500;
 /// Default name of the ConfigMaps that sidecars follow.
 const CONFIG_MAP: &str = "ebb-config";
 
-/// Gathers all facts. A pod in `namespace` is created as a dry run only.
-pub async fn gather(client: &Client, namespace: &str) -> Facts {
+/// Gathers all facts. Pods are created as dry runs only: one in `namespace`, and one in each labelled namespace. Calls
+/// `progress` with the number of labelled namespaces that are done, and of all.
+pub async fn gather(client: &Client, namespace: &str, progress: &dyn Fn(usize, usize)) -> Facts {
     let ours = "labelSelector=app.kubernetes.io%2Fpart-of%3Debb";
     let injecting = format!("{ours}%2Capp.kubernetes.io%2Fcomponent%3Dinjector");
     let admission = "/apis/admissionregistration.k8s.io/v1";
@@ -22,32 +27,62 @@ pub async fn gather(client: &Client, namespace: &str) -> Facts {
     let list = async |path: &str, selector: &str| paged(client, path, selector, |item| Some(item.clone())).await;
     let injectors = list("/apis/apps/v1/deployments", &injecting).await;
     let templates = list("/api/v1/configmaps", &injecting).await;
-    let pods = pods(client, &Injection::of(&injectors, &templates)).await;
+    let webhooks = list(&format!("{admission}/mutatingwebhookconfigurations"), ours).await;
+    let policies = list(&format!("{admission}/mutatingadmissionpolicies"), ours).await;
+    let bindings = list(&format!("{admission}/mutatingadmissionpolicybindings"), ours).await;
+    let trial = trial(client, namespace).await;
+    let spaces = paged(client, "/api/v1/namespaces", "", space).await.unwrap_or_default();
+    let selection = Selection::of(&webhooks, &bindings);
+    let injection = Injection::of(&injectors, &templates, &trial, selection, spaces);
+    let Found { pods, applications } = pods(client, &injection).await;
     Facts {
         now: Timestamp::now().as_second(),
         version: get("/version").await,
-        webhooks: list(&format!("{admission}/mutatingwebhookconfigurations"), ours).await,
-        policies: list(&format!("{admission}/mutatingadmissionpolicies"), ours).await,
         certificates: certificates(client, &injectors).await,
-        injectors,
-        templates,
         misplaced: misplaced(client).await,
         budgets: list("/apis/policy/v1/poddisruptionbudgets", "").await,
         config_maps: config_maps(client, &pods).await,
         pods,
-        trial: trial(client, namespace).await,
+        tried: match is_unreachable(&trial) {
+            true => Vec::new(),
+            false => tried(client, &injection, &applications, progress).await,
+        },
+        left_out: injection.left_out().map(|namespace| namespace.name.clone()).collect(),
+        trial,
+        webhooks,
+        policies,
+        injectors,
+        templates,
         monitors: get("/apis/monitoring.coreos.com/v1").await,
         refused: refused(client, namespace).await,
     }
 }
 
+/// Whether the webhook refuses every pod because it cannot be called. Then a pod of each namespace would show no more.
+fn is_unreachable(trial: &Fact) -> bool {
+    trial.as_ref().is_err_and(|why| why.to_string().contains("failed calling webhook"))
+}
+
+/// A namespace with what matters to injectors.
+fn space(namespace: &Value) -> Option<Namespace> {
+    let meta = &namespace["metadata"];
+    let mut annotations = texts(&meta["annotations"]);
+    annotations.retain(|name, _| name.contains("ebb-cache.io/"));
+    Some(Namespace { name: meta["name"].as_str()?.to_owned(), labels: texts(&meta["labels"]), annotations })
+}
+
 /// Reads a list page by page; `keep` selects and reduces the items.
-async fn paged<T>(client: &Client, path: &str, selector: &str, keep: impl Fn(&Value) -> Option<T>) -> Listed<T> {
+pub(super) async fn paged<T>(
+    client: &Client,
+    path: &str,
+    selector: &str,
+    mut keep: impl FnMut(&Value) -> Option<T>,
+) -> Listed<T> {
     let (mut kept, mut token) = (Vec::new(), String::new());
     loop {
         let page = Request::get(format!("{path}?limit={PAGE}&continue={token}&{selector}")).body(Vec::new());
         let page = call(client, page).await?;
-        kept.extend(page["items"].as_array().into_iter().flatten().filter_map(&keep));
+        kept.extend(page["items"].as_array().into_iter().flatten().filter_map(&mut keep));
         match page["metadata"]["continue"].as_str() {
             Some(next) if !next.is_empty() => next.clone_into(&mut token),
             _ => return Ok(kept),
@@ -55,7 +90,7 @@ async fn paged<T>(client: &Client, path: &str, selector: &str, keep: impl Fn(&Va
     }
 }
 
-async fn call(client: &Client, request: Result<Request<Vec<u8>>, http::Error>) -> Fact {
+pub(super) async fn call(client: &Client, request: Result<Request<Vec<u8>>, http::Error>) -> Fact {
     let request = request.map_err(|error| MissingFact::Refused(error.to_string()))?;
     client.request::<Value>(request).await.map_err(|error| match error {
         kube::Error::Api(status) => MissingFact::Refused(status.message.clone()),
@@ -111,6 +146,8 @@ async fn refused(client: &Client, namespace: &str) -> Vec<String> {
         ("list", "", "namespaces", ""),
         ("list", "", "pods", ""),
         ("list", "", "configmaps", ""),
+        ("list", "", "resourcequotas", ""),
+        ("list", "", "limitranges", ""),
         ("create", "", "pods", namespace),
         ("list", "apps", "deployments", ""),
         ("list", "apps", "statefulsets", ""),
@@ -119,6 +156,7 @@ async fn refused(client: &Client, namespace: &str) -> Vec<String> {
         ("list", "policy", "poddisruptionbudgets", ""),
         ("list", "admissionregistration.k8s.io", "mutatingwebhookconfigurations", ""),
         ("list", "admissionregistration.k8s.io", "mutatingadmissionpolicies", ""),
+        ("list", "admissionregistration.k8s.io", "mutatingadmissionpolicybindings", ""),
     ];
     let mut refused = Vec::new();
     for (verb, group, resource, namespace) in needed {
@@ -131,7 +169,7 @@ async fn refused(client: &Client, namespace: &str) -> Vec<String> {
 }
 
 /// Whether this account has a permission.
-async fn may(client: &Client, attributes: &Value) -> bool {
+pub(super) async fn may(client: &Client, attributes: &Value) -> bool {
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
         "spec": {"resourceAttributes": attributes},
@@ -139,49 +177,6 @@ async fn may(client: &Client, attributes: &Value) -> bool {
     let request = Request::post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews");
     let request = request.header("content-type", "application/json").body(review.to_string().into_bytes());
     call(client, request).await.is_ok_and(|answer| answer["status"]["allowed"] == true)
-}
-
-/// The settings that decide which pods are skipped.
-struct Injection {
-    template: Template,
-    own_namespace: Option<String>,
-}
-
-impl Injection {
-    /// Reads the settings from the cluster, with the chart's defaults for missing ones.
-    fn of(injectors: &Listed, templates: &Listed) -> Self {
-        let texts = templates.iter().flatten().filter_map(|map| map["data"].as_object()).flat_map(|data| data.values());
-        let template = texts.filter_map(|text| Template::parse(text.as_str()?).ok()).next();
-        let own_namespace = injectors.iter().flatten().find_map(|injector| injector["metadata"]["namespace"].as_str());
-        Self { template: template.unwrap_or_else(Template::built_in), own_namespace: own_namespace.map(str::to_owned) }
-    }
-
-    /// Whether the injector skips the pod, so that it does not lack a sidecar.
-    fn leaves_alone(&self, pod: &Value) -> bool {
-        let name = pod["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
-        let namespace = Namespace { name, ..Namespace::default() };
-        let own_namespace = self.own_namespace.as_deref();
-        let context = Context { namespace: &namespace, own_namespace, needs_label: false, by: "ebb check" };
-        match inject(pod, &context, &self.template).verdict {
-            Verdict::Inject(_) => false,
-            Verdict::Skip(SkipReason::Disabled | SkipReason::AlreadyInjected | SkipReason::Malformed, _) => false,
-            Verdict::Skip(..) => true,
-        }
-    }
-}
-
-/// All pods that request a sidecar or have one, with the checked fields only.
-async fn pods(client: &Client, injection: &Injection) -> Listed<Pod> {
-    let asks = |namespace: &Value| {
-        let meta = &namespace["metadata"];
-        (meta["labels"]["ebb-cache.io/inject"] == "enabled").then(|| meta["name"].as_str().map(str::to_owned))?
-    };
-    // Without namespaces, pods with their own label are still found.
-    let asking = paged(client, "/api/v1/namespaces", "", asks).await.unwrap_or_default();
-    let is_looked_at = |pod: &Pod| pod.asks || pod.has_sidecar;
-    let looked_at =
-        |pod: &Value| Some(reduced(pod, &asking, injection)).filter(|found| !has_ended(pod) && is_looked_at(found));
-    paged(client, "/api/v1/pods", "", looked_at).await
 }
 
 /// The ConfigMaps that these pods follow, and those of the default name, which new pods would follow. Each name is a
@@ -239,115 +234,10 @@ fn serving(injector: &Value) -> Option<(String, String, String)> {
     Some((namespace, argument("--service=")?, argument("--secret=").or_else(mounted)?))
 }
 
-/// Whether the pod has succeeded or failed.
-fn has_ended(pod: &Value) -> bool {
-    ["Succeeded", "Failed"].iter().any(|phase| pod["status"]["phase"] == *phase)
-        || !pod["metadata"]["deletionTimestamp"].is_null()
-}
-
-fn reduced(pod: &Value, asking: &[String], injection: &Injection) -> Pod {
-    let (meta, spec, status) = (&pod["metadata"], &pod["spec"], &pod["status"]);
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let word = &meta["labels"]["ebb-cache.io/inject"];
-    let named = |values: &Value| list(values).into_iter().find(|value| value["name"] == "ebb");
-    let (sidecar, state) =
-        (named(&spec["initContainers"]), named(&status["initContainerStatuses"]).unwrap_or_default());
-    let resize = list(&status["conditions"]).into_iter().find(|condition| {
-        let kind = condition["type"].as_str().unwrap_or_default();
-        condition["status"] == "True"
-            && (kind == "PodResizePending" || kind == "PodResizeInProgress" && condition["reason"] == "Error")
-    });
-    let applications = list(&spec["containers"]);
-    let is_bound = |container: &Value| {
-        let of = |part: &str, what: &str| container["resources"][part][what].clone();
-        ["cpu", "memory"].iter().all(|what| !of("limits", what).is_null() && of("limits", what) == of("requests", what))
-    };
-    let volume = list(&spec["volumes"]).into_iter().find(|volume| volume["name"] == "ebb-config");
-    let sources = volume.filter(|_| sidecar.is_some()).map(|volume| list(&volume["projected"]["sources"]));
-    let follow = |source: &Value| Some((text(&meta["namespace"]), source["configMap"]["name"].as_str()?.to_owned()));
-    Pod {
-        name: format!("{}/{}", text(&meta["namespace"]), text(&meta["name"])),
-        asks: (word == "enabled"
-            || word.is_null()
-                && meta["namespace"].as_str().is_some_and(|namespace| asking.iter().any(|one| one == namespace)))
-            && (sidecar.is_some() || !injection.leaves_alone(pod)),
-        declines: word == "disabled",
-        has_sidecar: sidecar.is_some(),
-        follows: sources.iter().flatten().filter_map(follow).collect(),
-        version: text(&meta["annotations"]["ebb-cache.io/version"]),
-        restarts: state["restartCount"].as_u64().unwrap_or(0),
-        was_oom_killed: ["lastState", "state"].iter().any(|which| state[*which]["terminated"]["reason"] == "OOMKilled"),
-        has_limit: sidecar.as_ref().is_some_and(|sidecar| !sidecar["resources"]["limits"]["memory"].is_null()),
-        pending_resize: resize.map(|condition| text(&condition["message"])),
-        is_demoted: sidecar.is_some()
-            && spec["resources"].is_null()
-            && applications.iter().all(is_bound)
-            && status["qosClass"] == "Burstable",
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::fake::{injection_of, server};
     use super::*;
-    use http::Response;
-    use kube::client::Body;
-    use std::convert::Infallible;
-
-    /// An API server with only these objects, one per page.
-    fn server(objects: Value) -> Client {
-        let answer = move |request: Request<Body>| {
-            let asked = |key: &str| {
-                let words = request.uri().query().into_iter().flat_map(|query| query.split('&'));
-                words.filter_map(|word| word.strip_prefix(key)).next().unwrap_or_default().to_owned()
-            };
-            let name = asked("fieldSelector=metadata.name%3D");
-            let all = objects[request.uri().path()].as_array().cloned().unwrap_or_default();
-            let all: Vec<Value> =
-                all.into_iter().filter(|item| name.is_empty() || item["metadata"]["name"] == *name).collect();
-            let at = asked("continue=").parse().unwrap_or(0);
-            let next = if at + 1 < all.len() { (at + 1).to_string() } else { String::new() };
-            let page = json!({"metadata": {"continue": next}, "items": all.get(at).into_iter().collect::<Vec<_>>()});
-            async move { Ok::<_, Infallible>(Response::new(Body::from(page.to_string().into_bytes()))) }
-        };
-        Client::new(tower::service_fn(answer), "default")
-    }
-
-    fn by_default() -> Injection {
-        Injection::of(&Ok(Vec::new()), &Ok(Vec::new()))
-    }
-
-    /// Injector, policy and check use the same reasons for skipping a pod.
-    #[tokio::test]
-    async fn skipped_pods_of_the_corpus_are_not_reported() {
-        let (mut left_alone, mut asking, mut wrong) = (0, 0, Vec::new());
-        for entry in std::fs::read_dir("../../tests/inject/pods").unwrap() {
-            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
-            let expected = text.lines().next().unwrap();
-            let mut pod: Value = ebb_config::yaml::manifests(&text).unwrap().remove(0);
-            if expected.ends_with("malformed") || text.contains("# namespace: ") {
-                continue;
-            }
-            pod["metadata"]["namespace"] = json!("shop");
-            json_patch::merge(&mut pod, &json!({"metadata": {"labels": {"ebb-cache.io/inject": "enabled"}}}));
-            let found = super::pods(&server(json!({"/api/v1/pods": [pod]})), &by_default()).await.unwrap();
-            let is_reported = found.iter().any(|pod| pod.asks && !pod.declines && !pod.has_sidecar);
-            let has_one = pod["spec"]["initContainers"].to_string().contains(r#""name":"ebb""#);
-            // A pod that declines by its label asks here, since its label was replaced.
-            let is_left_alone = expected.starts_with("# skipped") && !expected.ends_with("disabled");
-            if is_reported != (!is_left_alone && !has_one) {
-                wrong.push(format!("reported: {is_reported}, has a sidecar: {has_one}\n{text}"));
-            }
-            left_alone += usize::from(is_left_alone);
-            asking += usize::from(is_reported);
-        }
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-        assert!(left_alone > 8 && asking > 20, "{left_alone} left alone, {asking} ask");
-    }
-
-    fn namespace(name: &str, inject: &str) -> Value {
-        json!({"metadata": {"name": name, "labels": {"ebb-cache.io/inject": inject}}})
-    }
 
     fn following(namespace: &str, config_map: &str) -> Value {
         let volume = json!({"name": "ebb-config", "projected": {"sources": [
@@ -357,39 +247,6 @@ mod tests {
             "metadata": {"namespace": namespace, "name": "p"},
             "spec": {"initContainers": [{"name": "ebb"}], "volumes": [volume]},
         })
-    }
-
-    #[tokio::test]
-    async fn pods_that_have_ended_or_are_about_to_are_nobodys_trouble() {
-        let pod = |name: &str, change: Value| {
-            let mut pod = json!({
-                "metadata": {"namespace": "shop", "name": name, "labels": {"ebb-cache.io/inject": "enabled"}},
-                "status": {"phase": "Running"},
-            });
-            json_patch::merge(&mut pod, &change);
-            pod
-        };
-        let pods = [
-            pod("runs", json!({})),
-            pod("done", json!({"status": {"phase": "Succeeded"}})),
-            pod("failed", json!({"status": {"phase": "Failed"}})),
-            pod("goes", json!({"metadata": {"deletionTimestamp": "2026-11-25T00:00:00Z"}})),
-        ];
-        let client = server(json!({"/api/v1/pods": pods}));
-        let names: Vec<_> =
-            super::pods(&client, &by_default()).await.unwrap().into_iter().map(|pod| pod.name).collect();
-        assert_eq!(names, ["shop/runs"]);
-    }
-
-    #[tokio::test]
-    async fn finds_pods_of_labelled_namespaces_on_any_page() {
-        let pod = |namespace: &str| json!({"metadata": {"namespace": namespace, "name": "p"}});
-        let server = server(json!({
-            "/api/v1/namespaces": [namespace("plain", "disabled"), namespace("shop", "enabled"), namespace("till", "enabled")],
-            "/api/v1/pods": [pod("plain"), pod("shop"), pod("till")],
-        }));
-        let names: Vec<String> = pods(&server, &by_default()).await.unwrap().into_iter().map(|pod| pod.name).collect();
-        assert_eq!(names, ["shop/p", "till/p"]);
     }
 
     #[tokio::test]
@@ -420,7 +277,7 @@ mod tests {
                 map("till", "ebb-config"), map("till", "quick"),
             ],
         }));
-        let found = config_maps(&server, &pods(&server, &by_default()).await).await.unwrap();
+        let found = config_maps(&server, &pods(&server, &injection_of(&[])).await.pods).await.unwrap();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let names = found
             .iter()

@@ -1,14 +1,24 @@
 //! Checks an installation: gathers facts from the API server and judges them.
 //!
 //! ```text
-//!  gather (calls, and a dry run) ──► Facts ──► judge (pure) ──► findings, each with a remedy
+//!  gather (calls, and dry runs) ──► Facts ──► judge (pure) ──► findings, each with a remedy
 //! ```
 
+#[cfg(test)]
+mod fake;
 mod gather;
+mod injection;
 mod judge;
+mod namespaces;
+mod pods;
+mod rules;
+mod selection;
 
 pub use gather::gather;
+pub use injection::LeftAlone;
 pub use judge::judge;
+pub use namespaces::{Trial, Tried};
+pub use rules::Misfit;
 
 pub use ebb_terminal::{Finding, Severity};
 use serde_json::Value;
@@ -57,6 +67,10 @@ pub struct Facts {
     pub config_maps: Listed,
     /// The result of a dry run that creates a pod with the label.
     pub trial: Fact,
+    /// The results of dry runs in labelled namespaces.
+    pub tried: Vec<Tried>,
+    /// Labelled namespaces in which no pod gets a sidecar.
+    pub left_out: Vec<String>,
     /// Whether the cluster has PodMonitors.
     pub monitors: Fact,
     /// Missing permissions of this account.
@@ -78,8 +92,10 @@ pub struct Certificate {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {
     pub name: String,
+    /// Whether it would get a sidecar if it were created now, and has none.
     pub asks: bool,
-    pub declines: bool,
+    /// Why it asks for a sidecar and has none on purpose.
+    pub left_alone: Option<LeftAlone>,
     pub has_sidecar: bool,
     /// The ConfigMaps that its sidecar follows, as namespace and name.
     pub follows: Vec<(String, String)>,

@@ -33,7 +33,7 @@ pub use document::reference;
 pub use patch::Operation;
 pub use skip::{SYSTEM_NAMESPACES, SkipReason};
 pub use take_out::{TakeOut, take_out, with_replaced};
-pub use template::{Template, TemplateError};
+pub use template::{Template, TemplateError, environment_problems, sidecar_of};
 pub use workload::workload_warnings;
 
 pub(crate) use skip::VOLUMES;
@@ -113,6 +113,11 @@ pub fn inject(pod: &Value, context: &Context<'_>, template: &Template) -> Outcom
     add_to_callers(&mut patch, &wishes, "containers", |_, container| wishes.wants(container));
     add_status(&mut patch, template);
     Outcome { verdict: Verdict::Inject(patch.finish()), warnings }
+}
+
+/// The reason for skipping a pod, if [`inject`] would skip it, with details.
+pub fn skip_reason(pod: &Value, context: &Context<'_>, template: &Template) -> Option<(SkipReason, String)> {
+    skip::skip(pod, context, &Wishes::read(pod, context, template))
 }
 
 /// Adds the label and annotations that mark an injected pod.

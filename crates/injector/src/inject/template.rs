@@ -3,6 +3,7 @@
 //! It contains the sidecar and one application container with the additions for applications.
 
 use super::allowed::Allowed;
+use super::pod::list;
 use ebb_config::{Problems, check_environment, yaml};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -96,6 +97,16 @@ impl Template {
         self.env.iter().filter_map(|variable| variable["name"].as_str().map(str::to_owned)).collect()
     }
 
+    /// The template that gives what this pod got: its sidecar, with what annotations of the pod and its namespace have
+    /// changed; `None` if the pod has no sidecar.
+    pub fn of_injected(pod: &Value) -> Option<Self> {
+        let container = sidecar_of(pod)?;
+        if container["resources"]["limits"]["memory"].is_null() || !container["env"].is_array() {
+            return None;
+        }
+        Some(Self { container: container.clone(), ..Self::built_in() })
+    }
+
     /// Finds and parses the PodTemplate in a YAML text.
     ///
     /// # Errors
@@ -143,6 +154,16 @@ impl Template {
             allowed: Allowed::default(),
         })
     }
+}
+
+/// The sidecar of an injected pod.
+pub fn sidecar_of(pod: &Value) -> Option<&Value> {
+    list(&pod["spec"]["initContainers"]).find(|container| container["name"] == "ebb")
+}
+
+/// The problems of the sidecar's environment in this container, by the checks of its start.
+pub fn environment_problems(container: &Value) -> Vec<String> {
+    check_environment(&variables_of(container)).err().map_or_else(Vec::new, |problems| problems.0)
 }
 
 /// The variables of the container. A variable from a field of the pod gets a placeholder. Variables from a ConfigMap or a

@@ -1,7 +1,8 @@
 //! Checks that injectors are ready, have a PodDisruptionBudget, and inject the image that they run.
 
 use super::{Facts, Finding, Severity, Value, bad, items, ok, plain};
-use crate::inject::Template;
+use crate::check::selection::selects;
+use crate::inject::{Template, texts};
 
 /// The key of the template in an injector's ConfigMap.
 const TEMPLATE: &str = "sidecar.yaml";
@@ -59,20 +60,10 @@ fn rejected(config_map: &Value) -> Option<(String, String)> {
 /// Whether a PodDisruptionBudget selects the pods of a Deployment.
 fn protects(budget: &Value, deployment: &Value) -> bool {
     let (selector, labels) = (&budget["spec"]["selector"], &deployment["spec"]["template"]["metadata"]["labels"]);
-    let is_one_of = |wanted: &Value, label: &Value| wanted.as_array().is_some_and(|values| values.contains(label));
-    let fits = |rule: &Value| {
-        let label = &labels[plain(&rule["key"])];
-        match plain(&rule["operator"]) {
-            "In" => is_one_of(&rule["values"], label),
-            "NotIn" => !is_one_of(&rule["values"], label),
-            "Exists" => !label.is_null(),
-            _ => label.is_null(),
-        }
-    };
+    // Of a budget, no selector selects nothing.
     budget["metadata"]["namespace"] == deployment["metadata"]["namespace"]
         && selector.is_object()
-        && selector["matchLabels"].as_object().into_iter().flatten().all(|(key, wanted)| labels[key] == *wanted)
-        && selector["matchExpressions"].as_array().into_iter().flatten().all(fits)
+        && selects(selector, &texts(labels))
 }
 
 /// The image that an injector runs, and the one that it injects; `None` if its template is missing or the values set

@@ -1,10 +1,12 @@
 //! Checks that pods have their sidecars, and the state of the sidecars.
 
 use super::control_plane::version_of_new_pods;
-use super::{Facts, Finding, Pod, Severity, bad, ok};
+use super::{Facts, Finding, LeftAlone, Pod, Severity, bad, named, ok};
+use std::collections::BTreeMap;
+
+const CATEGORY: &str = "data-plane";
 
 pub(super) fn data_plane(facts: &Facts, all: &mut Vec<Finding>) {
-    const CATEGORY: &str = "data-plane";
     let pods = match &facts.pods {
         Ok(pods) => pods,
         Err(why) => {
@@ -21,7 +23,7 @@ pub(super) fn data_plane(facts: &Facts, all: &mut Vec<Finding>) {
             "ask for a cache and have none",
             Severity::Error,
             "They were created while no injector was running. Recreate them with kubectl rollout restart.",
-            &|pod| pod.asks && !pod.declines && !pod.has_sidecar,
+            &|pod| pod.asks && !pod.has_sidecar,
         ),
         (
             "have an OOM-killed sidecar",
@@ -57,18 +59,58 @@ pub(super) fn data_plane(facts: &Facts, all: &mut Vec<Finding>) {
             pod.has_sidecar && !pod.version.is_empty() && pod.version != installed
         }),
     ];
+    left_alone(pods, all);
     let mut well = true;
     for (what, severity, remedy, applies) in rules {
         let names: Vec<&str> = pods.iter().filter(|pod| applies(pod)).map(|pod| pod.name.as_str()).collect();
         if !names.is_empty() {
             well = false;
-            let shown = names.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-            let more = if names.len() > 5 { format!(" and {} more", names.len() - 5) } else { String::new() };
-            bad(all, CATEGORY, *severity, format!("pods that {what}: {shown}{more}"), remedy);
+            bad(all, CATEGORY, *severity, format!("pods that {what}: {}", named(&names)), remedy);
         }
     }
     if well {
         let sidecars = pods.iter().filter(|pod| pod.has_sidecar).count();
         ok(all, CATEGORY, format!("sidecars without problems: {sidecars}"));
+    }
+}
+
+/// One finding for each reason, with an example: a cluster may have thousands of such pods.
+fn left_alone(pods: &[Pod], all: &mut Vec<Finding>) {
+    let mut by_reason: BTreeMap<&str, (usize, &Pod, &LeftAlone)> = BTreeMap::new();
+    for pod in pods {
+        let Some(why) = &pod.left_alone else { continue };
+        by_reason.entry(why.reason).or_insert((0, pod, why)).0 += 1;
+    }
+    for (reason, (number, pod, why)) in by_reason {
+        let found = format!(
+            "pods that ask for a cache and are left alone on purpose, {reason}: {number}, such as {} ({})",
+            pod.name, why.detail
+        );
+        bad(all, CATEGORY, Severity::Info, found, why.meaning);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{troubles, well};
+    use super::*;
+
+    #[test]
+    fn pods_left_alone_are_counted_by_reason() {
+        let left = |name: &str, reason, detail: &str| Pod {
+            name: name.to_owned(),
+            left_alone: Some(LeftAlone { reason, meaning: "It means this.", detail: detail.to_owned() }),
+            ..Pod::default()
+        };
+        let pods = (0..3000).map(|n| left(&format!("shop/a-{n}"), "host-network", "spec.hostNetwork is true"));
+        let all = pods.chain([left("shop/w", "windows", "spec.os is windows")]).collect();
+        let found = troubles(&Facts { pods: Ok(all), ..well() });
+        let words = "pods that ask for a cache and are left alone on purpose";
+        let expected = [
+            format!("{words}, host-network: 3000, such as shop/a-0 (spec.hostNetwork is true)"),
+            format!("{words}, windows: 1, such as shop/w (spec.os is windows)"),
+        ];
+        let found: Vec<_> = found.into_iter().map(|(_, severity, found)| (severity, found)).collect();
+        assert_eq!(found, expected.map(|found| (Severity::Info, found)));
     }
 }

@@ -2,13 +2,17 @@
 
 mod control_plane;
 mod data_plane;
+mod environment;
+mod namespaces;
 #[cfg(test)]
 mod testing;
 mod webhook;
 
-use super::{Certificate, Facts, Finding, Listed, Pod, Severity};
+use super::{Certificate, Facts, Finding, LeftAlone, Listed, Misfit, Pod, Severity, Trial};
 use control_plane::control_plane;
 use data_plane::data_plane;
+use environment::environment;
+use namespaces::namespaces;
 use serde_json::Value;
 use webhook::webhook;
 
@@ -26,7 +30,9 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     control_plane(facts, &mut all);
     webhook(facts, &mut all);
     policy(facts, &mut all);
+    environment(facts, &mut all);
     trial(facts, &mut all);
+    namespaces(facts, &mut all);
     rbac(facts, &mut all);
     config(facts, &mut all);
     misplaced(facts, &mut all);
@@ -173,6 +179,18 @@ fn config(facts: &Facts, all: &mut Vec<Finding>) {
     }
     if good > 0 {
         ok(all, CATEGORY, format!("valid ConfigMaps: {good}"));
+    }
+}
+
+/// Maximum number of objects of one problem in the evidence.
+const MOST_SHOWN: usize = 5;
+
+/// Some of the names, and the number of the others.
+fn named(names: &[&str]) -> String {
+    let shown = names.iter().take(MOST_SHOWN).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MOST_SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 

@@ -17,6 +17,8 @@ pub(super) fn well() -> Facts {
         budgets: Ok(Vec::new()),
         pods: Ok(Vec::new()),
         config_maps: Ok(Vec::new()),
+        tried: Vec::new(),
+        left_out: Vec::new(),
         trial: Ok(json!({"spec": {"initContainers": [{"name": "ebb"}]}})),
         monitors: Err(refused("not found")),
         refused: Vec::new(),
