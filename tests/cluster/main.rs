@@ -33,6 +33,7 @@ mod process;
 mod quota;
 mod rbac;
 mod replica;
+mod rules;
 mod token;
 mod watchdog;
 mod webhook;

@@ -182,7 +182,8 @@ impl Rules {
 
         for part in ["requests", "limits"] {
             let missing = if part == "requests" { request.is_none() } else { limit.is_none() };
-            if missing && self.counts(part, resource) {
+            // Of other resources, a quota counts only what containers have.
+            if missing && resource != "ephemeral-storage" && self.counts(part, resource) {
                 conflict(format!("a ResourceQuota counts {part}.{resource}, and the sidecar has none"));
             }
         }
@@ -201,7 +202,7 @@ impl Rules {
                 ));
             }
         }
-        if request.is_some_and(|request| request < min) {
+        if request.unwrap_or(0) < min {
             let request = spell(request.unwrap_or(0));
             conflict(format!(
                 "the sidecar's {resource} request {request} is below the LimitRange's min {}",
@@ -381,8 +382,11 @@ mod tests {
 
     #[test]
     fn ephemeral_storage_has_a_cure() {
-        let found = cures(&quota(json!({"limits.ephemeral-storage": "1Gi"})), SIDECAR);
+        let of = |min: &str| cures(&range("Container", json!({"min": {"ephemeral-storage": min}})), SIDECAR);
+        assert!(of("96Mi").ends_with("96Mi"), "{}", of("96Mi"));
+        let found = of("32Mi");
         assert!(found.contains("ephemeral-storage") && found.ends_with("64Mi"), "{found}");
+        assert_eq!(cures(&quota(json!({"limits.ephemeral-storage": "1Gi"})), SIDECAR), "fits", "a quota demands none");
     }
 
     #[test]

@@ -252,7 +252,8 @@ async fn look(
     Ok((chosen, most))
 }
 
-/// The missed pods and their number. Beyond [`MOST_MISSED`] only pods of owners in `memory` are returned.
+/// The missed pods and their number. Beyond [`MOST_MISSED`] only pods of owners in `memory` are returned, and the others
+/// are counted by their own labels instead of those of their owners' templates.
 async fn missed_in_all(
     client: &Client,
     injector: &Injector,
@@ -271,15 +272,24 @@ async fn missed_in_all(
         };
         if excluded.contains(&namespace.name) { None } else { judge(pod, &context, &template) }
     };
-    let (mut candidates, mut others) = (Vec::new(), 0);
-    pages::each(client, "/api/v1/pods?labelSelector=%21ebb-cache.io%2Finjected", Of::Metadata, |read| {
-        let Some(candidate) = judge(&read.value, candidate) else { return };
-        match read.is_too_large || (candidates.len() >= MOST_MISSED && !memory.knows(&candidate.owner.uid)) {
-            true => others += 1,
-            false => candidates.push(candidate),
-        }
-    })
-    .await?;
+    let listed = async |of, is_missed: fn(&Value, &Context<'_>, &Template) -> Option<Missed>| {
+        let (mut kept, mut others) = (Vec::new(), 0);
+        pages::each(client, "/api/v1/pods?labelSelector=%21ebb-cache.io%2Finjected", of, |read| {
+            // A pod that is too large to read is skipped by the webhook, too.
+            let Some(pod) = judge(&read.value, is_missed).filter(|_| !read.is_too_large) else { return };
+            match kept.len() >= MOST_MISSED && !memory.knows(&pod.owner.uid) {
+                true => others += 1,
+                false => kept.push(pod),
+            }
+        })
+        .await?;
+        Ok::<_, kube::Error>((kept, others))
+    };
+    let (mut candidates, mut others) = listed(Of::Metadata, candidate).await?;
+    if others > 0 {
+        // Metadata do not show which pods are left alone on purpose. They must neither count nor displace missed ones.
+        (candidates, others) = listed(Of::Pod, missed).await?;
+    }
     let (mut found, mut templates) = (Vec::new(), BTreeMap::new());
     for Missed { namespace, name, uid, owner } in candidates {
         if !templates.contains_key(&owner.uid) {
@@ -348,153 +358,4 @@ async fn evict(client: &Client, injector: &Injector, pod: &Missed) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::inject::Namespace;
-    use serde_json::json;
-
-    fn pod(kind: &str) -> Value {
-        json!({
-            "metadata": {
-                "name": "web-1", "namespace": "shop", "uid": "1", "labels": {"ebb-cache.io/inject": "enabled"},
-                "ownerReferences": [
-                    {"apiVersion": "apps/v1", "kind": kind, "name": "web", "uid": "o", "controller": true},
-                ],
-            },
-            "spec": {"containers": [{"name": "app"}]},
-        })
-    }
-
-    fn judged(pod: &Value, judge: fn(&Value, &Context<'_>, &Template) -> Option<Missed>) -> bool {
-        let namespace = Namespace { name: "shop".to_owned(), ..Namespace::default() };
-        let context =
-            Context { namespace: &namespace, own_namespace: Some("ebb-system"), needs_label: true, by: "a test" };
-        judge(pod, &context, &Template::built_in()).is_some()
-    }
-
-    fn is_missed(pod: &Value) -> bool {
-        judged(pod, missed)
-    }
-
-    fn is_candidate(pod: &Value) -> bool {
-        judged(pod, candidate)
-    }
-
-    #[test]
-    fn a_pod_is_missed_if_it_asks_and_somebody_creates_it_again() {
-        assert!(is_missed(&pod("ReplicaSet")));
-        assert!(!is_missed(&pod("Job")));
-        type Change = fn(&mut Value);
-        let changes: &[Change] = &[
-            |pod| pod["metadata"]["labels"] = json!({}),
-            |pod| pod["metadata"]["ownerReferences"] = json!([]),
-            |pod| pod["metadata"]["deletionTimestamp"] = json!("2026-11-25T00:00:00Z"),
-            |pod| pod["status"] = json!({"phase": "Failed"}),
-            |pod| pod["spec"]["hostNetwork"] = json!(true),
-        ];
-        let found = changes.iter().map(|change| {
-            let mut other = pod("ReplicaSet");
-            change(&mut other);
-            (is_missed(&other), is_candidate(&other))
-        });
-        let (by_metadata, by_the_rest) = ((false, false), (false, true));
-        let expected = [by_metadata, by_metadata, by_metadata, by_the_rest, by_the_rest];
-        assert_eq!(found.collect::<Vec<_>>(), expected, "whether it is missed, and a candidate, after each change");
-        assert!(is_candidate(&json!({"metadata": pod("ReplicaSet")["metadata"]})));
-    }
-
-    #[test]
-    fn labels_of_a_live_pod_evict_nobody() {
-        let entry = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
-        let of_owner = |labels| Asked { labels, annotations: BTreeMap::new() };
-        let [asks, declines, silent] = [
-            of_owner(entry("ebb-cache.io/inject", "enabled")),
-            of_owner(entry("ebb-cache.io/inject", "disabled")),
-            of_owner(BTreeMap::new()),
-        ];
-        let live = pod("ReplicaSet");
-        let found = [&asks, &declines, &silent].map(|asked| is_missed(&as_asked(&live, asked)));
-        assert_eq!(found, [true, false, false], "whether it is missed, by what its owner's template says");
-
-        // An annotation of the live pod does not move the port that keeps it from being injected.
-        let mut taken = live.clone();
-        taken["spec"]["containers"][0]["ports"] = json!([{"containerPort": 7072}]);
-        taken["metadata"]["annotations"] = json!({"config.ebb-cache.io/http-port": "9072"});
-        assert_eq!([is_missed(&taken), is_missed(&as_asked(&taken, &asks))], [true, false]);
-        // Nor does the removal of a label: a pod with its sidecar has the sidecar's volumes.
-        let mut injected = live;
-        injected["spec"]["volumes"] = json!([{"name": "ebb-config"}]);
-        injected["spec"]["initContainers"] = json!([{"name": "ebb"}]);
-        assert!(!is_missed(&as_asked(&injected, &asks)));
-    }
-
-    fn of(owner: &str, uid: &str) -> Missed {
-        let owner = Owner {
-            api_version: "apps/v1".to_owned(),
-            kind: "ReplicaSet".to_owned(),
-            name: "web".to_owned(),
-            uid: owner.to_owned(),
-        };
-        Missed { namespace: "shop".to_owned(), name: uid.to_owned(), uid: uid.to_owned(), owner }
-    }
-
-    /// Several searches of the watchdog: missed pods, pods with a sidecar by owner, and evicted pods.
-    #[derive(Default)]
-    struct Scenario(Memory);
-
-    impl Scenario {
-        fn look(&mut self, missed: &[&Missed], injected: &[(&str, &str)]) -> Vec<String> {
-            let mut by_owner = Injected::new();
-            for (owner, pod) in injected {
-                by_owner.entry((*owner).to_owned()).or_default().insert((*pod).to_owned());
-            }
-            let missed: Vec<_> = missed.iter().map(|pod| (*pod).clone()).collect();
-            let (chosen, most) = self.0.choose(&missed, &by_owner);
-            let chosen: Vec<_> = chosen.into_iter().take(most).collect();
-            chosen.iter().for_each(|pod| self.0.evicted(pod, &by_owner));
-            chosen.into_iter().map(|pod| pod.name).collect()
-        }
-    }
-
-    const NOBODY: [&str; 0] = [];
-
-    #[test]
-    fn evicts_others_only_after_a_replacement_has_its_sidecar() {
-        let mut scenario = Scenario::default();
-        let [a, b, c, d, e] = [of("one", "a"), of("one", "b"), of("one", "c"), of("two", "d"), of("two", "e")];
-        let had = ("one", "earlier");
-        assert_eq!(scenario.look(&[&a, &b, &c, &d, &e], &[had]), NOBODY, "seen for the first time");
-        assert_eq!(scenario.look(&[&a, &b, &c, &d, &e], &[had]), ["a"]);
-        assert_eq!(scenario.look(&[&b, &c, &d, &e], &[had]), NOBODY, "it has not come again yet");
-        assert_eq!(
-            scenario.look(&[&b, &c, &d, &e], &[had, ("one", "a2")]),
-            ["b", "c", "d"],
-            "of another owner one again"
-        );
-        assert_eq!(scenario.look(&[&e], &[("two", "d2")]), ["e"]);
-        assert_eq!(scenario.look(&[], &[]), NOBODY);
-    }
-
-    #[test]
-    fn gives_up_an_owner_whose_replacement_has_no_sidecar() {
-        let mut scenario = Scenario::default();
-        let [a, b, again, c, d] = [of("one", "a"), of("one", "b"), of("one", "a2"), of("two", "c"), of("three", "d")];
-        scenario.look(&[&a, &b, &c, &d], &[]);
-        assert_eq!(scenario.look(&[&a, &b, &c, &d], &[]), ["a"]);
-        assert_eq!(scenario.look(&[&b, &again, &c, &d], &[]), ["c"], "one at a time, since nobody may be asking");
-        assert_eq!(scenario.look(&[&b, &again, &d], &[]), NOBODY);
-        assert_eq!(scenario.look(&[&b, &again, &d], &[("two", "c2")]), ["d"], "somebody asks");
-        assert_eq!(scenario.look(&[&b, &again], &[("three", "d2")]), NOBODY);
-        assert_eq!(scenario.0.given_up(), 1);
-    }
-
-    #[test]
-    fn a_pod_that_never_comes_again_is_no_trial_for_ever() {
-        let mut scenario = Scenario::default();
-        let [a, b] = [of("one", "a"), of("one", "b")];
-        scenario.look(&[&a, &b], &[]);
-        assert_eq!(scenario.look(&[&a, &b], &[]), ["a"]);
-        let looks = (1..).find(|_| scenario.look(&[&b], &[]) == ["b"]);
-        assert_eq!(looks, Some(LOOKS));
-    }
-}
+mod tests;

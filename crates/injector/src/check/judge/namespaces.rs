@@ -3,6 +3,7 @@
 //! Namespaces with the same problem and remedy share a finding, since hundreds may have the same quota.
 
 use super::{Facts, Finding, Misfit, Severity, Trial, bad, named, ok};
+use crate::inject::{environment_problems, sidecar_of};
 use std::collections::BTreeMap;
 
 const CATEGORY: &str = "namespaces";
@@ -11,10 +12,13 @@ pub(super) fn namespaces(facts: &Facts, all: &mut Vec<Finding>) {
     // Severity, evidence with a gap for the namespaces, and remedy.
     let mut troubles: BTreeMap<(Severity, String, String), Vec<&str>> = BTreeMap::new();
     let mut admitted = 0;
-    let is_working = facts.trial.as_ref().is_ok_and(|pod| crate::inject::sidecar_of(pod).is_some());
+    let sidecar = facts.trial.as_ref().ok().and_then(sidecar_of);
+    let is_working = sidecar.is_some();
+    // Problems of every sidecar are findings about the policy, or about the template.
+    let everywhere = sidecar.map_or_else(Vec::new, environment_problems);
     for tried in &facts.tried {
         let (severity, found, remedy) = match &tried.outcome {
-            Trial::Injected(problems) if problems.is_empty() => {
+            Trial::Injected(problems) if problems.iter().all(|problem| everywhere.contains(problem)) => {
                 admitted += 1;
                 continue;
             }
@@ -192,6 +196,13 @@ mod tests {
         assert_eq!(troubles(&with(&[("shop", Trial::Injected(Vec::new()))])), []);
         let nowhere = Facts { trial: Ok(json!({"spec": {}})), ..with(&[("shop", Trial::Bare)]) };
         only(&nowhere, "injection", Severity::Error, "does not get one");
+        // What every sidecar has is told once.
+        let sidecar = json!({"name": "ebb", "env": [{"name": "EBB_CORES", "value": "0"}]});
+        let everywhere = Facts {
+            trial: Ok(json!({"spec": {"initContainers": [sidecar]}})),
+            ..with(&[("shop", Trial::Injected(vec![text("cores: 0 is out of range (1 to 64)")]))])
+        };
+        only(&everywhere, "policy", Severity::Error, "cores: 0 is out of range");
         let left_out = Facts { left_out: vec![text("kube-system")], ..well() };
         only(&left_out, "namespaces", Severity::Info, "leaves out: kube-system");
     }
