@@ -58,9 +58,10 @@ pub async fn gather(client: &Client, namespace: &str, progress: &dyn Fn(usize, u
     }
 }
 
-/// Whether the webhook refuses every pod because it cannot be called. Then a pod of each namespace would show no more.
+/// Whether every pod is refused because Ebb's webhook cannot be called. Then a pod of each namespace would show no more.
 fn is_unreachable(trial: &Fact) -> bool {
-    trial.as_ref().is_err_and(|why| why.to_string().contains("failed calling webhook"))
+    let is_ours = |why: &str| why.contains("failed calling webhook") && why.contains("injector.ebb-cache.io");
+    trial.as_ref().is_err_and(|why| is_ours(&why.to_string()))
 }
 
 /// A namespace with what matters to injectors.
