@@ -3,6 +3,7 @@
 use super::{Failure, Outcome, output};
 use clap::Args;
 use ebb_injector::check::{Severity, gather, judge};
+use ebb_injector::inject::{DEFAULT_REVISION, is_revision};
 
 /// Check an installation in a cluster and suggest fixes.
 #[derive(Args, Debug)]
@@ -15,11 +16,15 @@ Exit codes: 0 no errors, 1 at least one error.
 
 Examples:
   ebb check
+  ebb check --rev canary
   ebb check --namespace shop --output json")]
 pub(crate) struct CheckArgs {
     /// Namespace for the dry run of a pod.
     #[arg(long, short, value_name = "NAME", default_value = "default")]
     namespace: String,
+    /// Revision of the injector.
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_REVISION)]
+    rev: String,
     /// Output format.
     #[arg(long, value_enum, default_value_t)]
     output: How,
@@ -53,8 +58,12 @@ fn progress(done: usize, all: usize) {
 
 /// Checks the installation and prints the findings.
 pub(crate) async fn run(args: CheckArgs) -> Outcome {
+    if !is_revision(&args.rev) {
+        let problem = "is not a revision; it must be a DNS label: small letters, digits and -, at most 63 characters";
+        return Err(Failure::Usage(format!("--rev: {:?} {problem}", args.rev)));
+    }
     let client = kube::Client::try_default().await.map_err(|error| format!("cannot reach the API server: {error}"))?;
-    let findings = judge(&gather(&client, &args.namespace, &progress).await);
+    let findings = judge(&gather(&client, &args.namespace, &args.rev, &progress).await);
     output::progress("");
     match args.output {
         How::Json => output::json(&serde_json::to_value(&findings)?)?,

@@ -58,6 +58,9 @@ pub(crate) struct InjectArgs {
     /// Image of the sidecar, in place of the template's
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
+    /// Revision of the injector in place of the template's; pods with a label of another one are skipped
+    #[arg(long, value_name = "NAME")]
+    rev: Option<String>,
     /// Annotation for pods that do not have it, such as memory-limit=64Mi; repeatable
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
@@ -104,6 +107,9 @@ pub(crate) fn inject(args: InjectArgs) -> Outcome {
     };
     if let Some(image) = &args.image {
         template.set_image(image).map_err(|error| Failure::Usage(format!("--image: {error}")))?;
+    }
+    if let Some(revision) = &args.rev {
+        template = template.of_revision(revision).map_err(|error| Failure::Usage(format!("--rev: {error}")))?;
     }
     let files = manifest::read(&args.filenames)?;
     // What cannot be read is reported below.

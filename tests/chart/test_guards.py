@@ -119,6 +119,17 @@ GUARDS = (
         "injector.watchdog.enabled: the watchdog selects pods by the label ebb-cache.io/inject alone",
     ),
     (
+        "1.37.0",
+        "injector.objectSelector.matchExpressions[0].key=ebb-cache.io/rev,injector.objectSelector.matchExpressions[0].operator=Exists",
+        "injector.objectSelector: ebb-cache.io/rev is not allowed; injector.revision selects pods by this label.",
+    ),
+    (
+        "1.31.0",
+        "injector.namespaceSelector.matchExpressions[0].key=ebb-cache.io/rev,"
+        "injector.namespaceSelector.matchExpressions[0].operator=DoesNotExist",
+        "injector.namespaceSelector: ebb-cache.io/rev is not allowed",
+    ),
+    (
         "1.31.0",
         "standalone.enabled=true,standalone.events=true,standalone.networkPolicy.enabled=true",
         "Add the API server's addresses to standalone.networkPolicy.egressTo.",

@@ -35,6 +35,7 @@ SURFACE = (
     *(f"standalone.{key}" for key in ("autoscaling", "service")),
     *(f"monitoring.{key}" for key in ("force", "sidecars")),
     "commonAnnotations",
+    "injector.revision",
     "global.imagePullSecrets",
 )
 WORDS = ("ipFamilies", "ipFamilyPolicy", "loadBalancerClass", "loadBalancerSourceRanges", "relabelings",
@@ -80,7 +81,7 @@ def test_other_manifests_are_of_known_tools():
 
 @pytest.mark.parametrize("major", HELMS)
 def test_the_chart_can_be_packaged(helm, tmp_path, major):
-    package, push, install = COMMANDS
+    package, push, install, *_ = COMMANDS
     assert package == "helm package charts/ebb --destination dist"
     result = helm.run(major, *package.split()[1:-1], tmp_path)
     assert result.code == 0, result.why

@@ -31,10 +31,23 @@ fn findings(kubeconfig: &Path) -> (Option<i32>, Found) {
 
 /// The exit code, and all findings that are not "ok", with severity and remedy.
 pub fn troubles(kubeconfig: &Path) -> (Option<i32>, Vec<Value>) {
-    let words = ["check", "--namespace", "default", "--output", "json"];
+    let (code, found) = judged(kubeconfig, "default");
+    (code, found.into_iter().filter(|finding| finding["severity"] != "ok").collect())
+}
+
+/// The exit code and all results for a revision: severity, category and message.
+pub fn checked(kubeconfig: &Path, revision: &str) -> (Option<i32>, Vec<(String, String, String)>) {
+    let (code, found) = judged(kubeconfig, revision);
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
+    let parts = |finding: &Value| (text(finding, "severity"), text(finding, "code"), text(finding, "evidence"));
+    (code, found.iter().map(parts).collect())
+}
+
+fn judged(kubeconfig: &Path, revision: &str) -> (Option<i32>, Vec<Value>) {
+    let words = ["check", "--namespace", "default", "--rev", revision, "--output", "json"];
     let ended = run(program().args(words).env("KUBECONFIG", kubeconfig));
     let found: Value = serde_json::from_str(&ended.out).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
-    (ended.code, list(&found).filter(|finding| finding["severity"] != "ok").cloned().collect())
+    (ended.code, list(&found).cloned().collect())
 }
 
 /// Checks that the findings are exactly these, by category and text.

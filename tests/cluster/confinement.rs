@@ -72,7 +72,7 @@ async fn the_injector_changes_the_ca_bundle_and_the_path_alone() {
         (
             "one more",
             json!([{"op": "copy", "from": "/webhooks/0", "path": "/webhooks/-"},
-            {"op": "add", "path": "/webhooks/2/name", "value": "mine.ebb-cache.io"}]),
+            {"op": "add", "path": "/webhooks/6/name", "value": "mine.ebb-cache.io"}]),
         ),
         ("another order", json!([{"op": "move", "from": "/webhooks/0", "path": "/webhooks/1"}])),
         ("a label", add("/metadata/labels/mine", json!("x"))),

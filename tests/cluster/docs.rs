@@ -2,7 +2,7 @@
 
 use crate::apiserver::Cluster;
 use crate::common::program;
-use crate::helm::NAMESPACE;
+use crate::helm::{Helm, NAMESPACE};
 use crate::pods::{labelled, plain, sidecar};
 use crate::process::run;
 use crate::replica::{CONFIGURATION, Replica, can_be_reached};
@@ -90,6 +90,46 @@ async fn commands_of_the_chart_page_work() {
     assert!(!may("create") && !may("patch"));
     run_blocks_under(&cluster, PAGE, "Events");
     assert!(may("create") && may("patch") && !may("list"));
+}
+
+#[tokio::test]
+async fn commands_of_the_platforms_page_upgrade_by_revisions() {
+    let Some(cluster) = Cluster::start().await.filter(|_| can_be_reached()) else { return };
+    Helm::Four.install(&cluster, "injector.mode=webhook");
+    let _one = Replica::serving(&cluster, "one").await;
+    let page = std::fs::read_to_string("docs/platforms.md").unwrap();
+    let commands = commands(&page, "Upgrade by revisions");
+    let labels = json!({"app": "web"});
+    let spec = json!({
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "app", "image": "app"}]}},
+    });
+    let metadata = json!({"name": "web", "namespace": "shop"});
+    cluster.create(&json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec})).await;
+    let mut canary = None;
+    for command in commands {
+        // No controller runs here, so helm would wait for ever, and no replica of a Deployment is ready.
+        if command.starts_with("ebb check") {
+            continue;
+        }
+        type_lines(&cluster, &[command.replace(" --wait", "").as_str()]);
+        let version = match command {
+            words if words.starts_with("helm install") => {
+                canary = Some(Replica::serving_of(&cluster, "ebb-canary-injector-canary", "canary").await);
+                env!("CARGO_PKG_VERSION")
+            }
+            "kubectl label namespace shop ebb-cache.io/rev=canary" => "0.2.0",
+            "kubectl label namespace shop ebb-cache.io/rev-" => env!("CARGO_PKG_VERSION"),
+            _ => continue,
+        };
+        let is_given = async || {
+            let got = cluster.admit(&plain(), "shop").await.unwrap();
+            got["metadata"]["labels"]["ebb-cache.io/version"] == version
+        };
+        cluster.until(&format!("pods get {version} after {command}"), is_given).await;
+    }
+    assert!(canary.is_some());
+    assert!(cluster.left_behind().await.iter().all(|object| !object.contains("canary")), "the canary leaves nothing");
 }
 
 #[tokio::test]

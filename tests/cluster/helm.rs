@@ -36,7 +36,12 @@ impl Helm {
 
     /// Installs the chart with these values.
     pub fn install(self, cluster: &Cluster, set: &str) {
-        let words = ["install", RELEASE, CHART, "--namespace", NAMESPACE, "--create-namespace", "--set", set];
+        self.install_as(cluster, RELEASE, set);
+    }
+
+    /// The same as a release of another name.
+    pub fn install_as(self, cluster: &Cluster, release: &str, set: &str) {
+        let words = ["install", release, CHART, "--namespace", NAMESPACE, "--create-namespace", "--set", set];
         self.must(cluster, &words);
     }
 
@@ -46,7 +51,11 @@ impl Helm {
     }
 
     pub fn uninstall(self, cluster: &Cluster) {
-        self.must(cluster, &["uninstall", RELEASE, "--namespace", NAMESPACE]);
+        self.uninstall_as(cluster, RELEASE);
+    }
+
+    pub fn uninstall_as(self, cluster: &Cluster, release: &str) {
+        self.must(cluster, &["uninstall", release, "--namespace", NAMESPACE]);
     }
 
     /// The `manifest` or the `hooks` of the release.

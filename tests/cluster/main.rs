@@ -33,6 +33,7 @@ mod process;
 mod quota;
 mod rbac;
 mod replica;
+mod revisions;
 mod rules;
 mod token;
 mod watchdog;

@@ -31,6 +31,7 @@ pub const CONFIGURATION: &str = "ebb.ebb-system.ebb-cache.io";
 /// A running `ebb injector`.
 pub struct Replica {
     process: Process,
+    injector: String,
     address: SocketAddr,
     http: String,
     log: PathBuf,
@@ -56,12 +57,12 @@ impl Replica {
     /// Starts a replica with the account and arguments of the Deployment, except for paths and durations: a serving
     /// certificate lives for 12 s, a CA for 36 s, and certificates are checked every `look`. With a `group` it runs in
     /// that memory cgroup.
-    async fn start(cluster: &Cluster, name: &str, look: &str, group: Option<&Path>) -> Self {
+    async fn start(cluster: &Cluster, injector: &str, name: &str, look: &str, group: Option<&Path>) -> Self {
         let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), NAMESPACE);
-        let spec = deployments.get(INJECTOR).await.unwrap().spec.template.spec.unwrap();
+        let spec = deployments.get(injector).await.unwrap().spec.template.spec.unwrap();
         let given = spec.containers[0].args.clone().unwrap();
         assert_eq!(given[0], "injector");
-        let template = mount(cluster).await;
+        let template = mount_of(cluster, injector).await;
         let mut ours = vec![
             format!("--listen={}:0", own_address().unwrap()),
             "--http-listen=127.0.0.1:0".to_owned(),
@@ -99,7 +100,7 @@ impl Replica {
         let (Some(address), Some(http)) = (part("webhook="), part("http=")) else {
             panic!("no addresses in {line:?}: {}", fs::read_to_string(&log).unwrap());
         };
-        Self { process, address: address.parse().unwrap(), http, log }
+        Self { process, injector: injector.to_owned(), address: address.parse().unwrap(), http, log }
     }
 
     /// Starts a replica and waits until it is ready.
@@ -109,7 +110,11 @@ impl Replica {
 
     /// The same in a memory cgroup.
     pub async fn ready_in(cluster: &Cluster, name: &str, look: &str, group: Option<&Path>) -> Self {
-        let replica = Self::start(cluster, name, look, group).await;
+        Self::ready_of(cluster, INJECTOR, name, look, group).await
+    }
+
+    async fn ready_of(cluster: &Cluster, injector: &str, name: &str, look: &str, group: Option<&Path>) -> Self {
+        let replica = Self::start(cluster, injector, name, look, group).await;
         let is_ready = async || page(&replica.http, "/readyz").is_some_and(|(status, _)| status == 200);
         cluster.until("the injector is ready", is_ready).await;
         replica
@@ -117,7 +122,12 @@ impl Replica {
 
     /// The same, as an endpoint of the Service.
     pub async fn serving(cluster: &Cluster, name: &str) -> Self {
-        let replica = Self::ready(cluster, name, "100ms").await;
+        Self::serving_of(cluster, INJECTOR, name).await
+    }
+
+    /// The same for another injector of the namespace.
+    pub async fn serving_of(cluster: &Cluster, injector: &str, name: &str) -> Self {
+        let replica = Self::ready_of(cluster, injector, name, "100ms", None).await;
         replica.route(cluster, name).await;
         replica
     }
@@ -155,15 +165,16 @@ impl Replica {
 
     /// Adds it to the EndpointSlice of the Service, as a controller would.
     pub async fn route(&self, cluster: &Cluster, name: &str) {
+        let service = &self.injector;
         let slice = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {"name": format!("{INJECTOR}-{name}"), "labels": {"kubernetes.io/service-name": INJECTOR}},
+            "metadata": {"name": format!("{service}-{name}"), "labels": {"kubernetes.io/service-name": service}},
             "addressType": "IPv4",
             "ports": [{"name": "webhook", "port": self.address.port(), "protocol": "TCP"}],
             "endpoints": [{"addresses": [self.address.ip()], "conditions": {"ready": true}}],
         });
         let params = PatchParams::apply("a-scenario").force();
-        slices(cluster).patch(&format!("{INJECTOR}-{name}"), &params, &Patch::Apply(slice)).await.unwrap();
+        slices(cluster).patch(&format!("{service}-{name}"), &params, &Patch::Apply(slice)).await.unwrap();
     }
 }
 
@@ -178,9 +189,13 @@ pub async fn unroute(cluster: &Cluster, name: &str) {
 
 /// Writes the current template to a file, as a kubelet would.
 pub async fn mount(cluster: &Cluster) -> PathBuf {
+    mount_of(cluster, INJECTOR).await
+}
+
+async fn mount_of(cluster: &Cluster, injector: &str) -> PathBuf {
     let config_maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), NAMESPACE);
-    let path = cluster.folder.path().join("sidecar.yaml");
-    fs::write(&path, &config_maps.get(INJECTOR).await.unwrap().data.unwrap()["sidecar.yaml"]).unwrap();
+    let path = cluster.folder.path().join(format!("{injector}.sidecar.yaml"));
+    fs::write(&path, &config_maps.get(injector).await.unwrap().data.unwrap()["sidecar.yaml"]).unwrap();
     path
 }
 

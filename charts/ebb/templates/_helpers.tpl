@@ -27,25 +27,52 @@ lists stay empty and IDs stay absent. Maps of Kubernetes and of Ebb are the user
 {{- .Values.nameOverride | default .Chart.Name | trunc 50 | trimSuffix "-" }}
 {{- end }}
 
+{{/* A name of at most .most characters without dots. A hash replaces what is lost, so that two names stay two. */}}
+{{- define "ebb.short" -}}
+{{- $plain := replace "." "-" .name }}
+{{- if and (eq $plain .name) (le (len $plain) .most) }}
+{{- $plain }}
+{{- else }}
+{{- printf "%s-%s" ($plain | trunc (sub .most 9 | int) | trimSuffix "-") (sha256sum .name | trunc 8) }}
+{{- end }}
+{{- end }}
+
 {{/* Begin of the names of the release's objects. A Service's name has at most 63 characters, and no dots, which the name of a
 release may have. */}}
 {{- define "ebb.fullname" -}}
 {{- $name := include "ebb.name" . }}
-{{- $release := replace "." "-" .Release.Name }}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
-{{- else if contains $name $release }}
-{{- $release | trunc 50 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- include "ebb.short" (dict "name" .Release.Name "most" 50) }}
 {{- else }}
-{{- printf "%s-%s" $release $name | trunc 50 | trimSuffix "-" }}
+{{- include "ebb.short" (dict "name" (printf "%s-%s" .Release.Name $name) "most" 50) }}
 {{- end }}
 {{- end }}
 
-{{/* Name of cluster-scoped objects. It includes namespace and release, since releases in different namespaces may share a
-name, and so may releases with the same override. */}}
+{{/* The injector's revision; empty for the default one. */}}
+{{- define "ebb.revision" -}}
+{{- if ne .Values.injector.revision "default" }}{{ .Values.injector.revision }}{{ end }}
+{{- end }}
+
+{{/* Values of the label ebb-cache.io/rev that select this revision, as JSON. Pods and namespaces without the label, too,
+select the default one. */}}
+{{- define "ebb.revisionValues" -}}
+{{- with include "ebb.revision" . }}{{ list . | toJson }}{{ else }}{{ list "" "default" | toJson }}{{ end }}
+{{- end }}
+
+{{/* Name of an object of the injector: .name, and the revision. */}}
+{{- define "ebb.revisionedName" -}}
+{{- $revision := include "ebb.revision" .root }}
+{{- .name }}{{ if $revision }}-{{ $revision }}{{ end }}
+{{- end }}
+
+{{/* Name of cluster-scoped objects. It includes namespace, release and revision, since releases in different namespaces may
+share a name, and so may releases with the same override. */}}
 {{- define "ebb.clusterName" -}}
 {{- $name := include "ebb.fullname" . }}
 {{- if not (contains .Release.Name $name) }}{{ $name = printf "%s.%s" .Release.Name $name }}{{ end }}
+{{- with include "ebb.revision" . }}{{ $name = printf "%s.%s" $name . }}{{ end }}
 {{- printf "%s.%s.ebb-cache.io" $name .Release.Namespace }}
 {{- end }}
 
@@ -189,6 +216,11 @@ spec:
 {{- (include "ebb.sidecarImage" . | fromJson).tag | default .Chart.AppVersion }}
 {{- end }}
 
+{{/* A text as the value of a label: its first part that is one. The injector does the same. */}}
+{{- define "ebb.labelText" -}}
+{{- trunc 63 . | regexFind "[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?" | default "unknown" }}
+{{- end }}
+
 {{/* Settings as environment variables: watermarks.low is EBB_WATERMARKS_LOW. */}}
 {{- define "ebb.settings" -}}
 {{- $prefix := .prefix }}
@@ -277,7 +309,7 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{/* Spreads the pods of .component of .root: over nodes by .how, and over zones if possible. A hard rule for zones would
+{{/* Spreads the pods that .selector selects: over nodes by .how, and over zones if possible. A hard rule for zones would
 leave pods unschedulable in a cluster without zone labels. */}}
 {{- define "ebb.topologySpread" -}}
 {{- range list (list "topology.kubernetes.io/zone" "ScheduleAnyway") (list "kubernetes.io/hostname" .how) }}
@@ -286,8 +318,7 @@ leave pods unschedulable in a cluster without zone labels. */}}
   whenUnsatisfiable: {{ last . }}
   labelSelector:
     matchLabels:
-      {{- include "ebb.selectorLabels" $.root | nindent 6 }}
-      app.kubernetes.io/component: {{ $.component }}
+      {{- $.selector | nindent 6 }}
   matchLabelKeys:
     - pod-template-hash
 {{- end }}
@@ -510,11 +541,15 @@ readOnly: true
 apiVersion: v1
 kind: PodTemplate
 metadata:
-  {{- include "ebb.metadata" (dict "root" . "name" (printf "%s-sidecar" (include "ebb.fullname" .)) "component" "example") | nindent 2 }}
+  {{- include "ebb.metadata" (dict "root" . "name" (include "ebb.revisionedName" (dict "root" . "name" (printf "%s-sidecar" (include "ebb.fullname" .)))) "component" "example" "fixed" (include "ebb.revisionLabel" . | fromYaml)) | nindent 2 }}
 template:
   metadata:
     labels:
       ebb-cache.io/injected: "true"
+      {{- with include "ebb.revisionLabel" . }}
+      {{- . | nindent 6 }}
+      {{- end }}
+      ebb-cache.io/version: {{ include "ebb.sidecarVersion" . | include "ebb.labelText" | quote }}
     annotations:
       ebb-cache.io/version: {{ include "ebb.sidecarVersion" . | quote }}
   spec:
@@ -590,8 +625,24 @@ metricRelabelings:
 {{- end }}
 {{- end }}
 
+{{/* Name of the injector's objects. Names of Services have at most 63 characters, and the common name of a certificate 64. */}}
 {{- define "ebb.injector" -}}
-{{ include "ebb.fullname" . }}-injector
+{{- $name := printf "%s-injector" (include "ebb.fullname" .) }}
+{{- include "ebb.short" (dict "name" (include "ebb.revisionedName" (dict "root" . "name" $name)) "most" 59) }}
+{{- end }}
+
+{{/* The label of the injector's revision; empty for the default one. */}}
+{{- define "ebb.revisionLabel" -}}
+{{- with include "ebb.revision" . }}ebb-cache.io/rev: {{ quote . }}{{ end }}
+{{- end }}
+
+{{/* Labels by which objects select the injector's pods. */}}
+{{- define "ebb.injectorSelector" -}}
+{{ include "ebb.selectorLabels" . }}
+app.kubernetes.io/component: injector
+{{- with include "ebb.revisionLabel" . }}
+{{ . }}
+{{- end }}
 {{- end }}
 
 {{- define "ebb.injectorSecret" -}}
@@ -620,5 +671,5 @@ secret:
 
 {{/* Metadata of an object of the injector: .root, .name, .annotations, and .cluster for a cluster-scoped object. */}}
 {{- define "ebb.injectorMetadata" -}}
-{{- include "ebb.metadata" (merge (dict "component" "injector") .) }}
+{{- include "ebb.metadata" (merge (dict "component" "injector" "fixed" (include "ebb.revisionLabel" .root | fromYaml)) .) }}
 {{- end }}

@@ -67,6 +67,5 @@ variables.more.filter(m, !(m.name in {{ toRawJson $names }})).map(m, {{ $type }}
 
 {{/* The annotation that lists the additions to a pod: JSON with sorted keys, the same text as `ebb inject` writes. */}}
 {{- define "ebb.celStatus" -}}
-{{- $after := printf `"],"version":%s}` (include "ebb.sidecarVersion" . | toRawJson) -}}
-{{- include "ebb.celString" `{"added":["` }} + variables.added.join("\",\"") + {{ include "ebb.celString" $after }}
+{{- include "ebb.celString" `{"added":["` }} + variables.added.join("\",\"") + {{ include "ebb.celString" `"],"version":"` }} + variables.version + {{ include "ebb.celString" `"}` }}
 {{- end }}

@@ -36,5 +36,5 @@ pub(super) fn injection_of(namespaces: &[(&str, &str)]) -> Injection {
         ..Namespace::default()
     };
     let (none, trial) = (Ok(Vec::new()), Err(super::MissingFact::NotPermitted));
-    Injection::of(&none, &none, &trial, Selection::default(), namespaces.iter().map(namespace).collect())
+    Injection::of("default", &none, &none, &trial, Selection::default(), namespaces.iter().map(namespace).collect())
 }

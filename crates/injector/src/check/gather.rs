@@ -3,9 +3,10 @@
 use super::injection::Injection;
 use super::namespaces::tried;
 use super::pods::{Found, pods};
+use super::revisions::{self, Revisions};
 use super::selection::Selection;
 use super::{Certificate, Fact, Facts, Listed, MissingFact, Pod};
-use crate::inject::{Namespace, texts, workload_warnings};
+use crate::inject::{Namespace, REVISION, texts, workload_warnings};
 use http::Request;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -17,9 +18,9 @@ const PAGE: usize = 500;
 /// Default name of the ConfigMaps that sidecars follow.
 const CONFIG_MAP: &str = "ebb-config";
 
-/// Gathers all facts. Pods are created as dry runs only: one in `namespace`, and one in each labelled namespace. Calls
-/// `progress` with the number of labelled namespaces that are done, and of all.
-pub async fn gather(client: &Client, namespace: &str, progress: &dyn Fn(usize, usize)) -> Facts {
+/// Gathers all facts about the injector of a revision. Pods are created as dry runs only: one in `namespace`, and one in
+/// each labelled namespace. Calls `progress` with the number of labelled namespaces that are done, and of all.
+pub async fn gather(client: &Client, namespace: &str, revision: &str, progress: &dyn Fn(usize, usize)) -> Facts {
     let ours = "labelSelector=app.kubernetes.io%2Fpart-of%3Debb";
     let injecting = format!("{ours}%2Capp.kubernetes.io%2Fcomponent%3Dinjector");
     let admission = "/apis/admissionregistration.k8s.io/v1";
@@ -30,14 +31,18 @@ pub async fn gather(client: &Client, namespace: &str, progress: &dyn Fn(usize, u
     let webhooks = list(&format!("{admission}/mutatingwebhookconfigurations"), ours).await;
     let policies = list(&format!("{admission}/mutatingadmissionpolicies"), ours).await;
     let bindings = list(&format!("{admission}/mutatingadmissionpolicybindings"), ours).await;
-    let trial = trial(client, namespace).await;
+    let trial = trial(client, namespace, revision).await;
+    // Without namespaces, pods with their own label are still found.
     let spaces = paged(client, "/api/v1/namespaces", "", space).await.unwrap_or_default();
-    let selection = Selection::of(&webhooks, &bindings);
-    let injection = Injection::of(&injectors, &templates, &trial, selection, spaces);
+    let of_revision = |all: &Listed| revisions::of_revision(all, revision);
+    let selection = Selection::of(&of_revision(&webhooks), &of_revision(&bindings));
+    let injection =
+        Injection::of(revision, &of_revision(&injectors), &of_revision(&templates), &trial, selection, spaces);
     let Found { pods, applications } = pods(client, &injection).await;
-    Facts {
+    let facts = Facts {
         now: Timestamp::now().as_second(),
         version: get("/version").await,
+        revisions: Revisions::of(revision, &webhooks, &policies, injection.namespaces(), &pods),
         certificates: certificates(client, &injectors).await,
         misplaced: misplaced(client).await,
         budgets: list("/apis/policy/v1/poddisruptionbudgets", "").await,
@@ -55,7 +60,8 @@ pub async fn gather(client: &Client, namespace: &str, progress: &dyn Fn(usize, u
         templates,
         monitors: get("/apis/monitoring.coreos.com/v1").await,
         refused: refused(client, namespace).await,
-    }
+    };
+    facts.of_checked_revision()
 }
 
 /// Whether every pod is refused because Ebb's webhook cannot be called. Then a pod of each namespace would show no more.
@@ -123,11 +129,11 @@ async fn misplaced(client: &Client) -> Listed<String> {
     Ok(all)
 }
 
-/// The result of a dry run that creates a pod with the label.
-async fn trial(client: &Client, namespace: &str) -> Fact {
+/// The result of a dry run that creates a pod with the labels.
+async fn trial(client: &Client, namespace: &str, revision: &str) -> Fact {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"generateName": "ebb-check-", "labels": {"ebb-cache.io/inject": "enabled"}},
+        "metadata": {"generateName": "ebb-check-", "labels": {"ebb-cache.io/inject": "enabled", REVISION: revision}},
         "spec": {"containers": [{
             "name": "check", "image": "none",
             "securityContext": {

@@ -1,15 +1,16 @@
 //! What the injectors of a cluster do with a pod: the webhook's own decision, with the settings found in the cluster.
 
 use super::selection::{Labels, Selection};
-use super::{Fact, Listed};
+use super::{Fact, Listed, revisions};
 use crate::inject::{
-    Allowed, Context, Namespace, Operation, SkipReason, Template, Verdict, inject, skip_reason, texts,
+    Allowed, Context, Namespace, Operation, REVISION, SkipReason, Template, Verdict, inject, revision_of, skip_reason,
+    texts,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// The label that requests or declines a sidecar.
-const LABEL: &str = "ebb-cache.io/inject";
+pub(super) const LABEL: &str = "ebb-cache.io/inject";
 /// The reason of a pod that no selector shows to an injector.
 const UNSELECTED: &str = "not-selected";
 
@@ -38,6 +39,7 @@ pub(super) enum Treatment {
 /// The settings that decide which pods are skipped.
 #[derive(Debug)]
 pub(super) struct Injection {
+    revision: String,
     template: Template,
     own_namespace: Option<String>,
     selection: Selection,
@@ -46,9 +48,10 @@ pub(super) struct Injection {
 }
 
 impl Injection {
-    /// Reads the settings from the cluster, with the chart's defaults for missing ones. A policy has no template; what a
-    /// pod got shows it.
+    /// Reads the settings of a revision from its objects, with the chart's defaults for missing ones. A policy has no
+    /// template; what a pod got shows it.
     pub(super) fn of(
+        revision: &str,
         injectors: &Listed,
         templates: &Listed,
         trial: &Fact,
@@ -58,9 +61,11 @@ impl Injection {
         let texts = templates.iter().flatten().filter_map(|map| map["data"].as_object()).flat_map(|data| data.values());
         let template = texts.filter_map(|text| Template::parse(text.as_str()?).ok()).next();
         let template = template.or_else(|| Template::of_injected(trial.as_ref().ok()?));
+        let template = template.unwrap_or_else(Template::built_in).of_revision(revision);
         let own_namespace = injectors.iter().flatten().find_map(|injector| injector["metadata"]["namespace"].as_str());
         Self {
-            template: template.unwrap_or_else(Template::built_in).changed_by(allowed(injectors)),
+            revision: revision.to_owned(),
+            template: template.unwrap_or_else(|_| Template::built_in()).changed_by(allowed(injectors)),
             own_namespace: own_namespace.map(str::to_owned),
             selection,
             namespaces: namespaces.into_iter().map(|namespace| (namespace.name.clone(), namespace)).collect(),
@@ -77,8 +82,17 @@ impl Injection {
         self.all_labelled().filter(|namespace| !self.is_covered(namespace))
     }
 
+    /// The namespaces with the label that belong to the revision.
     fn all_labelled(&self) -> impl Iterator<Item = &Namespace> {
-        self.namespaces.values().filter(|namespace| namespace.labels.get(LABEL).is_some_and(|word| word == "enabled"))
+        let is_of =
+            |namespace: &Namespace| revision_of(namespace.labels.get(REVISION).map(String::as_str)) == self.revision;
+        let all = self.namespaces.values().filter(move |namespace| is_of(namespace));
+        all.filter(|namespace| namespace.labels.get(LABEL).is_some_and(|word| word == "enabled"))
+    }
+
+    /// All namespaces, with what of them concerns injection.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = (String, revisions::Labels)> {
+        self.namespaces.iter().map(|(name, namespace)| (name.clone(), revisions::labels(namespace)))
     }
 
     fn is_covered(&self, namespace: &Namespace) -> bool {
@@ -92,7 +106,8 @@ impl Injection {
         Context { namespace, own_namespace, needs_label: true, by: "ebb check" }
     }
 
-    fn namespace_of(&self, pod: &Value) -> Namespace {
+    /// The namespace of a pod.
+    pub(super) fn namespace_of(&self, pod: &Value) -> Namespace {
         let name = pod["metadata"]["namespace"].as_str().unwrap_or_default();
         // If namespaces cannot be listed, pods with their own label are still judged.
         let unknown = || Namespace { name: name.to_owned(), ..Namespace::default() };
@@ -161,7 +176,7 @@ mod tests {
 
     fn injection(trial: &Fact, webhooks: Vec<Value>) -> Injection {
         let asks = json!({LABEL: "enabled"});
-        let moved = json!({"config.ebb-cache.io/grpc-port": "9070"});
+        let moved = json!({"config.ebb-cache.io/http-port": "9072"});
         let namespaces = vec![
             namespace("shop", asks.clone(), json!({})),
             namespace("moved", asks.clone(), moved),
@@ -170,7 +185,7 @@ mod tests {
             namespace("off", json!({LABEL: "disabled"}), json!({})),
         ];
         let none = Ok(Vec::new());
-        Injection::of(&none, &none, trial, Selection::of(&Ok(webhooks), &Ok(Vec::new())), namespaces)
+        Injection::of("default", &none, &none, trial, Selection::of(&Ok(webhooks), &Ok(Vec::new())), namespaces)
     }
 
     fn nothing() -> Fact {
@@ -195,7 +210,7 @@ mod tests {
     #[test]
     fn pods_are_left_alone_for_the_reasons_of_the_injector() {
         let injection = injection(&nothing(), Vec::new());
-        let port = json!({"spec": {"containers": [{"name": "app", "ports": [{"containerPort": 7070}]}]}});
+        let port = json!({"spec": {"containers": [{"name": "app", "ports": [{"containerPort": 7072}]}]}});
         let label = |word: &str| json!({"metadata": {"labels": {LABEL: word}}});
         let cases = [
             ("shop", json!({}), None),

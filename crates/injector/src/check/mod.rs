@@ -11,6 +11,7 @@ mod injection;
 mod judge;
 mod namespaces;
 mod pods;
+mod revisions;
 mod rules;
 mod selection;
 
@@ -18,6 +19,7 @@ pub use gather::gather;
 pub use injection::LeftAlone;
 pub use judge::judge;
 pub use namespaces::{Trial, Tried};
+pub use revisions::Revisions;
 pub use rules::Misfit;
 
 pub use ebb_terminal::{Finding, Severity};
@@ -40,13 +42,15 @@ pub type Fact = Result<Value, MissingFact>;
 /// All items of a list, or the error of the API server.
 pub type Listed<T = Value> = Result<Vec<T>, MissingFact>;
 
-/// Facts about a cluster.
+/// Facts about a cluster, and about the injector of one revision.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// Seconds since 1970.
     pub now: i64,
     /// `/version`.
     pub version: Fact,
+    /// The revisions of injectors.
+    pub revisions: Revisions,
     /// The MutatingWebhookConfigurations of Ebb.
     pub webhooks: Listed,
     /// The MutatingAdmissionPolicies of Ebb.
@@ -97,6 +101,14 @@ pub struct Pod {
     /// Why it asks for a sidecar and has none on purpose.
     pub left_alone: Option<LeftAlone>,
     pub has_sidecar: bool,
+    /// The revision that it belongs to, by its label or that of its namespace.
+    pub revision: String,
+    /// Whether its own label names that revision.
+    pub names_revision: bool,
+    /// The revision that injected its sidecar, if an injector did.
+    pub injected_as: Option<String>,
+    /// Whether an annotation chooses the image of its sidecar.
+    pub chooses_image: bool,
     /// The ConfigMaps that its sidecar follows, as namespace and name.
     pub follows: Vec<(String, String)>,
     pub version: String,

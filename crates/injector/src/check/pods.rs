@@ -2,7 +2,7 @@
 
 use super::gather::paged;
 use super::injection::{Injection, Treatment};
-use super::{Listed, Pod};
+use super::{Listed, Pod, revisions};
 use kube::Client;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub(super) struct Found {
 pub(super) async fn pods(client: &Client, injection: &Injection) -> Found {
     let wanted: Vec<&str> = injection.labelled().map(|namespace| namespace.name.as_str()).collect();
     let mut applications = BTreeMap::new();
-    let is_looked_at = |pod: &Pod| pod.asks || pod.has_sidecar || pod.left_alone.is_some();
+    let is_looked_at = |pod: &Pod| pod.asks || pod.has_sidecar || pod.left_alone.is_some() || pod.names_revision;
     let keep = |pod: &Value| {
         let found = Some(reduced(pod, injection)).filter(|found| !has_ended(pod) && is_looked_at(found))?;
         let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
@@ -100,7 +100,7 @@ fn reduced(pod: &Value, injection: &Injection) -> Pod {
     let sources = volume.filter(|_| sidecar.is_some()).map(|volume| list(&volume["projected"]["sources"]));
     let follow = |source: &Value| Some((text(&meta["namespace"]), source["configMap"]["name"].as_str()?.to_owned()));
     let treatment = injection.treatment(pod);
-    Pod {
+    let mut found = Pod {
         name: format!("{}/{}", text(&meta["namespace"]), text(&meta["name"])),
         asks: sidecar.is_none() && treatment == Treatment::Injected,
         left_alone: match treatment {
@@ -118,7 +118,10 @@ fn reduced(pod: &Value, injection: &Injection) -> Pod {
             && spec["resources"].is_null()
             && applications.iter().all(is_bound)
             && status["qosClass"] == "Burstable",
-    }
+        ..Pod::default()
+    };
+    revisions::complete(&mut found, pod, &revisions::labels(&injection.namespace_of(pod)));
+    found
 }
 
 #[cfg(test)]

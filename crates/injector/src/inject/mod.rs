@@ -19,6 +19,7 @@ mod patch;
 mod pod;
 mod ports;
 mod resources;
+mod revision;
 mod settings;
 mod skip;
 mod take_out;
@@ -31,6 +32,7 @@ pub use allowed::{Allowed, RESERVED, TRUSTED, names};
 pub use annotations::{UnknownName, chart_file, check_name};
 pub use document::reference;
 pub use patch::Operation;
+pub use revision::{DEFAULT_REVISION, REVISION, is_revision, revision_of};
 pub use skip::{SYSTEM_NAMESPACES, SkipReason};
 pub use take_out::{TakeOut, take_out, with_replaced};
 pub use template::{Template, TemplateError, environment_problems, sidecar_of};
@@ -53,7 +55,7 @@ const STATUS: &str = "/metadata/annotations/ebb-cache.io~1status";
 pub struct Namespace {
     /// Its name.
     pub name: String,
-    /// Its labels; only `ebb-cache.io/inject` and [`TRUSTED`] matter.
+    /// Its labels; only `ebb-cache.io/inject`, [`REVISION`] and [`TRUSTED`] matter.
     pub labels: BTreeMap<String, String>,
     /// Its annotations, which its pods inherit.
     pub annotations: BTreeMap<String, String>,
@@ -94,7 +96,7 @@ pub enum Verdict {
 pub fn inject(pod: &Value, context: &Context<'_>, template: &Template) -> Outcome {
     let mut wishes = Wishes::read(pod, context, template);
     let warnings = std::mem::take(&mut wishes.warnings);
-    if let Some((reason, detail)) = skip::skip(pod, context, &wishes) {
+    if let Some((reason, detail)) = skip::skip(pod, context, &wishes, template) {
         // Warnings about annotations are irrelevant for a skipped pod, except about one that should be the label.
         let warnings = match reason {
             SkipReason::NotLabelled => workload::label_as_annotation(&pod["metadata"]).into_iter().collect(),
@@ -103,7 +105,8 @@ pub fn inject(pod: &Value, context: &Context<'_>, template: &Template) -> Outcom
         return Outcome { verdict: Verdict::Skip(reason, detail), warnings };
     }
     let mut patch = Patch::new(pod);
-    mark(&mut patch, context, &wishes, template);
+    let version = revision::version(pod, &wishes.container, template);
+    mark(&mut patch, context, &wishes, template, &version);
     // Before the sidecar, which changes the indexes of init containers.
     let start = wishes.start(pod);
     add_to_callers(&mut patch, &wishes, "initContainers", |at, container| at >= start && wishes.wants_init(container));
@@ -111,28 +114,32 @@ pub fn inject(pod: &Value, context: &Context<'_>, template: &Template) -> Outcom
     add_volumes(&mut patch, &wishes);
     add_pull_secrets(&mut patch, template);
     add_to_callers(&mut patch, &wishes, "containers", |_, container| wishes.wants(container));
-    add_status(&mut patch, template);
+    add_status(&mut patch, &version);
     Outcome { verdict: Verdict::Inject(patch.finish()), warnings }
 }
 
 /// The reason for skipping a pod, if [`inject`] would skip it, with details.
 pub fn skip_reason(pod: &Value, context: &Context<'_>, template: &Template) -> Option<(SkipReason, String)> {
-    skip::skip(pod, context, &Wishes::read(pod, context, template))
+    skip::skip(pod, context, &Wishes::read(pod, context, template), template)
 }
 
-/// Adds the label and annotations that mark an injected pod.
-fn mark(patch: &mut Patch, context: &Context<'_>, wishes: &Wishes, template: &Template) {
+/// Adds the labels and annotations that mark an injected pod.
+fn mark(patch: &mut Patch, context: &Context<'_>, wishes: &Wishes, template: &Template, version: &str) {
     patch.object_at("/metadata");
     patch.object_at("/metadata/labels");
     patch.object_at("/metadata/annotations");
     if patch.object()["metadata"]["labels"]["ebb-cache.io/injected"] != "true" {
         patch.add("/metadata/labels/ebb-cache.io~1injected", json!("true"));
     }
+    if template.revision() != DEFAULT_REVISION {
+        patch.unless("/metadata/labels/ebb-cache.io~1rev", json!(template.revision()));
+    }
+    patch.add("/metadata/labels/ebb-cache.io~1version", json!(revision::label_text(version)));
     if !wishes.is_scraped {
         patch.unless("/metadata/labels/ebb-cache.io~1metrics", json!("disabled"));
     }
     patch.add("/metadata/annotations/ebb-cache.io~1injected-by", json!(context.by));
-    patch.add("/metadata/annotations/ebb-cache.io~1version", json!(template.version));
+    patch.add("/metadata/annotations/ebb-cache.io~1version", json!(version));
     // Makes `kubectl logs` show the application's logs.
     let first = patch.object()["spec"]["containers"][0]["name"].clone();
     if first.is_string() {
@@ -141,11 +148,11 @@ fn mark(patch: &mut Patch, context: &Context<'_>, wishes: &Wishes, template: &Te
 }
 
 /// Lists the additions, so that they can be removed again. The annotations of Ebb's own are not listed.
-fn add_status(patch: &mut Patch, template: &Template) {
+fn add_status(patch: &mut Patch, version: &str) {
     let is_own = |address: &str| address.starts_with("/metadata/annotations/ebb-cache.io~1");
     let added: Vec<&String> = patch.added().iter().filter(|address| !is_own(address)).collect();
     // The policy writes the same text: keys are sorted, and additions are in the order of the operations.
-    let status = json!({"added": added, "version": template.version}).to_string();
+    let status = json!({"added": added, "version": version}).to_string();
     patch.add(STATUS, status.into());
 }
 

@@ -3,6 +3,8 @@
 use super::Context;
 use super::nodes::{VIRTUAL, WINDOWS};
 use super::pod::{LEAST, SOCKET_VOLUME, all_containers, list, text};
+use super::revision;
+use super::template::Template;
 use super::wish::Wishes;
 use ebb_config::units::Quantity;
 use serde_json::Value;
@@ -48,6 +50,7 @@ reasons! {
     AlreadyInjected "already-injected" "The pod already has the sidecar."
     Disabled "disabled" "The label of the pod is `disabled`, or that of the namespace if the pod has none."
     NotLabelled "not-labelled" "Neither the pod nor its namespace has the label."
+    OtherRevision "other-revision" "The label `ebb-cache.io/rev` of the pod, or else of its namespace, names another revision of the injector; without the label, the pod is one of the default revision."
     SystemNamespace "system-namespace" "The pod is in a system namespace, or in the injector's own."
     MirrorPod "mirror-pod" "The pod is the mirror of a static pod, which the kubelet runs from a file."
     HostNetwork "host-network" "The pod uses the host's network, where the ports of two caches would collide."
@@ -60,7 +63,12 @@ reasons! {
 }
 
 /// The reason to skip the pod, if any, with the detail for messages.
-pub(super) fn skip(pod: &Value, context: &Context<'_>, wishes: &Wishes) -> Option<(SkipReason, String)> {
+pub(super) fn skip(
+    pod: &Value,
+    context: &Context<'_>,
+    wishes: &Wishes,
+    template: &Template,
+) -> Option<(SkipReason, String)> {
     let found = |reason: SkipReason, detail: String| Some((reason, detail));
     let (meta, spec) = (&pod["metadata"], &pod["spec"]);
     if let Some(detail) = malformed(pod) {
@@ -88,6 +96,10 @@ pub(super) fn skip(pod: &Value, context: &Context<'_>, wishes: &Wishes) -> Optio
         Some("enabled") => {}
         _ if !context.needs_label => {}
         _ => return found(SkipReason::NotLabelled, "no label ebb-cache.io/inject: enabled".to_owned()),
+    }
+    if let Some(other) = revision::other(pod, context, template) {
+        let detail = format!("the pod is one of the revision {other}, not {}", template.revision());
+        return found(SkipReason::OtherRevision, detail);
     }
     let namespace = context.namespace.name.as_str();
     if SYSTEM_NAMESPACES.contains(&namespace) || context.own_namespace == Some(namespace) {

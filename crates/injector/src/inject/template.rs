@@ -4,6 +4,7 @@
 
 use super::allowed::Allowed;
 use super::pod::list;
+use super::revision::{REVISION, is_revision, revision_of, version_of};
 use ebb_config::{Problems, check_environment, yaml};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ pub struct Template {
     pub(super) pull_secrets: Vec<Value>,
     /// Ebb's version.
     pub(super) version: String,
+    /// The revision of the injector that has it.
+    revision: String,
     /// The annotations that change it.
     pub(super) allowed: Allowed,
 }
@@ -52,6 +55,9 @@ pub enum TemplateError {
     /// The text is not an image.
     #[error("{0:?} is not an image; it must not be empty or have spaces, such as REGISTRY/ebb:0.1.0")]
     Image(String),
+    /// The text is not the name of a revision.
+    #[error("{0:?} is not a revision; it must be a DNS label: small letters, digits and -, at most 63 characters")]
+    Revision(String),
     /// The sidecar would not start, or not use a setting. Holds all problems.
     #[error("the sidecar refuses its environment: {0}")]
     Environment(Problems),
@@ -82,8 +88,27 @@ impl Template {
         if image.is_empty() || image.contains(char::is_whitespace) {
             return Err(TemplateError::Image(image.to_owned()));
         }
-        self.container["image"] = image.into();
+        if image != self.image() {
+            self.version = version_of(image);
+            self.container["image"] = image.into();
+        }
         Ok(())
+    }
+
+    /// The revision of the injector that has this template.
+    pub fn revision(&self) -> &str {
+        &self.revision
+    }
+
+    /// The template for pods of this revision.
+    ///
+    /// # Errors
+    /// The text is not the name of a revision.
+    pub fn of_revision(self, revision: &str) -> Result<Self, TemplateError> {
+        match is_revision(revision) {
+            true => Ok(Self { revision: revision.to_owned(), ..self }),
+            false => Err(TemplateError::Revision(revision.to_owned())),
+        }
     }
 
     /// The template with these annotations; without a call, all are allowed.
@@ -143,6 +168,11 @@ impl Template {
             return Err(TemplateError::Environment(problems));
         }
         let version = &object["template"]["metadata"]["annotations"]["ebb-cache.io/version"];
+        let label = &object["template"]["metadata"]["labels"][REVISION];
+        let revision = revision_of(if label.is_null() { None } else { Some(label.as_str().unwrap_or("?")) });
+        if !is_revision(revision) {
+            return Err(TemplateError::Revision(revision.to_owned()));
+        }
         Ok(Self {
             container: container.clone(),
             volumes: list(&spec["volumes"]),
@@ -151,6 +181,7 @@ impl Template {
             groups: list(&spec["securityContext"]["supplementalGroups"]),
             pull_secrets: list(&spec["imagePullSecrets"]),
             version: version.as_str().unwrap_or("unknown").to_owned(),
+            revision: revision.to_owned(),
             allowed: Allowed::default(),
         })
     }
@@ -207,7 +238,7 @@ mod tests {
                  2000 ms)"
                 .to_owned())
         );
-        assert!(with("0.0.0.0:7072", "0.0.0.0:7071").unwrap_err().contains("collides"));
+        assert!(with("[::]:7072", "[::]:7071").unwrap_err().contains("collides"));
         assert_eq!(more("- {name: EBB_CORES, value: \"\"}"), Ok(()), "an empty variable is not set");
         let field = "valueFrom: {fieldRef: {fieldPath: metadata.name}}";
         let pod = ["NAME", "NAMESPACE", "UID"].map(|part| format!("- {{name: EBB_POD_{part}, {field}}}"));

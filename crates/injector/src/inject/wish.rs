@@ -192,7 +192,7 @@ impl Wishes {
         if self.memory_limit.is_some() && is_inherited && is_own("memory-limit") {
             return;
         }
-        let problem = if self.memory_limit.is_some() && is_inherited == !is_own("memory-limit") {
+        let problem = if self.memory_limit.is_some() && is_inherited != is_own("memory-limit") {
             "memory-limit is set, too"
         } else if let Some(limit) = resources::share_of_applications(&pod["spec"], share) {
             self.memory_limit = Some(limit);

@@ -1,5 +1,6 @@
 //! Annotations and labels that have no effect where they stand.
 
+use super::revision::REVISION;
 use ebb_config::annotations::PREFIX;
 use serde_json::Value;
 use strsim::osa_distance;
@@ -33,13 +34,16 @@ pub fn workload_warnings(workload: &Value) -> Vec<String> {
             ));
         }
     }
-    let is_requested = !template["metadata"]["labels"][LABEL].is_null();
-    for part in ["labels", "annotations"] {
-        if !own[part][LABEL].is_null() && !is_requested {
-            let what = part.trim_end_matches('s');
-            warnings.push(format!(
-                "{what} {LABEL} of the {kind} is ignored: set it as a label of the pod template ({path}.metadata.labels)"
-            ));
+    for label in [LABEL, REVISION] {
+        let is_requested = !template["metadata"]["labels"][label].is_null();
+        for part in ["labels", "annotations"] {
+            if !own[part][label].is_null() && !is_requested {
+                let what = part.trim_end_matches('s');
+                warnings.push(format!(
+                    "{what} {label} of the {kind} is ignored: set it as a label of the pod template \
+                     ({path}.metadata.labels)"
+                ));
+            }
         }
     }
     warnings
@@ -61,7 +65,7 @@ mod tests {
         let annotations = json!({"config.ebb-cache.io/memory-limit": "64Mi", "team": "a"});
         let of = |metadata: Value| json!({"metadata": metadata, "spec": {"containers": []}});
         let deployment = json!({
-            "kind": "Deployment", "metadata": {"annotations": annotations, "labels": {LABEL: "enabled"}},
+            "kind": "Deployment", "metadata": {"annotations": annotations, "labels": {LABEL: "enabled", REVISION: "canary"}},
             "spec": {"template": of(json!({}))},
         });
         assert_eq!(
@@ -70,6 +74,8 @@ mod tests {
                 "annotation config.ebb-cache.io/memory-limit of the Deployment is ignored: set it on the pod template \
                  (spec.template.metadata.annotations)",
                 "label ebb-cache.io/inject of the Deployment is ignored: set it as a label of the pod template \
+                 (spec.template.metadata.labels)",
+                "label ebb-cache.io/rev of the Deployment is ignored: set it as a label of the pod template \
                  (spec.template.metadata.labels)",
             ]
         );

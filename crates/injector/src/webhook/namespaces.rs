@@ -3,7 +3,7 @@
 //! A namespace may have 1.5 MiB of labels and managed fields. Only the fields for injection are kept, and only a few
 //! complete objects are in memory at a time.
 
-use crate::inject::{Namespace, TRUSTED};
+use crate::inject::{Namespace, REVISION, TRUSTED};
 use ebb_config::annotations::PREFIX;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1;
@@ -20,7 +20,7 @@ use std::fmt;
 /// Namespaces per page; the text of a page is briefly in memory.
 const PAGE: u32 = 16;
 /// The labels that injection reads.
-const LABELS: [&str; 2] = ["ebb-cache.io/inject", TRUSTED];
+const LABELS: [&str; 3] = ["ebb-cache.io/inject", REVISION, TRUSTED];
 /// Maximum length of a kept value, in bytes; `inject` ignores longer ones with a warning.
 const VALUE_BYTES: usize = 5 << 10;
 /// Maximum number of kept values per namespace, more than there are annotations.
@@ -173,7 +173,7 @@ mod tests {
         let mut annotations = json!(many);
         annotations["config.ebb-cache.io/uid"] = json!("7");
         annotations["config.ebb-cache.io/image"] = json!("x".repeat(1 << 20));
-        let labels = json!({"ebb-cache.io/inject": "enabled", TRUSTED: "true", "other": "x"});
+        let labels = json!({"ebb-cache.io/inject": "enabled", REVISION: "canary", TRUSTED: "true", "other": "x"});
         let metadata = json!({
             "name": "shop", "uid": "9", "resourceVersion": "3", "labels": labels, "annotations": annotations, "managedFields": [many],
         });
@@ -183,7 +183,7 @@ mod tests {
         let ObjectMeta { name, uid, resource_version, labels, annotations, .. } = read.metadata;
         let read = [name, uid, resource_version].map(Option::unwrap);
         assert_eq!(read, ["shop", "9", "3"]);
-        let kept = LABELS.map(str::to_owned).into_iter().zip(["enabled", "true"].map(str::to_owned));
+        let kept = LABELS.map(str::to_owned).into_iter().zip(["enabled", "canary", "true"].map(str::to_owned));
         assert_eq!(labels.unwrap(), kept.collect());
         let annotations = annotations.unwrap();
         assert_eq!((annotations.len(), annotations["config.ebb-cache.io/uid"].as_str()), (2, "7"));

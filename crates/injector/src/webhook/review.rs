@@ -4,7 +4,7 @@
 //! bounded.
 
 use super::excerpt;
-use crate::inject::{Context, Namespace, SkipReason, Template, Verdict, inject};
+use crate::inject::{Context, Namespace, REVISION, SkipReason, Template, Verdict, inject};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -110,7 +110,9 @@ pub(super) fn review(
         admission.reason = Some(Some(SkipReason::TooLarge));
         return Ok(admission);
     }
-    let known = find(&admission.namespace);
+    let mut known = find(&admission.namespace);
+    // The webhook's selectors have compared the namespace's revision, and the one known here may be older.
+    known.labels.remove(REVISION);
     let context = Context {
         namespace: &known,
         own_namespace: Some(own_namespace),

@@ -28,7 +28,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// Maximum size of a review, in bytes. The API server accepts pods of 3 MiB; the rest is for JSON escapes (a `<`
 /// becomes `\u003c`) and the envelope.
@@ -61,6 +61,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(30);
 /// Maximum time for open calls during the drain. The API server waits 5 s for an answer.
 const DRAIN: Duration = Duration::from_secs(6);
+/// How long a connection that must make room may take to end in order.
+const FAREWELL: Duration = Duration::from_millis(250);
 /// Interval between checks of a connection's progress.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// Listen backlog.
@@ -113,10 +115,7 @@ pub(super) async fn serve(
         let (tls, injector, draining, alive) = (tls.clone(), injector.clone(), draining.clone(), alive.clone());
         let served = served.clone();
         tokio::spawn(async move {
-            tokio::select! {
-                () = converse((stream, peer.ip().to_canonical()), tls, (injector, served), &connection, draining) => {}
-                () = connection.displaced() => {}
-            }
+            converse((stream, peer.ip().to_canonical()), tls, (injector, served), &connection, draining).await;
             drop(alive);
         });
         // Complete requests are answered before new connections compete for their memory.
@@ -129,7 +128,7 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// Serves one connection until it ends or stalls.
+/// Serves one connection until it ends, stalls or is displaced.
 async fn converse(
     (stream, peer): (TcpStream, IpAddr),
     tls: TlsAcceptor,
@@ -138,14 +137,11 @@ async fn converse(
     draining: watch::Receiver<bool>,
 ) {
     let opened = Instant::now();
-    // No buffers are allocated for clients that send nothing.
-    let Ok(Ok(1)) = tokio::time::timeout(PATIENCE, stream.peek(&mut [0])).await else { return };
-    let _buffers = connection.charge(CONNECTION_BYTES);
-    let stream = match tokio::time::timeout(PATIENCE, tls.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
-        Err(_) => return tracing::debug!("TLS handshake timed out"),
+    let greeted = tokio::select! {
+        greeted = greet(stream, &tls, connection) => greeted,
+        () = connection.displaced() => None,
     };
+    let Some((stream, _buffers)) = greeted else { return };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let may_ask = injector.clients.is_none() || stream.get_ref().1.peer_certificates().is_some();
     let progress = Arc::new(Progress::default());
@@ -181,6 +177,23 @@ async fn converse(
         builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(CONNECTION_BYTES as usize / 2);
         watch.over(builder.serve_connection(stream, service), |served| served.graceful_shutdown()).await;
     }
+}
+
+/// Establishes TLS, and charges the buffers of the connection.
+async fn greet(
+    stream: TcpStream,
+    tls: &TlsAcceptor,
+    connection: &Arc<Connection>,
+) -> Option<(TlsStream<TcpStream>, Charge)> {
+    // No buffers are allocated for clients that send nothing.
+    let Ok(Ok(1)) = tokio::time::timeout(PATIENCE, stream.peek(&mut [0])).await else { return None };
+    let buffers = connection.charge(CONNECTION_BYTES);
+    match tokio::time::timeout(PATIENCE, tls.accept(stream)).await {
+        Ok(Ok(stream)) => return Some((stream, buffers)),
+        Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => tracing::debug!("TLS handshake timed out"),
+    }
+    None
 }
 
 /// The calls of a connection.
@@ -283,6 +296,12 @@ impl Watch {
             tokio::select! {
                 // No client waits for an answer any more.
                 _ = &mut served => return,
+                () = self.calls.connection.displaced() => {
+                    // The client learns that the connection closes, and sends its next call on another.
+                    shut_down(served.as_mut());
+                    let _ = tokio::time::timeout(FAREWELL, served).await;
+                    return;
+                }
                 _ = self.draining.wait_for(|draining| *draining), if !is_asked => {
                     is_asked = true;
                     shut_down(served.as_mut());

@@ -55,8 +55,16 @@ pub(super) fn data_plane(facts: &Facts, all: &mut Vec<Finding>) {
             "Ebb shrinks below a lower limit. If the resize stays pending, the node has no room: run kubectl describe on the pod.",
             &|pod| pod.pending_resize.is_some(),
         ),
+        (
+            "have a sidecar of another revision than their labels choose",
+            Severity::Warning,
+            "Recreate them with kubectl rollout restart.",
+            &|pod| pod.injected_as.as_ref().is_some_and(|revision| *revision != pod.revision),
+        ),
         (&other, Severity::Warning, "Recreate them with kubectl rollout restart.", &|pod| {
-            pod.has_sidecar && !pod.version.is_empty() && pod.version != installed
+            let is_of_another = pod.injected_as.as_ref().is_some_and(|revision| *revision != pod.revision);
+            let is_old = pod.has_sidecar && !pod.version.is_empty() && pod.version != installed;
+            is_old && !is_of_another && !pod.chooses_image
         }),
     ];
     left_alone(pods, all);

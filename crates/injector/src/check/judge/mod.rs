@@ -4,6 +4,7 @@ mod control_plane;
 mod data_plane;
 mod environment;
 mod namespaces;
+mod revisions;
 #[cfg(test)]
 mod testing;
 mod webhook;
@@ -13,6 +14,7 @@ use control_plane::control_plane;
 use data_plane::data_plane;
 use environment::environment;
 use namespaces::namespaces;
+use revisions::revisions;
 use serde_json::Value;
 use webhook::webhook;
 
@@ -27,6 +29,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     if facts.version.is_err() {
         return all;
     }
+    revisions(facts, &mut all);
     control_plane(facts, &mut all);
     webhook(facts, &mut all);
     policy(facts, &mut all);
@@ -98,13 +101,15 @@ fn policy(facts: &Facts, all: &mut Vec<Finding>) {
         (0, _) => {}
         (1, 0) => ok(all, CATEGORY, "one MutatingAdmissionPolicy injects sidecars"),
         _ => {
-            let found = format!("{policies} policies and {webhooks} webhooks inject sidecars and compete for each pod");
+            let found = format!(
+                "{policies} policies and {webhooks} webhooks of one revision inject sidecars and compete for each pod"
+            );
             bad(
                 all,
                 CATEGORY,
                 Severity::Error,
                 found,
-                "Keep one release with an injector, and set injector.mode=none in the others.",
+                "Keep one release of the revision. Set injector.mode=none in the others, or give them another injector.revision.",
             );
         }
     }
@@ -283,6 +288,8 @@ mod tests {
             name: "shop/p".to_owned(),
             has_sidecar: true,
             has_limit: true,
+            revision: "default".to_owned(),
+            injected_as: Some("default".to_owned()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..Pod::default()
         };
@@ -303,6 +310,16 @@ mod tests {
         plane(&pod(&|pod| pod.is_demoted = true), Warning, "Guaranteed");
         plane(&pod(&|pod| pod.pending_resize = Some(String::new())), Warning, "wait for a resize");
         plane(&pod(&|pod| "0.0.1".clone_into(&mut pod.version)), Warning, "another version");
+        let elsewhere = pod(&|pod| {
+            "0.0.1".clone_into(&mut pod.version);
+            pod.injected_as = Some("canary".to_owned());
+        });
+        plane(&elsewhere, Warning, "have a sidecar of another revision than their labels choose: shop/p");
+        let chosen = pod(&|pod| {
+            "0.0.1".clone_into(&mut pod.version);
+            pod.chooses_image = true;
+        });
+        assert_eq!(troubles(&chosen), [], "an annotation chooses the version");
         only(&with(&|facts| facts.pods = Err(refused("forbidden"))), "data-plane", Warning, "forbidden");
     }
 }

@@ -1,13 +1,19 @@
 //! A cluster without problems, and assertions on findings.
 
 use super::{Facts, Severity, judge};
-use crate::check::MissingFact;
+use crate::check::{MissingFact, Revisions};
 use serde_json::json;
+use std::collections::BTreeMap;
 
 pub(super) fn well() -> Facts {
     Facts {
         now: 1_800_000_000,
         version: Ok(json!({"minor": "37+"})),
+        revisions: Revisions {
+            checked: "default".to_owned(),
+            installed: Some(BTreeMap::from([("default".to_owned(), vec!["policy ebb".to_owned()])])),
+            ..Revisions::default()
+        },
         webhooks: Ok(Vec::new()),
         policies: Ok(vec![json!({})]),
         injectors: Ok(Vec::new()),
