@@ -4,7 +4,6 @@ use crate::apiserver::Cluster;
 use crate::check::checked;
 use crate::helm::{Helm, NAMESPACE};
 use crate::pods::{annotated, labelled, lacks, plain, pod, sidecar};
-use crate::rbac::rights_of;
 use crate::replica::{INJECTOR, Replica, can_be_reached};
 use ebb_injector::inject::{Context, Namespace, REVISION, TRUSTED, Template, Verdict, inject};
 use k8s_openapi::api::core::v1::Pod;
@@ -115,8 +114,6 @@ async fn two_webhooks_inject_side_by_side_in_one_namespace() {
     assert!(refused.contains("namespaces.by-namespace.canary.injector.ebb-cache.io"), "{refused}");
     assert!(given(&cluster, &plain(), "shop").await.is_ok(), "the default revision does not depend on it");
 
-    let rights = rights_of(&Helm::Four.get(&cluster, "manifest"), INJECTOR);
-    cluster.used_its_rights(NAMESPACE, INJECTOR, &rights);
     Helm::Three.uninstall_as(&cluster, RELEASE);
     let is_nobodys = async || given(&cluster, &plain(), "of-canary").await == Ok(None);
     cluster.until("the canary is gone", is_nobodys).await;
