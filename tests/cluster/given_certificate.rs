@@ -32,11 +32,12 @@ pub async fn renew(cluster: &Cluster, mut params: CertificateParams) -> String {
 /// Sets the CAs that the API server trusts. If `tls.caBundle` is empty, the chart leaves this to others.
 pub async fn trust(cluster: &Cluster, cas: &str) {
     let bundle = ByteString(cas.as_bytes().to_vec());
-    let operations: Vec<_> = (0..2)
+    let configurations: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
+    let webhooks = configurations.get(CONFIGURATION).await.unwrap().webhooks.unwrap_or_default();
+    let operations: Vec<_> = (0..webhooks.len())
         .map(|at| json!({"op": "add", "path": format!("/webhooks/{at}/clientConfig/caBundle"), "value": bundle}))
         .collect();
     let patch: json_patch::Patch = serde_json::from_value(operations.into()).unwrap();
-    let configurations: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
     configurations.patch(CONFIGURATION, &PatchParams::default(), &Patch::<()>::Json(patch)).await.unwrap();
 }
 

@@ -27,7 +27,13 @@ const CATEGORY: &str = "webhook";
 
 pub(super) fn webhook(facts: &Facts, all: &mut Vec<Finding>) {
     for configuration in items(&facts.webhooks, "webhooks", CATEGORY, all) {
+        let mut judged = Vec::new();
         for webhook in configuration["webhooks"].as_array().into_iter().flatten() {
+            // The webhooks of the chart differ in their selectors only.
+            if judged.contains(&&webhook["clientConfig"]) {
+                continue;
+            }
+            judged.push(&webhook["clientConfig"]);
             let name = webhook["name"].as_str().unwrap_or_default();
             let bundle = webhook["clientConfig"]["caBundle"].as_str().unwrap_or_default();
             match last(bundle) {
@@ -258,6 +264,19 @@ mod tests {
         let (namespace, service, secret) = (text("sys"), text("i"), text("tls"));
         let chain = chain.map(encoded).map_err(refused);
         Facts { certificates: vec![Certificate { namespace, service, secret, chain }], ..trusting(bundle) }
+    }
+
+    #[test]
+    fn webhooks_that_call_one_server_are_judged_once() {
+        let mut facts = of_age(9, 0);
+        let webhooks = facts.webhooks.as_mut().unwrap()[0]["webhooks"].as_array_mut().unwrap();
+        let mut second = webhooks[0].clone();
+        second["name"] = json!("w2");
+        webhooks.push(second.clone());
+        only(&facts, "webhook", Severity::Error, "the CA of w has expired");
+        second["clientConfig"]["caBundle"] = Value::Null;
+        facts.webhooks.as_mut().unwrap()[0]["webhooks"].as_array_mut().unwrap()[1] = second;
+        assert_eq!(troubles(&facts).len(), 2, "another without its CA");
     }
 
     #[test]
