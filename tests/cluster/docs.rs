@@ -112,6 +112,12 @@ async fn commands_of_the_platforms_page_upgrade_by_revisions() {
         if command.starts_with("ebb check") {
             continue;
         }
+        if let Some(restart) = command.strip_prefix("kubectl ").filter(|words| words.contains("rollout restart")) {
+            // kubectl refuses a second restart within a second.
+            let words: Vec<&str> = restart.split(' ').collect();
+            cluster.until("the workload is restarted", async || cluster.kubectl(&words).code == Some(0)).await;
+            continue;
+        }
         type_lines(&cluster, &[command.replace(" --wait", "").as_str()]);
         let version = match command {
             words if words.starts_with("helm install") => {
