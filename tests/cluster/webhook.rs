@@ -363,7 +363,7 @@ async fn injection_recovers_from_failed_replicas_and_api_server() {
     cluster.until_injected(&plain(), "shop").await;
     cluster.until("the replica leads again", async || two.leads()).await;
 
-    let file = cluster.folder.path().join("sidecar.yaml");
+    let file = cluster.folder.path().join(format!("{INJECTOR}.sidecar.yaml"));
     let good = fs::read_to_string(&file).unwrap();
     let log_format = "- name: EBB_LOG_FORMAT";
     assert!(good.contains(log_format), "{good}");
