@@ -51,7 +51,7 @@ fn progress(done: usize, all: usize) {
     let text = format!("labelled namespaces checked: {done} of {all}");
     match output::shows_progress() {
         true => output::progress(text),
-        false if done % MANY == 0 => output::note(text),
+        false if done.is_multiple_of(MANY) => output::note(text),
         false => {}
     }
 }

@@ -296,12 +296,7 @@ impl Watch {
             tokio::select! {
                 // No client waits for an answer any more.
                 _ = &mut served => return,
-                () = self.calls.connection.displaced() => {
-                    // The client learns that the connection closes, and sends its next call on another.
-                    shut_down(served.as_mut());
-                    let _ = tokio::time::timeout(FAREWELL, served).await;
-                    return;
-                }
+                () = self.calls.connection.displaced() => break,
                 _ = self.draining.wait_for(|draining| *draining), if !is_asked => {
                     is_asked = true;
                     shut_down(served.as_mut());
@@ -318,6 +313,9 @@ impl Watch {
                 }
             }
         }
+        // The client learns that the connection closes, and sends its next call on another.
+        shut_down(served.as_mut());
+        let _ = tokio::time::timeout(FAREWELL, served).await;
     }
 }
 
