@@ -348,7 +348,7 @@ async fn the_policy_follows_the_values_as_the_template_does() {
     until_active(&cluster).await;
     for (values, address) in [
         ("charts/ebb/ci/tcp-values.yaml", "127.0.0.1:17070"),
-        ("charts/ebb/ci/sidecar-values.yaml", "[::1]:7070"),
+        ("charts/ebb/ci/sidecar-values.yaml", "127.0.0.1:7070"),
         ("charts/ebb/ci/events-policy-values.yaml", "unix:/run/ebb/ebb.sock"),
     ] {
         Helm::Four.upgrade(&cluster, strict, &["--values", values]);

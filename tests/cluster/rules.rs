@@ -135,7 +135,7 @@ async fn ebb_check_lists_pods_left_alone_and_a_policy_that_sidecars_refuse() {
         pod
     };
     let off = json!({"metadata": {"labels": {"ebb-cache.io/inject": "disabled"}}});
-    let port = json!({"spec": {"containers": [{"name": "app", "image": "app", "ports": [{"containerPort": 7070}]}]}});
+    let port = json!({"spec": {"containers": [{"name": "app", "image": "app", "ports": [{"containerPort": 7072}]}]}});
     for pod in [
         in_shop("off-1", &off),
         in_shop("off-2", &off),
@@ -162,8 +162,8 @@ async fn ebb_check_lists_pods_left_alone_and_a_policy_that_sidecars_refuse() {
             "namespaces: info: labelled namespaces that the injector leaves out: kube-system".to_owned(),
             format!("{left}, disabled: 2, such as shop/off-1 (ebb-cache.io/inject is disabled)"),
             format!("{left}, host-network: 1, such as shop/net (spec.hostNetwork is true)"),
-            format!("{left}, port-conflict: 1, such as shop/port (container \"app\" has port 7070)"),
-            format!("{left}, windows: 1, such as shop/windows (spec.os or the nodeSelector is windows)"),
+            format!("{left}, port-conflict: 1, such as shop/port (container \"app\" has port 7072)"),
+            format!("{left}, windows: 1, such as shop/windows (spec.os asks for Windows nodes)"),
         ]
     );
     assert_eq!(code, Some(0), "nothing is wrong");
