@@ -129,7 +129,7 @@ const RUN: &[(&str, &str, &str)] = &[
     ("docs/injection-by-example.md", "ebb inject", "tests/docs.rs"),
     ("docs/injection-by-example.md", "apiVersion", "tests/docs.rs"),
     ("docs/memory.md", "ebb compact", "tests/docs.rs"),
-    ("docs/operations.md", "ln -s", "tests/kubelet.sh"),
+    ("docs/operations.md", "kubectl ebb top", "tests/install.sh"),
     ("docs/platforms.md", "helm package", "tests/chart/test_platforms.py"),
     ("docs/platforms.md", "apiVersion: argoproj.io/v1alpha1", "tests/chart/test_platforms.py"),
     ("docs/platforms.md", "apiVersion: source.toolkit.fluxcd.io/v1", "tests/chart/test_platforms.py"),

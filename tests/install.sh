@@ -125,21 +125,20 @@ as_it_stands "${page//REGISTRY\/ebb/$image}"
 echo "ok     the chart's page: installed, a namespace asks, helm test is content"
 kubectl run shop-0 --namespace shop --image "$idle:1" >/dev/null
 check_within 60 'a pod runs' kubectl wait --namespace shop --for=condition=Ready pod/shop-0 --timeout=1s
-kubectl config set-context --current --namespace shop >/dev/null
+deploy shop shop 2
+check_within 60 'each pod of a Deployment runs with a cache' each_has_one shop shop 2
 mkdir "$work/bin"
-cat >"$work/bin/ebb" <<EBB
+cat >"$work/bin/kubectl-ebb" <<EBB
 #!/usr/bin/env bash
-# Unlike a script, a user waits until ports are forwarded and until there is output, and has a terminal.
+# Unlike a script, a user waits until there is output, and has a terminal.
 . '$PWD/tests/lib.sh'
-forwarded() { (: <>/dev/tcp/127.0.0.1/7071 && : <>/dev/tcp/127.0.0.1/7072); }
-wait_for 30 'both ports are forwarded' forwarded
 case \$1 in
-  top) { wait_for 30 'ebb top shows a regime' grep calm '$work/page.log'; printf q; } | script --quiet --return --command 'stty rows 40 columns 120; $program top' /dev/null ;;
+  top) { wait_for 30 'ebb top shows a regime' grep calm '$work/page.log'; printf q; } | script --quiet --return --command "stty rows 40 columns 120; '$program' \$*" /dev/null ;;
   *) exec '$program' "\$@" ;;
 esac
 EBB
-chmod +x "$work/bin/ebb"
-as_it_stands "$(tests/block.sh docs/operations.md 'kubectl port-forward')
+chmod +x "$work/bin/kubectl-ebb"
+as_it_stands "$(tests/block.sh docs/operations.md 'kubectl ebb top')
 kill \$!"
-{ grep -q calm "$work/page.log" && grep -q 'all is well' "$work/page.log"; } || { cat "$work/page.log"; exit 1; }
-echo 'ok     the page on operations: ebb top and ebb doctor see into the pod'
+for part in calm 'all is well' '"limit_bytes"'; do grep -q "$part" "$work/page.log" || { cat "$work/page.log"; exit 1; }; done
+echo 'ok     the page on operations: kubectl ebb top, doctor and stats see into the pods'
