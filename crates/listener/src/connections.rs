@@ -2,8 +2,8 @@
 //!
 //! Idle connections never block a new one: at either bound the longest-stalled connection is closed. The address with
 //! the most connections loses one first, so one address cannot displace all others. A new connection is exempt from the
-//! bound on their number for a moment, and of all new ones those with a request make room for memory first; otherwise a
-//! burst would close probes that have not sent their request yet.
+//! bound on their number for a moment, and of the new ones of an address those with a request make room for memory first;
+//! otherwise a burst would close probes that have not sent their request yet.
 
 use crate::RateLimit;
 use parking_lot::{Mutex, MutexGuard};
@@ -128,10 +128,12 @@ impl Bounds {
         let is_new = |entry: &Entry| now.duration_since(entry.opened) < GRACE;
         let mut of_peer: BTreeMap<IpAddr, usize> = BTreeMap::new();
         staying().for_each(|(_, entry)| *of_peer.entry(entry.peer).or_default() += 1);
-        let is_silent = |entry: &Entry| entry.bytes <= self.silent_bytes;
+        // A silent connection gives back little memory. Against the bound on the number it counts like any other.
+        let is_spared_for_memory =
+            |entry: &Entry| number <= self.connections * BURST && is_new(entry) && entry.bytes <= self.silent_bytes;
         let rank = |(_, entry): &(&u64, &Entry)| {
-            let protection = (is_new(entry), is_new(entry) && is_silent(entry));
-            (protection, std::cmp::Reverse(of_peer[&entry.peer]), entry.stalled_since)
+            let crowd = std::cmp::Reverse(of_peer[&entry.peer]);
+            (is_new(entry), crowd, is_spared_for_memory(entry), entry.stalled_since)
         };
         let candidates = staying().filter(|(id, entry)| **id != spared && (may_be_new || !is_new(entry)));
         candidates.min_by_key(rank).map(|(id, _)| *id)
@@ -336,6 +338,20 @@ mod tests {
         let now = start + Duration::from_secs(60);
         assert_eq!(bounds.victim(&crowd, 3, 159, now), Some(1), "the first has not sent its request yet");
         assert_eq!(bounds.victim(&crowd, 3, 159, now + GRACE), Some(0), "nor does it for long");
+    }
+
+    #[test]
+    fn a_crowd_of_silent_connections_closes_none_with_a_request() {
+        let (bounds, start) = (bounds(4), Instant::now());
+        let mut crowd = table(start, &vec![(1, 60, 60); 4 * BURST + 1]);
+        let last = crowd.len() as u64 - 1;
+        crowd.get_mut(&0).unwrap().bytes = 50;
+        let now = start + Duration::from_secs(60);
+        crowd.get_mut(&0).unwrap().stalled_since = now;
+        assert_eq!(bounds.victim(&crowd, last, u64::MAX, now), Some(1), "of one address");
+        crowd.get_mut(&0).unwrap().peer = peer(2);
+        crowd.get_mut(&0).unwrap().stalled_since = start;
+        assert_eq!(bounds.victim(&crowd, last, 300, now), Some(1), "of another address");
     }
 
     #[test]
