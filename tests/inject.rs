@@ -5,6 +5,7 @@ use ebb_config::yaml;
 use ebb_injector::inject::{
     Context, Namespace, Outcome, TakeOut, Template, Verdict, chart_file, inject, reference, take_out, texts,
 };
+use ebb_manifest::pruned;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
@@ -165,19 +166,6 @@ fn nothing_of_a_pod_is_changed_or_lost() {
     assert!(!contains(&json!({"a": [1, 3]}), &json!({"a": [3, 1]})), "this test can fail");
 }
 
-/// Removes empty lists and objects, and nulls.
-fn pruned(value: &Value) -> Value {
-    let is_something = |value: &Value| !value.is_null() && *value != json!({}) && *value != json!([]);
-    match value {
-        Value::Object(fields) => {
-            let fields = fields.iter().map(|(key, value)| (key.clone(), pruned(value)));
-            Value::Object(fields.filter(|(_, value)| is_something(value)).collect())
-        }
-        Value::Array(values) => Value::Array(values.iter().map(pruned).collect()),
-        value => value.clone(),
-    }
-}
-
 /// Removes the sidecar; the pod as it is then.
 fn taken_out(injected: &Value) -> Value {
     let TakeOut::Remove(removal) = take_out(injected) else { panic!("{:?}: {injected}", take_out(injected)) };
@@ -247,8 +235,11 @@ type Amounts = BTreeMap<String, Quantity>;
 fn class_of(all: &[(Amounts, Amounts)]) -> &'static str {
     let same =
         |a: &Quantity, b: &Quantity| a == b || (a.0 == "1000m" && b.0 == "1") || (a.0 == "0.5Gi" && b.0 == "512Mi");
+    // Amounts of zero do not count.
+    let amount = |of: &Amounts, name: &str| of.get(name).filter(|amount| amount.0 != "0").cloned();
     let is_bound = |(requests, limits): &(Amounts, Amounts)| {
-        ["cpu", "memory"].iter().all(|name| requests.get(*name).zip(limits.get(*name)).is_some_and(|(a, b)| same(a, b)))
+        let is_equal = |name| amount(requests, name).zip(amount(limits, name)).is_some_and(|(a, b)| same(&a, &b));
+        ["cpu", "memory"].into_iter().all(is_equal)
     };
     match () {
         () if all.iter().all(|(requests, limits)| requests.is_empty() && limits.is_empty()) => "BestEffort",

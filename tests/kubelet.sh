@@ -106,3 +106,7 @@ refuses 'pod/once: its sidecar is not running (the pod is Succeeded)' stats pod/
 refuses '"svc" is no kind of object with pods' top svc/shop
 kubectl exec --stdin shop --container ebb -- /ebb dial-stdio </dev/null | head -n 1 | grep -qx 'ebb admin'
 echo 'ok     each refusal names the pod and the reason'
+kubectl run bare --image "$idle:1" --labels app=quiet --overrides "{\"spec\": {\"nodeName\": \"$node\"}}" >/dev/null
+refuses 'pod/bare: has no sidecar: no container of it is named ebb (it has bare)' doctor deploy/quiet
+refuses '1 of 2 pods could not be asked' stats deploy/quiet
+echo 'ok     nor is a pod without a sidecar left out in silence'

@@ -8,9 +8,10 @@ use ebb_injector::inject::{DEFAULT_REVISION, is_revision};
 /// Check an installation in a cluster and suggest fixes.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-It uses the same cluster as kubectl and changes nothing. It creates pods as dry runs: one in --namespace, and one in each
-labelled namespace in which this account may create pods, to see whether quotas and policies admit a sidecar there. It
-reads the Secret of the webhook's certificate if permitted, and keeps only the certificate.
+It uses the same cluster as kubectl and changes nothing. It creates pods as dry runs: one in
+--namespace, and one in each labelled namespace in which this account may create pods, to see
+whether quotas and policies admit a sidecar there. It reads the Secret of the webhook's
+certificate if permitted, and keeps only the certificate.
 
 Exit codes: 0 no errors, 1 at least one error.
 

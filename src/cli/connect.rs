@@ -38,9 +38,9 @@ pub(crate) struct AtHere {
 /// Arguments for the admin listener, of this machine or of a pod.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AdminAt {
-    /// Pod or workload whose sidecar to ask instead of an address: pod/NAME, deploy/NAME. Uses kubectl's configuration,
-    /// and the right to create pods/exec.
-    #[arg(value_name = "TARGET")]
+    /// Pod or workload whose sidecar to ask instead of an address: pod/NAME, deploy/NAME. Only `doctor`, `stats` and
+    /// `top` take workloads with several pods. Uses kubectl's configuration, and the right to create pods/exec.
+    #[arg(id = "target", value_name = "TARGET")]
     target: Option<Target>,
     #[command(flatten)]
     within: InCluster,

@@ -17,8 +17,9 @@ const CHUNK: usize = 16 << 10;
 /// Connect standard input and output to the admin listener.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-`ebb top pod/NAME` and its like run it in the sidecar's container, to reach an admin listener that only the pod can
-reach. It prints one line when it is connected; from then on, both directions are copied byte by byte.
+`ebb top pod/NAME` and its like run it in the sidecar's container, to reach an admin listener
+that only the pod can reach. It prints one line when it is connected; from then on, both
+directions are copied byte by byte.
 
 Examples:
   kubectl exec --stdin POD --container ebb -- /ebb dial-stdio")]
@@ -27,7 +28,7 @@ pub(crate) struct DialStdioArgs {
     at: AtHere,
 }
 
-/// Copies until the server closes the connection, or the reader has gone.
+/// Copies until the server closes the connection, or a write finds that the reader has gone.
 ///
 /// Two threads without a runtime: the process is charged to the sidecar's own memory limit.
 pub(super) fn run(args: &DialStdioArgs) -> Outcome {

@@ -242,9 +242,12 @@ fn joined<'a>(files: &'a [Vec<Text<'_>>]) -> Vec<&'a str> {
         }
         if let Some(first) = pieces.next_if(|_| !is_first) {
             let first = first.trim_start_matches('\u{feff}');
-            // After directives, a document needs its own marker, which it has.
-            if !first.starts_with("---") && !first.starts_with('%') {
-                all.push("---\n");
+            let mut lines = first.lines().skip_while(|line| line.trim().is_empty() || line.starts_with('#'));
+            match lines.next() {
+                // Directives must follow the end of a document.
+                Some(line) if line.starts_with('%') => all.push("...\n"),
+                _ if first.starts_with("---") => {}
+                _ => all.push("---\n"),
             }
             all.push(first);
         }

@@ -8,7 +8,6 @@
 use super::dial_stdio::GREETING;
 use clap::Args;
 use ebb_terminal::Failure;
-use http::StatusCode;
 use http::uri::Uri;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1 as core;
@@ -42,11 +41,26 @@ const SAYING: u64 = 1 << 10;
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct InCluster {
     /// Namespace of the pod or workload; kubectl's if not given.
-    #[arg(long, short, value_name = "NAME")]
+    #[arg(long, short, value_name = "NAME", requires = "target", value_parser = namespace)]
     namespace: Option<String>,
     /// Context of kubectl's configuration; its current one if not given.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "target")]
     context: Option<String>,
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    match is_object_name(text) && !text.contains('.') && text.len() <= 63 {
+        true => Ok(text.to_owned()),
+        false => Err("a namespace has lower-case letters, digits and -, at most 63".to_owned()),
+    }
+}
+
+/// Whether a text is a DNS subdomain (RFC 1123), as the names of objects are.
+fn is_object_name(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_part =
+        |part: &str| !part.is_empty() && part.bytes().all(is_inner) && !part.starts_with('-') && !part.ends_with('-');
+    text.len() <= 253 && text.split('.').all(is_part)
 }
 
 /// A kind of object that has pods.
@@ -109,7 +123,8 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (kind, name) = text.split_once('/').unwrap_or(("pod", text));
-        let asked = kind.to_ascii_lowercase();
+        // As `kubectl get --output name` prints it: with the group.
+        let asked = kind.split('.').next().unwrap_or_default().to_ascii_lowercase();
         let asked = asked.strip_suffix('s').filter(|one| one.len() > 2).unwrap_or(&asked);
         let is_asked =
             |kind: &&Kind| asked == kind.name() || asked == kind.short() || format!("{asked}s") == kind.short();
@@ -117,8 +132,7 @@ impl FromStr for Target {
             let known: Vec<_> = Kind::VARIANTS.iter().map(|kind| kind.name()).collect();
             return Err(format!("{kind:?} is no kind of object with pods (one of {})", known.join(", ")));
         };
-        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-        if name.is_empty() || name.len() > 253 || !name.chars().all(is_name) {
+        if !is_object_name(name) {
             return Err(format!("{name:?} is no name of an object (lower-case letters, digits, - and ., at most 253)"));
         }
         Ok(Self { kind: *kind, name: name.to_owned() })
@@ -131,11 +145,13 @@ impl fmt::Display for Target {
     }
 }
 
-/// A running pod with a sidecar.
+/// A pod.
 #[derive(Clone)]
 pub(crate) struct Pod {
     api: Api<core::Pod>,
     name: String,
+    /// Why it cannot be asked.
+    problem: Option<String>,
 }
 
 impl fmt::Debug for Pod {
@@ -150,7 +166,8 @@ impl fmt::Display for Pod {
     }
 }
 
-/// Finds the running pods with a sidecar of all targets, in the order of their names for each.
+/// Finds the pods of all targets, in the order of their names for each. Of a workload, pods that end are left out; others
+/// without a running sidecar are found, and cannot be asked.
 ///
 /// # Errors
 /// A message that names the target and the reason.
@@ -169,34 +186,38 @@ pub(crate) async fn find(targets: &[Target], within: &InCluster) -> Result<Vec<P
     let mut found: Vec<Pod> = Vec::new();
     for target in targets {
         let failed = |error: kube::Error| Failure::Failed(format!("{target}: {}", reason(&error, &namespace)));
-        let named = |pod: &core::Pod| Pod { api: api.clone(), name: pod.metadata.name.clone().unwrap_or_default() };
+        let named = |pod: &core::Pod| Pod {
+            api: api.clone(),
+            name: pod.metadata.name.clone().unwrap_or_default(),
+            problem: problem(pod),
+        };
         let before = found.len();
         if target.is_workload() {
             let workloads = Api::<DynamicObject>::namespaced_with(client.clone(), &namespace, &target.kind.resource());
             let workload = workloads.get(&target.name).await.map_err(failed)?;
-            let selector: LabelSelector = serde_json::from_value(workload.data["spec"]["selector"].clone())?;
+            let selector = workload.data["spec"]["selector"].clone();
+            let selector: LabelSelector = serde_json::from_value(selector)
+                .map_err(|_| Failure::Failed(format!("{target}: has no selector of pods")))?;
             let selector = Selector::try_from(selector).map_err(|error| format!("{target}: {error}"))?;
             let pods = api.list(&ListParams::default().labels_from(&selector)).await.map_err(failed)?;
-            found.extend(pods.items.iter().filter(|pod| problem(pod).is_none()).map(named));
+            found.extend(pods.items.iter().filter(|pod| !has_ended(pod)).map(named));
             if found.len() == before {
-                let why = match pods.items.iter().find_map(|pod| Some((named(pod), problem(pod)?))) {
-                    Some((pod, problem)) => format!("no pod can be asked; {pod}: {problem}"),
-                    None => format!("has no pods in namespace {namespace}"),
-                };
-                return Err(Failure::Failed(format!("{target}: {why}")));
+                return Err(Failure::Failed(format!("{target}: has no pods in namespace {namespace}")));
             }
         } else {
-            let pod = api.get(&target.name).await.map_err(failed)?;
-            if let Some(problem) = problem(&pod) {
-                return Err(Failure::Failed(format!("{target}: {problem}")));
-            }
-            found.push(named(&pod));
+            found.push(named(&api.get(&target.name).await.map_err(failed)?));
         }
         found[before..].sort_by(|one, other| one.name.cmp(&other.name));
     }
     let mut seen = std::collections::BTreeSet::new();
     found.retain(|pod| seen.insert(pod.name.clone()));
     Ok(found)
+}
+
+/// Whether a pod has ended, or is about to.
+fn has_ended(pod: &core::Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    pod.metadata.deletion_timestamp.is_some() || phase.is_some_and(|phase| ["Succeeded", "Failed"].contains(&phase))
 }
 
 /// Why a pod has no sidecar that could be asked.
@@ -226,7 +247,13 @@ fn reason(error: &kube::Error, namespace: &str) -> String {
     match error {
         kube::Error::Api(status) if status.is_not_found() => format!("not found in namespace {namespace}"),
         kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
+        other => {
+            let mut cause: &dyn std::error::Error = other;
+            while let Some(deeper) = cause.source() {
+                cause = deeper;
+            }
+            format!("cannot reach the API server: {cause}")
+        }
     }
 }
 
@@ -236,6 +263,9 @@ impl Pod {
     /// # Errors
     /// A message that names the pod and the reason.
     pub(crate) async fn channel(&self, timeout: Option<Duration>) -> Result<Channel, Failure> {
+        if let Some(problem) = &self.problem {
+            return Err(Failure::Failed(format!("{self}: {problem}")));
+        }
         let endpoint = Endpoint::from_static("http://sidecar");
         let endpoint = if let Some(timeout) = timeout { endpoint.timeout(timeout) } else { endpoint };
         // The first connection is made here, since an error of the connector would arrive without its words.
@@ -273,12 +303,11 @@ impl Pod {
 
 /// Why an exec was refused.
 fn refusal(error: &kube::Error) -> String {
-    use kube::client::UpgradeConnectionError::ProtocolSwitch;
     match error {
-        kube::Error::UpgradeConnection(ProtocolSwitch(StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED)) => {
-            "no permission: this needs the rights to get and create pods/exec".to_owned()
+        kube::Error::Api(status) if [401, 403].contains(&status.code) => {
+            format!("no permission: this needs the rights to get and create pods/exec ({})", status.message)
         }
-        other => format!("cannot execute a program in container {CONTAINER}: {other}"),
+        other => format!("cannot execute a program in container {CONTAINER}: {}", reason(other, "")),
     }
 }
 
@@ -354,6 +383,8 @@ mod tests {
             ("ds/logs", "daemonset/logs"),
             ("rs/shop-5d", "replicaset/shop-5d"),
             ("jobs/nightly", "job/nightly"),
+            ("deployment.apps/shop", "deployment/shop"),
+            ("job.batch/nightly", "job/nightly"),
         ] {
             assert_eq!(shown(text).as_deref(), Ok(expected), "{text}");
         }
@@ -363,6 +394,8 @@ mod tests {
             ("pod/", "\"\" is no name"),
             ("pod/a/b", "\"a/b\" is no name"),
             ("127.0.0.1:7071", "is no name of an object"),
+            ("pod/..", "\"..\" is no name"),
+            ("pod/a.-b", "\"a.-b\" is no name"),
         ] {
             assert!(shown(text).unwrap_err().contains(problem), "{text}: {:?}", shown(text));
         }

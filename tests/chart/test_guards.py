@@ -52,7 +52,7 @@ GUARDS = (
     (
         "1.37.0",
         "sidecar.ports.http=7070",
-        "sidecar.ports: the ports must differ (data 7070, admin 7071, http 7070).",
+        "sidecar.ports: the ports must differ (data 7070, which a pod's annotation may open, admin 7071, http 7070).",
     ),
     (
         "1.37.0",

@@ -12,7 +12,7 @@ mod reader;
 
 use ebb_injector::inject::{Context, Namespace, Operation, Template, Verdict, inject};
 use ebb_injector::offline::{self, Offline};
-use ebb_manifest::{Document, Editor, Pods, documents, pods};
+use ebb_manifest::{Document, Editor, Pods, documents, pods, pruned};
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
@@ -124,19 +124,6 @@ pub(crate) fn without_status(value: &Value) -> Value {
             kept.map(|(key, value)| (key.clone(), without_status(value))).collect()
         }
         Value::Array(values) => values.iter().map(without_status).collect(),
-        value => value.clone(),
-    }
-}
-
-/// A value without empty collections and nulls.
-fn pruned(value: &Value) -> Value {
-    let is_something = |value: &Value| !value.is_null() && *value != json!({}) && *value != json!([]);
-    match value {
-        Value::Object(fields) => {
-            let fields = fields.iter().map(|(key, value)| (key.clone(), pruned(value)));
-            Value::Object(fields.filter(|(_, value)| is_something(value)).collect())
-        }
-        Value::Array(values) => Value::Array(values.iter().map(pruned).collect()),
         value => value.clone(),
     }
 }

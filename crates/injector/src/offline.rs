@@ -4,6 +4,7 @@ use crate::inject::{
     Context, Namespace, Operation, Outcome as Injection, SkipReason, TakeOut, Template, VOLUMES, Verdict, inject,
     take_out, texts, with_replaced, workload_warnings,
 };
+use ebb_config::annotations::PREFIX;
 use ebb_manifest::{Addition, Document, Edited, Editor, PodPath, Pods, Removal, Text, pods};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -71,6 +72,11 @@ impl Offline<'_> {
             let namespace = self.namespace(namespace);
             let context =
                 Context { namespace: &namespace, own_namespace: None, needs_label: self.needs_label, by: self.by };
+            let annotations = pod["metadata"]["annotations"].as_object().into_iter().flatten();
+            let is_lost = |(name, value): &(&String, &Value)| name.starts_with(PREFIX) && !value.is_string();
+            notes.extend(annotations.filter(is_lost).map(|(name, _)| {
+                format!("{owner}: warning: annotation {name} is ignored: its value must be a string; put it in quotes")
+            }));
             let outcome = with_claims(pod, claim(document, &at), |pod| inject(pod, &context, self.template));
             match outcome.verdict {
                 Verdict::Inject(mut operations) => {

@@ -37,6 +37,16 @@ pub enum ReadError {
         /// The parser's sentence.
         problem: String,
     },
+    /// JSON objects, and then something else.
+    #[error("document {document}, line {line}: not JSON: {problem}")]
+    NotJson {
+        /// Number of the document, from 1.
+        document: usize,
+        /// Line of the text, from 1.
+        line: usize,
+        /// The parser's sentence.
+        problem: String,
+    },
     /// Placeholders of a template engine.
     #[error(
         "document {document}, line {line}: an unrendered template (`{{{{ … }}}}`); render it first, for example with \
@@ -80,11 +90,16 @@ impl<'a> Chunk<'a> {
     /// # Errors
     /// With the numbers of document and line in this chunk.
     pub fn read(&self) -> Result<Vec<Document<'a>>, ReadError> {
-        if let Some(values) = json(self.0) {
-            let document = |(text, value)| Document { text, format: Format::Json, value };
-            return Ok(values.into_iter().map(document).collect());
+        let yaml = || Ok(vec![Document { text: self.0, format: Format::Yaml, value: read(self.0)? }]);
+        match json(self.0) {
+            Ok(Some(values)) => {
+                let document = |(text, value)| Document { text, format: Format::Json, value };
+                Ok(values.into_iter().map(document).collect())
+            }
+            Ok(None) => yaml(),
+            // What follows an object may be a comment.
+            Err(error) => yaml().map_err(|_: ReadError| error),
         }
-        Ok(vec![Document { text: self.0, format: Format::Yaml, value: read(self.0)? }])
     }
 
     /// Its text.
@@ -102,7 +117,9 @@ impl ReadError {
     /// The error of a chunk, as one of the whole text with so many documents and lines before the chunk.
     #[must_use]
     pub fn after(mut self, documents: usize, lines: usize) -> Self {
-        let (Self::NotYaml { document, line, .. } | Self::Unrendered { document, line }) = &mut self;
+        let (Self::NotYaml { document, line, .. }
+        | Self::NotJson { document, line, .. }
+        | Self::Unrendered { document, line }) = &mut self;
         (*document, *line) = (*document + documents, *line + lines);
         self
     }
@@ -131,26 +148,34 @@ fn read(text: &str) -> Result<Value, ReadError> {
     }
 }
 
-/// JSON objects in a row, with what follows each up to the next; `None` if the text is not that.
-fn json(text: &str) -> Option<Vec<(&str, Value)>> {
+/// JSON objects in a row, with what follows each up to the next; `None` if the text does not start with one.
+fn json(text: &str) -> Result<Option<Vec<(&str, Value)>>, ReadError> {
     if !text.trim_start_matches('\u{feff}').trim_start().starts_with('{') {
-        return None;
+        return Ok(None);
     }
     let start = text.len() - text.trim_start_matches('\u{feff}').len();
     let mut stream = serde_json::Deserializer::from_str(&text[start..]).into_iter::<Value>();
     let mut found: Vec<(usize, Value)> = Vec::new();
     while let Some(value) = stream.next() {
-        found.push((start + stream.byte_offset(), value.ok()?));
+        match value {
+            Ok(value) => found.push((start + stream.byte_offset(), value)),
+            Err(_) if found.is_empty() => return Ok(None),
+            Err(error) => {
+                let problem = error.to_string();
+                let problem = problem.split(" at line ").next().unwrap_or_default().to_owned();
+                return Err(ReadError::NotJson { document: found.len() + 1, line: error.line(), problem });
+            }
+        }
     }
     let mut from = 0;
-    let last = found.len().checked_sub(1)?;
+    let Some(last) = found.len().checked_sub(1) else { return Ok(None) };
     let texts = found.into_iter().enumerate().map(|(at, (end, value))| {
         let end = if at == last { text.len() } else { end };
         let part = &text[from..end];
         from = end;
         (part, value)
     });
-    Some(texts.collect())
+    Ok(Some(texts.collect()))
 }
 
 /// The ranges of the documents: each starts at its marker `---`, or after the marker `...` of the one before. At the
@@ -251,8 +276,14 @@ mod tests {
                 "document 1, line 1: an unrendered template (`{{ … }}`); render it first, for example with `helm template`",
             ),
         ];
+        let rows = rows.into_iter().chain([
+            ("{\"a\": 1}\n{\n\"b\": }\n", "document 2, line 3: not JSON: expected value"),
+            ("x: 1\n---\n{\"a\": 1}{\"b\": 1", "document 3, line 3: not JSON: EOF while parsing an object"),
+        ]);
+        let rows: Vec<_> = rows.collect();
         let errors = |text| documents(text).filter_map(Result::err).map(|error| error.to_string()).collect::<Vec<_>>();
-        let found = rows.map(|(text, _)| errors(text));
-        assert_eq!(found, rows.map(|(_, error)| vec![error.to_owned()]));
+        let found: Vec<_> = rows.iter().map(|(text, _)| errors(text)).collect();
+        let expected: Vec<_> = rows.iter().map(|(_, error)| vec![(*error).to_owned()]).collect();
+        assert_eq!(found, expected);
     }
 }

@@ -23,4 +23,4 @@ pub use edit::Text;
 pub use edited::{Edited, Editor};
 pub use insert::Addition;
 pub use kinds::{Found, PodPath, PodPathError, Pods, pods};
-pub use remove::Removal;
+pub use remove::{Removal, pruned};

@@ -75,7 +75,7 @@ fn remove(object: &mut Value, path: &str) {
 
 /// A value without empty collections and nulls, to compare what a removal leaves: `labels:` is null and `labels: {}` is
 /// not, and both mean the same.
-pub(crate) fn pruned(value: &Value) -> Value {
+pub fn pruned(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
             let fields = fields.iter().map(|(key, value)| (key.clone(), pruned(value)));

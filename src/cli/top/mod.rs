@@ -47,7 +47,7 @@ Examples:
 pub(crate) struct TopArgs {
     /// Pods or workloads whose sidecars to watch instead of addresses: pod/NAME, deploy/NAME. Uses kubectl's
     /// configuration, and the right to create pods/exec.
-    #[arg(value_name = "TARGET")]
+    #[arg(id = "target", value_name = "TARGET")]
     targets: Vec<Target>,
     #[command(flatten)]
     within: InCluster,

@@ -147,8 +147,8 @@ pub(super) const ANNOTATIONS: &[Annotation] = &[
     Annotation {
         name: "app-containers",
         value: Kind::Names,
-        meaning: "Containers that get `EBB_ADDR` and the socket; by default all of `spec.containers`. Init containers that \
-                  start after the sidecar can be named, too.",
+        meaning: "The only containers that get `EBB_ADDR` and the socket; by default all of `spec.containers`. Init \
+                  containers that start after the sidecar can be among them.",
         set: |wishes, value| Some(names(value)).map(|names| wishes.only = Some(names)),
     },
     Annotation {

@@ -75,13 +75,19 @@ pub(super) fn share_of_applications(spec: &Value, share: u64) -> Option<String> 
 fn cpu_limit_of_applications(spec: &Value) -> Option<String> {
     let sidecars = list(&spec["initContainers"]).filter(|container| container["restartPolicy"] == "Always");
     let others = list(&spec["containers"]).chain(sidecars).filter(|container| container["name"] != "ebb");
-    let limit = |container: &Value| {
-        text(&container["resources"]["limits"]["cpu"]).filter(|limit| Quantity::parse(limit).is_some())
-    };
+    // Zero is no limit.
+    let limit = |container: &Value| text(&container["resources"]["limits"]["cpu"]).filter(|limit| is_less("0", limit));
     let limits: Option<Vec<String>> = others.map(limit).collect();
     let largest =
         limits?.into_iter().reduce(|largest, limit| if is_less(&largest, &limit) { limit } else { largest })?;
     Some(if is_less(MOST_CPU, &largest) { MOST_CPU.to_owned() } else { largest })
+}
+
+/// The CPU request by annotation, declared container or template.
+pub(super) fn cpu_request(wishes: &Wishes) -> String {
+    let of_template = |part: &str| text(&wishes.container["resources"][part]["cpu"]);
+    let wanted = wishes.cpu_request.clone().or_else(|| of_template("requests")).or_else(|| of_template("limits"));
+    wanted.unwrap_or_else(|| CPU.to_owned())
 }
 
 fn cpu_and_memory(pod: &Value, wishes: &Wishes) -> Value {
@@ -90,8 +96,7 @@ fn cpu_and_memory(pod: &Value, wishes: &Wishes) -> Value {
     let wanted = wishes.memory_limit.clone().unwrap_or_else(|| text(&limits["memory"]).unwrap_or_default());
     let total = text(&spec["resources"]["limits"]["memory"]);
     let memory = total.filter(|total| is_less(total, &wanted)).unwrap_or(wanted);
-    let cpu = wishes.cpu_request.clone().or_else(|| text(&requests["cpu"])).or_else(|| text(&limits["cpu"]));
-    let cpu = cpu.unwrap_or_else(|| CPU.to_owned());
+    let cpu = cpu_request(wishes);
     let covers =
         |resource: &str| ["limits", "requests"].iter().any(|part| !spec["resources"][part][resource].is_null());
     let (covers_cpu, covers_memory) = (covers("cpu"), covers("memory"));
@@ -115,13 +120,14 @@ fn cpu_and_memory(pod: &Value, wishes: &Wishes) -> Value {
     resources
 }
 
-/// Whether every container has limits for CPU and memory, with requests equal to them.
+/// Whether every container has limits for CPU and memory above zero, with requests equal to them.
 fn is_guaranteed(spec: &Value) -> bool {
     all_containers(spec).filter(|container| container["name"] != "ebb").all(|container| {
         ["cpu", "memory"].iter().all(|resource| {
             let limit = text(&container["resources"]["limits"][resource]);
             let request = text(&container["resources"]["requests"][resource]).or_else(|| limit.clone());
-            limit.zip(request).is_some_and(|(a, b)| Quantity::parse(&a) == Quantity::parse(&b))
+            let is_equal = |a: &str, b: &str| is_less("0", a) && Quantity::parse(a) == Quantity::parse(b);
+            limit.zip(request).is_some_and(|(limit, request)| is_equal(&limit, &request))
         })
     })
 }

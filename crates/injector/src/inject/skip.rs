@@ -54,7 +54,7 @@ reasons! {
     SystemNamespace "system-namespace" "The pod is in a system namespace, or in the injector's own."
     MirrorPod "mirror-pod" "The pod is the mirror of a static pod, which the kubelet runs from a file."
     HostNetwork "host-network" "The pod uses the host's network, where the ports of two caches would collide."
-    Windows "windows" "The pod is for Windows nodes, by `spec.os`, `nodeSelector` or required node affinity; there is no Windows image."
+    Windows "windows" "The pod is for Windows nodes, by `spec.os`, `nodeSelector` or required node affinity (of a DaemonSet only the first two); there is no Windows image."
     VirtualKubelet "virtual-kubelet" "The pod is for nodes of a virtual kubelet (`type: virtual-kubelet`), by `nodeSelector` or required node affinity. A toleration alone skips no pod."
     NameConflict "name-conflict" "An application container is called `ebb`."
     VolumeConflict "volume-conflict" "A volume is called `ebb-config` or `ebb-socket`, also one of a StatefulSet's `volumeClaimTemplates`."

@@ -238,6 +238,11 @@ impl Wishes {
         {
             self.memory_limit = Some(request);
         }
+        // A request above a declared limit would make the pod invalid.
+        if let Some(limit) = said("limits", "cpu").filter(|_| said("requests", "cpu").is_none()) {
+            let wanted = resources::cpu_request(self);
+            self.cpu_request = Some(if resources::is_less(&limit, &wanted) { limit } else { wanted });
+        }
         for (wish, part, resource) in [
             (&mut self.memory_limit, "limits", "memory"),
             (&mut self.memory_request, "requests", "memory"),
