@@ -136,17 +136,31 @@ fn reads_directories_at_any_depth_and_joins_files_as_documents() {
         ("a/first.yml", format!("---\n{}\n", pod("first"))),
         ("last.json", "{\"kind\": \"Pod\", \"apiVersion\": \"v1\", \"metadata\": {\"name\": \"last\"}}".to_owned()),
         ("notes.txt", "[".to_owned()),
+        ("of-1.2.yaml", format!("# about\n%YAML 1.2\n---\n{}\n", pod("directed"))),
     ] {
         fs::write(folder.path().join(path), text).unwrap();
     }
     let path = folder.path().to_str().unwrap();
     let (code, printed, said) = run(&["inject", "-f", path, "--image", "example/ebb:1"], "");
     let owners: Vec<&str> = said.lines().filter_map(|line| line.split_once(':')).map(|(owner, _)| owner).collect();
-    assert_eq!((code, owners), (0, vec!["Pod/deep", "Pod/first", "Pod/last"]), "{said}");
+    assert_eq!((code, owners), (0, vec!["Pod/deep", "Pod/first", "Pod/last", "Pod/directed"]), "{said}");
     let names: Vec<Value> =
         yaml::manifests::<Value>(&printed).unwrap().iter().map(|pod| pod["metadata"]["name"].clone()).collect();
-    assert_eq!(names, ["deep", "first", "last"]);
-    assert_eq!(printed.matches("image: \"example/ebb:1\"").count(), 2);
+    assert_eq!(names, ["deep", "first", "last", "directed"]);
+    assert_eq!(printed.matches("image: \"example/ebb:1\"").count(), 3);
+    let (code, again, said) = run(&["inject", "-f", "-"], &printed);
+    assert_eq!((code, again), (0, printed), "the result is read again: {said}");
+}
+
+#[test]
+fn an_annotation_that_is_no_string_is_told() {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n  annotations: {config.ebb-cache.io/memory-share: 50}\n\
+                spec: {containers: [{name: app}]}\n";
+    let (code, _, said) = run(&["inject", "-f", "-"], text);
+    assert_eq!(code, 0, "{said}");
+    let sentence = "Pod/p: warning: annotation config.ebb-cache.io/memory-share is ignored: its value must be a string; \
+                    put it in quotes";
+    assert!(said.lines().any(|line| line == sentence), "{said}");
 }
 
 #[test]

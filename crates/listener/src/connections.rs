@@ -347,7 +347,7 @@ mod tests {
         let last = crowd.len() as u64 - 1;
         crowd.get_mut(&0).unwrap().bytes = 50;
         let now = start + Duration::from_secs(60);
-        crowd.get_mut(&0).unwrap().stalled_since = now;
+        crowd.get_mut(&0).unwrap().stalled_since = now + Duration::from_secs(1);
         assert_eq!(bounds.victim(&crowd, last, u64::MAX, now), Some(1), "of one address");
         crowd.get_mut(&0).unwrap().peer = peer(2);
         crowd.get_mut(&0).unwrap().stalled_since = start;
