@@ -375,7 +375,7 @@ default asks for the port. */}}
 {{- if and (eq .Values.sidecar.address "socket") (eq .Values.sidecar.bindAddress "127.0.0.1") }}true{{ end }}
 {{- end }}
 
-{{/* The data port of sidecars, also of those that an annotation gives one. */}}
+{{/* The data port of sidecars. In a pod that has only a socket, an annotation may open it. */}}
 {{- define "ebb.dataPort" -}}
 {{- if include "ebb.hasSocketOnly" . }}7070{{ else }}{{ int .Values.sidecar.ports.data }}{{ end }}
 {{- end }}

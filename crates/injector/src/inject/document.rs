@@ -39,8 +39,8 @@ and nothing else.
 - The chart's `sidecar.imagePullSecrets`, if there are any.
 - The annotation `kubectl.kubernetes.io/default-container` with the first application container, unless it is set.
 - A Guaranteed pod stays Guaranteed, and a Burstable pod Burstable. A BestEffort pod becomes Burstable, since a cache
-  needs a memory limit. In a pod with pod-level resources (`spec.resources`) the sidecar requests
-  nothing of those that the pod sets there.
+  needs a memory limit. If pod-level resources (`spec.resources`) include
+  CPU, the sidecar requests no CPU, and the same for memory.
 - If all application containers and native sidecars have a CPU limit, the sidecar gets the largest one, but at most one
   core, and at least its own request. Zero is no limit. The chart's value and the annotation `cpu-limit` override it,
   except in a pod with pod-level CPU. In a Guaranteed pod both are the request, or `cpu-limit` if that is larger.

@@ -29,7 +29,7 @@ pub(super) fn namespaces(facts: &Facts, all: &mut Vec<Finding>) {
                  the same."
                     .to_owned(),
             ),
-            // Without a sidecar anywhere, the finding about injection says so.
+            // If no pod gets a sidecar in any namespace, the check of injection reports it.
             Trial::Bare if !is_working => continue,
             Trial::Bare => (
                 Severity::Error,
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(troubles(&with(&[("shop", Trial::Injected(Vec::new()))])), []);
         let nowhere = Facts { trial: Ok(json!({"spec": {}})), ..with(&[("shop", Trial::Bare)]) };
         only(&nowhere, "injection", Severity::Error, "does not get one");
-        // What every sidecar has is told once.
+        // A problem of every sidecar is reported once.
         let sidecar = json!({"name": "ebb", "env": [{"name": "EBB_CORES", "value": "0"}]});
         let everywhere = Facts {
             trial: Ok(json!({"spec": {"initContainers": [sidecar]}})),

@@ -1,4 +1,5 @@
-//! Checks that each revision that somebody names is installed, and lists the versions of sidecars by revision.
+//! Checks that each revision that a namespace or a pod names is installed, and lists the versions of sidecars by
+//! revision.
 
 use super::{Facts, Finding, Severity, bad, ok};
 
