@@ -278,7 +278,7 @@ mod tests {
         ];
         let rows = rows.into_iter().chain([
             ("{\"a\": 1}\n{\n\"b\": }\n", "document 2, line 3: not JSON: expected value"),
-            ("x: 1\n---\n{\"a\": 1}{\"b\": 1", "document 3, line 3: not JSON: EOF while parsing an object"),
+            ("x: 1\n...\n{\"a\": 1}{\"b\": 1", "document 3, line 3: not JSON: EOF while parsing an object"),
         ]);
         let rows: Vec<_> = rows.collect();
         let errors = |text| documents(text).filter_map(Result::err).map(|error| error.to_string()).collect::<Vec<_>>();
