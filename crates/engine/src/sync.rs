@@ -200,6 +200,12 @@ pub enum Fault {
     SlotRelaxed = 15,
     /// A copy made without the lock counts although the item has changed since.
     CommitUnlooked = 16,
+    /// A key gets a lease although another caller holds one.
+    SecondLease = 17,
+    /// A write or a deletion does not end the lease of its key.
+    WriteKeepsLease = 18,
+    /// A waiter joins the queue of a lease after the lock was released.
+    WaiterJoinsLate = 19,
 }
 
 /// Whether a bug is planted.

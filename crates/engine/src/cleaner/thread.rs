@@ -44,6 +44,8 @@ pub(super) struct Worker {
     keeps_hot: usize,
     /// Rest that is due but not taken yet.
     owed: Cell<Duration>,
+    /// When expired leases were last removed.
+    leases_expired: Instant,
     /// The unfinished run under a lasting target.
     open_run: Option<OpenRun>,
 }
@@ -83,6 +85,7 @@ impl Worker {
             cut_short: 0,
             keeps_hot: HOT_SEGMENTS,
             owed: Cell::new(Duration::ZERO),
+            leases_expired: Instant::now(),
             open_run: None,
         }
     }
@@ -92,6 +95,10 @@ impl Worker {
             match asked {
                 Some(progress) => self.carry_out(target, progress),
                 None => self.keep_to(target, None),
+            }
+            if self.leases_expired.elapsed() >= TICK {
+                self.shared.store.expire_leases(self.clock.now_ms());
+                self.leases_expired = Instant::now();
             }
         }
         self.end_open_run();

@@ -7,7 +7,7 @@
 //! ```
 //! Read the files in this order: [`types`](self), `arena` (the memory), `slot`, `item`, `index`, `segment`, `ledger`,
 //! `readers`, then `shard` (what readers see, and the rules that keep them safe), `write`, `append`, `migrate`, `clean`
-//! with `policy` (what is worth keeping), and `room` (what a write does when it finds none).
+//! with `policy` (what is worth keeping), `room` (what a write does when it finds none), and `lease`.
 //!
 //! The store starts no threads and does no I/O. The caller passes the current time, in milliseconds.
 
@@ -23,6 +23,7 @@ mod invalidation;
 mod item;
 mod job;
 mod layout;
+mod lease;
 mod ledger;
 mod lock;
 mod log;
@@ -44,6 +45,7 @@ mod write;
 pub use clean::Task;
 pub use job::Tally;
 pub use layout::Reservation;
+pub use lease::{LeaseCounts, LeaseRequest, Leased, MAX_LEASES, MAX_WAITERS, MAX_WAITERS_OF_A_LEASE, Waiter};
 pub use ledger::{Account, Ledger};
 pub use options::{MAX_VALUE_BYTES, Options, first_version};
 pub use scan::Places;
@@ -110,10 +112,13 @@ impl Store {
 
     fn with_layout(options: Options, arena: Arena, layout: Layout, tried: Vec<u64>) -> Self {
         let Layout { bank_words, numbers, most, shards, segment_bytes } = layout;
+        let first_version = options.first_version.min(MAX_VERSION - VERSIONS_LEFT);
+        let ledger = std::sync::Arc::new(Ledger::up_to(options.capacity_bytes, most));
         let shared = Shared {
             arena,
             pool: Pool::new(bank_words * BANKS * shards, segment_bytes, numbers),
-            ledger: std::sync::Arc::new(Ledger::up_to(options.capacity_bytes, most)),
+            leases: lease::Totals::new(ledger.clone(), first_version),
+            ledger,
             hasher: Hasher::new(options.seed),
             bank_words,
             shards,
@@ -121,7 +126,6 @@ impl Store {
             readers: readers::Readers::new(),
         };
         let reservation = Reservation { most_bytes: most, reserved_bytes: layout.bytes() as u64, tried };
-        let first_version = options.first_version.min(MAX_VERSION - VERSIONS_LEFT);
         let shards = (0..shards as u32).map(|number| Shard::new(&shared, number, first_version)).collect();
         let max_value_bytes = options.max_value_bytes.min(MAX_VALUE_BYTES);
         Self { shared, shards, max_value_bytes, reservation, refusals: AtomicU64::new(0) }
@@ -187,7 +191,7 @@ impl Store {
     /// Deletes a key.
     ///
     /// # Errors
-    /// [`Error::KeyLength`].
+    /// [`Error::KeyLength`]; [`Error::TooManyLeases`] for a tombstone that cannot be kept.
     pub fn delete(
         &self,
         key: Key<'_>,
@@ -196,7 +200,46 @@ impl Store {
         now_ms: u64,
     ) -> Result<DeleteOutcome, Error> {
         let (shard, hash) = self.shard_of(key)?;
-        Ok(shard.lock(&self.shared).delete(key, hash, if_version, deletion, now_ms))
+        shard.lock(&self.shared).delete(key, hash, if_version, deletion, now_ms)
+    }
+
+    /// Requests the lease of a key, for a caller that has found no fresh item.
+    ///
+    /// # Errors
+    /// [`Error::KeyLength`].
+    pub fn lease(&self, key: Key<'_>, request: LeaseRequest, now_ms: u64) -> Result<Leased, Error> {
+        let (shard, hash) = self.shard_of(key)?;
+        let leased = shard.lock(&self.shared).lease(key, hash, request, now_ms);
+        #[cfg(shuttle)]
+        if let Leased::Refused { is_hold_off, ends_at_ms, .. } = leased
+            && crate::sync::planted(crate::sync::Fault::WaiterJoinsLate)
+        {
+            let waiter = shard.lock(&self.shared).writer.leases.join_late(key);
+            return Ok(Leased::Refused { is_hold_off, ends_at_ms, waiter });
+        }
+        Ok(leased)
+    }
+
+    /// Ends a lease whose holder will not fill the key.
+    ///
+    /// # Errors
+    /// [`Error::KeyLength`].
+    pub fn give_back_lease(&self, key: Key<'_>, token: u64) -> Result<(), Error> {
+        let (shard, _) = self.shard_of(key)?;
+        shard.lock(&self.shared).give_back_lease(key, token);
+        Ok(())
+    }
+
+    /// Removes the leases whose time is over.
+    pub fn expire_leases(&self, now_ms: u64) {
+        if self.lease_counts().leases > 0 {
+            self.shards.iter().for_each(|shard| shard.lock_as_cleaner(&self.shared).expire_leases(now_ms));
+        }
+    }
+
+    /// Figures of leases.
+    pub fn lease_counts(&self) -> LeaseCounts {
+        self.shared.leases.counts()
     }
 
     /// Sets a new deadline (0: never) and returns the unchanged version; `None` if there is no item.
@@ -240,8 +283,8 @@ impl Store {
         Ok(())
     }
 
-    /// Which namespaces other than the default one hold items, by number. Expired and invalidated items count until the
-    /// cleaner drops them.
+    /// Which namespaces other than the default one hold items or leases, by number. Expired and invalidated items count
+    /// until the cleaner drops them.
     pub fn namespaces_in_use(&self) -> Vec<bool> {
         let mut in_use = Vec::new();
         for shard in &self.shards {
@@ -249,6 +292,10 @@ impl Store {
             let counts = &shard.writer.by_namespace;
             in_use.resize(in_use.len().max(counts.len()), false);
             in_use.iter_mut().zip(counts).for_each(|(in_use, count)| *in_use |= *count > 0);
+            for number in shard.writer.leases.namespaces().map(usize::from) {
+                in_use.resize(in_use.len().max(number + 1), false);
+                in_use[number] = true;
+            }
         }
         in_use
     }

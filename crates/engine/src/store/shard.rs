@@ -50,6 +50,7 @@ use super::index::{Index, Position};
 use super::invalidation::{Invalidation, judge};
 use super::item::{Facts, Header, Read};
 use super::job::{Job, Sweep};
+use super::lease::{Ended, Leases};
 use super::ledger::Account;
 use super::lock::Lock;
 use super::log::Tail;
@@ -118,6 +119,7 @@ pub(super) struct Writer {
     /// Live items by the number of their namespace, up to the highest number seen; the default namespace is not
     /// counted.
     pub(super) by_namespace: Vec<u32>,
+    pub(super) leases: Leases,
 }
 
 /// Lock-free attempts of a read before it takes the lock: writers to one key cannot starve its readers.
@@ -151,6 +153,7 @@ impl Shard {
             sweep: None,
             scratch: Vec::new(),
             by_namespace: Vec::new(),
+            leases: Leases::new(shared.leases.clone()),
         };
         Self {
             number,
@@ -165,12 +168,18 @@ impl Shard {
 
     /// Takes the shard's lock.
     pub(super) fn lock<'a>(&'a self, shared: &'a Shared) -> Locked<'a> {
-        Locked { shared, shard: self, writer: self.writer.take(), grows_index: true }
+        Locked { shared, shard: self, writer: self.writer.take(), ended: Ended::default(), grows_index: true }
     }
 
     /// Takes the shard's lock for the cleaner.
     pub(super) fn lock_as_cleaner<'a>(&'a self, shared: &'a Shared) -> Locked<'a> {
-        Locked { shared, shard: self, writer: self.writer.take_as_cleaner(), grows_index: true }
+        Locked {
+            shared,
+            shard: self,
+            writer: self.writer.take_as_cleaner(),
+            ended: Ended::default(),
+            grows_index: true,
+        }
     }
 
     /// Whether a writer waits for the lock.
@@ -292,6 +301,8 @@ pub(super) struct Locked<'a> {
     pub(super) shared: &'a Shared,
     pub(super) shard: &'a Shard,
     pub(super) writer: MutexGuard<'a, Writer>,
+    /// Waiters to wake. Dropped after the guard, so that they find the lock free.
+    pub(super) ended: Ended,
     /// Whether a write may demand room for a larger index.
     pub(super) grows_index: bool,
 }

@@ -3,6 +3,7 @@
 use super::arena::{Arena, WORD_BYTES, page_bytes};
 use super::hash::Hasher;
 use super::item::{MAX_ITEM_WORDS, View};
+use super::lease;
 use super::ledger::{Account, Ledger};
 use super::readers::Readers;
 use super::segment::{self, Extent, Pool};
@@ -14,6 +15,7 @@ pub(super) struct Shared {
     pub(super) arena: Arena,
     pub(super) pool: Pool,
     pub(super) ledger: std::sync::Arc<Ledger>,
+    pub(super) leases: std::sync::Arc<lease::Totals>,
     pub(super) hasher: Hasher,
     /// Words of one bank of an index. The banks lie at the beginning of the arena; shard n has the `BANKS` banks from
     /// number n × `BANKS` on.

@@ -111,6 +111,8 @@ pub enum Condition {
     Present,
     /// Only if the stored version is this one. A negative entry has a version; without an entry the version is 0.
     Version(u64),
+    /// Only under the lease with this token.
+    Lease(u64),
 }
 
 /// The answer to a set.
@@ -122,6 +124,8 @@ pub enum SetOutcome {
     NotStored(u64),
     /// The stored version is this one instead; 0 for none.
     Conflict(u64),
+    /// The lease has ended. The field is the stored version, 0 for none.
+    LeaseLost(u64),
 }
 
 /// What a deletion does with the item.
@@ -131,6 +135,11 @@ pub enum Deletion {
     Remove,
     /// It keeps the item and marks it stale.
     MarkStale,
+    /// It drops the item, and no lease of its key is granted until a time.
+    Tombstone {
+        /// The end of this hold-off.
+        until_ms: u64,
+    },
 }
 
 /// The answer to a deletion.
@@ -234,5 +243,13 @@ pub enum Error {
         pending: usize,
         /// Maximum number of pending invalidations.
         max: usize,
+    },
+    /// A hold-off cannot be kept.
+    #[error("leases: no room for another hold-off; {leases} leases and hold-offs exist (at most {max})")]
+    TooManyLeases {
+        /// Leases and hold-offs now.
+        leases: u64,
+        /// Maximum number, less while memory is short.
+        max: u64,
     },
 }

@@ -1,4 +1,4 @@
-//! The operations of callers that change a shard: set, delete, touch, update, invalidate. One writer per shard at a
+//! The operations of callers that change a shard: set, delete, touch, update, invalidate, lease. One writer per shard at a
 //! time.
 //!
 //! A write first appends room for the item, then writes the item, and last publishes it by one store of a slot. Then it
@@ -9,6 +9,7 @@ use super::expiry;
 use super::hash::Hash;
 use super::invalidation::Invalidation;
 use super::item::{Draft, Facts, MAX_DEADLINE_MS};
+use super::lease::{LeaseRequest, Leased, MAX_LEASES};
 use super::log::{Log, Tail};
 use super::segment::Segment;
 use super::shard::{Found, Locked, Writer};
@@ -48,13 +49,18 @@ impl Locked<'_> {
             Condition::Absent if has_value => return Ok(SetOutcome::NotStored(version)),
             Condition::Present if !has_value => return Ok(SetOutcome::NotStored(version)),
             Condition::Version(wanted) if wanted != version => return Ok(SetOutcome::Conflict(version)),
-            Condition::Always | Condition::Absent | Condition::Present | Condition::Version(_) => {}
+            Condition::Lease(token) if !self.writer.leases.is_current(key, token, now_ms) => {
+                return Ok(SetOutcome::LeaseLost(version));
+            }
+            _ => {}
         }
         if let (true, Some(facts)) = (keep_deadline, present) {
             attributes.deadline_ms = facts.attributes.deadline_ms;
         }
         let facts = self.new_facts(key, attributes, false, now_ms);
-        self.store(key, hash, value, facts, false).map(SetOutcome::Stored)
+        let version = self.store(key, hash, value, facts, false)?;
+        self.end_lease(key);
+        Ok(SetOutcome::Stored(version))
     }
 
     /// See [`super::Store::update`].
@@ -78,6 +84,7 @@ impl Locked<'_> {
                 let stale = present.is_some_and(|item| item.marked_stale && !item.attributes.negative);
                 let facts = self.new_facts(key, attributes, stale, now_ms);
                 let version = self.store(key, hash, &value, facts, false)?;
+                self.end_lease(key);
                 Ok((answer, Some(version)))
             }
         }
@@ -91,14 +98,21 @@ impl Locked<'_> {
         if_version: Option<u64>,
         deletion: Deletion,
         now_ms: u64,
-    ) -> DeleteOutcome {
-        let Ok((found, _)) = self.find_servable(key, hash, now_ms) else { return DeleteOutcome::NotFound };
-        if if_version.is_some_and(|wanted| wanted != found.facts.version) {
-            return DeleteOutcome::Conflict(found.facts.version);
+    ) -> Result<DeleteOutcome, Error> {
+        let found = self.find_servable(key, hash, now_ms).ok().map(|(found, _)| found);
+        if let (Some(found), Some(wanted)) = (&found, if_version)
+            && wanted != found.facts.version
+        {
+            return Ok(DeleteOutcome::Conflict(found.facts.version));
         }
-        add(&self.shard.counts.deletes, 1);
         match deletion {
-            Deletion::Remove => {
+            Deletion::Tombstone { until_ms } => self.hold_off(key, until_ms, now_ms)?,
+            Deletion::Remove | Deletion::MarkStale => self.end_lease(key),
+        }
+        let Some(found) = found else { return Ok(DeleteOutcome::NotFound) };
+        add(&self.shard.counts.deletes, 1);
+        Ok(match deletion {
+            Deletion::Remove | Deletion::Tombstone { .. } => {
                 self.remove_slot(found.at, hash.place(), found.location, Slot::EMPTY);
                 self.mark_dead(found.location);
                 DeleteOutcome::Deleted(0)
@@ -106,6 +120,47 @@ impl Locked<'_> {
             Deletion::MarkStale => {
                 self.shared.view(found.location).mark_stale();
                 DeleteOutcome::Deleted(found.facts.version)
+            }
+        })
+    }
+
+    /// See [`super::Store::lease`].
+    pub(super) fn lease(&mut self, key: Key<'_>, hash: Hash, request: LeaseRequest, now_ms: u64) -> Leased {
+        let found = self.find_servable(key, hash, now_ms);
+        let is_fresh = |(found, stale): (Found, bool)| found.without_value(stale).stale_for_ms(now_ms).is_none();
+        if found.is_ok_and(is_fresh) {
+            return Leased::Fresh;
+        }
+        if planted(Fault::SecondLease) {
+            self.end_lease(key);
+        }
+        self.writer.leases.request(key, request, now_ms, &mut self.ended)
+    }
+
+    /// See [`super::Store::give_back_lease`].
+    pub(super) fn give_back_lease(&mut self, key: Key<'_>, token: u64) {
+        self.writer.leases.give_back(key, token, &mut self.ended);
+    }
+
+    /// See [`super::Store::expire_leases`].
+    pub(super) fn expire_leases(&mut self, now_ms: u64) {
+        self.writer.leases.expire(now_ms, &mut self.ended);
+    }
+
+    /// Ends the key's lease (E2 in [`super::lease`]).
+    fn end_lease(&mut self, key: Key<'_>) {
+        if !self.writer.leases.is_empty() && !planted(Fault::WriteKeepsLease) {
+            self.writer.leases.end(key, &mut self.ended);
+        }
+    }
+
+    /// Ends the key's lease, and refuses others until a time.
+    fn hold_off(&mut self, key: Key<'_>, until_ms: u64, now_ms: u64) -> Result<(), Error> {
+        match self.writer.leases.hold_off(key, until_ms, now_ms, &mut self.ended) {
+            true => Ok(()),
+            false => {
+                let leases = self.shared.leases.counts().leases;
+                Err(Error::TooManyLeases { leases, max: MAX_LEASES })
             }
         }
     }
@@ -271,6 +326,7 @@ impl Locked<'_> {
             Group::Prefix(namespace, prefix) => (namespace, prefix),
         };
         let up_to_version = self.version();
+        self.writer.leases.end_group(namespace, prefix, &mut self.ended);
         if self.shard.counts.entries.load(Ordering::Relaxed) == 0 {
             return;
         }

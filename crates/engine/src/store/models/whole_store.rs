@@ -399,3 +399,84 @@ fn an_acknowledged_delete_is_never_undone_by_the_cleaner() {
     });
     assert!(executions >= EXECUTIONS);
 }
+
+fn lease(store: &Store, k: &[u8]) -> Leased {
+    store.lease(key(k), LeaseRequest { ttl_ms: 1_000, token: None, waits: true }, 1).unwrap()
+}
+
+fn fill(store: &Store, k: &[u8], value: &[u8], token: u64) -> SetOutcome {
+    store.set(key(k), value, &Attributes::default(), Condition::Lease(token), false, 1).unwrap()
+}
+
+#[test]
+fn two_callers_never_hold_the_lease_of_a_key() {
+    with_mutant(Fault::SecondLease, EXECUTIONS, |search| {
+        explore(search, || {
+            let store = small();
+            let holders = Arc::new(shuttle::sync::Mutex::new(0));
+            let callers = [(); 2].map(|()| {
+                let (store, holders) = (store.clone(), holders.clone());
+                thread::spawn(move || {
+                    if let Leased::Won { token, .. } = lease(&store, b"k") {
+                        let mut held = holders.lock().unwrap();
+                        *held += 1;
+                        assert_eq!(*held, 1, "the other caller holds the lease");
+                        drop(held);
+                        thread::yield_now();
+                        *holders.lock().unwrap() -= 1;
+                        fill(&store, b"k", b"value", token);
+                    }
+                })
+            });
+            callers.into_iter().for_each(|caller| caller.join().unwrap());
+            assert!(value(&store, b"k").is_some());
+        })
+    });
+}
+
+/// A caller loads from a source while another changes the source and deletes the key.
+#[test]
+fn a_value_loaded_before_a_deletion_is_not_stored_after_it() {
+    with_mutant(Fault::WriteKeepsLease, EXECUTIONS, |search| {
+        explore(search, || {
+            let store = small();
+            let source = Arc::new(crate::sync::atomic::AtomicU64::new(1));
+            let writer = {
+                let (store, source) = (store.clone(), source.clone());
+                thread::spawn(move || {
+                    source.store(2, crate::sync::atomic::Ordering::SeqCst);
+                    store.delete(key(b"k"), None, Deletion::Remove, 1).unwrap();
+                })
+            };
+            if let Leased::Won { token, .. } = lease(&store, b"k") {
+                let loaded = source.load(crate::sync::atomic::Ordering::SeqCst) as u8;
+                fill(&store, b"k", &[loaded], token);
+            }
+            writer.join().unwrap();
+            let stored = value(&store, b"k");
+            assert!(stored.as_ref().is_none_or(|value| value[..] == [2]), "an old value is stored: {stored:?}");
+        })
+    });
+}
+
+#[test]
+fn the_end_of_a_lease_wakes_every_waiter() {
+    with_mutant(Fault::WaiterJoinsLate, EXECUTIONS, |search| {
+        explore(search, || {
+            let store = small();
+            let Leased::Won { token, .. } = lease(&store, b"k") else { panic!("nobody else asks for it") };
+            let waiter = {
+                let store = store.clone();
+                thread::spawn(move || {
+                    if let Leased::Refused { waiter, .. } = lease(&store, b"k") {
+                        // A lost wake-up is a deadlock.
+                        shuttle::future::block_on(waiter.expect("the queue has room"));
+                        assert!(value(&store, b"k").is_some());
+                    }
+                })
+            };
+            fill(&store, b"k", b"value", token);
+            waiter.join().unwrap();
+        })
+    });
+}
