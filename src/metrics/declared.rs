@@ -3,7 +3,7 @@
 use super::reading::Reading;
 use super::{Series, Value};
 use crate::service;
-use crate::service::Counts;
+use crate::service::{Counts, LeaseResult};
 use crate::traffic::{CODES, Method, Outcome, Rejection};
 use ebb_engine::cleaner::{Reason, Total};
 use ebb_engine::decide::Regime;
@@ -240,6 +240,22 @@ pub(super) static METRICS: &[Metric] = &[
         &["cache_namespace"],
         counter("namespace_sets", None, "Values stored, by namespace", |r| namespaces(r, |counts| counts.sets)),
     ),
+    gauge("leases", None, "Leases and hold-offs that have not ended", |r| one(r.leases.leases)),
+    gauge("lease_waiters", None, "Keys for which callers wait until another caller has filled them", |r| {
+        one(r.leases.waiters)
+    }),
+    by(
+        &["result"],
+        counter("lease_requests", None, "Answered requests for leases, by result", |r| {
+            let of = |result: LeaseResult| {
+                let name: &str = result.into();
+                (vec![name.into()], Value::Whole(r.lease_figures.requests[result as usize]))
+            };
+            LeaseResult::VARIANTS.iter().copied().map(of).collect()
+        }),
+    ),
+    counter("lease_fills", None, "Values stored under a lease", |r| one(r.lease_figures.fills)),
+    counter("lease_fills_lost", None, "Values refused because their lease had ended", |r| one(r.lease_figures.lost)),
     counter("appended", BYTES, "Items written by callers, in bytes", |r| one(r.stats.appended_bytes)),
     counter(
         "copied",

@@ -7,7 +7,7 @@ use crate::spans::Counts;
 use crate::traffic::Totals;
 use ebb_config::ActiveConfig;
 use ebb_engine::cleaner::{Reason, Total};
-use ebb_engine::store::Stats;
+use ebb_engine::store::{LeaseCounts, Stats};
 use ebb_injector::events::Fate;
 use strum::EnumCount as _;
 
@@ -19,6 +19,8 @@ pub(super) struct Reading {
     pub(super) stats: Stats,
     pub(super) one_segment_bytes: u64,
     pub(super) memory: Arc<Snapshot>,
+    pub(super) leases: LeaseCounts,
+    pub(super) lease_figures: service::LeaseFigures,
     pub(super) namespaces: Vec<(Option<String>, service::Counts)>,
     pub(super) runs: [Total; Reason::COUNT],
     pub(super) traffic: Totals,
@@ -51,6 +53,8 @@ impl Reading {
             stats: store.stats(),
             one_segment_bytes: store.segment_bytes() as u64,
             memory: memory.get(),
+            leases: store.lease_counts(),
+            lease_figures: cache.lease_figures(),
             namespaces: cache.usage(),
             runs: cleaner.totals(),
             traffic: traffic.totals(),

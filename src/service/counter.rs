@@ -1,6 +1,6 @@
 //! Counters: values that are decimal numbers.
 
-use super::{Cache, MAX_REQUEST_ID_BYTES, Refusal, check_key, has_value};
+use super::{Cache, MAX_REQUEST_ID_BYTES, Refusal, check_key, check_ttl, has_value};
 use ebb_engine::store::{Attributes, Item, Key, Update};
 use ebb_proto as proto;
 
@@ -28,6 +28,7 @@ impl Cache {
 
     fn add(&self, request: &proto::IncrementRequest) -> Result<proto::IncrementResponse, Refusal> {
         check_key(&request.key)?;
+        check_ttl("ttl_ms", request.ttl_ms)?;
         let namespace = match request.initial {
             Some(_) => self.namespace_to_fill(&request.namespace)?,
             None => self.namespaces.find(&request.namespace)?,

@@ -1,10 +1,14 @@
 //! The limits of the contract and those of the transport: the maximum size of a value, and what GetCapabilities returns.
 
 use super::Cache;
+use super::lease::MAX_LEASE_MS;
 use super::namespaces::{MAX_NAME_BYTES, MAX_NAMESPACES};
-use ebb_engine::store::{MAX_KEY_BYTES, MAX_VERSION};
+use ebb_engine::store::{MAX_KEY_BYTES, MAX_LEASES, MAX_VERSION, MAX_WAITERS};
 use ebb_proto as proto;
 
+/// Features that GetCapabilities returns.
+const FEATURES: [&str; 8] =
+    ["invalidate_namespace", "invalidate_prefix", "leases", "negative", "pipe", "scan", "soft_ttl", "tombstones"];
 /// Maximum items of a batch.
 pub const MAX_BATCH_ITEMS: usize = 1_000;
 /// Maximum tags of an entry, and maximum length of a tag in bytes.
@@ -13,6 +17,8 @@ pub const MAX_TAGS: (usize, usize) = (16, 128);
 pub const MAX_REQUEST_ID_BYTES: usize = 64;
 /// Maximum jitter, in percent.
 pub const MAX_JITTER_PERCENT: u32 = 50;
+/// Maximum time to live, in milliseconds: the largest number that clients with doubles for numbers hold exactly.
+pub const MAX_TTL_MS: u64 = MAX_VERSION;
 /// Maximum size of a Set message without its value: key, namespace, tags and numbers, in bytes.
 const ENVELOPE_BYTES: u64 = 4 << 10;
 const _: () = assert!(ENVELOPE_BYTES as usize > MAX_KEY_BYTES + MAX_NAME_BYTES + MAX_TAGS.0 * (MAX_TAGS.1 + 3) + 128);
@@ -96,9 +102,7 @@ impl Cache {
             max_tag_bytes: MAX_TAGS.1 as u32,
             max_request_id_bytes: MAX_REQUEST_ID_BYTES as u32,
             max_jitter_percent: MAX_JITTER_PERCENT,
-            features: ["invalidate_namespace", "invalidate_prefix", "negative", "pipe", "scan", "soft_ttl"]
-                .map(str::to_owned)
-                .into(),
+            features: FEATURES.map(str::to_owned).into(),
             max_connections: connections,
             max_calls_per_connection: calls_per_connection,
             max_in_flight_bytes: in_flight_bytes,
@@ -107,6 +111,10 @@ impl Cache {
             max_header_entries: header_entries,
             write_timeout_ms,
             max_version: MAX_VERSION,
+            max_lease_ms: MAX_LEASE_MS,
+            max_leases: MAX_LEASES as u32,
+            max_lease_waiters: MAX_WAITERS as u32,
+            max_ttl_ms: MAX_TTL_MS,
         }
     }
 }

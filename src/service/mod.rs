@@ -8,6 +8,7 @@ mod batch;
 mod counter;
 mod hot;
 mod keys;
+mod lease;
 mod limits;
 mod namespaces;
 mod refusal;
@@ -16,7 +17,8 @@ mod usage;
 
 pub use batch::Results;
 pub use keys::BigKeys;
-pub use limits::{MAX_BATCH_ITEMS, MAX_JITTER_PERCENT, MAX_REQUEST_ID_BYTES, MAX_TAGS, Transport};
+pub use lease::{Attempt, LeaseFigures, LeaseResult, Leases, MAX_LEASE_MS, Wait};
+pub use limits::{MAX_BATCH_ITEMS, MAX_JITTER_PERCENT, MAX_REQUEST_ID_BYTES, MAX_TAGS, MAX_TTL_MS, Transport};
 pub use namespaces::{MAX_NAME_BYTES, MAX_NAMESPACES};
 pub use refusal::{Reason, Refusal};
 pub use usage::Counts;
@@ -25,11 +27,12 @@ use answers::Answers;
 use bytes::Bytes;
 use ebb_engine::clock::Clock;
 use ebb_engine::store::{
-    Attributes, Condition, DeleteOutcome, Deletion, Error, Group, Item, Key, Lookup, MAX_KEY_BYTES, Miss, SetOutcome,
-    Store, Update, Use,
+    Attributes, Condition, DeleteOutcome, Deletion, Error, Group, Item, Key, Lookup, MAX_KEY_BYTES, MAX_VERSION, Miss,
+    SetOutcome, Store, Update, Use,
 };
 use ebb_proto::{self as proto, get_response, set_request::Condition as Wanted};
 use hot::Hot;
+use lease::LeaseTraffic;
 use limits::AskTransport;
 use namespaces::{Held, NOWHERE, Namespaces};
 use std::hash::RandomState;
@@ -56,6 +59,7 @@ pub struct Cache {
     transport: AskTransport,
     hot: Hot,
     usage: Usage,
+    leases: LeaseTraffic,
     /// Hashes keys for answers that do not contain keys in clear.
     stand_in: RandomState,
     default_ttl_ms: AtomicU64,
@@ -73,6 +77,7 @@ impl Cache {
             transport: AskTransport(Box::new(Transport::default)),
             hot: Hot::default(),
             usage: Usage::default(),
+            leases: LeaseTraffic::default(),
             stand_in: RandomState::new(),
             default_ttl_ms: AtomicU64::new(defaults.ttl_ms),
             default_max_stale_ms: AtomicU64::new(defaults.max_stale_ms),
@@ -91,30 +96,39 @@ impl Cache {
         self.default_max_stale_ms.store(defaults.max_stale_ms, Ordering::Relaxed);
     }
 
-    /// Reads one key.
+    /// Reads one key. It takes no lease; [`Cache::get_with_lease`] does.
     ///
     /// # Errors
     /// A [`Refusal`].
     pub fn get(&self, request: &proto::GetRequest) -> Result<proto::GetResponse, Refusal> {
-        if request.lease.is_some() {
-            return Err(Refusal::Unsupported { field: "lease" });
-        }
         check_key(&request.key)?;
         let namespace = self.namespaces.find(&request.namespace)?;
-        let key = Key { namespace: namespace.number, bytes: &request.key };
         let usage = if request.peek { Use::Peek } else { Use::Read };
+        self.read(namespace.number, request, usage).map(|(response, _)| response)
+    }
+
+    /// Reads a key of a namespace. Returns whether it has a fresh entry, too.
+    fn read(
+        &self,
+        namespace: u16,
+        request: &proto::GetRequest,
+        usage: Use,
+    ) -> Result<(proto::GetResponse, bool), Refusal> {
+        check_ttl("touch_ttl_ms", request.touch_ttl_ms.unwrap_or(0))?;
+        let key = Key { namespace, bytes: &request.key };
         let now_ms = self.clock.now_ms();
         let lookup = self.store.get(key, now_ms, usage)?;
         if usage == Use::Read {
             self.count(key, &lookup);
         }
+        let is_fresh = is_fresh(&lookup, now_ms);
         if let (Some(ttl_ms), Lookup::Found(_)) = (request.touch_ttl_ms, &lookup) {
             let deadline_ms = self.deadline(ttl_ms, now_ms);
             self.store.touch(key, deadline_ms, now_ms)?;
             let touched = with_deadline(lookup, deadline_ms);
-            return Ok(self.answer(touched, request.max_stale_ms, request.if_version_differs, now_ms));
+            return Ok((self.answer(touched, request.max_stale_ms, request.if_version_differs, now_ms), is_fresh));
         }
-        Ok(self.answer(lookup, request.max_stale_ms, request.if_version_differs, now_ms))
+        Ok((self.answer(lookup, request.max_stale_ms, request.if_version_differs, now_ms), is_fresh))
     }
 
     /// Counts a read that is a use of the key.
@@ -176,7 +190,7 @@ impl Cache {
     fn namespace_to_set(&self, name: &str, condition: Condition) -> Result<Held, Refusal> {
         match condition {
             Condition::Always | Condition::Absent | Condition::Version(0) => self.namespace_to_fill(name),
-            Condition::Present | Condition::Version(_) => self.namespaces.find(name),
+            Condition::Present | Condition::Version(_) | Condition::Lease(_) => self.namespaces.find(name),
         }
     }
 
@@ -206,6 +220,9 @@ impl Cache {
         if request.keep_ttl && request.ttl_ms != 0 {
             return Err(Refusal::Conflicting { field: "ttl_ms", with: "keep_ttl" });
         }
+        check_ttl("ttl_ms", request.ttl_ms)?;
+        let longest = if request.ttl_ms == 0 { MAX_TTL_MS } else { request.ttl_ms };
+        Refusal::at_most("soft_ttl_ms", request.soft_ttl_ms, longest)?;
         check_key(&request.key)?;
         self.check_value(request.value.len())?;
         match request.condition {
@@ -213,7 +230,10 @@ impl Cache {
             Some(Wanted::IfAbsent(true)) => Ok(Condition::Absent),
             Some(Wanted::IfPresent(true)) => Ok(Condition::Present),
             Some(Wanted::IfVersion(version)) => Ok(Condition::Version(version)),
-            Some(Wanted::LeaseToken(_)) => Err(Refusal::Unsupported { field: "lease_token" }),
+            Some(Wanted::LeaseToken(token)) => {
+                Refusal::within("lease_token", token, 1, MAX_VERSION)?;
+                Ok(Condition::Lease(token))
+            }
         }
     }
 
@@ -251,9 +271,13 @@ impl Cache {
             SetOutcome::Stored(version) => (Outcome::Stored, version),
             SetOutcome::NotStored(version) => (Outcome::NotStored, version),
             SetOutcome::Conflict(version) => (Outcome::Conflict, version),
+            SetOutcome::LeaseLost(version) => (Outcome::LeaseLost, version),
         };
         if outcome == Outcome::Stored {
             self.usage.count(key.namespace, Event::Stored);
+        }
+        if let Condition::Lease(_) = condition {
+            self.leases.filled(outcome == Outcome::Stored);
         }
         Ok(proto::SetResponse { outcome: outcome.into(), version, refusal: None })
     }
@@ -264,14 +288,25 @@ impl Cache {
     /// A [`Refusal`].
     pub fn delete(&self, request: &proto::DeleteRequest) -> Result<proto::DeleteResponse, Refusal> {
         use proto::delete_request::Mode;
+        let hold_off_ms = request.hold_off_ms;
         let deletion = match Mode::try_from(request.mode) {
+            Ok(Mode::Tombstone) => {
+                Refusal::within("hold_off_ms", hold_off_ms, 1, MAX_LEASE_MS)?;
+                Deletion::Tombstone { until_ms: self.clock.now_ms() + hold_off_ms }
+            }
+            Ok(_) if hold_off_ms != 0 => {
+                return Err(Refusal::Conflicting { field: "hold_off_ms", with: "a mode other than TOMBSTONE" });
+            }
             Ok(Mode::Unspecified) => Deletion::Remove,
             Ok(Mode::MarkStale) => Deletion::MarkStale,
-            Ok(Mode::Tombstone) => return Err(Refusal::Unsupported { field: "mode" }),
             Err(_) => return Err(Refusal::UnknownValue { field: "mode", value: request.mode }),
         };
         check_key(&request.key)?;
-        let namespace = self.namespaces.find(&request.namespace)?;
+        let namespace = match deletion {
+            // The hold-off is kept like an entry.
+            Deletion::Tombstone { .. } => self.namespace_to_fill(&request.namespace)?,
+            Deletion::Remove | Deletion::MarkStale => self.namespaces.find(&request.namespace)?,
+        };
         self.delete_key(Key { namespace: namespace.number, bytes: &request.key }, request.if_version, deletion)
     }
 
@@ -296,6 +331,7 @@ impl Cache {
     /// A [`Refusal`].
     pub fn touch(&self, request: &proto::TouchRequest) -> Result<proto::TouchResponse, Refusal> {
         check_key(&request.key)?;
+        check_ttl("ttl_ms", request.ttl_ms)?;
         let namespace = self.namespaces.find(&request.namespace)?;
         let key = Key { namespace: namespace.number, bytes: &request.key };
         let now_ms = self.clock.now_ms();
@@ -309,6 +345,7 @@ impl Cache {
     /// A [`Refusal`]; the value is unchanged then.
     pub fn append(&self, request: &proto::AppendRequest) -> Result<proto::AppendResponse, Refusal> {
         check_key(&request.key)?;
+        check_ttl("ttl_ms", request.ttl_ms)?;
         let namespace = match request.create {
             true => self.namespace_to_fill(&request.namespace)?,
             false => self.namespaces.find(&request.namespace)?,
@@ -372,6 +409,14 @@ impl Cache {
 
 fn check_key(key: &[u8]) -> Result<(), Refusal> {
     Refusal::length("key", key.len(), 1, MAX_KEY_BYTES)
+}
+
+fn check_ttl(field: &'static str, ttl_ms: u64) -> Result<(), Refusal> {
+    Refusal::at_most(field, ttl_ms, MAX_TTL_MS)
+}
+
+fn is_fresh(lookup: &Lookup, now_ms: u64) -> bool {
+    matches!(lookup, Lookup::Found(item) if item.stale_for_ms(now_ms).is_none())
 }
 
 /// Whether an item has a value: a negative entry has none.

@@ -148,12 +148,20 @@ impl Refusal {
         if count <= max { Ok(()) } else { Err(Self::TooMany { field, count, max }) }
     }
 
+    /// Refuses a number that is too large or too small.
+    ///
+    /// # Errors
+    /// [`Refusal::OutOfRange`].
+    pub fn within(field: &'static str, value: u64, min: u64, max: u64) -> Result<(), Self> {
+        if (min..=max).contains(&value) { Ok(()) } else { Err(Self::OutOfRange { field, value, min, max }) }
+    }
+
     /// Refuses a number that is too large.
     ///
     /// # Errors
     /// [`Refusal::OutOfRange`].
     pub fn at_most(field: &'static str, value: u64, max: u64) -> Result<(), Self> {
-        if value <= max { Ok(()) } else { Err(Self::OutOfRange { field, value, min: 0, max }) }
+        Self::within(field, value, 0, max)
     }
 }
 
@@ -166,6 +174,7 @@ pub enum Reason {
     ValueTooLarge,
     NoSpace,
     TooManyInvalidations,
+    TooManyLeases,
     FieldLength,
     TooManyItems,
     OutOfRange,
@@ -199,6 +208,7 @@ impl Refusal {
             Self::Store(store::Error::ValueTooLarge { .. }) => Reason::ValueTooLarge,
             Self::Store(store::Error::NoSpace { .. }) => Reason::NoSpace,
             Self::Store(store::Error::TooManyInvalidations { .. }) => Reason::TooManyInvalidations,
+            Self::Store(store::Error::TooManyLeases { .. }) => Reason::TooManyLeases,
             Self::Length { .. } => Reason::FieldLength,
             Self::TooMany { .. } => Reason::TooManyItems,
             Self::OutOfRange { .. } => Reason::OutOfRange,

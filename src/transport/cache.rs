@@ -2,10 +2,11 @@
 
 use super::quota::{CallQuota, Held};
 use super::status;
-use crate::service::{Cache, Refusal, Results};
+use crate::service::{Attempt, Cache, Refusal, Results, Wait};
 use bytes::Bytes;
 use ebb_engine::store::{Cursor, Places};
 use ebb_proto::{self as proto, cache_service_server::CacheService};
+use futures::future::join_all;
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
@@ -32,8 +33,13 @@ pub(super) fn quota<T>(request: &Request<T>) -> Option<Arc<CallQuota>> {
     request.extensions().get::<Arc<CallQuota>>().cloned()
 }
 
-/// Checks whether a response with this many bytes of values may be built.
-type Room<'a> = &'a dyn Fn(u64) -> Result<(), Refusal>;
+/// What an attempt of a read may do.
+struct Turn<'a> {
+    /// Checks whether a response with this many bytes of values may be built.
+    room: &'a dyn Fn(u64) -> Result<(), Refusal>,
+    /// Whether the call may still wait for leases.
+    may_wait: bool,
+}
 
 /// A request that can release the buffer it was decoded from.
 trait Detach {
@@ -55,35 +61,48 @@ impl Detach for proto::BatchGetRequest {
     }
 }
 
-/// Waits for in-flight quota, then returns the response that `read` builds. While the call waits it releases the
-/// values, and reads them again afterwards; of the request it keeps only the keys, which are charged as held.
+/// Waits for in-flight quota and for leases, then returns the response that `read` builds. While the call waits it
+/// releases the values, and reads them again afterwards; of the request it keeps only the keys, which are charged as
+/// held.
 async fn with_room<Q: Detach, T>(
     quota: Option<Arc<CallQuota>>,
     mut request: Q,
-    read: impl Fn(&Q, Room<'_>) -> Result<T, Refusal>,
-) -> Result<Response<T>, Status> {
-    let Some(quota) = quota else { return Ok(Response::new(read(&request, &|_| Ok(()))?)) };
-    let mut granted = None;
+    mut read: impl FnMut(&Q, &Turn<'_>) -> Result<Attempt<T>, Refusal>,
+) -> Result<T, Refusal> {
+    let (mut granted, mut may_wait) = (None, true);
     loop {
-        let (response, asked) = {
+        let (attempt, asked) = {
             let asked = Cell::new(0);
             let room = |bytes| {
                 asked.set(bytes);
-                match granted {
-                    Some(granted) if bytes <= granted => Ok(()),
-                    Some(_) => Err(quota.no_room(bytes)),
-                    None => quota.has_room(bytes),
+                match (&quota, granted) {
+                    (Some(quota), Some(granted)) if bytes > granted => Err(quota.no_room(bytes)),
+                    (Some(quota), None) => quota.has_room(bytes),
+                    _ => Ok(()),
                 }
             };
-            (read(&request, &room), asked.get())
+            (read(&request, &Turn { room: &room, may_wait }), asked.get())
         };
-        match response {
-            Ok(response) if granted.is_some() => return Ok(Response::new(response)),
-            Ok(response) => {
-                quota.try_room(asked)?;
-                return Ok(Response::new(response));
+        match (attempt, &quota) {
+            (Ok(Attempt::Answer(response)), Some(quota)) => {
+                if granted.is_none() {
+                    quota.try_room(asked)?;
+                }
+                return Ok(response);
             }
-            Err(Refusal::InFlight { .. }) => {
+            (Ok(Attempt::Answer(response)), None) => return Ok(response),
+            (Ok(Attempt::Wait(wait)), Some(quota)) => {
+                let bytes = request.detach() + WAIT_BYTES * wait.waiters.len() as u64;
+                quota.connection().may_hold(bytes)?;
+                let _held = quota.connection().hold(bytes);
+                let parked = quota.park();
+                may_wait = parked.is_some();
+                if may_wait {
+                    Box::pin(pass(wait)).await;
+                }
+            }
+            (Ok(Attempt::Wait(wait)), None) => Box::pin(pass(wait)).await,
+            (Err(Refusal::InFlight { .. }), Some(quota)) => {
                 let wanted = asked.max(2 * granted.unwrap_or(0));
                 let keys = request.detach();
                 quota.connection().may_hold(keys)?;
@@ -91,9 +110,38 @@ async fn with_room<Q: Detach, T>(
                 quota.clone().wait_for_room(wanted).await?;
                 granted = Some(wanted);
             }
-            Err(refusal) => return Err(refusal.into()),
+            (Err(refusal), _) => return Err(refusal),
         }
     }
+}
+
+/// Memory of the state of a wait for a lease, in bytes.
+const WAIT_BYTES: u64 = 512;
+
+/// Waits until all leases have ended, or until the time is over.
+async fn pass(Wait { waiters, at_most }: Wait) {
+    let _ = tokio::time::timeout(at_most, join_all(waiters)).await;
+}
+
+/// Reads a key with a request for its lease.
+pub(super) async fn get_with_lease(
+    cache: Arc<Cache>,
+    quota: Option<Arc<CallQuota>>,
+    request: proto::GetRequest,
+) -> Result<proto::GetResponse, Refusal> {
+    let wanted = request.lease.unwrap_or_default();
+    let mut leases = cache.leases_of(&wanted, quota.as_ref().and_then(|quota| quota.time_left()))?;
+    let read = |request: &proto::GetRequest, turn: &Turn<'_>| {
+        leases.may_wait_more(turn.may_wait);
+        let attempt = cache.get_with_lease(request, &mut leases)?;
+        if let Attempt::Answer(response) = &attempt {
+            (turn.room)(response.value.len() as u64)?;
+        }
+        Ok(attempt)
+    };
+    let response = with_room(quota, request, read).await?;
+    leases.delivered(&cache, std::iter::once(&response));
+    Ok(response)
 }
 
 /// The results of a batch as sent. A refused item contains its reason, and is counted by it.
@@ -113,12 +161,19 @@ impl CacheService for Service {
     type PipeStream = tokio_stream::Empty<Result<proto::PipeResponse, Status>>;
 
     async fn get(&self, request: Request<proto::GetRequest>) -> Result<Response<proto::GetResponse>, Status> {
-        let read = |request: &proto::GetRequest, room: Room<'_>| {
+        let quota = quota(&request);
+        let request = request.into_inner();
+        if request.lease.is_some() {
+            // In a box, so that other reads have a smaller future.
+            let response = Box::pin(get_with_lease(self.cache.clone(), quota, request)).await?;
+            return Ok(Response::new(response));
+        }
+        let read = |request: &proto::GetRequest, turn: &Turn<'_>| {
             let response = self.cache.get(request)?;
-            room(response.value.len() as u64)?;
-            Ok(response)
+            (turn.room)(response.value.len() as u64)?;
+            Ok(Attempt::Answer(response))
         };
-        with_room(quota(&request), request.into_inner(), read).await
+        Ok(Response::new(with_room(quota, request, read).await?))
     }
 
     async fn set(&self, request: Request<proto::SetRequest>) -> Result<Response<proto::SetResponse>, Status> {
@@ -154,9 +209,19 @@ impl CacheService for Service {
             ..Default::default()
         };
         let quota = quota(&request);
-        let read = |request: &proto::BatchGetRequest, room: Room<'_>| self.cache.batch_get(request, room);
-        let results = with_room(quota.clone(), request.into_inner(), read).await?;
-        Ok(results.map(|results| proto::BatchGetResponse { results: each(results, quota.as_deref(), refused) }))
+        let request = request.into_inner();
+        let time_left = quota.as_ref().and_then(|quota| quota.time_left());
+        let wanted = request.lease.as_ref();
+        let mut leases = wanted.map(|wanted| self.cache.leases_of(wanted, time_left)).transpose()?;
+        let read = |request: &proto::BatchGetRequest, turn: &Turn<'_>| {
+            leases.iter_mut().for_each(|leases| leases.may_wait_more(turn.may_wait));
+            self.cache.batch_get(request, leases.as_mut(), turn.room)
+        };
+        let results = with_room(quota.clone(), request, read).await?;
+        if let Some(leases) = leases {
+            leases.delivered(&self.cache, results.iter().flatten());
+        }
+        Ok(Response::new(proto::BatchGetResponse { results: each(results, quota.as_deref(), refused) }))
     }
 
     async fn batch_set(

@@ -70,6 +70,7 @@ where
         return;
     }
     let streams = in_flight.streams(limits.streams);
+    quota.set_streams(streams);
     let window = in_flight.window(streams, limits.stream_window);
     let mut builder = h2::server::Builder::new();
     builder

@@ -2,12 +2,12 @@
 //!
 //! A pipe has no task, channel or queue of its own: the body of the answer takes an operation from the request,
 //! executes it (the store never blocks), and collects ready results into one frame. HTTP/2's windows bound the backlog
-//! on both sides. Results currently have the order of the operations, but clients must match them by id.
+//! on both sides. Reads that request a lease may wait; other operations pass them. Clients match results by id.
 //!
 //! A pipe may be open for days and mostly idle, so no buffer here outlives its frame. That is why it does not use
 //! tonic's streams: each keeps the buffer of the largest message it has seen.
 
-use super::cache::Pause;
+use super::cache::{self, Pause};
 use super::messages::Messages;
 use super::prefetch;
 use super::quota::CallQuota;
@@ -17,10 +17,12 @@ use crate::service::{Cache, Refusal};
 use crate::traffic::{Method, Outcome, PIPE_TIMED};
 use bytes::{BufMut, Bytes, BytesMut};
 use ebb_proto::{self as proto, pipe_request::Operation, pipe_response::Result as Answer};
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame};
 use prost::Message;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -111,34 +113,71 @@ struct Pipe {
     foreseen: usize,
     /// An operation whose result waits for quota.
     waiting: Option<(proto::PipeRequest, Pause)>,
+    /// Reads that request a lease.
+    leased: FuturesUnordered<Leased>,
+    /// Whether all operations have been read.
+    is_all: bool,
 }
+
+/// A read that requests a lease: its id and result.
+type Leased = Pin<Box<dyn Future<Output = (u64, Result<proto::GetResponse, Refusal>)> + Send>>;
 
 impl Pipe {
     /// The results of `operations`.
     fn new(cache: Arc<Cache>, operations: Messages<proto::PipeRequest>, quota: Arc<CallQuota>) -> Self {
-        Self { cache, operations, quota, announced: false, operated: 0, foreseen: 0, waiting: None }
+        Self {
+            cache,
+            operations,
+            quota,
+            announced: false,
+            operated: 0,
+            foreseen: 0,
+            waiting: None,
+            leased: FuturesUnordered::new(),
+            is_all: false,
+        }
     }
 
     /// The next result.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<proto::PipeResponse, Status>>> {
         loop {
+            if !self.leased.is_empty()
+                && let Poll::Ready(Some((id, result))) = self.leased.poll_next_unpin(cx)
+            {
+                return Poll::Ready(Some(Ok(self.counted(id, Method::PipeGet, None, result.map(Answer::Get)))));
+            }
             let (request, room) = match &mut self.waiting {
                 Some((_, room)) => {
                     let room = ready!(room.as_mut().poll(cx));
                     let Some((request, _)) = self.waiting.take() else { continue };
                     (request, Some(room))
                 }
+                None if self.is_all && self.leased.is_empty() => return Poll::Ready(None),
+                // The next result of `leased` wakes this task.
+                None if self.is_all || self.leased.len() >= WINDOW as usize => return Poll::Pending,
                 None => {
                     self.look_ahead();
                     match ready!(self.operations.poll_next(cx)) {
                         Some(Ok(request)) => (request, None),
                         Some(Err(status)) => return Poll::Ready(Some(Err(status))),
-                        None => return Poll::Ready(None),
+                        None => {
+                            self.is_all = true;
+                            continue;
+                        }
                     }
                 }
             };
+            let request = match request.operation {
+                Some(Operation::Get(get)) if get.lease.is_some() => {
+                    let (id, read) =
+                        (request.id, cache::get_with_lease(self.cache.clone(), Some(self.quota.clone()), get));
+                    self.leased.push(Box::pin(async move { (id, read.await) }));
+                    continue;
+                }
+                operation => proto::PipeRequest { operation, ..request },
+            };
             let response = match room {
-                Some(Err(refusal)) => Some(self.counted(request, None, Err(refusal))),
+                Some(Err(refusal)) => Some(self.counted(request.id, method(&request.operation), None, Err(refusal))),
                 room => self.operate(request, room.is_some()),
             };
             if let Some(response) = response {
@@ -171,24 +210,17 @@ impl Pipe {
             self.operations.give_up_permit(); // otherwise the operation would wait for its own quota
             return None;
         }
-        Some(self.counted(request, began, result))
+        Some(self.counted(request.id, method(&request.operation), began, result))
     }
 
     fn counted(
         &mut self,
-        request: proto::PipeRequest,
+        id: u64,
+        method: Method,
         began: Option<Instant>,
         result: Result<Answer, Refusal>,
     ) -> proto::PipeResponse {
         self.operated = self.operated.wrapping_add(1);
-        let method = match request.operation {
-            Some(Operation::Get(_)) => Method::PipeGet,
-            Some(Operation::Set(_)) => Method::PipeSet,
-            Some(Operation::Delete(_)) => Method::PipeDelete,
-            Some(Operation::Touch(_)) => Method::PipeTouch,
-            Some(Operation::Increment(_)) => Method::PipeIncrement,
-            None => Method::Other,
-        };
         let traffic = self.quota.connection().traffic();
         let reason = result.as_ref().err().map(Refusal::reason);
         let code = reason.map_or(Code::Ok, |reason| status::code(reason).0);
@@ -197,7 +229,7 @@ impl Pipe {
         began.into_iter().for_each(|began| traffic.took(method, Outcome::of(code), began.elapsed()));
         let result = result.unwrap_or_else(|refusal| Answer::Error(status::within(&refusal)));
         let window = if std::mem::replace(&mut self.announced, true) { 0 } else { WINDOW };
-        proto::PipeResponse { id: request.id, result: Some(result), window }
+        proto::PipeResponse { id, result: Some(result), window }
     }
 
     fn carry_out(&self, operation: &Option<Operation>) -> Result<Answer, Refusal> {
@@ -209,5 +241,16 @@ impl Pipe {
             Some(Operation::Increment(request)) => self.cache.increment(request).map(Answer::Increment),
             None => Err(Refusal::Missing { field: "operation" }),
         }
+    }
+}
+
+fn method(operation: &Option<Operation>) -> Method {
+    match operation {
+        Some(Operation::Get(_)) => Method::PipeGet,
+        Some(Operation::Set(_)) => Method::PipeSet,
+        Some(Operation::Delete(_)) => Method::PipeDelete,
+        Some(Operation::Touch(_)) => Method::PipeTouch,
+        Some(Operation::Increment(_)) => Method::PipeIncrement,
+        None => Method::Other,
     }
 }

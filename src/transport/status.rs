@@ -24,6 +24,7 @@ pub(super) fn code(reason: Reason) -> (Code, u64) {
         Reason::ValueTooLarge => (Code::InvalidArgument, NEVER),
         Reason::NoSpace => (Code::ResourceExhausted, 100),
         Reason::TooManyInvalidations => (Code::ResourceExhausted, 50),
+        Reason::TooManyLeases => (Code::ResourceExhausted, 100),
         Reason::FieldLength => (Code::InvalidArgument, NEVER),
         Reason::TooManyItems => (Code::InvalidArgument, NEVER),
         Reason::OutOfRange => (Code::InvalidArgument, NEVER),

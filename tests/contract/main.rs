@@ -1,8 +1,9 @@
-//! The contract of the proto: limits, batches, versions and negative entries.
+//! The contract of the proto: limits, batches, versions, negative entries and leases.
 
 #[path = "../common/mod.rs"]
 mod common;
 mod entries;
+mod leases;
 mod limits;
 mod namespaces;
 mod operators;

@@ -1,4 +1,4 @@
-//! Quotas of open calls: running calls and queued calls.
+//! Quotas of open calls: running calls, queued calls, and parked calls, which wait for another call.
 
 use super::{InFlight, Quota};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -86,6 +86,16 @@ impl Quota {
         (own + cost <= share).then(|| Charge::new(self, Stage::Running, cost))
     }
 
+    /// Whether one more call of `bytes` may be parked. The parked calls of a connection leave one of its calls to others:
+    /// the call for which they wait may come from the same client.
+    fn may_park(&self, bytes: u64) -> bool {
+        let most = self.streams.load(Ordering::Relaxed).saturating_sub(1);
+        let max = self.all.max() / 2;
+        let (own, all) = (self.parked.load(Ordering::Relaxed), self.all.parked.load(Ordering::Relaxed));
+        self.parked_calls.load(Ordering::Relaxed) < most
+            && own + bytes <= if own == 0 { max } else { 2 * max.saturating_sub(all + bytes) }
+    }
+
     /// Queues a call with headers of `headers` bytes. `None` if it does not fit and this connection has the most queued
     /// calls.
     pub(in crate::transport) fn try_queue(self: &Arc<Self>, headers: u64) -> Option<Charge> {
@@ -157,6 +167,37 @@ impl Charge {
     pub(in crate::transport) fn bytes(&self) -> u64 {
         self.bytes
     }
+
+    /// Counts a running call as parked. `false` if it may not wait.
+    pub(super) fn park(&self) -> bool {
+        let may_park = self.quota.may_park(self.bytes);
+        if may_park {
+            self.quota.parked_calls.fetch_add(1, Ordering::Relaxed);
+            self.quota.parked.fetch_add(self.bytes, Ordering::Relaxed);
+            self.quota.all.parked.fetch_add(self.bytes, Ordering::Relaxed);
+            self.counters().iter().for_each(|counter| _ = counter.fetch_sub(self.bytes, Ordering::Relaxed));
+            self.wake_queues();
+        }
+        may_park
+    }
+
+    /// Counts a parked call as running.
+    pub(super) fn resume(&self) {
+        self.counters().iter().for_each(|counter| _ = counter.fetch_add(self.bytes, Ordering::Relaxed));
+        self.quota.parked_calls.fetch_sub(1, Ordering::Relaxed);
+        self.quota.parked.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.quota.all.parked.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+
+    /// Wakes connections whose calls wait to run.
+    fn wake_queues(&self) {
+        if self.quota.queued.load(Ordering::Relaxed) > 0 {
+            self.quota.waker.wake();
+        }
+        if self.quota.all.queued.load(Ordering::Relaxed) > 0 {
+            self.quota.all.wake_a_queue();
+        }
+    }
 }
 
 impl Drop for Charge {
@@ -166,12 +207,7 @@ impl Drop for Charge {
         }
         self.quota.all.ledger.remove_in_flight(self.bytes);
         if self.stage == Stage::Running {
-            if self.quota.queued.load(Ordering::Relaxed) > 0 {
-                self.quota.waker.wake();
-            }
-            if self.quota.all.queued.load(Ordering::Relaxed) > 0 {
-                self.quota.all.wake_a_queue();
-            }
+            self.wake_queues();
         }
     }
 }

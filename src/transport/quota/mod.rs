@@ -6,7 +6,8 @@
 //!  ┌──────────────── large messages ────────────────┐┌── only small ones ──┐
 //!  └──────────────────── 3/4 ───────────────────────┘└──────── 1/4 ────────┘
 //!  requests of waiting calls and of stalled readers: another `max`
-//!  running calls: half of `max`; queued calls: one and a half times `max`; unfinished header blocks: half of `max`
+//!  running calls: half of `max`, parked ones another half; queued calls: one and a half times `max`; unfinished
+//!  header blocks: half of `max`
 //! ```
 //! The quota of a connection is twice the free bytes in flight, so that stalled readers never exhaust the total:
 //! dynamic thresholds (A. K. Choudhury and E. L. Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet
@@ -34,7 +35,7 @@ use futures::task::AtomicWaker;
 use messages::{Class, Waiter};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Memory of a connection, in bytes: its task, `h2`'s buffers and tables (18 KiB by `tests/call_memory.py`, more if its
@@ -58,6 +59,7 @@ pub struct InFlight {
     /// Charged for header blocks that have not ended.
     headers: AtomicU64,
     running: AtomicU64,
+    parked: AtomicU64,
     queued: AtomicU64,
     waiters: Mutex<VecDeque<Waiter>>,
     /// Number of small and of large waiters.
@@ -86,6 +88,7 @@ impl InFlight {
             held: zero(),
             headers: zero(),
             running: zero(),
+            parked: zero(),
             queued: zero(),
             waiters: Mutex::default(),
             waiting: [AtomicUsize::new(0), AtomicUsize::new(0)],
@@ -147,6 +150,11 @@ pub(super) struct Quota {
     outgoing: AtomicU64,
     written: AtomicU64,
     running: AtomicU64,
+    /// Bytes of parked calls, and their number.
+    parked: AtomicU64,
+    parked_calls: AtomicU32,
+    /// Maximum open calls of the connection.
+    streams: AtomicU32,
     queued: AtomicU64,
     /// Bytes of queued calls that this connection must drop.
     excess: AtomicU64,
@@ -168,6 +176,9 @@ impl Quota {
             outgoing: zero(),
             written: zero(),
             running: zero(),
+            parked: zero(),
+            parked_calls: AtomicU32::new(0),
+            streams: AtomicU32::new(u32::MAX),
             queued: zero(),
             excess: zero(),
             refused: zero(),
@@ -187,6 +198,11 @@ impl Quota {
             self.refused.store(refused + 1, Ordering::Relaxed); // only the connection's task writes it
             self.all.charge_connection(REFUSED_CALL_BYTES);
         }
+    }
+
+    /// Sets the maximum number of open calls of the connection.
+    pub(super) fn set_streams(&self, streams: u32) {
+        self.streams.store(streams, Ordering::Relaxed);
     }
 
     /// Counters of requests.

@@ -20,7 +20,7 @@ pub(in crate::transport) struct CallQuota {
     taken: AtomicU64,
     /// Reserved for responses that are not encoded yet.
     response: Mutex<Option<Permit>>,
-    _charge: Charge,
+    charge: Charge,
 }
 
 impl CallQuota {
@@ -32,7 +32,7 @@ impl CallQuota {
         charge: Charge,
     ) -> Arc<Self> {
         let taken = AtomicU64::new(0);
-        Arc::new(Self { quota, patience, deadline, taken, response: Mutex::default(), _charge: charge })
+        Arc::new(Self { quota, patience, deadline, taken, response: Mutex::default(), charge })
     }
 
     /// Bytes of the request that were taken from `h2`, and no longer occupy its buffers.
@@ -52,8 +52,18 @@ impl CallQuota {
 
     /// Maximum time the call may wait for room from now.
     pub(in crate::transport) fn patience(&self) -> Duration {
-        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(tokio::time::Instant::now()));
-        left.map_or(self.patience, |left| left.min(self.patience))
+        self.time_left().map_or(self.patience, |left| left.min(self.patience))
+    }
+
+    /// Time until the deadline of the call, if it has one.
+    pub(in crate::transport) fn time_left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(tokio::time::Instant::now()))
+    }
+
+    /// Counts the call as waiting for another call, not as running, until the result is dropped. `None` if too many
+    /// calls wait, or if its connection would have too few calls left for others.
+    pub(in crate::transport) fn park(self: &Arc<Self>) -> Option<Parked> {
+        self.charge.park().then(|| Parked(self.clone()))
     }
 
     /// Checks that there is room for a response with `len` bytes of values now.
@@ -117,6 +127,16 @@ impl CallQuota {
         };
         self.quota.outgoing.fetch_add(len, Ordering::Relaxed);
         Outgoing { permit, len }
+    }
+}
+
+/// A call that waits for another call.
+#[derive(Debug)]
+pub(in crate::transport) struct Parked(Arc<CallQuota>);
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        self.0.charge.resume();
     }
 }
 
