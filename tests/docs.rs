@@ -128,6 +128,7 @@ const RUN: &[(&str, &str, &str)] = &[
     ("docs/injection-by-example.md", "apiVersion", "tests/docs.rs"),
     ("docs/injection-by-example.md", "ebb inject", "tests/docs.rs"),
     ("docs/injection-by-example.md", "apiVersion", "tests/docs.rs"),
+    ("docs/leases.md", "import os, grpc", "tests/clients/python.sh"),
     ("docs/memory.md", "ebb compact", "tests/docs.rs"),
     ("docs/operations.md", "kubectl ebb top", "tests/install.sh"),
     ("docs/platforms.md", "helm package", "tests/chart/test_platforms.py"),

@@ -18,6 +18,7 @@ data=$(server_address data)
 export PATH=$cache/python/bin:$PATH
 stubs=$(tests/block.sh README.md 'pip install grpcio') snippet=$(tests/block.sh README.md 'import os, grpc')
 example=$(tests/block.sh docs/injection-by-example.md 'import json')
+leases=$(tests/block.sh docs/leases.md 'import os, grpc')
 ln -s "$PWD/proto" "$work/proto"
 cd "$work"
 eval "$stubs" >/dev/null
@@ -36,4 +37,22 @@ print(prices, len(loaded))")
   [ "$said" = "[7, 7] $expected" ] || { echo "$address: the Python of docs/injection-by-example.md says $said"; exit 1; }
 done
 echo "the Python of docs/injection-by-example.md loads a value once, and works without a cache"
+for address in "$data" "unix:$work/ebb.sock" 127.0.0.1:1; do
+  said=$(EBB_ADDR=$address python3 -c "$leases
+import threading
+loaded, values = [], []
+def load():
+    loaded.append(1)
+    return b'7'
+def call():
+    values.append(get_or_load(b'$address', load))
+threads = [threading.Thread(target=call) for _ in range(20)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(set(values), len(values), len(loaded))")
+  expected=1
+  [ "$address" != 127.0.0.1:1 ] || expected=20
+  [ "$said" = "{b'7'} 20 $expected" ] || { echo "$address: the Python of docs/leases.md says $said"; exit 1; }
+done
+echo "the Python of docs/leases.md loads a value once in 20 threads"
 PYTHONPATH=$work python3 "$here/client.py" "$data" "unix:$work/ebb.sock"
