@@ -95,6 +95,30 @@ fn commands_of_the_memory_page_work() {
 }
 
 #[test]
+fn commands_of_the_page_about_leases_work() {
+    let ebb = Ebb::start(&["--max-memory", "64Mi"]);
+    let folder = tempfile::tempdir().unwrap();
+    let said = run(&block("docs/leases.md", "TOKEN="), &ebb, folder.path());
+    assert!(said.ends_with("figures of today"), "{said}");
+    // Each refusal and state has a sentence and an exit code.
+    let again = format!("{} || echo \"ended $?\"\n", "ebb set report later --lease-token 17");
+    let states = "ebb del report --hold-off 1h; ebb get report --lease 1s --wait 100ms || echo \"none $?\"\n";
+    let taken = "ebb get other --lease 1h || ebb get other --lease 1h --wait 100ms || echo \"held $?\"\n";
+    let said = run(&format!("{again}{states}{taken}"), &ebb, folder.path());
+    let expected = [
+        "not stored: the lease has ended",
+        "ended 1",
+        "a tombstone holds fills off",
+        "none 1",
+        "lease: won for",
+        "another caller holds it",
+        "held 1",
+    ];
+    let missing: Vec<_> = expected.into_iter().filter(|words| !said.contains(words)).collect();
+    assert!(missing.is_empty(), "{missing:?} is missing in\n{said}");
+}
+
+#[test]
 fn injection_by_example_shows_what_ebb_inject_writes() {
     const PAGE: &str = "docs/injection-by-example.md";
     let text = fs::read_to_string(PAGE).unwrap();
@@ -129,6 +153,7 @@ const RUN: &[(&str, &str, &str)] = &[
     ("docs/injection-by-example.md", "ebb inject", "tests/docs.rs"),
     ("docs/injection-by-example.md", "apiVersion", "tests/docs.rs"),
     ("docs/leases.md", "import os, grpc", "tests/clients/python.sh"),
+    ("docs/leases.md", "TOKEN=", "tests/docs.rs"),
     ("docs/memory.md", "ebb compact", "tests/docs.rs"),
     ("docs/operations.md", "kubectl ebb top", "tests/install.sh"),
     ("docs/platforms.md", "helm package", "tests/chart/test_platforms.py"),

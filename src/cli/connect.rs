@@ -95,7 +95,13 @@ impl At {
 
 impl DataAt {
     pub(crate) async fn connect(&self) -> Result<CacheServiceClient<Channel>, Failure> {
-        let channel = channel(&self.addr, Some(Duration::from_millis(self.timeout.0))).await?;
+        self.connect_for(Duration::ZERO).await
+    }
+
+    /// Extends the deadline for calls that wait this long before they are answered.
+    pub(crate) async fn connect_for(&self, wait: Duration) -> Result<CacheServiceClient<Channel>, Failure> {
+        let timeout = Duration::from_millis(self.timeout.0).saturating_add(wait);
+        let channel = channel(&self.addr, Some(timeout)).await?;
         Ok(CacheServiceClient::new(channel).max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX))
     }
 }

@@ -4,6 +4,7 @@
 //! input.
 
 use std::io::{Read, Write as _};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -40,7 +41,8 @@ impl KeyArgs {
 Examples:
   ebb get greeting
   ebb get greeting --output json       also print version, flags and time to live
-  ebb get logo > logo.png              values are bytes, printed unchanged")]
+  ebb get logo > logo.png              values are bytes, printed unchanged
+  ebb get report --lease 30s --wait 5s take the lease to fill the key, or wait for its holder")]
 pub(crate) struct GetArgs {
     #[command(flatten)]
     key: KeyArgs,
@@ -56,6 +58,12 @@ pub(crate) struct GetArgs {
     /// Do not count this read as a use of the entry.
     #[arg(long)]
     peek: bool,
+    /// If the key has no fresh entry, request a lease of this duration, to fill it.
+    #[arg(long, value_name = "TTL")]
+    lease: Option<Span>,
+    /// How long to wait for the value if another caller holds the lease.
+    #[arg(long, value_name = "TIME", requires = "lease")]
+    wait: Option<Span>,
     /// Output format.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
@@ -71,10 +79,11 @@ pub(super) async fn get(args: GetArgs) -> Outcome {
         touch_ttl_ms: args.touch.map(|ttl| ttl.0),
         max_stale_ms: args.max_stale.map(|age| age.0),
         peek: args.peek,
-        ..Default::default()
+        lease: args.lease.map(|ttl| proto::LeaseRequest { ttl_ms: ttl.0, wait_ms: args.wait.map_or(0, |time| time.0) }),
     };
     let at = &args.key.at;
-    let answer = at.connect().await?.get(request).await.map_err(|s| refused("get", &at.addr, &s))?.into_inner();
+    let mut client = at.connect_for(Duration::from_millis(args.wait.map_or(0, |time| time.0))).await?;
+    let answer = client.get(request).await.map_err(|s| refused("get", &at.addr, &s))?.into_inner();
     let found = answer.outcome();
     if args.output == Output::Json {
         let mut object = serde_json::json!({
@@ -86,9 +95,19 @@ pub(super) async fn get(args: GetArgs) -> Outcome {
             "miss_reason": short(answer.miss_reason().as_str_name(), "MISS_REASON_"),
         });
         json::put_bytes(&mut object, "value", &answer.value);
+        if let Some(lease) = &answer.lease {
+            object["lease"] = serde_json::json!({
+                "state": short(lease.state().as_str_name(), "STATE_"),
+                "token": json::number(lease.token),
+                "expires_in_ms": json::number(lease.expires_in_ms),
+            });
+        }
         output::json(&object)?;
     } else if matches!(found, Found::Hit | Found::Stale) {
         output::bytes(&answer.value)?;
+    }
+    if let Some(lease) = &answer.lease {
+        with_note(args.output, &lease_sentence(lease), Ok(()))?;
     }
     match found {
         Found::Hit => Ok(()),
@@ -99,6 +118,19 @@ pub(super) async fn get(args: GetArgs) -> Outcome {
             let reason = short(answer.miss_reason().as_str_name(), "MISS_REASON_").replace('_', " ");
             with_note(args.output, &format!("no value: {reason}"), Err(Failure::Printed))
         }
+    }
+}
+
+/// The state of a lease.
+fn lease_sentence(lease: &proto::Lease) -> String {
+    use proto::lease::State;
+    let proto::Lease { token, expires_in_ms, .. } = lease;
+    match lease.state() {
+        State::Won => format!("lease: won for {expires_in_ms} ms; fill the key with set --lease-token {token}"),
+        State::HeldByOther => format!("lease: another caller holds it, for at most {expires_in_ms} ms"),
+        State::HeldOff => format!("lease: a tombstone holds fills off for {expires_in_ms} ms"),
+        State::Exhausted => "lease: the server has too many leases".to_owned(),
+        State::Unspecified => "lease: unknown state".to_owned(),
     }
 }
 
@@ -137,6 +169,9 @@ pub(crate) struct SetArgs {
     /// Act only if the stored version is this one.
     #[arg(long, value_name = "VERSION", group = "condition")]
     if_version: Option<u64>,
+    /// Store only while the lease with this token is held.
+    #[arg(long, value_name = "TOKEN", group = "condition")]
+    lease_token: Option<u64>,
     /// Keep the entry's time to live.
     #[arg(long, conflicts_with = "ttl")]
     keep_ttl: bool,
@@ -164,11 +199,11 @@ pub(super) async fn set(args: SetArgs) -> Outcome {
         }
         value => Bytes::copy_from_slice(value.unwrap_or_default().as_bytes()),
     };
-    let condition = match (args.if_absent, args.if_present, args.if_version) {
+    let condition = match (args.if_absent, args.if_present, args.if_version, args.lease_token) {
         (true, ..) => Some(Condition::IfAbsent(true)),
-        (_, true, _) => Some(Condition::IfPresent(true)),
-        (.., Some(version)) => Some(Condition::IfVersion(version)),
-        _ => None,
+        (_, true, ..) => Some(Condition::IfPresent(true)),
+        (_, _, Some(version), _) => Some(Condition::IfVersion(version)),
+        (.., token) => token.map(Condition::LeaseToken),
     };
     let request = proto::SetRequest {
         key: args.key.key(),
@@ -196,7 +231,8 @@ pub(super) async fn set(args: SetArgs) -> Outcome {
         Stored::Conflict => {
             with_note(args.output, &format!("not stored: the version is {}", answer.version), Err(Failure::Printed))
         }
-        Stored::NotStored | Stored::LeaseLost | Stored::Refused | Stored::Unspecified => {
+        Stored::LeaseLost => with_note(args.output, "not stored: the lease has ended", Err(Failure::Printed)),
+        Stored::NotStored | Stored::Refused | Stored::Unspecified => {
             with_note(args.output, "not stored: the condition does not hold", Err(Failure::Printed))
         }
     }
@@ -219,7 +255,8 @@ Examples:
   ebb del greeting
   ebb del a b c                        print the number of deleted keys
   ebb del greeting --if-version 17     only if the stored version is 17
-  ebb del greeting --mark-stale        keep it, to be served only as stale")]
+  ebb del greeting --mark-stale        keep it, to be served only as stale
+  ebb del greeting --hold-off 2s       grant no lease to fill it meanwhile")]
 pub(crate) struct DelArgs {
     /// The keys.
     #[arg(required = true)]
@@ -233,6 +270,9 @@ pub(crate) struct DelArgs {
     /// Keep the entries and mark them stale.
     #[arg(long)]
     mark_stale: bool,
+    /// Grant no lease of the keys for this time.
+    #[arg(long, value_name = "TIME", conflicts_with = "mark_stale")]
+    hold_off: Option<Span>,
     #[command(flatten)]
     at: DataAt,
 }
@@ -241,6 +281,11 @@ pub(crate) struct DelArgs {
 pub(super) async fn del(args: DelArgs) -> Outcome {
     use proto::delete_request::Mode;
     use proto::delete_response::Outcome as Deleted;
+    let mode = match (args.mark_stale, args.hold_off) {
+        (true, _) => Mode::MarkStale,
+        (false, Some(_)) => Mode::Tombstone,
+        (false, None) => Mode::Unspecified,
+    };
     let mut client = args.at.connect().await?;
     let (mut deleted, mut conflict) = (0, None);
     for key in &args.keys {
@@ -248,8 +293,8 @@ pub(super) async fn del(args: DelArgs) -> Outcome {
             key: Bytes::copy_from_slice(key.as_bytes()),
             namespace: args.namespace.clone(),
             if_version: args.if_version,
-            mode: if args.mark_stale { Mode::MarkStale } else { Mode::Unspecified }.into(),
-            ..Default::default()
+            mode: mode.into(),
+            hold_off_ms: args.hold_off.map_or(0, |time| time.0),
         };
         let answer = client.delete(request).await.map_err(|s| refused("del", &args.at.addr, &s))?.into_inner();
         match answer.outcome() {
