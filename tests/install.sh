@@ -16,6 +16,7 @@ helm_test() {
   helm test ebb --namespace ebb-system --timeout 90s >"$work/helm.log" 2>&1 || {
     cat "$work/helm.log"
     kubectl logs --namespace ebb-system ebb-test-check || true
+    kubectl describe pods --namespace default || true
     exit 1
   }
   for pod in ebb-test-check ebb-test-injection; do
