@@ -38,11 +38,23 @@ def unfinished(fields):
     return wire.frame(wire.HEADERS, 0, 1, pieces[0]) + b"".join(more)
 
 
+def waiting(count):
+    """A pipe with this many reads that wait for the lease of one key; the first of all connections holds it."""
+    head = wire.frame(wire.HEADERS, wire.END_HEADERS, 1, wire.head("/ebb.v1.CacheService/Pipe", *wire.GRPC))
+    lease = b"\x08\x80\xdd\xdb\x01\x10\x80\xdd\xdb\x01"  # an hour, and as long a wait
+    get = b"\x0a\x01k\x32" + bytes([len(lease)]) + lease
+    operation = b"\x08\x01\x12" + bytes([len(get)]) + get
+    message = b"\0" + len(operation).to_bytes(4, "big") + operation
+    return head + wire.frame(wire.DATA, 0, 1, message * count)
+
+
 STATES = {
     "connected": b"",
     "1 open call": calls(1),
     "10 open calls, all run": calls(10),
     "100 open calls, most wait": calls(100),
+    "a pipe with 8 reads that wait": waiting(8),
+    "a pipe with 16 reads that wait": waiting(16),
     "10 open calls with 100 fields": calls(10, literals(100, "")),
     "10 calls refused for 200 fields": calls(10, BY_REFERENCE + b"\xbe" * 200),
     "unfinished: 400 fields": unfinished(literals(400, "")),

@@ -169,8 +169,9 @@ impl Pipe {
             };
             let request = match request.operation {
                 Some(Operation::Get(get)) if get.lease.is_some() => {
-                    let (id, read) =
-                        (request.id, cache::get_with_lease(self.cache.clone(), Some(self.quota.clone()), get));
+                    let (cache, quota) = (self.cache.clone(), self.quota.clone());
+                    let id = request.id;
+                    let read = cache::get_with_lease(cache, Some(quota), cache::Who::Operation, get);
                     self.leased.push(Box::pin(async move { (id, read.await) }));
                     continue;
                 }

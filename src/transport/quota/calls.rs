@@ -93,7 +93,8 @@ impl Quota {
         let max = self.all.max() / 2;
         let (own, all) = (self.parked.load(Ordering::Relaxed), self.all.parked.load(Ordering::Relaxed));
         self.parked_calls.load(Ordering::Relaxed) < most
-            && own + bytes <= if own == 0 { max } else { 2 * max.saturating_sub(all + bytes) }
+            && all + bytes <= max
+            && (own == 0 || own + bytes <= 2 * max.saturating_sub(all + bytes))
     }
 
     /// Queues a call with headers of `headers` bytes. `None` if it does not fit and this connection has the most queued

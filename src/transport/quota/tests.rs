@@ -226,3 +226,30 @@ fn unfinished_header_blocks_leave_quota_for_others() {
     assert_eq!(ledger.in_flight(), 0);
     assert!(usual.resize(500 << 10), "the longest block fits without a crowd");
 }
+
+#[test]
+fn parked_calls_do_not_run_and_leave_one_call_to_their_connection() {
+    let (ledger, all) = in_flight(16 * MIB, 16 * MIB);
+    let quota = connection(&all);
+    quota.set_streams(4);
+    let calls: Vec<_> = (0..4)
+        .map(|_| CallQuota::new(quota.clone(), Duration::ZERO, None, quota.try_run(0).expect("the quota is free")))
+        .collect();
+    let running = |all: &InFlight| (all.running.load(Ordering::Relaxed), all.parked.load(Ordering::Relaxed));
+    assert_eq!(running(&all), (4 * CALL_BYTES, 0));
+    let parked: Vec<_> = calls.iter().filter_map(CallQuota::park).collect();
+    assert_eq!((parked.len(), running(&all)), (3, (CALL_BYTES, 3 * CALL_BYTES)));
+    assert_eq!(ledger.in_flight(), 4 * CALL_BYTES, "a parked call keeps its memory");
+    drop(parked);
+    assert_eq!(running(&all), (4 * CALL_BYTES, 0));
+    assert!(calls[3].park().is_some());
+    drop(calls);
+    assert_eq!((running(&all), ledger.in_flight()), ((0, 0), 0));
+    // All connections together park as many as may run.
+    let crowd: Vec<_> = (0..2_000).map(|_| connection(&all)).collect();
+    let calls =
+        crowd.iter().map(|quota| CallQuota::new(quota.clone(), Duration::ZERO, None, quota.try_run(0).unwrap()));
+    let calls: Vec<_> = calls.collect();
+    let parked: Vec<_> = calls.iter().filter_map(CallQuota::park).collect();
+    assert_eq!(parked.len() as u64, 8 * MIB / CALL_BYTES);
+}
