@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod dial_stdio;
 mod drain;
 mod log;
 mod output;
