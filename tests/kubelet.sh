@@ -93,7 +93,17 @@ start top script --quiet --flush --command "stty rows 40 cols 120; TERM=xterm ex
 # Until it is connected, a row has a name and no sizes.
 on_screen() { for part in pod/quiet pod/shop '[0-9] [KM]iB'; do grep -qa "$part" "$work/screen" || return 1; done; }
 check_within 30 'kubectl ebb top shows the pods of two workloads' on_screen
+# A process in each sidecar is its end of the connection.
+dials() { [ "$(pgrep --full --count '^/ebb dial-stdio$')" = "$1" ]; }
+check_within 20 'it is connected to both' dials 2
+create quiet-2 Always '[]' "$idle" 's/app: quiet-2/app: quiet/'
+shows() { grep -qa "$1" "$work/screen"; }
+check_within 60 'it shows a pod that starts later' shows pod/quiet-2
+check_within 60 'and connects to it' dials 3
+kubectl delete pod quiet --wait=false >/dev/null
+check_within 30 'it lets go of a pod that goes' dials 2
 stop "$started"
+check_within 30 'it leaves no process in the pods' dials 0
 refuses() { # part of the message, arguments
   local said part=$1
   shift

@@ -25,6 +25,10 @@ struct Terminal {
 
 impl Terminal {
     fn start(arguments: &[&str], columns: u16, rows: u16) -> Self {
+        Self::start_with(arguments, columns, rows, &[])
+    }
+
+    fn start_with(arguments: &[&str], columns: u16, rows: u16, variables: &[(&str, &str)]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -34,6 +38,7 @@ impl Terminal {
         let stdio = || Stdio::from(slave.try_clone().unwrap());
         let child = program()
             .env("TERM", "xterm-256color")
+            .envs(variables.iter().copied())
             .args(arguments)
             .stdin(stdio())
             .stdout(stdio())
@@ -263,6 +268,99 @@ fn top_shows_an_offline_sidecar_and_reconnects() {
     until("it is offline when it has ended", || top.shows("0 of 1 connected"));
     top.type_in("\u{3}");
     until("ctrl-c quits", || top.child.try_wait().unwrap().is_some());
+}
+
+/// An API server with one Deployment, whose pods a test changes. It executes nothing in them.
+struct ApiServer {
+    pods: Arc<Mutex<Vec<serde_json::Value>>>,
+    config: tempfile::NamedTempFile,
+}
+
+impl ApiServer {
+    fn start() -> Self {
+        let pods = Arc::new(Mutex::new(Vec::new()));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        let config = tempfile::NamedTempFile::new().unwrap();
+        let context = serde_json::json!({"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "shop"}});
+        let text = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c", "contexts": [context],
+            "clusters": [{"name": "c", "cluster": {"server": server}}], "users": [{"name": "u", "user": {}}],
+        });
+        fs::write(&config, text.to_string()).unwrap();
+        let served = pods.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let served = served.clone();
+                std::thread::spawn(move || answer(stream, &served));
+            }
+        });
+        Self { pods, config }
+    }
+
+    /// Replaces the pods, given as name, UID and phase.
+    fn set(&self, pods: &[(&str, &str, &str)]) {
+        let pod = |(name, uid, phase): &(&str, &str, &str)| {
+            serde_json::json!({
+                "metadata": {"name": name, "uid": uid, "namespace": "shop"}, "status": {"phase": phase},
+                "spec": {"containers": [{"name": "app"}], "initContainers": [{"name": "ebb"}]},
+            })
+        };
+        *self.pods.lock().unwrap() = pods.iter().map(pod).collect();
+    }
+}
+
+/// Answers requests of one connection.
+fn answer(stream: std::net::TcpStream, pods: &Mutex<Vec<serde_json::Value>>) {
+    use std::io::{BufRead, BufReader};
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+    while let Some(request) = lines.next() {
+        lines.by_ref().take_while(|line| !line.is_empty()).for_each(drop);
+        let path = request.split(' ').nth(1).unwrap_or_default().split('?').next().unwrap_or_default().to_owned();
+        let not_found = serde_json::json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404});
+        let (status, body) = match path.as_str() {
+            "/apis/apps/v1/namespaces/shop/deployments/web" => {
+                let spec = serde_json::json!({"selector": {"matchLabels": {"app": "web"}}});
+                (200, serde_json::json!({"metadata": {"name": "web"}, "spec": spec}))
+            }
+            "/api/v1/namespaces/shop/pods" => {
+                (200, serde_json::json!({"metadata": {}, "items": pods.lock().unwrap().clone()}))
+            }
+            _ => (404, not_found),
+        };
+        let body = body.to_string();
+        let head =
+            format!("HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+        if (&stream).write_all(format!("{head}{body}").as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn top_follows_the_pods_of_a_workload_through_a_rollout() {
+    let server = ApiServer::start();
+    server.set(&[("web-old-1", "1", "Running"), ("web-old-2", "2", "Running")]);
+    let config = server.config.path().to_str().unwrap();
+    let mut top = Terminal::start_with(&["top", "deploy/web"], 140, 32, &[("KUBECONFIG", config)]);
+    until("it shows the pods of the start", || top.shows("pod/web-old-1") && top.shows("pod/web-old-2"));
+    assert!(top.shows("0 of 2 connected · deployment/web in namespace shop"));
+    server.set(&[("web-old-2", "2", "Running"), ("web-new-1", "3", "Pending")]);
+    until("the new pod is there, the old one is gone", || {
+        top.shows("0 of 2 connected · deployment/web in namespace shop · new: pod/web-new-1, gone: pod/web-old-1")
+    });
+    top.type_until("j", "a pod that starts says so", |top| {
+        top.shows("its sidecar is not running (the pod is Pending)")
+    });
+    server.set(&[]);
+    until("a workload of no pods has none", || top.shows("0 of 0 connected") && top.shows("There are no pods."));
+    for keys in ["\t", "j", "k", "h", "l", "\u{1b}[6~"] {
+        top.type_in(keys);
+    }
+    server.set(&[("web-new-2", "4", "Running")]);
+    until("scaled up again", || top.shows("0 of 1 connected") && top.shows("pod/web-new-2"));
+    top.type_until("q", "q quits", |top| top.child.try_wait().unwrap().is_some());
+    assert!(top.child.wait().unwrap().success());
 }
 
 #[test]

@@ -8,7 +8,8 @@ use clap::Args;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::pods::{self, InCluster, Pod, Target};
+use super::pods::{InCluster, Pod, Pods};
+use super::targets::Target;
 use ebb_proto::admin_service_client::AdminServiceClient;
 use ebb_proto::cache_service_client::CacheServiceClient;
 use ebb_proto::client::{self, Address, ConnectError, ParseAddressError};
@@ -112,7 +113,13 @@ const ADMIN_PATIENCE: Duration = Duration::from_secs(10);
 impl AdminAt {
     /// Every server that is meant: one, or the sidecar of each pod of a workload.
     pub(crate) async fn servers(&self) -> Result<Vec<At>, Failure> {
-        servers(self.target.as_slice(), &self.within, std::slice::from_ref(&self.here.admin_addr)).await
+        match &self.target {
+            None => Ok(vec![At::Address(self.here.admin_addr.clone())]),
+            Some(target) => {
+                let pods = Pods::of(std::slice::from_ref(target), &self.within).await?.find().await?;
+                Ok(pods.into_iter().map(|pod| At::Pod(Box::new(pod))).collect())
+            }
+        }
     }
 
     /// The one server that is meant.
@@ -184,14 +191,6 @@ pub(crate) async fn print_each<T>(
         0 => Ok(answers),
         failed => Err(Failure::Failed(format!("{failed} of {all} pods could not be asked"))),
     }
-}
-
-/// The sidecars of targets; without a target, the servers at the addresses.
-pub(crate) async fn servers(targets: &[Target], within: &InCluster, here: &[Address]) -> Result<Vec<At>, Failure> {
-    if targets.is_empty() {
-        return Ok(here.iter().cloned().map(At::Address).collect());
-    }
-    Ok(pods::find(targets, within).await?.into_iter().map(|pod| At::Pod(Box::new(pod))).collect())
 }
 
 /// Connects.

@@ -105,7 +105,13 @@ pub(crate) fn inject(args: InjectArgs) -> Outcome {
             Template::parse(&text).map_err(|error| format!("{name}: {error}"))?
         }
     };
+    let annotations = annotations(&args.set)?;
     if let Some(image) = &args.image {
+        if annotations.contains_key(&format!("{}image", ebb_config::annotations::PREFIX)) {
+            return Err(Failure::Usage(
+                "--image and --set image both name the sidecar's image; give one of them".into(),
+            ));
+        }
         template.set_image(image).map_err(|error| Failure::Usage(format!("--image: {error}")))?;
     }
     if let Some(revision) = &args.rev {
@@ -118,7 +124,7 @@ pub(crate) fn inject(args: InjectArgs) -> Outcome {
         all.flat_map(|chunk| chunk.read().unwrap_or_default()).map(|document| document.value).collect();
     let offline = Offline {
         template: &template,
-        annotations: annotations(&args.set)?,
+        annotations,
         needs_label: args.labelled,
         by: concat!("ebb inject ", env!("CARGO_PKG_VERSION")),
         pod_paths: &args.pod_at,
@@ -151,9 +157,17 @@ fn annotations(set: &[String]) -> Result<BTreeMap<String, String>, Failure> {
         let (name, value) =
             pair.ok_or_else(|| usage(format!("{text:?} is not NAME=VALUE, such as memory-limit=64Mi")))?;
         check_name(name).map_err(|error| usage(error.to_string()))?;
-        Ok((format!("{}{name}", ebb_config::annotations::PREFIX), value.to_owned()))
+        Ok::<_, Failure>((format!("{}{name}", ebb_config::annotations::PREFIX), value.to_owned()))
     };
-    set.iter().map(annotation).collect()
+    let mut annotations = BTreeMap::new();
+    for text in set {
+        let (name, value) = annotation(text)?;
+        if annotations.insert(name, value).is_some() {
+            let name = text.split_once('=').unwrap_or_default().0;
+            return Err(Failure::Usage(format!("--set: {name} is given twice; give it once")));
+        }
+    }
+    Ok(annotations)
 }
 
 /// Changes every document, and prints all or nothing. Returns the number of changed pods.

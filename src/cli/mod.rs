@@ -17,6 +17,7 @@ mod check;
 mod compact;
 mod config;
 mod connect;
+mod contradictions;
 mod data;
 mod diagnostics;
 mod dial_stdio;
@@ -32,6 +33,7 @@ mod serve;
 mod shell;
 mod signals;
 mod stats;
+mod targets;
 #[cfg(test)]
 mod testing;
 mod top;
@@ -137,7 +139,7 @@ pub fn main() -> ExitCode {
 fn parse() -> Result<Option<Cli>, Failure> {
     let is_empty = |(name, value): (OsString, OsString)| name.to_string_lossy().starts_with("EBB_") && is_blank(&value);
     let parsed = match (std::env::vars_os().any(is_empty), is_plugin()) {
-        (false, false) => Cli::try_parse(),
+        (false, false) => read(Cli::command(), std::env::args_os()),
         // This path is slower, since it builds the arguments of all commands.
         (has_empty, is_plugin) => {
             let mut command = Cli::command();
@@ -148,7 +150,7 @@ fn parse() -> Result<Option<Cli>, Failure> {
                 // An empty variable counts as not set.
                 command = without_empty_variables(command);
             }
-            command.try_get_matches().and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches))
+            read(command, std::env::args_os())
         }
     };
     let error = match parsed {
@@ -167,6 +169,16 @@ fn parse() -> Result<Option<Cli>, Failure> {
         0 => output::outcome(printed).map(|()| None),
         code => Err(Failure::Logged(u8::try_from(code).unwrap_or(2))),
     }
+}
+
+/// Reads a command line.
+fn read<T: Into<OsString> + Clone>(
+    command: clap::Command,
+    words: impl IntoIterator<Item = T>,
+) -> Result<Cli, clap::Error> {
+    let mut matches = command.try_get_matches_from(words)?;
+    contradictions::check(&matches)?;
+    Cli::from_arg_matches_mut(&mut matches)
 }
 
 /// Whether this process logs JSON, judged by command line and environment.
@@ -260,6 +272,51 @@ mod tests {
         assert!(args.if_absent);
         assert!(Cli::try_parse_from(["ebb", "set", "k", "v", "--if-absent", "--if-present"]).is_err());
         assert!(Cli::try_parse_from(["ebb", "set", "k", "v", "--ttl", "30 parsecs"]).is_err());
+    }
+
+    #[test]
+    fn arguments_that_contradict_each_other_are_refused() {
+        let mut wrong = Vec::new();
+        for words in [
+            "stats pod/shop-0 --admin-addr 127.0.0.1:7071",
+            "top deploy/shop --admin-addr 127.0.0.1:7071,unix:/run/ebb/admin.sock",
+            "top --admin-addr 127.0.0.1:7071 pod/a pod/b",
+            "doctor sts/db --admin-addr 127.0.0.1:7071",
+            "keys --hot pod/a --admin-addr 127.0.0.1:7071",
+            "memory-map pod/a --admin-addr 127.0.0.1:7071",
+            "diagnostics pod/a --admin-addr 127.0.0.1:7071",
+            "compact pod/a --admin-addr 127.0.0.1:7071",
+            "release pod/a --to 1Mi --admin-addr 127.0.0.1:7071",
+            "doctor pod/a --explain oom_killed",
+            "doctor --explain --admin-addr 127.0.0.1:7071",
+            "incr visits --only-existing --ttl 1h",
+            "incr visits --only-existing --initial 3",
+        ] {
+            let words = ["ebb"].into_iter().chain(words.split(' '));
+            match read(Cli::command(), words.clone()) {
+                Err(error) if error.kind() == clap::error::ErrorKind::ArgumentConflict => {}
+                Ok(cli) => wrong.push(format!("accepted: {:?}", cli.command)),
+                Err(error) => wrong.push(error.to_string()),
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        for words in ["stats pod/shop-0", "stats --admin-addr 127.0.0.1:1", "doctor --explain", "incr visits --ttl 1h"]
+        {
+            read(Cli::command(), ["ebb"].into_iter().chain(words.split(' '))).unwrap();
+        }
+    }
+
+    /// Whoever adds an argument with a default to the administrative commands decides what it means beside a target.
+    #[test]
+    fn every_command_with_a_target_refuses_an_address_beside_it() {
+        let mut command = Cli::command();
+        command.build();
+        let ids = |command: &clap::Command| {
+            command.get_arguments().map(|arg| arg.get_id().to_string()).collect::<std::collections::BTreeSet<_>>()
+        };
+        let with_target: Vec<_> = command.get_subcommands().filter(|sub| ids(sub).contains("target")).collect();
+        assert!(with_target.len() >= 8);
+        assert!(with_target.iter().all(|sub| ids(sub).contains("admin_addr")), "the pair is known by these IDs");
     }
 
     #[test]

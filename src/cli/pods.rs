@@ -1,28 +1,27 @@
 //! Sidecars of pods, reached through the API server.
 //!
 //! ```text
-//!  pod/NAME, deploy/NAME ──► find ──► Pod ──► channel: exec of `ebb dial-stdio` in the container `ebb`, gRPC over its streams
+//!  pod/NAME, deploy/NAME ──► Pods ──► Pod ──► channel: exec of `ebb dial-stdio` in the container `ebb`, gRPC over its streams
 //! ```
 //! An exec reaches every admin listener, on a loopback address or a Unix socket, and needs no port of this machine.
 
 use super::dial_stdio::GREETING;
+use super::targets::{Target, is_object_name};
 use clap::Args;
 use ebb_terminal::Failure;
 use http::uri::Uri;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::api::{ApiResource, AttachParams, AttachedProcess, DynamicObject, ListParams};
+use kube::api::{AttachParams, AttachedProcess, DynamicObject, ListParams};
 use kube::config::KubeConfigOptions;
 use kube::core::Selector;
 use kube::{Api, Client, Config};
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::str::FromStr;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use strum::{IntoStaticStr, VariantArray};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tonic::transport::{Channel, Endpoint};
 
@@ -55,101 +54,13 @@ fn namespace(text: &str) -> Result<String, String> {
     }
 }
 
-/// Whether a text is a DNS subdomain (RFC 1123), as the names of objects are.
-fn is_object_name(text: &str) -> bool {
-    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let is_part =
-        |part: &str| !part.is_empty() && part.bytes().all(is_inner) && !part.starts_with('-') && !part.ends_with('-');
-    text.len() <= 253 && text.split('.').all(is_part)
-}
-
-/// A kind of object that has pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
-#[strum(serialize_all = "lowercase")]
-enum Kind {
-    Pod,
-    Deployment,
-    StatefulSet,
-    DaemonSet,
-    ReplicaSet,
-    Job,
-}
-
-impl Kind {
-    fn name(self) -> &'static str {
-        self.into()
-    }
-
-    fn short(self) -> &'static str {
-        match self {
-            Self::Pod => "po",
-            Self::Deployment => "deploy",
-            Self::StatefulSet => "sts",
-            Self::DaemonSet => "ds",
-            Self::ReplicaSet => "rs",
-            Self::Job => "job",
-        }
-    }
-
-    fn resource(self) -> ApiResource {
-        use k8s_openapi::api::{apps::v1 as apps, batch::v1::Job};
-        match self {
-            Self::Pod => ApiResource::erase::<core::Pod>(&()),
-            Self::Deployment => ApiResource::erase::<apps::Deployment>(&()),
-            Self::StatefulSet => ApiResource::erase::<apps::StatefulSet>(&()),
-            Self::DaemonSet => ApiResource::erase::<apps::DaemonSet>(&()),
-            Self::ReplicaSet => ApiResource::erase::<apps::ReplicaSet>(&()),
-            Self::Job => ApiResource::erase::<Job>(&()),
-        }
-    }
-}
-
-/// A pod, or a workload with pods, as kubectl names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    kind: Kind,
-    name: String,
-}
-
-impl Target {
-    /// Whether it stands for any number of pods.
-    pub(crate) fn is_workload(&self) -> bool {
-        self.kind != Kind::Pod
-    }
-}
-
-impl FromStr for Target {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (kind, name) = text.split_once('/').unwrap_or(("pod", text));
-        // As `kubectl get --output name` prints it: with the group.
-        let asked = kind.split('.').next().unwrap_or_default().to_ascii_lowercase();
-        let asked = asked.strip_suffix('s').filter(|one| one.len() > 2).unwrap_or(&asked);
-        let is_asked =
-            |kind: &&Kind| asked == kind.name() || asked == kind.short() || format!("{asked}s") == kind.short();
-        let Some(kind) = Kind::VARIANTS.iter().find(is_asked) else {
-            let known: Vec<_> = Kind::VARIANTS.iter().map(|kind| kind.name()).collect();
-            return Err(format!("{kind:?} is no kind of object with pods (one of {})", known.join(", ")));
-        };
-        if !is_object_name(name) {
-            return Err(format!("{name:?} is no name of an object (lower-case letters, digits, - and ., at most 253)"));
-        }
-        Ok(Self { kind: *kind, name: name.to_owned() })
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.kind.name(), self.name)
-    }
-}
-
 /// A pod.
 #[derive(Clone)]
 pub(crate) struct Pod {
     api: Api<core::Pod>,
     name: String,
+    /// Tells it from a later pod of the same name, as StatefulSets create them.
+    uid: String,
     /// Why it cannot be asked.
     problem: Option<String>,
 }
@@ -166,52 +77,135 @@ impl fmt::Display for Pod {
     }
 }
 
-/// Finds the pods of all targets, in the order of their names for each. Of a workload, pods that end are left out; others
-/// without a running sidecar are found, and cannot be asked.
-///
-/// # Errors
-/// A message that names the target and the reason.
-pub(crate) async fn find(targets: &[Target], within: &InCluster) -> Result<Vec<Pod>, Failure> {
-    let unreachable = |error: &dyn fmt::Display| Failure::Failed(format!("cannot reach the API server: {error}"));
-    let config = match &within.context {
-        None => Config::infer().await.map_err(|error| unreachable(&error))?,
-        Some(context) => {
-            let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
-            Config::from_kubeconfig(&options).await.map_err(|error| unreachable(&error))?
+/// The pods of targets in a cluster, which may be looked for again and again.
+#[derive(Clone)]
+pub(crate) struct Pods {
+    client: Client,
+    namespace: String,
+    targets: Vec<Target>,
+}
+
+impl fmt::Debug for Pods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for Pods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let targets: Vec<_> = self.targets.iter().map(Target::to_string).collect();
+        write!(f, "{} in namespace {}", targets.join(", "), self.namespace)
+    }
+}
+
+/// The present pods of a target, or why they are not known.
+#[derive(Debug)]
+pub(crate) enum Present {
+    /// The pods, in the order of their names.
+    Pods(Vec<Pod>),
+    /// The target does not exist. A pod is named still, with this problem.
+    Missing(Vec<Pod>, String),
+    /// The API server did not tell.
+    Unknown(String),
+}
+
+impl Pods {
+    /// Prepares calls of the API server.
+    ///
+    /// # Errors
+    /// A message with the reason, if there is no configuration of a cluster.
+    pub(crate) async fn of(targets: &[Target], within: &InCluster) -> Result<Self, Failure> {
+        let unreachable = |error: &dyn fmt::Display| Failure::Failed(format!("cannot reach the API server: {error}"));
+        let config = match &within.context {
+            None => Config::infer().await.map_err(|error| unreachable(&error))?,
+            Some(context) => {
+                let options = KubeConfigOptions { context: Some(context.clone()), ..KubeConfigOptions::default() };
+                Config::from_kubeconfig(&options).await.map_err(|error| unreachable(&error))?
+            }
+        };
+        let namespace = within.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let client = Client::try_from(config).map_err(|error| unreachable(&error))?;
+        Ok(Self { client, namespace, targets: targets.to_vec() })
+    }
+
+    /// Finds the pods of all targets, in the order of their names for each. Of a workload, pods that end are left out;
+    /// others without a running sidecar are found, and cannot be asked.
+    ///
+    /// # Errors
+    /// A message that names the target and the reason.
+    pub(crate) async fn find(&self) -> Result<Vec<Pod>, Failure> {
+        let mut found = Vec::new();
+        for (target, present) in self.present().await {
+            match present {
+                Present::Pods(pods) if pods.is_empty() => {
+                    return Err(Failure::Failed(format!("{target}: has no pods in namespace {}", self.namespace)));
+                }
+                Present::Pods(pods) => found.extend(pods),
+                Present::Missing(_, why) | Present::Unknown(why) => return Err(Failure::Failed(why)),
+            }
         }
-    };
-    let namespace = within.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-    let client = Client::try_from(config).map_err(|error| unreachable(&error))?;
-    let api: Api<core::Pod> = Api::namespaced(client.clone(), &namespace);
-    let mut found: Vec<Pod> = Vec::new();
-    for target in targets {
-        let failed = |error: kube::Error| Failure::Failed(format!("{target}: {}", reason(&error, &namespace)));
+        Ok(once_each(found))
+    }
+
+    /// The pods of each target, as they are now.
+    pub(crate) async fn present(&self) -> Vec<(Target, Present)> {
+        let mut all = Vec::new();
+        for target in &self.targets {
+            let present = self.of_target(target).await.unwrap_or_else(|error| {
+                let why = format!("{target}: {}", reason(&error, &self.namespace));
+                match &error {
+                    kube::Error::Api(status) if status.is_not_found() => {
+                        let named = (!target.is_workload()).then(|| self.missing(target));
+                        Present::Missing(named.into_iter().collect(), why)
+                    }
+                    _ => Present::Unknown(why),
+                }
+            });
+            all.push((target.clone(), present));
+        }
+        all
+    }
+
+    async fn of_target(&self, target: &Target) -> Result<Present, kube::Error> {
+        let api: Api<core::Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         let named = |pod: &core::Pod| Pod {
             api: api.clone(),
             name: pod.metadata.name.clone().unwrap_or_default(),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
             problem: problem(pod),
         };
-        let before = found.len();
-        if target.is_workload() {
-            let workloads = Api::<DynamicObject>::namespaced_with(client.clone(), &namespace, &target.kind.resource());
-            let workload = workloads.get(&target.name).await.map_err(failed)?;
-            let selector = workload.data["spec"]["selector"].clone();
-            let selector: LabelSelector = serde_json::from_value(selector)
-                .map_err(|_| Failure::Failed(format!("{target}: has no selector of pods")))?;
-            let selector = Selector::try_from(selector).map_err(|error| format!("{target}: {error}"))?;
-            let pods = api.list(&ListParams::default().labels_from(&selector)).await.map_err(failed)?;
-            found.extend(pods.items.iter().filter(|pod| !has_ended(pod)).map(named));
-            if found.len() == before {
-                return Err(Failure::Failed(format!("{target}: has no pods in namespace {namespace}")));
-            }
-        } else {
-            found.push(named(&api.get(&target.name).await.map_err(failed)?));
+        if !target.is_workload() {
+            return Ok(Present::Pods(vec![named(&api.get(&target.name).await?)]));
         }
-        found[before..].sort_by(|one, other| one.name.cmp(&other.name));
+        let resource = target.kind.resource();
+        let workloads = Api::<DynamicObject>::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        let selector = workloads.get(&target.name).await?.data["spec"]["selector"].clone();
+        let Ok(selector) = serde_json::from_value::<LabelSelector>(selector) else {
+            return Ok(Present::Unknown(format!("{target}: has no selector of pods")));
+        };
+        let selector = match Selector::try_from(selector) {
+            Ok(selector) => selector,
+            Err(error) => return Ok(Present::Unknown(format!("{target}: {error}"))),
+        };
+        let pods = api.list(&ListParams::default().labels_from(&selector)).await?;
+        let mut pods: Vec<Pod> = pods.items.iter().filter(|pod| !has_ended(pod)).map(named).collect();
+        pods.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(Present::Pods(pods))
     }
+
+    /// A pod that does not exist.
+    fn missing(&self, target: &Target) -> Pod {
+        let problem = Some(format!("not found in namespace {}", self.namespace));
+        let api = Api::namespaced(self.client.clone(), &self.namespace);
+        Pod { api, name: target.name.clone(), uid: String::new(), problem }
+    }
+}
+
+/// The pods without repetitions: two targets may share some.
+pub(crate) fn once_each(mut pods: Vec<Pod>) -> Vec<Pod> {
     let mut seen = std::collections::BTreeSet::new();
-    found.retain(|pod| seen.insert(pod.name.clone()));
-    Ok(found)
+    pods.retain(|pod| seen.insert(pod.name.clone()));
+    pods
 }
 
 /// Whether a pod has ended, or is about to.
@@ -258,6 +252,25 @@ fn reason(error: &kube::Error, namespace: &str) -> String {
 }
 
 impl Pod {
+    /// Whether it is the same pod, at another time.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (&self.name, &self.uid) == (&other.name, &other.uid)
+    }
+
+    /// Why it cannot be asked.
+    pub(crate) fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn fake(name: &str, uid: &str, problem: Option<&str>) -> Self {
+        let nobody = |_: http::Request<kube::client::Body>| async {
+            Err::<http::Response<kube::client::Body>, _>(io::Error::other("there is no API server"))
+        };
+        let api = Api::namespaced(Client::new(tower::service_fn(nobody), "default"), "default");
+        Self { api, name: name.to_owned(), uid: uid.to_owned(), problem: problem.map(str::to_owned) }
+    }
+
     /// Connects to the admin listener. Each call on the channel ends after `timeout`.
     ///
     /// # Errors
@@ -367,39 +380,6 @@ impl AsyncWrite for Stream {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn a_target_is_named_as_kubectl_names_it() {
-        let shown = |text: &str| text.parse::<Target>().map(|target| target.to_string());
-        for (text, expected) in [
-            ("shop-0", "pod/shop-0"),
-            ("po/shop-0", "pod/shop-0"),
-            ("pods/shop-0", "pod/shop-0"),
-            ("Pod/shop-0", "pod/shop-0"),
-            ("deploy/shop", "deployment/shop"),
-            ("deployments/shop", "deployment/shop"),
-            ("sts/db", "statefulset/db"),
-            ("statefulsets/db", "statefulset/db"),
-            ("ds/logs", "daemonset/logs"),
-            ("rs/shop-5d", "replicaset/shop-5d"),
-            ("jobs/nightly", "job/nightly"),
-            ("deployment.apps/shop", "deployment/shop"),
-            ("job.batch/nightly", "job/nightly"),
-        ] {
-            assert_eq!(shown(text).as_deref(), Ok(expected), "{text}");
-        }
-        for (text, problem) in [
-            ("svc/shop", "\"svc\" is no kind of object with pods (one of pod, deployment, "),
-            ("cronjob/nightly", "\"cronjob\" is no kind"),
-            ("pod/", "\"\" is no name"),
-            ("pod/a/b", "\"a/b\" is no name"),
-            ("127.0.0.1:7071", "is no name of an object"),
-            ("pod/..", "\"..\" is no name"),
-            ("pod/a.-b", "\"a.-b\" is no name"),
-        ] {
-            assert!(shown(text).unwrap_err().contains(problem), "{text}: {:?}", shown(text));
-        }
-    }
 
     #[test]
     fn a_pod_without_a_running_sidecar_is_described() {

@@ -109,6 +109,8 @@ fn reports_unreadable_input_and_prints_nothing() {
     for (words, sentence) in [
         (&["--set", "uid"][..], "--set: \"uid\" is not NAME=VALUE"),
         (&["--set", "memory-limt=1Gi"], "--set: \"memory-limt\" is not an annotation; did you mean memory-limit?"),
+        (&["--set", "uid=1", "--set", "uid=2"], "--set: uid is given twice"),
+        (&["--set", "image=a/b:1", "--image", "a/b:2"], "--image and --set image both name the sidecar's image"),
         (&["--set", "nothing-like-it=1"], "--set: \"nothing-like-it\" is not an annotation"),
         (&["--image", "a b"], "--image: \"a b\" is not an image"),
         (&["--pod-at", "spec..x"], "it must be keys separated by dots"),

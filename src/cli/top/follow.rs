@@ -45,22 +45,22 @@ pub(super) struct Details {
 }
 
 /// Sends the updates of a sidecar to `to` until the receiver is dropped.
-pub(super) async fn follow(number: usize, at: At, every_ms: u64, to: Sender<(usize, Update)>) {
+pub(super) async fn follow(id: u64, at: At, every_ms: u64, to: Sender<(u64, Update)>) {
     let mut tries = tokio::time::interval(RETRY_INTERVAL);
     tries.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tries.tick().await;
-        let why = match watch(number, &at, every_ms, &to).await {
+        let why = match watch(id, &at, every_ms, &to).await {
             Ok(()) => "the server closed the stream".to_owned(),
             Err(failure) => failure.code().1.unwrap_or_default(),
         };
-        if to.send((number, Update::Disconnected(why))).await.is_err() {
+        if to.send((id, Update::Disconnected(why))).await.is_err() {
             return;
         }
     }
 }
 
-async fn watch(number: usize, at: &At, every_ms: u64, to: &Sender<(usize, Update)>) -> Result<(), Failure> {
+async fn watch(id: u64, at: &At, every_ms: u64, to: &Sender<(u64, Update)>) -> Result<(), Failure> {
     let timeout = (Duration::from_millis(every_ms) * 3).max(MIN_READ_TIMEOUT);
     let mut client = AdminServiceClient::new(at.channel(Some(timeout)).await?);
     let request = proto::WatchStatsRequest { interval_ms: every_ms };
@@ -72,13 +72,13 @@ async fn watch(number: usize, at: &At, every_ms: u64, to: &Sender<(usize, Update
         let response = response.map_err(|_| Failure::Failed(format!("no data from {at} for {timeout:?}")))?;
         let Some(response) = response.map_err(failed)? else { return Ok(()) };
         let update = Update::Stats(Box::new(response.stats.unwrap_or_default()));
-        if to.send((number, update)).await.is_err() {
+        if to.send((id, update)).await.is_err() {
             return Ok(());
         }
         if fetched.is_none_or(|at| at.elapsed() >= DETAILS_INTERVAL) {
             fetched = Some(Instant::now());
             let update = Update::Details(fetch_details(&mut client).await.map_err(failed)?);
-            if to.send((number, update)).await.is_err() {
+            if to.send((id, update)).await.is_err() {
                 return Ok(());
             }
         }
@@ -114,6 +114,8 @@ pub(super) struct Reading {
 /// The latest state of a sidecar.
 #[derive(Debug)]
 pub(super) struct Sidecar {
+    /// Tells its updates from those of others.
+    pub(super) id: u64,
     pub(super) at: At,
     /// The latest statistics, and when they arrived.
     pub(super) latest: Option<(Instant, proto::GetStatsResponse)>,
@@ -131,8 +133,9 @@ pub(super) struct Sidecar {
 
 impl Sidecar {
     /// A sidecar that has sent nothing yet.
-    pub(super) fn new(at: At) -> Self {
+    pub(super) fn new(id: u64, at: At) -> Self {
         Self {
+            id,
             at,
             latest: None,
             previous: None,
@@ -223,7 +226,7 @@ mod tests {
 
     #[test]
     fn rates_cover_the_last_interval_and_reset_on_restart() {
-        let mut sidecar = Sidecar::new("127.0.0.1:1".parse().unwrap());
+        let mut sidecar = Sidecar::new(1, "127.0.0.1:1".parse().unwrap());
         assert_eq!((sidecar.hit_percent(), sidecar.rate(|s| s.hits)), (None, None));
         sidecar.apply(stats(1_000, 10, 10));
         assert_eq!(sidecar.hit_percent(), Some(50.0));
@@ -236,7 +239,7 @@ mod tests {
 
     #[test]
     fn an_idle_interval_has_neither_ratio_nor_latency() {
-        let mut sidecar = Sidecar::new("127.0.0.1:1".parse().unwrap());
+        let mut sidecar = Sidecar::new(1, "127.0.0.1:1".parse().unwrap());
         for (uptime_ms, hits, misses) in [(1_000, 5, 5), (2_000, 8, 6), (3_000, 8, 6), (4_000, 8, 8), (100, 9, 9)] {
             sidecar.apply(stats(uptime_ms, hits, misses));
         }
@@ -255,7 +258,7 @@ mod tests {
             let receipts = (1..=newest).rev().take(16).map(|id| proto::Receipt { id, ..Default::default() }).collect();
             Update::Stats(Box::new(proto::GetStatsResponse { uptime_ms, receipts, ..Default::default() }))
         };
-        let mut sidecar = Sidecar::new("127.0.0.1:1".parse().unwrap());
+        let mut sidecar = Sidecar::new(1, "127.0.0.1:1".parse().unwrap());
         for newest in [2, 2, 5] {
             sidecar.apply(stats(1_000 + newest, newest));
         }
@@ -286,7 +289,7 @@ mod tests {
 
     #[test]
     fn keeps_the_last_stats_of_a_disconnected_sidecar() {
-        let mut sidecar = Sidecar::new("127.0.0.1:1".parse().unwrap());
+        let mut sidecar = Sidecar::new(1, "127.0.0.1:1".parse().unwrap());
         sidecar.apply(stats(1_000, 1, 0));
         sidecar.apply(Update::Disconnected("gone".into()));
         assert!(sidecar.latest.is_some() && sidecar.disconnected.as_deref() == Some("gone"));

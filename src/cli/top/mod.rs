@@ -1,15 +1,18 @@
 //! `ebb top`: a live view of one or several sidecars in a terminal.
 //!
 //! ```text
+//!  roster ── which sidecars: those of the present pods ───────► App
 //!  follow ── a task per sidecar: connects, watches, retries ──► Sidecar (its latest state)
 //!  keys, resizes ────────────────────────────────────────────► App ──► draw (pure)
 //! ```
 
 mod draw;
 mod follow;
+mod roster;
 
-use super::connect::servers;
-use super::pods::{InCluster, Target};
+use super::connect::At;
+use super::pods::{InCluster, Pods};
+use super::targets::Target;
 use clap::Args;
 use crossterm::event::{Event, EventStream, KeyCode, KeyEventKind, KeyModifiers};
 use ebb_config::units::Span;
@@ -18,6 +21,7 @@ use ebb_terminal::{Failure, Outcome};
 use follow::Sidecar;
 use futures::StreamExt as _;
 use ratatui::layout::Rect;
+use roster::Roster;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 use strum::{EnumCount, IntoStaticStr, VariantArray};
@@ -31,6 +35,9 @@ ratio and latency have gaps while there are no requests. On a small terminal, ta
 between receipts, findings, segments, curves and configuration. On a large one, it switches
 between the configuration and all others. The configuration lists each setting with its
 value and source; settings that are not defaults come first.
+
+The pods of a workload are followed: new ones are added, and those that went are removed.
+The first line shows the targets and the last change.
 
 Keys:
   up, down (k, j)          select a sidecar
@@ -63,6 +70,12 @@ pub(crate) struct TopArgs {
 #[derive(Debug)]
 struct App {
     sidecars: Vec<Sidecar>,
+    /// The targets whose pods these are; `None` for servers at addresses.
+    targets: Option<String>,
+    /// The last change of the pods.
+    change: Option<String>,
+    /// Why the present pods are not known.
+    problem: Option<String>,
     selected: usize,
     /// The panel that is shown if the screen is too small for all.
     panel: Panel,
@@ -106,12 +119,17 @@ pub(super) async fn run(args: TopArgs) -> Outcome {
         ));
     }
     let (sender, mut updates) = tokio::sync::mpsc::channel(64);
-    let servers = servers(&args.targets, &args.within, &args.admin_addr).await?;
-    for (number, at) in servers.iter().enumerate() {
-        tokio::spawn(follow::follow(number, at.clone(), args.every.0, sender.clone()));
+    let (mut roster, mut app) = (Roster::new(args.every.0, sender), App::new());
+    let (looks, mut looked) = tokio::sync::mpsc::channel(1);
+    if args.targets.is_empty() {
+        args.admin_addr.into_iter().for_each(|address| roster.add(&mut app, At::Address(address)));
+        drop(looks);
+    } else {
+        let pods = Pods::of(&args.targets, &args.within).await?;
+        pods.find().await?.into_iter().for_each(|pod| roster.add(&mut app, At::Pod(Box::new(pod))));
+        app.targets = Some(pods.to_string());
+        tokio::spawn(roster::look(pods, looks));
     }
-    let sidecars = servers.into_iter().map(Sidecar::new).collect();
-    let mut app = App::new(sidecars);
     let mut terminal = ratatui::try_init()?;
     let mut events = EventStream::new();
     // Redraw at least this often, even if no sidecar sends an update.
@@ -122,7 +140,8 @@ pub(super) async fn run(args: TopArgs) -> Outcome {
             Err(error) => break Err(error.into()),
         }
         tokio::select! {
-            Some((number, update)) = updates.recv() => app.sidecars[number].apply(update),
+            Some((id, update)) = updates.recv() => app.apply(id, update),
+            Some(present) = looked.recv() => roster.show(&mut app, present),
             event = events.next() => match event {
                 Some(Ok(event)) if app.handle(&event) => break Ok(()),
                 Some(Ok(_)) => {}
@@ -137,8 +156,35 @@ pub(super) async fn run(args: TopArgs) -> Outcome {
 }
 
 impl App {
-    fn new(sidecars: Vec<Sidecar>) -> Self {
-        Self { sidecars, selected: 0, panel: Panel::default(), scroll_offset: 0, area: Rect::default() }
+    fn new() -> Self {
+        Self {
+            sidecars: Vec::new(),
+            targets: None,
+            change: None,
+            problem: None,
+            selected: 0,
+            panel: Panel::default(),
+            scroll_offset: 0,
+            area: Rect::default(),
+        }
+    }
+
+    /// Applies an update of a sidecar, unless it has been removed since.
+    fn apply(&mut self, id: u64, update: follow::Update) {
+        if let Some(sidecar) = self.sidecars.iter_mut().find(|sidecar| sidecar.id == id) {
+            sidecar.apply(update);
+        }
+    }
+
+    /// The selected sidecar; `None` if there is none.
+    fn selected(&self) -> Option<&Sidecar> {
+        self.sidecars.get(self.selected)
+    }
+
+    fn select_receipt(&mut self, step: isize) {
+        if let Some(sidecar) = self.sidecars.get_mut(self.selected) {
+            sidecar.select_receipt(step);
+        }
     }
 
     /// Handles a key; returns `true` if it quits.
@@ -153,8 +199,8 @@ impl App {
             KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return true,
             KeyCode::Up | KeyCode::Char('k') => self.selected = self.selected.saturating_sub(1),
             KeyCode::Down | KeyCode::Char('j') => self.selected = (self.selected + 1).min(last),
-            KeyCode::Left | KeyCode::Char('h') => self.sidecars[self.selected].select_receipt(-1),
-            KeyCode::Right | KeyCode::Char('l') => self.sidecars[self.selected].select_receipt(1),
+            KeyCode::Left | KeyCode::Char('h') => self.select_receipt(-1),
+            KeyCode::Right | KeyCode::Char('l') => self.select_receipt(1),
             KeyCode::Tab => self.panel = draw::next_panel(self),
             KeyCode::PageUp | KeyCode::Char('u') => self.scroll_offset = draw::scroll(self, false),
             KeyCode::PageDown | KeyCode::Char('d') => self.scroll_offset = draw::scroll(self, true),
@@ -171,8 +217,8 @@ mod tests {
 
     #[test]
     fn keys_select_and_quit() {
-        let sidecar = || Sidecar::new("127.0.0.1:1".parse().unwrap());
-        let mut app = App::new(vec![sidecar(), sidecar()]);
+        let sidecar = |id| Sidecar::new(id, "127.0.0.1:1".parse().unwrap());
+        let mut app = App { sidecars: vec![sidecar(1), sidecar(2)], ..App::new() };
         let press = |code| Event::Key(KeyEvent::new(code, KeyModifiers::NONE));
         for (code, selected) in [(KeyCode::Up, 0), (KeyCode::Down, 1), (KeyCode::Char('j'), 1), (KeyCode::Char('k'), 0)]
         {

@@ -59,7 +59,7 @@ impl ScreenLayout {
         ])
         .areas(area);
         let is_large = detail.width >= LARGE_SIZE.0 && detail.height >= LARGE_SIZE.1;
-        let receipts = (app.sidecars[app.selected].receipts.len() as u16).clamp(1, 5) + 2;
+        let receipts = app.selected().map_or(0, |sidecar| sidecar.receipts.len() as u16).clamp(1, 5) + 2;
         let lower = match (is_large, app.panel) {
             (false, panel) => panel_rows(panel, receipts, detail.height),
             (true, Panel::Configuration) => detail.height - 2 * MIN_CHART_ROWS,

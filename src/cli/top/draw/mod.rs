@@ -32,8 +32,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &App) {
     };
     let reached =
         app.sidecars.iter().filter(|sidecar| sidecar.disconnected.is_none() && sidecar.latest.is_some()).count();
-    let title = format!("Ebb · {reached} of {} connected", app.sidecars.len());
-    frame.render_widget(Line::from(title.bold()), layout.header);
+    let mut title = vec![format!("Ebb · {reached} of {} connected", app.sidecars.len()).bold()];
+    title.extend(app.targets.iter().map(|targets| format!(" · {targets}").bold()));
+    title.extend(match (&app.problem, &app.change) {
+        (Some(problem), _) => Some(format!(" · {problem}").red()),
+        (None, change) => change.as_ref().map(|change| format!(" · {change}").into()),
+    });
+    frame.render_widget(Line::from(title), layout.header);
     frame.render_widget(overview::table(app, layout.table), layout.table);
     detail(frame, app, &layout);
     let arrows = if layout.configuration().is_some() { "PgUp PgDn scroll" } else { "← → receipt" };
@@ -56,13 +61,17 @@ pub(super) fn scroll(app: &App, is_forward: bool) -> usize {
     let shown = ScreenLayout::of(app.area, app).and_then(|layout| layout.configuration());
     let scroll = |area| {
         let inner = Block::bordered().inner(area);
-        configuration::scroll(&app.sidecars[app.selected], app.scroll_offset, inner, is_forward)
+        let sidecar = app.selected()?;
+        Some(configuration::scroll(sidecar, app.scroll_offset, inner, is_forward))
     };
-    shown.map_or(app.scroll_offset, scroll)
+    shown.and_then(scroll).unwrap_or(app.scroll_offset)
 }
 
 fn detail(frame: &mut Frame<'_>, app: &App, layout: &ScreenLayout) {
-    let sidecar = &app.sidecars[app.selected];
+    let Some(sidecar) = app.selected() else {
+        let words = Paragraph::new("There are no pods. New ones are shown when they start.").wrap(Wrap { trim: true });
+        return frame.render_widget(words.block(Block::bordered()), layout.detail);
+    };
     if let Some(why) = &sidecar.disconnected {
         let words = Paragraph::new(format!("{why}. Retrying every two seconds.")).red().wrap(Wrap { trim: true });
         return frame.render_widget(words.block(Block::bordered()), layout.detail);
@@ -78,7 +87,7 @@ fn detail(frame: &mut Frame<'_>, app: &App, layout: &ScreenLayout) {
             true => Line::from(format!(" {} ", panels::label(which, sidecar))),
             false => tabs(which, sidecar, area.width.saturating_sub(2)),
         };
-        panels::draw(frame, which, app, Block::bordered().title(title), area);
+        panels::draw(frame, which, (app, sidecar), Block::bordered().title(title), area);
     }
 }
 

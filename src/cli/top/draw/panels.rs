@@ -31,8 +31,14 @@ pub(super) fn label(which: Panel, sidecar: &Sidecar) -> String {
 }
 
 /// Draws a panel of the selected sidecar.
-pub(super) fn draw(frame: &mut Frame<'_>, which: Panel, app: &App, block: Block<'_>, area: Rect) {
-    let (sidecar, inner) = (&app.sidecars[app.selected], block.inner(area));
+pub(super) fn draw(
+    frame: &mut Frame<'_>,
+    which: Panel,
+    (app, sidecar): (&App, &Sidecar),
+    block: Block<'_>,
+    area: Rect,
+) {
+    let inner = block.inner(area);
     // Findings are wrapped; rows of receipts and segments are cut off at the edge.
     let words = match which {
         Panel::Receipts => Paragraph::new(receipts(sidecar, usize::from(inner.height))),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cli::top::follow::{Details, Update};
+use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
 use ebb_proto::{diagnose_response::Finding, get_config_response::Setting};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -35,7 +36,7 @@ fn finding(severity: &str) -> Finding {
 }
 
 fn app() -> App {
-    let mut online = Sidecar::new("127.0.0.1:7071".parse().unwrap());
+    let mut online = Sidecar::new(1, "127.0.0.1:7071".parse().unwrap());
     let memory = proto::MemoryAccount {
         limit_bytes: 256 << 20,
         used_bytes: 200 << 20,
@@ -68,9 +69,9 @@ fn app() -> App {
     let config = proto::GetConfigResponse { settings, generation: 3, applied_at_ms: 2_000, ..Default::default() };
     let findings = vec![finding("error"), finding("info")];
     online.apply(Update::Details(Details { findings, map, config: Some(config) }));
-    let mut offline = Sidecar::new("unix:/run/b.sock".parse().unwrap());
+    let mut offline = Sidecar::new(2, "unix:/run/b.sock".parse().unwrap());
     offline.apply(Update::Disconnected("cannot reach unix:/run/b.sock".into()));
-    App::new(vec![online, offline])
+    App { sidecars: vec![online, offline], ..App::new() }
 }
 
 fn shows(shown: &str, parts: &[&str]) {
@@ -86,6 +87,28 @@ fn lists_sidecars_side_by_side() {
     shows(&screen(&app, 110, 30), &["findings", "error ×1"]);
     app.selected = 1;
     shows(&screen(&app, 110, 30), &["Retrying every two seconds"]);
+}
+
+#[test]
+fn the_first_line_says_which_pods_are_shown() {
+    let mut app = app();
+    app.targets = Some("deployment/shop in namespace shop".into());
+    app.change = Some("new: pod/c, gone: pod/a".into());
+    let line = "1 of 2 connected · deployment/shop in namespace shop · new: pod/c, gone: pod/a";
+    shows(&screen(&app, 110, 30), &[line]);
+    app.problem = Some("deployment/shop: not found in namespace shop".into());
+    shows(&screen(&app, 160, 30), &["in namespace shop · deployment/shop: not found in namespace shop"]);
+    app.sidecars.clear();
+    (app.change, app.problem) = (None, None);
+    let keys = [KeyCode::Left, KeyCode::Right, KeyCode::Down, KeyCode::Tab, KeyCode::PageDown, KeyCode::PageUp];
+    for (width, height) in [(60, 12), (80, 24), (120, 40)] {
+        app.panel = Panel::Configuration;
+        shows(&screen(&app, width, height), &["0 of 0 connected", "There are no pods."]);
+        app.area = Rect::new(0, 0, width, height);
+        for key in keys {
+            assert!(!app.handle(&Event::Key(KeyEvent::new(key, KeyModifiers::NONE))));
+        }
+    }
 }
 
 #[test]
@@ -137,7 +160,7 @@ fn columns(app: &App, color: Color, width: u16, height: u16) -> Vec<u16> {
 #[test]
 fn a_curve_has_a_gap_while_there_are_no_requests() {
     let mut app = app();
-    let mut sidecar = Sidecar::new("127.0.0.1:7071".parse().unwrap());
+    let mut sidecar = Sidecar::new(1, "127.0.0.1:7071".parse().unwrap());
     let mut stats = proto::GetStatsResponse::default();
     let mut feed = |seconds, has_requests: bool| {
         for _ in 0..seconds {
@@ -146,10 +169,10 @@ fn a_curve_has_a_gap_while_there_are_no_requests() {
             stats.hits += u64::from(has_requests);
             sidecar.apply(Update::Stats(Box::new(stats.clone())));
         }
-        app.sidecars[0] = std::mem::replace(&mut sidecar, Sidecar::new("127.0.0.1:7071".parse().unwrap()));
+        app.sidecars[0] = std::mem::replace(&mut sidecar, Sidecar::new(1, "127.0.0.1:7071".parse().unwrap()));
         let drawn = [style::HITS, style::P99, style::P50].map(|color| columns(&app, color, 120, 36));
         let shown = screen(&app, 120, 36);
-        sidecar = std::mem::replace(&mut app.sidecars[0], Sidecar::new("127.0.0.1:7071".parse().unwrap()));
+        sidecar = std::mem::replace(&mut app.sidecars[0], Sidecar::new(1, "127.0.0.1:7071".parse().unwrap()));
         (drawn, shown)
     };
     let (drawn, shown) = feed(20, false);
@@ -267,7 +290,7 @@ fn draws_rejected_long_and_missing_configurations() {
 #[test]
 fn an_idle_sidecar_has_no_findings() {
     let mut app = app();
-    let mut idle = Sidecar::new("127.0.0.1:7071".parse().unwrap());
+    let mut idle = Sidecar::new(1, "127.0.0.1:7071".parse().unwrap());
     idle.apply(Update::Stats(Default::default()));
     app.sidecars[0] = idle;
     shows(&screen(&app, 120, 40), &["the cleaner has not run yet", "…"]);
