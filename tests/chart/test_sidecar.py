@@ -1,9 +1,15 @@
 """The sidecar of the example pod."""
 
+import os
+import pathlib
+import subprocess
+
 import pytest
+import yaml
 
 from helm import only
 
+PROGRAM = pathlib.Path(os.environ.get("EBB_PROGRAM", "target/debug/ebb"))
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
@@ -77,3 +83,31 @@ def test_opens_the_data_port_only_if_applications_or_values_need_it(helm, values
     container = only(documents, "PodTemplate")["template"]["spec"]["initContainers"][0]
     listen = [variable["value"] for variable in container["env"] if variable["name"] == "EBB_LISTEN"]
     assert listen == [expected]
+
+
+# The data port of a pod with these annotations, of a chart with `sidecar.ports.data: 17070`.
+OPENED = (
+    ({}, "off"),
+    ({"bind-address": "0.0.0.0"}, "0.0.0.0:17070"),
+    ({"bind-address": "::"}, "[::]:17070"),
+    ({"grpc-port": "9070"}, "127.0.0.1:9070"),
+    ({"bind-address": "0.0.0.0", "grpc-port": "9070"}, "0.0.0.0:9070"),
+    # Ports that collide are those of the chart, and the pod has only its socket.
+    ({"bind-address": "0.0.0.0", "http-port": "17070"}, "off"),
+    ({"http-port": "17070"}, "off"),
+)
+
+
+@pytest.mark.parametrize(("annotations", "expected"), OPENED)
+def test_an_annotation_opens_the_data_port_of_the_chart(helm, tmp_path, annotations, expected):
+    documents = helm.objects("--set", "injector.mode=none,sidecar.example=true,sidecar.ports.data=17070")
+    template, pod = tmp_path / "template.yaml", tmp_path / "pod.yaml"
+    template.write_text(yaml.safe_dump(only(documents, "PodTemplate")))
+    metadata = {"name": "p", "annotations": {f"config.ebb-cache.io/{name}": value for name, value in annotations.items()}}
+    spec = {"containers": [{"name": "app", "image": "a/app", "ports": [{"containerPort": 7070}]}]}
+    pod.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}))
+    command = [PROGRAM, "inject", "-f", pod, "--template", template, "--image", "r/ebb:1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    injected = yaml.safe_load(done.stdout)["spec"]["initContainers"][0]
+    listen = [variable["value"] for variable in injected["env"] if variable["name"] == "EBB_LISTEN"]
+    assert listen == [expected], done.stderr

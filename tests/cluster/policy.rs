@@ -3,6 +3,7 @@
 use crate::apiserver::Cluster;
 use crate::corpus::{self, By, CROWD};
 use crate::helm::{Helm, NAMESPACE};
+use crate::objects::list;
 use crate::pods::{annotated, labelled, lacks, plain, pod, resources, sidecar, told, with_containers};
 use crate::quota;
 use ebb_injector::inject::{Context, Namespace, Template, inject};
@@ -346,12 +347,13 @@ async fn the_policy_follows_the_values_as_the_template_does() {
     let strict = "injector.mode=policy,injector.failurePolicy=Fail,sidecar.example=true";
     Helm::Four.install(&cluster, strict);
     until_active(&cluster).await;
-    for (values, address) in [
-        ("charts/ebb/ci/tcp-values.yaml", "127.0.0.1:17070"),
-        ("charts/ebb/ci/sidecar-values.yaml", "127.0.0.1:7070"),
-        ("charts/ebb/ci/events-policy-values.yaml", "unix:/run/ebb/ebb.sock"),
+    // The data port of the last one is opened by annotations only.
+    for (values, more, address) in [
+        ("charts/ebb/ci/tcp-values.yaml", "", "127.0.0.1:17070"),
+        ("charts/ebb/ci/sidecar-values.yaml", "", "127.0.0.1:7070"),
+        ("charts/ebb/ci/events-policy-values.yaml", ",sidecar.ports.data=17070", "unix:/run/ebb/ebb.sock"),
     ] {
-        Helm::Four.upgrade(&cluster, strict, &["--values", values]);
+        Helm::Four.upgrade(&cluster, &format!("{strict}{more}"), &["--values", values]);
         let template = Template::parse(&Helm::Four.manifest(&cluster)).unwrap();
         let is_upgraded = async || {
             let got = cluster.admit(&labelled("enabled"), "plain").await.unwrap();
@@ -361,6 +363,10 @@ async fn the_policy_follows_the_values_as_the_template_does() {
         println!("{values}:");
         corpus::compare(&cluster, &template, By::Policy, 50).await;
     }
+    let opens = annotated(&[("bind-address", "0.0.0.0")]);
+    let got = cluster.injected("an annotation opens the data port of the values", &opens, "shop").await;
+    let listen = list(&sidecar(&got).unwrap()["env"]).find(|variable| variable["name"] == "EBB_LISTEN").unwrap();
+    assert_eq!(listen["value"], "0.0.0.0:17070");
 }
 
 /// Installs, upgrades (loopback, requests below limits) and uninstalls without leftovers.

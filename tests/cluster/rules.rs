@@ -25,10 +25,12 @@ async fn with_quota(cluster: &Cluster, name: &str, hard: Value) {
     quotas.patch_status("compute", &PatchParams::default(), &status).await.unwrap();
 }
 
-/// A labelled namespace with a LimitRange of containers.
+/// A labelled namespace with a LimitRange, of containers if the bounds name no type.
 async fn with_range(cluster: &Cluster, name: &str, mut bounds: Value) {
     cluster.namespace(name, json!({"ebb-cache.io/inject": "enabled"})).await;
-    bounds["type"] = json!("Container");
+    if bounds["type"].is_null() {
+        bounds["type"] = json!("Container");
+    }
     let metadata = json!({"name": "bounds", "namespace": name});
     let range = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": metadata, "spec": {"limits": [bounds]}});
     cluster.create(&range).await;
@@ -85,6 +87,8 @@ async fn cures_named_by_ebb_check_admit_the_pods_of_ruled_namespaces() {
     with_range(&cluster, "storage", json!({"min": {"ephemeral-storage": "32Mi"}})).await;
     with_range(&cluster, "cpu-range", json!({"max": {"cpu": "40m"}})).await;
     with_range(&cluster, "ratio", json!({"maxLimitRequestRatio": {"cpu": "2"}, "default": {"cpu": "1"}})).await;
+    with_range(&cluster, "bare-ratio", json!({"maxLimitRequestRatio": {"cpu": "4"}})).await;
+    with_range(&cluster, "pod-ratio", json!({"type": "Pod", "maxLimitRequestRatio": {"cpu": "2"}})).await;
     with_range(&cluster, "tiny", json!({"max": {"memory": "8Mi"}})).await;
     // The caches of the API server know the rules once they refuse a pod.
     for name in ["quota", "closed", "range", "tiny"] {
@@ -103,8 +107,8 @@ async fn cures_named_by_ebb_check_admit_the_pods_of_ruled_namespaces() {
     assert!(tiny["evidence"].as_str().unwrap().contains("maximum memory usage per Container is 8Mi"), "{tiny}");
     assert!(tiny["remedy"].as_str().unwrap().starts_with("Allow a container of at least 16Mi of memory."), "{tiny}");
 
-    let cured = ["quota", "cpu-quota", "storage", "range", "cpu-range", "ratio"];
-    for name in ["quota", "range", "cpu-range"] {
+    let cured = ["quota", "cpu-quota", "storage", "range", "cpu-range", "ratio", "bare-ratio", "pod-ratio"];
+    for name in ["quota", "range", "cpu-range", "ratio", "bare-ratio", "pod-ratio"] {
         let finding = about(&found, name).unwrap_or_else(|| panic!("{name}: {found:?}"));
         assert_eq!(finding["severity"], "error");
         assert!(finding["remedy"].as_str().unwrap().contains("(tried: the pod is admitted)"), "{finding}");
@@ -118,6 +122,13 @@ async fn cures_named_by_ebb_check_admit_the_pods_of_ruled_namespaces() {
     for name in cured {
         let is_admitted = async || cluster.admit(&small(), name).await.is_ok_and(|got| lacks(&got).is_none());
         cluster.until(&format!("a pod is admitted in {name} with its sidecar"), is_admitted).await;
+    }
+    // An application whose limit the sidecar would have got.
+    let resources = json!({"requests": {"cpu": "500m", "memory": "8Mi"}, "limits": {"cpu": "1", "memory": "8Mi"}});
+    let large = pod(&json!({"spec": {"containers": [{"name": "app", "image": "app", "resources": resources}]}}));
+    for name in ["ratio", "bare-ratio", "pod-ratio"] {
+        let got = cluster.admit(&large, name).await;
+        assert_eq!(got.as_ref().map(|got| lacks(got)), Ok(None), "{name}: {got:?}");
     }
     let (_, found) = troubles(&cluster.kubeconfig());
     let left: Vec<_> = cured.iter().filter_map(|name| about(&found, name)).collect();
@@ -196,4 +207,34 @@ async fn ebb_check_lists_pods_left_alone_and_a_policy_that_sidecars_refuse() {
     assert!(has("data-plane: error: pods that ask for a cache and have none: shop/off-2"), "{lines:#?}");
     assert!(has("disabled: 1, such as shop/off-1"), "{lines:#?}");
     assert_eq!(code, Some(1));
+}
+
+/// A policy has no arguments: what it allows is in its expressions.
+#[tokio::test]
+async fn ebb_check_knows_which_annotations_a_policy_allows() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let values = "injector.mode=policy,sidecar.ports.data=17070,injector.allowedAnnotations.pods={bind-address}";
+    Helm::Four.install(&cluster, values);
+    until_active(&cluster).await;
+    cluster.namespace("crowd", json!({"ebb-cache.io/inject": "enabled"})).await;
+    let port = |number: u16| json!([{"name": "app", "image": "app", "ports": [{"containerPort": number}]}]);
+    for (name, annotation, value, number) in [
+        // The annotation is not allowed, so the port stays taken.
+        ("not-moved", "http-port", "9072", 7072),
+        // This one opens the data port of the values.
+        ("opened", "bind-address", "0.0.0.0", 17070),
+        ("free", "bind-address", "0.0.0.0", 7070),
+    ] {
+        let annotations = json!({format!("config.ebb-cache.io/{annotation}"): value});
+        let metadata = json!({"name": name, "namespace": "crowd", "annotations": annotations});
+        cluster.create(&pod(&json!({"metadata": metadata, "spec": {"containers": port(number)}}))).await;
+    }
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "crowd");
+    let free = serde_json::to_value(pods.get("free").await.unwrap()).unwrap();
+    assert_eq!(lacks(&free), None);
+    let (code, found) = troubles(&cluster.kubeconfig());
+    let evidence: Vec<&str> = found.iter().filter_map(|finding| finding["evidence"].as_str()).collect();
+    let left = "pods that ask for a cache and are left alone on purpose, port-conflict: 2, such as crowd/";
+    assert!(evidence.iter().any(|text| text.starts_with(left)), "{evidence:#?}");
+    assert_eq!(code, Some(0), "{evidence:#?}");
 }

@@ -67,7 +67,7 @@ memory_limit_fits whether it is valid. */}}
 {{- end }}
 - name: ports_asked
   expression: >-
-    [{{ range $index, $name := list "data" "admin" "http" }}{{ if $index }}, {{ end }}{{ include "ebb.celAsked" (dict "name" (get $portAnnotations $name) "as" "int(value)" "default" (eq $name "data" | ternary (include "ebb.dataPort" $ | int) (get $.Values.sidecar.ports $name | int))) }}{{ end }}]
+    [{{ range $index, $name := list "data" "admin" "http" }}{{ if $index }}, {{ end }}{{ include "ebb.celAsked" (dict "name" (get $portAnnotations $name) "as" "int(value)" "default" (get $.Values.sidecar.ports $name | int)) }}{{ end }}]
 - name: asks_for_data_port
   expression: >-
     {{ if include "ebb.hasSocketOnly" . }}variables.grpc_port_fits || variables.bind_address_fits{{ else }}true{{ end }}

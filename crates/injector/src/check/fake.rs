@@ -36,5 +36,6 @@ pub(super) fn injection_of(namespaces: &[(&str, &str)]) -> Injection {
         ..Namespace::default()
     };
     let (none, trial) = (Ok(Vec::new()), Err(super::MissingFact::NotPermitted));
-    Injection::of("default", &none, &none, &trial, Selection::default(), namespaces.iter().map(namespace).collect())
+    let namespaces = namespaces.iter().map(namespace).collect();
+    Injection::of("default", &none, &none, &none, &trial, Selection::default(), namespaces)
 }

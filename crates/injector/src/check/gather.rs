@@ -36,8 +36,15 @@ pub async fn gather(client: &Client, namespace: &str, revision: &str, progress: 
     let spaces = paged(client, "/api/v1/namespaces", "", space).await.unwrap_or_default();
     let of_revision = |all: &Listed| revisions::of_revision(all, revision);
     let selection = Selection::of(&of_revision(&webhooks), &of_revision(&bindings));
-    let injection =
-        Injection::of(revision, &of_revision(&injectors), &of_revision(&templates), &trial, selection, spaces);
+    let injection = Injection::of(
+        revision,
+        &of_revision(&injectors),
+        &of_revision(&templates),
+        &of_revision(&policies),
+        &trial,
+        selection,
+        spaces,
+    );
     let Found { pods, applications } = pods(client, &injection).await;
     let facts = Facts {
         now: Timestamp::now().as_second(),

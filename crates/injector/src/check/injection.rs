@@ -1,7 +1,7 @@
 //! What the injectors of a cluster do with a pod: the webhook's own decision, with the settings found in the cluster.
 
 use super::selection::{Labels, Selection};
-use super::{Fact, Listed, revisions};
+use super::{Fact, Listed, policy, revisions};
 use crate::inject::{
     Allowed, Context, Namespace, Operation, REVISION, SkipReason, Template, Verdict, inject, revision_of, skip_reason,
     texts,
@@ -49,23 +49,27 @@ pub(super) struct Injection {
 
 impl Injection {
     /// Reads the settings of a revision from its objects, with the chart's defaults for missing ones. A policy has no
-    /// template; what a pod got shows it.
+    /// template; what a pod got shows it, and its expressions have the allowed annotations.
     pub(super) fn of(
         revision: &str,
         injectors: &Listed,
         templates: &Listed,
+        policies: &Listed,
         trial: &Fact,
         selection: Selection,
         namespaces: Vec<Namespace>,
     ) -> Self {
         let texts = templates.iter().flatten().filter_map(|map| map["data"].as_object()).flat_map(|data| data.values());
         let template = texts.filter_map(|text| Template::parse(text.as_str()?).ok()).next();
-        let template = template.or_else(|| Template::of_injected(trial.as_ref().ok()?));
+        let template = template.or_else(|| {
+            let template = Template::of_injected(trial.as_ref().ok()?)?;
+            Some(template.opening(policy::opened_port(policies)))
+        });
         let template = template.unwrap_or_else(Template::built_in).of_revision(revision);
         let own_namespace = injectors.iter().flatten().find_map(|injector| injector["metadata"]["namespace"].as_str());
         Self {
             revision: revision.to_owned(),
-            template: template.unwrap_or_else(|_| Template::built_in()).changed_by(allowed(injectors)),
+            template: template.unwrap_or_else(|_| Template::built_in()).changed_by(allowed(injectors, policies)),
             own_namespace: own_namespace.map(str::to_owned),
             selection,
             namespaces: namespaces.into_iter().map(|namespace| (namespace.name.clone(), namespace)).collect(),
@@ -148,8 +152,8 @@ impl Injection {
     }
 }
 
-/// The annotations that an injector allows, by its arguments; the default if there are none.
-fn allowed(injectors: &Listed) -> Allowed {
+/// The annotations that an injector allows by its arguments, or a policy by its expressions; the default if there are none.
+fn allowed(injectors: &Listed, policies: &Listed) -> Allowed {
     let containers = injectors
         .iter()
         .flatten()
@@ -160,7 +164,12 @@ fn allowed(injectors: &Listed) -> Allowed {
         let names = words.iter().find_map(|word| word.strip_prefix(key))?;
         Some(names.split(',').map(str::to_owned).collect())
     };
-    let given = Allowed::new(of("--namespace-annotations="), of("--pod-annotations="));
+    let by_policy = policy::allowed(policies).filter(|_| words.is_empty());
+    let (namespaces, pods) = by_policy.map_or_else(
+        || (of("--namespace-annotations="), of("--pod-annotations=")),
+        |(namespaces, pods)| (Some(namespaces), Some(pods)),
+    );
+    let given = Allowed::new(namespaces, pods);
     given.unwrap_or_else(|_| Allowed::new(None, None).expect("the default has known names"))
 }
 
@@ -185,7 +194,7 @@ mod tests {
             namespace("off", json!({LABEL: "disabled"}), json!({})),
         ];
         let none = Ok(Vec::new());
-        Injection::of("default", &none, &none, trial, Selection::of(&Ok(webhooks), &Ok(Vec::new())), namespaces)
+        Injection::of("default", &none, &none, &none, trial, Selection::of(&Ok(webhooks), &Ok(Vec::new())), namespaces)
     }
 
     fn nothing() -> Fact {

@@ -11,6 +11,7 @@ mod injection;
 mod judge;
 mod namespaces;
 mod pods;
+mod policy;
 mod revisions;
 mod rules;
 mod selection;

@@ -23,6 +23,9 @@ const STORAGE: &str = "64Mi";
 const SMALL: [(&str, &str, &str); 3] =
     [("cpu", "10m", "100m"), ("memory", "16Mi", "32Mi"), ("ephemeral-storage", "16Mi", "32Mi")];
 
+/// CPU limit of an application that is tried where the ratio of limits to requests is bounded.
+const LARGE_CPU: &str = "1";
+
 const NANO: i128 = 1_000_000_000;
 
 /// The rules of one namespace.
@@ -95,6 +98,11 @@ impl Rules {
         self.quotas.iter().any(|quota| names.iter().any(|name| !quota["spec"]["hard"][name].is_null()))
     }
 
+    /// Whether a quota counts requests or limits of this.
+    fn is_counted(&self, resource: &str) -> bool {
+        self.counts("requests", resource) || self.counts("limits", resource)
+    }
+
     /// The smallest remainder of the quotas that count this.
     fn left(&self, part: &str, resource: &str) -> Option<i128> {
         let left = |quota: &Value| {
@@ -123,12 +131,19 @@ impl Rules {
         all.fold((0, 0), |sum, (request, limit)| (sum.0 + request.unwrap_or(0), sum.1 + limit.unwrap_or(0)))
     }
 
+    /// The least ratio of a limit to its request that this sidecar may have: that of containers, and that of pods if the whole
+    /// pod exceeds it. A pod that has the ratio keeps it if the sidecar has it, too.
+    fn ratio(&self, resource: &str, sidecar: (i128, i128), others: (i128, i128)) -> Option<i128> {
+        let of_pod = self.least("Pod", "maxLimitRequestRatio", resource);
+        let of_pod = of_pod.filter(|ratio| is_steep(sidecar.0 + others.0, sidecar.1 + others.1, *ratio));
+        self.least("Container", "maxLimitRequestRatio", resource).into_iter().chain(of_pod).min()
+    }
+
     /// Resources of a small application that the rules admit; empty where no rule asks for any.
     pub(super) fn small(&self) -> Value {
         let mut resources = json!({});
         for (resource, request, limit) in SMALL {
-            let is_ruled = self.counts("requests", resource)
-                || self.counts("limits", resource)
+            let is_ruled = self.is_counted(resource)
                 || ["Container", "Pod"].iter().any(|kind| {
                     self.limits(kind).any(|item| {
                         ["min", "max", "maxLimitRequestRatio"].iter().any(|field| !item[*field][resource].is_null())
@@ -143,10 +158,16 @@ impl Rules {
             };
             let min = bounds(Self::greatest, "min").into_iter().flatten().max().unwrap_or(0);
             let max = bounds(Self::least, "max").into_iter().flatten().min().unwrap_or(i128::MAX);
-            let request = of(request).max(min).min(max);
+            let mut request = of(request).max(min).min(max);
             let mut limit = of(limit).max(request).min(max);
-            let ratios = bounds(Self::least, "maxLimitRequestRatio").into_iter().flatten();
-            if ratios.min().is_some_and(|ratio| limit / request.max(1) * NANO > ratio) {
+            let ratio = bounds(Self::least, "maxLimitRequestRatio").into_iter().flatten().min();
+            if let Some(ratio) = ratio.filter(|_| resource == "cpu" && !self.is_counted(resource)) {
+                // The sidecar gets the CPU limit of its applications, and keeps its small request.
+                let pod_max = self.least("Pod", "max", resource).map_or(i128::MAX, |max| max / 2);
+                limit = of(LARGE_CPU).min(max).min(pod_max).max(limit);
+                request = ceil(limit.saturating_mul(NANO), ratio.max(1), NANO / 1000).clamp(min, limit.max(min));
+            }
+            if ratio.is_some_and(|ratio| is_steep(request, limit, ratio)) {
                 limit = request;
             }
             resources["requests"][resource] = written(resource, request).into();
@@ -178,7 +199,8 @@ impl Rules {
         let quota_limit = self.left("limits", resource).map(|left| left - limits);
         let quota_request = self.left("requests", resource).map(|left| left - requests);
         let min = self.greatest("Container", "min", resource).unwrap_or(0);
-        let ratio = self.least("Container", "maxLimitRequestRatio", resource);
+        let of_sidecar = (request.unwrap_or(0), limit.unwrap_or(0));
+        let ratio = self.ratio(resource, of_sidecar, (requests, limits));
 
         for part in ["requests", "limits"] {
             let missing = if part == "requests" { request.is_none() } else { limit.is_none() };
@@ -209,12 +231,16 @@ impl Rules {
                 spell(min)
             ));
         }
-        let is_steep = |request: i128, limit: i128, ratio: i128| limit * NANO > ratio * request;
-        if let (Some(ratio), Some(request), Some(limit)) = (ratio, request, limit)
-            && is_steep(request, limit, ratio)
-        {
-            let (limit, request) = (spell(limit), spell(request));
-            conflict(format!("the sidecar's {resource} limit {limit} is too far above its request {request}"));
+        match (ratio, request, limit) {
+            (Some(ratio), Some(request), Some(limit)) if is_steep(request, limit, ratio) => {
+                let (limit, request) = (spell(limit), spell(request));
+                conflict(format!("the sidecar's {resource} limit {limit} is too far above its request {request}"));
+            }
+            // The API server refuses a container for which it cannot compute the ratio.
+            (Some(_), None, _) | (Some(_), _, None) => {
+                conflict(format!("a LimitRange bounds the ratio of {resource}, and the sidecar has no limit"));
+            }
+            _ => {}
         }
         // A default limit of the LimitRange below the sidecar's request makes the pod invalid.
         if let (None, Some(request), Some(limit)) = (own_limit, own_request, limit)
@@ -239,8 +265,15 @@ impl Rules {
                 let limit = rounded(resource, limit).max(min);
                 if limit < LEAST_MEMORY * NANO || limit > top.min(most_requested) {
                     misfit.values.push("allow a container of at least 16Mi of memory".to_owned());
-                } else {
+                    return;
+                }
+                // Without `memory-request`, `memory-limit` sets the request, too. An annotation may have set a lower one.
+                let least = ratio.map(|ratio| raised(limit, ratio).min(limit)).filter(|least| *least > of_sidecar.0);
+                if Some(limit) != own_limit || least.is_none() {
                     misfit.annotate("memory-limit", spell(limit));
+                }
+                if let Some(least) = least {
+                    misfit.annotate("memory-request", spell(least));
                 }
             }
             "cpu" => {
@@ -256,7 +289,7 @@ impl Rules {
                 let steepest = ratio.map_or(i128::MAX, |ratio| request.saturating_mul(ratio) / NANO);
                 let wanted = own_limit.unwrap_or_else(|| proposed(CPU_LIMIT)).min(top).min(steepest);
                 let wanted = rounded(resource, wanted).max(request);
-                let is_needed = self.counts("limits", resource) || limit.is_some();
+                let is_needed = self.counts("limits", resource) || limit.is_some() || ratio.is_some();
                 if is_needed && Some(wanted) != own_limit {
                     misfit.annotate("cpu-limit", spell(wanted));
                 }
@@ -277,6 +310,22 @@ impl Rules {
             }
         }
     }
+}
+
+/// Whether a limit is further above its request than a ratio allows.
+fn is_steep(request: i128, limit: i128, ratio: i128) -> bool {
+    limit.saturating_mul(NANO) > ratio.saturating_mul(request)
+}
+
+/// The least request in whole Mi with which a memory limit has the ratio.
+fn raised(limit: i128, ratio: i128) -> i128 {
+    ceil(limit.saturating_mul(NANO), ratio.max(1), (1 << 20) * NANO)
+}
+
+/// A quotient, rounded up to a multiple of a unit.
+fn ceil(dividend: i128, divisor: i128, unit: i128) -> i128 {
+    let least = dividend.saturating_add(divisor - 1) / divisor;
+    least.saturating_add(unit - 1) / unit * unit
 }
 
 /// The names by which a quota counts this.
@@ -377,7 +426,39 @@ mod tests {
     fn a_sidecar_with_a_request_below_its_limit_keeps_a_ratio() {
         let rules = range("Container", json!({"maxLimitRequestRatio": {"memory": "1"}}));
         let burst = r#"{"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}}"#;
-        assert_eq!(cures(&rules, burst), "memory-limit: 256Mi", "it sets the request, too");
+        assert_eq!(cures(&rules, burst), "memory-request: 256Mi");
+        let of = |ratio: &str| range("Container", json!({"maxLimitRequestRatio": {"memory": ratio}}));
+        assert_eq!([cures(&of("1500m"), burst), cures(&of("2"), burst)], ["memory-request: 171Mi", "fits"]);
+        // The limit that a rule demands is another one.
+        let both = range("Container", json!({"maxLimitRequestRatio": {"memory": "1"}, "max": {"memory": "192Mi"}}));
+        assert_eq!(cures(&both, burst), "memory-limit: 192Mi, memory-request: 192Mi");
+    }
+
+    #[test]
+    fn a_ratio_of_cpu_has_a_cure_wherever_the_limit_comes_from() {
+        let of = |ratio: &str| range("Container", json!({"maxLimitRequestRatio": {"cpu": ratio}}));
+        let with = |limit: &str| {
+            format!(r#"{{"requests": {{"cpu": "50m", "memory": "256Mi"}}, "limits": {{{limit}"memory": "256Mi"}}}}"#)
+        };
+        // From the applications, by annotation, or absent: without a limit there is no ratio.
+        assert_eq!(cures(&of("2"), &with(r#""cpu": "1", "#)), "cpu-limit: 100m");
+        assert_eq!(cures(&of("1500m"), &with(r#""cpu": "1", "#)), "cpu-limit: 75m");
+        assert_eq!(cures(&of("2"), &with("")), "cpu-limit: 100m");
+        assert_eq!(cures(&of("1"), &with(r#""cpu": "50m", "#)), "fits");
+    }
+
+    #[test]
+    fn a_ratio_of_whole_pods_counts_the_applications() {
+        // The application has a ratio of 2, 100m beside 200m.
+        let of = |ratio: &str| range("Pod", json!({"maxLimitRequestRatio": {"cpu": ratio}}));
+        let steep = r#"{"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"cpu": "400m", "memory": "256Mi"}}"#;
+        assert_eq!([cures(&of("3"), steep), cures(&of("4"), steep)], ["cpu-limit: 150m", "fits"]);
+    }
+
+    #[test]
+    fn a_ratio_of_storage_needs_an_amount() {
+        let rules = range("Container", json!({"maxLimitRequestRatio": {"ephemeral-storage": "2"}}));
+        assert_eq!(cures(&rules, SIDECAR), "ephemeral-storage: 64Mi");
     }
 
     #[test]
@@ -398,6 +479,14 @@ mod tests {
         assert_eq!(found(&quota(json!({"limits.cpu": "4"}))), of("10m", "100m"));
         assert_eq!(found(&range("Container", json!({"min": {"cpu": "200m"}}))), of("200m", "200m"));
         assert_eq!(found(&range("Pod", json!({"max": {"cpu": "50m"}}))), of("10m", "50m"));
-        assert_eq!(found(&range("Container", json!({"maxLimitRequestRatio": {"cpu": "2"}}))), of("10m", "10m"));
+        let ratio = |ratio: &str, max: &str| {
+            found(&range("Container", json!({"maxLimitRequestRatio": {"cpu": ratio}, "max": {"cpu": max}})))
+        };
+        assert_eq!(
+            [ratio("2", "4"), ratio("3", "4"), ratio("2", "300m")],
+            [of("500m", "1"), of("334m", "1"), of("150m", "300m")]
+        );
+        let counted = json!([{"type": "Container", "maxLimitRequestRatio": {"cpu": "1500m"}}]);
+        assert_eq!(found(&rules(json!({"limits.cpu": "4"}), json!({}), counted)), of("10m", "10m"));
     }
 }

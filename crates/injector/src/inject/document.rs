@@ -44,7 +44,8 @@ and nothing else.
 - If all application containers and native sidecars have a CPU limit, the sidecar gets the largest one, but at most one
   core, and at least its own request. Zero is no limit. The chart's value and the annotation `cpu-limit` override it,
   except in a pod with pod-level CPU. In a Guaranteed pod both are the request, or `cpu-limit` if that is larger.
-- With a socket, the sidecar opens no data port, so an application may use 7070.
+- With a socket, the sidecar opens no data port, so an application may use 7070. The annotations `bind-address` and
+  `grpc-port` open it; without `grpc-port` it is the chart's value `sidecar.ports.data`.
 
 Nothing else changes, and nothing is removed.
 ";

@@ -4,6 +4,7 @@
 
 use super::allowed::Allowed;
 use super::pod::list;
+use super::ports::{self, OPENED_PORT};
 use super::revision::{REVISION, is_revision, revision_of, version_of};
 use ebb_config::{Problems, check_environment, yaml};
 use serde_json::Value;
@@ -24,6 +25,8 @@ pub struct Template {
     pub(super) groups: Vec<Value>,
     /// Pull secrets of the pod.
     pub(super) pull_secrets: Vec<Value>,
+    /// Data port of pods whose annotations open it without choosing one.
+    pub(super) opened_port: u64,
     /// Ebb's version.
     pub(super) version: String,
     /// The revision of the injector that has it.
@@ -58,6 +61,9 @@ pub enum TemplateError {
     /// The text is not the name of a revision.
     #[error("{0:?} is not a revision; it must be a DNS label: small letters, digits and -, at most 63 characters")]
     Revision(String),
+    /// The annotation with the data port of pods that open it is no port.
+    #[error("the template's annotation {OPENED_PORT} must be a port, 1 to 65535")]
+    OpenedPort,
     /// The sidecar would not start, or not use a setting. Holds all problems.
     #[error("the sidecar refuses its environment: {0}")]
     Environment(Problems),
@@ -117,6 +123,13 @@ impl Template {
         Self { allowed, ..self }
     }
 
+    /// The template with this data port for pods whose annotations open it; `None` leaves it.
+    #[must_use]
+    pub fn opening(self, port: Option<u64>) -> Self {
+        let opened_port = port.filter(|port| (1..=65535).contains(port)).unwrap_or(self.opened_port);
+        Self { opened_port, ..self }
+    }
+
     /// Names of the environment variables for application containers.
     pub fn variables(&self) -> Vec<String> {
         self.env.iter().filter_map(|variable| variable["name"].as_str().map(str::to_owned)).collect()
@@ -167,7 +180,9 @@ impl Template {
         if let Some(problems) = problems {
             return Err(TemplateError::Environment(problems));
         }
-        let version = &object["template"]["metadata"]["annotations"]["ebb-cache.io/version"];
+        let annotations = &object["template"]["metadata"]["annotations"];
+        let version = &annotations["ebb-cache.io/version"];
+        let opened_port = ports::opened_port(&annotations[OPENED_PORT]).ok_or(TemplateError::OpenedPort)?;
         let label = &object["template"]["metadata"]["labels"][REVISION];
         let revision = revision_of(if label.is_null() { None } else { Some(label.as_str().unwrap_or("?")) });
         if !is_revision(revision) {
@@ -180,6 +195,7 @@ impl Template {
             mounts: list(&application["volumeMounts"]),
             groups: list(&spec["securityContext"]["supplementalGroups"]),
             pull_secrets: list(&spec["imagePullSecrets"]),
+            opened_port,
             version: version.as_str().unwrap_or("unknown").to_owned(),
             revision: revision.to_owned(),
             allowed: Allowed::default(),
@@ -222,6 +238,21 @@ mod tests {
         assert_eq!(template.version, env!("CARGO_PKG_VERSION"));
         assert_eq!((template.volumes.len(), template.env.len(), template.mounts.len()), (2, 1, 1));
         assert_eq!(template.groups, [65532]);
+    }
+
+    #[test]
+    fn the_data_port_of_pods_that_open_it_is_a_port() {
+        let with = |port: &str| {
+            let version = "annotations:\n      ebb-cache.io/version:";
+            assert!(BUILT_IN.contains(version));
+            let port = format!("annotations:\n      ebb-cache.io/data-port: {port}\n      ebb-cache.io/version:");
+            Template::parse(&BUILT_IN.replace(version, &port)).map(|template| template.opened_port)
+        };
+        assert_eq!(with("\"17070\"").unwrap(), 17070);
+        assert_eq!(Template::built_in().opened_port, 7070);
+        for bad in ["17070", "\"0\"", "\"65536\"", "x"] {
+            assert_eq!(with(bad).unwrap_err().to_string(), TemplateError::OpenedPort.to_string());
+        }
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub(super) struct Wishes {
     pub(super) warnings: Vec<String>,
     pub(super) only: Option<Vec<String>>,
     pub(super) never: Vec<String>,
+    /// Data port, if an annotation opens it without choosing one.
+    pub(super) opened_port: u64,
     /// Variables of the template's sidecar, which `additional-env` must not change.
     fixed: Vec<String>,
 }
@@ -89,6 +91,7 @@ impl Wishes {
             warnings: Vec::new(),
             only: None,
             never: Vec::new(),
+            opened_port: template.opened_port,
             fixed: list(&template.container["env"]).filter_map(|own| own["name"].as_str().map(str::to_owned)).collect(),
         };
         let mut own = texts(&pod["metadata"]["annotations"]);
@@ -107,7 +110,7 @@ impl Wishes {
         let read = all.iter().filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value.as_str())));
         // `additional-env` is applied last, since it may override a variable that only another annotation sets.
         let (variables, others): (Vec<_>, Vec<_>) = read.partition(|(name, _)| *name == "additional-env");
-        let (others, collision) = ports::without_collisions(&wishes.container, others);
+        let (others, collision) = ports::without_collisions(&wishes.container, template.opened_port, others);
         collision.into_iter().for_each(|warning| wishes.warn(warning));
         for (name, value) in others.into_iter().chain(variables) {
             let is_own = own.contains_key(&format!("{PREFIX}{name}"));
