@@ -44,6 +44,9 @@ pub(crate) struct InjectorArgs {
     /// CA of the API servers' client certificates (PEM); reviews without such a certificate are refused.
     #[arg(long, env = "EBB_INJECTOR_CLIENT_CA", value_name = "FILE")]
     client_ca: Option<PathBuf>,
+    /// Names of these certificates: a common name, DNS name or URI of each. Without this, every name is accepted.
+    #[arg(long, env = "EBB_INJECTOR_CLIENT_NAMES", value_name = "NAME", value_delimiter = ',', requires = "client_ca")]
+    client_names: Vec<String>,
     /// Namespace of the injector; its pods get no sidecars.
     #[arg(long, env = "EBB_INJECTOR_NAMESPACE", value_name = "NAME", default_value = "ebb-system")]
     namespace: String,
@@ -168,6 +171,7 @@ fn serve(args: InjectorArgs) -> Outcome {
         files: args.tls_cert.zip(args.tls_key),
         paths: args.paths,
         client_ca: args.client_ca,
+        client_names: args.client_names,
         times: Times { serving, ca, settle, grace: settle },
         look: args.look.duration(),
         drain_delay: args.drain_delay.duration(),

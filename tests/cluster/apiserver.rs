@@ -166,7 +166,8 @@ impl Cluster {
     /// Restarts the API server with a certificate for calls of the injector, configured as docs/security.md says.
     pub async fn present(&mut self, certificate: &str, key: &str) {
         let page = fs::read_to_string("docs/security.md").unwrap();
-        let blocks: Vec<_> = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        let blocks = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        let blocks: Vec<_> = blocks.filter(|block| block.starts_with("apiVersion:")).collect();
         let [admission, kubeconfig] = blocks.as_slice() else { panic!("{blocks:?}") };
         let folder = format!("{}/", self.folder.path().display());
         for (name, text) in [

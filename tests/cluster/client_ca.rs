@@ -9,8 +9,39 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};
 use kube::config::AuthInfo;
 use kube::{Api, Client, Config};
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    SanType,
+};
 use serde_json::json;
+
+/// A CA that signs client certificates.
+struct Ca {
+    ca: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Ca {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let ca = params.self_signed(&key).unwrap().pem();
+        Self { ca, issuer: Issuer::new(params, key) }
+    }
+
+    /// A certificate with this common name, and alternative names.
+    fn signs(&self, common: &str, alternative: &[SanType]) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let mut own = CertificateParams::default();
+        own.distinguished_name = DistinguishedName::new();
+        own.distinguished_name.push(DnType::CommonName, common);
+        own.subject_alt_names = alternative.to_vec();
+        own.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = own.signed_by(&key, &self.issuer).unwrap().pem();
+        Identity { ca: self.ca.clone(), certificate, key: key.serialize_pem() }
+    }
+}
 
 /// A CA, and a client certificate of it with its key.
 struct Identity {
@@ -21,14 +52,7 @@ struct Identity {
 
 impl Identity {
     fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let (ca_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
-        let ca = params.self_signed(&ca_key).unwrap().pem();
-        let issuer = Issuer::new(params, ca_key);
-        let mut own = CertificateParams::new(vec!["kube-apiserver".to_owned()]).unwrap();
-        own.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        Self { ca, certificate: own.signed_by(&key, &issuer).unwrap().pem(), key: key.serialize_pem() }
+        Ca::new().signs("x", &[SanType::DnsName("kube-apiserver".try_into().unwrap())])
     }
 
     /// Writes the CA into the ConfigMap that the chart mounts.
@@ -96,4 +120,56 @@ async fn only_clients_with_a_certificate_of_the_ca_may_ask() {
     cluster.until("the injector follows the CA", is_known).await;
     let stranger = ask(Some(&ours)).await;
     assert!(!stranger.contains("the body is"), "{stranger}");
+}
+
+/// A CA that also signs certificates of users and kubelets, as that of a cluster does.
+#[tokio::test]
+async fn only_clients_with_an_accepted_name_may_ask() {
+    let Some(mut cluster) = Cluster::start().await.filter(|_| can_be_reached()) else { return };
+    cluster.namespace(NAMESPACE, json!({})).await;
+    let ca = Ca::new();
+    let uri = |text: &str| SanType::URI(text.try_into().unwrap());
+    let dns = |text: &str| SanType::DnsName(text.try_into().unwrap());
+    let server = ca.signs("kube-apiserver-webhook-client", &[]);
+    server.publish(&cluster).await;
+    let values = "injector.mode=webhook,injector.failurePolicy=Fail";
+    Helm::Four.install(&cluster, values);
+    let page = std::fs::read_to_string("docs/security.md").unwrap();
+    let block =
+        page.split("```yaml\n").find(|block| block.starts_with("# values")).unwrap().split("```").next().unwrap();
+    let file = cluster.folder.path().join("values.yaml");
+    std::fs::write(&file, block.replace("api-server-ca", CLIENT_CA)).unwrap();
+    Helm::Four.upgrade(&cluster, values, &["--values", file.to_str().unwrap()]);
+    let one = Replica::serving(&cluster, "one").await;
+    cluster.until("the path is published", async || path(&cluster).await.is_some()).await;
+    let path = path(&cluster).await.unwrap();
+    let ask = async |identity: &Identity| {
+        let asked = http::Request::post(&path).body(Vec::from("{}")).unwrap();
+        caller(&one, Some(identity)).request_text(asked).await.unwrap_err().to_string()
+    };
+    let mut wrong = Vec::new();
+    for (common, alternative, is_known) in [
+        ("kube-apiserver-webhook-client", vec![], true),
+        ("x", vec![uri("spiffe://cluster.local/kube-apiserver")], true),
+        ("x", vec![dns("other.example"), dns("kube-apiserver-webhook-client")], true),
+        ("kubernetes-admin", vec![], false),
+        ("system:node:a", vec![dns("a.example")], false),
+        ("kube-apiserver-webhook-client.", vec![uri("spiffe://cluster.local/kube-apiserver/x")], false),
+        ("kube-apiserver-webhook-client,spiffe://cluster.local/kube-apiserver", vec![], false),
+    ] {
+        let said = ask(&ca.signs(common, &alternative)).await;
+        let part = if is_known { "the body is null null" } else { "has none of the accepted names" };
+        if !said.contains(part) {
+            wrong.push(format!("{common} {alternative:?}: {said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(one.log().contains("client certificate has no accepted name") && one.log().contains("kubernetes-admin"));
+
+    let user = ca.signs("kubernetes-admin", &[]);
+    cluster.present(&user.certificate, &user.key).await;
+    let is_refused = async || cluster.admit(&plain(), "shop").await.is_err();
+    cluster.until("an API server with a user's certificate is refused", is_refused).await;
+    cluster.present(&server.certificate, &server.key).await;
+    cluster.until_injected(&plain(), "shop").await;
 }

@@ -1,14 +1,16 @@
 //! The watchdog: pods without their sidecar are replaced.
 
 use crate::apiserver::Cluster;
+use crate::check::troubles;
 use crate::helm::{Helm, NAMESPACE};
 use crate::pods::{lacks, pod};
 use crate::rbac::rights_of;
 use crate::replica::{INJECTOR, Replica, can_be_reached};
 use futures::StreamExt as _;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -186,4 +188,62 @@ async fn pods_and_namespaces_of_any_size_fit_the_charts_limit() {
     assert_eq!(group.oom_kills(), "0");
     println!("24 pods of 700 KB, 24 namespaces of 180 KB, 5,000 small pods: peak {:.1} MiB", group.peak_mib());
     drop(one);
+}
+
+/// The selectors are those of the webhook's configuration in the cluster, also after somebody has changed them there.
+#[tokio::test]
+async fn pods_that_no_selector_shows_to_the_webhook_are_not_missed() {
+    let Some(cluster) = Cluster::start().await.filter(|_| can_be_reached()) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let values = folder.path().join("values.yaml");
+    let without = |key: &str| json!({"matchExpressions": [{"key": key, "operator": "DoesNotExist"}]});
+    let selectors = json!({"injector": {"namespaceSelector": without("frozen"), "objectSelector": without("batch")}});
+    fs::write(&values, selectors.to_string()).unwrap();
+    let frozen = json!({"ebb-cache.io/inject": "enabled", "frozen": "yes"});
+    cluster.namespace("ice", frozen).await;
+    Helm::Four.install(&cluster, WATCHING);
+    Helm::Four.upgrade(&cluster, WATCHING, &["--values", values.to_str().unwrap()]);
+    let made = async |name: &str, namespace: &str, labels: Value| {
+        let owner = cluster.owner("ReplicaSet", name, namespace, &labels).await;
+        let mut pod = made_by(&owner, &format!("{name}-1"));
+        pod["metadata"]["namespace"] = json!(namespace);
+        json_patch::merge(&mut pod["metadata"]["labels"], &labels);
+        cluster.create(&pod).await;
+    };
+    made("web", "shop", json!({})).await;
+    made("nightly", "shop", json!({"batch": "yes"})).await;
+    made("still", "ice", json!({})).await;
+    made("asks", "ice", json!({"ebb-cache.io/inject": "enabled"})).await;
+    let (_, found) = troubles(&cluster.kubeconfig());
+    let of_pods = found.iter().filter(|finding| finding["code"] == "data-plane");
+    let evidence: Vec<&str> = of_pods.filter_map(|finding| finding["evidence"].as_str()).collect();
+    let about = |name: &str| evidence.iter().filter(|text| text.contains(name)).copied().collect::<Vec<_>>();
+    assert!(
+        matches!(about("web-1").as_slice(), [one] if one.contains("ask for a cache and have none")),
+        "{evidence:?}"
+    );
+    let others = ["nightly-1", "still-1", "asks-1"].map(|name| about(name).join("; "));
+    assert!(others.iter().all(|text| text.contains("not-selected")), "{evidence:?}");
+    // Whoever may label pods must not be able to evict them: its owner's template has the label.
+    made("bare", "shop", json!({"batch": "yes"})).await;
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), "shop");
+    let unlabelled = Patch::Merge(json!({"metadata": {"labels": {"batch": null}}}));
+    pods.patch("bare-1", &PatchParams::default(), &unlabelled).await.unwrap();
+
+    let one = Replica::ready(&cluster, "leader", "1s").await;
+    cluster.until("the missed pod is evicted", async || !names(&cluster).await.contains("web-1")).await;
+    cluster.until("nothing else is missed", async || one.metric("ebb_injector_missed_pods") == 0).await;
+    assert_eq!(names(&cluster).await, BTreeSet::from(["bare-1", "nightly-1"].map(str::to_owned)));
+
+    // Somebody widens the selectors in the cluster.
+    let name = format!("ebb.{NAMESPACE}.ebb-cache.io");
+    let all: Api<MutatingWebhookConfiguration> = Api::all(cluster.client.clone());
+    let mut changed = serde_json::to_value(all.get(&name).await.unwrap()).unwrap();
+    for webhook in changed["webhooks"].as_array_mut().unwrap() {
+        let rules = webhook["objectSelector"]["matchExpressions"].as_array_mut().unwrap();
+        rules.retain(|rule| rule["key"] != "batch");
+    }
+    let replaced = serde_json::from_value(changed).unwrap();
+    all.replace(&name, &PostParams::default(), &replaced).await.unwrap();
+    cluster.until("pods that are shown now are replaced", async || names(&cluster).await.is_empty()).await;
 }

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use strsim::levenshtein;
 
 /// Variables of command-line flags, in addition to those of the settings.
-pub const OF_COMMANDS: [&str; 32] = [
+pub const OF_COMMANDS: [&str; 33] = [
     "EBB_ADDR",
     "EBB_ADMIN_ADDR",
     "EBB_CONFIG",
@@ -18,6 +18,7 @@ pub const OF_COMMANDS: [&str; 32] = [
     "EBB_INJECTOR_CA_LIFETIME",
     "EBB_INJECTOR_CERTIFICATE_LIFETIME",
     "EBB_INJECTOR_CLIENT_CA",
+    "EBB_INJECTOR_CLIENT_NAMES",
     "EBB_INJECTOR_DRAIN_DELAY",
     "EBB_INJECTOR_HTTP_LISTEN",
     "EBB_INJECTOR_IDENTITY",

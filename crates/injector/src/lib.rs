@@ -13,4 +13,5 @@ pub mod check;
 pub mod events;
 pub mod inject;
 pub mod offline;
+mod selector;
 pub mod webhook;

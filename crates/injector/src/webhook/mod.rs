@@ -12,6 +12,7 @@
 mod bucket;
 mod certificates;
 mod clients;
+mod coverage;
 mod events;
 mod excerpt;
 mod lease;
@@ -67,6 +68,8 @@ pub struct Settings {
     pub paths: Option<PathBuf>,
     /// The CA of the API servers' client certificates; if `None`, reviews need no certificate.
     pub client_ca: Option<PathBuf>,
+    /// Names of these certificates: common names, DNS names or URIs; if empty, every name is accepted.
+    pub client_names: Vec<String>,
     /// The objects with the certificates.
     pub objects: Objects,
     /// DNS names of the webhook.
@@ -183,7 +186,12 @@ pub async fn run(
         });
         bound.map_err(|error| RunError::Bind { address, error })
     };
-    let clients = settings.client_ca.clone().map(Clients::read).transpose()?.map(Arc::new);
+    let clients = settings
+        .client_ca
+        .clone()
+        .map(|ca| Clients::read(ca, settings.client_names.clone()))
+        .transpose()?
+        .map(Arc::new);
     let webhook = bind(settings.listen)?;
     let http = bind(settings.http_listen)?;
     let config = Config::infer().await.map_err(RunError::NoApiServer)?;
@@ -223,7 +231,9 @@ pub async fn run(
     let (lead, leads) = watch::channel(false);
     let watchdog = async {
         match settings.watchdog.clone() {
-            Some(how) => watchdog::watch(asks_once, injector.clone(), how, leads).await,
+            Some(how) => {
+                watchdog::watch(asks_once, injector.clone(), how, settings.objects.webhook.clone(), leads).await;
+            }
             None => std::future::pending().await,
         }
     };

@@ -20,7 +20,7 @@ use std::fmt;
 /// Namespaces per page; the text of a page is briefly in memory.
 const PAGE: u32 = 16;
 /// The labels that injection reads.
-const LABELS: [&str; 3] = ["ebb-cache.io/inject", REVISION, TRUSTED];
+pub(super) const LABELS: [&str; 3] = ["ebb-cache.io/inject", REVISION, TRUSTED];
 /// Maximum length of a kept value, in bytes; `inject` ignores longer ones with a warning.
 const VALUE_BYTES: usize = 5 << 10;
 /// Maximum number of kept values per namespace, more than there are annotations.

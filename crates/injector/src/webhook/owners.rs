@@ -1,13 +1,13 @@
 //! Owners of pods, read from the API server. What a review says about an owner, or a pod about itself, proves nothing:
 //! everybody who may create or label pods chooses it.
 
-use super::namespaces::{annotations, labels};
+use super::namespaces::{LABELS, annotations};
 use super::review::Owner;
 use crate::inject::is_object_name;
 use http::Request;
 use kube::Client;
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use serde::{Deserialize, Deserializer};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The kinds of owners that are read: version, kind, and the name of the resource. The chart's role has the same ones.
 const KINDS: [(&str, &str, &str); 5] = [
@@ -20,7 +20,7 @@ const KINDS: [(&str, &str, &str); 5] = [
 /// The API server sends the metadata only.
 const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
-/// The metadata that an owner gives its pods, as far as injection reads it.
+/// The metadata that an owner gives its pods, as far as injection and the selectors of the webhook read it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(super) struct Asked {
     #[serde(default, deserialize_with = "labels")]
@@ -53,6 +53,10 @@ struct Template {
     metadata: Asked,
 }
 
+fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 /// The path of an owner; `None` for other kinds, and for names that no object has.
 pub(super) fn path(owner: &Owner, namespace: &str) -> Option<String> {
     let (version, _, resource) =
@@ -70,13 +74,26 @@ pub(super) async fn is_there(client: &Client, path: &str, uid: &str) -> Result<b
     Ok(get(client, path, METADATA).await?.is_some_and(|object| object.metadata.uid == uid))
 }
 
-/// What the template of the owner at this path asks for its pods; `None` if there is no owner with this uid.
+/// What the template of the owner at this path asks for its pods, with the labels of injection and those of `keys`; `None` if
+/// there is no owner with this uid.
 ///
 /// # Errors
 /// The error of the API server, unless there is no such object.
-pub(super) async fn asked(client: &Client, path: &str, uid: &str) -> Result<Option<Asked>, kube::Error> {
+pub(super) async fn asked(
+    client: &Client,
+    path: &str,
+    uid: &str,
+    keys: &BTreeSet<String>,
+) -> Result<Option<Asked>, kube::Error> {
     let object = get(client, path, "application/json").await?.filter(|object| object.metadata.uid == uid);
-    Ok(object.map(|object| object.spec.template.metadata))
+    Ok(object.map(|object| object.spec.template.metadata.reduced(keys)))
+}
+
+impl Asked {
+    fn reduced(mut self, keys: &BTreeSet<String>) -> Self {
+        self.labels.retain(|key, _| LABELS.contains(&key.as_str()) || keys.contains(key));
+        self
+    }
 }
 
 async fn get(client: &Client, path: &str, accept: &str) -> Result<Option<Object>, kube::Error> {
@@ -120,15 +137,19 @@ mod tests {
     #[test]
     fn of_a_template_only_what_injection_reads_is_kept() {
         let metadata = json!({
-            "creationTimestamp": null, "labels": {"app": "web", "ebb-cache.io/inject": "enabled"},
+            "creationTimestamp": null, "labels": {"app": "web", "ebb-cache.io/inject": "enabled", "tier": "b"},
             "annotations": {"config.ebb-cache.io/uid": "7", "other": "x"},
         });
         let read = |spec| serde_json::from_value::<Object>(json!({"metadata": {"uid": "1"}, "spec": spec})).unwrap();
         let asked = read(json!({"replicas": 2, "template": {"metadata": metadata, "spec": {}}})).spec.template.metadata;
+        let of_selectors = asked.clone().reduced(&BTreeSet::from(["tier".to_owned()]));
+        assert_eq!(of_selectors.labels.keys().collect::<Vec<_>>(), ["ebb-cache.io/inject", "tier"]);
+        let asked = asked.reduced(&BTreeSet::new());
         let entry = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
         assert_eq!(asked.labels, entry("ebb-cache.io/inject", "enabled"));
         assert_eq!(asked.annotations, entry("config.ebb-cache.io/uid", "7"));
         assert_eq!(read(json!({})).spec.template.metadata, Asked::default());
+        assert_eq!(read(json!({"template": {"metadata": {"labels": null}}})).spec.template.metadata, Asked::default());
         assert_eq!(read(json!({"template": {}})).spec.template.metadata, Asked::default());
     }
 }

@@ -10,6 +10,7 @@
 //! read. One is parsed at a time, since the injector has one thread.
 
 use super::certificates::Served;
+use super::clients::Denied;
 use super::{Injector, RunError, review};
 use bytes::Bytes;
 use ebb_listener::{Acceptor, Bounds, Charge, Connection, Connections, Progress, Unaccounted, Watched};
@@ -143,7 +144,8 @@ async fn converse(
     };
     let Some((stream, _buffers)) = greeted else { return };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let may_ask = injector.clients.is_none() || stream.get_ref().1.peer_certificates().is_some();
+    let chain = stream.get_ref().1.peer_certificates();
+    let denied = injector.clients.as_ref().and_then(|clients| clients.denies(chain));
     let progress = Arc::new(Progress::default());
     let calls = Arc::new(Calls::new(opened, connection.clone()));
     let stream = TokioIo::new(Watched::new(stream, progress.clone()));
@@ -152,7 +154,7 @@ async fn converse(
         hyper::service::service_fn(move |request| {
             let (injector, served, call) = (injector.clone(), served.clone(), calls.begin());
             async move {
-                Ok::<_, Infallible>(match refusal(&request, &injector, &served, peer, may_ask) {
+                Ok::<_, Infallible>(match refusal(&request, &injector, &served, peer, denied) {
                     Some((status, sentence)) => said(status, sentence, call),
                     None => answer(request, &injector, call).await,
                 })
@@ -393,13 +395,18 @@ fn refusal(
     injector: &Injector,
     served: &Served,
     peer: IpAddr,
-    may_ask: bool,
+    denied: Option<Denied>,
 ) -> Option<(StatusCode, &'static str)> {
     let path = request.uri().path();
+    // The self-probe, which checks that the listener answers.
+    if request.method() == Method::GET && path == "/livez" {
+        return Some((StatusCode::OK, "live"));
+    }
+    if let Some(denied) = denied {
+        let is_known = denied == Denied::Name;
+        return Some((if is_known { StatusCode::FORBIDDEN } else { StatusCode::UNAUTHORIZED }, denied.sentence()));
+    }
     Some(match *request.method() {
-        // The self-probe, which checks that the listener answers.
-        Method::GET if path == "/livez" => (StatusCode::OK, "live"),
-        _ if !may_ask => (StatusCode::UNAUTHORIZED, "reviews need a client certificate"),
         _ if !served.accepts(path) => (StatusCode::NOT_FOUND, "reviews go to the path in the webhook configuration"),
         Method::POST if injector.reviews.take(peer, Instant::now()) => return None,
         Method::POST => {

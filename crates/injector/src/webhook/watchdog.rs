@@ -14,8 +14,11 @@
 //!     the label of the namespace, or the template of an owner that the API server has with the uid of the pod's owner.
 //! W5. Until a first replacement has a sidecar, and after one has none, only one owner is probed at a time, since no
 //!     injector may be working. Any replica may answer a review, so only the pods show this.
+//! W6. A pod that the webhook is not shown, by the selectors of its configuration, is not missed. Without the configuration
+//!     no pod is evicted.
 
 use super::Injector;
+use super::coverage::Coverage;
 use super::owners::{self, Asked};
 use super::pages::{self, Of};
 use super::review::{Owner, owner};
@@ -190,7 +193,13 @@ impl Memory {
 }
 
 /// Runs the watchdog.
-pub(super) async fn watch(client: Client, injector: Arc<Injector>, how: Watchdog, leads: watch::Receiver<bool>) {
+pub(super) async fn watch(
+    client: Client,
+    injector: Arc<Injector>,
+    how: Watchdog,
+    webhook: String,
+    leads: watch::Receiver<bool>,
+) {
     let mut looks = tokio::time::interval(how.interval);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut evictions = tokio::time::interval(Duration::from_secs(60) / how.max_per_minute);
@@ -204,7 +213,8 @@ pub(super) async fn watch(client: Client, injector: Arc<Injector>, how: Watchdog
             continue;
         }
         let step = async {
-            let (chosen, most) = look(&client, &injector, &how.excluded, &mut memory).await?;
+            let coverage = Coverage::read(&client, &webhook).await?;
+            let (chosen, most) = look(&client, &injector, (&coverage, &how.excluded), &mut memory).await?;
             let mut evicted = 0;
             for pod in chosen {
                 // An eviction blocked by a budget does not block others.
@@ -222,7 +232,7 @@ pub(super) async fn watch(client: Client, injector: Arc<Injector>, how: Watchdog
             Ok::<(), kube::Error>(())
         };
         if let Err(error) = step.await {
-            tracing::warn!(%error, "watchdog failed to list pods");
+            tracing::warn!(%error, "watchdog failed to search for pods");
         }
     }
 }
@@ -231,10 +241,10 @@ pub(super) async fn watch(client: Client, injector: Arc<Injector>, how: Watchdog
 async fn look(
     client: &Client,
     injector: &Injector,
-    excluded: &[String],
+    shown: (&Coverage, &[String]),
     memory: &mut Memory,
 ) -> Result<(Vec<Missed>, usize), kube::Error> {
-    let (all, number) = missed_in_all(client, injector, excluded, memory).await?;
+    let (all, number) = missed_in_all(client, injector, shown, memory).await?;
     injector.metrics.missed(number);
     let mut injected = Injected::new();
     for namespace in memory.awaited_in() {
@@ -252,12 +262,12 @@ async fn look(
     Ok((chosen, most))
 }
 
-/// The missed pods and their number. Beyond [`MOST_MISSED`] only pods of owners in `memory` are returned, and the others
+/// The missed pods and their number, of those that the webhook is shown: by its selectors, except in these namespaces. Beyond [`MOST_MISSED`] only pods of owners in `memory` are returned, and the others
 /// are counted by their own labels instead of those of their owners' templates.
 async fn missed_in_all(
     client: &Client,
     injector: &Injector,
-    excluded: &[String],
+    (coverage, excluded): (&Coverage, &[String]),
     memory: &Memory,
 ) -> Result<(Vec<Missed>, usize), kube::Error> {
     // Without a template nobody would get a sidecar.
@@ -274,15 +284,26 @@ async fn missed_in_all(
     };
     let listed = async |of, is_missed: fn(&Value, &Context<'_>, &Template) -> Option<Missed>| {
         let (mut kept, mut others) = (Vec::new(), 0);
-        pages::each(client, "/api/v1/pods?labelSelector=%21ebb-cache.io%2Finjected", of, |read| {
-            // A pod that is too large to read is skipped by the webhook, too.
-            let Some(pod) = judge(&read.value, is_missed).filter(|_| !read.is_too_large) else { return };
-            match kept.len() >= MOST_MISSED && !memory.knows(&pod.owner.uid) {
-                true => others += 1,
-                false => kept.push(pod),
-            }
-        })
-        .await?;
+        for part in coverage.parts() {
+            let selector = part.query()?;
+            let and = if selector.is_empty() { "" } else { "%2C" };
+            let path = format!("/api/v1/pods?labelSelector=%21ebb-cache.io%2Finjected{and}{selector}");
+            pages::each(client, &path, of, |read| {
+                // A pod that is too large to read is skipped by the webhook, too.
+                let Some(pod) = judge(&read.value, is_missed).filter(|_| !read.is_too_large) else { return };
+                if !part.covers_namespace(&pod.namespace) {
+                    return;
+                }
+                match kept.len() >= MOST_MISSED && !memory.knows(&pod.owner.uid) {
+                    true => others += 1,
+                    false => kept.push(pod),
+                }
+            })
+            .await?;
+        }
+        // Two selectors of an administrator may select the same pod.
+        let mut seen = BTreeSet::new();
+        kept.retain(|pod| seen.insert(pod.uid.clone()));
         Ok::<_, kube::Error>((kept, others))
     };
     let (mut candidates, mut others) = listed(Of::Metadata, candidate).await?;
@@ -290,16 +311,20 @@ async fn missed_in_all(
         // Metadata do not show which pods are left alone on purpose. They must neither count nor displace missed ones.
         (candidates, others) = listed(Of::Pod, missed).await?;
     }
-    let (mut found, mut templates) = (Vec::new(), BTreeMap::new());
+    let (mut found, mut templates, keys) = (Vec::new(), BTreeMap::new(), coverage.keys());
     for Missed { namespace, name, uid, owner } in candidates {
         if !templates.contains_key(&owner.uid) {
             let asked = match owners::path(&owner, &namespace) {
-                Some(path) => owners::asked(client, &path, &owner.uid).await?,
+                Some(path) => owners::asked(client, &path, &owner.uid, &keys).await?,
                 None => None,
             };
             templates.insert(owner.uid.clone(), asked);
         }
         let Some(asked) = &templates[&owner.uid] else { continue };
+        // The live pod's labels may have changed since it was created.
+        if !coverage.covers(&namespace, &asked.labels) {
+            continue;
+        }
         let path = format!("/api/v1/namespaces/{namespace}/pods?fieldSelector=metadata.name%3D{name}");
         pages::each(client, &path, Of::Pod, |read| {
             // A pod of the same name may have replaced it.

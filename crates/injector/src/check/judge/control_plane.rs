@@ -1,8 +1,8 @@
 //! Checks that injectors are ready, have a PodDisruptionBudget, and inject the image that they run.
 
 use super::{Facts, Finding, Severity, Value, bad, items, ok, plain};
-use crate::check::selection::selects;
 use crate::inject::{Template, texts};
+use crate::selector::selects;
 
 /// The key of the template in an injector's ConfigMap.
 const TEMPLATE: &str = "sidecar.yaml";

@@ -161,15 +161,17 @@ fn server(pods: Vec<Value>) -> Client {
         async move {
             let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
             let asked = |key: &str| query.split('&').find_map(|word| word.strip_prefix(key)).unwrap_or_default();
-            let answer = match path.ends_with("/pods") {
-                true => {
+            let answer = match path {
+                _ if path.contains("mutatingwebhookconfigurations") => json!({"webhooks": [{}]}),
+                "/api/v1/namespaces" => json!({"metadata": {}, "items": [{"metadata": {"name": "shop"}}]}),
+                _ if path.ends_with("/pods") => {
                     let name = asked("fieldSelector=metadata.name%3D");
                     let all = || pods.iter().filter(|pod| name.is_empty() || pod["metadata"]["name"] == name);
                     let at: usize = asked("continue=").parse().unwrap_or(0);
                     let next = if at + 100 < all().count() { (at + 100).to_string() } else { String::new() };
                     json!({"metadata": {"continue": next}, "items": all().skip(at).take(100).collect::<Vec<_>>()})
                 }
-                false => {
+                _ => {
                     let asks = json!({"metadata": {"labels": {"ebb-cache.io/inject": "enabled"}}});
                     json!({"metadata": {"uid": path.rsplit('/').next()}, "spec": {"template": asks}})
                 }
@@ -204,7 +206,10 @@ async fn pods_left_alone_neither_count_nor_displace_missed_ones() {
         reviews: Buckets::new(REVIEWS, Instant::now()),
         clients: None,
     };
-    let (found, number) = missed_in_all(&client, &injector, &[], &Memory::default()).await.unwrap();
+    let coverage = Coverage::read(&client, "ebb").await.unwrap();
+    let (found, number) = missed_in_all(&client, &injector, (&coverage, &[]), &Memory::default()).await.unwrap();
     let names: Vec<_> = found.iter().map(|pod| pod.name.as_str()).collect();
     assert_eq!((names, number), (vec!["web-0", "web-1", "web-2"], 3));
+    let nowhere = missed_in_all(&client, &injector, (&Coverage::default(), &[]), &Memory::default()).await.unwrap();
+    assert_eq!(nowhere, (Vec::new(), 0), "no selector shows a pod to the webhook");
 }
