@@ -181,6 +181,7 @@ const RUN: &[(&str, &str, &str)] = &[
     ("docs/platforms.md", "helm install ebb-canary", "tests/cluster/docs.rs"),
     ("docs/platforms.md", "kubectl label namespace shop", "tests/cluster/docs.rs"),
     ("docs/platforms.md", "helm upgrade ebb", "tests/cluster/docs.rs"),
+    ("docs/security.md", "# values", "tests/cluster/client_ca.rs"),
     ("docs/security.md", "apiVersion: apiserver.config.k8s.io/v1", "tests/cluster/apiserver.rs"),
     ("docs/security.md", "apiVersion: v1", "tests/cluster/apiserver.rs"),
     ("README.md", "REGISTRY=", "tests/container.sh"),

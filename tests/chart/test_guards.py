@@ -51,6 +51,16 @@ GUARDS = (
     ),
     (
         "1.37.0",
+        "fullnameOverride=cache-injector-a",
+        "fullnameOverride: cache-injector-a could be the name of a component of another release",
+    ),
+    (
+        "1.37.0",
+        "sidecar.ports.data=7072",
+        "sidecar.ports: the ports must differ (data 7072, which a pod's annotation may open, admin 7071, http 7072).",
+    ),
+    (
+        "1.37.0",
         "sidecar.ports.http=7070",
         "sidecar.ports: the ports must differ (data 7070, which a pod's annotation may open, admin 7071, http 7070).",
     ),
@@ -67,6 +77,11 @@ GUARDS = (
         "1.31.0",
         "injector.clientCA.configMap=a,injector.clientCA.secret=b",
         "injector.clientCA: name a ConfigMap or a Secret, not both.",
+    ),
+    (
+        "1.37.0",
+        "injector.clientCA.names={kube-apiserver}",
+        "injector.clientCA.names: needs the CA of these certificates, injector.clientCA.configMap or injector.clientCA.secret.",
     ),
     ("1.31.0", "injector.httpPort=10250", "injector.httpPort: must differ from injector.port (10250)."),
     ("1.37.0", "injector.failurePolicy=Fail,injector.autoscaling.enabled=true,injector.autoscaling.minReplicas=1", "injector.autoscaling.minReplicas: 1 is too few"),

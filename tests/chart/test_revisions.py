@@ -94,6 +94,35 @@ def test_two_releases_share_no_object_and_no_pod(render, pair, source):
                 assert not any(selector.items() <= labels.items() for labels in foreign), selector
 
 
+# Names that contain those of components, of the chart or of each other.
+RELEASES = ("ebb", "ebb-injector", "ebb-injector-injector", "ebb-sidecar", "ebb-test-check", "ebb-standalone", "cache", "cache-ebb", "cache-injector")
+REVISIONS = ("", "injector", "ebb-injector", "sidecar", "test-check", "ca", "tls")
+
+
+# With cert-manager there are all objects of `self`, too.
+@pytest.mark.parametrize("source", [source for source in SOURCES if source != "webhook"])
+def test_any_two_pairs_of_release_and_revision_share_no_object(render, source):
+    """Beside each other in a namespace, as far as Helm allows: a release has one revision at a time."""
+    owners = {}
+    pairs = {*itertools.product(RELEASES, ("",)), *itertools.product(("ebb", "cache"), REVISIONS)}
+    for release, revision in sorted(pairs):
+        for document in render(merge(SOURCES[source], of(revision)), release=release):
+            owners.setdefault(identity(document), set()).add(release)
+    assert {what: releases for what, releases in owners.items() if len(releases) > 1} == {}
+
+
+@pytest.mark.parametrize("source", [source for source in SOURCES if source != "webhook"])
+def test_any_two_revisions_of_one_name_share_no_object_of_the_injector(render, source):
+    owners = {}
+    for release, revision in itertools.product(("one", "cache"), (*REVISIONS, "self", "paths")):
+        values = {"fullnameOverride": "cache", **of(revision)}
+        for document in render(merge(SOURCES[source], values), base=INJECTOR, release=release):
+            owners.setdefault(identity(document), set()).add((release, revision))
+    shared = {what: pairs for what, pairs in owners.items() if len({revision for _, revision in pairs}) > 1}
+    # A PodMonitor, the rules and the dashboards cover all revisions.
+    assert shared == {}
+
+
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("name", ["", "c" * 50], ids=["short", "long"])
 def test_names_with_a_long_revision_keep_their_bounds(render, source, name):

@@ -18,6 +18,13 @@ def test_watchdog_may_list_and_evict_pods_and_nothing_more(helm):
     assert [rule for rule in rules(helm.ci("watchdog"), "ClusterRole") if rule not in plain] == [LIST, EVICT]
 
 
+@pytest.mark.parametrize("name, verbs", [("watchdog", ["get", "patch"]), ("watchdog-files", ["get"]), ("existing-secret", None)])
+def test_the_watchdog_may_read_the_selectors_of_its_own_webhook(helm, name, verbs):
+    found = [rule for rule in rules(helm.ci(name), "ClusterRole") if "mutatingwebhookconfigurations" in rule["resources"]]
+    assert [rule["verbs"] for rule in found] == ([verbs] if verbs else [])
+    assert [rule["resourceNames"] for rule in found] == [["ebb.ebb-system.ebb-cache.io"]] * len(found)
+
+
 @pytest.mark.parametrize("argument", [
     "--watchdog",
     "--watchdog-interval=1m",

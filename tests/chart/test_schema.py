@@ -44,6 +44,7 @@ BAD = {
     "injector.allowedAnnotations.namespaces={config.ebb-cache.io/image}": "namespaces",
     "injector.allowedAnnotations.deployments={image}": "deployments",
     "injector.clientCA.key=a/b": "key",
+    "injector.clientCA.names[0]=": "names",
     "injector.clientCA.file=ca.crt": "file",
     "injector.tls.paths={fifteen-letters}": "paths",
     "injector.tls.paths={with/a/slash/in/it/x}": "paths",

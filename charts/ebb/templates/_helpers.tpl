@@ -27,26 +27,41 @@ lists stay empty and IDs stay absent. Maps of Kubernetes and of Ebb are the user
 {{- .Values.nameOverride | default .Chart.Name | trunc 50 | trimSuffix "-" }}
 {{- end }}
 
-{{/* A name of at most .most characters without dots. A hash replaces what is lost, so that two names stay two. */}}
+{{/* A name of at most .most characters without dots. A hash replaces what is lost, so that two names stay two; with .hashed, it
+is that of this text, always. */}}
 {{- define "ebb.short" -}}
 {{- $plain := replace "." "-" .name }}
-{{- if and (eq $plain .name) (le (len $plain) .most) }}
+{{- if and (eq $plain .name) (le (len $plain) .most) (not .hashed) }}
 {{- $plain }}
 {{- else }}
-{{- printf "%s-%s" ($plain | trunc (sub .most 9 | int) | trimSuffix "-") (sha256sum .name | trunc 8) }}
+{{- printf "%s-%s" ($plain | trunc (sub .most 9 | int) | trimSuffix "-") (.hashed | default .name | sha256sum | trunc 8) }}
 {{- end }}
 {{- end }}
 
+{{/* Whether a begin of names could be that of another release with its component: `ebb-injector` is the name of the injector of
+the release `ebb`, and `ebb-injector-a` that of its revision `a`. */}}
+{{- define "ebb.isAmbiguous" -}}
+{{- if regexMatch "-(injector|sidecar|test-check|test-injection)(-|$)" . }}true{{ end }}
+{{- end }}
+
 {{/* Begin of the names of the release's objects. A Service's name has at most 63 characters, and no dots, which the name of a
-release may have. */}}
+release may have. Two releases never have the same one: a name that another release could also give has a hash. */}}
 {{- define "ebb.fullname" -}}
 {{- $name := include "ebb.name" . }}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
-{{- else if contains $name .Release.Name }}
-{{- include "ebb.short" (dict "name" .Release.Name "most" 50) }}
 {{- else }}
-{{- include "ebb.short" (dict "name" (printf "%s-%s" .Release.Name $name) "most" 50) }}
+{{- $whole := .Release.Name }}
+{{- $isAmbiguous := false }}
+{{- if contains $name $whole }}
+{{- /* The release `cache` gives `cache-ebb`, too. */}}
+{{- $begin := trimSuffix (printf "-%s" $name) $whole }}
+{{- $isAmbiguous = and (ne $begin $whole) (not (contains $name $begin)) }}
+{{- else }}
+{{- $whole = printf "%s-%s" $whole $name }}
+{{- end }}
+{{- if include "ebb.isAmbiguous" (replace "." "-" $whole) }}{{ $isAmbiguous = true }}{{ end }}
+{{- include "ebb.short" (dict "name" $whole "most" 50 "hashed" (ternary (printf "release %s" .Release.Name) "" $isAmbiguous)) }}
 {{- end }}
 {{- end }}
 
@@ -71,8 +86,13 @@ select the default one. */}}
 share a name, and so may releases with the same override. */}}
 {{- define "ebb.clusterName" -}}
 {{- $name := include "ebb.fullname" . }}
-{{- if not (contains .Release.Name $name) }}{{ $name = printf "%s.%s" .Release.Name $name }}{{ end }}
-{{- with include "ebb.revision" . }}{{ $name = printf "%s.%s" $name . }}{{ end }}
+{{- $revision := include "ebb.revision" . }}
+{{- if not (contains .Release.Name $name) }}
+{{- /* Without a revision it could be the name of a release with one. */}}
+{{- $name = printf "%s.%s" .Release.Name $name }}
+{{- $revision = $revision | default "default" }}
+{{- end }}
+{{- with $revision }}{{ $name = printf "%s.%s" $name . }}{{ end }}
 {{- printf "%s.%s.ebb-cache.io" $name .Release.Namespace }}
 {{- end }}
 
@@ -375,11 +395,6 @@ default asks for the port. */}}
 {{- if and (eq .Values.sidecar.address "socket") (eq .Values.sidecar.bindAddress "127.0.0.1") }}true{{ end }}
 {{- end }}
 
-{{/* The data port of sidecars. In a pod that has only a socket, an annotation may open it. */}}
-{{- define "ebb.dataPort" -}}
-{{- if include "ebb.hasSocketOnly" . }}7070{{ else }}{{ int .Values.sidecar.ports.data }}{{ end }}
-{{- end }}
-
 {{/* Namespaces without injection, as a JSON list. */}}
 {{- define "ebb.excludedNamespaces" -}}
 {{- append (.Values.injector.excludedNamespaces | default list) .Release.Namespace | uniq | toJson }}
@@ -551,6 +566,11 @@ template:
       {{- end }}
       ebb-cache.io/version: {{ include "ebb.sidecarVersion" . | include "ebb.labelText" | quote }}
     annotations:
+      {{- $port := int .Values.sidecar.ports.data }}
+      {{- if and (include "ebb.hasSocketOnly" .) (ne $port 7070) }}
+      # The sidecar has no data port. In a pod whose annotation opens it, it is this one.
+      ebb-cache.io/data-port: {{ $port | quote }}
+      {{- end }}
       ebb-cache.io/version: {{ include "ebb.sidecarVersion" . | quote }}
   spec:
     {{- if and (eq .Values.sidecar.address "socket") (not (kindIs "invalid" .Values.sidecar.runAsGroup)) }}
