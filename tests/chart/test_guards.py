@@ -128,12 +128,6 @@ GUARDS = (
     ("1.37.0", "sidecar.appEnv[0].name=EBB_ADDR,sidecar.appEnv[0].value=x", "sidecar.appEnv: EBB_ADDR is not allowed"),
     ("1.37.0", "injector.mode=policy,injector.watchdog.enabled=true", "the watchdog runs in the webhook's pods, and injector.mode is policy."),
     (
-        "1.31.0",
-        "injector.watchdog.enabled=true,injector.objectSelector.matchExpressions[0].key=a,"
-        "injector.objectSelector.matchExpressions[0].operator=Exists",
-        "injector.watchdog.enabled: the watchdog selects pods by the label ebb-cache.io/inject alone",
-    ),
-    (
         "1.37.0",
         "injector.objectSelector.matchExpressions[0].key=ebb-cache.io/rev,injector.objectSelector.matchExpressions[0].operator=Exists",
         "injector.objectSelector: ebb-cache.io/rev is not allowed; injector.revision selects pods by this label.",
