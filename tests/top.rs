@@ -349,9 +349,7 @@ fn top_follows_the_pods_of_a_workload_through_a_rollout() {
     until("the new pod is there, the old one is gone", || {
         top.shows("0 of 2 connected · deployment/web in namespace shop · new: pod/web-new-1, gone: pod/web-old-1")
     });
-    top.type_until("j", "a pod that starts says so", |top| {
-        top.shows("its sidecar is not running (the pod is Pending)")
-    });
+    until("a pod that starts says so", || top.shows("its sidecar is not running (the pod is Pending)"));
     server.set(&[]);
     until("a workload of no pods has none", || top.shows("0 of 0 connected") && top.shows("There are no pods."));
     for keys in ["\t", "j", "k", "h", "l", "\u{1b}[6~"] {

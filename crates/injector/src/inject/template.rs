@@ -62,7 +62,7 @@ pub enum TemplateError {
     #[error("{0:?} is not a revision; it must be a DNS label: small letters, digits and -, at most 63 characters")]
     Revision(String),
     /// The annotation with the data port of pods that open it is no port.
-    #[error("the template's annotation {OPENED_PORT} must be a port, 1 to 65535")]
+    #[error("the template's annotation {OPENED_PORT} must be a port, 1024 to 65535")]
     OpenedPort,
     /// The sidecar would not start, or not use a setting. Holds all problems.
     #[error("the sidecar refuses its environment: {0}")]
@@ -126,7 +126,7 @@ impl Template {
     /// The template with this data port for pods whose annotations open it; `None` leaves it.
     #[must_use]
     pub fn opening(self, port: Option<u64>) -> Self {
-        let opened_port = port.filter(|port| (1..=65535).contains(port)).unwrap_or(self.opened_port);
+        let opened_port = port.filter(|port| (1024..=65535).contains(port)).unwrap_or(self.opened_port);
         Self { opened_port, ..self }
     }
 
@@ -250,7 +250,7 @@ mod tests {
         };
         assert_eq!(with("\"17070\"").unwrap(), 17070);
         assert_eq!(Template::built_in().opened_port, 7070);
-        for bad in ["17070", "\"0\"", "\"65536\"", "x"] {
+        for bad in ["17070", "\"1023\"", "\"65536\"", "x"] {
             assert_eq!(with(bad).unwrap_err().to_string(), TemplateError::OpenedPort.to_string());
         }
     }
