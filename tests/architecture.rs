@@ -14,7 +14,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("terminal", &[]),
     ("listener", &[]),
     ("config", &["engine"]),
-    ("manifest", &["config"]),
+    ("manifest", &[]),
     ("injector", &["config", "listener", "manifest", "terminal"]),
     ("bench", &["config", "engine", "proto", "terminal"]),
 ];

@@ -222,18 +222,68 @@ fn kinds_without_a_known_pod_pass_through_with_a_line() {
 }
 
 #[test]
-fn a_pod_that_kubectl_reads_in_another_way_passes_through() {
+fn a_merge_key_overrides_what_stands_before_it_as_in_kubectl() {
     let pod = |entries: &str| {
         format!(
             "x: &x {{image: base, env: [{{name: A}}]}}\napiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec:\n  containers:\n  - {entries}\n"
         )
     };
-    let overridden = pod("{name: app, image: own, <<: *x}");
-    let (code, printed, said) = run(&["inject", "-f", "-"], &overridden);
-    assert_eq!((code, printed), (0, overridden));
-    assert!(said.contains("Pod/a: not changed: the merge key << stands after \"image\""), "{said}");
-    let (_, _, said) = run(&["inject", "-f", "-"], &pod("{<<: *x, name: app, image: own}"));
-    assert!(said.contains("Pod/a: injected"), "{said}");
+    for (entries, image) in [("{name: app, image: own, <<: *x}", "base"), ("{<<: *x, name: app, image: own}", "own")] {
+        let (code, printed, said) = run(&["inject", "-f", "-", "--output", "json"], &pod(entries));
+        assert!(code == 0 && said.contains("Pod/a: injected"), "{said}");
+        let pod: Value = serde_json::from_str(&printed).unwrap();
+        assert_eq!(pod["spec"]["containers"][0]["image"], image);
+    }
+}
+
+#[test]
+fn values_that_an_injection_overwrites_come_back() {
+    let text = "\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: own
+  labels:
+    ebb-cache.io/injected: \"no\" # mine
+    ebb-cache.io/version: v1
+  annotations: {ebb-cache.io/injected-by: me, ebb-cache.io/merged: 'x', kubectl.kubernetes.io/default-container: ~}
+spec:
+  containers:
+  - name: app
+---
+{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {\"name\": \"json\", \"annotations\": {
+  \"ebb-cache.io/status\":\"s\", \"ebb-cache.io/version\": \"a\"}}, \"spec\": {\"containers\": [{\"name\": \"app\"}]}}
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: declares
+  annotations:
+    ebb-cache.io/version: |
+      a
+    ebb-cache.io/status:
+      - b # kept
+spec:
+  initContainers:
+  - name: ebb
+    image: ~
+    resources:
+  containers:
+  - name: app
+";
+    let (code, printed, said) = run(&["inject", "-f", "-", "--image", "example/ebb:1"], text);
+    assert_eq!((code, said.lines().count()), (0, 3), "nothing is reprinted: {said}");
+    assert!(printed.contains("ebb-cache.io/injected: \"true\" # mine"), "{printed}");
+    let (code, back, said) = run(&["uninject", "-f", "-"], &printed);
+    assert_eq!((code, back), (0, text.to_owned()), "{said}");
+    // Where a document is reprinted, the values come back all the same.
+    let anchored = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels: {ebb-cache.io/version: &a v1, x: *a}\nspec: \
+                    {containers: [{name: app}]}\n";
+    let (_, printed, said) = run(&["inject", "-f", "-"], anchored);
+    assert!(said.contains("reprinted"), "{said}");
+    let (_, back, _) = run(&["uninject", "-f", "-", "--output", "json"], &printed);
+    let pod: Value = serde_json::from_str(&back).unwrap();
+    assert_eq!(pod["metadata"]["labels"], json!({"ebb-cache.io/version": "v1", "x": "v1"}));
 }
 
 #[test]

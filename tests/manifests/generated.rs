@@ -176,6 +176,14 @@ const BLOCKS: &[(&str, &[&str])] = &[
     ("|-", &["- a"]),
 ];
 
+const ANNOTATIONS: &[&str] = &[
+    "ebb-cache.io/injected-by",
+    "ebb-cache.io/version",
+    "ebb-cache.io/status",
+    "ebb-cache.io/merged",
+    "kubectl.kubernetes.io/default-container",
+];
+
 fn text(value: &str) -> Node {
     Node::Text(value.to_owned())
 }
@@ -197,6 +205,44 @@ fn named(name: &str, more: Vec<(&'static str, Node)>) -> Node {
     Node::Map(entries)
 }
 
+/// Fields that an injection writes, as a pod may have them before.
+fn own(rng: &mut Rng, keys: &[&'static str]) -> Vec<(&'static str, Node)> {
+    if rng.u8(0..3) > 0 {
+        return Vec::new();
+    }
+    let value = |rng: &mut Rng| match rng.u8(0..10) {
+        0 => Node::Raw(["", " ~", " null", " 1", " yes", " [1, {a: b}]"][rng.usize(0..6)]),
+        1 => Node::Map(vec![("a", text("b"))]),
+        2 => {
+            let block = BLOCKS[rng.usize(0..BLOCKS.len())];
+            Node::Block(block.0, block.1)
+        }
+        _ => text(["1.0", "false", "a: b", "true", ""][rng.usize(0..5)]),
+    };
+    let keys: Vec<&str> = keys.iter().filter(|_| rng.bool()).copied().collect();
+    keys.into_iter().map(|key| (key, value(rng))).collect()
+}
+
+/// A container that a pod declares for the sidecar, with fields that an injection completes.
+fn declared(rng: &mut Rng) -> Node {
+    let null = |rng: &mut Rng| Node::Raw(["", " ~", " null", " {}"][rng.usize(0..4)]);
+    let mut entries = vec![("name", text("ebb"))];
+    for key in ["image", "resources", "securityContext", "startupProbe", "restartPolicy"] {
+        match (rng.u8(0..4), key) {
+            (0, "image" | "restartPolicy") => entries.push((key, Node::Raw(["", " ~"][rng.usize(0..2)]))),
+            (0, _) => entries.push((key, null(rng))),
+            _ => {}
+        }
+    }
+    if rng.bool() {
+        let requests = Node::Map(vec![("cpu", Node::Raw(" ~")), ("memory", text("64Mi"))]);
+        entries.retain(|(key, _)| *key != "resources");
+        entries.push(("resources", Node::Map(vec![("requests", requests)])));
+    }
+    rng.shuffle(&mut entries);
+    Node::Map(entries)
+}
+
 fn container(rng: &mut Rng, name: &str) -> Node {
     let mut entries = vec![("name", text(name)), ("image", text(["app:1", "app", "a/b"][rng.usize(0..3)]))];
     let env = Node::List(vec![named("A", vec![("value", text("b c"))]), named("B", vec![("value", text(""))])]);
@@ -214,7 +260,11 @@ fn container(rng: &mut Rng, name: &str) -> Node {
 fn pod(rng: &mut Rng, with_metadata: bool) -> Vec<(&'static str, Node)> {
     let containers = (0..rng.usize(1..4)).map(|at| container(rng, ["app", "b", "c"][at])).collect();
     let mut spec = vec![("containers", Node::List(containers))];
-    let init = Node::List(vec![container(rng, "init")]);
+    let mut init = vec![container(rng, "init")];
+    if rng.u8(0..6) == 0 {
+        init.insert(rng.usize(0..2), declared(rng));
+    }
+    let init = Node::List(init);
     let volumes = Node::List(vec![named("data", vec![("emptyDir", Node::Map(Vec::new()))])]);
     let security = Node::Map(vec![("fsGroup", text("1")), ("supplementalGroups", Node::List(vec![Node::Raw(" 1")]))]);
     spec.extend(perhaps(rng, true, init).map(|init| ("initContainers", init)));
@@ -226,9 +276,15 @@ fn pod(rng: &mut Rng, with_metadata: bool) -> Vec<(&'static str, Node)> {
     rng.shuffle(&mut spec);
     let mut out = vec![("spec", Node::Map(spec))];
     let mut metadata = if with_metadata { vec![("name", text("x"))] } else { Vec::new() };
-    let labels = Node::Map(vec![("app", text("web"))]);
+    let mut labels = vec![("app", text("web"))];
+    labels.extend(own(rng, &["ebb-cache.io/injected", "ebb-cache.io/version", "ebb-cache.io/metrics"]));
+    rng.shuffle(&mut labels);
+    let labels = Node::Map(labels);
     let block = BLOCKS[rng.usize(0..BLOCKS.len())];
-    let annotations = Node::Map(vec![("note", text("a: b # c")), ("block", Node::Block(block.0, block.1))]);
+    let mut annotations = vec![("note", text("a: b # c")), ("block", Node::Block(block.0, block.1))];
+    annotations.extend(own(rng, ANNOTATIONS));
+    rng.shuffle(&mut annotations);
+    let annotations = Node::Map(annotations);
     metadata.extend(perhaps(rng, false, labels).map(|labels| ("labels", labels)));
     metadata.extend(perhaps(rng, false, annotations).map(|annotations| ("annotations", annotations)));
     rng.shuffle(&mut metadata);

@@ -5,7 +5,7 @@ use crate::inject::{
     take_out, texts, with_replaced, workload_warnings,
 };
 use ebb_config::annotations::PREFIX;
-use ebb_manifest::{Addition, Document, Edited, Editor, PodPath, Pods, Removal, Text, pods};
+use ebb_manifest::{Addition, Document, Edited, Editor, PodPath, Pods, Removal, Text, pods, pointer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -59,16 +59,8 @@ impl Offline<'_> {
     pub fn inject<'a>(&self, document: &Document<'a>, editor: &mut Editor) -> Outcome<'a> {
         let (mut notes, mut additions, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         let found = self.found(document, &mut notes);
-        if let Some(key) = document.overridden_key().filter(|_| !found.is_empty()) {
-            let owners: Vec<_> = found.into_iter().map(|(owner, ..)| owner).collect();
-            notes.push(format!(
-                "{}: not changed: the merge key << stands after {key:?} and overrides it in kubectl; write << first",
-                owners.join(", ")
-            ));
-            return Outcome { text: Text::kept(document.text), notes, changed: 0, is_reprinted: false };
-        }
         for (owner, namespace, at) in found {
-            let pod = document.value.pointer(&at).expect("it was found there");
+            let pod = pointer::get(&document.value, &at).expect("it was found there");
             let namespace = self.namespace(namespace);
             let context =
                 Context { namespace: &namespace, own_namespace: None, needs_label: self.needs_label, by: self.by };
@@ -105,7 +97,7 @@ impl Offline<'_> {
         for found in pods(&document.value, pod_paths) {
             let Pods::At(pointers) = found.pods else { continue };
             for at in pointers {
-                let pod = document.value.pointer(&at).expect("it was found there");
+                let pod = pointer::get(&document.value, &at).expect("it was found there");
                 let prefixed = |path: String| format!("{at}{path}");
                 match take_out(pod) {
                     TakeOut::Remove(Removal { paths, if_empty, replaced }) => {
@@ -135,7 +127,7 @@ impl Offline<'_> {
         for found in pods(&document.value, self.pod_paths) {
             match found.pods {
                 Pods::At(pointers) => {
-                    let object = document.value.pointer(&found.object).expect("it was found there");
+                    let object = pointer::get(&document.value, &found.object).expect("it was found there");
                     let warnings = workload_warnings(object);
                     notes.extend(warnings.iter().map(|warning| format!("{}: warning: {warning}", found.owner)));
                     all.extend(pointers.into_iter().map(|at| (found.owner.clone(), found.namespace.clone(), at)));
@@ -165,7 +157,7 @@ impl Offline<'_> {
 /// The first of the claims of a workload, such as a StatefulSet, with the name of a volume of the sidecar. Its pods get a
 /// volume of each claim.
 fn claim<'a>(document: &'a Document<'_>, pod: &str) -> Option<&'a str> {
-    let workload = document.value.pointer(pod.strip_suffix("/spec/template")?)?;
+    let workload = pointer::get(&document.value, pod.strip_suffix("/spec/template")?)?;
     let claims = workload["spec"]["volumeClaimTemplates"].as_array().into_iter().flatten();
     let mut names = claims.filter_map(|claim| claim["metadata"]["name"].as_str());
     names.find(|name| VOLUMES.contains(name))

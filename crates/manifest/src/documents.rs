@@ -1,7 +1,9 @@
 //! Splits a text into documents, and reads each.
 
-use ebb_config::yaml;
+use crate::json::{self, Json};
+use crate::tree::{NotEditable, Problem, Tree};
 use serde_json::Value;
+use std::cell::OnceCell;
 use std::ops::Range;
 
 /// How a document is written.
@@ -22,6 +24,16 @@ pub struct Document<'a> {
     pub format: Format,
     /// The content; null if there is none.
     pub value: Value,
+    /// YAML is read as a tree; JSON becomes one when it is edited.
+    tree: OnceCell<Result<Tree<'a>, NotEditable>>,
+}
+
+impl<'a> Document<'a> {
+    /// The places of its nodes.
+    pub(crate) fn tree(&self) -> Result<&Tree<'a>, NotEditable> {
+        let read = || Tree::read(self.text).map_err(|problem| NotEditable::Unknown(problem.sentence));
+        self.tree.get_or_init(read).as_ref().map_err(Clone::clone)
+    }
 }
 
 /// Why a document cannot be read.
@@ -77,12 +89,23 @@ pub fn documents(text: &str) -> impl Iterator<Item = Result<Document<'_>, ReadEr
 
 /// The parts of a text that can be read without the others: one YAML document, or JSON objects in a row.
 pub fn chunks(text: &str) -> Vec<Chunk<'_>> {
-    split(text).into_iter().map(|range| Chunk(&text[range])).collect()
+    let mut is_ended = false;
+    let chunk = |range: Range<usize>| {
+        let text = &text[range];
+        let chunk = Chunk { text, is_after_end: is_ended };
+        is_ended = text.lines().next_back().is_some_and(|line| is_marker(line, "..."));
+        chunk
+    };
+    split(text).into_iter().map(chunk).collect()
 }
 
 /// A part of a text that can be read without the others.
 #[derive(Clone, Copy, Debug)]
-pub struct Chunk<'a>(&'a str);
+pub struct Chunk<'a> {
+    text: &'a str,
+    /// Whether the marker `...` stands before it.
+    is_after_end: bool,
+}
 
 impl<'a> Chunk<'a> {
     /// Reads its documents. A chunk that starts with a brace is read as JSON if it is JSON.
@@ -90,26 +113,40 @@ impl<'a> Chunk<'a> {
     /// # Errors
     /// With the numbers of document and line in this chunk.
     pub fn read(&self) -> Result<Vec<Document<'a>>, ReadError> {
-        let yaml = || Ok(vec![Document { text: self.0, format: Format::Yaml, value: read(self.0)? }]);
-        match json(self.0) {
-            Ok(Some(values)) => {
-                let document = |(text, value)| Document { text, format: Format::Json, value };
-                Ok(values.into_iter().map(document).collect())
+        let text = self.text;
+        self.check_start()?;
+        match json::read(text) {
+            Json::Objects(objects) => {
+                let document = |(text, value)| Document { text, format: Format::Json, value, tree: OnceCell::new() };
+                Ok(objects.into_iter().map(document).collect())
             }
-            Ok(None) => yaml(),
-            // What follows an object may be a comment.
-            Err(error) => yaml().map_err(|_: ReadError| error),
+            Json::Not => yaml(text).map(|document| vec![document]),
+            Json::Wrong { document, line, problem } => Err(ReadError::NotJson { document, line, problem }),
+        }
+    }
+
+    /// `kubectl` ignores what stands between the marker `...` and the next `---`.
+    fn check_start(&self) -> Result<(), ReadError> {
+        let mut lines = self.text.lines().enumerate();
+        let first = lines.find(|(_, line)| !line.trim().is_empty() && !line.starts_with(['#', '%']));
+        match first.filter(|(_, line)| self.is_after_end && !is_marker(line, "---") && !is_marker(line, "...")) {
+            None => Ok(()),
+            Some((at, _)) => Err(ReadError::NotYaml {
+                document: 1,
+                line: 1 + at,
+                problem: "kubectl ignores what follows the marker `...`; start a document with `---`".to_owned(),
+            }),
         }
     }
 
     /// Its text.
     pub fn text(&self) -> &'a str {
-        self.0
+        self.text
     }
 
     /// Number of line breaks.
     pub fn lines(&self) -> usize {
-        self.0.matches('\n').count()
+        self.text.matches('\n').count()
     }
 }
 
@@ -126,64 +163,38 @@ impl ReadError {
 }
 
 /// Reads one YAML document.
-fn read(text: &str) -> Result<Value, ReadError> {
-    let placeholder = || {
-        let at = text.lines().position(|line| line.split('#').next().unwrap_or_default().contains("{{"))?;
-        Some(ReadError::Unrendered { document: 1, line: 1 + at })
-    };
-    match yaml::manifests::<Value>(text) {
-        Ok(mut values) => match values.len() {
-            0 => Ok(Value::Null),
-            _ => Ok(values.swap_remove(0)),
-        },
-        Err(error) => Err(placeholder().unwrap_or_else(|| {
-            let problem = error.to_string();
-            let problem = problem.strip_prefix("not YAML: ").unwrap_or(&problem);
-            let (problem, line) = problem
-                .rsplit_once(" at line ")
-                .and_then(|(problem, place)| Some((problem, place.split(',').next()?.parse::<usize>().ok()?)))
-                .unwrap_or((problem, 1));
-            ReadError::NotYaml { document: 1, line, problem: problem.to_owned() }
-        })),
-    }
-}
-
-/// JSON objects in a row, with what follows each up to the next; `None` if the text does not start with one.
-fn json(text: &str) -> Result<Option<Vec<(&str, Value)>>, ReadError> {
-    if !text.trim_start_matches('\u{feff}').trim_start().starts_with('{') {
-        return Ok(None);
-    }
-    let start = text.len() - text.trim_start_matches('\u{feff}').len();
-    let mut stream = serde_json::Deserializer::from_str(&text[start..]).into_iter::<Value>();
-    let mut found: Vec<(usize, Value)> = Vec::new();
-    while let Some(value) = stream.next() {
-        match value {
-            Ok(value) => found.push((start + stream.byte_offset(), value)),
-            Err(_) if found.is_empty() => return Ok(None),
-            Err(error) => {
-                let problem = error.to_string();
-                let problem = problem.split(" at line ").next().unwrap_or_default().to_owned();
-                return Err(ReadError::NotJson { document: found.len() + 1, line: error.line(), problem });
-            }
+fn yaml(text: &str) -> Result<Document<'_>, ReadError> {
+    check_line_breaks(text)?;
+    let read = Tree::read(text).and_then(|tree| Ok((tree.value()?, tree)));
+    match read {
+        Ok((value, tree)) => Ok(Document { text, format: Format::Yaml, value, tree: OnceCell::from(Ok(tree)) }),
+        Err(Problem { line, sentence }) => {
+            let is_placeholder = |line: &str| line.split('#').next().unwrap_or_default().contains("{{");
+            Err(match text.lines().position(is_placeholder) {
+                Some(at) => ReadError::Unrendered { document: 1, line: 1 + at },
+                None => ReadError::NotYaml { document: 1, line, problem: sentence },
+            })
         }
     }
-    let mut from = 0;
-    let Some(last) = found.len().checked_sub(1) else { return Ok(None) };
-    let texts = found.into_iter().enumerate().map(|(at, (end, value))| {
-        let end = if at == last { text.len() } else { end };
-        let part = &text[from..end];
-        from = end;
-        (part, value)
-    });
-    Ok(Some(texts.collect()))
 }
 
-/// The ranges of the documents: each starts at its marker `---`, or after the marker `...` of the one before. At the
-/// start of a line, these markers have this meaning in every context (YAML 1.2, section 9.1).
-fn split(text: &str) -> Vec<Range<usize>> {
-    let is_marker = |line: &str, marker: &str| {
-        line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+/// Refuses characters that `kubectl` takes for line breaks, which have no such meaning since YAML 1.2.
+fn check_line_breaks(text: &str) -> Result<(), ReadError> {
+    let Some((at, found)) = text.char_indices().find(|(_, c)| matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}')) else {
+        return Ok(());
     };
+    let code = found as u32;
+    let problem = format!("kubectl takes U+{code:04X} for a line break; write it as \"\\u{code:04x}\"");
+    Err(ReadError::NotYaml { document: 1, line: 1 + text[..at].matches('\n').count(), problem })
+}
+
+/// Whether a line has a marker. At the start of a line it has this meaning in every context (YAML 1.2, section 9.1).
+fn is_marker(line: &str, marker: &str) -> bool {
+    line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+}
+
+/// The ranges of the documents: each starts at its marker `---`, or after the marker `...` of the one before.
+fn split(text: &str) -> Vec<Range<usize>> {
     let mut starts = vec![0];
     let mut at = 0;
     for line in text.split_inclusive('\n') {
@@ -247,6 +258,7 @@ mod tests {
                 ],
             ),
             ("{a: yes}\n---\n{\"b\": 1}\n", vec![(Format::Yaml, json!({"a": true})), (Format::Yaml, json!({"b": 1}))]),
+            ("{\"a\": 1}\n# c\n{\"b\": 1}", vec![(Format::Json, json!({"a": 1})), (Format::Json, json!({"b": 1}))]),
             ("\u{feff}{\"a\": 1}\n", vec![(Format::Json, json!({"a": 1}))]),
             ("# nothing\n---\na: 0644\n", vec![(Format::Yaml, json!(null)), (Format::Yaml, json!({"a": 420}))]),
         ];
@@ -278,7 +290,20 @@ mod tests {
         ];
         let rows = rows.into_iter().chain([
             ("{\"a\": 1}\n{\n\"b\": }\n", "document 2, line 3: not JSON: expected value"),
-            ("x: 1\n...\n{\"a\": 1}{\"b\": 1", "document 3, line 3: not JSON: EOF while parsing an object"),
+            ("{\"a\": 1}\n{\"b\": 1", "document 2, line 2: not JSON: EOF while parsing an object"),
+            (
+                "a: 1\n...\n# c\nb: 1\n",
+                "document 2, line 4: not YAML: kubectl ignores what follows the marker `...`; start a document with `---`",
+            ),
+            (
+                "a: 1\nb: x\u{2028}c: 1\n",
+                "document 1, line 2: not YAML: kubectl takes U+2028 for a line break; write it as \"\\u2028\"",
+            ),
+            ("a: 1\nb: {<<: 1}\n", "document 1, line 2: not YAML: the merge key << needs a mapping, or a list of mappings"),
+            ("{\"a\": 1,\n\"a\": 2}", "document 1, line 2: not JSON: duplicate key `a`"),
+            ("1: a\n\"1\": b\n", "document 1, line 2: not YAML: duplicate mapping key `1` is not allowed here"),
+            ("a: 1\n~: b\n", "document 1, line 2: not YAML: null cannot be a key; put it in quotes"),
+            ("a: .inf\n", "document 1, line 1: not YAML: JSON has no number .inf"),
         ]);
         let rows: Vec<_> = rows.collect();
         let errors = |text| documents(text).filter_map(Result::err).map(|error| error.to_string()).collect::<Vec<_>>();

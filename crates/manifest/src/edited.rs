@@ -1,13 +1,12 @@
 //! A document after an edit.
 
-use crate::documents::{Document, Format, documents};
+use crate::documents::{Document, Format, chunks};
 use crate::edit::{self, Text};
 use crate::insert::{self, Addition};
 use crate::pointer;
 use crate::print::{self, Prints, Style};
 use crate::remove::{self, Removal, pruned};
 use crate::tree::{NotEditable, Tree};
-use ebb_config::yaml;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -39,28 +38,31 @@ pub struct Editor {
 }
 
 impl Document<'_> {
-    /// A key that stands before a merge key `<<` with the same key. In `kubectl` the merge key wins, here the key; so the
-    /// document means something else there.
-    pub fn overridden_key(&self) -> Option<String> {
-        // Reading the spans costs as much as reading the document.
-        self.text.contains("<<").then(|| Tree::read(self.text).ok()?.overridden).flatten()
-    }
-
-    /// Whether additions at these pointers may replace a text. Most replace none, and to find out which they replace
-    /// costs as much as reading the document.
+    /// Whether additions at these pointers may replace a text. Most replace none.
     pub fn may_replace(&self, paths: impl IntoIterator<Item = String>) -> bool {
-        let is_candidate = |path: &str| self.value.pointer(path).is_some_and(remove::is_empty);
-        let is_below = |path: &str| pointer::split(path).is_some_and(|(parent, _)| is_candidate(parent));
-        paths.into_iter().any(|path| is_candidate(&path) || is_below(&path))
+        let is_empty = |path: &str| pointer::get(&self.value, path).is_some_and(remove::is_empty);
+        let is_below = |path: &str| pointer::split(path).is_some_and(|(parent, _)| is_empty(parent));
+        paths.into_iter().any(|path| self.overwritten(&path).is_some() || is_below(&path))
     }
 
-    /// The texts that additions would replace, by JSON pointer: an empty collection or a null that is written, with the
-    /// spaces between it and the colon. A [`Removal`] restores them.
+    /// The value of a field that an addition at its pointer overwrites.
+    fn overwritten(&self, path: &str) -> Option<&Value> {
+        let (parent, key) = pointer::split(path)?;
+        pointer::get(&self.value, parent)?.as_object()?.get(key.as_ref())
+    }
+
+    /// The texts that additions would replace, by JSON pointer: the value of a field that is written, with the spaces
+    /// between it and the colon. A [`Removal`] restores them.
     pub fn replaced(&self, additions: &[Addition]) -> BTreeMap<String, String> {
-        let plan = Tree::read(self.text).and_then(|tree| {
-            insert::plan(self, &tree, insert::style(self.text, &tree.root), additions, &mut Prints::default())
+        let plan = self.tree().and_then(|tree| {
+            insert::plan(self, tree, insert::style(self.text, tree), additions, &mut Prints::default())
         });
-        plan.map(|plan| plan.replaced).unwrap_or_default()
+        // A document that cannot be edited is reprinted, and so are these values.
+        let printed = |addition: &Addition| {
+            let value = self.overwritten(&addition.path).filter(|value| !remove::is_empty(value))?;
+            Some((addition.path.clone(), format!(" {}", print::flow(value))))
+        };
+        plan.map_or_else(|_| additions.iter().filter_map(printed).collect(), |plan| plan.replaced)
     }
 
     /// Prints a value in place of the document, with its marker.
@@ -95,18 +97,18 @@ impl Editor {
     }
 
     fn added<'a>(&mut self, document: &Document<'a>, additions: &[Addition]) -> Result<Edited<'a>, NotEditable> {
-        let tree = Tree::read(document.text)?;
-        let style = insert::style(document.text, &tree.root);
+        let tree = document.tree()?;
+        let style = insert::style(document.text, tree);
         let light: Vec<Addition> =
             additions.iter().map(|addition| self.lightened(addition, additions, style)).collect();
-        let check = insert::plan(document, &tree, style, &light, &mut self.prints)?;
+        let check = insert::plan(document, tree, style, &light, &mut self.prints)?;
         let mut expected = document.value.clone();
         insert::apply(&mut expected, &light);
         let check = edit::apply(document.text, check.edits, Arc::from).to_string();
-        if !is_read_as(&check, |value| *value == expected) {
+        if !is_read_as(&check, document.format, &expected) {
             return Err(reads_differently());
         }
-        let plan = insert::plan(document, &tree, style, additions, &mut self.prints)?;
+        let plan = insert::plan(document, tree, style, additions, &mut self.prints)?;
         let text = edit::apply(document.text, plan.edits, |text| self.share(text));
         Ok(Edited { text, reprinted: None })
     }
@@ -118,7 +120,7 @@ impl Editor {
         let wanted = pruned(&expected);
         let text = remove::plan(document, removal).and_then(|edits| {
             let text = edit::apply(document.text, edits, |text| self.share(text));
-            match is_read_as(&text.to_string(), |value| pruned(value) == wanted) {
+            match value(&text.to_string()).is_some_and(|value| pruned(&value) == wanted) {
                 true => Ok(text),
                 false => Err(reads_differently()),
             }
@@ -147,18 +149,13 @@ impl Editor {
 
     /// An addition with a stand-in for a large value that is printed readably, and that no other addition goes into.
     fn lightened(&mut self, addition: &Addition, all: &[Addition], style: Style) -> Addition {
-        let stand_in = stand_in(&addition.value);
         let goes_into = |other: &Addition| {
             let siblings = pointer::split(&addition.path).map_or("", |(parent, _)| parent);
             other.path.strip_prefix(siblings).is_some_and(|rest| rest.matches('/').count() > 1)
         };
-        let value = match stand_in != addition.value
-            && !all.iter().any(goes_into)
-            && self.is_readable(&addition.value, style)
-        {
-            true => stand_in,
-            false => addition.value.clone(),
-        };
+        let is_replaced =
+            is_large(&addition.value) && !all.iter().any(goes_into) && self.is_readable(&addition.value, style);
+        let value = if is_replaced { stand_in(&addition.value) } else { addition.value.clone() };
         Addition { path: addition.path.clone(), value }
     }
 
@@ -173,7 +170,7 @@ impl Editor {
             format!("- {}", print::flow_lines(value, "  ", "  ").join("\n")),
         ];
         let list = Value::Array(vec![value.clone()]);
-        let is_read = |text: &String| yaml::manifests::<Value>(text).is_ok_and(|read| read.first() == Some(&list));
+        let is_read = |text: &String| Tree::read(text).is_ok_and(|tree| tree.is(&list));
         let is_readable = texts.iter().all(is_read);
         if is_readable {
             if self.readable.len() >= MAX_REMEMBERED {
@@ -182,6 +179,15 @@ impl Editor {
             self.readable.push((value.clone(), style));
         }
         is_readable
+    }
+}
+
+/// Whether a collection has several children, or one that has: a stand-in is smaller then.
+fn is_large(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.len() > 1 || fields.values().any(is_large),
+        Value::Array(items) => items.len() > 1 || items.iter().any(is_large),
+        _ => false,
     }
 }
 
@@ -200,16 +206,24 @@ fn reads_differently() -> NotEditable {
     NotEditable::Unknown("the edited text would read differently".to_owned())
 }
 
+/// The value of a text that is one document.
+fn value(text: &str) -> Option<Value> {
+    let mut read = chunks(text).into_iter().next()?.read().ok()?;
+    (chunks(text).len() == 1 && read.len() == 1).then(|| read.swap_remove(0).value)
+}
+
 /// Whether a text is one document with the expected value.
-fn is_read_as(text: &str, is_expected: impl Fn(&Value) -> bool) -> bool {
-    let mut read = documents(text);
-    let first = read.next();
-    read.next().is_none() && first.is_some_and(|document| document.is_ok_and(|document| is_expected(&document.value)))
+fn is_read_as(text: &str, format: Format, expected: &Value) -> bool {
+    match format {
+        Format::Json => value(text).is_some_and(|value| value == *expected),
+        Format::Yaml => chunks(text).len() == 1 && Tree::read(text).is_ok_and(|tree| tree.is(expected)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::documents;
     use serde_json::json;
 
     /// Adds values to a text; the edited text, or why it is reprinted.

@@ -4,6 +4,7 @@ use crate::documents::Document;
 use crate::edit::{self, Edit, as_lines, column, next_line, own_line, with_comments};
 use crate::pointer;
 use crate::print::{self, Prints, Style};
+use crate::remove;
 use crate::tree::{Entry, Node, NotEditable, Shape, Tree};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -31,7 +32,7 @@ struct Below<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) edits: Vec<Edit>,
-    /// By pointer, what stood after the colon: an empty collection, or an explicit null.
+    /// By pointer, what stood after the colon: an empty collection, an explicit null, or another value.
     pub(crate) replaced: BTreeMap<String, String>,
 }
 
@@ -39,12 +40,12 @@ pub(crate) struct Plan {
 pub(crate) fn apply(object: &mut Value, additions: &[Addition]) {
     for Addition { path, value } in additions {
         let (parent, last) = pointer::split(path).expect("a pointer has a slash");
-        match object.pointer_mut(parent) {
+        match pointer::get_mut(object, parent) {
             Some(Value::Array(values)) => {
                 let at = if last == "-" { values.len() } else { last.parse().expect("an index") };
                 values.insert(at, value.clone());
             }
-            Some(Value::Object(fields)) => drop(fields.insert(last, value.clone())),
+            Some(Value::Object(fields)) => drop(fields.insert(last.into_owned(), value.clone())),
             other => unreachable!("{path} leads to {other:?}, although its parent was added before"),
         }
     }
@@ -53,12 +54,13 @@ pub(crate) fn apply(object: &mut Value, additions: &[Addition]) {
 /// Plans the edits for additions to a document.
 pub(crate) fn plan(
     document: &Document<'_>,
-    tree: &Tree,
+    tree: &Tree<'_>,
     style: Style,
     additions: &[Addition],
     prints: &mut Prints,
 ) -> Result<Plan, NotEditable> {
-    let mut writer = Writer { text: document.text, tree, style, plan: Plan::default(), prints };
+    let (text, value) = (document.text, &document.value);
+    let mut writer = Writer { text, value, tree, style, plan: Plan::default(), prints };
     for (parent, below) in group(&document.value, additions)? {
         writer.write(&parent, below)?;
     }
@@ -71,16 +73,14 @@ fn group<'a>(value: &Value, additions: &'a [Addition]) -> Result<Vec<(String, Be
     for addition in additions {
         let (parent, last) = pointer::split(&addition.path).expect("a pointer has a slash");
         let created = groups.iter_mut().find_map(|(at, below)| {
-            let (key, value) = below.entries.iter_mut().find(|(key, _)| {
-                parent.strip_prefix(at.as_str()).and_then(|rest| rest.strip_prefix('/')).is_some_and(|rest| {
-                    rest.strip_prefix(pointer::escaped(key).as_str())
-                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-                })
-            })?;
-            Some((format!("{at}/{}", pointer::escaped(key)), value))
+            let rest = parent.strip_prefix(at.as_str())?.strip_prefix('/')?;
+            let first = rest.split('/').next()?;
+            let key = pointer::unescaped(first);
+            let (_, value) = below.entries.iter_mut().find(|(name, _)| *name == key)?;
+            Some((at.len() + 1 + first.len(), value))
         });
-        if let Some((at, value)) = created {
-            let path = addition.path[at.len()..].to_owned();
+        if let Some((length, value)) = created {
+            let path = addition.path[length..].to_owned();
             apply(value.to_mut(), &[Addition { path, value: addition.value.clone() }]);
             continue;
         }
@@ -89,9 +89,9 @@ fn group<'a>(value: &Value, additions: &'a [Addition]) -> Result<Vec<(String, Be
             groups.len() - 1
         });
         let below = &mut groups[at].1;
-        match value.pointer(parent) {
-            Some(Value::Object(fields)) if fields.get(&last).is_none_or(Value::is_null) => {
-                below.entries.push((last, Cow::Borrowed(&addition.value)));
+        match pointer::get(value, parent) {
+            Some(Value::Object(_)) => {
+                below.entries.push((last.into_owned(), Cow::Borrowed(&addition.value)));
             }
             Some(Value::Array(_)) if last == "-" => below.back.push(Cow::Borrowed(&addition.value)),
             Some(Value::Array(_)) if last == "0" => below.front.insert(0, Cow::Borrowed(&addition.value)),
@@ -103,7 +103,8 @@ fn group<'a>(value: &Value, additions: &'a [Addition]) -> Result<Vec<(String, Be
 
 struct Writer<'a> {
     text: &'a str,
-    tree: &'a Tree,
+    value: &'a Value,
+    tree: &'a Tree<'a>,
     style: Style,
     plan: Plan,
     prints: &'a mut Prints,
@@ -131,9 +132,9 @@ impl<'a> Writer<'a> {
             Shape::Mapping { is_flow: true, entries } if !entries.is_empty() => {
                 for (key, value) in &below.entries {
                     if let Some(entry) = node.entry(key) {
-                        let from = self.colon(entry).ok_or_else(form)? + 1;
-                        let range = from..entry.value.end.max(from);
-                        self.replace(format!("{at}/{}", pointer::escaped(key)), range.clone());
+                        let at = format!("{at}/{}", pointer::escaped(key));
+                        let range = self.overwritten(&at, entry)?;
+                        self.replace(at, range.clone());
                         self.edit(range, format!(" {}", print::flow(value)), depth);
                     }
                 }
@@ -168,7 +169,7 @@ impl<'a> Writer<'a> {
                     }
                 }
             }
-            Shape::Scalar | Shape::Alias(_) => Err(form()),
+            Shape::Scalar(_) | Shape::Alias(_) => Err(form()),
         }
     }
 
@@ -181,7 +182,7 @@ impl<'a> Writer<'a> {
     }
 
     /// The colon of an entry.
-    fn colon(&self, entry: &Entry) -> Option<usize> {
+    fn colon(&self, entry: &Entry<'_>) -> Option<usize> {
         colon(self.text, entry)
     }
 
@@ -191,9 +192,31 @@ impl<'a> Writer<'a> {
         parent.is_some_and(|(node, _)| matches!(node.shape, Shape::Mapping { is_flow: false, .. }))
     }
 
-    /// Gives an entry in block style that is null or empty its first children.
-    fn fill(&mut self, at: &str, entry: &Entry, value: &Value, depth: usize) -> Result<(), NotEditable> {
+    /// What stands after the colon of an entry that gets another value. It can be read without the rest of the document,
+    /// since a removal restores it.
+    fn overwritten(&self, at: &str, entry: &Entry<'_>) -> Result<Range<usize>, NotEditable> {
         let form = || NotEditable::Form(at.to_owned());
+        if self.tree.is_aliased(&entry.value) {
+            return Err(NotEditable::Shared(at.to_owned()));
+        }
+        let from = self.colon(entry).ok_or_else(form)? + 1;
+        let range = from..entry.value.end.max(from);
+        let read = self.text.get(range.clone()).and_then(remove::read_alone);
+        match read.as_ref() == pointer::get(self.value, at) {
+            true => Ok(range),
+            false => Err(form()),
+        }
+    }
+
+    /// Gives an entry in block style another value, or its first children if it is null or empty.
+    fn fill(&mut self, at: &str, entry: &Entry<'_>, value: &Value, depth: usize) -> Result<(), NotEditable> {
+        let form = || NotEditable::Form(at.to_owned());
+        if !matches!(value, Value::Object(_) | Value::Array(_)) {
+            let range = self.overwritten(at, entry)?;
+            self.replace(at.to_owned(), range.clone());
+            self.edit(range, format!(" {}", print::inline(value)), depth);
+            return Ok(());
+        }
         let from = self.colon(entry).ok_or_else(form)? + 1;
         // An absent value is recorded, too: the entry stays when its children are removed.
         let range = from..entry.value.end.max(from);
@@ -218,7 +241,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Adds entries to a mapping in block style: before the entry that they belong before, else at the end.
-    fn block_entries(&mut self, entries: &[Entry], new: Vec<(String, Cow<'_, Value>)>, depth: usize) -> Option<()> {
+    fn block_entries(&mut self, entries: &[Entry<'_>], new: Vec<(String, Cow<'_, Value>)>, depth: usize) -> Option<()> {
         let (first, last) = (entries.first()?, entries.last()?);
         let at_column = column(self.text, first.start);
         for (key, value) in new {
@@ -243,7 +266,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Adds items to a sequence in block style, whose key ends at `from`.
-    fn block_items(&mut self, items: &[Node], from: usize, below: Below<'_>, depth: usize) -> Option<()> {
+    fn block_items(&mut self, items: &[Node<'_>], from: usize, below: Below<'_>, depth: usize) -> Option<()> {
         let first = dash(self.text, from, items.first()?)?;
         let at_column = own_line(self.text, first)?;
         let mut print = |values: &[Cow<'_, Value>]| {
@@ -262,7 +285,7 @@ impl<'a> Writer<'a> {
     /// the value.
     fn flow(
         &mut self,
-        node: &Node,
+        node: &Node<'_>,
         children: Range<usize>,
         front: Vec<(String, Cow<'_, Value>)>,
         back: Vec<(String, Cow<'_, Value>)>,
@@ -295,18 +318,18 @@ impl<'a> Writer<'a> {
 }
 
 /// Where an entry ends.
-pub(crate) fn end(entry: &Entry) -> usize {
+pub(crate) fn end(entry: &Entry<'_>) -> usize {
     entry.key_end.max(entry.value.end)
 }
 
 /// The colon of an entry.
-pub(crate) fn colon(text: &str, entry: &Entry) -> Option<usize> {
+pub(crate) fn colon(text: &str, entry: &Entry<'_>) -> Option<usize> {
     let found = entry.key_end + text[entry.key_end..].find(':')?;
     text[entry.key_end..found].trim().is_empty().then_some(found)
 }
 
 /// The dash of an item, which is the first of its line; `from` is where the key, or the item before, ends.
-pub(crate) fn dash(text: &str, from: usize, item: &Node) -> Option<usize> {
+pub(crate) fn dash(text: &str, from: usize, item: &Node<'_>) -> Option<usize> {
     let mut at = next_line(text, from);
     while at < text.len() && at <= item.start {
         let line = text[at..].split('\n').next().unwrap_or_default();
@@ -320,9 +343,10 @@ pub(crate) fn dash(text: &str, from: usize, item: &Node) -> Option<usize> {
 }
 
 /// The node at a pointer, and the entry that it is the value of. Nothing on the way is shared with other places.
-pub(crate) fn locate<'a>(tree: &'a Tree, at: &str) -> Result<(&'a Node, Option<&'a Entry>), NotEditable> {
+pub(crate) fn locate<'a>(tree: &'a Tree<'a>, at: &str) -> Result<(&'a Node<'a>, Option<&'a Entry<'a>>), NotEditable> {
     let shared = || NotEditable::Shared(at.to_owned());
-    let (mut node, mut entry) = (&tree.root, None);
+    let form = || NotEditable::Form(at.to_owned());
+    let (mut node, mut entry) = (tree.root.as_ref().ok_or_else(form)?, None);
     for key in pointer::keys(at) {
         if tree.is_aliased(node) {
             return Err(shared());
@@ -337,7 +361,7 @@ pub(crate) fn locate<'a>(tree: &'a Tree, at: &str) -> Result<(&'a Node, Option<&
                 (node, entry) = (found.ok_or_else(shared)?, None);
             }
             Shape::Alias(_) => return Err(shared()),
-            Shape::Scalar => return Err(NotEditable::Form(at.to_owned())),
+            Shape::Scalar(_) => return Err(form()),
         }
     }
     match &node.shape {
@@ -348,9 +372,9 @@ pub(crate) fn locate<'a>(tree: &'a Tree, at: &str) -> Result<(&'a Node, Option<&
 }
 
 /// The indentation that a document uses where it first indents.
-pub(crate) fn style(text: &str, root: &Node) -> Style {
+pub(crate) fn style(text: &str, tree: &Tree<'_>) -> Style {
     let (mut step, mut dashes) = (None, None);
-    let mut nodes = vec![root];
+    let mut nodes: Vec<&Node<'_>> = tree.root.iter().collect();
     while let Some(node) = nodes.pop() {
         match &node.shape {
             Shape::Mapping { entries, is_flow: false } => {

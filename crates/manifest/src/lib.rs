@@ -2,9 +2,9 @@
 //! every other byte stays as it is.
 //!
 //! ```text
-//!  text ──► documents ──► value (JSON) ──► kinds: where the pods are
-//!               │                             │ additions or removals, by JSON pointer
-//!               └──► tree (spans) ──► insert or remove ──► edits ──► text, read again and compared
+//!  text ──► documents ──► tree (spans, scalars) ──► value (JSON) ──► kinds: where the pods are
+//!                             │                                        │ additions or removals, by JSON pointer
+//!                             └──► insert or remove ──► edits ──► text, read again and compared
 //! ```
 //! An edit is accepted only if the edited text reads as the expected value. Otherwise the document is reprinted.
 
@@ -12,11 +12,14 @@ mod documents;
 mod edit;
 mod edited;
 mod insert;
+mod json;
 mod kinds;
-mod pointer;
+pub mod pointer;
 mod print;
 mod remove;
+mod scalar;
 mod tree;
+mod value;
 
 pub use documents::{Chunk, Document, Format, ReadError, chunks, documents};
 pub use edit::Text;

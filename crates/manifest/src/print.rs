@@ -113,7 +113,7 @@ fn push_entry(lines: &mut Vec<String>, indent: &str, key: &str, value: &Value, c
 }
 
 /// A value on one line. Collections are written as JSON.
-fn inline(value: &Value) -> String {
+pub(crate) fn inline(value: &Value) -> String {
     match value {
         Value::String(text) => scalar(text),
         value => flow(value),

@@ -5,7 +5,6 @@ use crate::edit::{Edit, line_start, next_line, own_line};
 use crate::insert::{colon, dash, end, locate};
 use crate::pointer;
 use crate::tree::{NotEditable, Shape, Tree};
-use ebb_config::yaml;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -17,7 +16,8 @@ pub struct Removal {
     pub paths: Vec<String>,
     /// Pointers of collections to remove if nothing is left in them, unless they are in `replaced`.
     pub if_empty: Vec<String>,
-    /// What collections that are empty then were before, by pointer: the text after the colon.
+    /// What stood after the colon before, by pointer: of a value in `paths`, which is restored then, or of a collection
+    /// that is empty then.
     pub replaced: BTreeMap<String, String>,
 }
 
@@ -27,27 +27,40 @@ impl Removal {
         let mut paths: Vec<&String> = self.paths.iter().collect();
         // Later items first, so that the indexes of others stay right.
         paths.sort_by(|a, b| compare(b, a));
+        paths.retain(|path| !self.replaced.contains_key(*path));
+        for (path, text) in self.replaced.iter().filter(|(path, _)| self.paths.contains(path)) {
+            if let Some(value) = pointer::get_mut(object, path) {
+                *value = read_alone(text).unwrap_or_default();
+            }
+        }
         paths.iter().for_each(|path| remove(object, path));
         for (path, text) in &self.replaced {
-            let is_empty = object.pointer(path).is_some_and(is_empty);
-            if let Some(value) = object.pointer_mut(path).filter(|_| is_empty) {
-                *value = yaml::manifests::<Value>(text).ok().and_then(|mut values| values.pop()).unwrap_or_default();
+            let is_empty = pointer::get(object, path).is_some_and(is_empty);
+            if let Some(value) = pointer::get_mut(object, path).filter(|_| is_empty) {
+                *value = read_alone(text).unwrap_or_default();
             }
         }
         let mut parents: Vec<&String> = self.if_empty.iter().collect();
         parents.sort_by(|a, b| compare(b, a));
         for path in parents {
-            if object.pointer(path).is_some_and(is_empty) && !self.replaced.contains_key(path) {
+            if pointer::get(object, path).is_some_and(is_empty) && !self.replaced.contains_key(path) {
                 remove(object, path);
             }
         }
     }
 }
 
+/// The value of a text that stood after a colon.
+pub(crate) fn read_alone(text: &str) -> Option<Value> {
+    // The line break after it belongs to a block scalar.
+    let line = format!("{text}\n");
+    Tree::read(&line).and_then(|tree| tree.value()).ok()
+}
+
 /// Compares pointers by key, indexes as numbers.
 fn compare(a: &str, b: &str) -> std::cmp::Ordering {
     let keys = |pointer: &str| -> Vec<(Option<usize>, String)> {
-        pointer::keys(pointer).map(|key| (key.parse().ok(), key)).collect()
+        pointer::keys(pointer).map(|key| (key.parse().ok(), key.into_owned())).collect()
     };
     keys(a).cmp(&keys(b))
 }
@@ -62,8 +75,8 @@ pub(crate) fn is_empty(value: &Value) -> bool {
 
 fn remove(object: &mut Value, path: &str) {
     let Some((parent, last)) = pointer::split(path) else { return };
-    match object.pointer_mut(parent) {
-        Some(Value::Object(fields)) => drop(fields.shift_remove(&last)),
+    match pointer::get_mut(object, parent) {
+        Some(Value::Object(fields)) => drop(fields.shift_remove(last.as_ref())),
         Some(Value::Array(values)) => {
             if let Some(index) = last.parse::<usize>().ok().filter(|index| *index < values.len()) {
                 values.remove(index);
@@ -88,19 +101,21 @@ pub fn pruned(value: &Value) -> Value {
 
 /// Plans the edits that remove values from a document.
 pub(crate) fn plan(document: &Document<'_>, removal: &Removal) -> Result<Vec<Edit>, NotEditable> {
-    let tree = Tree::read(document.text)?;
+    let tree = document.tree()?;
     let text = document.text;
     let mut gone: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut add = |path: &str| {
         if let Some((parent, last)) = pointer::split(path) {
-            gone.entry(parent.to_owned()).or_default().insert(last);
+            gone.entry(parent.to_owned()).or_default().insert(last.into_owned());
         }
     };
-    removal.paths.iter().for_each(|path| add(path));
+    let (overwritten, added): (Vec<&String>, Vec<_>) =
+        removal.paths.iter().partition(|path| removal.replaced.contains_key(*path));
+    added.into_iter().for_each(|path| add(path));
     let mut parents: Vec<&String> = removal.if_empty.iter().collect();
     parents.sort_by_key(|path| std::cmp::Reverse(path.matches('/').count()));
     for path in parents {
-        let Some(value) = document.value.pointer(path) else { continue };
+        let Some(value) = pointer::get(&document.value, path) else { continue };
         let children = gone.get(path.as_str()).map_or(0, BTreeSet::len);
         let all = match value {
             Value::Object(fields) => fields.len(),
@@ -110,14 +125,29 @@ pub(crate) fn plan(document: &Document<'_>, removal: &Removal) -> Result<Vec<Edi
         if children == all && !removal.replaced.contains_key(path) {
             gone.remove(path.as_str());
             let (parent, last) = pointer::split(path).expect("a pointer has a slash");
-            gone.entry(parent.to_owned()).or_default().insert(last);
+            gone.entry(parent.to_owned()).or_default().insert(last.into_owned());
         }
     }
     let mut edits = Vec::new();
     let mut delete = |range: Range<usize>| edits.push(Edit { range, text: String::new(), depth: 0 });
     let mut restored = Vec::new();
+    for path in overwritten {
+        let form = || NotEditable::Form(path.clone());
+        let entry = locate(tree, path)?.1.ok_or_else(form)?;
+        let from = colon(text, entry).ok_or_else(form)? + 1;
+        let end = entry.value.end.max(from);
+        let original = removal.replaced[path].clone();
+        match entry.value.shape {
+            // It stands on lines of its own; what stands after the colon is a comment that was there before.
+            Shape::Mapping { is_flow: false, .. } | Shape::Sequence { is_flow: false, .. } => {
+                restored.push(Edit { range: from..from, text: original, depth: 0 });
+                delete(next_line(text, from)..next_line(text, end));
+            }
+            _ => restored.push(Edit { range: from..end, text: original, depth: 0 }),
+        }
+    }
     for (at, children) in &gone {
-        let (node, entry) = locate(&tree, at)?;
+        let (node, entry) = locate(tree, at)?;
         let form = || NotEditable::Form(at.clone());
         let count = match &node.shape {
             Shape::Mapping { entries, .. } => entries.len(),
@@ -134,7 +164,7 @@ pub(crate) fn plan(document: &Document<'_>, removal: &Removal) -> Result<Vec<Edi
         }
         match &node.shape {
             Shape::Mapping { is_flow: false, entries } => {
-                for entry in entries.iter().filter(|entry| children.contains(&entry.key)) {
+                for entry in entries.iter().filter(|entry| children.contains(entry.key.as_ref())) {
                     own_line(text, entry.start).ok_or_else(form)?;
                     delete(line_start(text, entry.start)..next_line(text, end(entry)));
                 }
@@ -151,7 +181,7 @@ pub(crate) fn plan(document: &Document<'_>, removal: &Removal) -> Result<Vec<Edi
             }
             Shape::Mapping { entries, .. } => {
                 let parts: Vec<_> = entries.iter().map(|entry| (entry.start..end(entry), &entry.key)).collect();
-                flow(parts.iter().map(|(range, key)| (range.clone(), children.contains(*key))).collect())
+                flow(parts.iter().map(|(range, key)| (range.clone(), children.contains(key.as_ref()))).collect())
                     .into_iter()
                     .for_each(&mut delete);
             }

@@ -1,44 +1,62 @@
-//! The tree of a document with the place of each node in the text.
+//! The tree of a document: each node with its place in the text and what it means.
 
+use crate::scalar::Scalar;
 use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle};
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
+/// Maximum depth of a document.
+pub(crate) const MAX_DEPTH: usize = 128;
+/// Mappings with more keys than this are searched by hash.
+const FEW: usize = 16;
+
 /// A node of a document. Places are bytes of the document's text.
-#[derive(Debug)]
-pub(crate) struct Node {
+#[derive(Clone, Debug)]
+pub(crate) struct Node<'a> {
     /// Where it starts: at the first key or item of a collection in block style.
     pub(crate) start: usize,
     /// Where it ends. What follows on the line is a comment, or belongs to a collection around it.
     pub(crate) end: usize,
-    pub(crate) shape: Shape,
+    pub(crate) shape: Shape<'a>,
     /// Number of its anchor; 0 for none.
-    anchor: usize,
+    pub(crate) anchor: usize,
 }
 
-#[derive(Debug)]
-pub(crate) enum Shape {
-    Scalar,
+#[derive(Clone, Debug)]
+pub(crate) enum Shape<'a> {
+    Scalar(Scalar<'a>),
     /// Refers to the node with the anchor of this number.
     Alias(usize),
     Mapping {
         is_flow: bool,
-        entries: Vec<Entry>,
+        entries: Vec<Entry<'a>>,
     },
     Sequence {
         is_flow: bool,
-        items: Vec<Node>,
+        items: Vec<Node<'a>>,
     },
 }
 
 /// An entry of a mapping.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) key: String,
+#[derive(Clone, Debug)]
+pub(crate) struct Entry<'a> {
+    /// The key as JSON has it.
+    pub(crate) key: Cow<'a, str>,
+    /// Whether the key is `<<`, which adds the entries of other mappings.
+    pub(crate) is_merge: bool,
     /// Where the key starts.
     pub(crate) start: usize,
     /// Where the key ends.
     pub(crate) key_end: usize,
-    pub(crate) value: Node,
+    pub(crate) value: Node<'a>,
+}
+
+/// Why a text is not a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// Line of the text, from 1.
+    pub(crate) line: usize,
+    pub(crate) sentence: String,
 }
 
 /// Why a text cannot be edited.
@@ -53,46 +71,51 @@ pub(crate) enum NotEditable {
 }
 
 /// The tree of one document, and the anchors that aliases refer to.
-#[derive(Debug)]
-pub(crate) struct Tree {
-    pub(crate) root: Node,
-    /// A key that a merge key after it overrides in kubectl. Other readers, and Ebb's, let it win over every merge key.
-    pub(crate) overridden: Option<String>,
-    aliased: HashSet<usize>,
+#[derive(Clone, Debug)]
+pub(crate) struct Tree<'a> {
+    pub(crate) text: &'a str,
+    /// `None` if the document has no content.
+    pub(crate) root: Option<Node<'a>>,
+    /// Whether a mapping has the key `<<`.
+    pub(crate) merges: bool,
+    pub(crate) aliased: HashSet<usize>,
+    /// The scalars with an anchor, by its number.
+    pub(crate) scalars: HashMap<usize, Scalar<'a>>,
 }
 
-impl Tree {
+impl<'a> Tree<'a> {
     /// Reads the tree of a document.
-    pub(crate) fn read(text: &str) -> Result<Self, NotEditable> {
+    pub(crate) fn read(text: &'a str) -> Result<Self, Problem> {
         let options = granit_parser::options! { emit_comments: false };
         let mut builder = Builder {
             text,
             parser: Parser::new_from_str_with_options(text, options),
             aliased: HashSet::new(),
-            keys: HashMap::new(),
-            overridden: None,
+            merges: false,
+            scalars: HashMap::new(),
         };
+        let mut root = None;
         loop {
-            let (event, span) = builder.next()?;
-            match event {
-                Event::StreamStart | Event::DocumentStart(..) => {}
-                event => {
-                    let root = builder.node(event, span)?;
-                    return Ok(Self { root, overridden: builder.overridden, aliased: builder.aliased });
-                }
+            match builder.next()? {
+                (Event::StreamEnd, _) => break,
+                (Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd, _) => {}
+                (_, span) if root.is_some() => return Err(problem(&span, "the text has a second document".to_owned())),
+                (event, span) => root = Some(builder.node(event, span, 0)?),
             }
         }
+        let Builder { merges, aliased, scalars, .. } = builder;
+        Ok(Self { text, root, merges, aliased, scalars })
     }
 
     /// Whether other places of the document refer to a node.
-    pub(crate) fn is_aliased(&self, node: &Node) -> bool {
+    pub(crate) fn is_aliased(&self, node: &Node<'_>) -> bool {
         node.anchor != 0 && self.aliased.contains(&node.anchor)
     }
 }
 
-impl Node {
+impl<'a> Node<'a> {
     /// The entry of a mapping.
-    pub(crate) fn entry(&self, key: &str) -> Option<&Entry> {
+    pub(crate) fn entry(&self, key: &str) -> Option<&Entry<'a>> {
         match &self.shape {
             Shape::Mapping { entries, .. } => entries.iter().find(|entry| entry.key == key),
             _ => None,
@@ -104,28 +127,34 @@ struct Builder<'a> {
     text: &'a str,
     parser: Parser<'a, granit_parser::StrInput<'a>>,
     aliased: HashSet<usize>,
-    /// Keys of the mappings with an anchor, by its number.
-    keys: HashMap<usize, Vec<String>>,
-    overridden: Option<String>,
+    merges: bool,
+    /// An alias may be a key.
+    scalars: HashMap<usize, Scalar<'a>>,
 }
 
 impl<'a> Builder<'a> {
-    fn next(&mut self) -> Result<(Event<'a>, Span), NotEditable> {
-        let unknown = |problem: String| NotEditable::Unknown(problem);
-        let next = self.parser.next().ok_or_else(|| unknown("the document ends early".to_owned()))?;
-        next.map_err(|error| unknown(error.to_string()))
+    fn next(&mut self) -> Result<(Event<'a>, Span), Problem> {
+        let next = self.parser.next().expect("the end of the stream is the last event");
+        next.map_err(|error| Problem { line: error.marker().line(), sentence: error.info().replace('\n', " ") })
     }
 
-    /// Depth is bounded: the parser bounds it, and so did the reader of the value.
-    fn node(&mut self, event: Event<'a>, span: Span) -> Result<Node, NotEditable> {
-        let (start, end) = bytes(&span)?;
+    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node<'a>, Problem> {
+        let (start, end) = bytes(&span);
+        if depth > MAX_DEPTH {
+            return Err(problem(&span, format!("nested too deeply (at most {MAX_DEPTH} levels)")));
+        }
         match event {
-            Event::Scalar(_, style, anchor, _) => {
+            Event::Scalar(text, style, anchor, tag) => {
                 let end = match style {
                     ScalarStyle::Literal | ScalarStyle::Folded => self.block_scalar_end(start, end),
                     _ => end,
                 };
-                Ok(Node { start, end, shape: Shape::Scalar, anchor })
+                let scalar = Scalar::read(text, style == ScalarStyle::Plain, tag.as_deref())
+                    .map_err(|sentence| problem(&span, sentence))?;
+                if anchor != 0 {
+                    self.scalars.insert(anchor, scalar.clone());
+                }
+                Ok(Node { start, end, shape: Shape::Scalar(scalar), anchor })
             }
             Event::Alias(anchor) => {
                 self.aliased.insert(anchor);
@@ -135,77 +164,70 @@ impl<'a> Builder<'a> {
                 let (mut items, mut last) = (Vec::new(), end);
                 let end = loop {
                     match self.next()? {
-                        (Event::SequenceEnd, span) => break bytes(&span)?.1,
+                        (Event::SequenceEnd, span) => break bytes(&span).1,
                         (event, span) => {
-                            let item = self.node(event, span)?;
+                            let item = self.node(event, span, depth + 1)?;
                             last = last.max(item.end);
                             items.push(item);
                         }
                     }
                 };
                 let is_flow = style == StructureStyle::Flow;
-                Ok(Node {
-                    start,
-                    end: if is_flow { end } else { last },
-                    shape: Shape::Sequence { is_flow, items },
-                    anchor,
-                })
+                let shape = Shape::Sequence { is_flow, items };
+                Ok(Node { start, end: if is_flow { end } else { last }, shape, anchor })
             }
             Event::MappingStart(style, anchor, _) => {
                 let (mut entries, mut last) = (Vec::new(), end);
+                let mut keys = Keys::default();
                 let end = loop {
                     match self.next()? {
-                        (Event::MappingEnd, span) => break bytes(&span)?.1,
-                        (Event::Scalar(key, ..), span) => {
-                            let (start, key_end) = bytes(&span)?;
-                            let (event, span) = self.next()?;
-                            let value = self.node(event, span)?;
-                            last = last.max(key_end).max(value.end);
-                            entries.push(Entry { key: key.into_owned(), start, key_end, value });
+                        (Event::MappingEnd, span) => break bytes(&span).1,
+                        (event, span) => {
+                            let entry = self.entry(event, span, depth)?;
+                            if !entry.is_merge && keys.has(&entries, &entry.key) {
+                                let sentence = format!("duplicate mapping key `{}` is not allowed here", entry.key);
+                                return Err(problem(&span, sentence));
+                            }
+                            last = last.max(entry.key_end).max(entry.value.end);
+                            entries.push(entry);
                         }
-                        _ => return Err(NotEditable::Unknown("a key is not a scalar".to_owned())),
                     }
                 };
-                self.note_keys(anchor, &entries);
                 let is_flow = style == StructureStyle::Flow;
-                Ok(Node {
-                    start,
-                    end: if is_flow { end } else { last },
-                    shape: Shape::Mapping { is_flow, entries },
-                    anchor,
-                })
+                let shape = Shape::Mapping { is_flow, entries };
+                Ok(Node { start, end: if is_flow { end } else { last }, shape, anchor })
             }
-            other => Err(NotEditable::Unknown(format!("unexpected {other:?}"))),
+            other => Err(problem(&span, format!("unexpected {other:?}"))),
         }
     }
 
-    /// Notes the keys of a mapping with an anchor, and a key that a merge key after it overrides.
-    fn note_keys(&mut self, anchor: usize, entries: &[Entry]) {
-        let mut keys: Vec<String> = Vec::new();
-        for Entry { key, value, .. } in entries {
-            if key != "<<" {
-                keys.push(key.clone());
-                continue;
+    fn entry(&mut self, key: Event<'a>, span: Span, depth: usize) -> Result<Entry<'a>, Problem> {
+        let (start, key_end) = bytes(&span);
+        let (scalar, is_merge) = match key {
+            Event::Scalar(text, style, anchor, tag) => {
+                let is_merge = text == "<<"
+                    && match &tag {
+                        None => style == ScalarStyle::Plain,
+                        Some(tag) => tag.handle() == "tag:yaml.org,2002:" && tag.suffix() == "merge",
+                    };
+                let scalar = Scalar::read(text, style == ScalarStyle::Plain, tag.as_deref());
+                let scalar = scalar.map_err(|sentence| problem(&span, sentence))?;
+                if anchor != 0 {
+                    self.scalars.insert(anchor, scalar.clone());
+                }
+                (scalar, is_merge)
             }
-            let merged = self.merged(value);
-            if self.overridden.is_none() {
-                self.overridden = merged.iter().find(|key| keys.contains(key)).cloned();
+            Event::Alias(anchor) if self.scalars.contains_key(&anchor) => {
+                self.aliased.insert(anchor);
+                (self.scalars[&anchor].clone(), false)
             }
-            keys.extend(merged);
-        }
-        if anchor != 0 {
-            self.keys.insert(anchor, keys);
-        }
-    }
-
-    /// The keys that the value of a merge key brings.
-    fn merged(&self, value: &Node) -> Vec<String> {
-        match &value.shape {
-            Shape::Alias(anchor) => self.keys.get(anchor).cloned().unwrap_or_default(),
-            Shape::Mapping { entries, .. } => entries.iter().map(|entry| entry.key.clone()).collect(),
-            Shape::Sequence { items, .. } => items.iter().flat_map(|item| self.merged(item)).collect(),
-            Shape::Scalar => Vec::new(),
-        }
+            _ => return Err(problem(&span, "a key is a mapping or a list, which JSON does not have".to_owned())),
+        };
+        let key = scalar.into_key().map_err(|sentence| problem(&span, sentence))?;
+        self.merges |= is_merge;
+        let (event, span) = self.next()?;
+        let value = self.node(event, span, depth + 1)?;
+        Ok(Entry { key, is_merge, start, key_end, value })
     }
 
     /// The end of a block scalar. Its span extends to the next token; blank lines belong to it only with the indicator
@@ -225,31 +247,40 @@ impl<'a> Builder<'a> {
     }
 }
 
-fn bytes(span: &Span) -> Result<(usize, usize), NotEditable> {
-    span.start.byte_offset().zip(span.end.byte_offset()).ok_or_else(|| NotEditable::Unknown("no offsets".to_owned()))
+/// The keys of a mapping that is read, once it has many.
+#[derive(Default)]
+struct Keys<'a>(HashSet<Cow<'a, str>>);
+
+impl<'a> Keys<'a> {
+    /// Whether a key is among the entries so far.
+    fn has(&mut self, entries: &[Entry<'a>], key: &Cow<'a, str>) -> bool {
+        if entries.len() < FEW {
+            return entries.iter().any(|entry| !entry.is_merge && entry.key == *key);
+        }
+        if self.0.is_empty() {
+            self.0 = entries.iter().filter(|entry| !entry.is_merge).map(|entry| entry.key.clone()).collect();
+        }
+        !self.0.insert(key.clone())
+    }
+}
+
+fn problem(span: &Span, sentence: String) -> Problem {
+    Problem { line: span.start.line(), sentence }
+}
+
+fn bytes(span: &Span) -> (usize, usize) {
+    let of = |marker: granit_parser::Marker| marker.byte_offset().expect("a text in memory has offsets");
+    (of(span.start), of(span.end))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn finds_keys_that_a_merge_key_overrides() {
-        let rows = [
-            ("a: &a {k: 1}\nb: {<<: *a, k: 2}\n", None),
-            ("a: &a {k: 1}\nb: {k: 2, <<: *a}\n", Some("k")),
-            ("a: &a {k: 1}\nb:\n  l: 2\n  <<: *a\n", None),
-            ("a: &a {k: 1}\nb:\n- k: 2\n  <<: [*a, {l: 1}]\n", Some("k")),
-            ("a: &a {k: 1}\nb: &b {<<: *a}\nc: {k: 2, <<: *b}\n", Some("k")),
-        ];
-        let found = rows.map(|(text, _)| Tree::read(text).unwrap().overridden);
-        assert_eq!(found, rows.map(|(_, key)| key.map(str::to_owned)));
-    }
-
     /// The texts of the values below the root.
     fn values(text: &str) -> Vec<&str> {
         let tree = Tree::read(text).unwrap();
-        let Shape::Mapping { entries, .. } = tree.root.shape else { panic!("{text:?} is no mapping") };
+        let Shape::Mapping { entries, .. } = tree.root.unwrap().shape else { panic!("{text:?} is no mapping") };
         entries.iter().map(|entry| &text[entry.value.start..entry.value.end]).collect()
     }
 

@@ -41,7 +41,8 @@ pub use workload::workload_warnings;
 pub(crate) use skip::VOLUMES;
 pub(crate) use values::is_name as is_object_name;
 
-use patch::{Patch, escaped};
+use ebb_manifest::pointer::{self, escaped};
+use patch::Patch;
 use pod::list;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -110,7 +111,7 @@ pub fn inject(pod: &Value, context: &Context<'_>, template: &Template) -> Outcom
     // Before the sidecar, which changes the indexes of init containers.
     let start = wishes.start(pod);
     add_to_callers(&mut patch, &wishes, "initContainers", |at, container| at >= start && wishes.wants_init(container));
-    add_sidecar(&mut patch, pod, &wishes);
+    add_sidecar(&mut patch, pod, &mut wishes);
     add_volumes(&mut patch, &wishes);
     add_pull_secrets(&mut patch, template);
     add_to_callers(&mut patch, &wishes, "containers", |_, container| wishes.wants(container));
@@ -156,9 +157,10 @@ fn add_status(patch: &mut Patch, version: &str) {
     patch.add(STATUS, status.into());
 }
 
-fn add_sidecar(patch: &mut Patch, pod: &Value, wishes: &Wishes) {
-    let mut container = wishes.container.clone();
-    container["resources"] = resources::resources(pod, wishes);
+fn add_sidecar(patch: &mut Patch, pod: &Value, wishes: &mut Wishes) {
+    let resources = resources::resources(pod, wishes);
+    let mut container = std::mem::take(&mut wishes.container);
+    container["resources"] = resources;
     patch.array_at("/spec/initContainers");
     let declared = list(&pod["spec"]["initContainers"]).position(|container| container["name"] == "ebb");
     match (declared, wishes.is_last) {
@@ -176,7 +178,7 @@ fn add_sidecar(patch: &mut Patch, pod: &Value, wishes: &Wishes) {
 fn complete(patch: &mut Patch, at: &str, with: &Value) {
     for (key, value) in with.as_object().into_iter().flatten() {
         let path = format!("{at}/{}", escaped(key));
-        match (patch.object().pointer(&path).cloned(), value) {
+        match (pointer::get(patch.object(), &path).cloned(), value) {
             (None | Some(Value::Null), _) => patch.add(&path, value.clone()),
             (Some(Value::Object(_)), Value::Object(_)) if !is_one_of_a_kind(key) => complete(patch, &path, value),
             (Some(Value::Array(there)), Value::Array(wanted)) => {
@@ -235,21 +237,28 @@ fn lacking<'a>(pod: &'a Value, template: &'a Template) -> impl Iterator<Item = &
 
 /// Adds the environment variables and mounts to the containers of a list that call the cache. Existing ones are kept.
 fn add_to_callers(patch: &mut Patch, wishes: &Wishes, of: &str, is_caller: impl Fn(usize, &Value) -> bool) {
-    let containers: Vec<Value> = list(&patch.object()["spec"][of]).cloned().collect();
-    let callers = || containers.iter().enumerate().filter(|(at, container)| is_caller(*at, container));
     let path = |mount: &Value| mount["mountPath"].as_str().map(|path| path.trim_end_matches('/').to_owned());
-    for (at, container) in callers() {
-        let is_mounted = |mount: &Value| list(&container["volumeMounts"]).any(|there| path(there) == path(mount));
-        for mount in wishes.mounts.iter().filter(|mount| !is_mounted(mount)) {
+    // What each caller lacks: its number, the mounts, and the variables.
+    let lacks = |(at, container): (usize, &Value)| {
+        let is_mounted = |mount: &&Value| list(&container["volumeMounts"]).any(|there| path(there) == path(mount));
+        let is_set = |variable: &&Value| list(&container["env"]).any(|there| there["name"] == variable["name"]);
+        let mounts: Vec<_> = wishes.mounts.iter().filter(|mount| !is_mounted(mount)).collect();
+        let variables: Vec<_> = wishes.env.iter().filter(|variable| !is_set(variable)).collect();
+        (at, mounts, variables)
+    };
+    let containers = list(&patch.object()["spec"][of]).enumerate();
+    let callers: Vec<_> = containers.filter(|(at, container)| is_caller(*at, container)).map(lacks).collect();
+    for (at, mounts, _) in &callers {
+        for mount in mounts {
             patch.array_at(&format!("/spec/{of}/{at}/volumeMounts"));
-            patch.add(&format!("/spec/{of}/{at}/volumeMounts/-"), mount.clone());
+            patch.add(&format!("/spec/{of}/{at}/volumeMounts/-"), (*mount).clone());
         }
     }
     // Each variable is inserted at the front, in reverse. This keeps their order, and the container's own variables can
     // refer to them.
     for variable in wishes.env.iter().rev() {
-        let is_set = |container: &Value| list(&container["env"]).any(|there| there["name"] == variable["name"]);
-        for (at, _) in callers().filter(|(_, container)| !is_set(container)) {
+        let is_lacking = |variables: &[&Value]| variables.iter().any(|lacking| std::ptr::eq(*lacking, variable));
+        for (at, ..) in callers.iter().filter(|(_, _, variables)| is_lacking(variables)) {
             patch.array_at(&format!("/spec/{of}/{at}/env"));
             patch.add(&format!("/spec/{of}/{at}/env/0"), variable.clone());
         }

@@ -2,8 +2,10 @@
 //!
 //! The copy is raw JSON, so unknown fields are kept, and every operation is known to apply.
 
+use ebb_manifest::pointer::{self, escaped, unescaped};
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 
 /// One `add`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -36,7 +38,7 @@ impl Patch {
     /// Adds a value. An array index inserts before that element; `-` appends.
     pub(super) fn add(&mut self, path: &str, value: Value) {
         let (parent, last) = path.rsplit_once('/').expect("a pointer has a slash");
-        let name = match self.object.pointer(parent) {
+        let name = match pointer::get(&self.object, parent) {
             Some(Value::Array(values)) => identity(&value, values.len()),
             _ => last.to_owned(),
         };
@@ -44,8 +46,8 @@ impl Patch {
         if value != json!({}) && value != json!([]) {
             self.addresses.push(format!("{}/{name}", address(&self.object, parent)));
         }
-        match self.object.pointer_mut(parent) {
-            Some(Value::Object(fields)) => drop(fields.insert(unescaped(last), value.clone())),
+        match pointer::get_mut(&mut self.object, parent) {
+            Some(Value::Object(fields)) => drop(fields.insert(unescaped(last).into_owned(), value.clone())),
             Some(Value::Array(values)) => {
                 let at = if last == "-" { values.len() } else { last.parse().expect("an index") };
                 values.insert(at, value.clone());
@@ -67,7 +69,7 @@ impl Patch {
 
     /// Adds a value if the path is missing or null.
     pub(super) fn unless(&mut self, path: &str, value: Value) {
-        if self.object.pointer(path).is_none_or(Value::is_null) {
+        if pointer::get(&self.object, path).is_none_or(Value::is_null) {
             self.add(path, value);
         }
     }
@@ -89,13 +91,14 @@ pub(super) fn address(object: &Value, pointer: &str) -> String {
     for part in pointer.split('/').skip(1) {
         let next = match at {
             Value::Array(values) => part.parse().ok().and_then(|index: usize| values.get(index)),
-            at => at.get(unescaped(part)),
+            at => at.get(unescaped(part).as_ref()),
         };
         let name = match (at, next) {
-            (Value::Array(_), Some(next)) => identity(next, part.parse().unwrap_or_default()),
-            _ => part.to_owned(),
+            (Value::Array(_), Some(next)) => identity(next, part.parse().unwrap_or_default()).into(),
+            _ => Cow::Borrowed(part),
         };
-        address = format!("{address}/{name}");
+        address.push('/');
+        address.push_str(&name);
         at = next.unwrap_or(&Value::Null);
     }
     address
@@ -111,7 +114,7 @@ pub(super) fn resolve(object: &Value, address: &str) -> Option<String> {
                 let (index, value) = all.find(|(index, value)| identity(value, *index) == part)?;
                 (at, pointer) = (value, format!("{pointer}/{index}"));
             }
-            fields => (at, pointer) = (fields.get(unescaped(part))?, format!("{pointer}/{part}")),
+            fields => (at, pointer) = (fields.get(unescaped(part).as_ref())?, format!("{pointer}/{part}")),
         }
     }
     Some(pointer)
@@ -121,19 +124,10 @@ pub(super) fn resolve(object: &Value, address: &str) -> Option<String> {
 fn identity(element: &Value, index: usize) -> String {
     let name = ["mountPath", "name"].iter().find_map(|key| element.get(key)?.as_str());
     match element {
-        Value::String(text) => escaped(text),
+        Value::String(text) => escaped(text).into_owned(),
         Value::Number(number) => number.to_string(),
-        _ => name.map_or_else(|| index.to_string(), escaped),
+        _ => name.map_or_else(|| index.to_string(), |name| escaped(name).into_owned()),
     }
-}
-
-/// Escapes a key for a pointer.
-pub(super) fn escaped(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
-}
-
-fn unescaped(part: &str) -> String {
-    part.replace("~1", "/").replace("~0", "~")
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::revision;
 use super::template::Template;
 use super::wish::Wishes;
 use ebb_config::units::Quantity;
+use ebb_manifest::pointer;
 use serde_json::Value;
 use std::collections::HashSet;
 
@@ -149,8 +150,9 @@ pub(super) fn skip(
 
 /// Why a patch cannot be applied to the pod, if it cannot.
 fn malformed(pod: &Value) -> Option<String> {
-    let is =
-        |path: &str, fits: fn(&Value) -> bool| pod.pointer(path).is_none_or(|value| value.is_null() || fits(value));
+    let is = |path: &str, fits: fn(&Value) -> bool| {
+        pointer::get(pod, path).is_none_or(|value| value.is_null() || fits(value))
+    };
     if pod["spec"]["containers"].as_array().is_none_or(Vec::is_empty) {
         return Some("spec.containers must be a list with at least one container".to_owned());
     }

@@ -26,13 +26,15 @@ pub fn take_out(pod: &Value) -> TakeOut {
     let status: Value = annotations["ebb-cache.io/status"].as_str().unwrap_or_default().parse().unwrap_or_default();
     let Some(added) = status["added"].as_array() else { return TakeOut::Unlisted };
     let added: Vec<&str> = added.iter().filter_map(Value::as_str).collect();
+    // Only a pod that declares the container gets the annotation `merged`; in another one it is the pod's own.
+    let is_merged = !added.contains(&"/spec/initContainers/ebb") && !annotations["ebb-cache.io/merged"].is_null();
     let is_of_declared = |address: &&str| address.starts_with("/spec/initContainers/ebb/");
-    let is_listed = annotations["ebb-cache.io/merged"].is_null() || added.iter().any(is_of_declared);
+    let is_listed = !is_merged || added.iter().any(is_of_declared);
     if !is_listed {
         return TakeOut::Unlisted;
     }
-    let own = ["injected-by", "merged", "status", "version"]
-        .map(|name| format!("/metadata/annotations/ebb-cache.io~1{name}"));
+    let own = ["injected-by", "status", "version"].into_iter().chain(is_merged.then_some("merged"));
+    let own: Vec<_> = own.map(|name| format!("/metadata/annotations/ebb-cache.io~1{name}")).collect();
     let paths: Vec<String> =
         added.into_iter().chain(own.iter().map(String::as_str)).filter_map(|at| resolve(pod, at)).collect();
     let collections: BTreeSet<String> = paths.iter().flat_map(|path| collections(pod, path)).collect();
