@@ -50,19 +50,30 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
 
 /// Reads a file, or standard input for `-`. Returns its name and its text.
 pub(super) fn text(path: &Path) -> Result<(String, String), Failure> {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let (name, read) = match path.to_str() {
-        Some("-") => ("standard input".to_owned(), std::io::stdin().take(MAX_BYTES + 1).read_to_string(&mut text)),
+        Some("-") => ("standard input".to_owned(), std::io::stdin().take(MAX_BYTES + 1).read_to_end(&mut bytes)),
         _ => {
             let file = File::open(path);
-            let read = file.and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text));
+            let read = file.and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
             (path.display().to_string(), read)
         }
     };
     read.map_err(|error| format!("cannot read {name}: {error}"))?;
-    if text.len() as u64 > MAX_BYTES {
-        let too_large = format!("{name}: the text is too large (at most {} MiB)", MAX_BYTES >> 20);
-        return Err(Failure::Failed(too_large));
+    let failed = |problem: String| Err(Failure::Failed(format!("{name}: {problem}")));
+    if bytes.len() as u64 > MAX_BYTES {
+        return failed(format!("the text is too large (at most {} MiB)", MAX_BYTES >> 20));
     }
-    Ok((name, text))
+    // kubectl reads some UTF-16 texts and refuses others, by their last line break.
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return failed("the text is in UTF-16; save it in UTF-8".to_owned());
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((name, text)),
+        Err(error) => {
+            let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+            failed(format!("line {line}: the text is not in UTF-8"))
+        }
+    }
 }

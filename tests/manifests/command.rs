@@ -97,6 +97,8 @@ fn reports_unreadable_input_and_prints_nothing() {
         (&["inject", "-f", "-"], "a: {{ .Values.a }}\n", "standard input: document 1, line 1: an unrendered template"),
         (&["uninject", "-f", "-"], "a: 1\n? {b: c}\n: d\n", "standard input: document 1, line"),
         (&["inject", "-f", "-", "--template", "Cargo.toml"], "", "Cargo.toml: the template"),
+        (&["inject", "-f", "-"], "a: 1\n...\nb: 1\n", "document 2, line 3: not YAML: kubectl ignores what follows"),
+        (&["inject", "-f", "-"], "{\"a\": 1, \"a\": 2}", "document 1, line 1: not JSON: duplicate key `a`"),
         (&["inject", "-f", "src"], "", "src contains no .yaml, .yml or .json"),
     ] {
         let (code, printed, said) = run(words, input);
@@ -234,6 +236,41 @@ fn a_merge_key_overrides_what_stands_before_it_as_in_kubectl() {
         let pod: Value = serde_json::from_str(&printed).unwrap();
         assert_eq!(pod["spec"]["containers"][0]["image"], image);
     }
+}
+
+#[test]
+fn texts_that_are_not_in_utf_8_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let wide = |mark: [u8; 2], of: fn(u16) -> [u8; 2]| {
+        mark.into_iter().chain("kind: Pod\n".encode_utf16().flat_map(of)).collect::<Vec<u8>>()
+    };
+    let rows = [
+        (wide([0xff, 0xfe], u16::to_le_bytes), "the text is in UTF-16; save it in UTF-8"),
+        (wide([0xfe, 0xff], u16::to_be_bytes), "the text is in UTF-16; save it in UTF-8"),
+        (b"a: 1\nb: \xe4\n".to_vec(), "line 2: the text is not in UTF-8"),
+    ];
+    for (bytes, sentence) in rows {
+        let path = folder.path().join("a.yaml");
+        fs::write(&path, bytes).unwrap();
+        let path = path.to_str().unwrap();
+        let (code, printed, said) = run(&["inject", "-f", path], "");
+        assert_eq!((code, printed.as_str()), (1, ""));
+        assert!(said.contains(&format!("{path}: {sentence}")), "{said}");
+    }
+}
+
+#[test]
+fn carriage_returns_stay() {
+    let pod = "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - name: app\nmetadata:\n  name: a\r";
+    for text in [pod.to_owned(), pod.replace('\n', "\r\n")] {
+        let (code, printed, said) = run(&["inject", "-f", "-", "--image", "example/ebb:1"], &text);
+        assert_eq!((code, said.as_str()), (0, "Pod/a: injected\n"));
+        assert_eq!(run(&["uninject", "-f", "-"], &printed).1, text);
+    }
+    let bare = pod.replace('\n', "\r");
+    let (_, printed, said) = run(&["inject", "-f", "-"], &bare);
+    assert!(said.contains("reprinted without its comments: its spans are unknown: a line ends with"), "{said}");
+    assert!(printed.contains("name: \"app\"") || printed.contains("name: app"), "{printed}");
 }
 
 #[test]

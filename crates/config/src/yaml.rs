@@ -1,4 +1,4 @@
-//! Reads YAML and JSON: configurations strictly, manifests and templates as `kubectl` reads them.
+//! Reads YAML and JSON: configurations strictly, templates as `kubectl` reads them.
 //!
 //! A text comes from people and from tenants of a cluster, so depth, nodes and the copies that aliases make are bounded.
 
@@ -53,7 +53,8 @@ pub fn configuration<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
     Ok(serde_saphyr::from_str_with_options(text, options)?)
 }
 
-/// Parses every document of a manifest or a template. Empty documents are left out.
+/// Parses every document of a template. Empty documents are left out. `ebb inject` reads the manifests of others with the
+/// crate `manifest`, which follows `kubectl` to the letter.
 ///
 /// `kubectl` reads YAML 1.1: `yes` and `off` are booleans, and `0644` is octal. Unlike there, these words count in any
 /// mix of capitals, numbers that JSON does not have are refused, and so is a key that is written twice in the same way.

@@ -5,7 +5,7 @@ use crate::inject::{
     take_out, texts, with_replaced, workload_warnings,
 };
 use ebb_config::annotations::PREFIX;
-use ebb_manifest::{Addition, Document, Edited, Editor, PodPath, Pods, Removal, Text, pods, pointer};
+use ebb_manifest::{Addition, Document, Edited, Editor, PodPath, Pods, Removal, Text, may_replace, pods, pointer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -72,7 +72,7 @@ impl Offline<'_> {
             let outcome = with_claims(pod, claim(document, &at), |pod| inject(pod, &context, self.template));
             match outcome.verdict {
                 Verdict::Inject(mut operations) => {
-                    if document.may_replace(operations.iter().map(|operation| format!("{at}{}", operation.path))) {
+                    if may_replace(pod, operations.iter().map(|operation| operation.path.as_str())) {
                         let replaced = document.replaced(&below(&at, operations.clone()));
                         let replaced = replaced.into_iter().map(|(path, text)| (path[at.len()..].to_owned(), text));
                         with_replaced(pod, &mut operations, &replaced.collect());

@@ -31,6 +31,9 @@ pub struct Document<'a> {
 impl<'a> Document<'a> {
     /// The places of its nodes.
     pub(crate) fn tree(&self) -> Result<&Tree<'a>, NotEditable> {
+        if self.format == Format::Yaml && has_bare_returns(self.text) {
+            return Err(NotEditable::Unknown("a line ends with a carriage return alone".to_owned()));
+        }
         let read = || Tree::read(self.text).map_err(|problem| NotEditable::Unknown(problem.sentence));
         self.tree.get_or_init(read).as_ref().map_err(Clone::clone)
     }
@@ -176,6 +179,13 @@ fn yaml(text: &str) -> Result<Document<'_>, ReadError> {
             })
         }
     }
+}
+
+/// Whether lines end with carriage returns alone, except for the last one. They are line breaks in YAML, and edits go by
+/// line feeds.
+fn has_bare_returns(text: &str) -> bool {
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    text.match_indices('\r').any(|(at, _)| !text[at..].starts_with("\r\n"))
 }
 
 /// Refuses characters that `kubectl` takes for line breaks, which have no such meaning since YAML 1.2.

@@ -8,6 +8,7 @@ use crate::print::{self, Prints, Style};
 use crate::remove::{self, Removal, pruned};
 use crate::tree::{NotEditable, Tree};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -37,14 +38,19 @@ pub struct Editor {
     prints: Prints,
 }
 
-impl Document<'_> {
-    /// Whether additions at these pointers may replace a text. Most replace none.
-    pub fn may_replace(&self, paths: impl IntoIterator<Item = String>) -> bool {
-        let is_empty = |path: &str| pointer::get(&self.value, path).is_some_and(remove::is_empty);
-        let is_below = |path: &str| pointer::split(path).is_some_and(|(parent, _)| is_empty(parent));
-        paths.into_iter().any(|path| self.overwritten(&path).is_some() || is_below(&path))
-    }
+/// Whether additions at these pointers may replace a text of an object. Most replace none.
+pub fn may_replace<'a>(object: &Value, mut paths: impl Iterator<Item = &'a str>) -> bool {
+    paths.any(|path| {
+        let Some((parent, last)) = pointer::split(path) else { return false };
+        match pointer::get(object, parent) {
+            Some(Value::Object(fields)) => fields.is_empty() || fields.contains_key(last.as_ref()),
+            Some(parent) => remove::is_empty(parent),
+            None => false,
+        }
+    })
+}
 
+impl Document<'_> {
     /// The value of a field that an addition at its pointer overwrites.
     fn overwritten(&self, path: &str) -> Option<&Value> {
         let (parent, key) = pointer::split(path)?;
@@ -55,7 +61,8 @@ impl Document<'_> {
     /// between it and the colon. A [`Removal`] restores them.
     pub fn replaced(&self, additions: &[Addition]) -> BTreeMap<String, String> {
         let plan = self.tree().and_then(|tree| {
-            insert::plan(self, tree, insert::style(self.text, tree), additions, &mut Prints::default())
+            let style = insert::style(self.text, tree);
+            insert::plan(self, tree, style, &Addition::pairs(additions), &mut Prints::default())
         });
         // A document that cannot be edited is reprinted, and so are these values.
         let printed = |addition: &Addition| {
@@ -91,7 +98,7 @@ impl Editor {
     pub fn add<'a>(&mut self, document: &Document<'a>, additions: &[Addition]) -> Edited<'a> {
         self.added(document, additions).unwrap_or_else(|reason| {
             let mut expected = document.value.clone();
-            insert::apply(&mut expected, additions);
+            insert::apply(&mut expected, &Addition::pairs(additions));
             document.reprinted(&expected, &reason)
         })
     }
@@ -99,8 +106,10 @@ impl Editor {
     fn added<'a>(&mut self, document: &Document<'a>, additions: &[Addition]) -> Result<Edited<'a>, NotEditable> {
         let tree = document.tree()?;
         let style = insert::style(document.text, tree);
-        let light: Vec<Addition> =
+        let light: Vec<Cow<'_, Value>> =
             additions.iter().map(|addition| self.lightened(addition, additions, style)).collect();
+        let light: Vec<(&str, &Value)> =
+            additions.iter().zip(&light).map(|(addition, value)| (addition.path.as_str(), value.as_ref())).collect();
         let check = insert::plan(document, tree, style, &light, &mut self.prints)?;
         let mut expected = document.value.clone();
         insert::apply(&mut expected, &light);
@@ -108,7 +117,7 @@ impl Editor {
         if !is_read_as(&check, document.format, &expected) {
             return Err(reads_differently());
         }
-        let plan = insert::plan(document, tree, style, additions, &mut self.prints)?;
+        let plan = insert::plan(document, tree, style, &Addition::pairs(additions), &mut self.prints)?;
         let text = edit::apply(document.text, plan.edits, |text| self.share(text));
         Ok(Edited { text, reprinted: None })
     }
@@ -147,16 +156,15 @@ impl Editor {
         shared
     }
 
-    /// An addition with a stand-in for a large value that is printed readably, and that no other addition goes into.
-    fn lightened(&mut self, addition: &Addition, all: &[Addition], style: Style) -> Addition {
+    /// The value of an addition: a stand-in if it is large and printed readably, and no other addition goes into it.
+    fn lightened<'v>(&mut self, addition: &'v Addition, all: &[Addition], style: Style) -> Cow<'v, Value> {
         let goes_into = |other: &Addition| {
             let siblings = pointer::split(&addition.path).map_or("", |(parent, _)| parent);
             other.path.strip_prefix(siblings).is_some_and(|rest| rest.matches('/').count() > 1)
         };
         let is_replaced =
             is_large(&addition.value) && !all.iter().any(goes_into) && self.is_readable(&addition.value, style);
-        let value = if is_replaced { stand_in(&addition.value) } else { addition.value.clone() };
-        Addition { path: addition.path.clone(), value }
+        if is_replaced { Cow::Owned(stand_in(&addition.value)) } else { Cow::Borrowed(&addition.value) }
     }
 
     /// Whether a value reads back as itself in every form it is printed in.

@@ -20,6 +20,13 @@ pub struct Addition {
     pub value: Value,
 }
 
+impl Addition {
+    /// Pointers and values.
+    pub(crate) fn pairs(additions: &[Self]) -> Vec<(&str, &Value)> {
+        additions.iter().map(|addition| (addition.path.as_str(), &addition.value)).collect()
+    }
+}
+
 /// Additions below one node of the document.
 #[derive(Debug, Default)]
 struct Below<'a> {
@@ -36,16 +43,16 @@ pub(crate) struct Plan {
     pub(crate) replaced: BTreeMap<String, String>,
 }
 
-/// Applies additions to a value.
-pub(crate) fn apply(object: &mut Value, additions: &[Addition]) {
-    for Addition { path, value } in additions {
+/// Applies additions to a value: each is a pointer and a value.
+pub(crate) fn apply(object: &mut Value, additions: &[(&str, &Value)]) {
+    for (path, value) in additions {
         let (parent, last) = pointer::split(path).expect("a pointer has a slash");
         match pointer::get_mut(object, parent) {
             Some(Value::Array(values)) => {
                 let at = if last == "-" { values.len() } else { last.parse().expect("an index") };
-                values.insert(at, value.clone());
+                values.insert(at, (*value).clone());
             }
-            Some(Value::Object(fields)) => drop(fields.insert(last.into_owned(), value.clone())),
+            Some(Value::Object(fields)) => drop(fields.insert(last.into_owned(), (*value).clone())),
             other => unreachable!("{path} leads to {other:?}, although its parent was added before"),
         }
     }
@@ -56,7 +63,7 @@ pub(crate) fn plan(
     document: &Document<'_>,
     tree: &Tree<'_>,
     style: Style,
-    additions: &[Addition],
+    additions: &[(&str, &Value)],
     prints: &mut Prints,
 ) -> Result<Plan, NotEditable> {
     let (text, value) = (document.text, &document.value);
@@ -68,10 +75,10 @@ pub(crate) fn plan(
 }
 
 /// Groups additions by the node of the document that they are below.
-fn group<'a>(value: &Value, additions: &'a [Addition]) -> Result<Vec<(String, Below<'a>)>, NotEditable> {
+fn group<'a>(value: &Value, additions: &[(&str, &'a Value)]) -> Result<Vec<(String, Below<'a>)>, NotEditable> {
     let mut groups: Vec<(String, Below<'a>)> = Vec::new();
-    for addition in additions {
-        let (parent, last) = pointer::split(&addition.path).expect("a pointer has a slash");
+    for (path, addition) in additions {
+        let (parent, last) = pointer::split(path).expect("a pointer has a slash");
         let created = groups.iter_mut().find_map(|(at, below)| {
             let rest = parent.strip_prefix(at.as_str())?.strip_prefix('/')?;
             let first = rest.split('/').next()?;
@@ -80,8 +87,7 @@ fn group<'a>(value: &Value, additions: &'a [Addition]) -> Result<Vec<(String, Be
             Some((at.len() + 1 + first.len(), value))
         });
         if let Some((length, value)) = created {
-            let path = addition.path[length..].to_owned();
-            apply(value.to_mut(), &[Addition { path, value: addition.value.clone() }]);
+            apply(value.to_mut(), &[(&path[length..], addition)]);
             continue;
         }
         let at = groups.iter().position(|(at, _)| at == parent).unwrap_or_else(|| {
@@ -91,11 +97,11 @@ fn group<'a>(value: &Value, additions: &'a [Addition]) -> Result<Vec<(String, Be
         let below = &mut groups[at].1;
         match pointer::get(value, parent) {
             Some(Value::Object(_)) => {
-                below.entries.push((last.into_owned(), Cow::Borrowed(&addition.value)));
+                below.entries.push((last.into_owned(), Cow::Borrowed(addition)));
             }
-            Some(Value::Array(_)) if last == "-" => below.back.push(Cow::Borrowed(&addition.value)),
-            Some(Value::Array(_)) if last == "0" => below.front.insert(0, Cow::Borrowed(&addition.value)),
-            _ => return Err(NotEditable::Form(addition.path.clone())),
+            Some(Value::Array(_)) if last == "-" => below.back.push(Cow::Borrowed(addition)),
+            Some(Value::Array(_)) if last == "0" => below.front.insert(0, Cow::Borrowed(addition)),
+            _ => return Err(NotEditable::Form((*path).to_owned())),
         }
     }
     Ok(groups)

@@ -23,7 +23,7 @@ mod value;
 
 pub use documents::{Chunk, Document, Format, ReadError, chunks, documents};
 pub use edit::Text;
-pub use edited::{Edited, Editor};
+pub use edited::{Edited, Editor, may_replace};
 pub use insert::Addition;
 pub use kinds::{Found, PodPath, PodPathError, Pods, pods};
 pub use remove::{Removal, pruned};

@@ -1,7 +1,7 @@
 //! Removes values from a document.
 
 use crate::documents::Document;
-use crate::edit::{Edit, line_start, next_line, own_line};
+use crate::edit::{Edit, line_break, line_start, next_line, own_line};
 use crate::insert::{colon, dash, end, locate};
 use crate::pointer;
 use crate::tree::{NotEditable, Shape, Tree};
@@ -238,7 +238,8 @@ fn merged(text: &str, mut edits: Vec<Edit>) -> Vec<Edit> {
         && !text.ends_with('\n')
         && text[..last.range.start].ends_with('\n')
     {
-        last.range.start -= 1 + usize::from(text[..last.range.start].ends_with("\r\n"));
+        // A carriage return before it may be the end of the original text, so the line break before tells its length.
+        last.range.start -= line_break(text, last.range.start - 1).len();
     }
     out
 }

@@ -19,8 +19,6 @@ pub(crate) enum Scalar<'a> {
     Text(Cow<'a, str>),
 }
 
-/// Numbers below this are whole numbers that 64 bits hold: 2^64.
-const MAX_WHOLE: f64 = 18_446_744_073_709_551_616.0;
 /// The names of YAML's own tags start with this.
 const OWN_TAGS: &str = "tag:yaml.org,2002:";
 
@@ -151,13 +149,13 @@ fn integer(text: &str) -> Option<Number> {
 fn fraction(text: &str) -> Option<Number> {
     let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit() || b".eE+-".contains(&byte));
     let number: f64 = text.parse().ok().filter(|number: &f64| is_decimal && number.is_finite())?;
-    let is_whole = number.fract() == 0.0 && number.abs() < MAX_WHOLE && !(number == 0.0 && number.is_sign_negative());
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the bounds are checked")]
-    match is_whole {
-        true if number >= 0.0 => Some((number as u64).into()),
-        true if number >= i64::MIN as f64 => Some((number as i64).into()),
-        _ => Number::from_f64(number),
+    if number == 0.0 && number.is_sign_negative() {
+        return Number::from_f64(number);
     }
+    // These are the shortest digits of the number, and of a large one not its exact value.
+    let digits = number.to_string();
+    let whole = digits.parse::<u64>().map(Number::from).or_else(|_| digits.parse::<i64>().map(Number::from));
+    whole.ok().or_else(|| Number::from_f64(number))
 }
 
 /// A number with a fraction as a key: the shortest digits of 32 bits, with an exponent below 1e-4 and from 1e6 on.
@@ -216,6 +214,8 @@ mod tests {
             ("2001-01-01", json!("2001-01-01")),
             ("-9223372036854775808", json!(i64::MIN)),
             ("18446744073709551615", json!(u64::MAX)),
+            ("1152921504606846976.0", json!(1_152_921_504_606_847_000_u64)),
+            ("-0.0", json!(-0.0)),
             ("123456789012345678901234567890", json!(1.2345678901234568e29)),
         ];
         let found = rows.clone().map(|(text, _)| (text, plain(text)));
