@@ -184,7 +184,7 @@ impl<'a> Builder<'a> {
                         (Event::MappingEnd, span) => break bytes(&span).1,
                         (event, span) => {
                             let entry = self.entry(event, span, depth)?;
-                            if !entry.is_merge && keys.has(&entries, &entry.key) {
+                            if !entry.is_merge && keys.has(&entries, &entry) {
                                 let sentence = format!("duplicate mapping key `{}` is not allowed here", entry.key);
                                 return Err(problem(&span, sentence));
                             }
@@ -252,15 +252,15 @@ impl<'a> Builder<'a> {
 struct Keys<'a>(HashSet<Cow<'a, str>>);
 
 impl<'a> Keys<'a> {
-    /// Whether a key is among the entries so far.
-    fn has(&mut self, entries: &[Entry<'a>], key: &Cow<'a, str>) -> bool {
+    /// Whether the key of an entry is among those so far.
+    fn has(&mut self, entries: &[Entry<'a>], new: &Entry<'a>) -> bool {
         if entries.len() < FEW {
-            return entries.iter().any(|entry| !entry.is_merge && entry.key == *key);
+            return entries.iter().any(|entry| !entry.is_merge && entry.key == new.key);
         }
         if self.0.is_empty() {
             self.0 = entries.iter().filter(|entry| !entry.is_merge).map(|entry| entry.key.clone()).collect();
         }
-        !self.0.insert(key.clone())
+        !self.0.insert(new.key.clone())
     }
 }
 
