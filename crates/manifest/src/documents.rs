@@ -185,7 +185,7 @@ fn yaml(text: &str) -> Result<Document<'_>, ReadError> {
 /// line feeds.
 fn has_bare_returns(text: &str) -> bool {
     let text = text.strip_suffix('\r').unwrap_or(text);
-    text.match_indices('\r').any(|(at, _)| !text[at..].starts_with("\r\n"))
+    text.match_indices('\r').any(|(at, _)| !text[at..].trim_start_matches('\r').starts_with('\n'))
 }
 
 /// Refuses characters that `kubectl` takes for line breaks, which have no such meaning since YAML 1.2.
