@@ -31,7 +31,8 @@ pub const MAX_LEASES: u64 = 8_192;
 pub const MAX_WAITERS_OF_A_LEASE: usize = 4_096;
 /// Maximum callers that wait for any lease.
 pub const MAX_WAITERS: u64 = 16_384;
-/// Share of the capacity that leases may use, as a divisor.
+/// Share of the capacity that leases may use, and share that waiters may use, as a divisor. Both are charged even beyond
+/// the capacity, and the engine makes room: a full store must still grant leases.
 const SHARE: u64 = 64;
 /// Memory of a lease without its key, and of a waiter, in bytes.
 const LEASE_BYTES: u64 = 192;
@@ -173,16 +174,16 @@ impl Totals {
         self.token.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Reserves the memory of a lease.
+    /// Charges the memory of a lease. `false` if there are too many.
     fn reserve(&self, bytes: u64) -> bool {
         let is_within = self.leases.load(Ordering::Relaxed) < MAX_LEASES
             && self.bytes.load(Ordering::Relaxed) + bytes <= self.ledger.capacity() / SHARE;
-        if !is_within || !self.ledger.reserve(Account::Tables, bytes) {
-            return false;
+        if is_within {
+            self.ledger.force(Account::Tables, bytes);
+            self.leases.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
-        self.leases.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        true
+        is_within
     }
 
     fn release(&self, bytes: u64) {
@@ -192,12 +193,13 @@ impl Totals {
     }
 
     fn reserve_waiter(&self) -> bool {
-        let is_within = self.waiters.load(Ordering::Relaxed) < MAX_WAITERS;
-        let reserved = is_within && self.ledger.reserve(Account::Tables, WAITER_BYTES);
-        if reserved {
+        let waiters = self.waiters.load(Ordering::Relaxed);
+        let is_within = waiters < MAX_WAITERS && (waiters + 1) * WAITER_BYTES <= self.ledger.capacity() / SHARE;
+        if is_within {
+            self.ledger.force(Account::Tables, WAITER_BYTES);
             self.waiters.fetch_add(1, Ordering::Relaxed);
         }
-        reserved
+        is_within
     }
 }
 

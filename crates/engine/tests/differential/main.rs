@@ -114,6 +114,7 @@ fn run_phase(world: World, time: Duration) {
     empty(&world, &driver, &mut writers);
     world.cleaner.stop();
     let stats = world.store.stats();
+    assert!(world.counts.fills.load(Ordering::Relaxed) > 0, "{world}: no value was stored under a lease");
     println!("  {:?}, {} evictions, {} copied bytes", world.counts, stats.evictions, stats.copied_bytes);
 }
 

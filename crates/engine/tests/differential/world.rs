@@ -153,6 +153,8 @@ pub(crate) struct Counts {
     /// Sights that could not be judged, because their states were already forgotten.
     pub(crate) forgotten: AtomicU64,
     pub(crate) refusals: AtomicU64,
+    /// Values stored under a lease.
+    pub(crate) fills: AtomicU64,
 }
 
 /// Adds one.

@@ -200,6 +200,8 @@ fn leases_and_waiters_are_bounded_and_in_the_ledger() {
     assert_eq!((used(), store.lease_counts()), (0, LeaseCounts::default()));
     assert!(!store.namespaces_in_use().contains(&true));
 
+    let store = store_of(64 << 20);
+    let used = || store.ledger().used(Account::Tables);
     won(&store, b"k", 1);
     let mut waiters: Vec<_> = (0..MAX_WAITERS_OF_A_LEASE).map(|_| waiter(&store, b"k", 1)).collect();
     let refused = |store: &Store| matches!(store.lease(key(b"k"), WAITS, 1), Ok(Leased::Refused { waiter: None, .. }));
@@ -208,4 +210,21 @@ fn leases_and_waiters_are_bounded_and_in_the_ledger() {
     assert!(!refused(&store), "a waiter has left");
     drop(waiters);
     assert_eq!((used(), store.lease_counts().waiters), (LEASE_BYTES + 3, 0));
+    // Waiters of all leases have a share of the capacity, too.
+    let store = store_of(4 << 20);
+    won(&store, b"k", 1);
+    let waiters: Vec<_> = (0..(4 << 20) / SHARE / WAITER_BYTES).map(|_| waiter(&store, b"k", 1)).collect();
+    assert!(matches!(store.lease(key(b"k"), WAITS, 1), Ok(Leased::Refused { waiter: None, .. })));
+    drop(waiters);
+}
+
+#[test]
+fn a_full_store_grants_leases() {
+    let store = store_of(4 << 20);
+    let ledger = store.ledger();
+    while ledger.reserve(Account::Connections, 64) {}
+    let token = won(&store, b"k", 1);
+    assert!(ledger.total() > ledger.capacity(), "the cleaner makes room for it");
+    store.give_back_lease(key(b"k"), token).unwrap();
+    assert!(ledger.total() <= ledger.capacity());
 }

@@ -22,13 +22,15 @@ pub(crate) struct Writer {
     /// Upper bound of the bytes of segments of each key's last item, including expired and invalidated items.
     footprints: Vec<usize>,
     footprint: usize,
+    /// The token of the lease that the writer holds.
+    lease: Option<u64>,
 }
 
 impl Writer {
     pub(crate) fn new(world: Arc<World>, number: u32) -> Self {
         let keys = world.keys_of(number);
         let random = Random::of(world.seed, world.phase << 8 | 0x10 | u64::from(number));
-        Self { world, number, footprints: vec![0; keys.len()], keys, random, footprint: 0 }
+        Self { world, number, footprints: vec![0; keys.len()], keys, random, footprint: 0, lease: None }
     }
 
     /// Writes until the phase ends.
@@ -66,6 +68,7 @@ impl Writer {
             650..690 => self.mark_stale(key),
             690..820 => self.update(key),
             820..824 => self.invalidate(),
+            824..860 => self.fill_anyhow(key),
             _ => self.read(key),
         }
     }
@@ -163,6 +166,13 @@ impl Writer {
         match self.random.below(12) {
             0 => self.set(key, 0, Attributes { negative: true, ..attributes }, Condition::Always, "set negative"),
             _ => self.set(key, len, attributes, Condition::Always, "set"),
+        }
+    }
+
+    fn fill_anyhow(&mut self, key: usize) {
+        let (len, attributes) = (self.length(key), self.attributes());
+        if self.has_quota(key, len) {
+            self.fill(key, len, attributes);
         }
     }
 

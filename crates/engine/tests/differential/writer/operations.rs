@@ -4,7 +4,8 @@ use super::{HOUR_MS, Writer};
 use crate::history::{Call, Content, Position, Sight, State, Verdict};
 use crate::world::count;
 use ebb_engine::store::{
-    Attributes, Condition, DeleteOutcome, Deletion, Error, Group, Item, Lookup, SetOutcome, Update, Use,
+    Attributes, Condition, DeleteOutcome, Deletion, Error, Group, Item, LeaseRequest, Leased, Lookup, SetOutcome,
+    Update, Use,
 };
 
 impl Writer {
@@ -48,6 +49,7 @@ impl Writer {
                     Condition::Present => is_value,
                     Condition::Version(0) => may_be_missed,
                     Condition::Version(wanted) => present.is_some() && wanted == version,
+                    Condition::Lease(token) => self.lease == Some(token),
                 };
                 let content = begun.content.map(|content| Content { version: Some(stored), ..content });
                 (is_met && stored > register.highest_version(), content)
@@ -57,7 +59,7 @@ impl Writer {
                 let is_met = match condition {
                     Condition::Absent => is_value,
                     Condition::Present => present.is_some() && !is_value,
-                    Condition::Always | Condition::Version(_) => false,
+                    Condition::Always | Condition::Version(_) | Condition::Lease(_) => false,
                 };
                 (is_met && there == version, unchanged)
             }
@@ -68,9 +70,17 @@ impl Writer {
                     _ => (is_conflict && present.is_some() && there == version, unchanged),
                 }
             }
+            // Another writer may have invalidated the key's group meanwhile.
+            Ok(SetOutcome::LeaseLost(0)) => (matches!(condition, Condition::Lease(_)) && may_be_missed, missed),
+            Ok(SetOutcome::LeaseLost(there)) => {
+                (matches!(condition, Condition::Lease(_)) && present.is_some() && there == version, unchanged)
+            }
             Err(Error::NoSpace { .. }) => (self.is_refusable(), unchanged),
             Err(_) => (false, unchanged),
         };
+        if let (Condition::Lease(_), Ok(SetOutcome::Stored(_))) = (condition, &outcome) {
+            count(&world.counts.fills);
+        }
         if !is_right {
             world.fail(key, format!("{operation} ({condition:?}) at {call:?} was answered {outcome:?}"));
         }
@@ -78,6 +88,26 @@ impl Writer {
             self.note_footprint(key, self.footprint_of(key, len));
         }
         register.acknowledge(after);
+    }
+
+    /// Takes the lease of a key without a fresh item, and fills the key under it, sometimes after a deletion.
+    pub(super) fn fill(&mut self, key: usize, len: usize, attributes: Attributes) {
+        let world = self.world.clone();
+        let name = world.registers[key].key();
+        let request = LeaseRequest { ttl_ms: HOUR_MS, token: None, waits: true };
+        let token = match world.store.lease(name, request, world.clock.now_ms()).expect("a key's length") {
+            Leased::Fresh => return,
+            Leased::Won { token, .. } => token,
+            other => world.fail(key, format!("only this writer asks for the lease, yet: {other:?}")),
+        };
+        self.lease = Some(token);
+        if self.random.one_in(3) {
+            self.delete(key, None);
+            self.lease = None;
+        }
+        self.set(key, len, attributes, Condition::Lease(token), "fill");
+        self.lease = None;
+        world.store.give_back_lease(name, token).expect("a key's length"); // if the fill was refused
     }
 
     /// A write may be refused only where items are evicted.
