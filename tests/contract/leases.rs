@@ -1,6 +1,6 @@
 //! Leases: one caller fills a key, the others wait or get a stale value.
 
-use crate::common::{Ebb, eventually};
+use crate::common::{Ebb, eventually, metric};
 use crate::{Client, connect, get, set};
 use ebb_proto::delete_request::Mode;
 use ebb_proto::get_response::Outcome;
@@ -37,19 +37,20 @@ async fn stored(client: &mut Client, request: SetRequest) -> set_response::Outco
 }
 
 /// Loads a key as an application does: returns the value, and whether this caller loaded it.
-async fn load(client: &mut Client, key: &str, ttl_ms: u64) -> (Vec<u8>, bool) {
+async fn load(client: &mut Client, http: &str, key: &str) -> (Vec<u8>, bool) {
     loop {
-        let found = client.get(leased(key, ttl_ms, 20_000)).await.unwrap().into_inner();
+        let found = client.get(leased(key, TTL_MS, 20_000)).await.unwrap().into_inner();
         let lease = found.lease.unwrap_or_default();
         match (found.outcome(), lease.state()) {
             (Outcome::Hit, State::Unspecified) => return (found.value.to_vec(), false),
             (Outcome::Miss, State::Won) => {
-                tokio::time::sleep(Duration::from_millis(50)).await; // the load
+                // The load takes so long that others wait for it.
+                eventually("others wait", async || metric(http, "ebb_lease_waiters") > 0).await;
                 assert_eq!(stored(client, fill(key, "loaded", lease.token)).await, set_response::Outcome::Stored);
                 return (b"loaded".to_vec(), true);
             }
             // Its connection has no call left to wait with.
-            (Outcome::Miss, State::HeldByOther) => tokio::time::sleep(Duration::from_millis(5)).await,
+            (Outcome::Miss, State::HeldByOther) => tokio::task::yield_now().await,
             other => panic!("{other:?}"),
         }
     }
@@ -66,8 +67,8 @@ async fn a_thousand_callers_of_a_cold_key_load_it_once() {
         }
         let callers: Vec<_> = (0..1_000)
             .map(|caller| {
-                let mut client = clients[caller % connections].clone();
-                tokio::spawn(async move { load(&mut client, key, TTL_MS).await })
+                let (mut client, http) = (clients[caller % connections].clone(), ebb.http.clone());
+                tokio::spawn(async move { load(&mut client, &http, key).await })
             })
             .collect();
         let mut loads = 0;
@@ -98,8 +99,8 @@ async fn the_lease_of_a_lost_holder_ends_and_one_other_caller_loads() {
     }
     let callers: Vec<_> = (0..200)
         .map(|caller| {
-            let mut client = clients[caller % 4].clone();
-            tokio::spawn(async move { load(&mut client, "k", TTL_MS).await.1 })
+            let (mut client, http) = (clients[caller % 4].clone(), ebb.http.clone());
+            tokio::spawn(async move { load(&mut client, &http, "k").await.1 })
         })
         .collect();
     let mut loads = 1;
