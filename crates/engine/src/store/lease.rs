@@ -25,14 +25,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-/// Maximum leases and hold-offs at a time.
+/// Maximum leases at a time, and maximum hold-offs. They are counted apart: no reader can prevent a tombstone.
 pub const MAX_LEASES: u64 = 8_192;
 /// Maximum callers that wait for one lease.
 pub const MAX_WAITERS_OF_A_LEASE: usize = 4_096;
 /// Maximum callers that wait for any lease.
 pub const MAX_WAITERS: u64 = 16_384;
-/// Share of the capacity that leases may use, and share that waiters may use, as a divisor. Both are charged even beyond
-/// the capacity, and the engine makes room: a full store must still grant leases.
+/// Share of the capacity that leases, hold-offs and waiters may use each, as a divisor. They are charged even beyond the
+/// capacity, and the engine makes room: a full store must still grant leases.
 const SHARE: u64 = 64;
 /// Memory of a lease without its key, and of a waiter, in bytes.
 const LEASE_BYTES: u64 = 192;
@@ -144,9 +144,16 @@ pub(super) struct Totals {
     ledger: Arc<Ledger>,
     /// The newest token (E4).
     token: AtomicU64,
-    leases: AtomicU64,
-    bytes: AtomicU64,
+    /// Leases, and hold-offs.
+    amounts: [Amount; 2],
     waiters: AtomicU64,
+}
+
+/// The number of leases or of hold-offs, and their memory.
+#[derive(Debug, Default)]
+struct Amount {
+    number: AtomicU64,
+    bytes: AtomicU64,
 }
 
 /// Figures of leases.
@@ -162,12 +169,13 @@ impl Totals {
     /// No leases. All tokens are larger than `first_token`.
     pub(super) fn new(ledger: Arc<Ledger>, first_token: u64) -> Arc<Self> {
         let zero = || AtomicU64::new(0);
-        Arc::new(Self { ledger, token: AtomicU64::new(first_token), leases: zero(), bytes: zero(), waiters: zero() })
+        Arc::new(Self { ledger, token: AtomicU64::new(first_token), amounts: Default::default(), waiters: zero() })
     }
 
     pub(super) fn counts(&self) -> LeaseCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        LeaseCounts { leases: read(&self.leases), waiters: read(&self.waiters) }
+        let leases = self.amounts.iter().map(|amount| read(&amount.number)).sum();
+        LeaseCounts { leases, waiters: read(&self.waiters) }
     }
 
     fn next_token(&self) -> u64 {
@@ -175,20 +183,22 @@ impl Totals {
     }
 
     /// Charges the memory of a lease. `false` if there are too many.
-    fn reserve(&self, bytes: u64) -> bool {
-        let is_within = self.leases.load(Ordering::Relaxed) < MAX_LEASES
-            && self.bytes.load(Ordering::Relaxed) + bytes <= self.ledger.capacity() / SHARE;
+    fn reserve(&self, bytes: u64, is_hold_off: bool) -> bool {
+        let Amount { number, bytes: used } = &self.amounts[usize::from(is_hold_off)];
+        let is_within = number.load(Ordering::Relaxed) < MAX_LEASES
+            && used.load(Ordering::Relaxed) + bytes <= self.ledger.capacity() / SHARE;
         if is_within {
             self.ledger.force(Account::Tables, bytes);
-            self.leases.fetch_add(1, Ordering::Relaxed);
-            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+            number.fetch_add(1, Ordering::Relaxed);
+            used.fetch_add(bytes, Ordering::Relaxed);
         }
         is_within
     }
 
-    fn release(&self, bytes: u64) {
-        self.leases.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    fn release(&self, bytes: u64, is_hold_off: bool) {
+        let Amount { number, bytes: used } = &self.amounts[usize::from(is_hold_off)];
+        number.fetch_sub(1, Ordering::Relaxed);
+        used.fetch_sub(bytes, Ordering::Relaxed);
         self.ledger.release(Account::Tables, bytes);
     }
 
@@ -293,17 +303,16 @@ impl Leases {
     fn insert(&mut self, full_key: Box<[u8]>, token: u64, ends_at_ms: u64, now_ms: u64, ended: &mut Ended) -> bool {
         let bytes = bytes_of(&full_key);
         let lease = Lease { token, ends_at_ms, waiters: Vec::new() };
-        if let Some(before) = self.by_key.get_mut(&full_key) {
-            ended.0.extend(std::mem::replace(before, lease).waiters);
-            return true;
-        }
-        if !self.totals.reserve(bytes) {
+        if !self.totals.reserve(bytes, lease.is_hold_off()) {
             self.expire(now_ms, ended);
-            if !self.totals.reserve(bytes) {
+            if !self.totals.reserve(bytes, lease.is_hold_off()) {
                 return false;
             }
         }
-        self.by_key.insert(full_key, lease);
+        if let Some(before) = self.by_key.insert(full_key, lease) {
+            self.totals.release(bytes, before.is_hold_off());
+            ended.0.extend(before.waiters);
+        }
         true
     }
 
@@ -343,20 +352,23 @@ impl Leases {
 
     fn remove(&mut self, full_key: &[u8], ended: &mut Ended) {
         if let Some(lease) = self.by_key.remove(full_key) {
+            self.totals.release(bytes_of(full_key), lease.is_hold_off());
             ended.0.extend(lease.waiters);
-            self.totals.release(bytes_of(full_key));
         }
     }
 
-    /// The namespaces that have leases or hold-offs.
-    pub(super) fn namespaces(&self) -> impl Iterator<Item = u16> {
-        self.by_key.keys().map(|full_key| u16::from_be_bytes([full_key[0], full_key[1]]))
+    /// The namespaces that have hold-offs.
+    pub(super) fn held_off_namespaces(&self) -> impl Iterator<Item = u16> {
+        let hold_offs = self.by_key.iter().filter(|(_, lease)| lease.is_hold_off());
+        hold_offs.map(|(full_key, _)| full_key).map(|full_key| u16::from_be_bytes([full_key[0], full_key[1]]))
     }
 }
 
 impl Drop for Leases {
     fn drop(&mut self) {
-        self.by_key.keys().for_each(|full_key| self.totals.release(bytes_of(full_key)));
+        for (full_key, lease) in &self.by_key {
+            self.totals.release(bytes_of(full_key), lease.is_hold_off());
+        }
     }
 }
 

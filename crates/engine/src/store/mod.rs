@@ -230,6 +230,13 @@ impl Store {
         Ok(())
     }
 
+    /// Ends the leases of a namespace, before its number is reused.
+    pub fn end_leases(&self, namespace: u16) {
+        if self.lease_counts().leases > 0 {
+            self.shards.iter().for_each(|shard| shard.lock(&self.shared).end_leases(namespace));
+        }
+    }
+
     /// Removes the leases whose time is over.
     pub fn expire_leases(&self, now_ms: u64) {
         if self.lease_counts().leases > 0 {
@@ -283,7 +290,8 @@ impl Store {
         Ok(())
     }
 
-    /// Which namespaces other than the default one hold items or leases, by number. Expired and invalidated items count
+    /// Which namespaces other than the default one hold items or hold-offs, by number. Leases do not count; see
+    /// [`Store::end_leases`]. Expired and invalidated items count
     /// until the cleaner drops them.
     pub fn namespaces_in_use(&self) -> Vec<bool> {
         let mut in_use = Vec::new();
@@ -292,7 +300,7 @@ impl Store {
             let counts = &shard.writer.by_namespace;
             in_use.resize(in_use.len().max(counts.len()), false);
             in_use.iter_mut().zip(counts).for_each(|(in_use, count)| *in_use |= *count > 0);
-            for number in shard.writer.leases.namespaces().map(usize::from) {
+            for number in shard.writer.leases.held_off_namespaces().map(usize::from) {
                 in_use.resize(in_use.len().max(number + 1), false);
                 in_use[number] = true;
             }

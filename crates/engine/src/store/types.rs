@@ -245,11 +245,13 @@ pub enum Error {
         max: usize,
     },
     /// A hold-off cannot be kept.
-    #[error("leases: no room for another hold-off; {leases} leases and hold-offs exist (at most {max})")]
+    #[error(
+        "leases: no room for another hold-off ({leases} leases and hold-offs exist; at most {max} hold-offs, less at small memory limits)"
+    )]
     TooManyLeases {
         /// Leases and hold-offs now.
         leases: u64,
-        /// Maximum number, less while memory is short.
+        /// Maximum number of hold-offs.
         max: u64,
     },
 }

@@ -142,6 +142,11 @@ impl Locked<'_> {
         self.writer.leases.give_back(key, token, &mut self.ended);
     }
 
+    /// See [`super::Store::end_leases`].
+    pub(super) fn end_leases(&mut self, namespace: u16) {
+        self.writer.leases.end_group(namespace, &[], &mut self.ended);
+    }
+
     /// See [`super::Store::expire_leases`].
     pub(super) fn expire_leases(&mut self, now_ms: u64) {
         self.writer.leases.expire(now_ms, &mut self.ended);

@@ -191,9 +191,17 @@ fn leases_and_waiters_are_bounded_and_in_the_ledger() {
     assert_eq!(used(), bytes);
     assert!((60 << 10..=(4 << 20) / SHARE).contains(&bytes), "{bytes}");
     assert!(matches!(store.lease(key(b"one more"), WAITS, 1), Ok(Leased::Exhausted)));
-    let full = store.delete(key(b"one more"), None, Deletion::Tombstone { until_ms: 9 }, 1);
-    assert!(matches!(full, Err(Error::TooManyLeases { leases, .. }) if leases == granted), "{full:?}");
+    // Hold-offs have a share of their own: readers cannot prevent a tombstone.
+    assert!(!store.namespaces_in_use().contains(&true), "leases alone keep no namespace");
+    let tombstone = |n: u64| store.delete(key(&n.to_be_bytes()), None, Deletion::Tombstone { until_ms: 9 }, 1);
+    let held_off = (0..).find(|n| tombstone(*n).is_err()).unwrap();
+    assert_eq!(held_off, granted);
+    assert!(matches!(tombstone(granted), Err(Error::TooManyLeases { .. })));
     assert_eq!(store.namespaces_in_use(), [false, false, false, true]);
+    assert_eq!((used(), store.lease_counts().leases), (bytes, granted), "each took the place of a lease");
+    store.expire_leases(9);
+    assert_eq!(used(), 0);
+    (0..granted).for_each(|n| _ = won(&store, &n.to_be_bytes(), 1));
     // Leases whose time is over make room.
     assert!(matches!(store.lease(key(b"one more"), WAITS, 1 + TTL_MS), Ok(Leased::Won { .. })));
     store.expire_leases(2 + 2 * TTL_MS);
