@@ -307,7 +307,8 @@ pub(super) async fn del(args: DelArgs) -> Outcome {
     if let Some(version) = conflict {
         return Err(Failure::Failed(format!("not deleted: the version is {version}")));
     }
-    if deleted == 0 { Err(Failure::Printed) } else { Ok(()) }
+    // A hold-off is set for a key without an entry, too.
+    if deleted == 0 && args.hold_off.is_none() { Err(Failure::Printed) } else { Ok(()) }
 }
 
 /// Set the time to live of a key.

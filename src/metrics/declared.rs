@@ -241,9 +241,12 @@ pub(super) static METRICS: &[Metric] = &[
         counter("namespace_sets", None, "Values stored, by namespace", |r| namespaces(r, |counts| counts.sets)),
     ),
     gauge("leases", None, "Leases and hold-offs that have not ended", |r| one(r.leases.leases)),
-    gauge("lease_waiters", None, "Keys for which callers wait until another caller has filled them", |r| {
-        one(r.leases.waiters)
-    }),
+    gauge(
+        "lease_waiters",
+        None,
+        "Callers that wait until another caller has filled a key, counted for each key",
+        |r| one(r.leases.waiters),
+    ),
     by(
         &["result"],
         counter("lease_requests", None, "Answered requests for leases, by result", |r| {

@@ -183,7 +183,8 @@ impl Cache {
         // A deadline is rounded up: some of the time has passed on the way to the server.
         let longest = left_ms.saturating_add(left_ms / 10 + 10);
         Refusal::within("lease.wait_ms", request.wait_ms, 0, longest.min(MAX_LEASE_MS))?;
-        let wait_ms = request.wait_ms.min(left_ms.saturating_sub(left_ms / 50 + 5));
+        // The answer must arrive before the deadline.
+        let wait_ms = request.wait_ms.min(left_ms.saturating_sub((left_ms / 10).min(250) + 5));
         Ok(Leases {
             store: self.store.clone(),
             ttl_ms: request.ttl_ms,

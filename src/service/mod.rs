@@ -197,6 +197,7 @@ impl Cache {
     /// The namespace of an operation that may create an entry.
     fn namespace_to_fill(&self, name: &str) -> Result<Held, Refusal> {
         let forget = |number| {
+            self.store.end_leases(number);
             self.hot.forget(number);
             self.usage.forget(number);
         };

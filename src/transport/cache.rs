@@ -70,7 +70,7 @@ async fn with_room<Q: Detach, T>(
     mut request: Q,
     mut read: impl FnMut(&Q, &Turn<'_>) -> Result<Attempt<T>, Refusal>,
 ) -> Result<T, Refusal> {
-    let (mut granted, mut may_wait) = (None, true);
+    let (mut granted, mut may_wait) = (None, who != Who::HastyOperation);
     loop {
         let (attempt, asked) = {
             let asked = Cell::new(0);
@@ -93,12 +93,14 @@ async fn with_room<Q: Detach, T>(
             }
             (Ok(Attempt::Answer(response)), None) => return Ok(response),
             (Ok(Attempt::Wait(wait)), Some(quota)) => {
-                let bytes = request.detach() + who.wait_bytes();
+                let keys = request.detach();
+                let parked = match who {
+                    Who::Call => quota.park(keys),
+                    Who::Operation | Who::HastyOperation => quota.park_operation(keys + OPERATION_BYTES),
+                };
                 // Without room for a wait, the call is answered at once.
-                let parked = if who == Who::Call { quota.park() } else { None };
-                may_wait = quota.connection().may_hold(bytes).is_ok() && (who == Who::Operation || parked.is_some());
+                may_wait = parked.is_some();
                 if may_wait {
-                    let _held = quota.connection().hold(bytes);
                     Box::pin(pass(wait)).await;
                 }
             }
@@ -123,17 +125,12 @@ pub(super) enum Who {
     Call,
     /// An operation of a pipe, whose call goes on.
     Operation,
+    /// An operation of a pipe of which too many wait: it does not.
+    HastyOperation,
 }
 
-impl Who {
-    /// Memory of a wait in addition to the call, in bytes (2.5 KiB by `tests/call_memory.py`).
-    fn wait_bytes(self) -> u64 {
-        match self {
-            Self::Call => 0,
-            Self::Operation => 3 << 10,
-        }
-    }
-}
+/// Memory of a waiting operation of a pipe without its key, in bytes (2.5 KiB by `tests/call_memory.py`).
+const OPERATION_BYTES: u64 = 3 << 10;
 
 /// Waits until all leases have ended, or until the time is over.
 async fn pass(Wait { waiters, at_most }: Wait) {

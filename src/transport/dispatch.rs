@@ -109,11 +109,15 @@ impl Running {
     async fn answer(mut self, mut answer: services::Answer) {
         let drain = self.dispatch.calls.drain();
         let mut leave = Leave::new(drain, Stage::Ending);
+        let mut leave_parked = Leave::new(drain, Stage::Draining);
         let answered = poll_fn(|cx| match answer.as_mut().poll(cx) {
             Poll::Ready(Ok(response)) => Poll::Ready(Some(response)),
             Poll::Ready(Err(never)) => match never {},
             Poll::Pending if self.deadline.poll_passed(cx).is_ready() => {
                 Poll::Ready(Some(status::deadline_exceeded().into_http()))
+            }
+            Poll::Pending if self.quota.is_parked() && leave_parked.poll(cx).is_ready() => {
+                Poll::Ready(Some(drain::status().into_http()))
             }
             Poll::Pending if leave.poll(cx).is_ready() => Poll::Ready(Some(drain::status().into_http())),
             Poll::Pending => match self.waiting.poll_refused(cx) {

@@ -1,6 +1,6 @@
 //! How calls end during the shutdown of the server.
 //!
-//! | stage | listeners | a call that waits for an event (a watch, an idle pipe) | any other call |
+//! | stage | listeners | a call that waits for an event (a watch, an idle pipe, a lease) | any other call |
 //! |---|---|---|---|
 //! | serving | accept | continues | continues |
 //! | draining | closed | ends with UNAVAILABLE | continues |

@@ -7,7 +7,7 @@
 //! A pipe may be open for days and mostly idle, so no buffer here outlives its frame. That is why it does not use
 //! tonic's streams: each keeps the buffer of the largest message it has seen.
 
-use super::cache::{self, Pause};
+use super::cache::{self, Pause, Who};
 use super::messages::Messages;
 use super::prefetch;
 use super::quota::CallQuota;
@@ -33,6 +33,9 @@ use tonic::{Code, Status};
 /// is about the number of small messages in a connection window.
 pub(super) const WINDOW: u32 = 1_024;
 
+/// Maximum reads of a pipe that wait for leases. Further ones are answered at once, so that the operation for which they
+/// wait is read, too.
+const MAX_WAITING: usize = WINDOW as usize;
 /// The method's path.
 pub(super) const PATH: &str = "/ebb.v1.CacheService/Pipe";
 /// Operations prefetched together: a few times the cache misses that a processor handles concurrently.
@@ -154,7 +157,7 @@ impl Pipe {
                 }
                 None if self.is_all && self.leased.is_empty() => return Poll::Ready(None),
                 // The next result of `leased` wakes this task.
-                None if self.is_all || self.leased.len() >= WINDOW as usize => return Poll::Pending,
+                None if self.is_all || self.leased.len() >= 2 * MAX_WAITING => return Poll::Pending,
                 None => {
                     self.look_ahead();
                     match ready!(self.operations.poll_next(cx)) {
@@ -171,7 +174,8 @@ impl Pipe {
                 Some(Operation::Get(get)) if get.lease.is_some() => {
                     let (cache, quota) = (self.cache.clone(), self.quota.clone());
                     let id = request.id;
-                    let read = cache::get_with_lease(cache, Some(quota), cache::Who::Operation, get);
+                    let who = if self.leased.len() < MAX_WAITING { Who::Operation } else { Who::HastyOperation };
+                    let read = cache::get_with_lease(cache, Some(quota), who, get);
                     self.leased.push(Box::pin(async move { (id, read.await) }));
                     continue;
                 }

@@ -121,8 +121,8 @@ async fn a_caller_waits_for_its_time_and_not_beyond_its_deadline() {
     assert_eq!(read(&mut client, leased("k", TTL_MS, 300)).await, (Outcome::Miss, State::HeldByOther, 0));
     assert!(began.elapsed() >= Duration::from_millis(300));
     // A wait as long as the deadline ends just before it.
-    let mut request = tonic::Request::new(leased("k", TTL_MS, 1_000));
-    request.set_timeout(Duration::from_millis(1_000));
+    let mut request = tonic::Request::new(leased("k", TTL_MS, 3_000));
+    request.set_timeout(Duration::from_secs(3));
     let answer = client.get(request).await.unwrap().into_inner();
     assert_eq!(answer.lease.unwrap().state(), State::HeldByOther);
     // A caller that leaves is no waiter any more.
@@ -131,6 +131,25 @@ async fn a_caller_waits_for_its_time_and_not_beyond_its_deadline() {
     eventually("it waits", async || ebb.metric("ebb_lease_waiters") == 1).await;
     waiting.abort();
     eventually("it has left", async || ebb.metric("ebb_lease_waiters") == 0).await;
+}
+
+#[tokio::test]
+async fn a_caller_that_waits_does_not_delay_the_end_of_the_server() {
+    let mut ebb = Ebb::start(&[]);
+    let mut client = connect(&ebb).await;
+    read(&mut client, leased("k", TTL_MS, 0)).await;
+    let keys = vec!["k".into()];
+    let lease = Some(LeaseRequest { ttl_ms: TTL_MS, wait_ms: 60_000 });
+    let (mut other, mut another) = (client.clone(), client.clone());
+    let get = tokio::spawn(async move { other.get(leased("k", TTL_MS, 60_000)).await.unwrap_err().code() });
+    let batch = BatchGetRequest { keys, lease, ..Default::default() };
+    let batch = tokio::spawn(async move { another.batch_get(batch).await.unwrap_err().code() });
+    eventually("both wait", async || ebb.metric("ebb_lease_waiters") == 2).await;
+    let ended = tokio::task::spawn_blocking(move || ebb.terminate());
+    assert_eq!((get.await.unwrap(), batch.await.unwrap()), (Code::Unavailable, Code::Unavailable));
+    let (took, code) = ended.await.unwrap();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(code, Some(0));
 }
 
 /// Every call that changes a key, by its effect on a lease and on a caller that waits for it.
@@ -330,6 +349,74 @@ async fn a_pipe_goes_on_while_some_of_its_reads_wait() {
     ids.sort_unstable();
     assert_eq!(ids, [2, 3, 4, 6]);
     assert!(results.next().await.is_none());
+}
+
+/// More reads of a pipe wait than may; the fill that follows them is read nevertheless, and others are not disturbed.
+#[tokio::test]
+async fn a_pipe_full_of_waiting_reads_takes_the_fill() {
+    let ebb = Ebb::start(&["--max-memory", "64Mi"]);
+    let mut client = connect(&ebb).await;
+    let token = read(&mut client, leased("k", TTL_MS, 0)).await.2;
+    let get = |id| PipeRequest { id, operation: Some(Operation::Get(leased("k", TTL_MS, 60_000))) };
+    let (send, operations) = tokio::sync::mpsc::channel(2_000);
+    let operations = tokio_stream::wrappers::ReceiverStream::new(operations);
+    let mut results = client.pipe(operations).await.unwrap().into_inner();
+    for id in 0..1_500 {
+        send.send(get(id)).await.unwrap();
+    }
+    eventually("some wait", async || ebb.metric("ebb_lease_waiters") > 300).await;
+    // Large messages of other connections pass.
+    let mut other = connect(&ebb).await;
+    for large in 0..4 {
+        other.set(set(format!("large {large}"), vec![7; 900_000])).await.unwrap();
+    }
+    let fill = Operation::Set(fill("k", "v", token));
+    send.send(PipeRequest { id: 9_999, operation: Some(fill) }).await.unwrap();
+    drop(send);
+    let (mut hits, mut held) = (0, 0);
+    while let Some(result) = results.next().await {
+        match result.unwrap().result.unwrap() {
+            pipe_response::Result::Get(found) if found.outcome() == Outcome::Hit => hits += 1,
+            pipe_response::Result::Get(found) => {
+                assert_eq!(found.lease.unwrap().state(), State::HeldByOther);
+                held += 1;
+            }
+            pipe_response::Result::Set(filled) => assert_eq!(filled.outcome(), set_response::Outcome::Stored),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(hits > 300 && hits + held == 1_500, "{hits} hits, {held} answered at once");
+    eventually("nothing is in flight", async || ebb.metric("ebb_in_flight_bytes") < 1 << 20).await;
+}
+
+/// Leases neither prevent tombstones nor keep namespaces.
+#[tokio::test]
+async fn readers_with_leases_do_not_hinder_writers() {
+    let ebb = Ebb::start(&["--max-memory", "32Mi"]);
+    let mut client = connect(&ebb).await;
+    client.set(set("k", "old")).await.unwrap();
+    let lease = Some(LeaseRequest { ttl_ms: 3_600_000, wait_ms: 0 });
+    for part in 0..9 {
+        let keys = (0..1_000).map(|i| format!("{part}-{i}").into()).collect();
+        client.batch_get(BatchGetRequest { keys, lease, ..Default::default() }).await.unwrap();
+    }
+    assert_eq!(read(&mut client, leased("another", 1, 0)).await.1, State::Exhausted);
+    let mode = Mode::Tombstone.into();
+    let tombstone = DeleteRequest { key: "k".into(), mode, hold_off_ms: 60_000, ..Default::default() };
+    client.delete(tombstone).await.unwrap();
+    assert_eq!(client.get(get("k")).await.unwrap().into_inner().outcome(), Outcome::Miss);
+
+    let ebb = Ebb::start(&[]);
+    let mut client = connect(&ebb).await;
+    let bound = client.get_capabilities(GetCapabilitiesRequest {}).await.unwrap().into_inner().max_namespaces;
+    for n in 0..bound + 100 {
+        let request = GetRequest { namespace: format!("n{n}"), lease, ..get("k") };
+        assert_eq!(client.get(request).await.unwrap().into_inner().lease.unwrap().state(), State::Won, "{n}");
+    }
+    client.set(SetRequest { namespace: "new".into(), ..set("k", "v") }).await.unwrap();
+    // The lease of a namespace that had to make room has ended.
+    let first = GetRequest { namespace: "n0".into(), lease, ..get("k") };
+    assert_eq!(client.get(first).await.unwrap().into_inner().lease.unwrap().state(), State::Won);
 }
 
 #[tokio::test]

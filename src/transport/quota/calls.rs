@@ -86,15 +86,43 @@ impl Quota {
         (own + cost <= share).then(|| Charge::new(self, Stage::Running, cost))
     }
 
-    /// Whether one more call of `bytes` may be parked. The parked calls of a connection leave one of its calls to others:
-    /// the call for which they wait may come from the same client.
+    /// Whether the connection has a call left if one more is parked: the call for which they wait may come from the same
+    /// client.
+    fn leaves_a_call(&self) -> bool {
+        self.parked_calls.load(Ordering::Relaxed) < self.streams.load(Ordering::Relaxed).saturating_sub(1)
+    }
+
+    /// Charges `bytes` of an operation that is parked. `false` if too many are.
+    pub(super) fn park_bytes(&self, bytes: u64) -> bool {
+        let may_park = self.may_park(bytes);
+        if may_park {
+            self.add_parked(bytes);
+            self.all.charge(bytes);
+        }
+        may_park
+    }
+
+    /// Removes the charge of a parked operation.
+    pub(super) fn resume_bytes(&self, bytes: u64) {
+        self.remove_parked(bytes);
+        self.all.ledger.remove_in_flight(bytes);
+    }
+
+    fn add_parked(&self, bytes: u64) {
+        self.parked.fetch_add(bytes, Ordering::Relaxed);
+        self.all.parked.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn remove_parked(&self, bytes: u64) {
+        self.parked.fetch_sub(bytes, Ordering::Relaxed);
+        self.all.parked.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether `bytes` more may be parked: in total half of the bytes in flight.
     fn may_park(&self, bytes: u64) -> bool {
-        let most = self.streams.load(Ordering::Relaxed).saturating_sub(1);
         let max = self.all.max() / 2;
         let (own, all) = (self.parked.load(Ordering::Relaxed), self.all.parked.load(Ordering::Relaxed));
-        self.parked_calls.load(Ordering::Relaxed) < most
-            && all + bytes <= max
-            && (own == 0 || own + bytes <= 2 * max.saturating_sub(all + bytes))
+        all + bytes <= max && (own == 0 || own + bytes <= 2 * max.saturating_sub(all + bytes))
     }
 
     /// Queues a call with headers of `headers` bytes. `None` if it does not fit and this connection has the most queued
@@ -169,13 +197,13 @@ impl Charge {
         self.bytes
     }
 
-    /// Counts a running call as parked. `false` if it may not wait.
-    pub(super) fn park(&self) -> bool {
-        let may_park = self.quota.may_park(self.bytes);
+    /// Counts a running call as parked, and charges `more` bytes. `false` if it may not wait.
+    pub(super) fn park(&self, more: u64) -> bool {
+        let may_park = self.quota.leaves_a_call() && self.quota.may_park(self.bytes + more);
         if may_park {
             self.quota.parked_calls.fetch_add(1, Ordering::Relaxed);
-            self.quota.parked.fetch_add(self.bytes, Ordering::Relaxed);
-            self.quota.all.parked.fetch_add(self.bytes, Ordering::Relaxed);
+            self.quota.add_parked(self.bytes + more);
+            self.quota.all.charge(more);
             self.counters().iter().for_each(|counter| _ = counter.fetch_sub(self.bytes, Ordering::Relaxed));
             self.wake_queues();
         }
@@ -186,8 +214,7 @@ impl Charge {
     pub(super) fn resume(&self) {
         self.counters().iter().for_each(|counter| _ = counter.fetch_add(self.bytes, Ordering::Relaxed));
         self.quota.parked_calls.fetch_sub(1, Ordering::Relaxed);
-        self.quota.parked.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.quota.all.parked.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.quota.remove_parked(self.bytes);
     }
 
     /// Wakes connections whose calls wait to run.

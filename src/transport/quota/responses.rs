@@ -6,7 +6,7 @@ use super::messages::{Permit, SMALL_BYTES};
 use crate::service::Refusal;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The quota of a running call: its charge, which is released with the last reference to the call, the consumed bytes
@@ -21,6 +21,7 @@ pub(in crate::transport) struct CallQuota {
     /// Reserved for responses that are not encoded yet.
     response: Mutex<Option<Permit>>,
     charge: Charge,
+    is_parked: AtomicBool,
 }
 
 impl CallQuota {
@@ -32,7 +33,15 @@ impl CallQuota {
         charge: Charge,
     ) -> Arc<Self> {
         let taken = AtomicU64::new(0);
-        Arc::new(Self { quota, patience, deadline, taken, response: Mutex::default(), charge })
+        Arc::new(Self {
+            quota,
+            patience,
+            deadline,
+            taken,
+            response: Mutex::default(),
+            charge,
+            is_parked: AtomicBool::new(false),
+        })
     }
 
     /// Bytes of the request that were taken from `h2`, and no longer occupy its buffers.
@@ -60,10 +69,26 @@ impl CallQuota {
         self.deadline.map(|deadline| deadline.saturating_duration_since(tokio::time::Instant::now()))
     }
 
-    /// Counts the call as waiting for another call, not as running, until the result is dropped. `None` if too many
-    /// calls wait, or if its connection would have too few calls left for others.
-    pub(in crate::transport) fn park(self: &Arc<Self>) -> Option<Parked> {
-        self.charge.park().then(|| Parked(self.clone()))
+    /// Counts the call as waiting for another call, not as running, until the result is dropped, and charges `more`
+    /// bytes that it keeps. `None` if too many calls wait, or if its connection would have too few calls left for
+    /// others.
+    pub(in crate::transport) fn park(self: &Arc<Self>, more: u64) -> Option<Parked> {
+        self.charge.park(more).then(|| {
+            self.is_parked.store(true, Ordering::Relaxed); // only the call's task reads it
+            Parked { call: self.clone(), is_call: true, more }
+        })
+    }
+
+    /// Charges `bytes` of an operation of the call that waits for another one, until the result is dropped. `None` if
+    /// too many wait.
+    pub(in crate::transport) fn park_operation(self: &Arc<Self>, bytes: u64) -> Option<Parked> {
+        let parks = self.quota.park_bytes(bytes);
+        parks.then(|| Parked { call: self.clone(), is_call: false, more: bytes })
+    }
+
+    /// Whether the call waits for another call.
+    pub(in crate::transport) fn is_parked(&self) -> bool {
+        self.is_parked.load(Ordering::Relaxed)
     }
 
     /// Checks that there is room for a response with `len` bytes of values now.
@@ -130,13 +155,21 @@ impl CallQuota {
     }
 }
 
-/// A call that waits for another call.
+/// A call or an operation that waits for another call.
 #[derive(Debug)]
-pub(in crate::transport) struct Parked(Arc<CallQuota>);
+pub(in crate::transport) struct Parked {
+    call: Arc<CallQuota>,
+    is_call: bool,
+    more: u64,
+}
 
 impl Drop for Parked {
     fn drop(&mut self) {
-        self.0.charge.resume();
+        self.call.quota.resume_bytes(self.more);
+        if self.is_call {
+            self.call.is_parked.store(false, Ordering::Relaxed);
+            self.call.charge.resume();
+        }
     }
 }
 

@@ -237,12 +237,18 @@ fn parked_calls_do_not_run_and_leave_one_call_to_their_connection() {
         .collect();
     let running = |all: &InFlight| (all.running.load(Ordering::Relaxed), all.parked.load(Ordering::Relaxed));
     assert_eq!(running(&all), (4 * CALL_BYTES, 0));
-    let parked: Vec<_> = calls.iter().filter_map(CallQuota::park).collect();
+    let parked: Vec<_> = calls.iter().filter_map(|call| call.park(0)).collect();
     assert_eq!((parked.len(), running(&all)), (3, (CALL_BYTES, 3 * CALL_BYTES)));
     assert_eq!(ledger.in_flight(), 4 * CALL_BYTES, "a parked call keeps its memory");
     drop(parked);
     assert_eq!(running(&all), (4 * CALL_BYTES, 0));
-    assert!(calls[3].park().is_some());
+    assert!(calls[3].park(0).is_some());
+    // What a parked call keeps, and waiting operations of a pipe, are charged, and take nothing from unread requests.
+    let kept = calls[3].park(1_000);
+    let operations: Vec<_> = (0..100).filter_map(|_| calls[0].park_operation(3_000)).collect();
+    assert_eq!((operations.len(), ledger.in_flight()), (100, 4 * CALL_BYTES + 301_000));
+    assert_eq!(all.held.load(Ordering::Relaxed), 0);
+    drop((kept, operations));
     drop(calls);
     assert_eq!((running(&all), ledger.in_flight()), ((0, 0), 0));
     // All connections together park as many as may run.
@@ -250,6 +256,6 @@ fn parked_calls_do_not_run_and_leave_one_call_to_their_connection() {
     let calls =
         crowd.iter().map(|quota| CallQuota::new(quota.clone(), Duration::ZERO, None, quota.try_run(0).unwrap()));
     let calls: Vec<_> = calls.collect();
-    let parked: Vec<_> = calls.iter().filter_map(CallQuota::park).collect();
+    let parked: Vec<_> = calls.iter().filter_map(|call| call.park(0)).collect();
     assert_eq!(parked.len() as u64, 8 * MIB / CALL_BYTES);
 }
