@@ -18,8 +18,8 @@ keeps the others.
 To request a sidecar, set the label `ebb-cache.io/inject: enabled` on the pod or its namespace; `disabled` declines it.
 The pod's label overrides the namespace's. The label `ebb-cache.io/rev` of the pod, or else of its namespace, chooses
 the [revision](platforms.md#upgrade-by-revisions) of the injector. An injected pod has the label
-`ebb-cache.io/injected: \"true\"`; `ebb-cache.io/version`, the tag of its image (or the begin of the digest) as far as a
-label may have it; and `ebb-cache.io/rev`, if a revision other than the default one injected it. It also has the
+`ebb-cache.io/injected: \"true\"`; `ebb-cache.io/version`, the tag of its image, or the first characters of its digest, cut
+to the length of a label; and `ebb-cache.io/rev`, if a revision other than the default one injected it. It also has the
 annotations `ebb-cache.io/injected-by`, `ebb-cache.io/version` and `ebb-cache.io/status`, which lists the additions as
 JSON; and `ebb-cache.io/merged: \"true\"` if the pod declares the container. `ebb uninject` removes the listed additions
 and nothing else.
