@@ -11,6 +11,7 @@ use bytes::Bytes;
 use clap::Args;
 
 use super::connect::{DataAt, refused};
+use super::lease;
 use ebb_config::units::{Percent, Span};
 use ebb_proto as proto;
 use ebb_proto::json;
@@ -96,18 +97,14 @@ pub(super) async fn get(args: GetArgs) -> Outcome {
         });
         json::put_bytes(&mut object, "value", &answer.value);
         if let Some(lease) = &answer.lease {
-            object["lease"] = serde_json::json!({
-                "state": short(lease.state().as_str_name(), "STATE_"),
-                "token": json::number(lease.token),
-                "expires_in_ms": json::number(lease.expires_in_ms),
-            });
+            object["lease"] = lease::json(lease);
         }
         output::json(&object)?;
     } else if matches!(found, Found::Hit | Found::Stale) {
         output::bytes(&answer.value)?;
     }
     if let Some(lease) = &answer.lease {
-        with_note(args.output, &lease_sentence(lease), Ok(()))?;
+        with_note(args.output, &lease::sentence(lease), Ok(()))?;
     }
     match found {
         Found::Hit => Ok(()),
@@ -118,19 +115,6 @@ pub(super) async fn get(args: GetArgs) -> Outcome {
             let reason = short(answer.miss_reason().as_str_name(), "MISS_REASON_").replace('_', " ");
             with_note(args.output, &format!("no value: {reason}"), Err(Failure::Printed))
         }
-    }
-}
-
-/// The state of a lease.
-fn lease_sentence(lease: &proto::Lease) -> String {
-    use proto::lease::State;
-    let proto::Lease { token, expires_in_ms, .. } = lease;
-    match lease.state() {
-        State::Won => format!("lease: won for {expires_in_ms} ms; fill the key with set --lease-token {token}"),
-        State::HeldByOther => format!("lease: another caller holds it, for at most {expires_in_ms} ms"),
-        State::HeldOff => format!("lease: a tombstone holds fills off for {expires_in_ms} ms"),
-        State::Exhausted => "lease: the server has too many leases".to_owned(),
-        State::Unspecified => "lease: unknown state".to_owned(),
     }
 }
 
@@ -445,7 +429,7 @@ pub(super) async fn scan(args: ScanArgs) -> Outcome {
 }
 
 /// `OUTCOME_NOT_STORED` becomes `not_stored`.
-fn short(name: &str, prefix: &str) -> String {
+pub(super) fn short(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_lowercase()
 }
 

@@ -26,6 +26,7 @@ mod explain;
 mod inject;
 mod injector;
 mod keys;
+mod lease;
 mod manifest;
 mod memory_map;
 mod pods;

@@ -36,7 +36,7 @@ between receipts, findings, segments, curves and configuration. On a large one, 
 between the configuration and all others. The configuration lists each setting with its
 value and source; settings that are not defaults come first.
 
-The pods of a workload are followed: new ones are added, and those that went are removed.
+With a workload, top adds its new pods and drops deleted ones.
 The first line shows the targets and the last change.
 
 Keys:

@@ -43,7 +43,7 @@ const NOBODY: u64 = 0;
 /// A request for a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseRequest {
-    /// Time until the lease ends by itself, in milliseconds.
+    /// Maximum duration of the lease, in milliseconds.
     pub ttl_ms: u64,
     /// A token that the caller already holds: if its lease is current, the caller keeps it.
     pub token: Option<u64>,
@@ -60,7 +60,7 @@ pub enum Leased {
     Won {
         /// The token for [`super::Condition::Lease`].
         token: u64,
-        /// When the lease ends by itself.
+        /// When the lease expires.
         ends_at_ms: u64,
     },
     /// Another caller holds the lease, or nobody may hold one until the hold-off ends.
@@ -77,7 +77,7 @@ pub enum Leased {
 }
 
 /// A caller's place in the queue of a lease: a future that is ready when the lease has ended. Its holder also stops
-/// waiting when the lease ends by itself. Dropping it leaves the queue.
+/// waiting when the lease expires. Dropping it leaves the queue.
 #[derive(Debug)]
 pub struct Waiter {
     signal: Arc<Signal>,

@@ -2,7 +2,7 @@
 //!
 //! A handshake without a certificate succeeds, so that the injector's probe of its own port needs none. A certificate
 //! that the CA has not signed ends the handshake. A CA may also sign certificates of users or kubelets, so an administrator
-//! can list the names of API servers' certificates. One without such a name is told so in the answer to its review.
+//! can list the names of API servers' certificates. The answer to a client without such a name gives this reason.
 
 use arc_swap::ArcSwap;
 use ebb_listener::RateLimit;
@@ -68,7 +68,7 @@ pub(super) enum Denied {
 }
 
 impl Denied {
-    /// What the client is told.
+    /// The reason in the answer to the client.
     pub(super) fn sentence(self) -> &'static str {
         match self {
             Self::NoCertificate => "reviews need a client certificate",
