@@ -188,7 +188,7 @@ fn serve(args: InjectorArgs) -> Outcome {
     };
     let warnings = Environment::of_process().map(|environment| environment.warnings).unwrap_or_default();
     warnings.iter().for_each(|warning| tracing::warn!(warning, "configuration warning"));
-    super::wait(async {
+    webhook::runtime()?.block_on(async {
         let mut signals = Signals::install()?;
         let announce = |at: &webhook::Addresses| {
             output::announce(format!("listening webhook={} http={}", at.webhook, at.http));

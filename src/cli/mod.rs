@@ -216,7 +216,7 @@ fn without_empty_variables(mut command: clap::Command) -> clap::Command {
 
 fn dispatch(command: Command) -> Outcome {
     match command {
-        Command::Serve(args) => serve::run(args), // makes its own runtimes
+        Command::Serve(args) => serve::run(args), // has its own runtimes
         Command::Config(args) => config::run(args),
         Command::Get(args) => wait(data::get(args)),
         Command::Set(args) => wait(data::set(args)),
@@ -238,7 +238,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Check(args) => wait(check::run(args)),
         Command::Inject(args) => inject::inject(args),
         Command::Uninject(args) => inject::uninject(args),
-        Command::Injector(args) => injector::run(*args), // makes its own runtime
+        Command::Injector(args) => injector::run(*args), // has its own runtime
     }
 }
 

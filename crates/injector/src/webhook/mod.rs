@@ -10,6 +10,7 @@
 //! It rejects no pod: a pod that cannot be injected is skipped, with the reason.
 
 mod bucket;
+mod calls;
 mod certificates;
 mod clients;
 mod coverage;
@@ -51,7 +52,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use template::Followed;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, watch};
 
 /// Settings of the injector.
 #[derive(Clone, Debug)]
@@ -102,6 +104,8 @@ pub(super) struct Injector {
     events: Option<Events>,
     connections: Arc<Connections>,
     reviews: Buckets,
+    /// The turn of a large review.
+    large: Semaphore,
     clients: Option<Arc<Clients>>,
 }
 
@@ -167,6 +171,18 @@ pub fn metrics_page() -> String {
     metrics::example_page(serve::connections())
 }
 
+/// Task polls between two polls of the sockets. A large review takes milliseconds; the default of 61 would hold back the
+/// handshakes and the small reviews of others for a second.
+const POLLS_BETWEEN_EVENTS: u32 = 2;
+
+/// The runtime which [`run`] takes: one thread.
+///
+/// # Errors
+/// If the system refuses it.
+pub fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().event_interval(POLLS_BETWEEN_EVENTS).build()
+}
+
 /// Runs until `shutdown` is ready with a reason, then drains. Calls `announce` with the addresses.
 ///
 /// # Errors
@@ -214,6 +230,7 @@ pub async fn run(
         namespaces,
         connections,
         reviews: Buckets::new(REVIEWS, Instant::now()),
+        large: Semaphore::new(1),
         clients: clients.clone(),
         own_namespace: settings.objects.namespace.clone(),
         by: format!("webhook {}", settings.objects.webhook),

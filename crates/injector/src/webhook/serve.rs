@@ -9,6 +9,7 @@
 //! is idle, even if its client sends pings. Reviews are charged while they arrive and while their answers wait to be
 //! read. One is parsed at a time, since the injector has one thread.
 
+use super::calls::{Call, Calls, PATIENCE, Watch};
 use super::certificates::Served;
 use super::clients::Denied;
 use super::{Injector, RunError, review};
@@ -19,8 +20,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use parking_lot::{Mutex, MutexGuard};
-use std::collections::BTreeSet;
+use rustix::net::sockopt;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -34,15 +34,18 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 /// Maximum size of a review, in bytes. The API server accepts pods of 3 MiB; the rest is for JSON escapes (a `<`
 /// becomes `\u003c`) and the envelope.
 const BODY: usize = 8 << 20;
-/// Maximum number of connections; an API server needs a few.
-const CONNECTIONS: usize = 64;
+/// Maximum number of connections. API servers call webhooks over HTTP/1.1, so each needs a connection per concurrent
+/// review. As many idle ones fit into [`MAX_BYTES`].
+const CONNECTIONS: usize = 512;
 /// Memory of all connections with their calls, in bytes: a quarter of 64 MiB, the chart's minimum limit.
 const MAX_BYTES: u64 = 16 << 20;
-/// Memory of a connection that has sent nothing yet, and of one with a TLS session and HTTP/2, in bytes.
+/// Memory of a connection that has sent nothing yet, of one with a TLS session and HTTP/1.1 (its buffer of
+/// [`HTTP1_BUFFER`] included), and what HTTP/2 adds to it, in bytes.
 const SILENT_BYTES: u64 = 4 << 10;
-const CONNECTION_BYTES: u64 = 96 << 10;
-/// Memory of a call without its body, in bytes: decoded headers and task.
-const CALL_BYTES: u64 = 16 << 10;
+const CONNECTION_BYTES: u64 = 32 << 10;
+const HTTP2_BYTES: u64 = 64 << 10;
+/// Maximum size of the buffer of an HTTP/1.1 connection, in bytes.
+const HTTP1_BUFFER: usize = 16 << 10;
 /// Maximum number of concurrent calls per HTTP/2 connection; an API server with more opens another connection.
 const STREAMS: u32 = 64;
 /// Flow-control windows of a stream and of a connection, in bytes.
@@ -50,22 +53,16 @@ const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = 256 << 10;
 /// Maximum size of a header list, as HTTP/2 counts it, in bytes.
 const HEADER_LIST: u32 = 8 << 10;
+/// Size from which reviews are large, in bytes: they are parsed in milliseconds, not in microseconds.
+const LARGE: usize = 64 << 10;
 /// Size of the pieces of a long body or answer, in bytes.
 const PIECE: usize = 16 << 10;
-/// Timeout of the handshake, the first call, the headers and the body.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Timeout of a client that does not read its answer.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum duration of a call, from its headers to the last byte of its answer.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time after which a connection without a call is closed.
-const IDLE: Duration = Duration::from_secs(30);
+/// Interval of HTTP/2 pings, which find clients that are gone.
+const PING_EVERY: Duration = Duration::from_secs(15);
 /// Maximum time for open calls during the drain. The API server waits 5 s for an answer.
 const DRAIN: Duration = Duration::from_secs(6);
-/// How long a connection that must make room may take to end in order.
-const FAREWELL: Duration = Duration::from_millis(250);
-/// Interval between checks of a connection's progress.
-const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// Sizes of the kernel's buffers of a connection, in bytes; the kernel doubles them, and charges them to the container.
+const KERNEL_BUFFER: usize = 32 << 10;
 /// Listen backlog.
 const BACKLOG: i32 = 1024;
 
@@ -89,6 +86,9 @@ pub(super) async fn serve(
 ) -> Result<(), RunError> {
     // Calling listen again only changes the backlog.
     rustix::net::listen(&listener, BACKLOG).map_err(RunError::Listen)?;
+    // Accepted connections inherit the sizes.
+    sockopt::set_socket_recv_buffer_size(&listener, KERNEL_BUFFER).map_err(RunError::Listen)?;
+    sockopt::set_socket_send_buffer_size(&listener, KERNEL_BUFFER).map_err(RunError::Listen)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let tls = tls.map_err(RunError::Tls)?;
@@ -144,6 +144,7 @@ async fn converse(
     };
     let Some((stream, _buffers)) = greeted else { return };
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let _more_buffers = is_http2.then(|| connection.charge(HTTP2_BYTES));
     let chain = stream.get_ref().1.peer_certificates();
     let denied = injector.clients.as_ref().and_then(|clients| clients.denies(chain));
     let progress = Arc::new(Progress::default());
@@ -161,7 +162,7 @@ async fn converse(
             }
         })
     };
-    let watch = Watch { progress, calls, draining };
+    let watch = Watch { progress, calls, draining, is_http2 };
     if is_http2 {
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder
@@ -172,11 +173,11 @@ async fn converse(
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(HEADER_LIST)
             .max_send_buf_size(STREAM_WINDOW as usize)
-            .keep_alive_interval(Some(IDLE / 2));
+            .keep_alive_interval(Some(PING_EVERY));
         watch.over(builder.serve_connection(stream, service), |served| served.graceful_shutdown()).await;
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(CONNECTION_BYTES as usize / 2);
+        builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(HTTP1_BUFFER);
         watch.over(builder.serve_connection(stream, service), |served| served.graceful_shutdown()).await;
     }
 }
@@ -196,129 +197,6 @@ async fn greet(
         Err(_) => tracing::debug!("TLS handshake timed out"),
     }
     None
-}
-
-/// The calls of a connection.
-struct Calls {
-    connection: Arc<Connection>,
-    state: Mutex<CallsState>,
-}
-
-struct CallsState {
-    begun: u64,
-    open: BTreeSet<(Instant, u64)>,
-    /// Time at which the last call ended, or the connection was opened.
-    idle_since: Instant,
-}
-
-impl Calls {
-    fn new(opened: Instant, connection: Arc<Connection>) -> Self {
-        let state = CallsState { begun: 0, open: BTreeSet::new(), idle_since: opened };
-        Self { connection, state: Mutex::new(state) }
-    }
-
-    fn state(&self) -> MutexGuard<'_, CallsState> {
-        self.state.lock()
-    }
-
-    fn begin(self: &Arc<Self>) -> Call {
-        let mut state = self.state();
-        state.begun += 1;
-        let id = (Instant::now(), state.begun);
-        state.open.insert(id);
-        self.connection.stalled_since(state.stalled_since());
-        drop(state);
-        Call { calls: self.clone(), id, charges: vec![self.connection.charge(CALL_BYTES)] }
-    }
-}
-
-impl CallsState {
-    /// Time of the last progress.
-    fn stalled_since(&self) -> Instant {
-        self.open.first().map_or(self.idle_since, |(since, _)| *since)
-    }
-
-    /// Why the connection must be closed, if it must.
-    fn verdict(&self, now: Instant) -> Verdict {
-        let stalled = now.duration_since(self.stalled_since());
-        match (self.open.is_empty(), self.begun) {
-            (false, _) if stalled >= CALL_TIMEOUT => Verdict::Stalled,
-            (true, 0) if stalled >= PATIENCE => Verdict::Stalled,
-            (true, _) if stalled >= IDLE + PATIENCE => Verdict::Stalled,
-            (true, _) if stalled >= IDLE => Verdict::Idle,
-            _ => Verdict::Well,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Well,
-    /// Shut down gracefully.
-    Idle,
-    /// Close at once.
-    Stalled,
-}
-
-/// A call; dropped when its answer is sent or abandoned.
-struct Call {
-    calls: Arc<Calls>,
-    id: (Instant, u64),
-    charges: Vec<Charge>,
-}
-
-impl Call {
-    fn charge(&mut self, bytes: usize) {
-        self.charges.push(self.calls.connection.charge(bytes as u64));
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        let mut state = self.calls.state();
-        state.open.remove(&self.id);
-        state.idle_since = Instant::now();
-        self.calls.connection.stalled_since(state.stalled_since());
-    }
-}
-
-/// Watches the progress of a connection.
-struct Watch {
-    progress: Arc<Progress>,
-    calls: Arc<Calls>,
-    draining: watch::Receiver<bool>,
-}
-
-impl Watch {
-    async fn over<C: Future>(mut self, served: C, shut_down: impl Fn(Pin<&mut C>)) {
-        let mut served = std::pin::pin!(served);
-        let mut checks = tokio::time::interval(CHECK_EVERY);
-        let mut is_asked = false;
-        loop {
-            tokio::select! {
-                // No client waits for an answer any more.
-                _ = &mut served => return,
-                () = self.calls.connection.displaced() => break,
-                _ = self.draining.wait_for(|draining| *draining), if !is_asked => {
-                    is_asked = true;
-                    shut_down(served.as_mut());
-                }
-                _ = checks.tick() => {
-                    let verdict = self.calls.state().verdict(Instant::now());
-                    if verdict == Verdict::Stalled || self.progress.blocked_for() >= WRITE_TIMEOUT {
-                        return self.calls.connection.count_stalled();
-                    }
-                    if verdict == Verdict::Idle && !is_asked {
-                        is_asked = true;
-                        shut_down(served.as_mut());
-                    }
-                }
-            }
-        }
-        // The client learns that the connection closes, and sends its next call on another.
-        shut_down(served.as_mut());
-        let _ = tokio::time::timeout(FAREWELL, served).await;
-    }
 }
 
 type Answer = Response<Pieces>;
@@ -430,6 +308,11 @@ async fn answer(request: Request<Incoming>, injector: &Injector, mut call: Call)
         }
         Err(_) => return said(StatusCode::REQUEST_TIMEOUT, "the body took too long", call),
     };
+    // Many large reviews at once take turns, and small ones are answered between them.
+    let _turn = match body.len() >= LARGE {
+        true => injector.large.acquire().await.ok(),
+        false => None,
+    };
     let begun = Instant::now();
     let template = injector.template.load_full();
     let admission = review::review(
@@ -468,31 +351,4 @@ async fn answer(request: Request<Incoming>, injector: &Injector, mut call: Call)
         "admission review answered",
     );
     answer
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connection_is_judged_by_its_calls_alone() {
-        let start = Instant::now();
-        let after = |seconds| start + Duration::from_secs(seconds);
-        let state = |begun, open: Option<u64>| CallsState {
-            begun,
-            open: open.map(|seconds| (after(seconds), 1)).into_iter().collect(),
-            idle_since: start,
-        };
-        let cases = [
-            ("no call yet", state(0, None), 4, Verdict::Well),
-            ("no call at all", state(0, None), 5, Verdict::Stalled),
-            ("a call is open", state(1, Some(20)), 29, Verdict::Well),
-            ("a call that lasts", state(1, Some(20)), 30, Verdict::Stalled),
-            ("idle for a while", state(1, None), 29, Verdict::Well),
-            ("idle", state(1, None), 30, Verdict::Idle),
-            ("idle, and does not go", state(1, None), 35, Verdict::Stalled),
-        ];
-        let found = cases.each_ref().map(|(what, state, seconds, _)| (*what, state.verdict(after(*seconds))));
-        assert_eq!(found, cases.map(|(what, _, _, expected)| (what, expected)));
-    }
 }

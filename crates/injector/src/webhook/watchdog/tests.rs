@@ -204,6 +204,7 @@ async fn pods_left_alone_neither_count_nor_displace_missed_ones() {
         events: None,
         connections: serve::connections(),
         reviews: Buckets::new(REVIEWS, Instant::now()),
+        large: tokio::sync::Semaphore::new(1),
         clients: None,
     };
     let coverage = Coverage::read(&client, "ebb").await.unwrap();
