@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// Timeout of the handshake, the first call, the headers and the body.
+/// Timeout of the handshake, the headers of the first call, and the body.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Timeout of a client that does not read its answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -117,6 +117,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    /// Polls a connection until it ends, or must be closed; `shut_down` asks it to end after its open calls.
     pub(super) async fn over<C: Future>(mut self, served: C, shut_down: impl Fn(Pin<&mut C>)) {
         let mut served = std::pin::pin!(served);
         let mut checks = tokio::time::interval(CHECK_EVERY);
@@ -142,7 +143,7 @@ impl Watch {
                 }
             }
         }
-        // An HTTP/1.1 client has sent its call and waits for the answer: it has nothing to learn.
+        // HTTP/1.1 has no message for this, and a body that still arrives would take the memory that is needed.
         if !self.is_http2 {
             return;
         }

@@ -35,15 +35,17 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 /// becomes `\u003c`) and the envelope.
 const BODY: usize = 8 << 20;
 /// Maximum number of connections. API servers call webhooks over HTTP/1.1, so each needs a connection per concurrent
-/// review. As many idle ones fit into [`MAX_BYTES`].
-const CONNECTIONS: usize = 512;
+/// review.
+const CONNECTIONS: usize = 448;
 /// Memory of all connections with their calls, in bytes: a quarter of 64 MiB, the chart's minimum limit.
 const MAX_BYTES: u64 = 16 << 20;
-/// Memory of a connection that has sent nothing yet, of one with a TLS session and HTTP/1.1 (its buffer of
-/// [`HTTP1_BUFFER`] included), and what HTTP/2 adds to it, in bytes.
+/// Memory of a connection that has sent nothing yet, what TLS and HTTP/1.1 with [`HTTP1_BUFFER`] add to it, and what
+/// HTTP/2 adds to that, in bytes.
 const SILENT_BYTES: u64 = 4 << 10;
 const CONNECTION_BYTES: u64 = 32 << 10;
 const HTTP2_BYTES: u64 = 64 << 10;
+// Otherwise new connections displace idle ones, which an API server is about to use.
+const _: () = assert!(CONNECTIONS as u64 * (SILENT_BYTES + CONNECTION_BYTES) <= MAX_BYTES);
 /// Maximum size of the buffer of an HTTP/1.1 connection, in bytes.
 const HTTP1_BUFFER: usize = 16 << 10;
 /// Maximum number of concurrent calls per HTTP/2 connection; an API server with more opens another connection.
@@ -177,7 +179,8 @@ async fn converse(
         watch.over(builder.serve_connection(stream, service), |served| served.graceful_shutdown()).await;
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(HTTP1_BUFFER);
+        // hyper's timeout of the headers would also end the wait for the next call. The watch has its own.
+        builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(HTTP1_BUFFER);
         watch.over(builder.serve_connection(stream, service), |served| served.graceful_shutdown()).await;
     }
 }
@@ -308,7 +311,7 @@ async fn answer(request: Request<Incoming>, injector: &Injector, mut call: Call)
         }
         Err(_) => return said(StatusCode::REQUEST_TIMEOUT, "the body took too long", call),
     };
-    // Many large reviews at once take turns, and small ones are answered between them.
+    // Large reviews take turns, so that small ones are answered between them.
     let _turn = match body.len() >= LARGE {
         true => injector.large.acquire().await.ok(),
         false => None,
