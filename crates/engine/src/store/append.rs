@@ -3,6 +3,7 @@
 use super::arena::{WORD_BYTES, page_bytes};
 use super::counts::{add, sub};
 use super::job::Tally;
+use super::ledger::Bound;
 use super::log::Tail;
 use super::policy::{self, Purpose};
 use super::segment::{Segment, reserve_up_to};
@@ -32,7 +33,7 @@ impl Locked<'_> {
     /// shards.
     pub(super) fn append_or_refuse(&mut self, tail: Tail, words: usize) -> Result<Location, Error> {
         loop {
-            if let Some(location) = self.append(tail, words, false) {
+            if let Some(location) = self.append(tail, words, self.bound) {
                 return Ok(location);
             }
             // First return free memory of other segment sizes or shards to the kernel, which costs no live item.
@@ -107,11 +108,11 @@ impl Locked<'_> {
         })
     }
 
-    /// Appends room for an item of `words` without cleaning anything; `None` if there is none. With `force`, for the
-    /// cleaner, it may exceed the ledger's capacity.
-    pub(super) fn append(&mut self, tail: Tail, words: usize, force: bool) -> Option<Location> {
+    /// Appends room for an item of `words` without cleaning anything; `None` if there is none within
+    /// `bound`.
+    pub(super) fn append(&mut self, tail: Tail, words: usize, bound: Bound) -> Option<Location> {
         if self.shared.pool.is_alone(words) {
-            return self.append_alone(tail, words, force);
+            return self.append_alone(tail, words, bound);
         }
         let number = tail.number();
         if let Some(id) = self.writer.open[number]
@@ -124,12 +125,12 @@ impl Locked<'_> {
             Some(id) => id,
             None => {
                 let units = self.shared.segment_units();
-                let id = self.open_segment(tail, units, force).or_else(|| self.open_segment(tail, 1, force))?;
+                let id = self.open_segment(tail, units, bound).or_else(|| self.open_segment(tail, 1, bound))?;
                 self.writer.open[number] = Some(id);
                 id
             }
         };
-        let location = self.extend(id, words, force);
+        let location = self.extend(id, words, bound);
         if location.is_none() && self.writer.segments[&id].tail_words == 0 {
             self.writer.open[number] = None;
             self.give_back_unused(id);
@@ -150,10 +151,10 @@ impl Locked<'_> {
     }
 
     /// Appends an item that gets a segment of its own.
-    fn append_alone(&mut self, tail: Tail, words: usize, force: bool) -> Option<Location> {
+    fn append_alone(&mut self, tail: Tail, words: usize, bound: Bound) -> Option<Location> {
         let units = (words * WORD_BYTES).div_ceil(self.shared.pool.segment_bytes()) as u32;
-        let id = self.open_segment(tail, units, force)?;
-        let location = self.extend(id, words, force);
+        let id = self.open_segment(tail, units, bound)?;
+        let location = self.extend(id, words, bound);
         match location {
             Some(_) => drop(self.seal(id)),
             None => self.give_back_unused(id),
@@ -161,9 +162,9 @@ impl Locked<'_> {
         location
     }
 
-    fn open_segment(&mut self, tail: Tail, units: u32, force: bool) -> Option<u32> {
-        // Beyond its capacity the ledger grants nothing (L1), not even memory that is already resident.
-        if !force && !self.shared.ledger.has_room(0) {
+    fn open_segment(&mut self, tail: Tail, units: u32, bound: Bound) -> Option<u32> {
+        // Beyond the bound nothing is granted (L1), not even memory that is already resident.
+        if !self.shared.ledger.has_room_within(0, bound) {
             return None;
         }
         let extent = self.shared.pool.take(units)?;
@@ -185,12 +186,12 @@ impl Locked<'_> {
         }
     }
 
-    fn extend(&mut self, id: u32, words: usize, force: bool) -> Option<Location> {
+    fn extend(&mut self, id: u32, words: usize, bound: Bound) -> Option<Location> {
         let whole = self.shared.pool.words(self.writer.segments[&id].extent).len() * WORD_BYTES;
         let step = self.reservation_step(self.shared.pool.is_alone(words), whole);
         let segment = self.writer.segments.get_mut(&id).expect("an open segment is known");
         let (at, end) = (segment.tail_words, segment.tail_words + words);
-        if !reserve_up_to(&mut segment.extent, end, whole, step, &self.shared.ledger, force) {
+        if !reserve_up_to(&mut segment.extent, end, whole, step, &self.shared.ledger, bound) {
             return None;
         }
         segment.tail_words = end;

@@ -13,6 +13,7 @@ use super::hash::Hash;
 use super::index::Position;
 use super::item::View;
 use super::job::{Job, Sweep, Tally};
+use super::ledger::Bound;
 use super::log::{Log, Tail};
 use super::policy::{self, Case, Fate, Purpose};
 use super::relocate::Ahead;
@@ -330,7 +331,7 @@ impl Locked<'_> {
         if self.shared.pool.is_alone(words) {
             return self.keep_alone(found, log, reads);
         }
-        let Some(to) = self.append(Tail { log, moved: true }, words, true) else {
+        let Some(to) = self.append(Tail { log, moved: true }, words, Bound::None) else {
             // The address space is used up: for a cache, dropping the item is better than stopping.
             return self.drop_item(found, hash, RemovalCause::Evicted, tally);
         };

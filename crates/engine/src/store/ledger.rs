@@ -4,7 +4,8 @@
 //! with a capacity, and a refusal is a normal path: the writer evicts, or the request fails with RESOURCE_EXHAUSTED.
 //!
 //! L1. The total is at most the capacity, unless the capacity was lowered below it, or [`Ledger::force`] or bytes in
-//!     flight exceeded it; then nothing is granted until the total has fallen below the capacity.
+//!     flight exceeded it; then nothing is granted until the total has fallen below the capacity. The exception is a
+//!     write that has released more than it reserves ([`Bound::Before`]): the total falls nevertheless.
 //! L2. Every reservation is released exactly once, by its owner.
 //! L3. The total charges the recent peak of the bytes in flight: an allocator keeps freed buffers for a while, and
 //!     their pages must not be promised to segments meanwhile.
@@ -25,6 +26,17 @@ pub enum Account {
     Tables,
     /// Open connections.
     Connections,
+}
+
+/// What the total may reach by a reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// The capacity.
+    Capacity,
+    /// The total before a write that has cleaned as many segments as one write may, in bytes; or the capacity.
+    Before(u64),
+    /// Anything: for the little memory that the cleaner needs to free more.
+    None,
 }
 
 /// The low watermark, in percent of the capacity, until one is set.
@@ -120,13 +132,32 @@ impl Ledger {
         self.total().saturating_add(bytes) <= self.capacity()
     }
 
+    /// Whether `bytes` would be granted within `bound`.
+    pub(super) fn has_room_within(&self, bytes: u64, bound: Bound) -> bool {
+        self.total().saturating_add(bytes) <= self.most_within(bound)
+    }
+
+    fn most_within(&self, bound: Bound) -> u64 {
+        match bound {
+            Bound::Capacity => self.capacity(),
+            Bound::Before(total) => self.capacity().max(total),
+            Bound::None => u64::MAX,
+        }
+    }
+
     /// Reserves `bytes`. If they exceed the capacity, returns `false` and changes nothing.
     #[must_use]
     pub fn reserve(&self, account: Account, bytes: u64) -> bool {
-        let capacity = self.capacity();
+        self.reserve_within(account, bytes, Bound::Capacity)
+    }
+
+    /// Reserves `bytes`. If they exceed `bound`, returns `false` and changes nothing.
+    #[must_use]
+    pub(super) fn reserve_within(&self, account: Account, bytes: u64, bound: Bound) -> bool {
+        let most = self.most_within(bound);
         // Relaxed: the ledger guards amounts, not the memory itself.
         let granted = self.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |total| {
-            total.checked_add(bytes).filter(|&sum| sum <= capacity)
+            total.checked_add(bytes).filter(|&sum| sum <= most)
         });
         if granted.is_err() {
             return false;
@@ -135,7 +166,7 @@ impl Ledger {
         true
     }
 
-    /// Reserves `bytes` even beyond the capacity: for the little memory that the cleaner needs to free more.
+    /// Reserves `bytes` even beyond the capacity.
     pub fn force(&self, account: Account, bytes: u64) {
         self.total.fetch_add(bytes, Ordering::Relaxed);
         self.accounts[account as usize].fetch_add(bytes, Ordering::Relaxed);
@@ -245,6 +276,19 @@ mod tests {
         assert!(!ledger.reserve(Account::Index, 1));
         ledger.release(Account::Segments, 60);
         assert!(ledger.reserve(Account::Index, 20));
+    }
+
+    #[test]
+    fn a_write_that_has_released_more_is_granted_above_a_lowered_capacity() {
+        let ledger = Ledger::new(100);
+        assert!(ledger.reserve(Account::Segments, 90));
+        ledger.set_capacity(50);
+        let before = Bound::Before(ledger.total());
+        assert!(!ledger.reserve_within(Account::Segments, 1, before) && ledger.has_room_within(0, before));
+        ledger.release(Account::Segments, 20);
+        assert!(ledger.reserve_within(Account::Segments, 15, before) && !ledger.has_room_within(6, before));
+        ledger.release(Account::Segments, 85);
+        assert!(ledger.reserve_within(Account::Segments, 50, Bound::Before(1)), "the capacity is always granted");
     }
 
     #[test]

@@ -169,8 +169,8 @@ impl Store {
     /// Stores a value under a condition. With `keep_deadline`, an existing item keeps its deadline.
     ///
     /// # Errors
-    /// [`Error::KeyLength`], [`Error::ValueTooLarge`]; [`Error::NoSpace`] if cleaning some tens of segments freed too
-    /// little.
+    /// [`Error::KeyLength`], [`Error::ValueTooLarge`]; [`Error::NoSpace`] if cleaning some tens of segments freed less
+    /// than the item needs.
     pub fn set(
         &self,
         key: Key<'_>,

@@ -21,6 +21,7 @@ use super::counts::add;
 use super::index::{Index, Position};
 use super::item::{self, Facts, Header};
 use super::job::Tally;
+use super::ledger::Bound;
 use super::log::{Log, Tail};
 use super::segment::{MAX_BYTES, Moved};
 use super::shard::Locked;
@@ -138,7 +139,7 @@ impl Locked<'_> {
             {
                 (count, words) = (count + 1, words + item.header.words());
             }
-            let Some(to) = self.append(tail, words, true) else { return batches };
+            let Some(to) = self.append(tail, words, Bound::None) else { return batches };
             item::fill(self.shared.arena.words(self.shared.range(to, words)));
             self.segment_mut(to).pins += 1;
             let rest = items.split_off(count);
@@ -392,7 +393,7 @@ mod tests {
         while locked.clean_one_now(Way::Evict { spares_read: false }, NOW_MS) {}
         assert!(!locked.may_commit(&batch.from), "the segment is retired");
         let tail = Tail { log: Log::Main, moved: false };
-        let to = locked.append(tail, 10, true).unwrap();
+        let to = locked.append(tail, 10, Bound::None).unwrap();
         assert_eq!(to.segment(), batch.from.segment, "the number of the freed segment is reused");
         assert!(!locked.may_commit(&batch.from));
     }
@@ -406,7 +407,7 @@ mod tests {
         assert_eq!(locked.room_for_many(tail, 20), most);
         let whole = locked.shared.pool.segment_bytes() / WORD_BYTES;
         for words in [most, most, most, most - 30] {
-            let to = locked.append(tail, words, true).unwrap();
+            let to = locked.append(tail, words, Bound::None).unwrap();
             item::fill(locked.shared.arena.words(locked.shared.range(to, words)));
         }
         assert_eq!(whole, 4 * most);

@@ -1,13 +1,15 @@
 //! Room: a write that finds none, and bytes in flight that exceed the capacity, clean segments until they fit.
 //!
 //! Retired segments come first, because readers are about to leave them. Compaction follows while all live items fit;
-//! it loses nothing. Eviction is last. The number of segments is bounded, so that a write ends.
+//! it loses nothing. Eviction is last. The number of segments is bounded, so that a write ends. If usage still exceeds a
+//! lowered capacity by then, the write is granted part of what it has freed.
 
 use super::Store;
 use super::append::Way;
 use super::arena::WORD_BYTES;
 use super::counts::Counts;
 use super::hash::Hash;
+use super::ledger::Bound;
 use super::shard::{Locked, Shard};
 use super::types::Error;
 use crate::sync::atomic::Ordering;
@@ -43,20 +45,26 @@ impl Store {
         let number = hash.shard(self.shards.len());
         let shard = &self.shards[number];
         let mut effort = Effort::default();
-        let mut grows_index = true;
+        let (mut grows_index, mut bound, mut before) = (true, Bound::Capacity, None);
         loop {
             // Cleaning takes the locks of shards, so this one must be free by then.
             let result = {
                 let mut locked = shard.lock(&self.shared);
-                locked.grows_index = grows_index;
+                (locked.grows_index, locked.bound) = (grows_index, bound);
                 write(&mut locked)
             };
             let Err(Error::NoSpace { need, .. }) = result else { return result };
-            if self.ledger().could_hold(need) && self.make_some_room(shard, need, &mut effort, now_ms) {
+            let before = *before.get_or_insert_with(|| self.ledger().total());
+            let could_hold = self.ledger().could_hold(need);
+            if could_hold && self.make_some_room(shard, need, &mut effort, now_ms) {
                 continue;
             }
             // Perhaps only a larger index lacked room, and the old index still has a slot for the item.
             if std::mem::replace(&mut grows_index, false) {
+                continue;
+            }
+            if could_hold && bound == Bound::Capacity {
+                bound = Bound::Before(before);
                 continue;
             }
             self.refusals.fetch_add(1, Ordering::Relaxed);

@@ -14,7 +14,7 @@
 use super::arena::{Arena, WORD_BYTES, page_bytes};
 use super::expiry::Expiry;
 use super::item::Facts;
-use super::ledger::{Account, Ledger};
+use super::ledger::{Account, Bound, Ledger};
 use super::log::Log;
 use super::slot::OFFSET_BITS;
 use crate::sync::{Mutex, lock};
@@ -289,8 +289,8 @@ impl Pool {
     }
 }
 
-/// Reserves the first `words` of an extent of `whole_bytes` (S3), in steps of `step_bytes` (whole pages). With `force`
-/// it may exceed the capacity: for the cleaner, which frees more than that in the end. `false` if refused.
+/// Reserves the first `words` of an extent of `whole_bytes` (S3) within `bound`, in steps of `step_bytes` (whole pages).
+/// `false` if refused.
 #[must_use]
 pub(super) fn reserve_up_to(
     extent: &mut Extent,
@@ -298,7 +298,7 @@ pub(super) fn reserve_up_to(
     whole_bytes: usize,
     step_bytes: usize,
     ledger: &Ledger,
-    force: bool,
+    bound: Bound,
 ) -> bool {
     debug_assert!(step_bytes.is_multiple_of(page_bytes()));
     let need = (words * WORD_BYTES) as u64;
@@ -307,9 +307,7 @@ pub(super) fn reserve_up_to(
     }
     let up_to = need.next_multiple_of(step_bytes as u64).min(whole_bytes as u64);
     let more = up_to - extent.resident_bytes;
-    if force {
-        ledger.force(Account::Segments, more);
-    } else if !ledger.reserve(Account::Segments, more) {
+    if !ledger.reserve_within(Account::Segments, more, bound) {
         return false;
     }
     extent.resident_bytes = up_to;
@@ -329,7 +327,7 @@ mod tests {
         extents.push(pool.take(60).unwrap());
         assert_eq!(pool.take(1), None, "all 63 numbers are allocated");
         for extent in &mut extents {
-            assert!(reserve_up_to(extent, 1, page_bytes(), page_bytes(), &ledger, false));
+            assert!(reserve_up_to(extent, 1, page_bytes(), page_bytes(), &ledger, Bound::Capacity));
         }
         for extent in extents {
             pool.put_back(extent);
@@ -344,7 +342,7 @@ mod tests {
     fn reserves_in_steps_up_to_the_end_of_the_segment() {
         let ledger = Ledger::new(8 * page_bytes() as u64);
         let mut extent = Extent { id: 1, units: 1, resident_bytes: 0 };
-        assert!(reserve_up_to(&mut extent, 1, 6 * page_bytes(), 4 * page_bytes(), &ledger, false));
+        assert!(reserve_up_to(&mut extent, 1, 6 * page_bytes(), 4 * page_bytes(), &ledger, Bound::Capacity));
         assert_eq!(extent.resident_bytes, 4 * page_bytes() as u64);
         assert!(reserve_up_to(
             &mut extent,
@@ -352,11 +350,11 @@ mod tests {
             6 * page_bytes(),
             4 * page_bytes(),
             &ledger,
-            false
+            Bound::Capacity
         ));
         assert_eq!(ledger.total(), 6 * page_bytes() as u64);
         let mut next = Extent { id: 2, units: 1, resident_bytes: 0 };
-        assert!(!reserve_up_to(&mut next, 1, 6 * page_bytes(), 4 * page_bytes(), &ledger, false));
+        assert!(!reserve_up_to(&mut next, 1, 6 * page_bytes(), 4 * page_bytes(), &ledger, Bound::Capacity));
         assert_eq!(next.resident_bytes, 0);
     }
 }

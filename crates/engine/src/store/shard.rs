@@ -51,7 +51,7 @@ use super::invalidation::{Invalidation, judge};
 use super::item::{Facts, Header, Read};
 use super::job::{Job, Sweep};
 use super::lease::{Ended, Leases};
-use super::ledger::Account;
+use super::ledger::{Account, Bound};
 use super::lock::Lock;
 use super::log::Tail;
 use super::policy::Share;
@@ -168,7 +168,14 @@ impl Shard {
 
     /// Takes the shard's lock.
     pub(super) fn lock<'a>(&'a self, shared: &'a Shared) -> Locked<'a> {
-        Locked { shared, shard: self, writer: self.writer.take(), ended: Ended::default(), grows_index: true }
+        Locked {
+            shared,
+            shard: self,
+            writer: self.writer.take(),
+            ended: Ended::default(),
+            grows_index: true,
+            bound: Bound::Capacity,
+        }
     }
 
     /// Takes the shard's lock for the cleaner.
@@ -179,6 +186,7 @@ impl Shard {
             writer: self.writer.take_as_cleaner(),
             ended: Ended::default(),
             grows_index: true,
+            bound: Bound::Capacity,
         }
     }
 
@@ -305,6 +313,8 @@ pub(super) struct Locked<'a> {
     pub(super) ended: Ended,
     /// Whether a write may demand room for a larger index.
     pub(super) grows_index: bool,
+    /// What the ledger's total may reach by a write.
+    pub(super) bound: Bound,
 }
 
 /// An item found under the lock.

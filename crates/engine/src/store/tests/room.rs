@@ -129,6 +129,32 @@ fn segments_grow_when_the_capacity_is_raised() {
 }
 
 #[test]
+fn writes_go_on_while_the_use_falls_to_a_lowered_capacity() {
+    // Far more segments lie above the new capacity than one write cleans.
+    for (segment_bytes, len) in [(4 << 10, 100), (4 << 10, 3_000), (64 << 10, 30_000), (64 << 10, 300_000)] {
+        let options = Options { segment_bytes: Some(segment_bytes), shards: Some(2), ..options(48 << 20) };
+        let store = Store::new(options).unwrap();
+        let write = |n: u32| {
+            let value = vec![n as u8; len];
+            store.set(key(&n.to_le_bytes()), &value, &Attributes::default(), Condition::Always, false, 1)
+        };
+        let many = (64 << 20) / len as u32;
+        (0..many).for_each(|n| drop(write(n).unwrap()));
+        let ledger = store.ledger();
+        for percent in [50, 25] {
+            let before = ledger.total();
+            ledger.set_capacity(before / 100 * percent);
+            for n in 0..many {
+                write(n).unwrap_or_else(|error| panic!("{segment_bytes}, {len}, {percent} %, write {n}: {error}"));
+                assert!(ledger.total() <= before + 2 * segment_bytes as u64, "{ledger:?}");
+            }
+            assert!(ledger.has_room(0), "{segment_bytes}, {len}: writes alone bring the use down: {ledger:?}");
+        }
+        assert_eq!(store.stats().refusals, 0);
+    }
+}
+
+#[test]
 fn raising_the_capacity_causes_no_eviction() {
     let store = Store::new(Options { most_bytes: Some(256 << 20), ..Options::new(16 << 20) }).unwrap();
     store.ledger().set_capacity(96 << 20);
