@@ -6,6 +6,9 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 
+/// Number of calls that one Event causes if all of them are refused.
+pub const EVENT_TRIES: usize = 4;
+
 fn is_allowed(event: &Value) -> bool {
     event["annotations"]["authorization.k8s.io/decision"] == "allow"
 }
