@@ -4,16 +4,16 @@ use super::{Failure, Outcome, manifest, output};
 use clap::{Args, ValueEnum};
 use ebb_injector::inject::{Template, check_name};
 use ebb_injector::offline::{self, Offline};
-use ebb_manifest::{Chunk, Document, Editor, PodPath, ReadError, Text, chunks, documents};
-use serde_json::{Value, json};
+use ebb_manifest::{Chunk, Document, Editor, Part, PodPath, ReadError, Text, chunks, documents};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 
 /// Threads that change documents, at most.
 const MAX_THREADS: usize = 8;
-/// Chunks that are worth a thread.
-const MIN_CHUNKS: usize = 64;
+/// Parts of texts that are worth a thread.
+const MIN_PARTS: usize = 64;
 /// Bytes that are written at once.
 const BUFFER: usize = 64 << 10;
 
@@ -120,17 +120,19 @@ pub(crate) fn inject(args: InjectArgs) -> Outcome {
     let files = manifest::read(&args.filenames)?;
     // What cannot be read is reported below.
     let all = files.iter().flat_map(|(_, text)| chunks(text)).filter(|chunk| chunk.text().contains("Namespace"));
-    let objects: Vec<Value> =
-        all.flat_map(|chunk| chunk.read().unwrap_or_default()).map(|document| document.value).collect();
+    let documents = all.flat_map(|chunk| {
+        let parts = chunk.parts().into_iter().filter(|part| part.text.contains("Namespace"));
+        let read = parts.map(|part| part.read()).collect::<Option<Vec<_>>>();
+        read.map_or_else(|| chunk.read().unwrap_or_default(), |read| read.into_iter().flatten().collect())
+    });
     let offline = Offline {
         template: &template,
         annotations,
         needs_label: args.labelled,
         by: concat!("ebb inject ", env!("CARGO_PKG_VERSION")),
         pod_paths: &args.pod_at,
-        namespaces: offline::namespaces(&objects),
+        namespaces: offline::namespaces(documents),
     };
-    drop(objects);
     let changed = run(&files, args.output, |document, editor| offline.inject(document, editor))?;
     if changed > 0 && !template.image().contains('/') {
         output::note(format_args!(
@@ -183,19 +185,21 @@ fn run<'a>(
         let (mut documents_before, mut lines_before) = (0, 0);
         let chunks = chunks(text);
         for (chunk, outcomes) in chunks.iter().zip(in_parallel(&chunks, &change)) {
-            let outcomes =
+            let (number, outcomes) =
                 outcomes.map_err(|error| format!("{name}: {}", error.after(documents_before, lines_before)))?;
-            (documents_before, lines_before) = (documents_before + outcomes.len(), lines_before + chunk.lines());
+            (documents_before, lines_before) = (documents_before + number, lines_before + chunk.lines());
+            let mut of_chunk = Vec::with_capacity(outcomes.len());
             for outcome in outcomes {
                 changed += outcome.changed;
                 notes.extend(outcome.notes);
-                match how {
-                    Output::Yaml => of_file.push(outcome.text),
-                    Output::Json => {
-                        let text = outcome.text.to_string();
-                        let read = documents(&text).flatten().map(|document| document.value);
-                        values.extend(read.filter(|value| !value.is_null()));
-                    }
+                of_chunk.push(outcome.text);
+            }
+            match how {
+                Output::Yaml => of_file.extend(of_chunk),
+                Output::Json => {
+                    let text: String = of_chunk.iter().flat_map(Text::pieces).collect();
+                    let read = documents(&text).flatten().map(|document| document.value);
+                    values.extend(read.filter(|value| !value.is_null()));
                 }
             }
         }
@@ -217,8 +221,8 @@ fn run<'a>(
     Ok(changed)
 }
 
-/// The outcomes of one chunk.
-type Outcomes<'a> = Result<Vec<offline::Outcome<'a>>, ReadError>;
+/// The number of documents of a chunk, and the outcomes of its parts in order.
+type Outcomes<'a> = Result<(usize, Vec<offline::Outcome<'a>>), ReadError>;
 
 /// Changes the documents of chunks on all processors. Returns the outcomes in order.
 fn in_parallel<'a>(
@@ -226,22 +230,38 @@ fn in_parallel<'a>(
     change: &(impl Fn(&Document<'a>, &mut Editor) -> offline::Outcome<'a> + Sync),
 ) -> Vec<Outcomes<'a>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+    let parts: Vec<_> = chunks.iter().map(Chunk::parts).collect();
+    let all: Vec<&Part<'a>> = parts.iter().flatten().collect();
     // A thread takes neighbors, since the documents of one author are alike.
-    let share = chunks.len().div_ceil(threads).max(MIN_CHUNKS);
-    let of = |chunks: &[Chunk<'a>]| -> Vec<Outcomes<'a>> {
+    let share = all.len().div_ceil(threads).max(MIN_PARTS);
+    let of = |parts: &[&Part<'a>]| -> Vec<Option<Vec<offline::Outcome<'a>>>> {
         let mut editor = Editor::default();
-        let mut of_chunk = |chunk: &Chunk<'a>| -> Outcomes<'a> {
-            Ok(chunk.read()?.iter().map(|document| change(document, &mut editor)).collect())
-        };
-        chunks.iter().map(&mut of_chunk).collect()
+        let mut of_part =
+            |part: &Part<'a>| Some(part.read()?.iter().map(|document| change(document, &mut editor)).collect());
+        parts.iter().map(|part| of_part(part)).collect()
     };
-    if chunks.len() <= share {
-        return of(chunks);
-    }
-    std::thread::scope(|scope| {
-        let parts: Vec<_> = chunks.chunks(share).map(|part| scope.spawn(|| of(part))).collect();
-        parts.into_iter().flat_map(|part| part.join().expect("an injection does not panic")).collect()
-    })
+    let outcomes: Vec<_> = match all.len() <= share {
+        true => of(&all),
+        false => std::thread::scope(|scope| {
+            let shares: Vec<_> = all.chunks(share).map(|share| scope.spawn(|| of(share))).collect();
+            shares.into_iter().flat_map(|share| share.join().expect("an injection does not panic")).collect()
+        }),
+    };
+    let mut outcomes = outcomes.into_iter();
+    let of_chunk = |(chunk, parts): (&Chunk<'a>, &Vec<Part<'a>>)| {
+        let outcomes: Vec<_> = outcomes.by_ref().take(parts.len()).collect();
+        if let Some(outcomes) = outcomes.into_iter().collect::<Option<Vec<_>>>() {
+            let documents = match parts.as_slice() {
+                [_] => outcomes[0].len(),
+                parts => parts.iter().filter(|part| part.is_first).count(),
+            };
+            return Ok((documents, outcomes.into_iter().flatten().collect()));
+        }
+        let mut editor = Editor::default();
+        let outcomes: Vec<_> = chunk.read()?.iter().map(|document| change(document, &mut editor)).collect();
+        Ok((outcomes.len(), outcomes))
+    };
+    chunks.iter().zip(&parts).map(of_chunk).collect()
 }
 
 /// The documents of all files in a row, with a marker between those of two files.

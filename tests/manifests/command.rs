@@ -157,6 +157,56 @@ fn reads_directories_at_any_depth_and_joins_files_as_documents() {
 }
 
 #[test]
+fn an_item_that_cannot_be_edited_is_reprinted_alone() {
+    let pod = |name: &str, labels: &str| {
+        format!(
+            "- apiVersion: v1\n  kind: Pod\n  metadata:\n    name: {name} # kept\n    labels: {labels}\n  spec:\n    containers:\n    - name: app\n      image: app:1\n"
+        )
+    };
+    let shared = pod("b", "&x {app: b}") + "    nodeSelector: *x\n";
+    let (head, tail) = ("apiVersion: v1\nkind: List\nitems: # all\n", "metadata: {} # end\n");
+    let text = format!("{head}{}{shared}{}{tail}", pod("a", "{app: a}"), pod("c", "{app: c}"));
+    let (code, printed, said) = run(&["inject", "-f", "-"], &text);
+    assert_eq!((code, said.matches(": injected").count(), said.matches("is reprinted").count()), (0, 3, 1), "{said}");
+    assert!(said.contains("Pod/b: warning: the document is reprinted without its comments"), "{said}");
+    assert!(printed.starts_with(head) && printed.ends_with(tail), "{printed}");
+    assert_eq!(printed.matches("# kept").count(), 2, "{printed}");
+    let (_, again, _) = run(&["inject", "-f", "-"], &printed);
+    assert_eq!(again, printed);
+    let (_, back, said) = run(&["uninject", "-f", "-"], &printed);
+    let (first, second) = (text.split("- apiVersion").nth(1).unwrap(), text.split("- apiVersion").nth(3).unwrap());
+    assert!(back.contains(first) && back.contains(second), "{back}\n{said}");
+    let values = |text: &str| yaml::manifests::<Value>(text).unwrap();
+    assert_eq!(values(&back), values(&text));
+    // Across items, the whole List is reprinted.
+    let across = format!("{head}{}{}    nodeSelector: *x\n{tail}", pod("a", "&x {app: a}"), pod("b", "{app: b}"));
+    let (code, printed, said) = run(&["inject", "-f", "-"], &across);
+    assert_eq!((code, said.matches(": injected").count()), (0, 2), "{said}");
+    assert_eq!(values(&printed)[0]["items"][1]["spec"]["nodeSelector"], json!({"app": "a"}), "{printed}");
+}
+
+#[test]
+fn items_of_json_lists_are_changed_where_they_stand() {
+    let pod = |name: &str| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [{"name": "app"}]}});
+    let list = json!({"apiVersion": "v1", "items": [pod("a"), {"kind": "Namespace"}, pod("b")], "kind": "List"});
+    let texts = [
+        serde_json::to_string_pretty(&list).unwrap(),
+        serde_json::to_string(&list).unwrap() + "\n",
+        format!("{}\n{}", serde_json::to_string_pretty(&list).unwrap(), pod("c")),
+    ];
+    for text in texts {
+        let (code, printed, said) = run(&["inject", "-f", "-"], &text);
+        let pods = text.matches("\"app\"").count();
+        assert_eq!((code, said.matches(": injected").count()), (0, pods), "{said}");
+        assert_eq!(run(&["inject", "-f", "-"], &printed).1, printed);
+        assert_eq!(run(&["uninject", "-f", "-"], &printed).1, text);
+    }
+    let typed = json!({"apiVersion": "v1", "kind": "PodList", "items": [{"metadata": {"name": "a"}, "spec": {"containers": []}}]});
+    let (_, _, said) = run(&["inject", "-f", "-"], &typed.to_string());
+    assert!(said.contains("Pod/a: "), "{said}");
+}
+
+#[test]
 fn an_annotation_that_is_no_string_is_told() {
     let text = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n  annotations: {config.ebb-cache.io/memory-share: 50}\n\
                 spec: {containers: [{name: app}]}\n";

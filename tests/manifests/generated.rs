@@ -322,6 +322,15 @@ fn object(rng: &mut Rng) -> Vec<(&'static str, Node)> {
     entries
 }
 
+/// A List of one to four objects.
+fn list(rng: &mut Rng) -> Vec<(&'static str, Node)> {
+    let items = (0..rng.usize(1..5)).map(|_| Node::Map(object(rng))).collect();
+    let mut entries = vec![("apiVersion", text("v1")), ("kind", text("List")), ("items", Node::List(items))];
+    entries.extend(rng.bool().then(|| ("metadata", Node::Map(vec![("resourceVersion", text("x"))]))));
+    rng.shuffle(&mut entries);
+    entries
+}
+
 /// A text of one to three documents.
 pub(crate) fn manifest(seed: u64) -> String {
     let mut rng = Rng::with_seed(seed);
@@ -344,6 +353,7 @@ pub(crate) fn manifest(seed: u64) -> String {
         match rng.u8(0..12) {
             0 => out.push_str("# nothing\n"),
             1 => out.push_str("apiVersion: v1\nkind: ConfigMap\ndata: {a: '0x10', b: \"yes\"}  # kept\n"),
+            2..4 => writer.map(&mut out, &list(&mut rng), 0, false),
             _ => writer.map(&mut out, &object(&mut rng), 0, false),
         }
     }

@@ -5,7 +5,7 @@ use crate::inject::{
     take_out, texts, with_replaced, workload_warnings,
 };
 use ebb_config::annotations::PREFIX;
-use ebb_manifest::{Addition, Document, Edited, Editor, PodPath, Pods, Removal, Text, may_replace, pods, pointer};
+use ebb_manifest::{Addition, Document, Edited, Editor, PodPath, Pods, Removal, Text, may_replace, pointer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -40,11 +40,12 @@ pub struct Outcome<'a> {
 }
 
 /// The namespaces that documents define.
-pub fn namespaces<'a>(documents: impl IntoIterator<Item = &'a Value>) -> BTreeMap<String, Namespace> {
+pub fn namespaces<'a>(documents: impl IntoIterator<Item = Document<'a>>) -> BTreeMap<String, Namespace> {
     let mut found = BTreeMap::new();
     for document in documents {
-        let items = document["items"].as_array().map_or(std::slice::from_ref(document), Vec::as_slice);
-        for object in items.iter().filter(|object| object["kind"] == "Namespace" && object["apiVersion"] == "v1") {
+        for object in
+            document.objects().iter().filter(|object| object["kind"] == "Namespace" && object["apiVersion"] == "v1")
+        {
             let metadata = &object["metadata"];
             let Some(name) = metadata["name"].as_str() else { continue };
             let (labels, annotations) = (texts(&metadata["labels"]), texts(&metadata["annotations"]));
@@ -94,7 +95,7 @@ impl Offline<'_> {
     /// Removes the sidecars from the pods of a document.
     pub fn uninject<'a>(document: &Document<'a>, editor: &mut Editor, pod_paths: &[PodPath]) -> Outcome<'a> {
         let (mut notes, mut removal, mut changed) = (Vec::new(), Removal::default(), Vec::new());
-        for found in pods(&document.value, pod_paths) {
+        for found in document.pods(pod_paths) {
             let Pods::At(pointers) = found.pods else { continue };
             for at in pointers {
                 let pod = pointer::get(&document.value, &at).expect("it was found there");
@@ -124,7 +125,7 @@ impl Offline<'_> {
     /// Owner, namespace and pointer of each pod. Notes the objects without one.
     fn found(&self, document: &Document<'_>, notes: &mut Vec<String>) -> Vec<(String, String, String)> {
         let mut all = Vec::new();
-        for found in pods(&document.value, self.pod_paths) {
+        for found in document.pods(self.pod_paths) {
             match found.pods {
                 Pods::At(pointers) => {
                     let object = pointer::get(&document.value, &found.object).expect("it was found there");

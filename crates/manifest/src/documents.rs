@@ -1,10 +1,13 @@
 //! Splits a text into documents, and reads each.
 
 use crate::json::{self, Json};
+use crate::kinds::{Found, PodPath, search};
+use crate::lists::{self, ListOf, Part};
 use crate::tree::{NotEditable, Problem, Tree};
 use serde_json::Value;
 use std::cell::OnceCell;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// How a document is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,20 +18,86 @@ pub enum Format {
     Json,
 }
 
-/// One document of a text.
+/// One document of a text, or one item of a List.
 #[derive(Clone, Debug)]
 pub struct Document<'a> {
     /// The document with its marker and comments.
     pub text: &'a str,
     /// How it is written.
     pub format: Format,
-    /// The content; null if there is none.
+    /// The content; null if there is none. A YAML item is written with its dash, so it is a list of one.
     pub value: Value,
+    /// The List that it is an item of.
+    item_of: Option<Arc<ListOf>>,
     /// YAML is read as a tree; JSON becomes one when it is edited.
     tree: OnceCell<Result<Tree<'a>, NotEditable>>,
 }
 
 impl<'a> Document<'a> {
+    fn new(text: &'a str, format: Format, value: Value) -> Self {
+        Self { text, format, value, item_of: None, tree: OnceCell::new() }
+    }
+
+    /// Reads a text that is one document.
+    pub(crate) fn read(text: &'a str, format: Format) -> Option<Self> {
+        match format {
+            Format::Yaml => yaml(text).ok(),
+            Format::Json => match json::read(text) {
+                Json::Objects(mut objects) if objects.len() == 1 => {
+                    let (text, value) = objects.swap_remove(0);
+                    Some(Self::new(text, format, value))
+                }
+                _ => None,
+            },
+        }
+    }
+
+    /// A text that has none.
+    pub(crate) fn without_content(text: &'a str, format: Format) -> Self {
+        Self::new(text, format, Value::Null)
+    }
+
+    /// The same as an item of a List; `None` if it is no such item.
+    pub(crate) fn in_list(mut self, list: Arc<ListOf>) -> Option<Self> {
+        self.item_of = Some(list);
+        let is_one = match self.format {
+            Format::Yaml => self.value.as_array().is_some_and(|items| items.len() == 1),
+            Format::Json => self.value.is_object(),
+        };
+        is_one.then_some(self)
+    }
+
+    /// Whether it is an item of a List.
+    pub(crate) fn is_item(&self) -> bool {
+        self.item_of.is_some()
+    }
+
+    /// The objects in it: one, or the items of a List, each with its JSON pointer, and the API version and kind of the items
+    /// that do not name theirs.
+    fn root(&self) -> (&Value, &'static str, Option<(&str, &str)>) {
+        let Some(list) = &self.item_of else { return (&self.value, "", None) };
+        let kind = Some((list.version.as_str(), list.kind.as_str())).filter(|(_, kind)| !kind.is_empty());
+        match self.format {
+            Format::Yaml => (&self.value[0], "/0", kind),
+            Format::Json => (&self.value, "", kind),
+        }
+    }
+
+    /// The objects of the document: those of a List, or the one that it is.
+    pub fn objects(&self) -> &[Value] {
+        let (root, ..) = self.root();
+        root["items"].as_array().map_or(std::slice::from_ref(root), Vec::as_slice)
+    }
+
+    /// Finds the objects with pods. `more` are paths for kinds that are not known; they are searched in every object of such
+    /// a kind.
+    pub fn pods(&self, more: &[PodPath]) -> Vec<Found> {
+        let (root, at, kind) = self.root();
+        let mut found = Vec::new();
+        search(root, at, kind, more, &mut found);
+        found
+    }
+
     /// The places of its nodes.
     pub(crate) fn tree(&self) -> Result<&Tree<'a>, NotEditable> {
         if self.format == Format::Yaml && has_bare_returns(self.text) {
@@ -120,12 +189,17 @@ impl<'a> Chunk<'a> {
         self.check_start()?;
         match json::read(text) {
             Json::Objects(objects) => {
-                let document = |(text, value)| Document { text, format: Format::Json, value, tree: OnceCell::new() };
+                let document = |(text, value)| Document::new(text, Format::Json, value);
                 Ok(objects.into_iter().map(document).collect())
             }
             Json::Not => yaml(text).map(|document| vec![document]),
             Json::Wrong { document, line, problem } => Err(ReadError::NotJson { document, line, problem }),
         }
+    }
+
+    /// Splits Lists into their items, which can be read one by one.
+    pub fn parts(&self) -> Vec<Part<'a>> {
+        lists::parts(*self, !self.is_after_end && !has_bare_returns(self.text))
     }
 
     /// `kubectl` ignores what stands between the marker `...` and the next `---`.
@@ -170,7 +244,9 @@ fn yaml(text: &str) -> Result<Document<'_>, ReadError> {
     check_line_breaks(text)?;
     let read = Tree::read(text).and_then(|tree| Ok((tree.value()?, tree)));
     match read {
-        Ok((value, tree)) => Ok(Document { text, format: Format::Yaml, value, tree: OnceCell::from(Ok(tree)) }),
+        Ok((value, tree)) => {
+            Ok(Document { tree: OnceCell::from(Ok(tree)), ..Document::new(text, Format::Yaml, value) })
+        }
         Err(Problem { line, sentence }) => {
             let is_placeholder = |line: &str| line.split('#').next().unwrap_or_default().contains("{{");
             Err(match text.lines().position(is_placeholder) {

@@ -75,6 +75,9 @@ impl Document<'_> {
     /// Prints a value in place of the document, with its marker.
     fn print(&self, value: &Value) -> String {
         let line_break = edit::line_break(self.text, 0);
+        if self.is_item() {
+            return self.print_item(value, line_break);
+        }
         let lines = match self.format {
             Format::Json => print::flow_lines(value, "", "  "),
             Format::Yaml => print::document(value),
@@ -83,6 +86,22 @@ impl Document<'_> {
         let end = if self.text.ends_with('\n') { line_break } else { "" };
         let head = if marker.is_empty() { String::new() } else { format!("{marker}{line_break}") };
         format!("{head}{}{end}", lines.join(line_break))
+    }
+
+    /// Prints an item where it stands in its List.
+    fn print_item(&self, value: &Value, line_break: &str) -> String {
+        let content = self.text.trim_start();
+        let (before, from) = (&self.text[..self.text.len() - content.len()], self.text.len() - content.len());
+        let column = edit::column(self.text, from);
+        let lines = match self.format {
+            Format::Json => print::flow_lines(value, &" ".repeat(column), "  "),
+            Format::Yaml => print::item(&value[0], column, Style { step: 2, dash: 0 }),
+        };
+        let (before, end) = match self.format {
+            Format::Json => (before, ""),
+            Format::Yaml => ("", if self.text.ends_with('\n') { line_break } else { "" }),
+        };
+        format!("{before}{}{end}", lines.join(line_break))
     }
 
     fn reprinted<'a>(&self, value: &Value, reason: &NotEditable) -> Edited<'a> {

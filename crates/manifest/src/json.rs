@@ -1,8 +1,10 @@
 //! JSON objects in a row, as `kubectl` reads them.
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::fmt;
+use std::ops::Range;
 
 /// What a text is.
 #[derive(Debug)]
@@ -42,15 +44,30 @@ pub(crate) fn read(text: &str) -> Json<'_> {
             }
         }
     }
-    let mut from = 0;
-    let last = found.len() - 1;
-    let objects = found.into_iter().enumerate().map(|(at, (end, value))| {
-        let end = if at == last { text.len() } else { end };
-        let part = &text[from..end];
-        from = end;
-        (part, value)
-    });
-    Json::Objects(objects.collect())
+    let (ends, values): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    Json::Objects(ranges(text, &ends).map(|range| &text[range]).zip(values).collect())
+}
+
+/// The ranges of JSON objects with what stands before each, without reading them; `None` if one of them is not JSON.
+pub(crate) fn objects(text: &str) -> Option<Vec<Range<usize>>> {
+    let (mut ends, mut at) = (Vec::new(), text.len() - text.trim_start_matches('\u{feff}').len());
+    loop {
+        at = skip(text, at);
+        if at == text.len() {
+            return Some(ranges(text, &ends).collect());
+        }
+        let mut stream = serde_json::Deserializer::from_str(&text[at..]).into_iter::<&RawValue>();
+        stream.next()?.ok()?;
+        at += stream.byte_offset();
+        ends.push(at);
+    }
+}
+
+/// The ranges of objects that end there. What follows the last one belongs to it.
+fn ranges(text: &str, ends: &[usize]) -> impl Iterator<Item = Range<usize>> {
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let is_last = |at: usize| at + 1 == ends.len();
+    starts.zip(ends).enumerate().map(move |(at, (start, end))| start..if is_last(at) { text.len() } else { *end })
 }
 
 /// Where the next object starts, after spaces and lines of comments.

@@ -141,16 +141,14 @@ pub enum Pods {
     Perhaps(Vec<String>),
 }
 
-/// Finds the objects with pods in a document, including the items of lists. `more` are paths for kinds that are not
-/// known; they are searched in every object of such a kind.
-pub fn pods(document: &Value, more: &[PodPath]) -> Vec<Found> {
-    let mut found = Vec::new();
-    search(document, "", None, more, &mut found);
-    found
-}
-
-/// `kind_of_list` is the kind of the items of a typed list, which do not name theirs.
-fn search(object: &Value, at: &str, kind_of_list: Option<(&str, &str)>, more: &[PodPath], found: &mut Vec<Found>) {
+/// Finds the objects with pods in a document, including the items of lists. `kind_of_list` is the kind of the items of a typed list, which do not name theirs.
+pub(crate) fn search(
+    object: &Value,
+    at: &str,
+    kind_of_list: Option<(&str, &str)>,
+    more: &[PodPath],
+    found: &mut Vec<Found>,
+) {
     let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
     let (mut version, mut kind) = (text("/apiVersion"), text("/kind"));
     if let Some((of_list, kind_of_item)) = kind_of_list.filter(|_| kind.is_empty()) {
@@ -248,7 +246,9 @@ mod tests {
 
     fn at(document: &Value, more: &[&str]) -> Vec<(String, Pods)> {
         let more: Vec<PodPath> = more.iter().map(|path| path.parse().unwrap()).collect();
-        pods(document, &more).into_iter().map(|found| (found.owner, found.pods)).collect()
+        let mut found = Vec::new();
+        search(document, "", None, &more, &mut found);
+        found.into_iter().map(|found| (found.owner, found.pods)).collect()
     }
 
     #[test]
