@@ -31,8 +31,8 @@ enum Output {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Documents are read as kubectl reads them. The sidecar is inserted, and every other byte is
-printed as it was: comments, quotes, order, line endings. A document that cannot be edited as
-text, such as a pod behind an alias, is reprinted, with a warning.
+printed as it was: comments, quotes, order, line endings. A document, or an item of a List, that
+cannot be edited as text, such as a pod behind an alias, is reprinted, with a warning.
 
 Pods, workloads of Kubernetes and lists of them are known, and Rollout, CloneSet,
 DeploymentConfig, Knative Service, JobSet, LeaderWorkerSet, RayCluster, RayJob, RayService, MPIJob
