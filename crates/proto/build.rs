@@ -39,6 +39,8 @@ const AS_JSON: &[&str] = &[
     "GetConfigResponse.Setting",
     "GetMemoryMapResponse",
     "GetMemoryMapResponse.Log",
+    "ListNamespacesResponse",
+    "NamespaceInfo",
 ];
 
 /// Lets serde write these messages as protobuf maps them to JSON, under the names that the fields have in `proto/`.
@@ -56,7 +58,11 @@ fn serialize(mut builder: Builder, files: &FileDescriptorSet) -> Builder {
             builder = builder.message_attribute(format!(".ebb.v1.{path}"), "#[derive(serde::Serialize)]");
         }
         for field in message.field.iter().filter(|field| matches!(field.r#type(), Type::Uint64 | Type::Int64)) {
-            let of = if field.label() == Label::Repeated { "numbers" } else { "number" };
+            let of = match field.label() {
+                Label::Repeated => "numbers",
+                _ if field.proto3_optional() => "perhaps",
+                _ => "number",
+            };
             let attribute = format!("#[serde(serialize_with = \"crate::json::serialize_{of}\")]");
             builder = builder.field_attribute(format!(".ebb.v1.{path}.{}", field.name()), attribute);
         }

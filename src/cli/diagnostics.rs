@@ -11,6 +11,8 @@ use ebb_proto as proto;
 
 /// Number of hot keys and of large entries.
 const KEYS: u32 = 64;
+/// Number of namespaces.
+const NAMESPACES: u32 = 32;
 /// Entries sampled for the largest ones.
 const SAMPLE: u64 = 100_000;
 
@@ -18,8 +20,8 @@ const SAMPLE: u64 = 100_000;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The bundle contains memory use and recent receipts, findings, the configuration with sources, the
-occupancy of segments, and the hashes of hot keys and large entries. It contains no keys and no
-values. Fields that the server does not report contain the reason instead.
+occupancy of segments, the largest namespaces by name, and the hashes of hot keys and large
+entries. It contains no keys and no values. Fields that the server does not report contain the reason instead.
 
 Examples:
   ebb diagnostics > ebb.json
@@ -46,6 +48,10 @@ pub(super) async fn run(args: DiagnosticsArgs) -> Outcome {
         "config": answer_or_refusal(client.get_config(proto::GetConfigRequest {}).await, |answer| json::of(&answer)),
         "memory_map": answer_or_refusal(
             client.get_memory_map(proto::GetMemoryMapRequest {}).await,
+            |answer| json::of(&answer),
+        ),
+        "namespaces": answer_or_refusal(
+            client.list_namespaces(proto::ListNamespacesRequest { limit: NAMESPACES }).await,
             |answer| json::of(&answer),
         ),
         "hot_keys": answer_or_refusal(

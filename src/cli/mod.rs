@@ -29,6 +29,7 @@ mod keys;
 mod lease;
 mod manifest;
 mod memory_map;
+mod namespaces;
 mod pods;
 mod serve;
 mod shell;
@@ -109,6 +110,8 @@ pub(crate) enum Command {
     Doctor(doctor::DoctorArgs),
     /// List hot keys or the largest entries, from a sample.
     Keys(keys::KeysArgs),
+    /// List the namespaces and what each of them uses, largest first.
+    Namespaces(namespaces::NamespacesArgs),
     /// Show the occupancy of segments.
     MemoryMap(memory_map::MemoryMapArgs),
     /// Write a support bundle as JSON.
@@ -230,6 +233,7 @@ fn dispatch(command: Command) -> Outcome {
         Command::Doctor(args) => wait(doctor::run(args)),
         Command::Top(args) => wait(top::run(args)),
         Command::Keys(args) => wait(keys::run(args)),
+        Command::Namespaces(args) => wait(namespaces::run(args)),
         Command::MemoryMap(args) => wait(memory_map::run(args)),
         Command::Diagnostics(args) => wait(diagnostics::run(args)),
         Command::DialStdio(args) => dial_stdio::run(&args),

@@ -185,6 +185,10 @@ impl AdminService for Constant {
         absent()
     }
 
+    async fn list_namespaces(&self, _: Request<proto::ListNamespacesRequest>) -> Answer<proto::ListNamespacesResponse> {
+        absent()
+    }
+
     async fn release_memory(
         &self,
         request: Request<proto::ReleaseMemoryRequest>,

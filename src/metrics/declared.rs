@@ -3,7 +3,7 @@
 use super::reading::Reading;
 use super::{Series, Value};
 use crate::service;
-use crate::service::{Counts, LeaseResult};
+use crate::service::{Counts, LeaseResult, NamespaceUsage};
 use crate::traffic::{CODES, Method, Outcome, Rejection};
 use ebb_engine::cleaner::{Reason, Total};
 use ebb_engine::decide::Regime;
@@ -103,12 +103,16 @@ fn real(value: f64) -> Series {
     vec![(vec![], Value::Real(value))]
 }
 
-fn namespaces(reading: &Reading, of: fn(&Counts) -> u64) -> Series {
-    let named = |(name, counts): &(Option<String>, Counts)| {
-        let name = name.clone().map_or("<others>".into(), Into::into);
-        (vec![name], Value::Whole(of(counts)))
+fn namespaces(reading: &Reading, of: fn(&NamespaceUsage) -> u64) -> Series {
+    let named = |usage: &NamespaceUsage| {
+        let name = if usage.name.is_empty() { "<others>".into() } else { usage.name.clone().into() };
+        (vec![name], Value::Whole(of(usage)))
     };
     reading.namespaces.iter().map(named).collect()
+}
+
+fn counts(usage: &NamespaceUsage) -> Counts {
+    usage.counts.unwrap_or_default()
 }
 
 fn seconds_of_ms(ms: u64) -> f64 {
@@ -227,18 +231,36 @@ pub(super) static METRICS: &[Metric] = &[
             "namespace_hits",
             None,
             "Reads that found a value, by namespace (`<others>` after the first 32)",
-            |r| namespaces(r, |counts| counts.hits),
+            |r| namespaces(r, |usage| counts(usage).hits),
         ),
     ),
     by(
         &["cache_namespace"],
         counter("namespace_misses", None, "Reads that found no value, by namespace", |r| {
-            namespaces(r, |counts| counts.misses)
+            namespaces(r, |usage| counts(usage).misses)
         }),
     ),
     by(
         &["cache_namespace"],
-        counter("namespace_sets", None, "Values stored, by namespace", |r| namespaces(r, |counts| counts.sets)),
+        counter("namespace_sets", None, "Values stored, by namespace", |r| namespaces(r, |usage| counts(usage).sets)),
+    ),
+    by(
+        &["cache_namespace"],
+        counter("namespace_evictions", None, "Entries evicted to make room, by namespace", |r| {
+            namespaces(r, |usage| usage.evictions)
+        }),
+    ),
+    by(
+        &["cache_namespace"],
+        gauge("namespace_entries", None, "Entries in the index, by namespace", |r| {
+            namespaces(r, |usage| usage.entries)
+        }),
+    ),
+    by(
+        &["cache_namespace"],
+        gauge("namespace_live", BYTES, "Keys and values of these entries, by namespace", |r| {
+            namespaces(r, |usage| usage.live_bytes)
+        }),
     ),
     gauge("leases", None, "Leases and hold-offs that have not ended", |r| one(r.leases.leases)),
     gauge(

@@ -21,7 +21,7 @@ pub(super) struct Reading {
     pub(super) memory: Arc<Snapshot>,
     pub(super) leases: LeaseCounts,
     pub(super) lease_figures: service::LeaseFigures,
-    pub(super) namespaces: Vec<(Option<String>, service::Counts)>,
+    pub(super) namespaces: Vec<service::NamespaceUsage>,
     pub(super) runs: [Total; Reason::COUNT],
     pub(super) traffic: Totals,
     pub(super) http: ebb_listener::Counts,

@@ -21,7 +21,7 @@ pub use lease::{Attempt, LeaseFigures, LeaseResult, Leases, MAX_LEASE_MS, Wait};
 pub use limits::{MAX_BATCH_ITEMS, MAX_JITTER_PERCENT, MAX_REQUEST_ID_BYTES, MAX_TAGS, MAX_TTL_MS, Transport};
 pub use namespaces::{MAX_NAME_BYTES, MAX_NAMESPACES};
 pub use refusal::{Reason, Refusal};
-pub use usage::Counts;
+pub use usage::{Counts, NamespaceUsage};
 
 use answers::Answers;
 use bytes::Bytes;
@@ -140,11 +140,56 @@ impl Cache {
         self.usage.count(key.namespace, event);
     }
 
-    /// Hits, misses and stored values by namespace: 32 namespaces by name, all others together as `None`.
-    pub fn usage(&self) -> Vec<(Option<String>, Counts)> {
-        let named = self.namespaces.all().into_iter().filter(|(number, _)| usize::from(*number) < usage::NAMED);
-        let counts = named.map(|(number, name)| (Some(name), self.usage.of(number.into())));
-        counts.chain([(None, self.usage.of(usage::NAMED))]).collect()
+    /// What each namespace uses, in the order in which they were created; the default one is the first.
+    pub fn namespaces(&self) -> Vec<NamespaceUsage> {
+        let used = self.store.namespaces();
+        let usage = |(number, name): (u16, String)| {
+            let number = usize::from(number);
+            let used = used.get(number).copied().unwrap_or_default();
+            let counts = (number < usage::NAMED).then(|| Counts { evictions: used.evictions, ..self.usage.of(number) });
+            NamespaceUsage {
+                name,
+                entries: used.entries,
+                live_bytes: used.live_bytes,
+                evictions: used.evictions,
+                counts,
+            }
+        };
+        self.namespaces.all().into_iter().map(usage).collect()
+    }
+
+    /// What namespaces use, for series of metrics: the first 32 by name, and all others together with an empty name.
+    pub fn usage(&self) -> Vec<NamespaceUsage> {
+        let (mut named, others): (Vec<_>, Vec<_>) =
+            self.namespaces().into_iter().partition(|usage| usage.counts.is_some());
+        let mut rest = NamespaceUsage::default();
+        let mut counts = self.usage.of(usage::NAMED);
+        for other in others {
+            rest.entries += other.entries;
+            rest.live_bytes += other.live_bytes;
+            counts.evictions += other.evictions;
+        }
+        named.push(NamespaceUsage { evictions: counts.evictions, counts: Some(counts), ..rest });
+        named
+    }
+
+    /// Lists the namespaces that have entries, and the default one.
+    pub fn list_namespaces(&self, request: &proto::ListNamespacesRequest) -> proto::ListNamespacesResponse {
+        let mut all = self.namespaces();
+        all.retain(|usage| usage.entries > 0 || usage.name == namespaces::DEFAULT);
+        all.sort_by(|a, b| b.live_bytes.cmp(&a.live_bytes).then_with(|| a.name.cmp(&b.name)));
+        let total = all.len() as u32;
+        let limit = if request.limit == 0 { all.len() } else { request.limit as usize };
+        let info = |usage: NamespaceUsage| proto::NamespaceInfo {
+            name: usage.name,
+            entries: usage.entries,
+            live_bytes: usage.live_bytes,
+            evictions: usage.evictions,
+            hits: usage.counts.map(|counts| counts.hits),
+            misses: usage.counts.map(|counts| counts.misses),
+            sets: usage.counts.map(|counts| counts.sets),
+        };
+        proto::ListNamespacesResponse { namespaces: all.into_iter().take(limit).map(info).collect(), total }
     }
 
     fn answer(&self, lookup: Lookup, max_stale_ms: Option<u64>, known: Option<u64>, now_ms: u64) -> proto::GetResponse {
@@ -199,7 +244,7 @@ impl Cache {
         let forget = |number| {
             self.store.end_leases(number);
             self.hot.forget(number);
-            self.usage.forget(number);
+            self.usage.forget(number, self.store.take_evictions(number));
         };
         self.namespaces.find_or_create(name, || self.store.namespaces_in_use(), forget)
     }

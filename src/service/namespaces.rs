@@ -22,7 +22,7 @@ pub const MAX_NAME_BYTES: usize = 128;
 /// The number that stands for every name without a number.
 pub(super) const NOWHERE: u16 = u16::MAX;
 /// The namespace of the empty name.
-const DEFAULT: &str = "default";
+pub(super) const DEFAULT: &str = "default";
 
 const _: () = assert!(MAX_NAMESPACES <= NOWHERE as usize, "no namespace has the number NOWHERE");
 

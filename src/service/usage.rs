@@ -12,6 +12,8 @@ pub(super) enum Event {
     Hit,
     Miss,
     Stored,
+    /// Of a namespace whose number is used for another one now; the engine counts the others.
+    Evicted,
 }
 
 /// The counts of a namespace since the start.
@@ -23,15 +25,32 @@ pub struct Counts {
     pub misses: u64,
     /// Values stored.
     pub sets: u64,
+    /// Items dropped to make room.
+    pub evictions: u64,
+}
+
+/// What a namespace uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceUsage {
+    /// Its name.
+    pub name: String,
+    /// Items in the index.
+    pub entries: u64,
+    /// Keys and values of these items, in bytes.
+    pub live_bytes: u64,
+    /// Items dropped to make room.
+    pub evictions: u64,
+    /// Its other counts, if they are kept apart from those of other namespaces.
+    pub counts: Option<Counts>,
 }
 
 /// The counters of a thread, by namespace and event.
 #[derive(Debug)]
-struct Counters([[AtomicU64; 3]; NAMED + 1]);
+struct Counters([[AtomicU64; 4]; NAMED + 1]);
 
 impl Default for Counters {
     fn default() -> Self {
-        Self([const { [const { AtomicU64::new(0) }; 3] }; NAMED + 1])
+        Self([const { [const { AtomicU64::new(0) }; 4] }; NAMED + 1])
     }
 }
 
@@ -46,9 +65,10 @@ impl Usage {
         self.0.add_atomically(|own| &own.0[usize::from(namespace).min(NAMED)][event as usize], 1);
     }
 
-    /// Moves the counts of a namespace to those of all others, before its number is reused.
-    pub(super) fn forget(&self, namespace: u16) {
+    /// Moves the counts of a namespace to those of all others, before its number is reused, and its evictions.
+    pub(super) fn forget(&self, namespace: u16, evictions: u64) {
         let number = usize::from(namespace);
+        self.0.add_atomically(|own| &own.0[NAMED][Event::Evicted as usize], evictions);
         for Counters(counts) in self.0.all().filter(|_| number < NAMED) {
             for (count, others) in counts[number].iter().zip(&counts[NAMED]) {
                 others.fetch_add(count.swap(0, Ordering::Relaxed), Ordering::Relaxed);
@@ -61,7 +81,12 @@ impl Usage {
         let sum = |event: Event| -> u64 {
             self.0.all().map(|counters| counters.0[namespace][event as usize].load(Ordering::Relaxed)).sum()
         };
-        Counts { hits: sum(Event::Hit), misses: sum(Event::Miss), sets: sum(Event::Stored) }
+        Counts {
+            hits: sum(Event::Hit),
+            misses: sum(Event::Miss),
+            sets: sum(Event::Stored),
+            evictions: sum(Event::Evicted),
+        }
     }
 }
 
@@ -85,9 +110,13 @@ mod tests {
         assert_eq!(usage.of(0), Counts { hits: 6, ..Counts::default() });
         assert_eq!(usage.of(31), Counts { misses: 6, ..Counts::default() });
         assert_eq!(usage.of(NAMED), Counts { sets: 12, ..Counts::default() });
-        usage.forget(31);
-        usage.forget(900);
+        usage.forget(31, 2);
+        usage.forget(900, 3);
         assert_eq!(usage.of(31), Counts::default());
-        assert_eq!(usage.of(NAMED), Counts { sets: 12, misses: 6, ..Counts::default() }, "no total decreases");
+        assert_eq!(
+            usage.of(NAMED),
+            Counts { sets: 12, misses: 6, evictions: 5, ..Counts::default() },
+            "no total decreases"
+        );
     }
 }

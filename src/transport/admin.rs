@@ -101,6 +101,13 @@ impl AdminService for Admin {
         }
     }
 
+    async fn list_namespaces(
+        &self,
+        request: Request<proto::ListNamespacesRequest>,
+    ) -> Result<Response<proto::ListNamespacesResponse>, Status> {
+        Ok(Response::new(self.sources.cache.list_namespaces(request.get_ref())))
+    }
+
     async fn compact(&self, request: Request<proto::CompactRequest>) -> Result<Response<Self::CompactStream>, Status> {
         let proto::CompactRequest { target_occupancy_percent, dry_run } = request.into_inner();
         let occupancy_percent = match target_occupancy_percent {

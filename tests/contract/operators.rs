@@ -69,6 +69,54 @@ async fn evenly_read_keys_are_not_hot() {
     assert!((4.0..=11.0).contains(&share), "120,000 of 1,400,000 reads, and certainly no more: {share}");
 }
 
+#[tokio::test]
+async fn namespaces_are_listed_with_what_they_use() {
+    let ebb = Ebb::start(&[]);
+    let mut cache = connect(&ebb).await;
+    let mut set = async |namespace: &str, key: String, len: usize| {
+        let value = vec![b'x'; len].into();
+        let request = SetRequest { namespace: namespace.into(), key: key.into(), value, ..Default::default() };
+        cache.set(request).await.unwrap();
+    };
+    for i in 0..30 {
+        set("large", format!("key-{i:02}"), 1_000).await;
+        set("", format!("key-{i:02}"), 10).await;
+    }
+    // With the default one, 40 namespaces: more than are counted one by one.
+    for i in 0..38 {
+        set(&format!("team-{i:02}"), "key-00".into(), 1).await;
+    }
+    cache
+        .delete(DeleteRequest { namespace: "team-37".into(), key: "key-00".into(), ..Default::default() })
+        .await
+        .unwrap();
+    cache.get(GetRequest { namespace: "large".into(), key: "key-00".into(), ..Default::default() }).await.unwrap();
+    let list = |more: &[&str]| run(&[&["namespaces", "-o", "json", "--admin-addr", &ebb.admin], more].concat(), b"");
+    let listed = list(&[]);
+    assert_eq!((&listed["total"], listed["namespaces"].as_array().unwrap().len()), (&39.into(), 39), "{listed}");
+    let large = serde_json::json!({
+        "name": "large", "entries": "30", "live_bytes": "30180", "evictions": "0", "hits": "1", "misses": "0", "sets": "30",
+    });
+    assert_eq!(listed["namespaces"][0], large);
+    assert_eq!(listed["namespaces"][1]["name"], "default");
+    assert_eq!(
+        (&listed["namespaces"][1]["entries"], &listed["namespaces"][1]["live_bytes"]),
+        (&"30".into(), &"480".into())
+    );
+    let last = &listed["namespaces"][38];
+    assert_eq!((&last["name"], &last["hits"]), (&"team-36".into(), &serde_json::Value::Null), "{last}");
+    assert_eq!(list(&["--limit", "1"])["namespaces"].as_array().unwrap().len(), 1);
+    let output = program().args(["namespaces", "--limit", "2", "--admin-addr", &ebb.admin]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("29.5 KiB") && said.ends_with("and 37 other namespaces\n"), "{said}");
+    let (_, metrics) = common::page(&ebb.http, "/metrics").unwrap();
+    let others = "ebb_namespace_entries{cache_namespace=\"<others>\"} 7";
+    assert!(
+        metrics.contains(others) && metrics.contains("ebb_namespace_live_bytes{cache_namespace=\"large\"} 30180"),
+        "{metrics}"
+    );
+}
+
 fn doctor(ebb: &Ebb) -> String {
     let output = program().args(["doctor", "--admin-addr", &ebb.admin]).output().unwrap();
     String::from_utf8(output.stdout).unwrap()

@@ -206,6 +206,10 @@ def pod():
                   " + sum by (cache_namespace) (rate(ebb_namespace_misses_total[5m])))", "{{cache_namespace}}")], 8, defaults=SHARE)
     board.panel("timeseries", "Writes by namespace", "Values stored per second.", "reqps",
                 [("sum by (cache_namespace) (rate(ebb_namespace_sets_total[5m])) > 0", "{{cache_namespace}}")], 8)
+    board.panel("timeseries", "Memory by namespace", "Keys and values, of the first 32 namespaces; the others share one series.", "bytes",
+                [("sum by (cache_namespace) (ebb_namespace_live_bytes) > 0", "{{cache_namespace}}")], 8, defaults={"min": 0})
+    board.panel("timeseries", "Evictions by namespace", "Entries evicted per second.", "none",
+                [("sum by (cache_namespace) (rate(ebb_namespace_evictions_total[5m])) > 0", "{{cache_namespace}}")], 8, defaults={"min": 0})
     board.panel("timeseries", "Traces", "Spans per second, if traces are enabled.", "none",
                 [("sum(rate(ebb_spans_sent_total[5m]))", "sent"), ("sum(rate(ebb_spans_dropped_total[5m]))", "dropped")], 8)
     board.panel("timeseries", "Entries removed", "Entries removed per second, by cause.", "none",

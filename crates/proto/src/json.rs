@@ -22,6 +22,14 @@ pub(crate) fn serialize_numbers<S: Serializer>(list: &[u64], serializer: S) -> R
     serializer.collect_seq(list.iter().map(u64::to_string))
 }
 
+/// Serializes a 64-bit number that may be absent.
+pub(crate) fn serialize_perhaps<S: Serializer>(n: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match n {
+        Some(n) => serializer.collect_str(n),
+        None => serializer.serialize_none(),
+    }
+}
+
 /// A message as JSON, with every field.
 pub fn of(message: &impl Serialize) -> Value {
     serde_json::to_value(message).expect("every message has a JSON form")
@@ -57,5 +65,7 @@ mod tests {
         assert_eq!((&json["reason"], &json["steps"], &json["before"]), (&json!("drift"), &json!("0"), &Value::Null));
         let map = crate::GetMemoryMapResponse { occupancy: vec![1, 2], ..Default::default() };
         assert_eq!(of(&map)["occupancy"], json!(["1", "2"]));
+        let info = crate::NamespaceInfo { hits: Some(3), ..Default::default() };
+        assert_eq!((&of(&info)["hits"], &of(&info)["sets"]), (&json!("3"), &Value::Null));
     }
 }

@@ -372,10 +372,11 @@ impl Locked<'_> {
         self.writer.main_removals += u64::from(log == Log::Main);
         let ghost = Slot::ghost(hash.place().tag(), why, log, self.ghost_time());
         self.remove_slot(found.at, hash.place(), found.location, ghost);
-        self.mark_dead(found.location);
+        let namespace = self.mark_dead(found.location);
         let counts = &self.shard.counts;
         match why {
             RemovalCause::Evicted => {
+                self.namespace_mut(namespace).evictions += 1;
                 tally.evicted_items += 1;
                 add(&counts.evictions, 1);
             }

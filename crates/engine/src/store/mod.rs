@@ -49,7 +49,7 @@ pub use lease::{LeaseCounts, LeaseRequest, Leased, MAX_LEASES, MAX_WAITERS, MAX_
 pub use ledger::{Account, Ledger};
 pub use options::{MAX_VALUE_BYTES, Options, first_version};
 pub use scan::Places;
-pub use stats::{LogOccupancy, Stats};
+pub use stats::{LogOccupancy, NamespaceUse, Stats};
 pub use types::*;
 
 use crate::sync::atomic::AtomicU64;
@@ -297,9 +297,9 @@ impl Store {
         let mut in_use = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock(&self.shared);
-            let counts = &shard.writer.by_namespace;
-            in_use.resize(in_use.len().max(counts.len()), false);
-            in_use.iter_mut().zip(counts).for_each(|(in_use, count)| *in_use |= *count > 0);
+            let used = &shard.writer.by_namespace;
+            in_use.resize(in_use.len().max(used.len()), false);
+            in_use.iter_mut().zip(used).for_each(|(in_use, used)| *in_use |= used.entries > 0);
             for number in shard.writer.leases.held_off_namespaces().map(usize::from) {
                 in_use.resize(in_use.len().max(number + 1), false);
                 in_use[number] = true;

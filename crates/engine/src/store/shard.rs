@@ -59,6 +59,7 @@ use super::readers::Reader;
 use super::segment::{Extent, Segment};
 use super::shared::Shared;
 use super::slot::{Location, RemovalCause};
+use super::stats::NamespaceUse;
 use super::types::{Item, Key, Lookup, MAX_VERSION, Miss, Use};
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use crate::sync::{Arc, Fault, MutexGuard, Swap, planted};
@@ -116,9 +117,9 @@ pub(super) struct Writer {
     pub(super) invalidations: Vec<Invalidation>,
     pub(super) sweep: Option<Sweep>,
     pub(super) scratch: Vec<u8>,
-    /// Live items by the number of their namespace, up to the highest number seen; the default namespace is not
+    /// The use of namespaces by number, up to the highest number seen. Of the default namespace, only evictions are
     /// counted.
-    pub(super) by_namespace: Vec<u32>,
+    pub(super) by_namespace: Vec<NamespaceUse>,
     pub(super) leases: Leases,
 }
 

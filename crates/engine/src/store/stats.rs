@@ -62,6 +62,17 @@ pub struct Stats {
     pub died_bytes: u64,
 }
 
+/// What one namespace uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceUse {
+    /// Items in the index, including expired ones that are not dropped yet.
+    pub entries: u64,
+    /// Keys and values of these items, in bytes.
+    pub live_bytes: u64,
+    /// Items dropped to make room, since the namespace has its number.
+    pub evictions: u64,
+}
+
 /// The occupancy of one log of one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogOccupancy {
@@ -111,6 +122,37 @@ impl Store {
             copied_bytes: sum(|c| &c.copied_bytes),
             died_bytes: sum(|c| &c.died_bytes),
         }
+    }
+
+    /// What each namespace uses, by its number, up to the highest number that was ever used. Takes each shard's lock
+    /// briefly.
+    pub fn namespaces(&self) -> Vec<NamespaceUse> {
+        let mut all = vec![NamespaceUse::default()];
+        for shard in &self.shards {
+            let locked = shard.lock(&self.shared);
+            let used = &locked.writer.by_namespace;
+            all.resize(all.len().max(used.len()), NamespaceUse::default());
+            for (sum, used) in all.iter_mut().zip(used) {
+                sum.entries += used.entries;
+                sum.live_bytes += used.live_bytes;
+                sum.evictions += used.evictions;
+            }
+            // Items of the default namespace are not counted one by one, since most stores have no others.
+            let named = |of: fn(&NamespaceUse) -> u64| used.iter().skip(1).map(of).sum::<u64>();
+            all[0].entries += shard.counts.entries.load(Ordering::Relaxed) - named(|used| used.entries);
+            all[0].live_bytes += shard.counts.live_bytes.load(Ordering::Relaxed) - named(|used| used.live_bytes);
+        }
+        all
+    }
+
+    /// Takes the count of evictions of a namespace whose number will be used for another one.
+    pub fn take_evictions(&self, namespace: u16) -> u64 {
+        let take = |shard: &Shard| {
+            let mut locked = shard.lock(&self.shared);
+            let used = locked.writer.by_namespace.get_mut(usize::from(namespace));
+            used.map_or(0, |used| std::mem::take(&mut used.evictions))
+        };
+        self.shards.iter().map(take).sum()
     }
 
     /// Number of segments with 0-10 %, 10-20 %, ... 90-100 % live bytes. Takes each shard's lock briefly.

@@ -14,6 +14,7 @@ use super::log::{Log, Tail};
 use super::segment::Segment;
 use super::shard::{Found, Locked, Writer};
 use super::slot::{Location, RemovalCause, Slot};
+use super::stats::NamespaceUse;
 use super::types::{Attributes, Condition, DeleteOutcome, Deletion, Error, Group, Item, Key, SetOutcome, Update};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Fault, planted};
@@ -259,6 +260,10 @@ impl Locked<'_> {
         let segment = self.segment_mut(found.location);
         segment.dismiss(found.header.words(), &found.facts);
         segment.admit(words, &draft.facts);
+        if draft.facts.namespace != 0 {
+            let used = self.namespace_mut(draft.facts.namespace);
+            used.live_bytes = used.live_bytes + payload as u64 - found.header.payload_bytes() as u64;
+        }
         let counts = &self.shard.counts;
         add(&counts.live_bytes, payload);
         sub(&counts.live_bytes, found.header.payload_bytes());
@@ -291,12 +296,19 @@ impl Locked<'_> {
         self.writer.segments.get_mut(&at.segment()).expect("an item is in a segment")
     }
 
+    /// The counts of a namespace.
+    pub(super) fn namespace_mut(&mut self, namespace: u16) -> &mut NamespaceUse {
+        let (by_namespace, number) = (&mut self.writer.by_namespace, usize::from(namespace));
+        by_namespace.resize(by_namespace.len().max(number + 1), NamespaceUse::default());
+        &mut by_namespace[number]
+    }
+
     /// Counts an item that has just become visible.
     fn count_live(&mut self, at: Location, facts: &Facts, words: usize, payload: usize) {
         if facts.namespace != 0 {
-            let (by_namespace, number) = (&mut self.writer.by_namespace, usize::from(facts.namespace));
-            by_namespace.resize(by_namespace.len().max(number + 1), 0);
-            by_namespace[number] += 1;
+            let used = self.namespace_mut(facts.namespace);
+            used.entries += 1;
+            used.live_bytes += payload as u64;
         }
         self.segment_mut(at).admit(words, facts);
         let counts = &self.shard.counts;
@@ -306,14 +318,15 @@ impl Locked<'_> {
     }
 
     /// Marks an item dead whose slot was just removed, and subtracts it from the counts. Only this function does, so
-    /// each item is subtracted once.
-    pub(super) fn mark_dead(&mut self, at: Location) {
+    /// each item is subtracted once. Returns the item's namespace.
+    pub(super) fn mark_dead(&mut self, at: Location) -> u16 {
         let view = self.shared.view(at);
         let header = view.header();
         let facts = view.facts(header, self.version());
-        let namespace = usize::from(facts.namespace);
-        if namespace != 0 {
-            self.writer.by_namespace[namespace] -= 1;
+        if facts.namespace != 0 {
+            let used = self.namespace_mut(facts.namespace);
+            used.entries -= 1;
+            used.live_bytes -= header.payload_bytes() as u64;
         }
         view.mark_dead();
         self.segment_mut(at).dismiss(header.words(), &facts);
@@ -322,6 +335,7 @@ impl Locked<'_> {
         sub(&counts.live_bytes, header.payload_bytes());
         sub(&counts.live_words, header.words());
         add(&counts.died_bytes, header.words() * super::arena::WORD_BYTES);
+        facts.namespace
     }
 
     /// See [`super::Store::invalidate`]. The caller has checked [`Locked::can_invalidate`] for every shard.

@@ -186,6 +186,11 @@ fn compare(world: &Arc<World>, driver: &Driver, writers: &mut [Writer]) {
     let mut counted = world.store.namespaces_in_use();
     counted.resize(in_use.len().max(counted.len()), false);
     assert_eq!(counted[1..], in_use[1..], "{world}: namespaces in use");
+    let mut items = vec![0; in_use.len()];
+    live.iter().for_each(|key| items[usize::from(world.registers[*key].namespace)] += 1);
+    let mut counted: Vec<_> = world.store.namespaces().iter().map(|used| used.entries).collect();
+    counted.resize(items.len().max(counted.len()), 0);
+    assert_eq!(counted, items, "{world}: items by namespace");
     let entries = Reader::new(world.clone(), world.setup.readers).scan_all();
     let found: HashSet<_> = entries.iter().copied().collect();
     if let Some(key) = live.symmetric_difference(&found).next() {

@@ -4,6 +4,7 @@ mod cleaning;
 mod eviction;
 mod expiry;
 mod index;
+mod namespaces;
 mod operations;
 mod room;
 
