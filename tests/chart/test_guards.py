@@ -72,16 +72,10 @@ GUARDS = (
     ("1.31.0", "injector.failurePolicy=Fail,injector.replicas=1", "injector.replicas: 1 is too few if injector.failurePolicy is Fail (at least 2)"),
     ("1.31.0", "injector.tls.source=secret", "injector.tls.existingSecret: must not be empty if injector.tls.source is secret"),
     ("1.31.0", "injector.tls.source=cert-manager", "Install cert-manager first"),
-    ("1.31.0", "injector.tls.paths={sixteen-characters}", "injector.tls.paths: the injector makes and publishes the path itself"),
     (
         "1.31.0",
         "injector.clientCA.configMap=a,injector.clientCA.secret=b",
         "injector.clientCA: name a ConfigMap or a Secret, not both.",
-    ),
-    (
-        "1.37.0",
-        "injector.clientCA.names={kube-apiserver}",
-        "injector.clientCA.names: needs the CA of these certificates, injector.clientCA.configMap or injector.clientCA.secret.",
     ),
     ("1.31.0", "injector.httpPort=10250", "injector.httpPort: must differ from injector.port (10250)."),
     ("1.37.0", "injector.failurePolicy=Fail,injector.autoscaling.enabled=true,injector.autoscaling.minReplicas=1", "injector.autoscaling.minReplicas: 1 is too few"),
@@ -112,21 +106,10 @@ GUARDS = (
     ),
     (
         "1.31.0",
-        "standalone.enabled=true,standalone.service.loadBalancerClass=internal",
-        "standalone.service.loadBalancerClass: standalone.service.type must be LoadBalancer, not ClusterIP.",
-    ),
-    (
-        "1.31.0",
-        "standalone.enabled=true,standalone.service.loadBalancerSourceRanges={10.0.0.0/8}",
-        "standalone.service.loadBalancerSourceRanges: standalone.service.type must be LoadBalancer",
-    ),
-    (
-        "1.31.0",
         "sidecar.extraEnv[0].name=EBB_LISTEN,sidecar.extraEnv[0].value=x",
         "sidecar.extraEnv: EBB_LISTEN is not allowed; the chart sets it from other values.",
     ),
     ("1.37.0", "sidecar.appEnv[0].name=EBB_ADDR,sidecar.appEnv[0].value=x", "sidecar.appEnv: EBB_ADDR is not allowed"),
-    ("1.37.0", "injector.mode=policy,injector.watchdog.enabled=true", "the watchdog runs in the webhook's pods, and injector.mode is policy."),
     (
         "1.37.0",
         "injector.objectSelector.matchExpressions[0].key=ebb-cache.io/rev,injector.objectSelector.matchExpressions[0].operator=Exists",
@@ -159,6 +142,47 @@ GUARDS = (
         "standalone.enabled=true,standalone.service.headless=true,standalone.service.type=NodePort",
         "standalone.service.headless: standalone.service.type must be ClusterIP, not NodePort.",
     ),
+    (
+        "1.37.0",
+        "injector.strategy.rollingUpdate.maxSurge=0,injector.strategy.rollingUpdate.maxUnavailable=0%",
+        "injector.strategy.rollingUpdate: maxSurge and maxUnavailable must not both be 0, or no pod could ever be replaced.",
+    ),
+    (
+        "1.37.0",
+        "injector.strategy.type=RollingUpdate,injector.strategy.rollingUpdate.maxSurge=00%,injector.strategy.rollingUpdate.maxUnavailable=0",
+        "injector.strategy.rollingUpdate: maxSurge and maxUnavailable must not both be 0",
+    ),
+    (
+        "1.37.0",
+        "standalone.resources.limits.memory=256Mi",
+        "standalone.resources.requests.memory: 512Mi is more than standalone.resources.limits.memory (256Mi).",
+    ),
+    (
+        "1.37.0",
+        "sidecar.appEnv[0].name=A,sidecar.appEnv[0].value=a,sidecar.appEnv[1].name=A,sidecar.appEnv[1].value=b",
+        "sidecar.appEnv: A occurs twice; a variable has one value.",
+    ),
+    *(
+        ("1.37.0", ",".join(f"{where}.extraEnv[{at}].name=A,{where}.extraEnv[{at}].value=a" for at in (0, 1)), f"{where}.extraEnv: A occurs twice")
+        for where in ("injector", "sidecar", "standalone")
+    ),
+    *(
+        (
+            "1.37.0",
+            f"{where}.service.ipFamilies={{IPv4,IPv6}}{policy}",
+            f"{where}.service.ipFamilyPolicy: must be PreferDualStack or RequireDualStack for two {where}.service.ipFamilies, not {said}.",
+        )
+        for where in ("injector", "standalone")
+        for policy, said in (("", "empty"), (f",{where}.service.ipFamilyPolicy=SingleStack", "SingleStack"))
+    ),
+    (
+        "1.37.0",
+        "standalone.enabled=true,standalone.service.port=7072,monitoring.standalone.enabled=true,monitoring.standalone.kind=ServiceMonitor",
+        "standalone.service.port: 7072 is the port of the metrics in the Service of a ServiceMonitor.",
+    ),
+    ("1.37.0", "sidecar.securityContext.privileged=true", "sidecar.securityContext.allowPrivilegeEscalation: must be true"),
+    ("1.37.0", "sidecar.securityContext.capabilities.add={CAP_SYS_ADMIN}", "sidecar.securityContext.allowPrivilegeEscalation: must be true"),
+    ("1.37.0", "injector.mode=policy,injector.port=10444", "injector.port: without effect if injector.mode is policy. Keep the default, or choose another injector.mode."),
 )
 
 
@@ -180,6 +204,18 @@ def certificate_refusal(helm, major, given):
     return helm.template(major, VERSIONS[-1], "--set", values)
 
 
+def name_refusal(helm, major, version="1.36.0", *arguments):
+    return helm.run(major, "template", "2026", CHART, "--kube-version", version, *arguments)
+
+
+@pytest.mark.parametrize("major", HELMS)
+def test_names_of_services_begin_with_a_letter_before_kubernetes_1_37(helm, major):
+    assert "and that of the release, 2026, does not. Set fullnameOverride" in name_refusal(helm, major).why
+    for version, *more in (("1.37.0",), ("1.36.0", "--set", "fullnameOverride=cache"), ("1.36.0", "--set", "injector.mode=none")):
+        result = name_refusal(helm, major, version, *more)
+        assert result.code == 0, result.why
+
+
 @pytest.mark.parametrize("major", HELMS)
 @pytest.mark.parametrize("given, sentence", CERTIFICATES, ids=[given for given, _ in CERTIFICATES])
 def test_refuses_a_certificate_that_is_never_renewed_in_time(helm, major, given, sentence):
@@ -196,7 +232,7 @@ def test_refuses_with_its_message(helm, major, version, given, sentence):
     assert sentence in result.why
 
 
-TEXTS = "".join((CHART / "templates" / name).read_text() for name in ("validate.yaml", "_helpers.tpl"))
+TEXTS = "".join((CHART / "templates" / name).read_text() for name in ("validate.yaml", "_checks.tpl", "_helpers.tpl"))
 # The excepted message depends on objects in the cluster.
 SENTENCES = [
     sentence
@@ -211,4 +247,5 @@ def test_each_guard_has_a_test(helm, major, sentence):
     pattern = re.sub(r"%[sd]", ".*", re.escape(sentence).replace("%%", "%"))
     said = [refusal(helm, major, version, given).why for version, given, _ in GUARDS]
     said += [certificate_refusal(helm, major, given).why for given, _ in CERTIFICATES]
+    said.append(name_refusal(helm, major).why)
     assert re.search(pattern, "".join(said))

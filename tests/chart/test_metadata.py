@@ -50,7 +50,10 @@ def whole(documents):
     return documents + inner
 
 
-POLICY = {"injector": {"mode": "policy", "watchdog": {"enabled": False}}}
+POLICY = {
+    "injector": {"mode": "policy", **{name: {"enabled": False} for name in ("autoscaling", "networkPolicy", "watchdog")}},
+    "monitoring": {"injector": {"enabled": False}},
+}
 modes = pytest.mark.parametrize("mode", [{}, POLICY], ids=["webhook", "policy"])
 
 
@@ -60,7 +63,7 @@ def test_labels_of_the_user_are_merged_with_those_of_the_chart(render, major, mo
     common = {name: "theirs" for name in OURS} | {"team": "storage", "tier": "common"}
     values = {
         "commonLabels": common,
-        "injector": {"podLabels": {"team": "edge", "helm.sh/chart": "mine"}},
+        "injector": {} if mode else {"podLabels": {"team": "edge", "helm.sh/chart": "mine"}},
         "standalone": {"podLabels": {"team": "edge", "app.kubernetes.io/version": "mine"}},
         "monitoring": {name: {"labels": {"team": "watch", "app.kubernetes.io/version": "mine"}}
                        for name in ("injector", "sidecars", "standalone", "rules", "dashboards")},
@@ -80,7 +83,7 @@ def test_annotations_of_the_user_are_on_every_object(render, mode):
     values = {
         "commonAnnotations": {"example.com/owner": "storage", "note": "common"},
         "standalone": {"service": {"annotations": {"note": "own"}}},
-        "injector": {"service": {"annotations": {"note": "own"}}, "serviceAccount": {"annotations": {"note": "own"}}},
+        "injector": {} if mode else {name: {"annotations": {"note": "own"}} for name in ("service", "serviceAccount")},
     }
     documents = whole(render(merge(mode, values)))
     assert {document["metadata"]["annotations"]["example.com/owner"] for document in documents} == {"storage"}

@@ -33,7 +33,7 @@ def test_alerts_arrive_as_they_are_tested(helm):
 
 
 @pytest.mark.parametrize("given, has_webhook", [
-    ("injector.mode=none", False),
+    ("injector.mode=none,monitoring.injector.enabled=false,monitoring.annotations.enabled=true", False),
     ("monitoring.injector.enabled=false", False),
     ("monitoring.injector.enabled=false,monitoring.annotations.enabled=true", True),
 ])

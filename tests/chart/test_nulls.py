@@ -26,6 +26,11 @@ EVERYTHING = {
     "monitoring": {name: {"enabled": True} for name in ("injector", "sidecars", "standalone", "rules", "dashboards")},
     "tests": {"check": True},
 }
+# The same without what only the webhook uses.
+ONLY_POLICY = {
+    "injector": {"mode": "policy"},
+    "monitoring": {**EVERYTHING["monitoring"], "injector": {"enabled": False}},
+}
 
 
 def paths(values, is_wanted, prefix=()):
@@ -77,7 +82,7 @@ def test_section_may_be_null_whatever_else_is_set(render, path):
     for mode, major in (("webhook", "helm3"), ("policy", "helm4"))[: 1 + of_both]:
         values = {**EVERYTHING, "injector": {**EVERYTHING["injector"], "mode": mode}}
         if mode == "policy":
-            values["injector"]["watchdog"] = {"enabled": False}
+            values |= ONLY_POLICY
         result = render(with_null(path, values), major)
         if path[1:] == ("resources", "limits"):
             assert result.code != 0 and "schema" in result.why and "limits" in result.why

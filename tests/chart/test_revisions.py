@@ -257,7 +257,7 @@ def test_pods_of_the_injector_are_replaced_with_the_template_and_only_then(helm)
     for given in ("commonLabels.team=a", "commonAnnotations.note=a", "injector.logLevel=debug", "injector.replicas=3", "injector.failurePolicy=Ignore", "nameOverride=x"):
         assert checksum(given) == same, given
     changes = (
-        "sidecar.image.tag=v9", "sidecar.config.tick=1s", "sidecar.resources.limits.memory=64Mi", "sidecar.ports.http=9072",
+        "sidecar.image.tag=v9", "sidecar.config.tick=1s", "sidecar.resources.limits.memory=512Mi", "sidecar.ports.http=9072",
         "sidecar.address=tcp", "injector.revision=canary", "sidecar.imagePullSecrets={a}",
     )
     found = [checksum(given) for given in changes]

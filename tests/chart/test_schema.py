@@ -131,7 +131,9 @@ def open_objects(schema, path):
         return []
     is_shared = path == "values.properties.global"
     is_open = "properties" in schema and schema.get("additionalProperties") is not False and not is_shared
-    inner = [found for key, part in schema.items() for found in open_objects(part, f"{path}.{key}")]
+    # Conditions add to an object that is closed elsewhere.
+    parts = {key: part for key, part in schema.items() if key not in ("if", "then", "else", "not")}
+    inner = [found for key, part in parts.items() for found in open_objects(part, f"{path}.{key}")]
     return [path] * is_open + inner
 
 

@@ -470,7 +470,7 @@ flag, so that `ebb config print` in this container reads the same one. */}}
 {{- $sidecar := .Values.sidecar }}
 {{- $image := include "ebb.sidecarImage" . | fromJson }}
 name: ebb
-image: {{ include "ebb.imageOf" (dict "root" . "image" $image) }}
+image: {{ include "ebb.imageOf" (dict "root" . "image" $image) | toYaml }}
 imagePullPolicy: {{ $image.pullPolicy }}
 restartPolicy: Always
 args:
