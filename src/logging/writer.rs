@@ -1,6 +1,7 @@
 //! The queue of log lines, and the thread that writes them.
 
 use super::quota::Quota;
+use ebb_config::secret::redacted;
 use ebb_terminal::write_all;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::fs::File;
@@ -34,7 +35,9 @@ pub(super) struct Line;
 
 impl io::Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if !QUEUE.push(line) {
+        // Lines of dependencies, and errors that they return, may quote URLs.
+        let text = String::from_utf8_lossy(line);
+        if !QUEUE.push(redacted(&text).as_bytes()) {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
