@@ -2,10 +2,8 @@
 
 mod common;
 
-use common::{Ebb, page, program, until};
+use common::{Ebb, events, page, program, until};
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
@@ -34,23 +32,11 @@ fn output(command: &mut Command) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// The stream of events, up to its second reading.
-fn events(address: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(format!("GET /events HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).unwrap();
-    let mut readings = 0;
-    let lines = BufReader::new(stream).lines().map(Result::unwrap);
-    let until_second = lines.take_while(|line| {
-        readings += usize::from(line == "event: now");
-        readings < 2
-    });
-    until_second.collect::<Vec<_>>().join("\n")
-}
-
 /// Output of every client command and every endpoint.
 fn everything(ebb: &Ebb) -> Vec<String> {
     let admin = ["stats", "doctor", "diagnostics", "memory-map", "keys --big", "keys --hot", "compact"];
-    let words = admin.map(|words| program().args(words.split(' ')).args(["--admin-addr", &ebb.admin]).output().unwrap());
+    let words =
+        admin.map(|words| program().args(words.split(' ')).args(["--admin-addr", &ebb.admin]).output().unwrap());
     let mut found: Vec<_> = words.iter().map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).collect();
     found.extend(["/", "/page.js", "/metrics", "/readyz", "/livez"].map(|path| page(&ebb.http, path).unwrap().1));
     found.push(events(&ebb.http));

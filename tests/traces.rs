@@ -121,8 +121,5 @@ fn an_endpoint_that_is_none_ends_the_start_with_a_sentence() {
     let output = program().env("EBB_OTLP_ENDPOINT", "localhost:4317").args(common::SERVE).output().unwrap();
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        said.contains("otlpEndpoint: the value is not an http:// URL such as http://localhost:4317"),
-        "{said}"
-    );
+    assert!(said.contains("otlpEndpoint: the value is not an http:// URL such as http://localhost:4317"), "{said}");
 }

@@ -16,6 +16,8 @@ use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use ebb_terminal::escape::escaped_lines;
+use serde_json::Value;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,14 +68,18 @@ fn stream(sources: Sources, history: History, viewers: &Arc<Semaphore>) -> Respo
         let full = format!("too many pages are open (at most {VIEWERS}); close one\n");
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], full).into_response();
     };
-    let first = Event::default().event("history").data(events::history(&history, sources.zero_unix_ms()).to_string());
+    let event = |name: &'static str, data: Value| {
+        // A reader of the stream may be a terminal.
+        Event::default().event(name).data(escaped_lines(&data.to_string()))
+    };
+    let first = event("history", events::history(&history, sources.zero_unix_ms()));
     let mut last_receipt = history.receipts_after(0).last().map_or(0, |receipt| receipt.id);
     let ticks = IntervalStream::new(tokio::time::interval(EVERY));
     let rest = ticks.map(move |_| {
         let _held = &permit;
         let (now, last) = events::now(&sources, &history, last_receipt);
         last_receipt = last;
-        Event::default().event("now").data(now.to_string())
+        event("now", now)
     });
     let all = tokio_stream::once(first).chain(rest);
     Sse::new(endless(all)).keep_alive(KeepAlive::default()).into_response()

@@ -184,10 +184,7 @@ mod tests {
     #[test]
     fn texts_that_quote_urls_lose_their_credentials() {
         let cases = [
-            (
-                "listen: \"http://user:s3cr3t@host\" is not an address",
-                "listen: \"http://***@host\" is not an address",
-            ),
+            ("listen: \"http://user:s3cr3t@host\" is not an address", "listen: \"http://***@host\" is not an address"),
             ("a://b?s3cr3t, c://d:s3cr3t@e f", "a://b?*** c://***@e f"),
             ("repo/image:1@sha256:12 of http://docs.example/", "repo/image:1@sha256:12 of http://docs.example/"),
         ];
