@@ -167,8 +167,20 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         // The value may hold a secret, so it is not quoted.
         problems.push("otlpEndpoint: the value is not an http:// URL such as http://localhost:4317".to_owned());
     }
+    for name in config.static_settings.http_hosts.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        if !is_name(name) {
+            problems.push(format!("httpHosts: {name:?} is not a name such as ebb.example.com (without a port)"));
+        }
+    }
     problems.extend(listeners(config));
     problems
+}
+
+/// Names of hosts, as a pattern of JSON schema.
+pub(super) const HOSTS_PATTERN: &str = "^ *([A-Za-z0-9_.-]+ *(, *[A-Za-z0-9_.-]+ *)*)?$";
+
+fn is_name(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 /// Problems of the addresses to listen on.
@@ -219,7 +231,8 @@ mod tests {
         let schema = crate::schema();
         let is_amount = |key: &String| {
             let setting = key.split('.').fold(&schema, |at, part| &at["properties"][part]);
-            !setting["pattern"].is_null() && key != "otlpEndpoint" || setting["type"] == "integer"
+            !setting["pattern"].is_null() && !["otlpEndpoint", "httpHosts"].contains(&key.as_str())
+                || setting["type"] == "integer"
         };
         let mut amounts: Vec<String> = setting_paths().into_iter().filter(is_amount).collect();
         let mut bounded: Vec<String> = BOUNDS.iter().map(|bound| bound.key.to_owned()).collect();
@@ -228,6 +241,17 @@ mod tests {
         assert_eq!(bounded, amounts);
         assert_eq!(problems(&Config::default()), [""; 0]);
         assert!(leaves(&serde_json::to_value(Config::default()).unwrap()).len() > bounded.len());
+    }
+
+    #[test]
+    fn names_of_hosts_have_neither_port_nor_wildcard() {
+        let with = |names: &str| {
+            let mut config = Config::default();
+            config.static_settings.http_hosts = names.to_owned();
+            problems(&config).len()
+        };
+        let cases = [("ebb.example.com, cache.shop.svc", 0), ("", 0), ("a:80", 1), ("*", 1), ("a b, http://c", 2)];
+        assert_eq!(cases.map(|(names, _)| (names, with(names))), cases);
     }
 
     #[test]

@@ -69,6 +69,10 @@ pub struct StaticSettings {
     pub otlp_endpoint: SecretUrl,
     /// Address of the HTTP listener: the live page, `/livez`, `/readyz`, `/metrics`.
     pub http_listen: String,
+    /// Names, separated by commas, under which browsers may open the live page, such as `ebb.example.com`: those of an
+    /// ingress or a Service. Loopback names and the addresses of the listener are always allowed. `/metrics` and probes
+    /// answer under any name.
+    pub http_hosts: String,
     /// Number of data-plane threads. One thread serves several hundred thousand pipelined reads per second.
     pub cores: u8,
     /// Memory limit if no other limit is found.
@@ -144,6 +148,7 @@ impl Default for StaticSettings {
             admin_socket: String::new(),
             otlp_endpoint: SecretUrl::default(),
             http_listen: "127.0.0.1:7072".to_owned(),
+            http_hosts: String::new(),
             cores: 1,
             default_memory: ByteSize(256 << 20),
             max_value: ByteSize(1 << 20),
