@@ -10,8 +10,10 @@
 
 use crate::wall_clock;
 use anyhow::Context as _;
+use ebb_config::SecretUrl;
+use ebb_config::secret::Exposed;
 use ebb_listener::RateLimit;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, HeaderValue};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, trace_service_client::TraceServiceClient,
 };
@@ -25,6 +27,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::Code;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
 
 /// Maximum number of queued spans.
@@ -110,19 +113,19 @@ impl Tracer {
     ///
     /// # Errors
     /// If the endpoint is not an `http://` URI.
-    pub fn start(endpoint: &str, sample_percent: u8) -> anyhow::Result<Self> {
+    pub fn start(endpoint: &SecretUrl, sample_percent: u8) -> anyhow::Result<Self> {
         if endpoint.is_empty() {
             return Ok(Self::default());
         }
-        let uri: Option<Uri> = endpoint.parse().ok().filter(|uri: &Uri| uri.scheme_str() == Some("http"));
-        let uri = uri.with_context(|| {
-            format!("otlpEndpoint: {endpoint:?} is not an http:// URL such as http://localhost:4317")
-        })?;
+        let exposed = endpoint.expose();
+        let Exposed { uri, authorization } =
+            exposed.context("otlpEndpoint: the value is not an http:// URL such as http://localhost:4317")?;
         let channel = Endpoint::from(uri).connect_timeout(TIMEOUT).timeout(TIMEOUT).connect_lazy();
         let (queue, spans) = mpsc::channel(QUEUE);
         let sample_percent = AtomicU8::new(sample_percent);
         let shared = Arc::new(Shared { queue, sample_percent, sent: AtomicU64::new(0), dropped: AtomicU64::new(0) });
-        tokio::spawn(send(channel, spans, Arc::downgrade(&shared), endpoint.to_owned()));
+        let collector = Collector { channel, authorization, endpoint: endpoint.to_string() };
+        tokio::spawn(send(collector, spans, Arc::downgrade(&shared)));
         Ok(Self(Some(shared)))
     }
 
@@ -210,8 +213,23 @@ fn text(key: &str, value: &str) -> KeyValue {
     attribute(key, Value::StringValue(value.to_owned()))
 }
 
+/// Where spans are sent.
+struct Collector {
+    channel: Channel,
+    authorization: Option<HeaderValue>,
+    /// For the log, without credentials.
+    endpoint: String,
+}
+
 /// Sends queued spans until all senders are dropped.
-async fn send(channel: Channel, mut spans: mpsc::Receiver<Span>, shared: std::sync::Weak<Shared>, endpoint: String) {
+async fn send(collector: Collector, mut spans: mpsc::Receiver<Span>, shared: std::sync::Weak<Shared>) {
+    let Collector { channel, authorization, endpoint } = collector;
+    // Marked as sensitive again, so that HTTP/2 neither indexes nor prints it.
+    let authorization = authorization.and_then(|value| AsciiMetadataValue::try_from(value.as_bytes()).ok());
+    let authorization = authorization.map(|mut value| {
+        value.set_sensitive(true);
+        value
+    });
     let mut client = TraceServiceClient::new(channel);
     let mut complaint = RateLimit::new(COMPLAINT);
     let mut batch = Vec::new();
@@ -226,7 +244,11 @@ async fn send(channel: Channel, mut spans: mpsc::Receiver<Span>, shared: std::sy
             }
         }
         let count = batch.len() as u64;
-        let answer = client.export(request(std::mem::take(&mut batch))).await;
+        let mut export = tonic::Request::new(request(std::mem::take(&mut batch)));
+        if let Some(authorization) = &authorization {
+            export.metadata_mut().insert("authorization", authorization.clone());
+        }
+        let answer = client.export(export).await;
         let Some(shared) = shared.upgrade() else { return };
         match answer {
             Ok(_) => shared.sent.fetch_add(count, Ordering::Relaxed),
@@ -295,7 +317,7 @@ mod tests {
     #[tokio::test]
     async fn the_caller_decides_and_without_one_a_share_does() {
         assert!(Tracer::default().begin("/a/b", &HeaderMap::new()).is_none(), "off");
-        let tracer = Tracer::start("http://127.0.0.1:1", 0).unwrap();
+        let tracer = Tracer::start(&"http://127.0.0.1:1".into(), 0).unwrap();
         assert!(tracer.begin("/a/b", &HeaderMap::new()).is_none());
         let mut headers = HeaderMap::new();
         headers.insert("traceparent", PARENT.parse().unwrap());
@@ -314,17 +336,15 @@ mod tests {
 
     #[tokio::test]
     async fn an_endpoint_that_is_none_is_refused() {
-        let wrong: Vec<_> = ["localhost:4317", "https://collector:4317", "nonsense"]
-            .map(|bad| (bad, Tracer::start(bad, 1).map(drop).map_err(|error| error.to_string())))
-            .into_iter()
-            .filter(|(bad, found)| !found.as_ref().is_err_and(|error| error.contains(bad)))
-            .collect();
-        assert!(wrong.is_empty(), "{wrong:?}");
+        let bad = ["localhost:4317", "https://collector:4317", "nonsense"];
+        let found = bad.map(|bad| Tracer::start(&bad.into(), 1).map(drop).map_err(|error| error.to_string()));
+        let refusal = "otlpEndpoint: the value is not an http:// URL such as http://localhost:4317";
+        assert_eq!(found, bad.map(|_| Err(refusal.to_owned())));
     }
 
     #[tokio::test]
     async fn a_full_queue_drops_and_counts() {
-        let tracer = Tracer::start("http://127.0.0.1:1", 100).unwrap();
+        let tracer = Tracer::start(&"http://127.0.0.1:1".into(), 100).unwrap();
         for _ in 0..QUEUE + 10 {
             let sampled = tracer.begin("/a/b", &HeaderMap::new()).unwrap();
             tracer.end(sampled, Code::Ok);

@@ -110,7 +110,7 @@ fn the_live_page_consists_of_three_files_of_this_origin() {
     let wrong: Vec<_> = files
         .into_iter()
         .filter_map(|(path, content_type)| {
-            let request = format!("GET {path} HTTP/1.1\r\nHost: ebb\r\nConnection: close\r\n\r\n");
+            let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
             let mut answer = String::new();
             sending(&ebb, request.as_bytes()).read_to_string(&mut answer).unwrap();
             let headers = answer.split("\r\n\r\n").next().unwrap();
@@ -127,11 +127,78 @@ fn the_live_page_consists_of_three_files_of_this_origin() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The answer to a request with these header fields.
+fn answer(ebb: &Ebb, path: &str, fields: &str) -> String {
+    let mut answer = String::new();
+    let request = format!("GET {path} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n");
+    sending(ebb, request.as_bytes()).read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn the_live_page_is_served_under_known_names_only() {
+    let ebb = Ebb::start(&["--http-hosts", "ebb.example.com, cache.shop.svc"]);
+    let own = format!("Host: {}\r\n", ebb.http);
+    let status = |path: &str, fields: &str| answer(&ebb, path, fields).split(' ').nth(1).unwrap().to_owned();
+    let mut wrong = Vec::new();
+    for path in ["/", "/page.css", "/page.js"] {
+        for fields in ["Host: localhost:7072\r\n", "Host: [::1]\r\n", "Host: EBB.example.com\r\n", &own] {
+            wrong.extend(Some((path, fields)).filter(|_| status(path, fields) != "200"));
+        }
+    }
+    for path in ["/", "/page.css", "/page.js", "/events"] {
+        for fields in ["Host: evil.example:7072\r\n", "Host: 10.9.9.9\r\n", "", "Host: \u{1b}[2J\r\n"] {
+            wrong.extend(Some((path, fields)).filter(|_| !["421", "400"].contains(&status(path, fields).as_str())));
+        }
+    }
+    for path in ["/metrics", "/livez", "/readyz"] {
+        wrong.extend(Some((path, "Host: evil.example")).filter(|_| status(path, "Host: evil.example\r\n") != "200"));
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+    let refusal = answer(&ebb, "/events", "Host: evil.example\r\n");
+    assert!(
+        refusal.ends_with("host: \"evil.example\" is not a name of this server; add it to httpHosts\n"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn no_response_is_stored_or_guessed() {
+    let ebb = Ebb::start(&[]);
+    let body = "Host: localhost\r\nContent-Length: 9\r\n";
+    let requests = [("/", ""), ("/metrics", ""), ("/livez", ""), ("/none", ""), ("/page.js", ""), ("/", body)];
+    let wrong: Vec<_> = requests
+        .into_iter()
+        .filter(|(path, fields)| {
+            let answer = answer(&ebb, path, if fields.is_empty() { "Host: localhost\r\n" } else { fields });
+            !answer.contains("x-content-type-options: nosniff\r\n") || !answer.contains("cache-control: no-store\r\n")
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn one_peer_opens_eight_streams() {
+    let ebb = Ebb::start(&[]);
+    let open = || {
+        let stream = sending(&ebb, b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let mut line = String::new();
+        BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
+        (stream, line.trim_end().to_owned())
+    };
+    let mut streams: Vec<_> = (0..9).map(|_| open()).collect();
+    let statuses: Vec<_> = streams.iter().map(|(_, status)| status.as_str()).collect();
+    assert_eq!(statuses[..8], ["HTTP/1.1 200 OK"; 8]);
+    assert_eq!(statuses[8], "HTTP/1.1 503 Service Unavailable");
+    streams.remove(0);
+    until("a closed stream makes room", || open().1 == "HTTP/1.1 200 OK");
+}
+
 #[test]
 fn the_live_page_streams_on_beside_a_crowd() {
     let ebb = Ebb::start(&[]);
     let mut viewer = connect(&ebb);
-    viewer.write_all(b"GET /events HTTP/1.1\r\nHost: ebb\r\n\r\n").unwrap();
+    viewer.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut lines = BufReader::new(viewer).lines().map(|line| line.expect("the stream goes on"));
     let mut events = |count| lines.by_ref().filter(|line| line == "event: now").take(count).count();
     assert_eq!(events(2), 2);

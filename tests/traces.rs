@@ -13,7 +13,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
 #[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Vec<Span>>>);
+struct Collector(Arc<Mutex<Vec<Span>>>, Arc<Mutex<Vec<String>>>);
 
 #[tonic::async_trait]
 impl TraceService for Collector {
@@ -21,6 +21,8 @@ impl TraceService for Collector {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let authorization = request.metadata().get("authorization").map(|value| value.to_str().unwrap().to_owned());
+        self.1.lock().unwrap().extend(authorization);
         let scopes = request.into_inner().resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
         self.0.lock().unwrap().extend(scopes.flat_map(|scope| scope.spans));
         Ok(Response::new(ExportTraceServiceResponse::default()))
@@ -81,6 +83,18 @@ async fn a_callers_trace_goes_on_in_the_server() {
 }
 
 #[tokio::test]
+async fn user_information_is_sent_as_basic_authentication() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let collector = Collector::default();
+    let ebb = tracing_to(&format!("http://user:pass@{}/?a=b", listener.local_addr().unwrap()), "100%");
+    let _serving = collector.serve(listener).await;
+    let mut client = CacheServiceClient::connect(format!("http://{}", ebb.data)).await.unwrap();
+    client.get(get(None, "k")).await.unwrap();
+    eventually("the span arrives", || async { !collector.names().is_empty() }).await;
+    assert_eq!(*collector.1.lock().unwrap(), ["Basic dXNlcjpwYXNz"]);
+}
+
+#[tokio::test]
 async fn a_collector_that_is_away_costs_spans_and_no_calls() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -107,8 +121,5 @@ fn an_endpoint_that_is_none_ends_the_start_with_a_sentence() {
     let output = program().env("EBB_OTLP_ENDPOINT", "localhost:4317").args(common::SERVE).output().unwrap();
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        said.contains("otlpEndpoint: \"localhost:4317\" is not an http:// URL such as http://localhost:4317"),
-        "{said}"
-    );
+    assert!(said.contains("otlpEndpoint: the value is not an http:// URL such as http://localhost:4317"), "{said}");
 }

@@ -4,6 +4,7 @@ use super::serve::ServeArgs;
 use super::{Failure, Outcome, output};
 use clap::{Args, Subcommand};
 use ebb_config::Row;
+use ebb_terminal::escape::escaped;
 use std::path::PathBuf;
 
 /// Check a configuration file, or print the active values with their sources.
@@ -36,7 +37,7 @@ enum ConfigCommand {
     Print {
         /// Arguments of `ebb serve`.
         #[command(flatten)]
-        serve: ServeArgs,
+        serve: Box<ServeArgs>,
     },
     /// Print the JSON schema of the file.
     Schema,
@@ -63,7 +64,8 @@ pub(crate) fn run(args: ConfigArgs) -> Outcome {
             let live = loaded.live?;
             let warnings = loaded.warnings.iter().chain(&live.effective().warnings);
             warnings.for_each(|warning| output::note(format_args!("ebb: warning: {warning}")));
-            let rows = &live.effective().rows;
+            let on_one_line = |row: &Row| Row { value: escaped(&row.value).into_owned(), ..row.clone() };
+            let rows: Vec<Row> = live.effective().rows.iter().map(on_one_line).collect();
             let wide = |of: fn(&Row) -> usize| rows.iter().map(of).max().unwrap_or(0);
             let (keys, values) = (wide(|row| row.key.len()), wide(|row| row.value.len()));
             let line = |Row { key, value, source }: &Row| format!("{key:keys$}  {value:values$}  {source}");

@@ -13,6 +13,7 @@ use super::targets::Target;
 use ebb_proto::admin_service_client::AdminServiceClient;
 use ebb_proto::cache_service_client::CacheServiceClient;
 use ebb_proto::client::{self, Address, ConnectError, ParseAddressError};
+use ebb_terminal::escape::escaped;
 use ebb_terminal::{Failure, Output, output};
 use futures::StreamExt as _;
 use serde_json::Value;
@@ -217,5 +218,5 @@ pub(crate) fn refused(what: &str, at: &impl fmt::Display, status: &Status) -> Fa
     };
     let retry = status.metadata().get("grpc-retry-pushback-ms").and_then(|ms| ms.to_str().ok());
     let retry = retry.map(|ms| format!(" (try again in {ms} ms)")).unwrap_or_default();
-    Failure::Failed(format!("{what} at {at}: {code}: {}{retry}", status.message()))
+    Failure::Failed(format!("{what} at {at}: {code}: {}{retry}", escaped(status.message())))
 }

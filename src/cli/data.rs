@@ -1,6 +1,6 @@
 //! The data commands: calls of the data API.
 //!
-//! Keys and values are bytes. `get` prints the stored value without a newline; `set` reads the value `-` from standard
+//! Keys and values are bytes. `get` prints the stored value without a newline, and escapes it on a terminal; `set` reads the value `-` from standard
 //! input.
 
 use std::io::{Read, Write as _};
@@ -15,6 +15,7 @@ use super::lease;
 use ebb_config::units::{Percent, Span};
 use ebb_proto as proto;
 use ebb_proto::json;
+use ebb_terminal::escape::{escaped_bytes, escaped_lines};
 use ebb_terminal::{Failure, Outcome, Output, output};
 
 /// Arguments of commands on one key.
@@ -42,7 +43,8 @@ impl KeyArgs {
 Examples:
   ebb get greeting
   ebb get greeting --output json       also print version, flags and time to live
-  ebb get logo > logo.png              values are bytes, printed unchanged
+  ebb get logo > logo.png              bytes are unchanged; on a terminal, control characters are
+                                       escaped unless --raw is set
   ebb get report --lease 30s --wait 5s take the lease to fill the key, or wait for its holder")]
 pub(crate) struct GetArgs {
     #[command(flatten)]
@@ -56,6 +58,9 @@ pub(crate) struct GetArgs {
     /// Maximum age of a stale value; 0: fresh values only.
     #[arg(long, value_name = "AGE")]
     max_stale: Option<Span>,
+    /// Print the value unchanged, also on a terminal.
+    #[arg(long, conflicts_with = "output")]
+    raw: bool,
     /// Do not count this read as a use of the entry.
     #[arg(long)]
     peek: bool,
@@ -101,7 +106,9 @@ pub(super) async fn get(args: GetArgs) -> Outcome {
         }
         output::json(&object)?;
     } else if matches!(found, Found::Hit | Found::Stale) {
-        output::bytes(&answer.value)?;
+        if output::value(&answer.value, args.raw)? {
+            output::note("ebb: control characters are escaped; --raw prints the value unchanged");
+        }
     }
     if let Some(lease) = &answer.lease {
         with_note(args.output, &lease::sentence(lease), Ok(()))?;
@@ -370,7 +377,7 @@ pub(super) async fn incr(args: IncrArgs) -> Outcome {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  ebb scan                             one key per line
+  ebb scan                             one key per line, with control characters escaped
   ebb scan user: --limit 10 --output json
   ebb scan user: --values --output json")]
 pub(crate) struct ScanArgs {
@@ -386,6 +393,9 @@ pub(crate) struct ScanArgs {
     /// Also print values.
     #[arg(long)]
     values: bool,
+    /// Print keys and values unchanged.
+    #[arg(long, conflicts_with = "output")]
+    raw: bool,
     /// Output format; JSON is one object per line.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
@@ -417,10 +427,13 @@ pub(super) async fn scan(args: ScanArgs) -> Outcome {
                 if args.values {
                     json::put_bytes(&mut row, "value", &entry.value);
                 }
-                writeln!(out, "{row}")
+                writeln!(out, "{}", escaped_lines(&row.to_string()))
             } else {
                 let tab: &[u8] = if args.values { b"\t" } else { b"" };
-                [&entry.key, tab, &entry.value, b"\n"].iter().try_for_each(|part| out.write_all(part))
+                // A key with a line break would look like two keys.
+                let shown = |bytes: Bytes| if args.raw { bytes } else { escaped_bytes(&bytes).into() };
+                let (key, value) = (shown(entry.key), shown(entry.value));
+                [&key[..], tab, &value, b"\n"].iter().try_for_each(|part| out.write_all(part))
             };
             output::outcome(written)?;
         }

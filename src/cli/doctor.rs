@@ -7,6 +7,7 @@ use super::{Failure, Outcome, explain, output};
 use ebb_proto::diagnose_response::Finding;
 use ebb_proto::{self as proto, json};
 use ebb_terminal::Output;
+use ebb_terminal::escape::escaped;
 
 /// List problems of a server with evidence and a remedy, worst first.
 #[derive(Args, Debug)]
@@ -64,6 +65,7 @@ fn as_text(findings: &[Finding]) -> String {
     }
     let one = |finding: &Finding| {
         let Finding { code, severity, evidence, remedy, link: _ } = finding;
+        let [code, severity, evidence, remedy] = [code, severity, evidence, remedy].map(|text| escaped(text));
         let more = format!("ebb doctor --explain {code}");
         format!("{severity}: {code}\n  seen    {evidence}\n  remedy  {remedy}\n  more    {more}\n")
     };

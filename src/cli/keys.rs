@@ -7,6 +7,7 @@ use super::connect::{AdminAt, refused};
 use ebb_config::units::format::{bytes, count, counted};
 use ebb_proto as proto;
 use ebb_proto::json::{number, put_bytes};
+use ebb_terminal::escape::escaped_bytes;
 use ebb_terminal::{Outcome, Output, Table, output};
 
 /// List hot keys or the largest entries, from a sample.
@@ -96,7 +97,7 @@ pub(super) async fn run(args: KeysArgs) -> Outcome {
 
 fn name(info: &proto::KeyInfo, clear: bool) -> String {
     match clear {
-        true => info.key.escape_ascii().to_string(),
+        true => escaped_bytes(&info.key),
         false => format!("#{:016x}", info.key_hash),
     }
 }
@@ -129,7 +130,7 @@ mod tests {
     fn a_key_is_a_hash_unless_it_is_asked_for() {
         let info = proto::KeyInfo { key: b"caf\xc3\xa9".as_slice().into(), key_hash: 0xab, ..Default::default() };
         assert_eq!(name(&info, false), "#00000000000000ab");
-        assert_eq!(name(&info, true), "caf\\xc3\\xa9");
+        assert_eq!(name(&info, true), "caf\u{e9}");
         assert_eq!(one(&info, false)["key"], serde_json::Value::Null);
         assert_eq!(one(&info, true)["key"], "caf\u{e9}");
         let bytes = proto::KeyInfo { key: b"\xff".as_slice().into(), ..Default::default() };

@@ -44,8 +44,10 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use ebb_config::environment::first_log_format;
+use ebb_config::secret::redacted;
 use ebb_config::{LogFormat, LogLevel};
 use ebb_terminal::{Failure, Outcome, output};
 
@@ -136,7 +138,18 @@ pub(crate) enum Command {
 pub fn main() -> ExitCode {
     signals::ignore_file_size_limit();
     let done = parse().and_then(|cli| cli.map_or(Ok(()), |cli| dispatch(cli.command)));
-    ebb_terminal::exit_code("ebb", done)
+    ebb_terminal::exit_code("ebb", done.map_err(without_credentials))
+}
+
+/// An error may quote a URL of the command line, the environment or a proxy.
+fn without_credentials(failure: Failure) -> Failure {
+    let shown = |sentence: String| redacted(&sentence).into_owned();
+    match failure {
+        Failure::Failed(sentence) => Failure::Failed(shown(sentence)),
+        Failure::Usage(sentence) => Failure::Usage(shown(sentence)),
+        Failure::Config(sentence) => Failure::Config(shown(sentence)),
+        other @ (Failure::Printed | Failure::Logged(_) | Failure::ReaderGone) => other,
+    }
 }
 
 /// Parses the command line; `None` after printing help or the version.
@@ -157,10 +170,11 @@ fn parse() -> Result<Option<Cli>, Failure> {
             read(command, std::env::args_os())
         }
     };
-    let error = match parsed {
+    let mut error = match parsed {
         Ok(cli) => return Ok(Some(cli)),
         Err(error) => error,
     };
+    hide_credentials(&mut error);
     if error.use_stderr() && logs_json() {
         let sentence = error.render().to_string();
         crate::logging::start(LogFormat::Json, LogLevel::Info);
@@ -172,6 +186,16 @@ fn parse() -> Result<Option<Cli>, Failure> {
     match error.exit_code() {
         0 => output::outcome(printed).map(|()| None),
         code => Err(Failure::Logged(u8::try_from(code).unwrap_or(2))),
+    }
+}
+
+/// Replaces a wrong value that may hold credentials, which clap quotes: `user:token@host`, with or without a scheme.
+fn hide_credentials(error: &mut clap::Error) {
+    let is_secret = |value: &str| value.contains('@') || value.contains("://");
+    for kind in [ContextKind::InvalidValue, ContextKind::InvalidSubcommand] {
+        if matches!(error.get(kind), Some(ContextValue::String(value)) if is_secret(value)) {
+            error.insert(kind, ContextValue::String("***".to_owned()));
+        }
     }
 }
 

@@ -40,6 +40,10 @@ pub(crate) struct ServeArgs {
     /// 127.0.0.1:7072].
     #[arg(long, value_name = "ADDR")]
     http_listen: Option<String>,
+    /// Names, separated by commas, under which browsers may open the live page, in addition to localhost and the
+    /// listener's addresses [env: EBB_HTTP_HOSTS=].
+    #[arg(long, value_name = "NAMES")]
+    http_hosts: Option<String>,
     /// The configuration file, or the directory of a pod's projected volume (ebb.yaml, annotations, memory-limit,
     /// memory-request, each optional); changes apply without a restart.
     #[arg(long, env = "EBB_CONFIG", value_name = "PATH")]
@@ -68,20 +72,42 @@ impl ServeArgs {
             return Err(Failure::Usage("EBB_CONFIG cannot be used with EBB_CONFIG_MAP".to_owned()));
         }
         let (listen, socket, admin_listen, admin_socket) = Default::default();
-        let (http_listen, max_memory, cores) = Default::default();
-        Ok(Self { listen, socket, admin_listen, admin_socket, http_listen, config, config_map, max_memory, cores })
+        let (http_listen, http_hosts, max_memory, cores) = Default::default();
+        Ok(Self {
+            listen,
+            socket,
+            admin_listen,
+            admin_socket,
+            http_listen,
+            http_hosts,
+            config,
+            config_map,
+            max_memory,
+            cores,
+        })
     }
 
     /// The environment, the source and the flags of these arguments.
     fn parts(self) -> Result<(Environment, Source, Flags), Failure> {
-        let Self { listen, socket, admin_listen, admin_socket, http_listen, config, config_map, max_memory, cores } =
-            self;
+        let Self {
+            listen,
+            socket,
+            admin_listen,
+            admin_socket,
+            http_listen,
+            http_hosts,
+            config,
+            config_map,
+            max_memory,
+            cores,
+        } = self;
         let flags = [
             ("listen", listen, "flag --listen"),
             ("socket", socket, "flag --socket"),
             ("adminListen", admin_listen, "flag --admin-listen"),
             ("adminSocket", admin_socket, "flag --admin-socket"),
             ("httpListen", http_listen, "flag --http-listen"),
+            ("httpHosts", http_hosts, "flag --http-hosts"),
             ("maxMemory", max_memory, "flag --max-memory"),
             ("cores", cores, "flag --cores"),
         ];

@@ -53,10 +53,7 @@ pub(super) async fn run(args: StatsArgs) -> Outcome {
         let stats = update.stats.unwrap_or_default();
         match args.output {
             Output::Json => output::line(&json::of(&stats).to_string())?,
-            // Move the cursor home and clear the screen in the same write, to avoid flicker.
-            Output::Text if output::is_screen() => {
-                output::line(&format!("\x1b[H\x1b[2J{}", as_text(&stats).trim_end()))?;
-            }
+            Output::Text if output::is_screen() => output::screen(as_text(&stats).trim_end())?,
             Output::Text => output::line(&as_text(&stats))?,
         }
     }

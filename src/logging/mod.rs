@@ -8,6 +8,7 @@
 //! L2. Once lines can be written again, a line reports how many were dropped.
 //! L3. A dependency may write a few lines per call site and window; the rest are counted, and one line reports them.
 //! L4. Every line has the format of the log, also the first one, a refusal to start, and a panic.
+//! L5. A line has no characters that a terminal obeys, and no credentials, whoever chose the texts in it.
 
 mod quota;
 mod writer;
@@ -31,6 +32,7 @@ use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 static IS_JSON: AtomicBool = AtomicBool::new(false);
+static HAS_COLORS: AtomicBool = AtomicBool::new(false);
 
 /// Starts logging. A second call changes format and level.
 pub(crate) fn start(format: LogFormat, level: LogLevel) {
@@ -38,9 +40,10 @@ pub(crate) fn start(format: LogFormat, level: LogLevel) {
     if LEVEL.get().is_some() {
         return set_level(level);
     }
+    HAS_COLORS.store(has_colours(&std::io::stderr()), Ordering::Relaxed);
     let (filter, handle) = reload::Layer::new(filter(level));
     let lines = fmt::layer()
-        .with_ansi(has_colours(&std::io::stderr()))
+        .with_ansi(HAS_COLORS.load(Ordering::Relaxed))
         .event_format(Lines)
         .with_writer(|| writer::Line)
         .with_filter(filter.and(Quota::shared()));
@@ -57,6 +60,11 @@ pub(crate) fn start(format: LogFormat, level: LogLevel) {
 /// Whether lines are JSON.
 pub(crate) fn is_json() -> bool {
     IS_JSON.load(Ordering::Relaxed)
+}
+
+/// Whether lines have colors.
+fn has_colors() -> bool {
+    HAS_COLORS.load(Ordering::Relaxed) && !is_json()
 }
 
 /// Changes the log level.

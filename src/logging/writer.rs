@@ -1,6 +1,8 @@
 //! The queue of log lines, and the thread that writes them.
 
 use super::quota::Quota;
+use ebb_config::secret::redacted;
+use ebb_terminal::escape::{escaped, escaped_colored};
 use ebb_terminal::write_all;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::fs::File;
@@ -34,7 +36,7 @@ pub(super) struct Line;
 
 impl io::Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if !QUEUE.push(line) {
+        if !QUEUE.push(shown(line).as_bytes()) {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
@@ -42,6 +44,18 @@ impl io::Write for Line {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// A line as it may be written: one line, without characters that a terminal obeys, and without credentials of URLs,
+/// which errors of dependencies quote.
+fn shown(line: &[u8]) -> String {
+    let line = String::from_utf8_lossy(line);
+    let text = line.strip_suffix('\n').unwrap_or(&line);
+    let text = redacted(text);
+    match super::has_colors() {
+        true => format!("{}\n", escaped_colored(&text)),
+        false => format!("{}\n", escaped(&text)),
     }
 }
 
@@ -177,6 +191,12 @@ mod tests {
         assert_eq!(taken, QUEUE_BYTES / line.len());
         assert_eq!(queue.take(None).len(), QUEUE_BYTES);
         assert!(queue.push(&line), "there is room again");
+    }
+
+    #[test]
+    fn a_line_stays_one_line_without_escapes_and_credentials() {
+        let line = "WARN \u{1b}[2Jtwo\nlines\u{202e} http://u:p@h/\n";
+        assert_eq!(shown(line.as_bytes()), "WARN \\u001b[2Jtwo\\nlines\\u202e http://***@h/\n");
     }
 
     #[test]

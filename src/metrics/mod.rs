@@ -7,6 +7,7 @@ mod reading;
 
 use crate::sources::Sources;
 use declared::{Kind, METRICS, Measure, Metric};
+use ebb_terminal::escape::escaped_name;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
@@ -81,8 +82,12 @@ fn write(metric: &Metric, reading: &Reading, encoder: &mut DescriptorEncoder<'_>
     Ok(())
 }
 
-/// A label value with the escapes of OpenMetrics.
+/// A label value with the escapes of OpenMetrics, of a name without characters that a terminal obeys.
 fn escaped(value: Cow<'static, str>) -> Cow<'static, str> {
+    let value = match escaped_name(&value) {
+        Cow::Borrowed(_) => value,
+        Cow::Owned(name) => name.into(),
+    };
     match value.contains(['\\', '"', '\n']) {
         true => value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").into(),
         false => value,
@@ -163,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_label_that_callers_chose_cannot_break_the_page() {
-        assert_eq!(escaped("a\"b\\c\nd".into()), "a\\\"b\\\\c\\nd");
+        assert_eq!(escaped("a\"b\\c\nd\u{1b}".into()), "a\\\"b\\\\\\\\c\\\\nd\\\\u001b");
         assert!(matches!(escaped("plain".into()), Cow::Borrowed("plain")));
     }
 

@@ -5,26 +5,32 @@
 //!  GET /page.css, /page.js    its style and its script, by paths relative to the page: it works behind a proxy
 //!  GET /events                first `history`: the last hour; then `now` each second
 //! ```
-//! The page is read-only. At most 16 pages are open at a time, each with its own connection.
+//! The page is read-only. At most 16 pages are open at a time, 8 of them of one peer, each with its own connection. A
+//! request for another host is refused: a page of another site could read everything (DNS rebinding).
 
 mod events;
+mod viewers;
 
 use crate::history::History;
 use crate::sources::Sources;
-use axum::Router;
+use axum::extract::Request;
 use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
+use ebb_listener::http::{Ends, Hosts};
+use ebb_terminal::escape::{escaped_lines, escaped_name};
+use serde_json::Value;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio_stream::wrappers::IntervalStream;
 use tokio_stream::{Stream, StreamExt};
+use viewers::{Viewer, Viewers};
 
-/// Maximum number of open streams.
-const VIEWERS: usize = 16;
+/// Maximum characters of a refused name in the answer: names of DNS are no longer.
+const HOST_CHARS: usize = 253;
 /// Interval of the events of a stream.
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -36,44 +42,62 @@ const MARKUP: &str = include_str!("page.html");
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The routes of the page.
-pub(crate) fn routes(sources: Sources, history: History) -> Router {
-    let viewers = Arc::new(Semaphore::new(VIEWERS));
-    let events = move || {
-        let (sources, history, viewers) = (sources.clone(), history.clone(), viewers.clone());
-        async move { stream(sources, history, &viewers) }
+/// The routes of the page, for requests to these hosts.
+pub(crate) fn routes(sources: Sources, history: History, hosts: Hosts) -> Router {
+    let viewers = Viewers::default();
+    let events = move |Extension(ends): Extension<Ends>| {
+        let (sources, history, viewer) = (sources.clone(), history.clone(), viewers.admit(ends.peer.ip()));
+        async move {
+            match viewer {
+                Ok(viewer) => stream(sources, history, viewer),
+                Err(full) => (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], full).into_response(),
+            }
+        }
     };
     Router::new()
         .route("/", get(|| async { file("text/html; charset=utf-8", MARKUP) }))
         .route("/page.css", get(|| async { file("text/css; charset=utf-8", STYLE) }))
         .route("/page.js", get(|| async { file("text/javascript; charset=utf-8", SCRIPT) }))
         .route("/events", get(events))
+        .route_layer(middleware::from_fn(move |request: Request, next: Next| guard(hosts.clone(), request, next)))
+}
+
+/// Refuses requests for other hosts.
+async fn guard(hosts: Hosts, request: Request, next: Next) -> Response {
+    let ends = request.extensions().get::<Ends>().copied();
+    let known = ends.map_or(Err(String::new()), |ends| hosts.check(request.uri(), request.headers(), ends));
+    match known {
+        Ok(()) => next.run(request).await,
+        Err(host) => {
+            let host: String = escaped_name(&host).chars().take(HOST_CHARS).collect();
+            let refusal = format!("host: \"{host}\" is not a name of this server; add it to httpHosts\n");
+            (StatusCode::MISDIRECTED_REQUEST, refusal).into_response()
+        }
+    }
 }
 
 fn file(content_type: &'static str, text: &'static str) -> impl IntoResponse {
     let headers = [
         (header::CONTENT_TYPE, content_type),
         (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-cache"),
     ];
     (headers, text)
 }
 
-fn stream(sources: Sources, history: History, viewers: &Arc<Semaphore>) -> Response {
-    let Ok(permit) = viewers.clone().try_acquire_owned() else {
-        let full = format!("too many pages are open (at most {VIEWERS}); close one\n");
-        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], full).into_response();
+fn stream(sources: Sources, history: History, viewer: Viewer) -> Response {
+    let event = |name: &'static str, data: Value| {
+        // A reader of the stream may be a terminal.
+        Event::default().event(name).data(escaped_lines(&data.to_string()))
     };
-    let first = Event::default().event("history").data(events::history(&history, sources.zero_unix_ms()).to_string());
+    let first = event("history", events::history(&history, sources.zero_unix_ms()));
     let mut last_receipt = history.receipts_after(0).last().map_or(0, |receipt| receipt.id);
     let ticks = IntervalStream::new(tokio::time::interval(EVERY));
     let rest = ticks.map(move |_| {
-        let _held = &permit;
+        let _held = &viewer;
         let (now, last) = events::now(&sources, &history, last_receipt);
         last_receipt = last;
-        Event::default().event("now").data(now.to_string())
+        event("now", now)
     });
     let all = tokio_stream::once(first).chain(rest);
     Sse::new(endless(all)).keep_alive(KeepAlive::default()).into_response()

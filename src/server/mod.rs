@@ -289,7 +289,11 @@ impl Server {
         // The HTTP listener answers probes and scrapes until the last call has ended.
         let (unready, is_unready) = watch::channel(None);
         let (over, is_over) = watch::channel(false);
-        let routes = http::metrics(move || metrics.text()).merge(page::routes(sources.clone(), history.clone()));
+        let routes = http::metrics(move || metrics.text()).merge(page::routes(
+            sources.clone(),
+            history.clone(),
+            http::Hosts::new(&static_settings.http_hosts),
+        ));
         control.spawn(http::serve(http_listener, routes, sources.http.clone(), is_unready, is_over));
         announce(&addresses);
 

@@ -65,7 +65,7 @@ ATTACKS = {
     "a body of 400 KB, unfinished": crowd_sends(HEAD + b"Content-Length: 99999999\r\n\r\n" + b"x" * (400 * KIB)),
     "chunked bodies without end": crowd_sends(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNK * 6),
     "1,000 pipelined requests, nothing read": crowd_sends((HEAD + b"\r\n") * 1_000),
-    "the stream of the live page, nothing read": crowd_sends(b"GET /events HTTP/1.1\r\nHost: ebb\r\n\r\n"),
+    "the stream of the live page, nothing read": crowd_sends(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     "HTTP/2 prefaces": crowd_sends(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0" * 10_000),
     "1,000 connections that send nothing": silent,
     "header fields byte by byte": slow_loris,

@@ -122,6 +122,19 @@ pub fn page(address: &str, path: &str) -> Option<(u16, String)> {
     Some((answer.split(' ').nth(1)?.parse().ok()?, answer))
 }
 
+/// The stream of events, up to its second reading.
+pub fn events(address: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.write_all(format!("GET /events HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).unwrap();
+    let mut readings = 0;
+    let lines = BufReader::new(stream).lines().map(Result::unwrap);
+    let until_second = lines.take_while(|line| {
+        readings += usize::from(line == "event: now");
+        readings < 2
+    });
+    until_second.collect::<Vec<_>>().join("\n")
+}
+
 /// The value of a metric, given by its name and labels and a space; 0 when it cannot be read.
 pub fn metric(address: &str, name: &str) -> u64 {
     let Some((_, page)) = page(address, "/metrics") else { return 0 };

@@ -163,16 +163,24 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         }
     }
     let collector = &config.static_settings.otlp_endpoint;
-    let is_http = |uri: http::Uri| {
-        let port = uri.authority().and_then(|authority| Some(authority.as_str().rsplit_once(':')?.1.to_owned()));
-        let is_port = |port: &str| port.contains(']') || port.parse::<u16>().is_ok_and(|port| port > 0);
-        uri.scheme_str() == Some("http") && port.as_deref().is_none_or(is_port)
-    };
-    if !collector.is_empty() && !collector.parse().is_ok_and(is_http) {
-        problems.push(format!("otlpEndpoint: {collector:?} is not an http:// URL such as http://localhost:4317"));
+    if !collector.is_empty() && collector.expose().is_none() {
+        // The value may hold a secret, so it is not quoted.
+        problems.push("otlpEndpoint: the value is not an http:// URL such as http://localhost:4317".to_owned());
+    }
+    for name in config.static_settings.http_hosts.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        if !is_name(name) {
+            problems.push(format!("httpHosts: {name:?} is not a name such as ebb.example.com (without a port)"));
+        }
     }
     problems.extend(listeners(config));
     problems
+}
+
+/// Names of hosts, as a pattern of JSON schema.
+pub(super) const HOSTS_PATTERN: &str = "^ *([A-Za-z0-9_.-]+ *(, *[A-Za-z0-9_.-]+ *)*)?$";
+
+fn is_name(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 /// Problems of the addresses to listen on.
@@ -223,7 +231,8 @@ mod tests {
         let schema = crate::schema();
         let is_amount = |key: &String| {
             let setting = key.split('.').fold(&schema, |at, part| &at["properties"][part]);
-            !setting["pattern"].is_null() && key != "otlpEndpoint" || setting["type"] == "integer"
+            !setting["pattern"].is_null() && !["otlpEndpoint", "httpHosts"].contains(&key.as_str())
+                || setting["type"] == "integer"
         };
         let mut amounts: Vec<String> = setting_paths().into_iter().filter(is_amount).collect();
         let mut bounded: Vec<String> = BOUNDS.iter().map(|bound| bound.key.to_owned()).collect();
@@ -232,6 +241,17 @@ mod tests {
         assert_eq!(bounded, amounts);
         assert_eq!(problems(&Config::default()), [""; 0]);
         assert!(leaves(&serde_json::to_value(Config::default()).unwrap()).len() > bounded.len());
+    }
+
+    #[test]
+    fn names_of_hosts_have_neither_port_nor_wildcard() {
+        let with = |names: &str| {
+            let mut config = Config::default();
+            config.static_settings.http_hosts = names.to_owned();
+            problems(&config).len()
+        };
+        let cases = [("ebb.example.com, cache.shop.svc", 0), ("", 0), ("a:80", 1), ("*", 1), ("a b, http://c", 2)];
+        assert_eq!(cases.map(|(names, _)| (names, with(names))), cases);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Generates the schema and the reference page from the structs.
 
 use super::Config;
-use super::bounds::{BOUNDS, Bound, ENDPOINT_PATTERN, Unit};
+use super::bounds::{BOUNDS, Bound, ENDPOINT_PATTERN, HOSTS_PATTERN, Unit};
 use super::layers::{leaves, plain, variable};
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
@@ -18,6 +18,7 @@ pub fn schema() -> Value {
         restrict(setting_mut(&mut schema, bound.key), bound);
     }
     setting_mut(&mut schema, "otlpEndpoint")["pattern"] = ENDPOINT_PATTERN.into();
+    setting_mut(&mut schema, "httpHosts")["pattern"] = HOSTS_PATTERN.into();
     schema
 }
 

@@ -7,6 +7,7 @@
 use super::layers::{setting_paths, variable};
 use super::{LogFormat, Problems, Source};
 use std::ffi::OsString;
+use std::fmt;
 use strsim::levenshtein;
 
 /// Variables of command-line flags, in addition to those of the settings.
@@ -47,12 +48,20 @@ pub const OF_COMMANDS: [&str; 33] = [
 ];
 
 /// The variables of a process that begin with `EBB_`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment {
     /// Name and value of each known variable that is set.
     pub variables: Vec<(String, String)>,
     /// Warnings about unknown variables.
     pub warnings: Vec<String>,
+}
+
+impl fmt::Debug for Environment {
+    /// The names alone: a value may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.variables.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Environment").field("variables", &names).field("warnings", &self.warnings).finish()
+    }
 }
 
 impl Environment {

@@ -1,5 +1,6 @@
 //! Merges defaults, environment, file, annotations and flags, and collects all their problems.
 
+use super::secret::redacted;
 use super::source::Texts;
 use super::{Config, Source, Watermarks, annotations, bounds, marks, yaml};
 use crate::units::Percent;
@@ -160,8 +161,8 @@ pub(super) fn usable(mut environment: Vec<(String, String)>) -> (Vec<(String, St
     (environment, skipped.into_iter().map(|(_, why)| why).collect())
 }
 
-/// A value that is not the default.
-#[derive(Clone, Debug)]
+/// A value that is not the default. Without `Debug`: it may be a secret.
+#[derive(Clone)]
 struct Override {
     value: Value,
     source: String,
@@ -174,7 +175,7 @@ struct Override {
 }
 
 /// The merged layers: by path, the value of the highest layer.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Layers {
     defaults: Value,
     overrides: BTreeMap<String, Override>,
@@ -230,7 +231,8 @@ impl Layers {
         for (key, (text, flag)) in flags {
             layers.put(key, text.as_str().into(), (*flag).to_owned(), 4, false);
         }
-        (layers, problems)
+        let (warnings, problems) = (shown(std::mem::take(&mut layers.warnings)), shown(problems));
+        (Self { warnings, ..layers }, problems)
     }
 
     fn put(&mut self, key: &str, value: Value, source: String, rank: u8, may_go: bool) {
@@ -250,7 +252,8 @@ impl Layers {
     fn wrong(&self) -> BTreeMap<String, String> {
         let wrong = self.overrides.iter().filter_map(|(key, Override { value, source, .. })| {
             let error = with(&self.defaults, key, value.clone()).err()?;
-            Some((key.clone(), format!("{key} ({source}): {}", explained(&error.to_string(), value))))
+            let problem = format!("{key} ({source}): {}", explained(&error.to_string(), value));
+            Some((key.clone(), redacted(&problem).into_owned()))
         });
         wrong.collect()
     }
@@ -337,7 +340,7 @@ impl Layers {
         let [(low, _), (high, _), (critical, _)] = self.marks();
         config.dynamic.watermarks = Watermarks { low, high, critical };
         let problems = bounds::problems(&config);
-        if problems.is_empty() { Ok(config) } else { Err(problems) }
+        if problems.is_empty() { Ok(config) } else { Err(shown(problems)) }
     }
 
     fn effective(self, config: Config) -> Effective {
@@ -352,6 +355,11 @@ impl Layers {
         let row = |(key, value): (String, Value)| Row { source: source(&key), value: plain(&value), key };
         Effective { rows: values.into_iter().map(row).collect(), config, warnings: self.warnings }
     }
+}
+
+/// Sentences that may quote values, without credentials.
+fn shown(sentences: Vec<String>) -> Vec<String> {
+    sentences.into_iter().map(|sentence| redacted(&sentence).into_owned()).collect()
 }
 
 fn is_empty(value: &Value) -> bool {

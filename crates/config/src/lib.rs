@@ -15,6 +15,7 @@ pub mod environment;
 mod layers;
 mod live;
 mod marks;
+pub mod secret;
 mod source;
 pub mod units;
 pub mod yaml;
@@ -26,6 +27,7 @@ pub use layers::{
     variable,
 };
 pub use live::{ActiveConfig, Live, Reload};
+pub use secret::SecretUrl;
 pub use source::Source;
 
 use crate::units::{ByteSize, Percent, Span};
@@ -61,10 +63,16 @@ pub struct StaticSettings {
     pub admin_listen: String,
     /// Path of a Unix socket for admin calls; if set, it replaces `adminListen`.
     pub admin_socket: String,
-    /// OTLP/gRPC endpoint for traces, such as `http://localhost:4317`; tracing is disabled if empty.
-    pub otlp_endpoint: String,
+    /// OTLP/gRPC endpoint for traces, such as `http://localhost:4317`; tracing is disabled if empty. User information in
+    /// it is sent as basic authentication, and never shown; pass it as a variable from a Secret.
+    #[schemars(with = "String")]
+    pub otlp_endpoint: SecretUrl,
     /// Address of the HTTP listener: the live page, `/livez`, `/readyz`, `/metrics`.
     pub http_listen: String,
+    /// Names, separated by commas, under which browsers may open the live page, such as `ebb.example.com`: those of an
+    /// ingress or a Service. Loopback names and the addresses of the listener are always allowed. `/metrics` and probes
+    /// answer under any name.
+    pub http_hosts: String,
     /// Number of data-plane threads. One thread serves several hundred thousand pipelined reads per second.
     pub cores: u8,
     /// Memory limit if no other limit is found.
@@ -138,8 +146,9 @@ impl Default for StaticSettings {
             socket: String::new(),
             admin_listen: "127.0.0.1:7071".to_owned(),
             admin_socket: String::new(),
-            otlp_endpoint: String::new(),
+            otlp_endpoint: SecretUrl::default(),
             http_listen: "127.0.0.1:7072".to_owned(),
+            http_hosts: String::new(),
             cores: 1,
             default_memory: ByteSize(256 << 20),
             max_value: ByteSize(1 << 20),

@@ -7,10 +7,10 @@
 use super::layers::{self, Flags, Problems};
 use super::source::{ReadError, Source, Texts};
 use super::{Compaction, Config, DynamicSettings, Effective, Row};
+use std::fmt;
 use std::time::SystemTime;
 
 /// The active configuration and its source.
-#[derive(Debug)]
 pub struct Live {
     source: Source,
     environment: Vec<(String, String)>,
@@ -59,6 +59,16 @@ pub enum Reload {
     },
     /// The change is invalid; the active configuration stays. Holds the reason.
     Rejected(String),
+}
+
+impl fmt::Debug for Live {
+    /// Without the texts that were read: they may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, effective, problems, generation, .. } = self;
+        let mut shown = f.debug_struct("Live");
+        shown.field("source", source).field("rows", &effective.rows).field("problems", problems);
+        shown.field("generation", generation).finish_non_exhaustive()
+    }
 }
 
 impl Live {
@@ -195,7 +205,13 @@ impl Live {
         let is_static = |key: &str| {
             serde_json::to_value(&next.config.static_settings).is_ok_and(|settings| settings.get(key).is_some())
         };
-        for (old, new) in self.effective.rows.iter().zip(&next.rows).filter(|(old, new)| old.value != new.value) {
+        let endpoint = |of: &Effective| of.config.static_settings.otlp_endpoint.clone();
+        let has_other_secret = endpoint(&self.effective) != endpoint(&next);
+        let is_changed = |(old, new): &(&Row, &Row)| {
+            // A row hides the credentials, and may look the same with others.
+            old.value != new.value || old.key == "otlpEndpoint" && has_other_secret
+        };
+        for (old, new) in self.effective.rows.iter().zip(&next.rows).filter(is_changed) {
             let change = format!("{}: {} → {}", old.key, old.value, new.value);
             match is_static(&old.key) {
                 true => warnings.push(format!("{change} applies at the next start")),

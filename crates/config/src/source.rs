@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A source that is followed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub enum Source {
     /// No source.
     #[default]
@@ -47,6 +47,13 @@ pub(super) enum ReadError {
     /// A watched text that does not exist. Holds its name.
     #[error("{0} does not exist, or has no key ebb.yaml")]
     NotWatched(String),
+}
+
+impl fmt::Debug for Source {
+    /// The name alone: a watched text may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Source({self})")
+    }
 }
 
 impl fmt::Display for Source {
@@ -119,8 +126,8 @@ impl Source {
     }
 }
 
-/// The texts of a source, not yet parsed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The texts of a source, not yet parsed. Without `Debug`: they may hold secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Texts {
     /// The directory, if the source is a volume.
     pub(super) volume: Option<PathBuf>,

@@ -21,9 +21,9 @@ pub enum ParseAddressError {
     /// A Unix socket without its path.
     #[error("unix: needs a path, such as unix:/run/ebb.sock")]
     NoPath,
-    /// Neither form. Holds the text as given.
-    #[error("{0:?} is not an address (HOST:PORT or unix:/path)")]
-    Form(String),
+    /// Neither form. The text may hold credentials, so it is not quoted.
+    #[error("not an address (HOST:PORT or unix:/path, without user and password)")]
+    Form,
 }
 
 impl FromStr for Address {
@@ -35,10 +35,15 @@ impl FromStr for Address {
         }
         let bare = text.strip_prefix("http://").unwrap_or(text);
         match bare.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(Self::Tcp(bare.into())),
-            _ => Err(ParseAddressError::Form(text.to_owned())),
+            Some((host, port)) if is_host(host) && port.parse::<u16>().is_ok() => Ok(Self::Tcp(bare.into())),
+            _ => Err(ParseAddressError::Form),
         }
     }
+}
+
+/// Whether the text has neither credentials nor a path.
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && !text.contains(['@', '/', '?', '#'])
 }
 
 impl fmt::Display for Address {
@@ -114,7 +119,7 @@ mod tests {
         assert_eq!("[::1]:7070".parse(), Ok(Address::Tcp("[::1]:7070".into())));
         assert_eq!("unix:/run/ebb.sock".parse(), Ok(Address::Unix("/run/ebb.sock".into())));
         assert_eq!("unix:///run/ebb.sock".parse(), Ok(Address::Unix("/run/ebb.sock".into())));
-        let taken: Vec<_> = ["", "7070", ":7070", "host:", "host:70700", "unix:"]
+        let taken: Vec<_> = ["", "7070", ":7070", "host:", "host:70700", "unix:", "u:p@host:7070", "host/?token:7070"]
             .into_iter()
             .filter(|bad| bad.parse::<Address>().is_ok())
             .collect();

@@ -1,7 +1,9 @@
 //! Output and exit codes of Ebb's programs.
 //!
-//! Results go to standard output; progress, misses and errors go to standard error.
+//! Results go to standard output; progress, misses and errors go to standard error. Texts of others are escaped
+//! ([`escape`]).
 
+pub mod escape;
 mod failure;
 mod finding;
 pub mod output;

@@ -3,12 +3,15 @@
 //! O1. A closed pipe ends the command silently with exit code 0: `ebb scan | head` is not an error.
 //! O2. Another write error, such as a full disk, ends the command with a message and exit code 1.
 //! O3. Errors of writing to standard error are ignored.
+//! O4. Lines and JSON have no characters that a terminal obeys, whoever chose the text. [`bytes`] and [`Stdout`] are
+//!     for bytes that the caller wants unchanged.
 //!
 //! `print!` and similar macros panic instead, so clippy forbids them.
 
 use std::fmt::Display;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IsTerminal as _};
 
+use crate::escape::{escaped_lines, escaped_value};
 use crate::{Failure, Outcome, is_screen as stream_is_screen, write_all};
 
 /// Prints a value as indented JSON.
@@ -18,12 +21,27 @@ pub fn json(value: &serde_json::Value) -> Outcome {
 
 /// Prints a line.
 pub fn line(text: &str) -> Outcome {
-    bytes(format!("{text}\n").as_bytes())
+    bytes(format!("{}\n", escaped_lines(text)).as_bytes())
 }
 
 /// Prints bytes unchanged.
 pub fn bytes(bytes: &[u8]) -> Outcome {
     outcome(write_all(&io::stdout(), bytes).map_err(|(error, _)| error))
+}
+
+/// Prints a value: escaped on a terminal, which would obey its control characters, unless `raw`; else unchanged.
+/// Returns whether anything was escaped.
+pub fn value(value: &[u8], raw: bool) -> Result<bool, Failure> {
+    if raw || !io::stdout().is_terminal() {
+        return bytes(value).map(|()| false);
+    }
+    let shown = escaped_value(value);
+    bytes(shown.as_bytes()).map(|()| shown.as_bytes() != value)
+}
+
+/// Prints a line at the top of the screen, which is cleared. Both in one write, to avoid flicker.
+pub fn screen(text: &str) -> Outcome {
+    bytes(format!("\x1b[H\x1b[2J{}\n", escaped_lines(text)).as_bytes())
 }
 
 /// Converts the result of a write to standard output.
@@ -46,13 +64,13 @@ pub fn announce(text: String) {
 
 /// Writes a line to standard error.
 pub fn note(text: impl Display) {
-    let _ = write_all(&io::stderr(), format!("{text}\n").as_bytes());
+    let _ = write_all(&io::stderr(), format!("{}\n", escaped_lines(&text.to_string())).as_bytes());
 }
 
 /// Replaces the displayed progress, on a terminal only; an empty text clears it.
 pub fn progress(text: impl Display) {
     if shows_progress() {
-        let _ = write_all(&io::stderr(), format!("\r\x1b[K{text}").as_bytes());
+        let _ = write_all(&io::stderr(), format!("\r\x1b[K{}", escaped_lines(&text.to_string())).as_bytes());
     }
 }
 

@@ -1,5 +1,6 @@
 //! A table as text.
 
+use crate::escape::escaped;
 use std::fmt;
 
 /// A table: the first column to the left, the others to the right.
@@ -13,8 +14,9 @@ impl Table {
         Self { rows: vec![header.into_iter().map(Into::into).collect()] }
     }
 
+    /// Adds a row. A cell is one line: line breaks in it are escaped.
     pub fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
-        self.rows.push(cells.into_iter().map(Into::into).collect());
+        self.rows.push(cells.into_iter().map(|cell| escaped(&cell.into()).into_owned()).collect());
     }
 }
 
@@ -57,5 +59,7 @@ mod tests {
         assert_eq!(lines[1].chars().count(), 18);
         assert_eq!(lines[2], "a long name      1");
         assert_eq!(lines[3], "b            1,234");
+        table.row(["two\nlines", "1"]);
+        assert_eq!(table.to_string().lines().count(), 5);
     }
 }

@@ -5,17 +5,20 @@
 //!                  └── at a bound the longest-stalled connection is closed, so a probe is always answered
 //! ```
 //! The port is open to the whole cluster, so the cost of each client is bounded: the head of a request is limited in
-//! size, fields and time, a body is refused, and a stalled reader loses its connection.
+//! size, fields and time, a body is refused, and a stalled reader loses its connection. No response is stored by
+//! caches, and its type is never guessed.
 
+mod hosts;
 mod negotiation;
 mod openmetrics;
 
+pub use hosts::Hosts;
 pub use openmetrics::metrics;
 
 use crate::{Acceptor, Account, Bounds, Charge, Connection, Connections, Progress, Watched};
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response, StatusCode, header};
+use axum::http::{HeaderValue, Request, Response, StatusCode, header};
 use axum::response::IntoResponse as _;
 use axum::routing::get;
 use bytes::Bytes;
@@ -23,6 +26,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -55,6 +59,15 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a connection's progress is checked.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// The addresses of a connection, an extension of its requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// Of the client.
+    pub peer: SocketAddr,
+    /// Of the server, as the client sees it.
+    pub local: SocketAddr,
+}
 
 /// The connections of an HTTP listener; `max_bytes` bounds their memory.
 pub fn connections(
@@ -109,10 +122,12 @@ async fn accept(listener: TcpListener, router: Router, connections: Arc<Connecti
     let mut acceptor = Acceptor::new("http");
     loop {
         let (stream, peer) = acceptor.next(|| listener.accept()).await;
-        let (connection, router) = (connections.admit(peer.ip()), router.clone());
+        // A connection without an address has ended.
+        let Ok(local) = stream.local_addr() else { continue };
+        let (connection, router, ends) = (connections.admit(peer.ip()), router.clone(), Ends { peer, local });
         tokio::spawn(async move {
             tokio::select! {
-                () = converse(stream, router, &connection) => {}
+                () = converse(stream, router, ends, &connection) => {}
                 () = connection.displaced() => {}
             }
         });
@@ -122,7 +137,7 @@ async fn accept(listener: TcpListener, router: Router, connections: Arc<Connecti
 }
 
 /// Serves one connection until it ends or its client stalls.
-async fn converse(stream: TcpStream, router: Router, connection: &Arc<Connection>) {
+async fn converse(stream: TcpStream, router: Router, ends: Ends, connection: &Arc<Connection>) {
     // Allocate no buffers for clients that send nothing.
     let Ok(Ok(1)) = tokio::time::timeout(HEAD_TIMEOUT, stream.peek(&mut [0])).await else { return };
     connection.stalled_since(Instant::now());
@@ -134,7 +149,7 @@ async fn converse(stream: TcpStream, router: Router, connection: &Arc<Connection
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADER_FIELDS);
-    let service = hyper::service::service_fn(|request| answer(request, router.clone(), connection.clone()));
+    let service = hyper::service::service_fn(|request| answer(request, router.clone(), ends, connection.clone()));
     let served = builder.serve_connection(TokioIo::new(Watched::new(stream, progress.clone())), service);
     let mut served = std::pin::pin!(served);
     let mut checks = tokio::time::interval(CHECK_EVERY);
@@ -156,7 +171,21 @@ async fn converse(stream: TcpStream, router: Router, connection: &Arc<Connection
 
 async fn answer(
     request: Request<Incoming>,
+    router: Router,
+    ends: Ends,
+    connection: Arc<Connection>,
+) -> Result<Response<Body>, Infallible> {
+    let mut response = route(request, router, ends, connection).await?;
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+async fn route(
+    mut request: Request<Incoming>,
     mut router: Router,
+    ends: Ends,
     connection: Arc<Connection>,
 ) -> Result<Response<Body>, Infallible> {
     if !request.body().is_end_stream() {
@@ -164,6 +193,7 @@ async fn answer(
         return Ok((StatusCode::PAYLOAD_TOO_LARGE, close, "requests have no body here\n").into_response());
     }
     connection.stalled_since(Instant::now());
+    request.extensions_mut().insert(ends);
     let response = router.call(request.map(Body::new)).await?;
     Ok(response.map(|inner| Body::new(Charged { inner, connection })))
 }
