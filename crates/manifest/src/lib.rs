@@ -19,6 +19,7 @@ pub mod pointer;
 mod print;
 mod remove;
 mod scalar;
+mod tabs;
 mod tree;
 mod value;
 
