@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 
 use super::pods::{InCluster, Pod, Pods};
 use super::targets::Target;
+use ebb_config::units::Span;
 use ebb_proto::admin_service_client::AdminServiceClient;
 use ebb_proto::cache_service_client::CacheServiceClient;
 use ebb_proto::client::{self, Address, ConnectError, ParseAddressError};
@@ -24,9 +25,9 @@ pub(crate) struct DataAt {
     /// Address of the server: HOST:PORT or unix:/path.
     #[arg(long, env = "EBB_ADDR", default_value = "127.0.0.1:7070")]
     pub(crate) addr: Address,
-    /// Deadline of the call.
-    #[arg(long, default_value = "10s")]
-    pub(crate) timeout: ebb_config::units::Span,
+    /// Deadline of the call [default: 10s].
+    #[arg(long)]
+    pub(crate) timeout: Option<Span>,
 }
 
 /// Address of the admin listener.
@@ -97,17 +98,29 @@ impl At {
 
 impl DataAt {
     pub(crate) async fn connect(&self) -> Result<CacheServiceClient<Channel>, Failure> {
-        self.connect_for(Duration::ZERO).await
+        self.connect_for(Span(0)).await
     }
 
-    /// Extends the deadline for calls that wait this long before they are answered.
-    pub(crate) async fn connect_for(&self, wait: Duration) -> Result<CacheServiceClient<Channel>, Failure> {
-        let timeout = Duration::from_millis(self.timeout.0).saturating_add(wait);
+    /// Connects for a call that may wait this long for its answer. The default deadline is extended by the wait; one that a
+    /// user gives must be longer.
+    pub(crate) async fn connect_for(&self, wait: Span) -> Result<CacheServiceClient<Channel>, Failure> {
+        let timeout = match self.timeout {
+            Some(timeout) if wait > Span(0) && timeout <= wait => {
+                return Err(Failure::Usage(format!(
+                    "--wait ({wait}) must be shorter than --timeout ({timeout}), the deadline of the whole call; change \
+                     one of them, or leave out --timeout"
+                )));
+            }
+            Some(timeout) => Duration::from_millis(timeout.0),
+            None => DATA_TIMEOUT.saturating_add(Duration::from_millis(wait.0)),
+        };
         let channel = channel(&self.addr, Some(timeout)).await?;
         Ok(CacheServiceClient::new(channel).max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX))
     }
 }
 
+/// Deadline of data calls, unless a user gives one.
+const DATA_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout of admin calls, which a healthy server answers at once.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -219,4 +232,26 @@ pub(crate) fn refused(what: &str, at: &impl fmt::Display, status: &Status) -> Fa
     let retry = status.metadata().get("grpc-retry-pushback-ms").and_then(|ms| ms.to_str().ok());
     let retry = retry.map(|ms| format!(" (try again in {ms} ms)")).unwrap_or_default();
     Failure::Failed(format!("{what} at {at}: {code}: {}{retry}", escaped(status.message())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::testing;
+
+    #[tokio::test]
+    async fn a_deadline_must_cover_the_wait_for_a_lease() {
+        let server = testing::Server::start().await;
+        let connect = async |timeout: Option<&str>, wait: &str| {
+            let timeout = timeout.map(|timeout| timeout.parse().unwrap());
+            DataAt { addr: server.address.clone(), timeout }.connect_for(wait.parse().unwrap()).await
+        };
+        for timeout in ["1s", "3s", "2999ms"] {
+            let Err(Failure::Usage(said)) = connect(Some(timeout), "3s").await else { panic!("{timeout}: accepted") };
+            assert!(said.starts_with(&format!("--wait (3s) must be shorter than --timeout ({timeout})")), "{said}");
+        }
+        for (timeout, wait) in [(Some("4s"), "3s"), (None, "30s"), (Some("1s"), "0s")] {
+            assert!(connect(timeout, wait).await.is_ok(), "{timeout:?}, {wait}");
+        }
+    }
 }

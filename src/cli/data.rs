@@ -4,14 +4,13 @@
 //! input.
 
 use std::io::{Read, Write as _};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
 
 use super::connect::{DataAt, refused};
-use super::lease;
+use super::{lease, numbers};
 use ebb_config::units::{Percent, Span};
 use ebb_proto as proto;
 use ebb_proto::json;
@@ -50,7 +49,7 @@ pub(crate) struct GetArgs {
     #[command(flatten)]
     key: KeyArgs,
     /// Send the value only if its version differs from this one.
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = numbers::version)]
     if_version_differs: Option<u64>,
     /// Set the time to live of the entry.
     #[arg(long, value_name = "TTL")]
@@ -67,7 +66,8 @@ pub(crate) struct GetArgs {
     /// If the key has no fresh entry, request a lease of this duration, to fill it.
     #[arg(long, value_name = "TTL")]
     lease: Option<Span>,
-    /// How long to wait for the value if another caller holds the lease.
+    /// How long to wait for the value if another caller holds the lease. Must be shorter than --timeout, which is 10s
+    /// longer than the wait by default.
     #[arg(long, value_name = "TIME", requires = "lease")]
     wait: Option<Span>,
     /// Output format.
@@ -88,7 +88,7 @@ pub(super) async fn get(args: GetArgs) -> Outcome {
         lease: args.lease.map(|ttl| proto::LeaseRequest { ttl_ms: ttl.0, wait_ms: args.wait.map_or(0, |time| time.0) }),
     };
     let at = &args.key.at;
-    let mut client = at.connect_for(Duration::from_millis(args.wait.map_or(0, |time| time.0))).await?;
+    let mut client = at.connect_for(args.wait.unwrap_or(Span(0))).await?;
     let answer = client.get(request).await.map_err(|s| refused("get", &at.addr, &s))?.into_inner();
     let found = answer.outcome();
     if args.output == Output::Json {
@@ -158,10 +158,10 @@ pub(crate) struct SetArgs {
     #[arg(long, group = "condition")]
     if_present: bool,
     /// Act only if the stored version is this one.
-    #[arg(long, value_name = "VERSION", group = "condition")]
+    #[arg(long, value_name = "VERSION", group = "condition", value_parser = numbers::version)]
     if_version: Option<u64>,
-    /// Store only while the lease with this token is held.
-    #[arg(long, value_name = "TOKEN", group = "condition")]
+    /// Store only while the lease with this token is held. `get --lease` prints the token.
+    #[arg(long, value_name = "TOKEN", group = "condition", value_parser = numbers::token)]
     lease_token: Option<u64>,
     /// Keep the entry's time to live.
     #[arg(long, conflicts_with = "ttl")]
@@ -256,7 +256,7 @@ pub(crate) struct DelArgs {
     #[arg(long, short, env = "EBB_NAMESPACE", default_value = "", hide_default_value = true)]
     namespace: String,
     /// Act only if the stored version is this one.
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = numbers::version)]
     if_version: Option<u64>,
     /// Keep the entries and mark them stale.
     #[arg(long)]

@@ -2,7 +2,7 @@
 
 use super::{Failure, Outcome, manifest, output};
 use clap::{Args, ValueEnum};
-use ebb_injector::inject::{Template, check_name};
+use ebb_injector::inject::{Template, check_name, wrong_settings};
 use ebb_injector::offline::{self, Offline};
 use ebb_manifest::{Chunk, Document, Editor, Part, PodPath, ReadError, Text, chunks, documents};
 use serde_json::json;
@@ -39,8 +39,11 @@ DeploymentConfig, Knative Service, JobSet, LeaderWorkerSet, RayCluster, RayJob, 
 and PyTorchJob. Other documents are printed as they are. A Namespace among the manifests counts,
 with its label and annotations.
 
-Standard error lists the injected pods, and the skipped pods with the reason. If a document cannot
-be read, nothing is printed, and the exit code is 1. docs/injection.md describes the annotations.
+Standard error lists the injected pods, and the skipped pods with the reason. Standard output gets
+all documents or none: if one cannot be read, or has a pod that Kubernetes refuses (a list in
+place of an object, a container without a name), every problem is reported with file, document,
+line and field, and the exit code is 1. A file that is named twice is printed twice, as kubectl
+applies it twice. docs/injection.md describes the annotations.
 
 Examples:
   ebb inject -f deployment.yaml | kubectl apply -f -
@@ -61,7 +64,7 @@ pub(crate) struct InjectArgs {
     /// Revision of the injector in place of the template's; pods with a label of another one are skipped
     #[arg(long, value_name = "NAME")]
     rev: Option<String>,
-    /// Annotation for pods that do not have it, such as memory-limit=64Mi; repeatable
+    /// Annotation for pods that do not have it, such as memory-limit=64Mi; repeatable. An invalid value is refused
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
     /// Inject only into pods with the label ebb-cache.io/inject: enabled, on the pod or its Namespace
@@ -79,7 +82,7 @@ pub(crate) struct InjectArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The annotation ebb-cache.io/status lists what was added. Only that is removed, and every other
-byte is printed as it was.
+byte is printed as it was. Problems are reported as `ebb inject` reports them.
 
 Examples:
   ebb uninject -f deployment.yaml | kubectl apply -f -
@@ -98,6 +101,8 @@ pub(crate) struct UninjectArgs {
 
 /// Adds sidecars.
 pub(crate) fn inject(args: InjectArgs) -> Outcome {
+    let paths = args.filenames.iter().map(|path| ("-f", path.as_path()));
+    manifest::check_input(paths.chain(args.template.iter().map(|path| ("--template", path.as_path()))))?;
     let mut template = match &args.template {
         None => Template::built_in(),
         Some(path) => {
@@ -117,7 +122,11 @@ pub(crate) fn inject(args: InjectArgs) -> Outcome {
     if let Some(revision) = &args.rev {
         template = template.of_revision(revision).map_err(|error| Failure::Usage(format!("--rev: {error}")))?;
     }
-    let files = manifest::read(&args.filenames)?;
+    let wrong = wrong_settings(&annotations, &template);
+    if !wrong.is_empty() {
+        return Err(Failure::Usage(format!("--set: {}", wrong.join("\nebb: --set: "))));
+    }
+    let (files, unread) = manifest::read(&args.filenames);
     // What cannot be read is reported below.
     let all = files.iter().flat_map(|(_, text)| chunks(text)).filter(|chunk| chunk.text().contains("Namespace"));
     let documents = all.flat_map(|chunk| {
@@ -133,7 +142,7 @@ pub(crate) fn inject(args: InjectArgs) -> Outcome {
         pod_paths: &args.pod_at,
         namespaces: offline::namespaces(documents),
     };
-    let changed = run(&files, args.output, |document, editor| offline.inject(document, editor))?;
+    let changed = run(&files, unread, &args.pod_at, args.output, |document, editor| offline.inject(document, editor))?;
     if changed > 0 && !template.image().contains('/') {
         output::note(format_args!(
             "warning: image {:?} names no registry, so a cluster cannot pull it; use --image, or set image.repository \
@@ -146,8 +155,10 @@ pub(crate) fn inject(args: InjectArgs) -> Outcome {
 
 /// Removes sidecars.
 pub(crate) fn uninject(args: UninjectArgs) -> Outcome {
-    let files = manifest::read(&args.filenames)?;
-    run(&files, args.output, |document, editor| Offline::uninject(document, editor, &args.pod_at))?;
+    manifest::check_input(args.filenames.iter().map(|path| ("-f", path.as_path())))?;
+    let (files, unread) = manifest::read(&args.filenames);
+    let pods = args.pod_at.as_slice();
+    run(&files, unread, pods, args.output, |document, editor| Offline::uninject(document, editor, pods))?;
     Ok(())
 }
 
@@ -173,21 +184,29 @@ fn annotations(set: &[String]) -> Result<BTreeMap<String, String>, Failure> {
 }
 
 /// Changes every document, and prints all or nothing. Returns the number of changed pods.
+///
+/// # Errors
+/// Everything that is wrong is reported: the files that could not be read, and what is wrong in the others.
 fn run<'a>(
     files: &'a [(String, String)],
+    unread: Vec<String>,
+    pod_paths: &[PodPath],
     how: Output,
     change: impl Fn(&Document<'a>, &mut Editor) -> offline::Outcome<'a> + Sync,
 ) -> Result<usize, Failure> {
     let (mut texts, mut values, mut changed) = (Vec::new(), Vec::new(), 0);
-    let mut notes = Vec::new();
+    let (mut notes, mut wrong) = (Vec::new(), unread);
     for (name, text) in files {
         let mut of_file = Vec::new();
         let (mut documents_before, mut lines_before) = (0, 0);
         let chunks = chunks(text);
-        for (chunk, outcomes) in chunks.iter().zip(in_parallel(&chunks, &change)) {
-            let (number, outcomes) =
-                outcomes.map_err(|error| format!("{name}: {}", error.after(documents_before, lines_before)))?;
+        for (chunk, (number, outcomes)) in chunks.iter().zip(in_parallel(&chunks, pod_paths, &change)) {
+            let (before, lines) = (documents_before, lines_before);
             (documents_before, lines_before) = (documents_before + number, lines_before + chunk.lines());
+            let outcomes = outcomes.unwrap_or_else(|errors| {
+                wrong.extend(errors.into_iter().map(|error| format!("{name}: {}", error.after(before, lines))));
+                Vec::new()
+            });
             let mut of_chunk = Vec::with_capacity(outcomes.len());
             for outcome in outcomes {
                 changed += outcome.changed;
@@ -205,6 +224,10 @@ fn run<'a>(
         }
         texts.push(of_file);
     }
+    if !wrong.is_empty() {
+        wrong.iter().for_each(|problem| output::note(format_args!("ebb: {problem}")));
+        return Err(Failure::Printed);
+    }
     notes.iter().for_each(|note| output::note(format_args!("{note}")));
     match how {
         Output::Yaml => {
@@ -221,12 +244,13 @@ fn run<'a>(
     Ok(changed)
 }
 
-/// The number of documents of a chunk, and the outcomes of its parts in order.
-type Outcomes<'a> = Result<(usize, Vec<offline::Outcome<'a>>), ReadError>;
+/// The number of documents of a chunk, and the outcomes of its parts in order, or everything that is wrong.
+type Outcomes<'a> = (usize, Result<Vec<offline::Outcome<'a>>, Vec<ReadError>>);
 
 /// Changes the documents of chunks on all processors. Returns the outcomes in order.
 fn in_parallel<'a>(
     chunks: &[Chunk<'a>],
+    pod_paths: &[PodPath],
     change: &(impl Fn(&Document<'a>, &mut Editor) -> offline::Outcome<'a> + Sync),
 ) -> Vec<Outcomes<'a>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
@@ -236,8 +260,10 @@ fn in_parallel<'a>(
     let share = all.len().div_ceil(threads).max(MIN_PARTS);
     let of = |parts: &[&Part<'a>]| -> Vec<Option<Vec<offline::Outcome<'a>>>> {
         let mut editor = Editor::default();
-        let mut of_part =
-            |part: &Part<'a>| Some(part.read()?.iter().map(|document| change(document, &mut editor)).collect());
+        let mut of_part = |part: &Part<'a>| {
+            let outcomes = part.read()?.into_iter().map(|document| change(&document, &mut editor));
+            outcomes.map(|outcome| (!outcome.is_malformed).then_some(outcome)).collect()
+        };
         parts.iter().map(|part| of_part(part)).collect()
     };
     let outcomes: Vec<_> = match all.len() <= share {
@@ -255,13 +281,33 @@ fn in_parallel<'a>(
                 [_] => outcomes[0].len(),
                 parts => parts.iter().filter(|part| part.is_first).count(),
             };
-            return Ok((documents, outcomes.into_iter().flatten().collect()));
+            return (documents, Ok(outcomes.into_iter().flatten().collect()));
         }
-        let mut editor = Editor::default();
-        let outcomes: Vec<_> = chunk.read()?.iter().map(|document| change(document, &mut editor)).collect();
-        Ok((outcomes.len(), outcomes))
+        match chunk.read() {
+            Err(error) => (error.document(), Err(vec![error])),
+            Ok(documents) => (documents.len(), whole(&documents, pod_paths, change)),
+        }
     };
     chunks.iter().zip(&parts).map(of_chunk).collect()
+}
+
+/// Changes the documents of a chunk, or reports everything that is wrong in them.
+fn whole<'a>(
+    documents: &[Document<'a>],
+    pod_paths: &[PodPath],
+    change: impl Fn(&Document<'a>, &mut Editor) -> offline::Outcome<'a>,
+) -> Result<Vec<offline::Outcome<'a>>, Vec<ReadError>> {
+    let (mut wrong, mut lines) = (Vec::new(), 0);
+    for (at, document) in documents.iter().enumerate() {
+        let malformed = |(line, problem)| ReadError::Malformed { document: at + 1, line: lines + line, problem };
+        wrong.extend(offline::problems(document, pod_paths).into_iter().map(malformed));
+        lines += document.text.matches('\n').count();
+    }
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    let mut editor = Editor::default();
+    Ok(documents.iter().map(|document| change(document, &mut editor)).collect())
 }
 
 /// The documents of all files in a row, with a marker between those of two files.

@@ -8,19 +8,44 @@ use std::path::{Path, PathBuf};
 /// Maximum size of a file or of standard input, far more than an API server accepts.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// Reads every file of every path; `-` is standard input. Returns names and texts.
-pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<(String, String)>, Failure> {
-    let mut texts = Vec::new();
+/// Names and texts of files.
+pub(super) type Texts = Vec<(String, String)>;
+
+/// Reads every file of every path; `-` is standard input. A file that is named twice is read twice, as kubectl does. Returns
+/// names and texts, and what is wrong with the files that cannot be read.
+pub(super) fn read(paths: &[PathBuf]) -> (Texts, Vec<String>) {
+    let (mut texts, mut wrong) = (Vec::new(), Vec::new());
     for path in paths {
-        for file in files(path)? {
-            texts.push(text(&file)?);
+        match files(path) {
+            Ok(files) => {
+                for read in files.iter().map(|file| text(file)) {
+                    match read {
+                        Ok(text) => texts.push(text),
+                        Err(problem) => wrong.push(problem),
+                    }
+                }
+            }
+            Err(problem) => wrong.push(problem),
         }
     }
-    Ok(texts)
+    (texts, wrong)
+}
+
+/// Refuses a second path of standard input, which can be read once only. The paths have the names of their arguments.
+pub(super) fn check_input<'a>(paths: impl Iterator<Item = (&'a str, &'a Path)>) -> Result<(), Failure> {
+    const NAMES: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
+    let names: Vec<String> = paths
+        .filter(|(_, path)| NAMES.iter().any(|name| *path == Path::new(name)))
+        .map(|(argument, path)| format!("{argument} {}", path.display()))
+        .collect();
+    match names.as_slice() {
+        [] | [_] => Ok(()),
+        _ => Err(Failure::Usage(format!("{}: standard input can be read once only; name it once", names.join(", ")))),
+    }
 }
 
 /// The file itself, or the manifests below the directory.
-fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+fn files(path: &Path) -> Result<Vec<PathBuf>, String> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
@@ -28,7 +53,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     collect(path, &mut files).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     files.sort();
     match files.is_empty() {
-        true => Err(Failure::Failed(format!("{} contains no .yaml, .yml or .json files", path.display()))),
+        true => Err(format!("{} contains no .yaml, .yml or .json files", path.display())),
         false => Ok(files),
     }
 }
@@ -49,7 +74,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
 }
 
 /// Reads a file, or standard input for `-`. Returns its name and its text.
-pub(super) fn text(path: &Path) -> Result<(String, String), Failure> {
+pub(super) fn text(path: &Path) -> Result<(String, String), String> {
     let mut bytes = Vec::new();
     let (name, read) = match path.to_str() {
         Some("-") => ("standard input".to_owned(), std::io::stdin().take(MAX_BYTES + 1).read_to_end(&mut bytes)),
@@ -60,7 +85,7 @@ pub(super) fn text(path: &Path) -> Result<(String, String), Failure> {
         }
     };
     read.map_err(|error| format!("cannot read {name}: {error}"))?;
-    let failed = |problem: String| Err(Failure::Failed(format!("{name}: {problem}")));
+    let failed = |problem: String| Err(format!("{name}: {problem}"));
     if bytes.len() as u64 > MAX_BYTES {
         return failed(format!("the text is too large (at most {} MiB)", MAX_BYTES >> 20));
     }

@@ -30,6 +30,7 @@ mod lease;
 mod manifest;
 mod memory_map;
 mod namespaces;
+mod numbers;
 mod pods;
 mod serve;
 mod shell;
@@ -318,6 +319,8 @@ mod tests {
             "release pod/a --to 1Mi --admin-addr 127.0.0.1:7071",
             "doctor pod/a --explain oom_killed",
             "doctor --explain --admin-addr 127.0.0.1:7071",
+            "doctor --explain oom_killed -n shop",
+            "doctor --explain --context kind",
             "incr visits --only-existing --ttl 1h",
             "incr visits --only-existing --initial 3",
         ] {
@@ -329,6 +332,10 @@ mod tests {
             }
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        for words in ["stats -n shop", "doctor --context kind", "top --namespace shop", "diagnostics -n shop"] {
+            let error = read(Cli::command(), ["ebb"].into_iter().chain(words.split(' '))).unwrap_err().to_string();
+            assert!(error.contains("add a TARGET such as pod/NAME"), "{words}: {error}");
+        }
         for words in ["stats pod/shop-0", "stats --admin-addr 127.0.0.1:1", "doctor --explain", "incr visits --ttl 1h"]
         {
             read(Cli::command(), ["ebb"].into_iter().chain(words.split(' '))).unwrap();

@@ -40,10 +40,10 @@ const SAYING: u64 = 1 << 10;
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct InCluster {
     /// Namespace of the pod or workload; kubectl's if not given.
-    #[arg(long, short, value_name = "NAME", requires = "target", value_parser = namespace)]
+    #[arg(id = "target_namespace", long = "namespace", short = 'n', value_name = "NAME", value_parser = namespace)]
     namespace: Option<String>,
     /// Context of kubectl's configuration; its current one if not given.
-    #[arg(long, value_name = "NAME", requires = "target")]
+    #[arg(id = "target_context", long = "context", value_name = "NAME")]
     context: Option<String>,
 }
 

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::process::Stdio;
 
 /// Runs `ebb WORDS` with `input`; exit code, standard output, standard error.
-fn run(words: &[&str], input: &str) -> (i32, String, String) {
+pub(crate) fn run(words: &[&str], input: &str) -> (i32, String, String) {
     let mut command = program();
     command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -77,12 +77,18 @@ fn injects_workloads_of_every_kind_and_keeps_other_objects() {
 fn annotations_can_be_given_and_json_can_be_printed() {
     let pod =
         r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "app"}]}}"#;
-    let words = ["inject", "-f", "-", "--output", "json", "--set", "memory-limit=64Mi", "--set", "uid=root"];
+    let words = ["inject", "-f", "-", "--output", "json", "--set", "memory-limit=64Mi", "--set", "app-containers=zzz"];
     let (code, printed, said) = run(&words, pod);
     let injected: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!((code, &injected["spec"]["initContainers"][0]["resources"]["limits"]["memory"]), (0, &json!("64Mi")));
-    let warning = "annotation config.ebb-cache.io/uid (\"root\") is ignored: it must be 1 to 2147483647";
+    let warning =
+        "Pod/a: warning: annotation config.ebb-cache.io/app-containers (\"zzz\") is ignored: it must be names of";
     assert!(said.contains(warning), "{said}");
+    assert!(injected["spec"]["containers"][0]["env"].is_array(), "as the annotation of a pod would be");
+    let wrong = pod.replace(r#""name": "a""#, r#""name": "a", "annotations": {"config.ebb-cache.io/uid": "root"}"#);
+    let (code, _, said) = run(&["inject", "-f", "-"], &wrong);
+    let warning = "annotation config.ebb-cache.io/uid (\"root\") is ignored: it must be 1 to 2147483647";
+    assert!(code == 0 && said.contains(warning), "{said}");
     let (_, printed, said) = run(&["inject", "-f", "-", "--labelled"], pod);
     assert!(!printed.contains("initContainers") && said.contains("skipped (not-labelled)"), "{said}");
 }
@@ -115,6 +121,13 @@ fn reports_unreadable_input_and_prints_nothing() {
         (&["--set", "image=a/b:1", "--image", "a/b:2"], "--image and --set image both name the sidecar's image"),
         (&["--set", "nothing-like-it=1"], "--set: \"nothing-like-it\" is not an annotation"),
         (&["--image", "a b"], "--image: \"a b\" is not an image"),
+        (&["--set", "memory-limit=abc"], "--set: memory-limit (\"abc\"): it must be a quantity of at least 16Mi"),
+        (&["--set", "grpc-port=70", "--set", "uid=root"], "--set: grpc-port (\"70\"): it must be 1024 to 65535"),
+        (&["--set", "grpc-port=70", "--set", "uid=root"], "--set: uid (\"root\"): it must be 1 to 2147483647"),
+        (&["--set", "memory-high=101%"], "--set: memory-high (\"101%\"): it must be"),
+        (&["-f", "-"], "-f -, -f -: standard input can be read once only; name it once"),
+        (&["-f", "/dev/stdin"], "-f -, -f /dev/stdin: standard input can be read once only"),
+        (&["--template", "-"], "-f -, --template -: standard input can be read once only"),
         (&["--pod-at", "spec..x"], "it must be keys separated by dots"),
     ] {
         let words: Vec<&str> = ["inject", "-f", "-"].iter().chain(words).copied().collect();

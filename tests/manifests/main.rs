@@ -8,6 +8,7 @@ mod common;
 mod command;
 mod corpus;
 mod generated;
+mod problems;
 mod reader;
 
 use ebb_injector::inject::{Context, Namespace, Operation, Template, Verdict, inject};

@@ -46,10 +46,20 @@ const DISPUTED: &[&str] = &[
     "a: 1\r\nb: |\r\n  c\r\n  d\r\n",
     "a: 1\n...\n# c\n---\nb: 1\n...\n",
     "\u{feff}a: 1\n",
+    "a: {b:\tc,\td: e}\nf:\tg\nh: [\ti\t]\n",
+    "a: {\n\tb: c,\n\td: [\n\t\te,\n\t\t# f\n\t\t'g'\n\t],\n\t\"h\":\t\"i\"\n}\nj: |\n  k\n  \tl\n",
+    "{\n\ta: b\n\t}\n",
+    "a:\t'b'\t# c\nd:\t|\t\n  e\n  \t\n",
 ];
 
 /// Texts that both refuse.
 const REFUSED: &[&str] = &[
+    "-\ta\n",
+    "a:\n\tb: c\n",
+    "a: b\n\t# c\nd: e\n",
+    "a: 'b'\n\t\nc: d\n",
+    "a: {\n\tb: c\n\t}\n",
+    "a: |\n  b\n\tc\n",
     "a: .inf\n",
     "~: a\n",
     "18446744073709551615: a\n",

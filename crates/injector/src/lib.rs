@@ -14,4 +14,5 @@ pub mod events;
 pub mod inject;
 pub mod offline;
 mod selector;
+mod shape;
 pub mod webhook;

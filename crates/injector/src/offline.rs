@@ -2,8 +2,9 @@
 
 use crate::inject::{
     Context, Namespace, Operation, Outcome as Injection, SkipReason, TakeOut, Template, VOLUMES, Verdict, inject,
-    take_out, texts, with_replaced, workload_warnings,
+    take_out, texts, with_replaced, without_other_containers, workload_warnings,
 };
+use crate::shape;
 use ebb_config::annotations::PREFIX;
 use ebb_manifest::{Addition, Document, Edited, Editor, PodPath, Pods, Removal, Text, may_replace, pointer};
 use serde_json::{Value, json};
@@ -37,6 +38,42 @@ pub struct Outcome<'a> {
     pub changed: usize,
     /// Whether the document had to be reprinted.
     pub is_reprinted: bool,
+    /// Whether Kubernetes refuses an object of the document; [`problems`] tells why. Nothing was changed then.
+    pub is_malformed: bool,
+}
+
+impl<'a> Outcome<'a> {
+    /// The document as it was.
+    fn kept(document: &Document<'a>, notes: Vec<String>) -> Self {
+        Self { text: Text::kept(document.text), notes, changed: 0, is_reprinted: false, is_malformed: false }
+    }
+
+    fn malformed(document: &Document<'a>) -> Self {
+        Self { is_malformed: true, ..Self::kept(document, Vec::new()) }
+    }
+}
+
+/// What Kubernetes refuses in a document: the line in its text, from 1, and a sentence with the object and the field.
+pub fn problems(document: &Document<'_>, pod_paths: &[PodPath]) -> Vec<(usize, String)> {
+    let mut problems = Vec::new();
+    for found in document.pods(pod_paths) {
+        let mut add = |pointer: &str, problem: &str| {
+            let field = document.field(pointer);
+            let space = if field.is_empty() { "" } else { " " };
+            problems.push((document.line(pointer), format!("{}: {field}{space}{problem}", found.owner)));
+        };
+        match &found.pods {
+            Pods::Malformed(pointer, problem) => add(pointer, problem),
+            Pods::At(pointers) => {
+                for at in pointers {
+                    let pod = pointer::get(&document.value, at).expect("it was found there");
+                    shape::problems(pod).iter().for_each(|(path, problem)| add(&format!("{at}{path}"), problem));
+                }
+            }
+            Pods::Missing(_) | Pods::Perhaps(_) => {}
+        }
+    }
+    problems
 }
 
 /// The namespaces that documents define.
@@ -59,10 +96,10 @@ impl Offline<'_> {
     /// Injects sidecars into the pods of a document.
     pub fn inject<'a>(&self, document: &Document<'a>, editor: &mut Editor) -> Outcome<'a> {
         let (mut notes, mut additions, mut changed) = (Vec::new(), Vec::new(), Vec::new());
-        let found = self.found(document, &mut notes);
+        let Some(found) = self.found(document, &mut notes) else { return Outcome::malformed(document) };
         for (owner, namespace, at) in found {
             let pod = pointer::get(&document.value, &at).expect("it was found there");
-            let namespace = self.namespace(namespace);
+            let (namespace, mut warnings) = self.namespace(namespace, pod);
             let context =
                 Context { namespace: &namespace, own_namespace: None, needs_label: self.needs_label, by: self.by };
             let annotations = pod["metadata"]["annotations"].as_object().into_iter().flatten();
@@ -80,14 +117,18 @@ impl Offline<'_> {
                     }
                     additions.extend(below(&at, operations));
                     notes.push(format!("{owner}: injected"));
+                    warnings.extend(outcome.warnings);
                     changed.push(owner.clone());
                 }
-                Verdict::Skip(reason, detail) => notes.push(format!("{owner}: skipped ({}): {detail}", reason.label())),
+                Verdict::Skip(reason, detail) => {
+                    notes.push(format!("{owner}: skipped ({}): {detail}", reason.label()));
+                    warnings = outcome.warnings;
+                }
             }
-            notes.extend(outcome.warnings.iter().map(|warning| format!("{owner}: warning: {warning}")));
+            notes.extend(warnings.iter().map(|warning| format!("{owner}: warning: {warning}")));
         }
         if changed.is_empty() {
-            return Outcome { text: Text::kept(document.text), notes, changed: 0, is_reprinted: false };
+            return Outcome::kept(document, notes);
         }
         finish(editor.add(document, &additions), &changed, notes)
     }
@@ -96,9 +137,16 @@ impl Offline<'_> {
     pub fn uninject<'a>(document: &Document<'a>, editor: &mut Editor, pod_paths: &[PodPath]) -> Outcome<'a> {
         let (mut notes, mut removal, mut changed) = (Vec::new(), Removal::default(), Vec::new());
         for found in document.pods(pod_paths) {
-            let Pods::At(pointers) = found.pods else { continue };
+            let pointers = match found.pods {
+                Pods::At(pointers) => pointers,
+                Pods::Malformed(..) => return Outcome::malformed(document),
+                Pods::Missing(_) | Pods::Perhaps(_) => continue,
+            };
             for at in pointers {
                 let pod = pointer::get(&document.value, &at).expect("it was found there");
+                if !shape::problems(pod).is_empty() {
+                    return Outcome::malformed(document);
+                }
                 let prefixed = |path: String| format!("{at}{path}");
                 match take_out(pod) {
                     TakeOut::Remove(Removal { paths, if_empty, replaced }) => {
@@ -117,41 +165,58 @@ impl Offline<'_> {
             }
         }
         if changed.is_empty() {
-            return Outcome { text: Text::kept(document.text), notes, changed: 0, is_reprinted: false };
+            return Outcome::kept(document, notes);
         }
         finish(editor.remove(document, &removal), &changed, notes)
     }
 
-    /// Owner, namespace and pointer of each pod. Notes the objects without one.
-    fn found(&self, document: &Document<'_>, notes: &mut Vec<String>) -> Vec<(String, String, String)> {
+    /// Owner, namespace and pointer of each pod. Notes the objects without one. `None` if an object is malformed.
+    fn found(&self, document: &Document<'_>, notes: &mut Vec<String>) -> Option<Vec<(String, String, String)>> {
         let mut all = Vec::new();
         for found in document.pods(self.pod_paths) {
+            let object = pointer::get(&document.value, &found.object).expect("it was found there");
             match found.pods {
                 Pods::At(pointers) => {
-                    let object = pointer::get(&document.value, &found.object).expect("it was found there");
+                    let pod = |at: &String| pointer::get(&document.value, at).expect("it was found there");
+                    if !pointers.iter().all(|at| shape::problems(pod(at)).is_empty()) {
+                        return None;
+                    }
                     let warnings = workload_warnings(object);
                     notes.extend(warnings.iter().map(|warning| format!("{}: warning: {warning}", found.owner)));
                     all.extend(pointers.into_iter().map(|at| (found.owner.clone(), found.namespace.clone(), at)));
                 }
                 Pods::Missing(path) => notes.push(format!("{}: no pod found at {path}; not changed", found.owner)),
-                Pods::Perhaps(paths) => notes.push(format!(
-                    "{}: not changed, since its kind is not known; to inject it, use --pod-at '{}'",
-                    found.owner,
-                    paths.join("' --pod-at '")
-                )),
+                Pods::Perhaps(paths) => {
+                    let version = object["apiVersion"].as_str().unwrap_or_default();
+                    let kind = found.owner.split('/').next().unwrap_or_default();
+                    let hint = match paths.is_empty() {
+                        true => String::new(),
+                        false => format!("; to inject it, use --pod-at '{}'", paths.join("' --pod-at '")),
+                    };
+                    notes.push(format!(
+                        "{}: not changed, since {kind} of apiVersion {version:?} is not a known kind{hint}",
+                        found.owner
+                    ));
+                }
+                Pods::Malformed(..) => return None,
             }
         }
-        all
+        Some(all)
     }
 
-    /// A namespace with the given annotations, which it may override.
-    fn namespace(&self, name: String) -> Namespace {
+    /// A namespace with the given annotations, which it and the pod may override, and warnings about those that do not fit
+    /// the pod.
+    fn namespace(&self, name: String, pod: &Value) -> (Namespace, Vec<String>) {
         let known = self.namespaces.get(&name).cloned();
         let mut namespace = known.unwrap_or_else(|| Namespace { name, ..Namespace::default() });
         let own = std::mem::take(&mut namespace.annotations);
-        namespace.annotations = self.annotations.clone();
+        let of_pod = texts(&pod["metadata"]["annotations"]);
+        let is_given = |(name, _): &(&String, &String)| !own.contains_key(*name) && !of_pod.contains_key(*name);
+        let given = self.annotations.iter().filter(is_given);
+        namespace.annotations = given.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let warnings = without_other_containers(&mut namespace.annotations, pod);
         namespace.annotations.extend(own);
-        namespace
+        (namespace, warnings)
     }
 }
 
@@ -190,5 +255,5 @@ fn finish<'a>(edited: Edited<'a>, owners: &[String], mut notes: Vec<String>) -> 
     if let Some(reason) = edited.reprinted {
         notes.push(format!("{}: warning: the document is reprinted without its comments: {reason}", owners.join(", ")));
     }
-    Outcome { text: edited.text, notes, changed, is_reprinted }
+    Outcome { text: edited.text, notes, changed, is_reprinted, is_malformed: false }
 }

@@ -131,6 +131,16 @@ pub enum ReadError {
         /// The parser's sentence.
         problem: String,
     },
+    /// An object that Kubernetes refuses.
+    #[error("document {document}, line {line}: {problem}")]
+    Malformed {
+        /// Number of the document, from 1.
+        document: usize,
+        /// Line of the text, from 1.
+        line: usize,
+        /// The object, the field and what it must be.
+        problem: String,
+    },
     /// Placeholders of a template engine.
     #[error(
         "document {document}, line {line}: an unrendered template (`{{{{ … }}}}`); render it first, for example with \
@@ -228,11 +238,21 @@ impl<'a> Chunk<'a> {
 }
 
 impl ReadError {
+    /// The number of its document, from 1.
+    pub fn document(&self) -> usize {
+        let (Self::NotYaml { document, .. }
+        | Self::NotJson { document, .. }
+        | Self::Malformed { document, .. }
+        | Self::Unrendered { document, .. }) = self;
+        *document
+    }
+
     /// The error of a chunk, as one of the whole text with so many documents and lines before the chunk.
     #[must_use]
     pub fn after(mut self, documents: usize, lines: usize) -> Self {
         let (Self::NotYaml { document, line, .. }
         | Self::NotJson { document, line, .. }
+        | Self::Malformed { document, line, .. }
         | Self::Unrendered { document, line }) = &mut self;
         (*document, *line) = (*document + documents, *line + lines);
         self

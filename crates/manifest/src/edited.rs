@@ -69,7 +69,19 @@ impl Document<'_> {
             let value = self.overwritten(&addition.path).filter(|value| !remove::is_empty(value))?;
             Some((addition.path.clone(), format!(" {}", print::flow(value))))
         };
-        plan.map_or_else(|_| additions.iter().filter_map(printed).collect(), |plan| plan.replaced)
+        let Ok(mut plan) = plan else { return additions.iter().filter_map(printed).collect() };
+        // A merge key gives the value again once the addition is removed, unless the document is printed without it.
+        let is_merged = |addition: &&Addition| self.tree().is_ok_and(|tree| tree.merged(&addition.path).is_some());
+        for (path, text) in additions.iter().filter(is_merged).filter_map(printed) {
+            plan.replaced.entry(path).or_insert(text);
+        }
+        plan.replaced
+    }
+
+    /// The values that merge keys give fields that are written beside them: what is left when the fields are removed.
+    fn merged(&self, paths: &[String]) -> Vec<(String, Value)> {
+        let Ok(tree) = self.tree() else { return Vec::new() };
+        paths.iter().filter_map(|path| Some((path.clone(), tree.merged(path)?))).collect()
     }
 
     /// Prints a value in place of the document, with its marker.
@@ -144,9 +156,16 @@ impl Editor {
     /// Removes values from a document.
     pub fn remove<'a>(&mut self, document: &Document<'a>, removal: &Removal) -> Edited<'a> {
         let mut expected = document.value.clone();
-        removal.apply(&mut expected);
+        let merged = document.merged(&removal.paths);
+        let removal = removal.beside(&merged);
+        for (path, value) in &merged {
+            if let Some(field) = pointer::get_mut(&mut expected, path) {
+                field.clone_from(value);
+            }
+        }
+        removal.without(&merged).apply(&mut expected);
         let wanted = pruned(&expected);
-        let text = remove::plan(document, removal).and_then(|edits| {
+        let text = remove::plan(document, &removal).and_then(|edits| {
             let text = edit::apply(document.text, edits, |text| self.share(text));
             match value(&text.to_string()).is_some_and(|value| pruned(&value) == wanted) {
                 true => Ok(text),

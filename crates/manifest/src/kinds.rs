@@ -1,45 +1,70 @@
 //! Finds the pods in a document.
 
-use crate::pointer::escaped;
+use crate::pointer::{self, escaped};
+use crate::shape;
 use serde_json::Value;
 use std::fmt;
 use std::str::FromStr;
 
-/// Kinds with pods: API groups, kind, and paths to the pods.
+/// Kinds with pods: API versions, kind, and paths to the pods.
 const KINDS: &[(&[&str], &str, &[&str])] = &[
-    (&[""], "Pod", &[""]),
-    (&[""], "PodTemplate", &["template"]),
-    (&[""], "ReplicationController", &["spec.template"]),
-    (&["apps", "extensions"], "Deployment", &["spec.template"]),
-    (&["apps", "apps.kruise.io"], "StatefulSet", &["spec.template"]),
-    (&["apps", "extensions", "apps.kruise.io"], "DaemonSet", &["spec.template"]),
-    (&["apps", "extensions"], "ReplicaSet", &["spec.template"]),
-    (&["batch"], "Job", &["spec.template"]),
-    (&["batch"], "CronJob", &["spec.jobTemplate.spec.template"]),
-    // Custom resources that are in wide use.
-    (&["apps.kruise.io"], "CloneSet", &["spec.template"]),
-    (&["apps.openshift.io"], "DeploymentConfig", &["spec.template"]),
-    (&["argoproj.io"], "Rollout", &["spec.template"]),
-    (&["jobset.x-k8s.io"], "JobSet", &["spec.replicatedJobs[*].template.spec.template"]),
-    (&["kubeflow.org"], "MPIJob", &["spec.mpiReplicaSpecs[*].template"]),
-    (&["kubeflow.org"], "PyTorchJob", &["spec.pytorchReplicaSpecs[*].template"]),
+    (&["v1"], "Pod", &[""]),
+    (&["v1"], "PodTemplate", &["template"]),
+    (&["v1"], "ReplicationController", &["spec.template"]),
+    (&["apps/v1", "apps/v1beta2", "apps/v1beta1", "extensions/v1beta1"], "Deployment", &["spec.template"]),
     (
-        &["leaderworkerset.x-k8s.io"],
+        &["apps/v1", "apps/v1beta2", "apps/v1beta1", "apps.kruise.io/v1beta1", "apps.kruise.io/v1alpha1"],
+        "StatefulSet",
+        &["spec.template"],
+    ),
+    (
+        &["apps/v1", "apps/v1beta2", "extensions/v1beta1", "apps.kruise.io/v1beta1", "apps.kruise.io/v1alpha1"],
+        "DaemonSet",
+        &["spec.template"],
+    ),
+    (&["apps/v1", "apps/v1beta2", "extensions/v1beta1"], "ReplicaSet", &["spec.template"]),
+    (&["batch/v1"], "Job", &["spec.template"]),
+    (&["batch/v1", "batch/v1beta1", "batch/v2alpha1"], "CronJob", &["spec.jobTemplate.spec.template"]),
+    // Custom resources that are in wide use.
+    (&["apps.kruise.io/v1beta1", "apps.kruise.io/v1alpha1"], "CloneSet", &["spec.template"]),
+    (&["apps.openshift.io/v1"], "DeploymentConfig", &["spec.template"]),
+    (&["argoproj.io/v1alpha1"], "Rollout", &["spec.template"]),
+    (
+        &["jobset.x-k8s.io/v1alpha2", "jobset.x-k8s.io/v1alpha1"],
+        "JobSet",
+        &["spec.replicatedJobs[*].template.spec.template"],
+    ),
+    (
+        &["kubeflow.org/v1", "kubeflow.org/v2beta1", "kubeflow.org/v1alpha2"],
+        "MPIJob",
+        &["spec.mpiReplicaSpecs[*].template"],
+    ),
+    (&["kubeflow.org/v1"], "PyTorchJob", &["spec.pytorchReplicaSpecs[*].template"]),
+    (
+        &["leaderworkerset.x-k8s.io/v1"],
         "LeaderWorkerSet",
         &["spec.leaderWorkerTemplate.leaderTemplate", "spec.leaderWorkerTemplate.workerTemplate"],
     ),
-    (&["ray.io"], "RayCluster", &["spec.headGroupSpec.template", "spec.workerGroupSpecs[*].template"]),
     (
-        &["ray.io"],
+        &["ray.io/v1", "ray.io/v1alpha1"],
+        "RayCluster",
+        &["spec.headGroupSpec.template", "spec.workerGroupSpecs[*].template"],
+    ),
+    (
+        &["ray.io/v1", "ray.io/v1alpha1"],
         "RayJob",
         &["spec.rayClusterSpec.headGroupSpec.template", "spec.rayClusterSpec.workerGroupSpecs[*].template"],
     ),
     (
-        &["ray.io"],
+        &["ray.io/v1", "ray.io/v1alpha1"],
         "RayService",
         &["spec.rayClusterConfig.headGroupSpec.template", "spec.rayClusterConfig.workerGroupSpecs[*].template"],
     ),
-    (&["serving.knative.dev"], "Service", &["spec.template"]),
+    (
+        &["serving.knative.dev/v1", "serving.knative.dev/v1beta1", "serving.knative.dev/v1alpha1"],
+        "Service",
+        &["spec.template"],
+    ),
 ];
 
 /// Path of a pod template in an object: keys separated by dots, `[*]` for each element of a list or of an object.
@@ -115,6 +140,21 @@ impl PodPath {
         }
         found.into_iter().map(|(pointer, _)| pointer).collect()
     }
+
+    /// The pointer of a value on the path that has no fields, and what it must be.
+    fn blocked(&self, object: &Value, at: &str) -> Option<(String, String)> {
+        let all = (0..self.0.len()).map(|length| (Self(self.0[..length].to_vec()), &self.0[length]));
+        all.flat_map(|(before, step)| before.find(object, at).into_iter().map(move |pointer| (pointer, step))).find_map(
+            |(pointer, step)| {
+                let value = pointer::get(object, &pointer[at.len()..])?;
+                let (fits, must) = match step {
+                    Step::Key(_) => (value.is_object(), "an object"),
+                    Step::Each => (value.is_object() || value.is_array(), "a list"),
+                };
+                (!fits && !value.is_null()).then(|| (pointer, shape::must_be(must, value)))
+            },
+        )
+    }
 }
 
 /// An object with pods, or one that should have some.
@@ -137,11 +177,15 @@ pub enum Pods {
     At(Vec<String>),
     /// None where the kind has them; a patch, or an object that refers to another. Holds the path.
     Missing(String),
-    /// The kind is not known, but these paths look like pods.
+    /// The kind is not known in this API version, but these paths look like pods; none if the object itself does, or if
+    /// the kind has pods in another version.
     Perhaps(Vec<String>),
+    /// Kubernetes refuses the object: the JSON pointer of a field in the document, and what it must be.
+    Malformed(String, String),
 }
 
-/// Finds the objects with pods in a document, including the items of lists. `kind_of_list` is the kind of the items of a typed list, which do not name theirs.
+/// Finds the objects with pods in a document, including the items of lists. `kind_of_list` is the kind of the items of a
+/// typed list, which do not name theirs.
 pub(crate) fn search(
     object: &Value,
     at: &str,
@@ -151,6 +195,11 @@ pub(crate) fn search(
 ) {
     let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
     let (mut version, mut kind) = (text("/apiVersion"), text("/kind"));
+    if let Some((path, problem)) = shape::problem(object, kind_of_list.is_some()) {
+        let owner = if kind.is_empty() { "an object".to_owned() } else { owner(object, kind) };
+        let pods = Pods::Malformed(format!("{at}{path}"), problem);
+        return found.push(Found { owner, namespace: String::new(), object: at.to_owned(), pods });
+    }
     if let Some((of_list, kind_of_item)) = kind_of_list.filter(|_| kind.is_empty()) {
         (version, kind) = (of_list, kind_of_item);
     }
@@ -164,16 +213,13 @@ pub(crate) fn search(
     if kind.is_empty() {
         return;
     }
-    let name = match text("/metadata/name") {
-        "" => text("/metadata/generateName").to_owned() + "*",
-        name => name.to_owned(),
-    };
     let mut add = |pods| {
-        let (owner, namespace) = (format!("{kind}/{name}"), text("/metadata/namespace").to_owned());
+        let (owner, namespace) = (owner(object, kind), text("/metadata/namespace").to_owned());
         found.push(Found { owner, namespace, object: at.to_owned(), pods });
     };
     let group = version.rsplit_once('/').map_or("", |(group, _)| group);
-    let known = KINDS.iter().find(|(groups, name, _)| *name == kind && groups.contains(&group));
+    let of_kind = || KINDS.iter().filter(|(_, name, _)| *name == kind);
+    let known = of_kind().find(|(versions, ..)| versions.contains(&version));
     let is_patch = object.get("$patch").is_some();
     match known {
         Some((_, _, [""])) if is_patch => add(Pods::Missing("spec".to_owned())),
@@ -181,6 +227,11 @@ pub(crate) fn search(
         Some((_, _, paths)) => {
             let parsed: Vec<PodPath> = paths.iter().map(|path| path.parse().expect("a test parses it")).collect();
             let pointers: Vec<_> = parsed.iter().flat_map(|path| path.find(object, at)).collect();
+            let is_one = pointers.len() == 1 && paths.len() == 1 && !paths[0].contains('[');
+            let blocked = || parsed.iter().find_map(|path| path.blocked(object, at));
+            if let Some((pointer, problem)) = (!is_one).then(blocked).flatten() {
+                return add(Pods::Malformed(pointer, problem));
+            }
             match pointers.is_empty() || is_patch {
                 true => add(Pods::Missing(paths.join(" or "))),
                 false => add(Pods::At(pointers)),
@@ -198,7 +249,9 @@ pub(crate) fn search(
             }
             let mut paths = Vec::new();
             templates(object, &mut Vec::new(), &mut paths);
-            match (paths.is_empty(), more) {
+            let in_group = |of: &&str| of.rsplit_once('/').map_or("", |(group, _)| group) == group;
+            let is_of_other_version = of_kind().any(|(versions, ..)| versions.iter().any(in_group));
+            match (paths.is_empty() && !is_of_other_version && !looks_like_pod(object), more) {
                 (false, _) => add(Pods::Perhaps(paths)),
                 (true, [_, ..]) if is_custom(group) => {
                     let paths: Vec<_> = more.iter().map(PodPath::to_string).collect();
@@ -210,6 +263,26 @@ pub(crate) fn search(
     }
 }
 
+/// Kind and name of an object.
+fn owner(object: &Value, kind: &str) -> String {
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    match text("/metadata/name") {
+        "" => format!("{kind}/{}*", text("/metadata/generateName")),
+        name => format!("{kind}/{name}"),
+    }
+}
+
+/// Whether an object has containers as a pod does.
+pub(crate) fn looks_like_pod(value: &Value) -> bool {
+    let containers = value["spec"]["containers"].as_array();
+    containers.is_some_and(|containers| containers.iter().any(|container| container["name"].is_string()))
+}
+
+/// Whether a kind has pods in some API version.
+pub(crate) fn is_known(kind: &str) -> bool {
+    KINDS.iter().any(|(_, known, _)| *known == kind)
+}
+
 /// Whether an API group is not one of Kubernetes' own.
 fn is_custom(group: &str) -> bool {
     group.contains('.') && !group.ends_with(".k8s.io")
@@ -217,10 +290,7 @@ fn is_custom(group: &str) -> bool {
 
 /// Paths of objects that look like pod templates, with `[*]` for elements of lists.
 fn templates(value: &Value, path: &mut Vec<String>, found: &mut Vec<String>) {
-    if let Some(containers) = value["spec"]["containers"].as_array()
-        && containers.iter().any(|container| container["name"].is_string())
-        && !path.is_empty()
-    {
+    if !path.is_empty() && looks_like_pod(value) {
         let path = path.join(".").replace(".[*]", "[*]");
         if !found.contains(&path) {
             found.push(path);

@@ -19,6 +19,8 @@ pub mod pointer;
 mod print;
 mod remove;
 mod scalar;
+mod shape;
+mod tabs;
 mod tree;
 mod value;
 
@@ -29,3 +31,4 @@ pub use insert::Addition;
 pub use kinds::{Found, PodPath, PodPathError, Pods};
 pub use lists::Part;
 pub use remove::{Removal, pruned};
+pub use shape::must_be;

@@ -6,6 +6,7 @@ use crate::insert::{colon, dash, end, locate};
 use crate::pointer;
 use crate::tree::{NotEditable, Shape, Tree};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -22,6 +23,31 @@ pub struct Removal {
 }
 
 impl Removal {
+    /// The same for a text in which merge keys give values for some paths: these need not be restored, and what is around
+    /// them is not empty.
+    pub(crate) fn beside(&self, merged: &[(String, Value)]) -> Cow<'_, Self> {
+        if merged.is_empty() {
+            return Cow::Borrowed(self);
+        }
+        let mut removal = self.clone();
+        removal.replaced.retain(|path, _| merged.iter().all(|(merged, _)| merged != path));
+        removal.if_empty.retain(|path| {
+            let is_around = |merged: &str| merged.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with('/'));
+            !merged.iter().any(|(merged, _)| is_around(merged))
+        });
+        Cow::Owned(removal)
+    }
+
+    /// The same without some paths.
+    pub(crate) fn without(&self, merged: &[(String, Value)]) -> Cow<'_, Self> {
+        if merged.is_empty() {
+            return Cow::Borrowed(self);
+        }
+        let mut removal = self.clone();
+        removal.paths.retain(|path| merged.iter().all(|(merged, _)| merged != path));
+        Cow::Owned(removal)
+    }
+
     /// Applies the removal to a value.
     pub fn apply(&self, object: &mut Value) {
         let mut paths: Vec<&String> = self.paths.iter().collect();

@@ -82,6 +82,16 @@ impl<'a> Scalar<'a> {
         }
     }
 
+    /// The same without borrowing from a text.
+    pub(crate) fn into_owned<'b>(self) -> Scalar<'b> {
+        match self {
+            Self::Null => Scalar::Null,
+            Self::Bool(is_true) => Scalar::Bool(is_true),
+            Self::Number(number) => Scalar::Number(number),
+            Self::Text(text) => Scalar::Text(text.into_owned().into()),
+        }
+    }
+
     pub(crate) fn to_value(&self) -> Value {
         match self {
             Self::Null => Value::Null,

@@ -1,6 +1,7 @@
 //! The tree of a document: each node with its place in the text and what it means.
 
 use crate::scalar::Scalar;
+use crate::tabs;
 use granit_parser::{Event, Parser, ScalarStyle, Span, StructureStyle};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -86,6 +87,30 @@ pub(crate) struct Tree<'a> {
 impl<'a> Tree<'a> {
     /// Reads the tree of a document.
     pub(crate) fn read(text: &'a str) -> Result<Self, Problem> {
+        let tree = Self::parse(text);
+        if !text.contains('\t') {
+            return tree;
+        }
+        let tree = tree.or_else(|problem| Self::with_tabs_in_flow(text).unwrap_or(Err(problem)))?;
+        tabs::check(text, &tree)?;
+        Ok(tree)
+    }
+
+    /// Reads a text in which tabs start lines in braces and brackets, which the parser refuses. `None` if that does not help.
+    fn with_tabs_in_flow(text: &'a str) -> Option<Result<Self, Problem>> {
+        // Only to find the braces and brackets: in a block scalar, a tab is content.
+        let without = tabs::without_leading(text);
+        let in_flow = tabs::scan(text, &Tree::parse(&without).ok()?).in_flow;
+        let spaced = tabs::replaced(text, &in_flow);
+        let Tree { text: _, root, merges, aliased, scalars } = match Tree::parse(&spaced) {
+            Ok(tree) => tree,
+            Err(problem) => return Some(Err(problem)),
+        };
+        let scalars = scalars.into_iter().map(|(anchor, scalar)| (anchor, scalar.into_owned())).collect();
+        Some(Ok(Self { text, root: root.map(Node::into_owned), merges, aliased, scalars }))
+    }
+
+    fn parse(text: &'a str) -> Result<Self, Problem> {
         let options = granit_parser::options! { emit_comments: false };
         let mut builder = Builder {
             text,
@@ -110,6 +135,30 @@ impl<'a> Tree<'a> {
     /// Whether other places of the document refer to a node.
     pub(crate) fn is_aliased(&self, node: &Node<'_>) -> bool {
         node.anchor != 0 && self.aliased.contains(&node.anchor)
+    }
+}
+
+impl Node<'_> {
+    /// The same without borrowing from the text that was parsed.
+    fn into_owned<'a>(self) -> Node<'a> {
+        let shape = match self.shape {
+            Shape::Scalar(scalar) => Shape::Scalar(scalar.into_owned()),
+            Shape::Alias(anchor) => Shape::Alias(anchor),
+            Shape::Mapping { is_flow, entries } => {
+                Shape::Mapping { is_flow, entries: entries.into_iter().map(Entry::into_owned).collect() }
+            }
+            Shape::Sequence { is_flow, items } => {
+                Shape::Sequence { is_flow, items: items.into_iter().map(Node::into_owned).collect() }
+            }
+        };
+        Node { start: self.start, end: self.end, shape, anchor: self.anchor }
+    }
+}
+
+impl Entry<'_> {
+    fn into_owned<'a>(self) -> Entry<'a> {
+        let Self { key, is_merge, start, key_end, value } = self;
+        Entry { key: key.into_owned().into(), is_merge, start, key_end, value: value.into_owned() }
     }
 }
 

@@ -4,6 +4,7 @@
 //!     override it. Of several mappings, the first wins.
 //! V2. The copies that aliases make are bounded, since few bytes can ask for gigabytes.
 
+use crate::pointer;
 use crate::scalar::Scalar;
 use crate::tree::{Entry, MAX_DEPTH, Node, Problem, Shape, Tree};
 use serde_json::{Map, Value};
@@ -23,6 +24,27 @@ impl<'a> Tree<'a> {
             reader.find_anchors(root);
         }
         reader.value(root, 0)
+    }
+
+    /// The value that merge keys give a field, whether or not the field is written beside them, too.
+    pub(crate) fn merged(&self, path: &str) -> Option<Value> {
+        let mut node = self.root.as_ref().filter(|_| self.merges)?;
+        let (parent, field) = pointer::split(path)?;
+        for key in pointer::keys(parent) {
+            node = match &node.shape {
+                Shape::Mapping { .. } => &node.entry(&key)?.value,
+                Shape::Sequence { items, .. } => items.get(key.parse::<usize>().ok()?)?,
+                Shape::Scalar(_) | Shape::Alias(_) => return None,
+            };
+        }
+        let Shape::Mapping { entries, .. } = &node.shape else { return None };
+        let mut reader = Reader { tree: self, anchors: HashMap::new(), aliases: 0, copies: 0, copied_bytes: 0 };
+        reader.find_anchors(self.root.as_ref()?);
+        let mut fields = Map::new();
+        for entry in entries.iter().filter(|entry| entry.is_merge) {
+            reader.merge(&entry.value, &mut fields, 1).ok()?;
+        }
+        fields.shift_remove(field.as_ref())
     }
 
     /// Whether the document means this.

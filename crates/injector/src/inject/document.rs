@@ -56,7 +56,8 @@ pub fn reference() -> String {
     page.push_str(
         "\n## Annotations read at injection\n\n\
          Annotations of the pod override those of its namespace. An invalid value is ignored, with a warning, and the\n\
-         default applies. Webhook and `ebb inject` also guess what a misspelled name means.\n\n\
+         default applies. Webhook and `ebb inject` also guess what a misspelled name means. `ebb inject --set` refuses\n\
+         an invalid value.\n\n\
          Annotations that the chart's value `injector.allowedAnnotations` does not allow are ignored, too: by default\n\
          `additional-env`, `image` and `unix-socket-path`, unless the namespace has the label\n\
          `ebb-cache.io/trusted: \"true\"` ([security](security.md)). `ebb inject` allows all.\n\n\

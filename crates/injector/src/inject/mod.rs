@@ -14,6 +14,7 @@
 mod allowed;
 mod annotations;
 mod document;
+mod given;
 mod nodes;
 mod patch;
 mod pod;
@@ -31,6 +32,7 @@ mod workload;
 pub use allowed::{Allowed, RESERVED, TRUSTED, names};
 pub use annotations::{UnknownName, chart_file, check_name};
 pub use document::reference;
+pub use given::{without_other_containers, wrong_settings};
 pub use patch::Operation;
 pub use revision::{DEFAULT_REVISION, REVISION, is_revision, revision_of};
 pub use skip::{SYSTEM_NAMESPACES, SkipReason};

@@ -6,9 +6,8 @@
 
 use super::pod::list;
 use super::values::{address, host_and_port, port};
-use super::wish::Wishes;
+use super::wish::{Ignored, Wishes};
 use ebb_config::OFF;
-use ebb_config::annotations::PREFIX;
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -27,12 +26,12 @@ pub(super) fn opened_port(annotation: &Value) -> Option<u64> {
     if annotation.is_null() { Some(DATA_PORT) } else { port(annotation.as_str()?) }
 }
 
-/// Leaves out the annotations of ports if the sidecar's ports would collide; returns the warning.
+/// Leaves out the annotations of ports if the sidecar's ports would collide; returns those.
 pub(super) fn without_collisions<'a>(
     sidecar: &Value,
     opened: u64,
     all: Vec<(&'a str, &'a str)>,
-) -> (Vec<(&'a str, &'a str)>, Option<String>) {
+) -> (Vec<(&'a str, &'a str)>, Option<Ignored>) {
     let of = |text: &str| text.rsplit_once(':').and_then(|(_, port)| port.parse::<u64>().ok());
     let variable = |name: &str| {
         let own = list(&sidecar["env"]).find(|known| known["name"] == name);
@@ -50,11 +49,10 @@ pub(super) fn without_collisions<'a>(
     }
     let is_port = |name: &str| PORTS.iter().any(|(known, _)| *known == name) || is_off && name == "bind-address";
     let (ports, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(name, _)| is_port(name));
-    let names: Vec<String> = ports.iter().map(|(name, _)| format!("{PREFIX}{name}")).collect();
+    let names = ports.iter().map(|(name, _)| (*name).to_owned()).collect();
     let data = data.map_or_else(String::new, |data| format!("data {data}, "));
-    let warning =
-        format!("annotation {} is ignored: the ports must differ ({data}admin {admin}, http {http})", names.join(", "));
-    (others, Some(warning))
+    let why = format!("the ports must differ ({data}admin {admin}, http {http})");
+    (others, Some(Ignored { names, value: None, why }))
 }
 
 impl Wishes {

@@ -18,6 +18,7 @@ use ebb_config::check_annotations;
 use ebb_config::units::Span;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Maximum number of variables in `additional-env`; the API server limits the cost of a policy.
 pub(super) const MOST_VARIABLES: usize = 100;
@@ -26,7 +27,7 @@ const MOST_WARNINGS: usize = 20;
 
 /// What an annotation that is ignored must be.
 #[derive(Debug, thiserror::Error)]
-enum IgnoredAnnotation {
+pub(super) enum IgnoredAnnotation {
     #[error("it must have at most {VALUE_BYTES} bytes")]
     TooLong,
     /// Contradicts others. Holds the problem.
@@ -40,6 +41,25 @@ enum IgnoredAnnotation {
     /// Holds the allowed values.
     #[error("it must be {0}")]
     Value(String),
+}
+
+/// Annotations that are ignored.
+#[derive(Debug)]
+pub(super) struct Ignored {
+    /// Their names without the prefix.
+    pub(super) names: Vec<String>,
+    /// The value of a single one, unless it is too long.
+    pub(super) value: Option<String>,
+    /// What is wrong, as a sentence with the bound.
+    pub(super) why: String,
+}
+
+impl fmt::Display for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.names.iter().map(|name| format!("{PREFIX}{name}")).collect();
+        let value = self.value.as_ref().map(|value| format!(" ({value:?})")).unwrap_or_default();
+        write!(f, "annotation {}{value} is ignored: {}", names.join(", "), self.why)
+    }
 }
 
 /// The sidecar for one pod, without its resources.
@@ -63,6 +83,8 @@ pub(super) struct Wishes {
     pub(super) is_last: bool,
     pub(super) is_scraped: bool,
     pub(super) warnings: Vec<String>,
+    /// Annotations that are ignored, and why.
+    pub(super) ignored: Vec<Ignored>,
     pub(super) only: Option<Vec<String>>,
     pub(super) never: Vec<String>,
     /// Data port, if an annotation opens it without choosing one.
@@ -89,6 +111,7 @@ impl Wishes {
             is_last: false,
             is_scraped: true,
             warnings: Vec::new(),
+            ignored: Vec::new(),
             only: None,
             never: Vec::new(),
             opened_port: template.opened_port,
@@ -111,11 +134,14 @@ impl Wishes {
         // `additional-env` is applied last, since it may override a variable that only another annotation sets.
         let (variables, others): (Vec<_>, Vec<_>) = read.partition(|(name, _)| *name == "additional-env");
         let (others, collision) = ports::without_collisions(&wishes.container, template.opened_port, others);
-        collision.into_iter().for_each(|warning| wishes.warn(warning));
+        collision.into_iter().for_each(|ignored| wishes.ignore(ignored));
         for (name, value) in others.into_iter().chain(variables) {
             let is_own = own.contains_key(&format!("{PREFIX}{name}"));
             let taken = match is_own {
-                true => wishes.check_names(name, value, &containers).and_then(|()| wishes.take(name, value)),
+                true => check_names(name, value, &containers).and_then(|warning| {
+                    warning.into_iter().for_each(|warning| wishes.warn(warning));
+                    wishes.take(name, value)
+                }),
                 false => wishes.take(name, value),
             };
             if let Err(must) = taken {
@@ -142,26 +168,15 @@ impl Wishes {
     }
 
     fn ignored(&mut self, name: &str, value: &str, must: &IgnoredAnnotation) {
-        let shown = if value.len() > VALUE_BYTES { String::new() } else { format!(" ({value:?})") };
-        self.warn(format!("annotation {PREFIX}{name}{shown} is ignored: {must}"));
+        let value = (value.len() <= VALUE_BYTES).then(|| value.to_owned());
+        self.ignore(Ignored { names: vec![name.to_owned()], value, why: must.to_string() });
     }
 
-    /// Checks names of containers.
-    fn check_names(&mut self, name: &str, value: &str, containers: &[&str]) -> Result<(), IgnoredAnnotation> {
-        let is_list = ANNOTATIONS.iter().any(|known| known.name == name && matches!(known.value, Kind::Names));
-        if !is_list || value.len() > VALUE_BYTES {
-            return Ok(());
+    fn ignore(&mut self, ignored: Ignored) {
+        self.warn(ignored.to_string());
+        if self.ignored.len() < MOST_WARNINGS {
+            self.ignored.push(ignored);
         }
-        let names = names(value);
-        let unknown: Vec<&String> = names.iter().filter(|name| !containers.contains(&name.as_str())).collect();
-        let Some(first) = unknown.first() else { return Ok(()) };
-        let hint = did_you_mean(guess(first, containers.iter().copied()));
-        if unknown.len() == names.len() {
-            let must = Kind::Names.bound();
-            return Err(IgnoredAnnotation::Value(format!("{must}{hint}")));
-        }
-        self.warn(format!("annotation {PREFIX}{name} ({value:?}): the pod has no container {first}{hint}"));
-        Ok(())
     }
 
     /// Warns about values that the sidecar accepts alone, but not with each other.
@@ -383,6 +398,26 @@ impl Wishes {
         let period = probe["periodSeconds"].as_u64().unwrap_or(10).max(1);
         probe["failureThreshold"] = timeout.0.div_ceil(period * 1000).into();
     }
+}
+
+/// Checks the names of containers in an annotation. Returns the warning about a name that no container has.
+///
+/// # Errors
+/// No container has any of the names.
+pub(super) fn check_names(name: &str, value: &str, containers: &[&str]) -> Result<Option<String>, IgnoredAnnotation> {
+    let is_list = ANNOTATIONS.iter().any(|known| known.name == name && matches!(known.value, Kind::Names));
+    if !is_list || value.len() > VALUE_BYTES {
+        return Ok(None);
+    }
+    let names = names(value);
+    let unknown: Vec<&String> = names.iter().filter(|name| !containers.contains(&name.as_str())).collect();
+    let Some(first) = unknown.first() else { return Ok(None) };
+    let hint = did_you_mean(guess(first, containers.iter().copied()));
+    if unknown.len() == names.len() {
+        let must = Kind::Names.bound();
+        return Err(IgnoredAnnotation::Value(format!("{must}{hint}")));
+    }
+    Ok(Some(format!("annotation {PREFIX}{name} ({value:?}): the pod has no container {first}{hint}")))
 }
 
 /// The end of a sentence with a probable name.
