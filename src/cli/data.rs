@@ -105,10 +105,8 @@ pub(super) async fn get(args: GetArgs) -> Outcome {
             object["lease"] = lease::json(lease);
         }
         output::json(&object)?;
-    } else if matches!(found, Found::Hit | Found::Stale) {
-        if output::value(&answer.value, args.raw)? {
-            output::note("ebb: control characters are escaped; --raw prints the value unchanged");
-        }
+    } else if matches!(found, Found::Hit | Found::Stale) && output::value(&answer.value, args.raw)? {
+        output::note("ebb: control characters are escaped; --raw prints the value unchanged");
     }
     if let Some(lease) = &answer.lease {
         with_note(args.output, &lease::sentence(lease), Ok(()))?;
