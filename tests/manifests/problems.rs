@@ -70,7 +70,7 @@ fn malformed_objects_are_all_reported_with_their_place() {
     fs::write(&path, format!("{}---\na: [\n---\n{}---\n{good}---\nb: {{\n", rows[0].0, rows[1].0)).unwrap();
     let (code, printed, said) = run(&["inject", "-f", "/nowhere.yaml", "-f", path.to_str().unwrap()], "");
     let places =
-        ["/nowhere.yaml", "document 1, line 5: ", "document 2, line ", "document 3, line 14: ", "document 5, line "];
+        ["/nowhere.yaml", "document 1, line 5: ", "document 2, line ", "document 3, line 15: ", "document 5, line "];
     let missing: Vec<_> = places.iter().zip(said.lines()).filter(|(place, line)| !line.contains(*place)).collect();
     assert_eq!((code, printed.as_str(), said.lines().count()), (1, "", places.len()), "{said}");
     assert!(missing.is_empty(), "{missing:?} in {said}");
