@@ -314,3 +314,45 @@ impl Scanner<'_> {
         self.may_be_key = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn read(text: &str) -> Result<Value, usize> {
+        Tree::read(text).and_then(|tree| tree.value()).map_err(|problem| problem.line)
+    }
+
+    #[test]
+    fn tabs_separate_in_braces_and_after_a_key() {
+        let rows = [
+            ("a: {\n\tb:\tc,\n\td: [\n\t\te,\n\t\t# f\n\t\t'g'\n\t],\n}\n", json!({"a": {"b": "c", "d": ["e", "g"]}})),
+            ("{\n\ta: b\n\t}\n", json!({"a": "b"})),
+            ("a:\tb\t# c\nd:\t\n  - e\t\n", json!({"a": "b", "d": ["e"]})),
+            ("a: |\n  b\n  \tc\nd: {\n\te: f }\n", json!({"a": "b\n\tc\n", "d": {"e": "f"}})),
+            ("a: \"b\n\tc\"\nd: {e: 'f\n\tg'}\n", json!({"a": "b c", "d": {"e": "f g"}})),
+            ("a: b\n  \t\nc: &d\te\nf: *d\t\n", json!({"a": "b", "c": "e", "f": "e"})),
+        ];
+        let found = rows.clone().map(|(text, _)| (text, read(text)));
+        assert_eq!(found, rows.map(|(text, value)| (text, Ok(value))));
+    }
+
+    #[test]
+    fn tabs_that_kubectl_refuses_are_refused_with_their_line() {
+        let rows = [
+            ("-\ta\n", 1),
+            ("a:\n  -\tb: c\n", 2),
+            ("\ta: b\n", 1),
+            ("a:\n\tb: c\n", 2),
+            ("a:\n  b: c\n\t\nd: e\n", 3),
+            ("a: b\n\t# c\nd: e\n", 2),
+            ("a: 'b'\n\t\nc: d\n", 2),
+            ("a: {b: c}\n\t# d\ne: f\n", 2),
+            ("a: |\n  b\n\t# c\nd: e\n", 3),
+            ("a: {\n\tb: c\n\t}\n", 3),
+        ];
+        let found = rows.map(|(text, _)| (text, read(text)));
+        assert_eq!(found, rows.map(|(text, line)| (text, Err(line))));
+    }
+}
