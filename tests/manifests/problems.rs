@@ -38,7 +38,11 @@ fn malformed_objects_are_all_reported_with_their_place() {
             1,
             "an object: kind must be a kind such as Pod, but is missing",
         ),
-        ("# c\n- a\n".to_owned(), 2, "an object: must be an object with apiVersion and kind, but is a list"),
+        (
+            "apiVersion: v1\nkind: List\nitems:\n- 1\n".to_owned(),
+            4,
+            "an object: items[0] must be an object with apiVersion and kind, but is a number",
+        ),
         (
             "apiVersion: v1\nkind: List\nitems:\n- a: 1\n- apiVersion: v1\n  kind: Pod\n  spec: {containers: 5}\n"
                 .to_owned(),
@@ -77,6 +81,20 @@ fn malformed_objects_are_all_reported_with_their_place() {
     let json = "{\"apiVersion\": \"v1\", \"kind\": \"Pod\",\n \"spec\": {\"containers\": 1}}\n".repeat(2);
     let (_, _, said) = run(&["inject", "-f", "-"], &json);
     assert!(said.contains("document 1, line 2: ") && said.contains("document 2, line 4: "), "{said}");
+}
+
+/// Such as the values of a chart, and patches that are lists of operations.
+#[test]
+fn documents_that_are_no_objects_pass_through_with_a_line() {
+    let patch = "- op: add\n  path: /spec/replicas\n  value: 2\n---\napiVersion: v1\nkind: Pod\nspec: {containers: [{name: a}]}\n";
+    let (code, printed, said) = run(&["inject", "-f", "-", "--image", "example/ebb:1"], patch);
+    assert_eq!(said, "a list: not changed, since it is no Kubernetes object\nPod/*: injected\n");
+    assert_eq!((code, run(&["uninject", "-f", "-"], &printed).1.as_str()), (0, patch));
+    let (code, printed, said) = run(&["inject", "-f", "-"], "just words\n");
+    assert_eq!((code, printed.as_str()), (0, "just words\n"));
+    assert_eq!(said, "a text: not changed, since it is no Kubernetes object\n");
+    let values = "replicas: 2\ncontainers: app\nspec: 1\n";
+    assert_eq!(run(&["inject", "-f", "-"], values), (0, values.to_owned(), String::new()));
 }
 
 #[test]

@@ -86,9 +86,12 @@ try {
   const tip = page.locator("#tip");
   await until("a mark tells its receipt to the keyboard", async () => (await tip.isVisible()) && /segments? freed/.test(await tip.innerText()));
   await page.evaluate(() => document.activeElement.blur());
-  const place = await page.locator("circle.mark").last().boundingBox(); // the last lies above those it covers
-  await page.mouse.move(place.x + place.width / 2, place.y + place.height / 2);
-  await until("and to the mouse", async () => tip.isVisible());
+  await until("and to the mouse", async () => {
+    // Marks move to the left with time; the last lies above those it covers.
+    const place = await page.locator("circle.mark").last().boundingBox();
+    await page.mouse.move(place.x + place.width / 2, place.y + place.height / 2);
+    return tip.isVisible();
+  });
   await until("until it slides away from under it", async () => tip.isHidden());
   await page.locator("summary").click();
   check((await text(page, "config")).includes("flag --max-memory"), "the configuration says where a value comes from");

@@ -70,7 +70,7 @@ pub fn problems(document: &Document<'_>, pod_paths: &[PodPath]) -> Vec<(usize, S
                     shape::problems(pod).iter().for_each(|(path, problem)| add(&format!("{at}{path}"), problem));
                 }
             }
-            Pods::Missing(_) | Pods::Perhaps(_) => {}
+            Pods::Missing(_) | Pods::Perhaps(_) | Pods::NoObject => {}
         }
     }
     problems
@@ -140,7 +140,7 @@ impl Offline<'_> {
             let pointers = match found.pods {
                 Pods::At(pointers) => pointers,
                 Pods::Malformed(..) => return Outcome::malformed(document),
-                Pods::Missing(_) | Pods::Perhaps(_) => continue,
+                Pods::Missing(_) | Pods::Perhaps(_) | Pods::NoObject => continue,
             };
             for at in pointers {
                 let pod = pointer::get(&document.value, &at).expect("it was found there");
@@ -198,6 +198,7 @@ impl Offline<'_> {
                         found.owner
                     ));
                 }
+                Pods::NoObject => notes.push(format!("{}: not changed, since it is no Kubernetes object", found.owner)),
                 Pods::Malformed(..) => return None,
             }
         }

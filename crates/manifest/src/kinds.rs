@@ -180,6 +180,8 @@ pub enum Pods {
     /// The kind is not known in this API version, but these paths look like pods; none if the object itself does, or if
     /// the kind has pods in another version.
     Perhaps(Vec<String>),
+    /// The document is no object, such as a patch that is a list of operations.
+    NoObject,
     /// Kubernetes refuses the object: the JSON pointer of a field in the document, and what it must be.
     Malformed(String, String),
 }
@@ -193,6 +195,11 @@ pub(crate) fn search(
     more: &[PodPath],
     found: &mut Vec<Found>,
 ) {
+    if at.is_empty() && !object.is_object() {
+        let owner = if object.is_array() { "a list" } else { "a text" }.to_owned();
+        let it = Found { owner, namespace: String::new(), object: String::new(), pods: Pods::NoObject };
+        return found.extend((!object.is_null()).then_some(it));
+    }
     let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
     let (mut version, mut kind) = (text("/apiVersion"), text("/kind"));
     if let Some((path, problem)) = shape::problem(object, kind_of_list.is_some()) {
