@@ -1,10 +1,11 @@
 """Fixtures of the chart's tests; see tests/chart.sh."""
 
+import json
 import pathlib
 
 import pytest
 
-from helm import Helm
+from helm import HELMS, VERSIONS, Helm
 
 
 def pytest_addoption(parser):
@@ -20,3 +21,15 @@ def tools(pytestconfig):
 def helm(tools):
     """Both majors of Helm. A chart with given values is rendered once a session."""
     return Helm(tools)
+
+
+@pytest.fixture
+def render(helm, tmp_path):
+    """Renders the chart with a map of values."""
+
+    def render(values, major=HELMS[-1]):
+        path = tmp_path / "values.yaml"
+        path.write_text(json.dumps(values))
+        return helm.template_anew(major, VERSIONS[-1], "--values", path)
+
+    return render

@@ -9,7 +9,7 @@ import json
 import pytest
 
 from generate import SCHEMA
-from helm import HELMS, VERSIONS
+from helm import HELMS
 
 WHOLE = json.loads(SCHEMA.read_text())
 LONG = "a" * 64
@@ -256,16 +256,6 @@ def at(path, value, schema=WHOLE):
 
 
 PLACES = {kind: sorted(set(places(kind)), key=str) for kind in KINDS}
-
-
-@pytest.fixture
-def render(helm, tmp_path):
-    def render(values, major=HELMS[-1]):
-        path = tmp_path / "values.yaml"
-        path.write_text(json.dumps(values))
-        return helm.template_anew(major, VERSIONS[-1], "--values", path)
-
-    return render
 
 
 def is_refused(result, path):

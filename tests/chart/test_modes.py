@@ -1,7 +1,5 @@
 """A value without effect in the chosen mode is refused: what the chart accepts changes what it renders."""
 
-import json
-
 import pytest
 
 from helm import HELMS, VERSIONS
@@ -62,16 +60,6 @@ TLS = {
 }
 
 
-@pytest.fixture
-def render(helm, tmp_path):
-    def render(values, major=HELMS[-1]):
-        path = tmp_path / "values.yaml"
-        path.write_text(json.dumps(values))
-        return helm.template_anew(major, VERSIONS[-1], "--values", path)
-
-    return render
-
-
 def has_effect_or_is_refused(result, path, before):
     if result.code:
         assert f"{path}" in result.why and "without effect if" in result.why, result.why
@@ -103,7 +91,7 @@ def test_a_value_has_an_effect_for_its_certificate_or_is_refused(render, source,
     has_effect_or_is_refused(render({"injector": {"tls": {**before, key: TLS[key]}}}), f"injector.tls.{key}", bare)
 
 
-# Values, and those that the message names.
+# Values as `--set` takes them, and the paths that the error names.
 UNUSED = {
     "injector.mode=policy,injector.clientCA.secret=ca,injector.clientCA.names={a}": "injector.clientCA.names, injector.clientCA.secret",
     "injector.mode=none,injector.failurePolicy=Fail": "injector.failurePolicy",

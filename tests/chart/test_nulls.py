@@ -58,16 +58,6 @@ def with_null(path, values):
     return {**values, key: with_null(rest, inner or {}) if rest else None}
 
 
-@pytest.fixture
-def render(helm, tmp_path):
-    def render(values, major=HELMS[-1]):
-        path = tmp_path / "values.yaml"
-        path.write_text(json.dumps(values))
-        return helm.template_anew(major, VERSIONS[-1], "--values", path)
-
-    return render
-
-
 @pytest.mark.parametrize("path", [path for path in MAPS if not is_whole(path)], ids=".".join)
 def test_section_that_is_null_has_its_defaults(helm, path):
     result = helm.template("helm4", VERSIONS[-1], "--set", f"{'.'.join(path)}=null")

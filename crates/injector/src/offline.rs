@@ -205,8 +205,8 @@ impl Offline<'_> {
         Some(all)
     }
 
-    /// A namespace with the given annotations, which it and the pod may override, and warnings about those that do not fit
-    /// the pod.
+    /// The namespace, with the annotations of the command line added that neither it nor the pod has. Also returns warnings
+    /// about containers in these annotations that the pod does not have.
     fn namespace(&self, name: String, pod: &Value) -> (Namespace, Vec<String>) {
         let known = self.namespaces.get(&name).cloned();
         let mut namespace = known.unwrap_or_else(|| Namespace { name, ..Namespace::default() });

@@ -1,8 +1,8 @@
 //! Escapes for texts of others: keys, namespaces, values and messages of servers.
 //!
-//! A terminal obeys control characters, and a reader is deceived by line breaks, by characters without a width and by
-//! those that reverse the direction of a text. All of them are written as JSON writes them, `\u001b`, so that an
-//! escaped JSON text means the same.
+//! A terminal obeys control characters. Line breaks, characters without a width, and characters that change the
+//! direction of text deceive a reader. Each of them is written as a JSON escape such as `\u001b`, so an escaped JSON
+//! text keeps its meaning.
 
 use std::borrow::Cow;
 
